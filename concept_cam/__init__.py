@@ -1,0 +1,76 @@
+"""Zero-shot multimodal concept localisation: name a trait and its look-alikes, see where it is in the picture.
+
+    >>> from concept_cam import Localizer
+    >>> localizer = Localizer.from_pretrained()
+    >>> found = localizer.locate("fish.png", "a forked tail fin", ["a rounded tail fin"])
+    >>> found.overlay().save("overlay.png")
+
+The public names below are imported when they are first used, so that ``import concept_cam`` is instant and loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concept_cam import prompts
+    from concept_cam.annotation import annotate
+    from concept_cam.evaluate import evaluate
+    from concept_cam.heads import ClassifierHead
+    from concept_cam.localizer import Localizer
+    from concept_cam.results import Localization, Localizations
+    from concept_cam.runs import Run, read_run
+    from concept_cam.settings import Settings
+    from concept_cam.types import Concept, ConceptCamError, Geometry, PatchFeatures, Region
+
+__version__ = "0.1.0"
+
+_PUBLIC: dict[str, str] = {
+    "ClassifierHead": "concept_cam.heads",
+    "Concept": "concept_cam.types",
+    "ConceptCamError": "concept_cam.types",
+    "Geometry": "concept_cam.types",
+    "Localization": "concept_cam.results",
+    "Localizations": "concept_cam.results",
+    "Localizer": "concept_cam.localizer",
+    "PatchFeatures": "concept_cam.types",
+    "Region": "concept_cam.types",
+    "Run": "concept_cam.runs",
+    "Settings": "concept_cam.settings",
+    "annotate": "concept_cam.annotation",
+    "evaluate": "concept_cam.evaluate",
+    "prompts": "",
+    "read_run": "concept_cam.runs",
+}
+"""The public names and the modules that define them."""
+
+__all__ = [
+    "ClassifierHead",
+    "Concept",
+    "ConceptCamError",
+    "Geometry",
+    "Localization",
+    "Localizations",
+    "Localizer",
+    "PatchFeatures",
+    "Region",
+    "Run",
+    "Settings",
+    "annotate",
+    "evaluate",
+    "prompts",
+    "read_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if not _PUBLIC[name]:
+        return importlib.import_module(f"{__name__}.{name}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

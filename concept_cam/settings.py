@@ -1,0 +1,99 @@
+"""How a localizer works, as one frozen value; read from ``--config`` files. Torch-free."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from concept_cam.types import ConfigurationError, nearest_names
+
+__all__ = ["DTYPES", "RESIZE_POLICIES", "WEIGHTINGS", "Settings", "read_config"]
+
+WEIGHTINGS = ("uniform", "softmax", "hardest", "orthogonal")
+"""Names of :data:`concept_cam.directions.WEIGHTING`, without loading torch."""
+
+RESIZE_POLICIES = ("pad", "aspect", "squash", "native", "tile")
+"""Names of :data:`concept_cam.resizing.RESIZE`, without loading torch."""
+
+FEATURE_NORMS = ("l2", "none")
+"""Names of :data:`concept_cam.scoring.FEATURE_NORM`, without loading torch."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""Floating-point types of the towers; results are always float32."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are read and scored.
+
+    Attributes:
+        attention: Dense attention strategy; ``"auto"`` for the model family's default.
+        resize: Resize policy.
+        size: Side in model pixels at which maps are read; ``None`` for the model's default.
+        gamma: Comparison strength; 0 ignores the contrasts, 1 sets them fully against the target.
+        weighting: Contrast weighting.
+        feature_norm: Patch feature normalisation, ``"l2"`` or ``"none"``.
+        batch_size: Pictures per forward pass.
+        max_pixels: Largest picture that is decoded.
+
+    Raises:
+        ConfigurationError: A value that cannot be used.
+    """
+
+    attention: str = "auto"
+    resize: str = "pad"
+    size: int | None = None
+    gamma: float = 1.0
+    weighting: str = "uniform"
+    feature_norm: str = "l2"
+    batch_size: int = 8
+    max_pixels: int = 200_000_000
+
+    def __post_init__(self) -> None:
+        for name, known in (("resize", RESIZE_POLICIES), ("weighting", WEIGHTINGS), ("feature_norm", FEATURE_NORMS)):
+            value = getattr(self, name)
+            if value not in known:
+                near = nearest_names(str(value), known, 1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ConfigurationError(f"unknown {name.replace('_', ' ')} {value!r}.{hint} Known: {', '.join(known)}.")
+        if not isinstance(self.gamma, (int, float)) or not 0 <= self.gamma < float("inf"):
+            raise ConfigurationError(f"gamma must be a number >= 0 (0: no contrast, 1: full contrast), received {self.gamma!r}.")
+        for name in ("batch_size", "max_pixels") + (("size",) if self.size is not None else ()):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{name} must be a whole number of at least 1, received {value!r}.")
+
+    def with_values(self, **values: Any) -> Settings:
+        """Returns a copy in which the values that are not ``None`` are replaced."""
+        return replace(self, **{name: value for name, value in values.items() if value is not None})
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a YAML configuration file: the fields of :class:`Settings`, and ``model``, ``method``, ``device``, ``dtype``, ``threshold``.
+
+    Raises:
+        ConfigurationError: The file cannot be read, is no YAML mapping, or holds an unknown key (named with its nearest known one).
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the configuration {str(path)!r}: {error}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{str(path)!r} is not valid YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, Mapping):
+        raise ConfigurationError(f"{str(path)!r} must hold 'name: value' lines, found {type(content).__name__}.")
+    known = {item.name for item in fields(Settings)} | {"model", "method", "device", "dtype", "threshold"}
+    for key in content:
+        if key not in known:
+            near = nearest_names(str(key), known, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(f"{str(path)!r}: unknown setting {key!r}.{hint} Known: {', '.join(sorted(known))}.")
+    return dict(content)
