@@ -1,0 +1,302 @@
+"""From a score map to masks, boxes, outlines and measures; plain numpy and scikit-image, original frame unless said otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from concept_cam.types import ConfigurationError, Region, choose
+
+__all__ = [
+    "THRESHOLDS",
+    "decode_rle",
+    "encode_rle",
+    "find_regions",
+    "measure",
+    "parse_threshold",
+    "threshold_mask",
+    "threshold_value",
+]
+
+# ------------------------------------------------------------------------------------------------------------ thresholds
+
+
+def _from_skimage(name: str) -> Callable[[np.ndarray], float]:
+    def threshold(values: np.ndarray) -> float:
+        from skimage import filters
+
+        return float(getattr(filters, name)(values))
+
+    threshold.__doc__ = f"scikit-image's ``{name}`` over the valid scores."
+    return threshold
+
+
+def _zero(values: np.ndarray) -> float:
+    """Zero: where the target is nearer than the contrasts (neutral only when the contrast weights sum to one)."""
+    return 0.0
+
+
+def _half_max(values: np.ndarray) -> float:
+    """Half of the highest score; nothing is selected when the highest score is not positive."""
+    highest = float(values.max())
+    return highest / 2 if highest > 0 else math.inf
+
+
+def _mean_std(values: np.ndarray) -> float:
+    """Mean plus one standard deviation of the valid scores."""
+    return float(values.mean() + values.std())
+
+
+THRESHOLDS: dict[str, Callable[[np.ndarray], float]] = {
+    "otsu": _from_skimage("threshold_otsu"),
+    "li": _from_skimage("threshold_li"),
+    "yen": _from_skimage("threshold_yen"),
+    "triangle": _from_skimage("threshold_triangle"),
+    "isodata": _from_skimage("threshold_isodata"),
+    "mean": _from_skimage("threshold_mean"),
+    "mean+std": _mean_std,
+    "half-max": _half_max,
+    "zero": _zero,
+}
+"""Threshold strategies by name; each maps valid scores float32 [N] to a threshold in score units."""
+
+
+def parse_threshold(threshold: str | float) -> str | float:
+    """Checks a threshold: a strategy's name, or a number (or its text) in score units.
+
+    Raises:
+        ConfigurationError: Neither a known strategy nor a finite number.
+    """
+    if isinstance(threshold, str):
+        try:
+            threshold = float(threshold)
+        except ValueError:
+            choose(str(threshold), THRESHOLDS, "threshold (a strategy or a number)")
+            return threshold
+    if not math.isfinite(threshold):
+        raise ConfigurationError(f"the threshold must be a finite number in score units, received {threshold}.")
+    return float(threshold)
+
+
+def threshold_value(scores: np.ndarray, threshold: str | float) -> float:
+    """Returns the threshold in score units for a map.
+
+    Args:
+        scores: float32, any shape; NaN where nothing is known.
+        threshold: A name of :data:`THRESHOLDS`, or a fixed value in score units.
+    """
+    checked = parse_threshold(threshold)
+    if isinstance(checked, float):
+        return checked
+    valid = scores[np.isfinite(scores)].astype(np.float64)
+    if valid.size == 0:
+        return math.inf
+    if valid.min() == valid.max() and checked not in ("zero", "half-max"):
+        return math.inf  # A flat map has no foreground.
+    return THRESHOLDS[checked](valid)
+
+
+def threshold_mask(heatmap: np.ndarray, threshold: str | float) -> np.ndarray:
+    """Returns bool [H, W]: scores above the threshold; False where the score is NaN."""
+    limit = threshold_value(heatmap, threshold)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(heatmap > limit)
+
+
+# ----------------------------------------------------------------------------------------------------------- run lengths
+
+
+def encode_rle(mask: np.ndarray) -> dict[str, Any]:
+    """Encodes a mask as COCO's compressed run-length encoding (column-major runs, zeros first).
+
+    Args:
+        mask: bool or 0/1 [H, W].
+
+    Returns:
+        ``{"size": [H, W], "counts": text}``, equal to what pycocotools writes.
+    """
+    return _encode_crop(np.asarray(mask, dtype=bool), 0, 0, (int(mask.shape[0]), int(mask.shape[1])))
+
+
+def _encode_crop(inside: np.ndarray, top: int, left: int, size: tuple[int, int]) -> dict[str, Any]:
+    # Works on the crop alone, so that a small region of a very large picture costs little.
+    height, width = size
+    edges = np.diff(np.pad(inside.T, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    columns, rows = np.nonzero(edges == 1)
+    starts = (columns + left) * height + rows + top
+    columns, rows = np.nonzero(edges == -1)
+    ends = (columns + left) * height + rows + top
+    if starts.size:  # A run that reaches the bottom continues at the top of the next column.
+        apart = np.append(True, starts[1:] != ends[:-1])
+        starts, ends = starts[apart], ends[np.append(apart[1:], True)]
+    bounds = np.concatenate([[0], np.stack([starts, ends], axis=1).ravel(), [height * width]])
+    counts = [int(count) for count in np.diff(bounds)]
+    if counts[-1] == 0 and len(counts) > 1:
+        counts.pop()
+    return {"size": [height, width], "counts": _compress(counts)}
+
+
+def _compress(counts: Sequence[int]) -> str:
+    # Five bits per character from '0' on, sixth bit = "more follows", deltas to the run before the last (COCO maskApi.c).
+    text = []
+    for index, count in enumerate(counts):
+        value = count - counts[index - 2] if index > 2 else count
+        more = True
+        while more:
+            bits = value & 0x1F
+            value >>= 5
+            more = value != -1 if bits & 0x10 else value != 0
+            text.append(chr((bits | 0x20 if more else bits) + 48))
+    return "".join(text)
+
+
+def _decompress(text: str) -> list[int]:
+    counts: list[int] = []
+    position = 0
+    while position < len(text):
+        value = shift = 0
+        more = True
+        while more:
+            code = ord(text[position]) - 48
+            value |= (code & 0x1F) << shift
+            more = bool(code & 0x20)
+            position += 1
+            shift += 5
+            if not more and code & 0x10:
+                value |= -1 << shift
+        if len(counts) > 2:
+            value += counts[-2]
+        counts.append(value)
+    return counts
+
+
+def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
+    """Decodes a COCO run-length encoding (compressed text or a list of counts) to bool [H, W].
+
+    Raises:
+        ConfigurationError: The counts do not add up to the size.
+    """
+    height, width = rle["size"]
+    counts = rle["counts"]
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii")
+    runs = _decompress(counts) if isinstance(counts, str) else list(counts)
+    if sum(runs) != height * width:
+        raise ConfigurationError(f"run lengths sum to {sum(runs)}, expected {height} x {width} = {height * width}.")
+    values = np.zeros(len(runs), dtype=bool)
+    values[1::2] = True
+    return np.repeat(values, runs).reshape((height, width), order="F")
+
+
+# --------------------------------------------------------------------------------------------------------------- regions
+
+
+def measure(mask: np.ndarray) -> dict[str, float]:
+    """Measures one region's shape in pixels and degrees.
+
+    Args:
+        mask: bool [H, W] with at least one True pixel.
+
+    Returns:
+        ``area`` (pixels), ``length`` and ``width`` (extent of the pixel squares along and across the major axis, pixels),
+        ``orientation`` (degrees of the major axis against the x axis, counter-clockwise on the upright picture, in (-90, 90]),
+        ``centroid_x``, ``centroid_y``, ``extent`` (share of the box), ``eccentricity`` (of the ellipse of equal moments, 0..1) and
+        ``solidity`` (share of the convex hull, 0..1).
+    """
+    from skimage.measure import regionprops
+
+    properties = regionprops(mask.astype(np.uint8))[0]
+    rows, columns = np.nonzero(mask)
+    y, x = rows + 0.5 - (properties.centroid[0] + 0.5), columns + 0.5 - (properties.centroid[1] + 0.5)
+    # scikit-image gives the angle between the row axis and the major axis, counter-clockwise; a round region has none: take x.
+    angle = float(properties.orientation) if properties.eccentricity > 0 else math.pi / 2
+    along_y, along_x = math.cos(angle), math.sin(angle)
+    half = (abs(along_y) + abs(along_x)) / 2  # half the projection of one pixel square on either axis
+    along, across = y * along_y + x * along_x, x * along_y - y * along_x
+    degrees = math.degrees(math.atan2(-along_y, along_x))
+    degrees = degrees - 180 if degrees > 90 else degrees + 180 if degrees <= -90 else degrees
+    return {
+        "area": float(properties.area),
+        "length": float(np.ptp(along) + 2 * half),
+        "width": float(np.ptp(across) + 2 * half),
+        "orientation": float(degrees),
+        "centroid_x": float(properties.centroid[1] + 0.5),
+        "centroid_y": float(properties.centroid[0] + 0.5),
+        "extent": float(properties.extent),
+        "eccentricity": float(properties.eccentricity),
+        "solidity": _solidity(mask),
+    }
+
+
+def _solidity(mask: np.ndarray) -> float:
+    # The hull of pixel squares; scikit-image's own fails on one-pixel-wide regions.
+    from scipy.spatial import ConvexHull
+
+    rows, columns = np.nonzero(mask)
+    corners = np.concatenate([np.stack([columns + dx, rows + dy], axis=1) for dx in (0, 1) for dy in (0, 1)])
+    return float(rows.size / ConvexHull(np.unique(corners, axis=0)).volume)
+
+
+def _contours(mask: np.ndarray, top: int, left: int) -> tuple[np.ndarray, ...]:
+    from skimage.measure import find_contours
+
+    padded = np.pad(mask.astype(np.float32), 1)
+    # find_contours puts pixel i at coordinate i; its centre is at i + 0.5 here, and the padding shifts by one.
+    outlines = [
+        np.stack([contour[:, 1] - 0.5 + left, contour[:, 0] - 0.5 + top], axis=1) for contour in find_contours(padded, 0.5)
+    ]
+    return tuple(sorted(outlines, key=len, reverse=True))
+
+
+def find_regions(
+    heatmap: np.ndarray,
+    mask: np.ndarray,
+    *,
+    min_area: float = 0.0,
+    largest: int | None = None,
+) -> tuple[Region, ...]:
+    """Splits a mask into its connected regions (8-connected), largest first.
+
+    Args:
+        heatmap: float32 [H, W] scores, original frame.
+        mask: bool [H, W].
+        min_area: Regions of fewer pixels are dropped; a value below 1 is a share of the picture.
+        largest: Keep only so many regions.
+
+    Raises:
+        ConfigurationError: Sizes differ, or a negative minimum area.
+    """
+    from skimage.measure import label, regionprops
+
+    if heatmap.shape != mask.shape:
+        raise ConfigurationError(f"the heatmap is {heatmap.shape} and the mask {mask.shape}: both must be the same [H, W].")
+    if min_area < 0:
+        raise ConfigurationError(f"the minimum area must not be negative, received {min_area}.")
+    least = min_area * mask.size if min_area < 1 else min_area
+    labels = label(mask, connectivity=2)
+    parts = [part for part in regionprops(labels) if part.area >= least]
+    parts.sort(key=lambda part: (-part.area, part.bbox))
+    return tuple(_region(heatmap, labels, part) for part in parts[:largest])
+
+
+def _region(heatmap: np.ndarray, labels: np.ndarray, part: Any) -> Region:
+    top, left, bottom, right = part.bbox
+    inside = np.asarray(part.image, dtype=bool)
+    scores = np.where(inside, heatmap[top:bottom, left:right], -np.inf)
+    row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
+    measures = measure(inside)
+    measures["centroid_x"] += left
+    measures["centroid_y"] += top
+    return Region(
+        box=(int(left), int(top), int(right), int(bottom)),
+        area=int(part.area),
+        rle=_encode_crop(inside, top, left, (int(labels.shape[0]), int(labels.shape[1]))),
+        contours=_contours(inside, top, left),
+        peak=(float(left + column + 0.5), float(top + row + 0.5)),
+        peak_score=float(scores[row, column]),
+        mean_score=float(heatmap[top:bottom, left:right][inside].mean()),
+        measures=measures,
+    )
