@@ -1,0 +1,105 @@
+"""The ``concept-cam`` command: a group whose commands are imported only when they are used.
+
+Listing the commands loads neither torch nor numpy, so that ``--help`` and shell completion answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from concept_cam import __version__
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "locate": ("concept_cam.commands.locate:locate", "Show where a concept is in pictures, as opposed to its look-alikes."),
+    "annotate": ("concept_cam.commands.annotate:annotate", "Annotate a whole collection with trait packs; survives interruptions."),
+    "export": ("concept_cam.commands.export:export", "Turn an annotation run into COCO, CVAT, Darwin Core, HTML and more."),
+    "prompts": ("concept_cam.commands.prompts:prompts", "List, show, check and start trait packs."),
+    "models": ("concept_cam.commands.models:models", "List the models that can be loaded and those at hand."),
+    "demo": ("concept_cam.commands.demo:demo", "Run the bundled example: fish, fins and a picture to look at."),
+    "evaluate": ("concept_cam.commands.evaluate:evaluate", "Measure methods on a data set with part masks."),
+    "sweep": ("concept_cam.commands.evaluate:sweep", "Search the best settings on labelled or unlabelled pictures."),
+    "calibrate": ("concept_cam.commands.evaluate:calibrate", "Fit abstention limits from about fifty labelled pictures."),
+    "fit-head": ("concept_cam.commands.fit:fit_head", "Train a linear classifier head on a folder of class folders."),
+    "fit-attention": ("concept_cam.commands.fit:fit_attention", "Train a learned single-pass explainer (L-CAM)."),
+}
+"""Every command: where it is defined and what it does, in one line."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is looked up, and lists commands without importing any."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the command names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Names the nearest command when one is mistyped."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from concept_cam.types import nearest_names
+
+            near = nearest_names(args[0], COMMANDS, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"unknown command {args[0]!r}.{hint} Known: {', '.join(COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the table of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turns the package's errors into one line on stderr and exit status 2."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except BrokenPipeError:
+            # The reader of our output went away (``| head``): not an error, but nothing more can be printed.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except Exception as error:
+            from concept_cam.types import ConceptCamError
+
+            if not isinstance(error, ConceptCamError):
+                raise
+            click.echo(f"concept-cam: error: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Each command has its own help with examples: concept-cam COMMAND --help",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="concept-cam")
+def main() -> None:
+    """Name a trait and its look-alikes in words; see where it is in the picture.
+
+    \b
+    Examples:
+      concept-cam demo
+      concept-cam locate fish.png --target "a forked tail fin" --contrast "a rounded tail fin" -o out/
+      concept-cam annotate photos/ --traits fish -o run/
+    """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        # Species names are not ASCII; a pipe must carry them whatever the locale says.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape" if stream is sys.stdin else "replace")
+
+
+if __name__ == "__main__":
+    main()

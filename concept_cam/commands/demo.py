@@ -1,0 +1,54 @@
+"""``concept-cam demo``: the bundled example, from words to a picture that one can look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from concept_cam.commands.options import build_localizer, model_options, resolve, setting_options
+
+
+@click.command(short_help="Run the bundled example.")
+@click.option("--output", "-o", type=click.Path(file_okay=False), default="concept-cam-demo", show_default=True, metavar="DIR")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist under --output.")
+@model_options
+@setting_options
+def demo(output: str, overwrite: bool, **options: Any) -> None:
+    """Renders an example fish, asks where its forked tail fin, head, eye and other traits are, and draws the answers on one sheet.
+
+    Works offline with the model that comes with the package.
+
+    \b
+    Examples:
+      concept-cam demo
+      concept-cam demo --output out/ --gamma 0
+      concept-cam demo --model ViT-B-16/openai
+    """
+    values = resolve(options)
+    from PIL import Image
+
+    from concept_cam.demo import example
+    from concept_cam.files import make_directory, write_file
+    from concept_cam.results import png_bytes
+
+    folder = make_directory(output)
+    sheet_path, fish_path = folder / "sheet.png", folder / f"{example.FISH['forked'].name}.png"
+    localizer = build_localizer(values)
+    picture = example.render_fish("forked")
+    answers = example.ask(localizer, picture, example.questions())
+    write_file(fish_path, png_bytes(Image.fromarray(picture)), overwrite=overwrite)
+    write_file(sheet_path, png_bytes(example.draw_sheet(picture, answers)), overwrite=overwrite)
+    for answer in answers:
+        x, y = answer.peak
+        share = "" if answer.probability is None else f", probability {answer.probability:.2f}"
+        click.echo(f"{answer.concept.target[0]:<32} peak at x {x:.0f}, y {y:.0f}, score {answer.peak_score:+.3f}{share}")
+    click.echo(f"\nLook at {_shown(sheet_path)}")
+    click.echo("Ask your own question:")
+    click.echo(f'  concept-cam locate {_shown(fish_path)} --target "a dorsal fin" --contrast "a tail fin" --output {_shown(folder / "mine")}')
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return f"'{text}'" if " " in text else text

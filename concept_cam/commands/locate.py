@@ -1,0 +1,396 @@
+"""``concept-cam locate``: concept queries at the command line."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from concept_cam.commands.options import build_localizer, interactive, model_options, note, resolve, setting_options, warn_unknown_words
+from concept_cam.types import Concept, ConceptCamError, ConfigurationError, ImageError, OutputError, PromptError
+
+if TYPE_CHECKING:
+    from concept_cam.localizer import Localizer
+    from concept_cam.results import Localization
+
+COLUMNS = (
+    "file_name", "target", "contrast", "score", "probability", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac", "model",
+)  # fmt: skip
+"""Columns of the table on stdout, one row per picture and concept."""
+
+
+@click.command(short_help="Show where a concept is in pictures.")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--target", "-t", multiple=True, help="What to find, in words. Repeat for several concepts.")
+@click.option("--contrast", "-c", multiple=True, help="What to tell it apart from. Repeat; shared by all targets.")
+@click.option("--traits", multiple=True, metavar="SPEC", help="Trait pack or file, optionally :character and =state. Repeat.")
+@click.option("--classes", type=click.Path(dir_okay=False), metavar="FILE", help="Class-list mode: class names, one per line.")
+@click.option("--references", type=click.IntRange(min=1), help="Class-list mode: reference classes, nearest logits.  [default: 3]")
+@click.option("--method", help="Localisation method, see 'concept-cam models --methods'.  [default: direct]")
+@model_options
+@setting_options
+@click.option("--threshold", help="Mask threshold: otsu, li, yen, half-max, zero ... or a number in score units.  [default: otsu]")
+@click.option("--min-area", type=float, default=0.0, help="Drop regions of fewer pixels (below 1: share of the picture).")
+@click.option("--limits", type=(float, float), metavar="LOW HIGH", help="Fixed colour scale for all overlays, in score units.")
+@click.option("--upsampling", type=click.Choice(["bilinear", "edge-aware"]), default="bilinear", show_default=True)
+@click.option("--output", "-o", type=click.Path(file_okay=False), metavar="DIR", help="Write overlays, masks, scores and JSON here.")
+@click.option("--format", "format_", type=click.Choice(["csv", "json", "table"]), default="csv", show_default=True, help="Format on stdout.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist under --output.")
+def locate(
+    images: tuple[str, ...],
+    target: tuple[str, ...],
+    contrast: tuple[str, ...],
+    traits: tuple[str, ...],
+    classes: str | None,
+    references: int | None,
+    method: str | None,
+    threshold: str | None,
+    min_area: float,
+    limits: tuple[float, float] | None,
+    upsampling: str,
+    output: str | None,
+    format_: str,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Shows where a concept is in pictures, as opposed to its look-alikes.
+
+    Prints one row per picture and concept. SCORE is the cosine of the whole picture along the direction, PROBABILITY the softmax over
+    target and contrasts at the model's own temperature; peak and box are original pixels of the upright picture, half-open, of the
+    largest region. IMAGE '-' reads paths from standard input, one per line.
+
+    \b
+    Examples:
+      concept-cam locate fish.png -t "a forked tail fin" -c "a rounded tail fin" -o out/
+      concept-cam locate *.jpg -t "a dorsal fin" -t "a tail fin" --contrast "a fish" --format table
+      concept-cam locate fish.png --traits fish:caudal_fin_shape -o out/
+      concept-cam locate bird.jpg --classes species.txt --model hf-hub:imageomics/bioclip-2 -o out/
+      find photos -name '*.jpg' | concept-cam locate - -t "a dorsal fin" > fins.csv
+    """
+    values = resolve({**options, "method": method, "threshold": threshold})
+    question = _question(target, contrast, traits, classes, references)
+    paths = list(_paths(images))
+    if not paths:
+        raise ConfigurationError("no picture was given: standard input held no path.")
+    _check_early(values, output)
+    writer = _Writer(output, unique_stems(paths), overwrite, values.get("threshold", "otsu"), min_area, limits, upsampling)
+    writer.check()
+    localizer = build_localizer(values)
+    if question.concepts:
+        warn_unknown_words(localizer, list(question.concepts))
+    printer = _Printer(format_)
+    failed = 0
+    step = max(1, localizer.settings.batch_size)
+    chunks = [paths[start : start + step] for start in range(0, len(paths), step)]
+    with _progress(chunks, len(paths)) as bar:
+        for chunk in bar:
+            for path, answer in _answers(localizer, chunk, question, values.get("method", "direct")):
+                if isinstance(answer, ConceptCamError):
+                    failed += 1
+                    note(f"concept-cam: {answer}")
+                    continue
+                for found in answer:
+                    printer.row(_row(path, found, values.get("threshold", "otsu"), min_area))
+                writer.write(path, answer)
+    printer.close()
+    if failed:
+        note(f"concept-cam: {failed} of {len(paths)} pictures could not be used; the others are done.")
+        sys.exit(1)
+
+
+# -------------------------------------------------------------------------------------------------------------- question
+
+
+class _Question:
+    """What is asked of every picture: fixed concepts, or a class list from which each picture's concept is chosen."""
+
+    def __init__(self, concepts: Sequence[Concept], classes: Sequence[str], target: str | None, references: int) -> None:
+        self.concepts, self.classes, self.target, self.references = tuple(concepts), tuple(classes), target, references
+
+
+def _question(
+    target: Sequence[str], contrast: Sequence[str], traits: Sequence[str], classes: str | None, references: int | None
+) -> _Question:
+    if classes is not None:
+        if contrast or traits or len(target) > 1:
+            raise ConfigurationError("--classes chooses the contrasts itself: give it at most one --target and no --contrast or --traits.")
+        return _Question((), _read_classes(classes), target[0] if target else None, references or 3)
+    if references is not None:
+        raise ConfigurationError("--references belongs to class-list mode: give --classes FILE as well.")
+    if contrast and not target:
+        raise ConfigurationError("--contrast belongs to --target TEXT; trait packs bring their own contrasts.")
+    if not target and not traits:
+        raise ConfigurationError(
+            "nothing to find: give --target TEXT (for example --target \"a forked tail fin\"), --traits SPEC or --classes FILE."
+        )
+    concepts = [Concept((text,), tuple((other,) for other in contrast)) for text in target]
+    if traits:
+        from concept_cam import prompts
+
+        concepts += prompts.load(list(traits))
+    names = [concept.name for concept in concepts]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise PromptError(f"the concept {double[0]!r} is asked for twice.")
+    return _Question(concepts, (), None, 3)
+
+
+def _read_classes(path: str) -> list[str]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the class list {path!r}: {error}.") from error
+    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if len(names) < 2:
+        raise ConfigurationError(f"the class list {path!r} holds {len(names)} names; expected at least two, one per line.")
+    return names
+
+
+def _paths(images: Sequence[str]) -> Iterator[str]:
+    for image in images:
+        if image == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        else:
+            yield image
+
+
+def _check_early(values: dict[str, Any], output: str | None) -> None:
+    """Finds wrong options before a model is loaded, which can take minutes."""
+    from concept_cam.regions import parse_threshold
+
+    parse_threshold(values.get("threshold", "otsu"))
+    if output is not None:
+        from concept_cam.files import make_directory
+
+        make_directory(output)
+
+
+# --------------------------------------------------------------------------------------------------------------- answers
+
+
+def _answers(
+    localizer: Localizer, paths: Sequence[str], question: _Question, method: str
+) -> Iterator[tuple[str, Sequence[Localization] | ConceptCamError]]:
+    """Answers one batch of pictures; a bad picture yields its error and does not stop the others."""
+    pictures: list[Any] = []
+    outcomes: dict[int, Sequence[Localization] | ConceptCamError] = {}
+    for position, path in enumerate(paths):
+        try:
+            pictures.append((position, localizer.read(path)))
+        except ImageError as error:
+            outcomes[position] = error
+    try:
+        outcomes.update(zip([position for position, _ in pictures], _ask(localizer, [picture for _, picture in pictures], question, method)))
+    except ImageError:
+        # One picture of the batch broke the model's output: find out which.
+        for position, picture in pictures:
+            try:
+                outcomes[position] = _ask(localizer, [picture], question, method)[0]
+            except ImageError as error:
+                outcomes[position] = error
+    for position, path in enumerate(paths):
+        yield path, outcomes[position]
+
+
+def _ask(localizer: Localizer, pictures: list[Any], question: _Question, method: str) -> list[Sequence[Localization]]:
+    if not pictures:
+        return []
+    if not question.classes:
+        return list(localizer.locate_all(pictures, question.concepts, method=method))
+    features = localizer.encode(pictures)
+    chosen = [localizer.class_concept(item, question.classes, question.target, references=question.references) for item in features]
+    return [localizer.locate_all([picture], [concept], method=method)[0] for picture, concept in zip(pictures, chosen)]
+
+
+def _row(path: str, found: Localization, threshold: str | float, min_area: float) -> dict[str, Any]:
+    regions = found.regions(threshold, min_area=min_area, largest=1, resolution="model")
+    row: dict[str, Any] = {
+        "file_name": path,
+        "target": found.concept.name,
+        "contrast": " | ".join(found.concept.contrast_names),
+        "score": round(found.score, 6) if found.score == found.score else None,
+        "probability": None if found.probability is None else round(found.probability, 6),
+        "peak_x": round(found.peak[0], 2),
+        "peak_y": round(found.peak[1], 2),
+        "x": None, "y": None, "width": None, "height": None, "area_frac": None,
+        "model": found.provenance.model,
+    }  # fmt: skip
+    if regions:
+        region, (height, width) = regions[0], found.geometry.original
+        row.update(
+            x=region.box[0], y=region.box[1], width=region.width, height=region.height, area_frac=round(region.area / (height * width), 6)
+        )
+    return row
+
+
+# ---------------------------------------------------------------------------------------------------------------- output
+
+
+class _Printer:
+    """Prints rows in the format asked for; CSV rows appear as they are found."""
+
+    def __init__(self, format_: str) -> None:
+        self._format = format_
+        self._rows: list[dict[str, Any]] = []
+        if format_ == "csv":
+            click.echo(",".join(COLUMNS))
+
+    def row(self, row: dict[str, Any]) -> None:
+        if self._format == "csv":
+            buffer = io.StringIO()
+            csv.DictWriter(buffer, COLUMNS, lineterminator="\n").writerow({k: "" if v is None else v for k, v in row.items()})
+            click.echo(buffer.getvalue(), nl=False)
+        else:
+            self._rows.append(row)
+
+    def close(self) -> None:
+        if self._format == "json":
+            click.echo(json.dumps(self._rows, ensure_ascii=False, indent=1))
+        elif self._format == "table":
+            click.echo(format_table(self._rows))
+
+
+def format_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Formats rows for reading in a terminal: the columns that vary, aligned."""
+    names = [name for name in COLUMNS if name not in ("model", "contrast")]
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    widths = [max(len(name), *(len(line[index]) for line in cells)) if cells else len(name) for index, name in enumerate(names)]
+    lines = ["  ".join(name.ljust(width) for name, width in zip(names, widths))]
+    lines += ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in cells]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def slug(text: str, length: int = 60) -> str:
+    """Turns any text into a part of a file name that every file system takes; letters of all scripts are kept."""
+    clean = re.sub(r"[^\w=.+-]+", "-", text, flags=re.UNICODE).strip("-. ")
+    if not clean or len(clean.encode("utf-8")) > length:
+        digest = hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
+        while len(clean.encode("utf-8")) > length - 9:
+            clean = clean[:-1]
+        clean = f"{clean}-{digest}".strip("-")
+    return clean
+
+
+def unique_stems(paths: Sequence[str]) -> dict[str, str]:
+    """Gives every path an output stem of its own: its stem where that is unique, else with as many parent folders as it takes."""
+    stems = {path: slug(Path(path).stem, 120) for path in dict.fromkeys(paths)}
+    for depth in range(1, 12):
+        counts: dict[str, int] = {}
+        for stem in stems.values():
+            counts[stem.casefold()] = counts.get(stem.casefold(), 0) + 1
+        double = [path for path, stem in stems.items() if counts[stem.casefold()] > 1]
+        if not double:
+            return stems
+        for path in double:
+            parts = Path(path).absolute().parts[1:-1][-depth:]
+            stems[path] = slug("_".join((*parts, Path(path).name)), 120)
+    return {path: f"{stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}" for path, stem in stems.items()}
+
+
+class _Writer:
+    """Writes the files of each picture under the output folder; nothing is overwritten unasked."""
+
+    def __init__(
+        self,
+        output: str | None,
+        stems: dict[str, str],
+        overwrite: bool,
+        threshold: str | float,
+        min_area: float,
+        limits: tuple[float, float] | None,
+        upsampling: str,
+    ) -> None:
+        self._folder = Path(output) if output is not None else None
+        self._stems, self._overwrite = stems, overwrite
+        self._threshold, self._min_area, self._limits, self._upsampling = threshold, min_area, limits, upsampling
+
+    def check(self) -> None:
+        """Refuses an output folder that holds results of these pictures, before any work is done.
+
+        Raises:
+            OutputError: A picture's JSON file is already there.
+        """
+        if self._folder is None or self._overwrite:
+            return
+        there = [stem for stem in self._stems.values() if (self._folder / f"{stem}.json").exists()]
+        if there:
+            raise OutputError(
+                f"{str(self._folder)!r} already holds results for {len(there)} of these pictures (for example {there[0]}.json). "
+                "Use --overwrite, or choose another --output."
+            )
+
+    def write(self, path: str, answers: Sequence[Localization]) -> None:
+        if self._folder is None:
+            return
+        from concept_cam.files import write_file
+        from concept_cam.results import png_bytes
+
+        stem = self._stems[path]
+        names = _unique_slugs([found.concept.name for found in answers])
+        results = []
+        for name, found in zip(names, answers):
+            base = self._folder / f"{stem}__{name}"
+            overlay = found.overlay(limits=self._limits, threshold=self._threshold, upsampling=self._upsampling)
+            write_file(base.with_name(base.name + ".overlay.png"), png_bytes(overlay), overwrite=self._overwrite)
+            write_file(base.with_name(base.name + ".mask.png"), png_bytes(_mask_image(found, self._threshold)), overwrite=self._overwrite)
+            write_file(base.with_name(base.name + ".scores.npz"), found.to_npz(), overwrite=self._overwrite)
+            results.append(found.to_dict(self._threshold, min_area=self._min_area))
+        text = json.dumps({"file_name": path, "results": results}, ensure_ascii=False, indent=1)
+        write_file(self._folder / f"{stem}.json", text.encode("utf-8"), overwrite=self._overwrite)
+
+
+def _unique_slugs(names: Sequence[str]) -> list[str]:
+    slugs = [slug(name) for name in names]
+    folded = [text.casefold() for text in slugs]
+    return [
+        f"{text}-{hashlib.sha256(name.encode()).hexdigest()[:8]}" if folded.count(text.casefold()) > 1 else text
+        for text, name in zip(slugs, names)
+    ]
+
+
+def _mask_image(found: Localization, threshold: str | float) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(found.mask(threshold).astype("uint8") * 255)
+
+
+def _progress(chunks: Sequence[Sequence[str]], count: int) -> Any:
+    """A progress bar on stderr for people who wait for more than one picture."""
+    if count > 1 and interactive():
+        return click.progressbar(chunks, label="pictures", file=sys.stderr, item_show_func=lambda chunk: chunk[-1] if chunk else None)
+    return _Plain(chunks, count)
+
+
+class _Plain:
+    """Progress for logs: a line every batch, nothing for a single picture."""
+
+    def __init__(self, chunks: Iterable[Sequence[str]], count: int) -> None:
+        self._chunks, self._count = chunks, count
+
+    def __enter__(self) -> _Plain:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def __iter__(self) -> Iterator[Sequence[str]]:
+        done = 0
+        for chunk in self._chunks:
+            yield chunk
+            done += len(chunk)
+            if self._count > 1:
+                note(f"{done}/{self._count} pictures")

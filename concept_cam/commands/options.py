@@ -1,0 +1,97 @@
+"""Options that several commands share, and how they become a localizer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from concept_cam.settings import DTYPES, RESIZE_POLICIES, WEIGHTINGS, Settings, read_config
+from concept_cam.types import Concept
+
+if TYPE_CHECKING:
+    from concept_cam.localizer import Localizer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_MODEL = "demo"
+
+_MODEL_OPTIONS = (
+    click.option("--model", "-m", help="Model name, see 'concept-cam models'.  [default: demo, the model that ships with the package]"),
+    click.option("--device", help="auto, cpu, cuda, cuda:1, mps.  [default: auto]"),
+    click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the towers.  [default: float32]"),
+    click.option("--config", type=click.Path(dir_okay=False), help="YAML file with settings; options on the command line win."),
+)
+
+_SETTING_OPTIONS = (
+    click.option("--attention", "-a", help="Dense attention strategy, see 'concept-cam models --attention'.  [default: auto]"),
+    click.option("--gamma", "-g", type=float, help="Comparison strength: 0 ignores contrasts, 1 sets them fully against.  [default: 1]"),
+    click.option("--weighting", type=click.Choice(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]"),
+    click.option("--resize", type=click.Choice(RESIZE_POLICIES), help="How the picture meets the model's input.  [default: pad]"),
+    click.option("--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]"),
+    click.option("--batch-size", type=int, help="Pictures per forward pass.  [default: 8]"),
+    click.option("--max-pixels", type=int, help="Largest picture that is decoded.  [default: 200000000]"),
+)
+
+
+def _stack(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+model_options: Callable[[Any], Any] = _stack(_MODEL_OPTIONS)
+"""``--model --device --dtype --config``."""
+
+setting_options: Callable[[Any], Any] = _stack(_SETTING_OPTIONS)
+"""The fields of :class:`concept_cam.settings.Settings`."""
+
+SETTING_NAMES = ("attention", "gamma", "weighting", "resize", "size", "batch_size", "max_pixels")
+
+
+def resolve(options: dict[str, Any]) -> dict[str, Any]:
+    """Merges the configuration file under the options given: returns every known setting that has a value."""
+    values = read_config(options["config"]) if options.get("config") else {}
+    values.update({name: value for name, value in options.items() if value is not None and name != "config"})
+    return values
+
+
+def build_localizer(values: dict[str, Any]) -> Localizer:
+    """Loads the model that the merged options name."""
+    from concept_cam.localizer import Localizer
+
+    names = (*SETTING_NAMES, "feature_norm")
+    settings = Settings().with_values(**{name: values[name] for name in names if name in values})
+    return Localizer.from_pretrained(
+        values.get("model") or DEFAULT_MODEL,
+        device=values.get("device") or "auto",
+        dtype=values.get("dtype") or "float32",
+        settings=settings,
+    )
+
+
+def warn_unknown_words(localizer: Localizer, concepts: list[Concept]) -> None:
+    """Says on stderr which words the model has never seen; what it shows for them means nothing."""
+    words = localizer.unknown_words(concepts)
+    if words:
+        click.echo(
+            f"concept-cam: warning: the model {localizer.backbone.name!r} has never seen {', '.join(map(repr, words))}: maps for prompts "
+            "with unknown words mean little. It knows only the fish world it was trained on; use a real checkpoint, "
+            "for example --model hf-hub:imageomics/bioclip-2 or --model ViT-B-16/openai.",
+            err=True,
+        )
+
+
+def note(text: str) -> None:
+    """Prints a line on stderr, away from the results."""
+    click.echo(text, err=True)
+
+
+def interactive() -> bool:
+    """Tells whether a person watches stderr."""
+    return sys.stderr.isatty()

@@ -1,0 +1,432 @@
+"""The one file that knows the whole flow: picture and words in, localisations out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from concept_cam import backbones
+from concept_cam.backbones.base import Backbone
+from concept_cam.directions import DirectionSet, coefficients, ensemble, nearest_classes
+from concept_cam.images import ImageSource, Picture, read_image
+from concept_cam.resizing import Prepared, merge_windows, prepare
+from concept_cam.results import Localization, Localizations, Provenance
+from concept_cam.scoring import image_scores, ledger, probabilities, score_patches
+from concept_cam.settings import Settings
+from concept_cam.text_memory import TextMemory, cache_folder
+from concept_cam.types import Concept, ConfigurationError, ImageError, PatchFeatures, PromptError
+
+if TYPE_CHECKING:
+    from concept_cam.methods.base import Method
+
+__all__ = ["Localizer"]
+
+Phrases = str | Sequence[str]
+
+
+class Localizer:
+    """Locates concepts, named in words, in pictures.
+
+    A localizer holds a frozen model and settings. Its methods change neither and may run in several threads at once.
+
+    Args:
+        backbone: An image-text model.
+        settings: How pictures are read and scored.
+    """
+
+    def __init__(self, backbone: Backbone, settings: Settings | None = None) -> None:
+        self.backbone = backbone
+        self.settings = settings or Settings()
+        self._texts = TextMemory(backbone, cache_folder())
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str = "demo", *, device: str = "auto", dtype: str = "float32", settings: Settings | None = None, **values: Any
+    ) -> Localizer:
+        """Loads a model by name.
+
+        Args:
+            name: ``"demo"`` (ships with the package), ``"ViT-B-16/openai"``, ``"hf-hub:imageomics/bioclip-2"``, ``"local-dir:PATH"``,
+                ``"transformers:ID"`` ...; see ``concept-cam models``.
+            device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+            dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"`` for the towers; results are always float32.
+            settings: How pictures are read and scored.
+            **values: Single fields of :class:`~concept_cam.settings.Settings`, such as ``attention="value"``.
+
+        Raises:
+            ModelError: The model is unknown, cannot be loaded or cannot be localised; the message says what to do.
+            ConfigurationError: An unknown setting.
+        """
+        chosen = (settings or Settings()).with_values(**values)
+        return cls(backbones.load(name, device=device, dtype=dtype), chosen)
+
+    def with_settings(self, **values: Any) -> Localizer:
+        """Returns a localizer of the same model with other settings; text embeddings are kept."""
+        other = Localizer(self.backbone, self.settings.with_values(**values))
+        other._texts = self._texts
+        return other
+
+    # ------------------------------------------------------------------------------------------------------- text
+
+    def embed_texts(self, groups: Sequence[Sequence[str]]) -> Tensor:
+        """Embeds phrase groups: float32 [G, D] on the CPU, unit length, ``t = norm(mean_k norm(E(prompt_k)))``.
+
+        Each distinct prompt goes through the text tower once in the life of the localizer.
+
+        Raises:
+            PromptError: An empty prompt, or one longer than the model's context.
+        """
+        if not groups:
+            return torch.zeros(0, self.backbone.embed_dim)
+        return ensemble(self._texts.embed([prompt for group in groups for prompt in group]), [len(group) for group in groups])
+
+    def directions(self, concepts: Sequence[Concept]) -> DirectionSet:
+        """Embeds the unique texts of concepts, float32 on the backbone's device."""
+        if not concepts:
+            raise PromptError("no concept was given: expected at least one target such as 'a forked tail fin'.")
+        index: dict[tuple[str, ...], int] = {}
+
+        def row(prompts: tuple[str, ...]) -> int:
+            return index.setdefault(prompts, len(index))
+
+        target = [row(concept.target_prompts) for concept in concepts]
+        contrasts = [[row(prompts) for prompts in concept.contrast_prompts] for concept in concepts]
+        widest = max(map(len, contrasts))
+        texts = self.embed_texts(list(index))
+        return DirectionSet(
+            texts=texts.to(self.backbone.device),
+            target=torch.tensor(target, device=self.backbone.device),
+            contrasts=torch.tensor(
+                [rows + [0] * (widest - len(rows)) for rows in contrasts], dtype=torch.long, device=self.backbone.device
+            ).reshape(len(concepts), widest),
+            present=torch.tensor(
+                [[True] * len(rows) + [False] * (widest - len(rows)) for rows in contrasts], dtype=torch.bool, device=self.backbone.device
+            ).reshape(len(concepts), widest),
+        )
+
+    def unknown_words(self, concepts: Sequence[Concept]) -> tuple[str, ...]:
+        """Returns the words that the model has never seen; only the bundled demo model has a closed vocabulary."""
+        prompts = dict.fromkeys(prompt for concept in concepts for group in (concept.target, *concept.contrasts) for prompt in group)
+        return tuple(dict.fromkeys(word for prompt in prompts for word in self.backbone.unknown_words(prompt)))
+
+    # ----------------------------------------------------------------------------------------------------- images
+
+    @overload
+    def encode(self, images: Sequence[ImageSource]) -> list[PatchFeatures]: ...  # type: ignore[overload-overlap]
+    @overload
+    def encode(self, images: ImageSource) -> PatchFeatures: ...
+    def encode(self, images: ImageSource | Sequence[ImageSource]) -> PatchFeatures | list[PatchFeatures]:
+        """Runs the image tower: costly, and needed once per picture.
+
+        Args:
+            images: One picture or a list or tuple of them (anything that :func:`concept_cam.images.read_image` takes).
+
+        Returns:
+            Features of the picture, or a list of them in the same order.
+
+        Raises:
+            ImageError: A picture cannot be read or the model returns NaN for it.
+        """
+        if isinstance(images, (list, tuple)):
+            return self.encode_prepared(*self._prepare(images))
+        return self.encode_prepared(*self._prepare([images]))[0]
+
+    def prepare(self, image: ImageSource) -> Prepared:
+        """Makes the model's input from one picture with the localizer's resize policy."""
+        return prepare(self.read(image), self.backbone.preprocess, self.settings.resize, self.settings.size)
+
+    def read(self, image: ImageSource) -> Picture:
+        """Reads one picture."""
+        return read_image(image, max_pixels=self.settings.max_pixels)
+
+    def _prepare(self, images: Iterable[ImageSource]) -> tuple[list[Prepared], list[str | None]]:
+        pictures = [self.read(image) for image in images]
+        prepared = [prepare(picture, self.backbone.preprocess, self.settings.resize, self.settings.size) for picture in pictures]
+        return prepared, [picture.source for picture in pictures]
+
+    def encode_prepared(self, prepared: Sequence[Prepared], sources: Sequence[str | None] | None = None) -> list[PatchFeatures]:
+        """Encodes model inputs made earlier (for example in worker processes); inputs of one size share forward passes."""
+        names = list(sources) if sources is not None else [None] * len(prepared)
+        features: list[PatchFeatures | None] = [None] * len(prepared)
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for position, item in enumerate(prepared):
+            if item.windows:
+                features[position] = self._encode_tiles(item, names[position])
+            else:
+                sizes.setdefault(tuple(item.pixels.shape), []).append(position)
+        for positions in sizes.values():
+            for start in range(0, len(positions), self.settings.batch_size):
+                batch = positions[start : start + self.settings.batch_size]
+                pixels = torch.stack([prepared[position].pixels for position in batch])
+                valid = np.stack([prepared[position].valid for position in batch])
+                patches, image = self._forward(pixels, valid)
+                for row, position in enumerate(batch):
+                    features[position] = self._features(patches[row], image[row], prepared[position], names[position])
+        return [item for item in features if item is not None]
+
+    def _forward(self, pixels: Tensor, valid: np.ndarray) -> tuple[Tensor, Tensor]:
+        mask = None if valid.all() else torch.from_numpy(valid).to(self.backbone.device)
+        pixels = pixels.to(self.backbone.device, self.backbone.dtype)
+        output = self.backbone.encode_patches(pixels, self.settings.attention, mask)
+        return output.patches.float(), output.image.float()
+
+    def _encode_tiles(self, item: Prepared, source: str | None) -> PatchFeatures:
+        """Windows are encoded alone and their features averaged; the image embedding is the mean of the windows' unit embeddings."""
+        patches, images = [], []
+        for start in range(0, len(item.batch), self.settings.batch_size):
+            window = slice(start, start + self.settings.batch_size)
+            part, image = self._forward(item.batch[window], item.batch_valid[window])
+            patches.append(part)
+            images.append(image)
+        merged = merge_windows(torch.cat(patches), item.windows, item.geometry.grid)
+        image = torch.nn.functional.normalize(torch.cat(images), dim=-1).mean(dim=0)
+        return self._features(merged, image, item, source)
+
+    def _features(self, patches: Tensor, image: Tensor, item: Prepared, source: str | None) -> PatchFeatures:
+        if not (torch.isfinite(patches).all() and torch.isfinite(image).all()):
+            raise ImageError(
+                f"the model returned NaN or infinity for {source or 'the picture'}: check the pixels, or use --dtype float32 "
+                f"(now {self.dtype_name})."
+            )
+        attention = self.settings.attention
+        return PatchFeatures(
+            patches=patches,
+            image=image,
+            geometry=item.geometry,
+            model=self.backbone.name,
+            weights_hash=self.backbone.weights_hash,
+            attention=self.backbone.default_attention if attention == "auto" else attention,
+            source=source,
+        )
+
+    # ---------------------------------------------------------------------------------------------------- scoring
+
+    @overload
+    def score(self, features: Sequence[PatchFeatures], concepts: Concept | Sequence[Concept]) -> list[Localizations]: ...  # type: ignore[overload-overlap]
+    @overload
+    def score(self, features: PatchFeatures, concepts: Concept | Sequence[Concept]) -> Localizations: ...
+    def score(
+        self, features: PatchFeatures | Sequence[PatchFeatures], concepts: Concept | Sequence[Concept]
+    ) -> Localizations | list[Localizations]:
+        """Queries encoded pictures with concepts: cheap, as often as needed.
+
+        All pictures of one grid and all concepts are scored in one matrix product.
+
+        Args:
+            features: One picture's features, or several pictures'.
+            concepts: One or more concepts.
+
+        Returns:
+            Per picture the answers in the order of the concepts.
+
+        Raises:
+            PromptError: A text that the model cannot embed, or a direction that vanishes.
+            ConfigurationError: The features come from another model.
+        """
+        asked = (concepts,) if isinstance(concepts, Concept) else tuple(concepts)
+        if isinstance(features, PatchFeatures):
+            return self._score([features], asked)[0]
+        return self._score(list(features), asked)
+
+    def _score(
+        self, features: Sequence[PatchFeatures], concepts: tuple[Concept, ...], pictures: Sequence[np.ndarray | None] | None = None
+    ) -> list[Localizations]:
+        for item in features:
+            if item.weights_hash != self.backbone.weights_hash:
+                raise ConfigurationError(
+                    f"the features come from {item.model!r}, this localizer holds {self.backbone.name!r}: encode the picture again."
+                )
+        texts = self.directions(concepts)
+        answers: list[Localizations | None] = [None] * len(features)
+        grids: dict[tuple[int, ...], list[int]] = {}
+        for position, item in enumerate(features):
+            grids.setdefault(tuple(item.patches.shape), []).append(position)
+        with torch.inference_mode():
+            for positions in grids.values():
+                for start in range(0, len(positions), self.settings.batch_size):
+                    batch = positions[start : start + self.settings.batch_size]
+                    for position, answer in zip(batch, self._score_batch([features[p] for p in batch], concepts, texts)):
+                        answers[position] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def _score_batch(self, features: Sequence[PatchFeatures], concepts: tuple[Concept, ...], texts: DirectionSet) -> list[Localizations]:
+        settings = self.settings
+        patches = torch.stack([item.patches for item in features])
+        image = torch.stack([item.image for item in features])
+        terms = coefficients(
+            texts, image, weighting=settings.weighting, gamma=settings.gamma, logit_scale=self.backbone.logit_scale
+        )
+        maps = score_patches(patches, texts, terms, settings.feature_norm).cpu().numpy()
+        levels = image_scores(image, texts, terms).cpu().numpy()
+        shares = probabilities(image, texts, self.backbone.logit_scale).cpu().numpy()
+        weights = terms.expand(len(features), -1, -1).cpu().numpy()
+        answers = []
+        for row, item in enumerate(features):
+            scores = maps[row]
+            valid = item.geometry.valid()
+            if not valid.all():
+                scores = np.where(valid, scores, np.float32(np.nan))
+            answers.append(
+                Localizations(
+                    concepts=concepts,
+                    scores=scores,
+                    image_scores=levels[row],
+                    probabilities=shares[row],
+                    terms=weights[row],
+                    geometry=item.geometry,
+                    provenance=self.provenance("direct", item.attention, item.geometry.policy),
+                    source=item.source,
+                    split=_Ledger(item.patches, texts, terms[min(row, len(terms) - 1)], settings.feature_norm),
+                )
+            )
+        return answers
+
+    @property
+    def dtype_name(self) -> str:
+        """Name of the towers' floating-point type, such as ``"float32"``."""
+        return str(self.backbone.dtype).removeprefix("torch.")
+
+    def provenance(self, method: str, attention: str, resize: str) -> Provenance:
+        """Returns what is recorded with every result."""
+        return Provenance(
+            model=self.backbone.name,
+            weights_hash=self.backbone.weights_hash,
+            method=method,
+            attention=attention,
+            resize=resize,
+            gamma=self.settings.gamma,
+            weighting=self.settings.weighting,
+            feature_norm=self.settings.feature_norm,
+            dtype=self.dtype_name,
+        )
+
+    # --------------------------------------------------------------------------------------------------- in one go
+
+    @overload
+    def locate(  # type: ignore[overload-overlap]
+        self, images: Sequence[ImageSource], target: Phrases, contrast: Phrases = (), *, method: str | Method = "direct", **values: Any
+    ) -> list[Localization]: ...
+    @overload
+    def locate(
+        self, images: ImageSource, target: Phrases, contrast: Phrases = (), *, method: str | Method = "direct", **values: Any
+    ) -> Localization: ...
+    def locate(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        target: Phrases,
+        contrast: Phrases = (),
+        *,
+        method: str | Method = "direct",
+        **values: Any,
+    ) -> Localization | list[Localization]:
+        """Locates one concept in one picture or in several.
+
+        Args:
+            images: A picture, or a list or tuple of pictures.
+            target: What to find, one text or several synonym phrases.
+            contrast: What it should be told apart from, one text or several.
+            method: Localisation method of :data:`concept_cam.methods.METHODS`.
+            **values: Settings for this call only: ``gamma``, ``weighting``, ``attention``, ``resize`` ...
+
+        Returns:
+            The answer, or a list of answers in the order of the pictures.
+
+        Raises:
+            ConceptCamError: A picture, a text or an option cannot be used.
+        """
+        phrases = (target,) if isinstance(target, str) else tuple(target)
+        contrasts = (contrast,) if isinstance(contrast, str) else tuple(contrast)
+        concept = Concept(phrases, tuple((text,) for text in contrasts))
+        several = isinstance(images, (list, tuple))
+        answers = self.locate_all(list(images) if several else [images], [concept], method=method, **values)  # type: ignore[arg-type, list-item]
+        return [answer[0] for answer in answers] if several else answers[0][0]
+
+    def locate_all(
+        self, images: Sequence[ImageSource], concepts: Concept | Sequence[Concept], *, method: str | Method = "direct", **values: Any
+    ) -> list[Localizations]:
+        """Locates many concepts in many pictures; each picture is encoded once.
+
+        Args:
+            images: Pictures.
+            concepts: One or more concepts, for example ``prompts.load("fish")``.
+            method: Localisation method of :data:`concept_cam.methods.METHODS`.
+            **values: Settings for this call only.
+
+        Returns:
+            Per picture the answers in the order of the concepts; each holds its picture, so that overlays can be drawn.
+        """
+        localizer = self.with_settings(**values) if values else self
+        asked = (concepts,) if isinstance(concepts, Concept) else tuple(concepts)
+        pictures = [localizer.read(image) for image in images]
+        if method == "direct":
+            prepared, sources = localizer._prepare(pictures)
+            answers = localizer._score(localizer.encode_prepared(prepared, sources), asked)
+        else:
+            from concept_cam.methods import explain
+
+            answers = explain(localizer, pictures, asked, method)
+        from dataclasses import replace
+
+        return [replace(answer, picture=picture.pixels) for answer, picture in zip(answers, pictures)]
+
+    def locate_class(
+        self, image: ImageSource, classes: Sequence[str], target: str | None = None, *, references: int = 3, **values: Any
+    ) -> Localization:
+        """Class-list mode: explains a class against the classes that are most easily taken for it (Finer-CAM's setting).
+
+        Args:
+            image: A picture.
+            classes: All class names.
+            target: The class to explain; ``None`` for the predicted one.
+            references: Number of reference classes, those of nearest logit; 1 is the paper's "compare" mode.
+            **values: Settings for this call only.
+
+        Raises:
+            PromptError: The target is not in the list, or a class is empty or given twice.
+        """
+        localizer = self.with_settings(**values) if values else self
+        picture = localizer.read(image)
+        features = localizer.encode(picture)
+        concept = localizer.class_concept(features, classes, target, references=references)
+        answer = localizer._score([features], (concept,))[0]
+        from dataclasses import replace
+
+        return replace(answer, picture=picture.pixels)[0]
+
+    def class_concept(
+        self, features: PatchFeatures, classes: Sequence[str], target: str | None = None, *, references: int = 3
+    ) -> Concept:
+        """Chooses the concept of class-list mode for one encoded picture: the named or predicted class against its nearest classes."""
+        names = [Concept((name,)).name for name in classes]
+        if len(set(names)) != len(names):
+            raise PromptError(f"the class list names {sorted({name for name in names if names.count(name) > 1})} more than once.")
+        if target is not None and target not in names:
+            from concept_cam.types import nearest_names
+
+            near = nearest_names(target, names, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise PromptError(f"the target class {target!r} is not in the class list of {len(names)} names.{hint}")
+        texts = self.embed_texts([(name,) for name in names]).to(features.image.device)
+        logits = self.backbone.logit_scale * (torch.nn.functional.normalize(features.image, dim=-1) @ texts.T)
+        index = int(logits.argmax()) if target is None else names.index(target)
+        nearest = nearest_classes(logits, index, references)
+        return Concept((names[index],), tuple((names[other],) for other in nearest))
+
+
+class _Ledger:
+    """Splits a picture's maps by text on demand."""
+
+    def __init__(self, patches: Tensor, texts: DirectionSet, terms: Tensor, feature_norm: str) -> None:
+        self._patches, self._texts, self._terms, self._feature_norm = patches, texts, terms, feature_norm
+
+    def __call__(self, index: int) -> np.ndarray:
+        used = self._texts.used[index]
+        rows = self._texts.columns[index][used]
+        split = ledger(self._patches, self._texts.texts[rows], self._terms[index][used], self._feature_norm)
+        return np.asarray(split.cpu().numpy())
+
+

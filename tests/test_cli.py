@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from concept_cam import backbones
+from concept_cam.cli import COMMANDS, main
+from concept_cam.commands.locate import COLUMNS, slug, unique_stems
+from tests.planted import PlantedBackbone
+from tests.test_localizer import blocks
+
+
+@pytest.fixture(autouse=True)
+def planted_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "load", lambda name, **_: PlantedBackbone())
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "blocks.png"
+    Image.fromarray(blocks(64, 96)).save(path)
+    return path
+
+
+def run(*arguments: object, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+
+
+def rows(result: Result) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(result.stdout)))
+
+
+def test_one_row_per_picture_and_concept(picture: Path) -> None:
+    result = run("locate", picture, "--target", "red", "--target", "green", "--contrast", "blue", "--contrast", "plain", "--threshold", 0.3)
+    assert result.exit_code == 0, result.output
+    table = rows(result)
+    assert tuple(table[0]) == COLUMNS
+    assert [row["target"] for row in table] == ["red", "green"]
+    assert table[0]["contrast"] == "blue | plain"
+    assert table[0]["model"] == "planted"
+    red, green = table
+    assert float(red["peak_x"]) < 48
+    assert float(red["peak_y"]) < 32
+    assert float(green["peak_x"]) > 48
+    assert 0 < float(red["probability"]) < 1
+    assert (int(red["x"]), int(red["y"])) == (0, 0)
+    assert abs(int(red["width"]) - 48) <= 12
+    assert float(red["area_frac"]) == pytest.approx(0.25, abs=0.12)
+
+
+def test_no_contrast_leaves_probability_empty_and_no_region_leaves_the_box_empty(picture: Path) -> None:
+    row = rows(run("locate", picture, "-t", "red", "--threshold", 5))[0]
+    assert row["probability"] == ""
+    assert row["x"] == row["width"] == row["area_frac"] == ""
+
+
+def test_files_under_output(picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("locate", picture, "-t", "red", "-c", "green", "-o", out).exit_code == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["blocks.json", "blocks__red.mask.png", "blocks__red.overlay.png", "blocks__red.scores.npz"]
+    record = json.loads((out / "blocks.json").read_text(encoding="utf-8"))
+    assert record["results"][0]["concept"]["contrast_names"] == ["green"]
+    assert record["results"][0]["provenance"]["model"] == "planted"
+    mask = np.asarray(Image.open(out / "blocks__red.mask.png"))
+    assert mask.shape == (64, 96)
+    assert mask[8, 8] == 255
+    assert mask[-8, -8] == 0
+    with np.load(out / "blocks__red.scores.npz", allow_pickle=False) as data:
+        assert data["scores"].shape == (4, 4)
+    again = run("locate", picture, "-t", "red", "-c", "green", "-o", out)
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+    assert run("locate", picture, "-t", "red", "-c", "green", "-o", out, "--overwrite").exit_code == 0
+
+
+def test_equal_names_in_different_folders_never_collide(tmp_path: Path) -> None:
+    paths = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for name in ("fish.png", "fish.jpg"):
+            Image.fromarray(blocks()).save(tmp_path / folder / name)
+            paths.append(tmp_path / folder / name)
+    out = tmp_path / "out"
+    assert run("locate", *paths, "-t", "red", "-o", out).exit_code == 0
+    assert len(list(out.glob("*.json"))) == 4
+    files = {json.loads(path.read_text())["file_name"] for path in out.glob("*.json")}
+    assert files == {str(path) for path in paths}
+
+
+def test_bad_pictures_are_reported_and_the_rest_done(picture: Path, tmp_path: Path) -> None:
+    empty, text = tmp_path / "empty.png", tmp_path / "text.jpg"
+    empty.touch()
+    text.write_text("no picture")
+    truncated = tmp_path / "cut.jpg"
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)).save(buffer, "JPEG")
+    truncated.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    result = run("locate", empty, picture, text, truncated, tmp_path / "missing.png", "-t", "red")
+    assert result.exit_code == 1
+    assert [row["file_name"] for row in rows(result)] == [str(picture)]
+    for name in ("empty.png", "text.jpg", "cut.jpg", "missing.png", "4 of 5"):
+        assert name in result.stderr
+
+
+def test_paths_from_standard_input(picture: Path) -> None:
+    result = run("locate", "-", "-t", "red", stdin=f"{picture}\n\n")
+    assert [row["file_name"] for row in rows(result)] == [str(picture)]
+    assert run("locate", "-", "-t", "red", stdin="").exit_code == 2
+
+
+def test_json_and_table(picture: Path) -> None:
+    record = json.loads(run("locate", picture, "-t", "red", "--format", "json").stdout)
+    assert record[0]["target"] == "red"
+    table = run("locate", picture, "-t", "red", "--format", "table").stdout.splitlines()
+    assert table[0].split()[:2] == ["file_name", "target"]
+
+
+def test_class_list_mode(picture: Path, tmp_path: Path) -> None:
+    classes = tmp_path / "classes.txt"
+    classes.write_text("# colours\nred\ngreen\n\nblue\n", encoding="utf-8")
+    row = rows(run("locate", picture, "--classes", classes, "--target", "red", "--references", 1))[0]
+    assert row["target"] == "red"
+    assert row["contrast"] in ("green", "blue")
+    assert "at most one" in run("locate", picture, "--classes", classes, "--contrast", "blue").stderr
+    classes.write_text("red\n")
+    assert "at least two" in run("locate", picture, "--classes", classes).stderr
+
+
+def test_configuration_file(picture: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("gamma: 0\nthreshold: 0.3\n")
+    contrasted = float(rows(run("locate", picture, "-t", "red", "-c", "green"))[0]["score"])
+    plain = float(rows(run("locate", picture, "-t", "red"))[0]["score"])
+    assert float(rows(run("locate", picture, "-t", "red", "-c", "green", "--config", config))[0]["score"]) == pytest.approx(plain)
+    assert float(rows(run("locate", picture, "-t", "red", "-c", "green", "--config", config, "-g", 1))[0]["score"]) == pytest.approx(contrasted)
+    config.write_text("gama: 0\n")
+    assert "'gamma'" in run("locate", picture, "-t", "red", "--config", config).stderr
+    config.write_text("gamma: [1\n")
+    assert "YAML" in run("locate", picture, "-t", "red", "--config", config).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to find"),
+        (("-c", "red"), "belongs to --target"),
+        (("-t", " "), "empty"),
+        (("-t", "red", "-c", "Red"), "equals the target"),
+        (("-t", "red", "-t", "red"), "twice"),
+        (("-t", "red", "--threshold", "ostu"), "'otsu'"),
+        (("-t", "red", "-g", "-1"), "gamma"),
+        (("-t", "red " * 30), "limit is 16"),
+        (("-t", "red", "--references", "2"), "--classes"),
+        (("-t", "red", "-o", "/proc/nowhere/out"), "cannot create the folder"),
+        (("-t", "red", "--method", "gradcm"), "unknown"),
+    ],
+)
+def test_wrong_options_give_one_clear_line(picture: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = run("locate", picture, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout in ("", ",".join(COLUMNS) + "\n")
+
+
+def test_unknown_words_are_named(picture: Path) -> None:
+    result = run("locate", picture, "-t", "red zzfin", "-c", "green")
+    assert result.exit_code == 0
+    assert "'zzfin'" in result.stderr
+
+
+def test_unknown_command_names_the_nearest() -> None:
+    result = run("lokate", "x.png")
+    assert result.exit_code == 2
+    assert "'locate'" in result.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples(name: str) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0, result.output
+    assert f"concept-cam {name}" in result.output
+    assert "Example" in result.output
+
+
+def test_slugs_are_safe_and_keep_all_scripts() -> None:
+    assert slug("a forked tail fin") == "a-forked-tail-fin"
+    assert slug("хвост / рыбы") == "хвост-рыбы"
+    assert slug("../..") != "../.."
+    assert "/" not in slug("a/b\\c:d*e")
+    long = slug("x" * 300)
+    assert len(long) <= 60
+    assert slug("x" * 301) != long
+
+
+def test_unique_stems() -> None:
+    stems = unique_stems(["/p/a/f.jpg", "/p/b/f.jpg", "/p/b/F.png", "/p/g.jpg"])
+    assert stems["/p/g.jpg"] == "g"
+    assert len({stem.casefold() for stem in stems.values()}) == 4
+
+
+def test_help_and_import_load_neither_torch_nor_open_clip() -> None:
+    code = (
+        "import sys; import concept_cam; from concept_cam.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'open_clip', 'transformers', 'numpy') if m in sys.modules], file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr.strip() == "[]"
+    assert "locate" in result.stdout
+
+
+@pytest.mark.slow
+def test_help_starts_within_three_times_of_click() -> None:
+    def median(*arguments: str) -> float:
+        times = []
+        for _ in range(11):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+            times.append(time.perf_counter() - start)
+        return float(np.median(times))
+
+    assert median("-m", "concept_cam.cli", "--help") < 3 * median("-c", "import click")

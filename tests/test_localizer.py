@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from concept_cam.localizer import Localizer
+from concept_cam.settings import Settings
+from concept_cam.types import Concept, ConfigurationError, ImageError, PromptError
+from tests.planted import PlantedBackbone
+
+
+def blocks(height: int = 32, width: int = 32) -> np.ndarray:
+    """Red in the upper left quarter, green in the lower right one, dark blue elsewhere."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[..., 2] = 60
+    picture[: height // 2, : width // 2] = (255, 0, 0)
+    picture[height // 2 :, width // 2 :] = (0, 255, 0)
+    return picture
+
+
+def test_map_is_highest_where_the_target_is(planted: Localizer) -> None:
+    found = planted.locate(blocks(), "red", ["green"])
+    assert (found.scores[:2, :2] > 0.9).all()
+    assert (found.scores[2:, 2:] < -0.9).all()
+    assert (abs(found.scores[:2, 2:]) < 0.2).all()
+    x, y = found.peak
+    assert x < 16
+    assert y < 16
+    assert found.heatmap.shape == (32, 32)
+    assert found.heatmap.dtype == np.float32
+
+
+def test_score_is_the_definition(planted: Localizer) -> None:
+    found = planted.locate(blocks(), "red", ["green", "blue"], gamma=0.5)
+    cell = np.array([1.0, 0, 0, 0.1])
+    cell /= np.linalg.norm(cell)
+    direction = np.array([1, 0, 0, 0]) - 0.25 * np.array([0, 1, 0, 0]) - 0.25 * np.array([0, 0, 1, 0])
+    assert found.scores[0, 0] == pytest.approx(cell @ direction, abs=1e-6)
+
+
+def test_ledger_sums_and_names_its_terms(planted: Localizer) -> None:
+    found = planted.locate(blocks(), "red", ["green", "blue"], weighting="softmax")
+    split = found.ledger()
+    assert list(split) == ["red", "green", "blue"]
+    np.testing.assert_allclose(sum(split.values()), found.scores, atol=1e-6)
+    assert sum(found.weights) == pytest.approx(1)
+
+
+def test_probabilities_are_softmax_over_target_and_contrasts(planted: Localizer) -> None:
+    found = planted.locate(blocks(), "red", ["green", "blue"])
+    assert sum(found.probabilities) == pytest.approx(1)
+    assert found.probability == found.probabilities[0]
+    assert planted.locate(blocks(), "red").probability is None
+
+
+def test_no_contrast_is_a_plain_concept_map(planted: Localizer) -> None:
+    found = planted.locate(blocks(), "red")
+    assert found.scores[0, 0] == pytest.approx(1 / 1.01**0.5, abs=1e-5)
+    assert list(found.ledger()) == ["red"]
+
+
+@pytest.mark.parametrize("resize", ["pad", "aspect", "squash", "native", "tile"])
+@pytest.mark.parametrize("size", [(32, 32), (20, 90), (90, 20), (1, 1), (3, 200), (130, 170)])
+def test_every_policy_finds_the_red_half(resize: str, size: tuple[int, int]) -> None:
+    localizer = Localizer(PlantedBackbone(), Settings(resize=resize))
+    height, width = size
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[..., 1] = 255
+    if width > 1:
+        picture[:, : width // 2] = (255, 0, 0)
+    found = localizer.locate(picture, "red", ["green"])
+    assert found.heatmap.shape == size
+    seen = np.isfinite(found.heatmap)
+    assert seen.all() or resize == "native"
+    if width > 1:
+        middle = found.heatmap[height // 2]
+        known = np.flatnonzero(np.isfinite(middle))
+        assert middle[known[0]] > middle[known[-1]]
+        assert found.peak[0] < width / 2
+    assert 0 <= found.peak[0] < width
+    assert 0 <= found.peak[1] < height
+
+
+def test_padding_never_scores() -> None:
+    picture = np.zeros((8, 64, 3), np.uint8)
+    picture[...] = (0, 255, 0)
+    found = Localizer(PlantedBackbone(64)).locate(picture, "blue", ["green"])
+    assert np.isnan(found.scores).sum() == 64 - 2 * 8  # eight rows of pixels, centred across two rows of cells
+    assert np.isfinite(found.heatmap).all()
+
+
+def test_batch_equals_singles_in_any_composition(planted: Localizer) -> None:
+    generator = np.random.default_rng(0)
+    pictures = [generator.integers(0, 255, (generator.integers(9, 60), generator.integers(9, 60), 3), np.uint8) for _ in range(7)]
+    concepts = [Concept(("red",), (("green",), ("blue",))), Concept(("blue",)), Concept(("green",), (("red",),))]
+    for weighting in ("uniform", "softmax", "hardest", "orthogonal"):
+        for resize in ("pad", "aspect", "tile"):
+            localizer = Localizer(planted.backbone, Settings(weighting=weighting, resize=resize, batch_size=3))
+            together = localizer.locate_all(pictures, concepts)
+            for picture, answers in zip(pictures, together):
+                alone = localizer.locate_all([picture], concepts)[0]
+                for one, other in zip(alone, answers):
+                    np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+                    assert one.score == pytest.approx(other.score, abs=1e-5)
+                    assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+def test_encode_once_query_many(planted: Localizer) -> None:
+    features = planted.encode(blocks())
+    answers = planted.score(features, [Concept(("red",), (("green",),)), Concept(("green",), (("red",),))])
+    assert len(answers) == 2
+    np.testing.assert_allclose(answers[0].scores, -answers[1].scores, atol=1e-6)
+    np.testing.assert_allclose(answers[0].scores, planted.locate(blocks(), "red", ["green"]).scores, atol=1e-6)
+    assert answers[-1].concept.name == "green"
+    assert [found.concept.name for found in answers[0:2]] == ["red", "green"]
+    assert set(answers.by_name()) == {"red", "green"}
+    with pytest.raises(IndexError):
+        answers[2]
+
+
+def test_each_prompt_is_embedded_once() -> None:
+    backbone = PlantedBackbone()
+    localizer = Localizer(backbone)
+    for _ in range(3):
+        localizer.locate(blocks(), "red", ["green"])
+        localizer.locate(blocks(), "green", ["red", "blue"], gamma=0.3)
+    assert backbone.text_calls == 3
+
+
+def test_four_threads_give_the_maps_of_one() -> None:
+    localizer = Localizer(PlantedBackbone())
+    jobs = [("red", ["green"]), ("green", ["blue"]), ("blue", []), ("red", ["blue"])] * 5
+    expected = [localizer.locate(blocks(), target, contrast).scores for target, contrast in jobs]
+    fresh = Localizer(PlantedBackbone())
+    results: dict[int, np.ndarray] = {}
+
+    def work(start: int) -> None:
+        for index in range(start, len(jobs), 4):
+            results[index] = fresh.locate(blocks(), *jobs[index]).scores
+
+    threads = [threading.Thread(target=work, args=(start,)) for start in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == len(jobs)
+    for index, scores in enumerate(expected):
+        np.testing.assert_array_equal(results[index], scores)
+
+
+def test_class_list_mode_picks_the_nearest_classes(planted: Localizer) -> None:
+    picture = np.zeros((32, 32, 3), np.uint8)
+    picture[...] = (255, 128, 0)
+    picture[:, 24:] = (255, 0, 0)
+    found = planted.locate_class(picture, ["red", "green", "blue"], references=1)
+    assert found.concept.target == ("red",)
+    assert found.concept.contrast_names == ("green",)
+    assert found.peak[0] > 24
+    named = planted.locate_class(picture, ["red", "green", "blue"], "blue", references=2)
+    assert named.concept.contrast_names == ("green", "red")
+    with pytest.raises(PromptError, match="'green'"):
+        planted.locate_class(picture, ["red", "green"], "gren")
+    with pytest.raises(PromptError, match="more than once"):
+        planted.locate_class(picture, ["red", "red"])
+
+
+def test_bad_texts(planted: Localizer) -> None:
+    with pytest.raises(PromptError, match="empty"):
+        planted.locate(blocks(), "  ")
+    with pytest.raises(PromptError, match="limit is 16"):
+        planted.locate(blocks(), "red " * 20)
+    with pytest.raises(PromptError, match="equals the target"):
+        planted.locate(blocks(), "red", ["RED "])
+    with pytest.raises(PromptError, match="vanishes"):
+        planted.locate(blocks(), "one thing", ["other stuff"])
+    with pytest.raises(PromptError, match="no concept"):
+        planted.locate_all([blocks()], [])
+
+
+def test_bad_settings(planted: Localizer) -> None:
+    for values in ({"gamma": -1}, {"weighting": "unifrom"}, {"resize": "padd"}, {"batch_size": 0}, {"size": -8}):
+        with pytest.raises(ConfigurationError):
+            planted.locate(blocks(), "red", **values)
+
+
+def test_features_of_another_model_are_refused(planted: Localizer) -> None:
+    other = PlantedBackbone()
+    other.weights_hash = "fedcba9876543210"
+    with pytest.raises(ConfigurationError, match="encode the picture again"):
+        Localizer(other).score(planted.encode(blocks()), Concept(("red",)))
+
+
+def test_nan_from_the_model_is_an_error() -> None:
+    class Broken(PlantedBackbone):
+        def encode_patches(self, pixels, attention="auto", valid=None):
+            output = super().encode_patches(pixels, attention, valid)
+            output.patches[:, 0, 0] = torch.nan
+            return output
+
+    with pytest.raises(ImageError, match="NaN"):
+        Localizer(Broken()).locate(blocks(), "red")
+
+
+def test_result_files(planted: Localizer, tmp_path: Path) -> None:
+    Image.fromarray(blocks()).save(tmp_path / "in.png")
+    found = planted.locate(tmp_path / "in.png", "red", ["green"])
+    found.save(tmp_path / "a.npz")
+    found.save(tmp_path / "a.json")
+    found.save(tmp_path / "a.png")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as data:
+        np.testing.assert_array_equal(data["scores"], found.scores)
+        assert data["target"].tolist() == ["red"]
+    with pytest.raises(OSError, match="exists"):
+        found.save(tmp_path / "a.npz")
+    found.save(tmp_path / "a.npz", overwrite=True)
+    with pytest.raises(ConfigurationError, match=r"\.npz"):
+        found.save(tmp_path / "a.tiff")
+    with pytest.raises(OSError, match="folder exists"):
+        found.save(tmp_path / "nowhere" / "a.npz")
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_regions_at_both_resolutions_agree(planted: Localizer) -> None:
+    found = planted.locate(blocks(320, 480), "red", ["green"])
+    exact, fast = found.regions(0.5)[0], found.regions(0.5, resolution="model")[0]
+    for one, other in zip(exact.box, fast.box):
+        assert abs(one - other) <= 480 / 32
+    assert fast.area == pytest.approx(exact.area, rel=0.1)
+    assert fast.measures["length"] == pytest.approx(exact.measures["length"], rel=0.1)
+    assert fast.measures["centroid_x"] == pytest.approx(exact.measures["centroid_x"], abs=10)
+
+
+def test_provenance_and_plain_data(planted: Localizer) -> None:
+    import json
+
+    record = planted.locate(blocks(), "red", ["green"], gamma=0.5).to_dict()
+    again = json.loads(json.dumps(record))
+    assert again["provenance"]["gamma"] == 0.5
+    assert again["provenance"]["weights_hash"] == "0123456789abcdef"
+    assert again["concept"]["target"] == ["red"]
+    assert again["regions"][0]["rle"]["size"] == [32, 32]
