@@ -1,0 +1,51 @@
+"""``concept-cam export``: an annotation run in the formats of other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from concept_cam.exports import EXPORTS
+
+_FORMATS = "\b\nFormats:\n" + "\n".join(
+    f"  {name:<21} {entry.description}" for name, entry in EXPORTS.items()
+)
+
+_EXAMPLES = """\b
+Examples:
+  concept-cam export run/ --to html --output sheet/
+  concept-cam export run/ --to coco --output instances.json
+  concept-cam export run/ --to darwin-core --output measurements.csv"""
+
+
+@click.command(
+    short_help="Turn an annotation run into COCO, CVAT, Darwin Core, HTML and more.",
+    epilog=f"{_FORMATS}\n\n{_EXAMPLES}",
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "to",
+    required=True,
+    type=click.Choice(list(EXPORTS)),
+    metavar="FORMAT",
+    help="A format of the list below.",
+)
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="File or folder to write.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier export wrote there.")
+def export(run: Path, to: str, output: Path, overwrite: bool) -> None:
+    """Write the annotation run in folder RUN in another format.
+
+    All coordinates refer to the upright picture: a tool that ignores the EXIF orientation of photographs must be told to apply it.
+    """
+    from concept_cam.exports import export as write
+
+    click.echo(write(run, to, output, overwrite))

@@ -1,0 +1,332 @@
+"""Label Studio: tasks with predictions, and the labelling configuration that they fit.
+
+The folder holds ``tasks.json`` (import it into a project) and ``label_config.xml`` (paste it under Settings, Labeling Interface,
+first). A record's region is a brush mask in Label Studio's own run lengths and a box in percent of the picture; a called state is a
+choice named after its character. Where the run has specimen boxes, every box is a region ``specimen`` and the choices belong to it.
+Pictures are referred to by their public URI, or as ``/data/local-files/?d=SOURCE`` of Label Studio's local storage, whose root must
+then be the input's folder. Label Studio shows pictures upright, as the coordinates expect.
+
+Read back with :func:`read_labels`, from an export of the project as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from concept_cam.exports.base import (
+    FRAME,
+    PACK_SEPARATOR,
+    PART_SEPARATOR,
+    Label,
+    Survey,
+    has_region,
+    mask_of,
+    passthrough_of,
+    plain,
+    survey,
+    write_elements,
+)
+from concept_cam.runs import Run
+from concept_cam.types import DataError
+
+__all__ = [
+    "CONFIG_FILE",
+    "TASKS_FILE",
+    "decode_brush",
+    "encode_brush",
+    "label_config",
+    "read_labels",
+    "write",
+]
+
+TASKS_FILE = "tasks.json"
+CONFIG_FILE = "label_config.xml"
+
+_SPECIMEN = "specimen"
+_WORD_SIZE = 8
+_RUN_SIZES = (3, 4, 8, 16)
+"""Bits in which a run's length less one is stored; the shortest that holds it is taken."""
+
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#B59F00")
+"""Okabe and Ito's colours, which people with any colour vision tell apart."""
+
+
+# ------------------------------------------------------------------------------------------------------ brush run lengths
+
+
+def encode_brush(mask: np.ndarray) -> list[int]:
+    """Encodes a mask as Label Studio's brush does: bit-packed runs over RGBA values, row by row (the format ``rle-pack``).
+
+    Args:
+        mask: bool [H, W] of fewer than 2^30 pixels.
+
+    Returns:
+        Bytes as integers 0..255.
+    """
+    values = np.asarray(mask, dtype=bool).ravel()
+    edges = np.flatnonzero(np.diff(values)) + 1
+    bounds = np.concatenate([[0], edges, [values.size]])
+    lengths = np.diff(bounds) * 4  # Four channels, all equal.
+    bits = [f"{values.size * 4:032b}", f"{_WORD_SIZE - 1:05b}", *(f"{size - 1:04b}" for size in _RUN_SIZES)]
+    inside = bool(values[0]) if values.size else False
+    for length in lengths.tolist():
+        word = "11111111" if inside else "00000000"
+        while length > 0:
+            step = min(length, 1 << _RUN_SIZES[-1])
+            index = next(index for index, size in enumerate(_RUN_SIZES) if step <= 1 << size)
+            bits.append(f"1{index:02b}{step - 1:0{_RUN_SIZES[index]}b}{word}")
+            length -= step
+        inside = not inside
+    text = "".join(bits)
+    text += "0" * (8 - len(text) % 8)
+    return list(int(text, 2).to_bytes(len(text) // 8, "big"))
+
+
+def decode_brush(rle: list[int], size: tuple[int, int]) -> np.ndarray:
+    """Decodes Label Studio's brush run lengths to bool [H, W]; a pixel belongs to the mask where its alpha is not zero.
+
+    Raises:
+        DataError: The run lengths do not fill the picture.
+    """
+    text = "".join(f"{byte:08b}" for byte in rle)
+    position = 0
+
+    def read(count: int) -> int:
+        nonlocal position
+        if position + count > len(text):
+            raise DataError("Label Studio brush: the run lengths end too early.")
+        position += count
+        return int(text[position - count : position], 2)
+
+    total, word = read(32), read(5) + 1
+    sizes = [read(4) + 1 for _ in range(4)]
+    if total != size[0] * size[1] * 4:
+        raise DataError(f"Label Studio brush: holds {total // 4} pixels, expected {size[0]} x {size[1]}.")
+    values = np.zeros(total, dtype=np.uint8)
+    start = 0
+    while start < total:
+        repeated = read(1)
+        end = start + 1 + read(sizes[read(2)])
+        if repeated:
+            values[start:end] = read(word)
+        else:
+            values[start:end] = [read(word) for _ in range(start, end)]
+        start = end
+    return values.reshape(*size, 4)[:, :, 3] > 0
+
+
+# ------------------------------------------------------------------------------------------------------------------ write
+
+
+def write(run: Run, path: Path) -> None:
+    """Writes ``tasks.json`` and ``label_config.xml`` into the folder ``path``."""
+    found = survey(run)
+    (path / CONFIG_FILE).write_text(label_config(found), encoding="utf-8")
+    with (path / TASKS_FILE).open("w", encoding="utf-8") as file:
+        file.write("[")
+        write_elements(file, (_task(records, found) for records in run.pictures()))
+        file.write("\n]\n")
+
+
+def label_config(found: Survey) -> str:
+    """Returns the labelling configuration for what a run holds."""
+    view = ET.Element("View")
+    ET.SubElement(
+        view, "Image", name="image", value="$image", zoom="true", zoomControl="true", rotateControl="false"
+    )
+    names = [name for key in found.states for name in _label_names(found, key)]
+    for tag, control in (("BrushLabels", "mask"), ("RectangleLabels", "box")):
+        labels = ET.SubElement(view, tag, name=control, toName="image")
+        for index, name in enumerate(names):
+            ET.SubElement(labels, "Label", value=name, background=_COLOURS[index % len(_COLOURS)])
+        if control == "box" and found.specimens:
+            ET.SubElement(labels, "Label", value=_SPECIMEN, background="#888888")
+    for (pack, character), states in found.states.items():
+        if found.kinds[pack, character] in ("part", "distance"):
+            continue
+        name = found.name(pack, character)
+        ET.SubElement(view, "Header", value=name.replace("_", " "), size="5")
+        choices = ET.SubElement(
+            view, "Choices", name=name, toName="image", choice="single-radio", showInline="true"
+        )
+        if found.specimens:
+            choices.attrib.update(perRegion="true", whenTagName="box", whenLabelValue=_SPECIMEN)
+        for state in states:
+            ET.SubElement(choices, "Choice", value=state)
+    ET.indent(view)
+    return ET.tostring(view, encoding="unicode") + "\n"
+
+
+def _label_names(found: Survey, key: tuple[str, str]) -> list[str]:
+    kind, name = found.kinds[key], found.name(*key)
+    if kind == "part":
+        return [f"{name}{PART_SEPARATOR}{part}" for part in found.states[key]]
+    return [] if kind == "distance" else [name]
+
+
+def _task(records: list[dict[str, Any]], found: Survey) -> dict[str, Any]:
+    first = records[0]
+    data = {
+        **passthrough_of(first),
+        "image": first["media_uri"] or _address(first["source"]),
+        "source": first["source"],
+        "image_key": first["image_key"],
+        "frame": FRAME,
+    }
+    size = {
+        "original_width": first["image_width"],
+        "original_height": first["image_height"],
+        "image_rotation": 0,
+    }
+    results = list(_specimens(records)) if found.specimens else []
+    for record in records:
+        if record["kind"] != "distance":
+            results += _results(record, found)
+    for result in results:
+        result.update(size, to_name="image")
+    sure = [
+        record["probability"]
+        for record in records
+        if not record["abstained"] and record["probability"] is not None
+    ]
+    prediction = {
+        "model_version": f"{first['model']} (concept-cam {first['package_version']})",
+        "score": float(np.mean(sure)) if sure else 0.0,
+        "result": results,
+    }
+    return plain({"data": data, "predictions": [prediction]})
+
+
+def _address(source: str) -> str:
+    return source if "://" in source else f"/data/local-files/?d={quote(source)}"
+
+
+def _specimens(records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for number in dict.fromkeys(record["specimen"] for record in records):
+        record = next(record for record in records if record["specimen"] == number)
+        if record["specimen_x"] is not None:
+            edges = [record[f"specimen_{side}"] for side in ("x", "y", "width", "height")]
+            yield {
+                "id": f"{_SPECIMEN}-{number}",
+                "type": "rectanglelabels",
+                "from_name": "box",
+                "value": {**_percent(edges, record), "rotation": 0, "rectanglelabels": [_SPECIMEN]},
+            }
+
+
+def _percent(box: list[int], record: dict[str, Any]) -> dict[str, float]:
+    x, y, width, height = box
+    across, down = 100 / record["image_width"], 100 / record["image_height"]
+    return {
+        "x": x * across,
+        "y": y * down,
+        "width": min(width * across, 100 - x * across),
+        "height": min(height * down, 100 - y * down),
+    }
+
+
+def _results(record: dict[str, Any], found: Survey) -> Iterator[dict[str, Any]]:
+    name = found.name(record["pack"], record["character"])
+    part = record["kind"] == "part"
+    key = record["record_key"]
+    if has_region(record) and not (part and record["abstained"]):
+        label = f"{name}{PART_SEPARATOR}{record['best_state']}" if part else name
+        sure = {} if record["probability"] is None else {"score": record["probability"]}
+        brush = {"format": "rle", "rle": encode_brush(mask_of(record)), "brushlabels": [label]}
+        yield {"id": f"{key}-mask", "type": "brushlabels", "from_name": "mask", "value": brush, **sure}
+        edges = [record[f"box_{side}"] for side in ("x", "y", "width", "height")]
+        box = {**_percent(edges, record), "rotation": 0, "rectanglelabels": [label]}
+        yield {"id": f"{key}-box", "type": "rectanglelabels", "from_name": "box", "value": box, **sure}
+    if record["state"] is not None and not part:
+        choice: dict[str, Any] = {
+            "type": "choices",
+            "from_name": name,
+            "value": {"choices": [record["state"]]},
+        }
+        if not found.specimens:
+            yield {"id": f"{key}-state", **choice}
+        elif record["specimen_x"] is not None:
+            # A choice of a region carries the region's id and geometry.
+            edges = [record[f"specimen_{side}"] for side in ("x", "y", "width", "height")]
+            choice["value"] |= {**_percent(edges, record), "rotation": 0}
+            yield {"id": f"{_SPECIMEN}-{record['specimen']}", **choice}
+
+
+# ------------------------------------------------------------------------------------------------------------------- read
+
+
+def read_labels(path: str | Path) -> list[Label]:
+    """Reads the states that people set in Label Studio back, one per picture, specimen and character (and part).
+
+    Of several annotations of a task the one changed last counts; skipped ones do not. Predictions that nobody looked at are not read.
+
+    Args:
+        path: A project's export in Label Studio's format JSON (not JSON-MIN).
+
+    Raises:
+        DataError: The file cannot be read or is not of that format.
+    """
+    path = Path(path)
+    try:
+        tasks = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not a JSON file: {error}.") from error
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
+        raise DataError(
+            f"{path} is not a JSON export of Label Studio: expected a list of tasks, each with 'data'."
+        )
+    labels: dict[Label, None] = {}
+    for number, task in enumerate(tasks):
+        if "annotations" not in task and "predictions" not in task:
+            raise DataError(
+                f"{path}: task {number} has no 'annotations'. Export the project as JSON, not as JSON-MIN."
+            )
+        source = task["data"].get("source")
+        if not isinstance(source, str):
+            raise DataError(
+                f"{path}: task {number} has no 'source' in its data; only tasks that this package exported can be read back."
+            )
+        kept = [
+            annotation for annotation in task.get("annotations") or () if not annotation.get("was_cancelled")
+        ]
+        if kept:
+            latest = max(kept, key=lambda annotation: str(annotation.get("updated_at") or ""))
+            labels.update(dict.fromkeys(_read_results(source, latest.get("result") or ())))
+    return list(labels)
+
+
+def _read_results(source: str, results: Any) -> Iterator[Label]:
+    for result in results:
+        value = result.get("value") or {}
+        if result.get("type") == "choices":
+            pack, character = _split(result["from_name"])
+            specimen = _specimen_number(str(result.get("id", "")))
+            yield from (
+                Label(source, character, state, pack, specimen) for state in value.get("choices") or ()
+            )
+        elif result.get("type") in ("brushlabels", "rectanglelabels"):
+            for name in value.get(result["type"]) or ():
+                head, separator, part = name.partition(PART_SEPARATOR)
+                if separator:
+                    pack, character = _split(head)
+                    yield Label(source, character, part, pack)
+
+
+def _split(name: str) -> tuple[str, str]:
+    pack, separator, character = name.partition(PACK_SEPARATOR)
+    return (pack, character) if separator else ("", name)
+
+
+def _specimen_number(region: str) -> int:
+    # Label Studio may append "#" and the annotation's id.
+    head, _, number = region.partition("#")[0].rpartition("-")
+    return int(number) if head == _SPECIMEN and number.isdigit() else 0

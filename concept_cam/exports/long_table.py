@@ -1,0 +1,21 @@
+"""The long table as CSV: one row per record, every column of the run under its own name.
+
+Lists and maps are JSON; a missing value is an empty cell. Grid scores are binary and stay in the Parquet data set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from concept_cam.exports.base import write_csv
+from concept_cam.runs import Run
+
+__all__ = ["write"]
+
+_BINARY = ("scores", "scores_shape", "scores_names")
+
+
+def write(run: Run, path: Path) -> None:
+    """Writes the run as one CSV file."""
+    columns = [name for name in run.schema.names if name not in _BINARY]
+    write_csv(path, columns, run.records(columns))

@@ -1,0 +1,108 @@
+"""W3C Web Annotation: one annotation page (JSON-LD) with an annotation per call.
+
+The target is the picture with two selectors: the region's box as a media fragment and its outline as SVG, both in pixels of the upright
+picture. The bodies are the call as text and, where the pack gives them, the ontology addresses of the quality and the entity.
+A record that has no region targets the whole picture; a distance is a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from concept_cam.exports.base import FRAME, called, has_region, iri, media_of, readable, when, write_json
+from concept_cam.runs import Run
+
+__all__ = ["svg", "write"]
+
+CONTEXT = "http://www.w3.org/ns/anno.jsonld"
+
+
+def write(run: Run, path: Path) -> None:
+    """Writes the run as one annotation page."""
+    head = {
+        "@context": CONTEXT,
+        "id": f"urn:concept-cam:run:{quote(run.name)}",
+        "type": "AnnotationPage",
+        "label": f"concept-cam annotation run {run.name}; frame: {FRAME}",
+    }
+    write_json(path, head, items=_annotations(run))
+
+
+def svg(record: dict[str, Any]) -> str:
+    """Returns a record's outline as an SVG document in pixels of the upright picture; empty when it has none."""
+    size = f'width="{record["image_width"]}" height="{record["image_height"]}"'
+    line = record["kind"] == "distance"
+    paths = []
+    for flat in record["contour"] or ():
+        points = [f"{x:.6g},{y:.6g}" for x, y in zip(flat[0::2], flat[1::2], strict=True)]
+        if points:
+            paths.append(f"M{' L'.join(points)}" + ("" if line else " Z"))
+    if not paths:
+        return ""
+    # Holes are outlines too: the even-odd rule leaves them out.
+    style = 'fill="none" stroke="black"' if line else 'fill-rule="evenodd"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><path {style} d="{" ".join(paths)}"/></svg>'
+
+
+def _annotations(run: Run) -> Iterator[dict[str, Any]]:
+    date = when(run)
+    for record in called(run):
+        if record["kind"] == "distance" and record["length_px"] is None:
+            continue
+        annotation: dict[str, Any] = {
+            "id": f"urn:concept-cam:{record['record_key']}",
+            "type": "Annotation",
+            "motivation": "describing" if record["kind"] == "distance" else "classifying",
+            "creator": {"type": "Software", "name": f"concept-cam {record['package_version']}"},
+            "body": _bodies(record),
+            "target": _target(record),
+        }
+        if date:
+            annotation["created"] = date
+        if rights := record.get("input_rights") or record.get("input_license"):
+            annotation["target"]["rights"] = rights
+        yield annotation
+
+
+def _bodies(record: dict[str, Any]) -> list[dict[str, Any]]:
+    character = readable(record["character"])
+    if record["kind"] == "distance":
+        metric = record["length_mm"] is not None
+        value = record["length_mm"] if metric else record["length_px"]
+        return [_text(f"{record['character']}: {value:.6g} {'mm' if metric else 'px'}", "describing")]
+    sure = "" if record["probability"] is None else f" (probability {record['probability']:.3f})"
+    bodies = [
+        _text(f"{character}: {readable(record['state'] or '')}", "tagging"),
+        _text(f"{record['entity'] or character}{sure}, model {record['model']}", "describing"),
+    ]
+    for address in (iri(record["quality_id"]), iri(record["entity_id"])):
+        if address:
+            bodies.append({"type": "SpecificResource", "source": address, "purpose": "classifying"})
+    return bodies
+
+
+def _text(value: str, purpose: str) -> dict[str, Any]:
+    return {
+        "type": "TextualBody",
+        "value": value,
+        "format": "text/plain",
+        "language": "en",
+        "purpose": purpose,
+    }
+
+
+def _target(record: dict[str, Any]) -> dict[str, Any]:
+    target: dict[str, Any] = {"type": "SpecificResource", "source": media_of(record)}
+    selectors = []
+    if has_region(record):
+        box = ",".join(str(record[f"box_{side}"]) for side in ("x", "y", "width", "height"))
+        standard = "http://www.w3.org/TR/media-frags/"
+        selectors.append({"type": "FragmentSelector", "conformsTo": standard, "value": f"xywh=pixel:{box}"})
+    if outline := svg(record):
+        selectors.append({"type": "SvgSelector", "value": outline})
+    if selectors:
+        target["selector"] = selectors if len(selectors) > 1 else selectors[0]
+    return target

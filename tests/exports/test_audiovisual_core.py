@@ -1,0 +1,100 @@
+"""Audiovisual Core: terms of the standard, and fractions that lead back to the same pixels."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from concept_cam.exports import export
+from concept_cam.exports.audiovisual_core import (
+    COLUMNS,
+    SUBJECT_PART_ADDRESS,
+    SUBJECT_PARTS,
+    fractions,
+    subject_part,
+)
+from tests.exports.planted import ODD_NAMES, Planted
+
+STANDARDS = Path(__file__).parent / "standards"
+
+
+def terms(name: str, column: str) -> list[str]:
+    with (STANDARDS / name).open(encoding="utf-8", newline="") as file:
+        return [row[column] for row in csv.DictReader(file, delimiter="\t")]
+
+
+@pytest.fixture(scope="module")
+def rows(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    path = export(planted.path, "audiovisual-core", tmp_path_factory.mktemp("ac") / "roi.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_column_is_a_term_of_the_standard() -> None:
+    assert set(COLUMNS) <= set(terms("audiovisual_core_terms.tsv", "term"))
+
+
+def test_subject_parts_are_those_of_the_standard() -> None:
+    known = dict(
+        zip(terms("ac_subject_part.tsv", "label"), terms("ac_subject_part.tsv", "localName"), strict=True)
+    )
+    assert {label: local for label, local in known.items() if local not in ("p", "p0000")} == SUBJECT_PARTS
+
+
+@pytest.mark.parametrize(
+    ("entity", "local"),
+    [
+        ("head", "p0013"),
+        ("Caudal fin", "p0030"),
+        ("compound eye", "p0024"),
+        ("skin of body", None),
+        ("opercular flap", None),
+        (None, None),
+    ],
+)
+def test_subject_part(entity: str | None, local: str | None) -> None:
+    assert subject_part(entity) == (local and SUBJECT_PART_ADDRESS + local)
+
+
+def test_fractions_round_back_for_any_box() -> None:
+    rng = np.random.default_rng(0)
+    cases = [(0, 1, 1), (0, 7, 7), (6, 1, 7), (2, 1, 3), (99_999, 1, 100_000)]
+    for whole in rng.integers(2, 60_000, 2000).tolist():
+        start = int(rng.integers(0, whole))
+        cases.append((start, int(rng.integers(1, whole - start + 1)), whole))
+    for start, size, whole in cases:
+        position, extent = map(float, fractions(start, size, whole))
+        assert round(position * whole) == start
+        assert round((position + extent) * whole) == start + size
+        assert round(extent * whole) == size
+        assert extent > 0
+        # In exact decimals: the standard's limit knows no rounding.
+        ends = [int(text.replace(".", "")) for text in fractions(start, size, whole)]
+        assert sum(ends) <= 10**10
+
+
+def test_regions_are_the_planted_boxes(planted: Planted, rows: list[dict[str, str]]) -> None:
+    by_key = {record["record_key"]: record for record in planted.records}
+    expected = {key for key, mask in planted.masks.items() if mask.any() and not by_key[key]["abstained"]}
+    assert {row["dcterms:identifier"].removeprefix("urn:concept-cam:") for row in rows} == expected
+    for row in rows:
+        record = by_key[row["dcterms:identifier"].removeprefix("urn:concept-cam:")]
+        for axis, side, whole in (("x", "width", "image_width"), ("y", "height", "image_height")):
+            assert round(float(row[f"ac:{axis}Frac"]) * record[whole]) == record[f"box_{axis}"]
+            assert round(float(row[f"ac:{side}Frac"]) * record[whole]) == record[f"box_{side}"]
+        assert "after EXIF orientation" in row["ac:comments"]
+
+
+def test_terms_of_one_region(planted: Planted, rows: list[dict[str, str]]) -> None:
+    key = planted.record(ODD_NAMES[4], "caudal_fin_shape")["record_key"]
+    (row,) = [row for row in rows if row["dcterms:identifier"].endswith(key)]
+    assert row["ac:isROIOf"] == "https://example.org/gone%20away.png"
+    assert row["ac:subjectPart"] == "http://rs.tdwg.org/acpart/values/p0030"
+    assert row["ac:subjectPartLiteral"] == "caudal fin"
+    assert row["dcterms:description"] == "caudal fin shape: rounded"
+    assert row["Iptc4xmpExt:CVterm"] == "http://purl.obolibrary.org/obo/UBERON_4000164"
+    assert row["ac:metadataCreatorLiteral"] == "concept-cam 0.1.0 (machine), model tiny/planted"
+    assert row["ac:hashValue"] == "ab" * 32

@@ -1,0 +1,151 @@
+"""The registry, the writing of files and folders, and the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from concept_cam.commands.export import export as command
+from concept_cam.exports import EXPORTS, FOLDER_FILE, export
+from concept_cam.types import ConceptCamError, ConfigurationError, DataError, OutputError
+from tests.exports.planted import Planted
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    if path.is_file():
+        return {"": path.read_bytes()}
+    return {
+        str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()
+    }
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_every_format_writes_whole_and_leaves_nothing_else(
+    name: str, planted: Planted, tmp_path: Path
+) -> None:
+    entry = EXPORTS[name]
+    output = tmp_path / "deep" / f"ex port{entry.suffix}"
+    assert export(planted.path, name, output) == output
+    assert output.is_dir() == entry.is_folder
+    assert os.listdir(output.parent) == [output.name]
+    first = contents(output)
+    assert all(first.values())
+    with pytest.raises(OutputError, match=r"exists.*--overwrite"):
+        export(planted.path, name, output)
+    export(planted.run, name, output, overwrite=True)
+    assert contents(output) == first  # Deterministic, too.
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_every_format_writes_a_run_without_records(name: str, planted: Planted, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text((planted.path / "run.json").read_text(), encoding="utf-8")
+    output = export(run, name, tmp_path / f"out{EXPORTS[name].suffix}")
+    assert output.exists()
+
+
+def test_unknown_format_names_the_nearest(planted: Planted, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"'cocoo'.*Did you mean 'coco'"):
+        export(planted.path, "cocoo", tmp_path / "x")
+
+
+def test_what_is_no_run_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a folder"):
+        export(tmp_path / "none", "coco", tmp_path / "out" / "x.json")
+    assert os.listdir(tmp_path) == []
+
+
+def test_foreign_folders_and_wrong_kinds_stay(planted: Planted, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    assert export(planted.path, "masks", home) == home  # Empty: nothing is lost.
+    (home / FOLDER_FILE).unlink()
+    with pytest.raises(OutputError, match="not written by an export"):
+        export(planted.path, "masks", home, overwrite=True)
+    with pytest.raises(OutputError, match="writes a file such as"):
+        export(planted.path, "coco", home, overwrite=True)
+    file = tmp_path / "file"
+    file.write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match="writes a folder"):
+        export(planted.path, "masks", file, overwrite=True)
+    assert file.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_failed_export_keeps_what_stood_there(
+    planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.json"
+    output.write_text("before", encoding="utf-8")
+
+    def full(run: object, path: Path) -> None:
+        path.write_text("half", encoding="utf-8")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("concept_cam.exports.coco.write", full)
+    with pytest.raises(OutputError, match=r"cannot write .*out.json: No space left on device"):
+        export(planted.path, "coco", output, overwrite=True)
+    assert output.read_text(encoding="utf-8") == "before"
+    assert os.listdir(tmp_path) == ["out.json"]
+
+
+def test_unwritable_place_is_one_clear_error(planted: Planted, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(OutputError, match="cannot write"):
+        export(planted.path, "csv", tmp_path / "file" / "x.csv")
+    if os.geteuid() != 0:  # Root may write anywhere.
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(OutputError, match="Permission denied"):
+            export(planted.path, "csv", tmp_path / "closed" / "x.csv")
+
+
+def test_damaged_mask_is_a_data_error(planted: Planted, tmp_path: Path) -> None:
+    from tests.exports.planted import write_run
+
+    record = dict(planted.records[0])
+    record["rle_counts"] = record["rle_counts"][:-2]
+    write_run(tmp_path / "run", [record], ("occurrenceID", "rights"), parts=1)
+    with pytest.raises(DataError, match="damaged mask"):
+        export(tmp_path / "run", "masks", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_library_names_its_extra(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['pyarrow'] = None\n"
+        "from concept_cam.exports import export\n"
+        "from concept_cam.types import MissingExtraError\n"
+        "try: export('run', 'coco', 'never.json')\n"
+        "except MissingExtraError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    assert "pyarrow" in done.stdout
+    assert 'pip install "concept-cam[annotate]"' in done.stdout
+
+
+def test_command(planted: Planted, tmp_path: Path) -> None:
+    runner = CliRunner()
+    listed = runner.invoke(command, ["--help"])
+    assert all(name in listed.output for name in EXPORTS)
+    output = tmp_path / "instances.json"
+    done = runner.invoke(command, [str(planted.path), "--to", "coco", "--output", str(output)])
+    assert (done.exit_code, done.output.strip()) == (0, str(output))
+    assert json.loads(output.read_text(encoding="utf-8"))["annotations"]
+    again = runner.invoke(command, [str(planted.path), "--to", "coco", "--output", str(output)])
+    assert isinstance(again.exception, ConceptCamError)
+    wrong = runner.invoke(command, [str(planted.path), "--to", "yolo", "--output", str(output)])
+    assert wrong.exit_code == 2
+    assert "yolo" in wrong.output

@@ -1,0 +1,407 @@
+"""The contact sheet: what is in its files, and what a person sees and does with it in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from concept_cam.exports import export, html
+from concept_cam.types import ConfigurationError
+from tests.exports.planted import (
+    ODD_NAMES,
+    SHAPES,
+    SIZES,
+    Planted,
+    make_record,
+    region_columns,
+    ring,
+    save_picture,
+    write_run,
+)
+
+
+@pytest.fixture(scope="module")
+def sheet(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(planted.path, "html", tmp_path_factory.mktemp("html") / "sheet")
+
+
+@pytest.fixture(scope="module")
+def single(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(planted.path, "html-file", tmp_path_factory.mktemp("html") / "sheet.html")
+
+
+def start_of(text: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+    """The three arguments of SHEET_START."""
+    values, position = [], text.index("SHEET_START(") + len("SHEET_START(")
+    for _ in range(3):
+        value, position = json.JSONDecoder().raw_decode(text, position)
+        values.append(value)
+        position += 2
+    return tuple(values)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [
+        json.loads(line.removesuffix(",")) for line in path.read_text(encoding="utf-8").splitlines()[1:-1]
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- the files
+
+
+def test_data_files(planted: Planted, sheet: Path) -> None:
+    about, traits, items = start_of((sheet / "data" / "start.js").read_text(encoding="utf-8"))
+    assert (about["pictures"], about["records"]) == (5, len(planted.records))
+    assert [trait["name"] for trait in traits] == [
+        "caudal_fin_shape",
+        "adipose_fin",
+        "parts: head",
+        "parts: pelvic_fin",
+        "SL_bbox",
+    ]
+    assert traits[0]["states"] == list(SHAPES)
+    assert [item["f"] for item in items] == list(ODD_NAMES)
+    assert [(item["h"], item["w"]) for item in items] == list(SIZES)
+    rows = rows_of(sheet / traits[0]["src"])
+    assert [traits[0]["states"][row["b"]] for row in rows] == [SHAPES[number % 3] for number in range(5)]
+    assert [row["c"] for row in rows] == [1, 1, 0, 1, 1]
+    assert rows[2]["r"] == "low_probability"
+    assert [len(row["o"].split("M")) - 1 for row in rows] == [
+        2,
+        2,
+        2,
+        2,
+        2,
+    ]  # The ring's outer and inner outline.
+
+
+def test_thumbnails_are_upright_and_carry_nothing_else(planted: Planted, sheet: Path, single: Path) -> None:
+    source = Path(planted.record(ODD_NAMES[0], "adipose_fin")["path"])
+    assert all(
+        secret in source.read_bytes() for secret in (b"SECRET-OWNER", b"SECRET-DAY", b"SECRET-COMMENT")
+    )
+    thumbnails = [path.read_bytes() for path in sorted((sheet / "thumbs").rglob("*.jpg"))]
+    inside = [
+        base64.b64decode(text)
+        for text in re.findall(
+            r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", single.read_text(encoding="utf-8")
+        )
+    ]
+    assert len(thumbnails) == len(inside) == 4
+    for data in thumbnails + inside:
+        assert b"SECRET" not in data
+        assert b"Exif" not in data
+        image = Image.open(io.BytesIO(data))
+        assert dict(image.getexif()) == {}
+        assert set(image.info) <= {
+            "jfif",
+            "jfif_version",
+            "jfif_unit",
+            "jfif_density",
+            "dpi",
+            "quality",
+            "progressive",
+        }
+    upright = np.asarray(Image.open(io.BytesIO(thumbnails[0])).convert("L"), float)
+    with Image.open(source) as stored:
+        turned = np.asarray(stored.transpose(Image.Transpose.ROTATE_270).convert("L"), float)
+    assert upright.shape == SIZES[0] == turned.shape
+    assert np.corrcoef(upright.ravel(), turned.ravel())[0, 1] > 0.95
+
+
+def test_missing_and_exchanged_pictures_have_no_thumbnail(planted: Planted, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    records = [{**record, "path": None} for record in planted.records if record["source"] == ODD_NAMES[2]]
+    write_run(run, records, ("occurrenceID", "rights"), parts=1)
+    save_picture(tmp_path / "photos" / ODD_NAMES[2], (99, 34), 3)  # Another size than the run saw.
+    items = start_of(
+        (export(run, "html", tmp_path / "sheet") / "data" / "start.js").read_text(encoding="utf-8")
+    )[2]
+    assert "t" not in items[0]
+    save_picture(tmp_path / "photos" / ODD_NAMES[2], SIZES[2], 3)
+    items = start_of(
+        (export(run, "html", tmp_path / "sheet", overwrite=True) / "data" / "start.js").read_text(
+            encoding="utf-8"
+        )
+    )[2]
+    assert items[0]["t"] == "thumbs/000/000000.jpg"
+
+
+def test_large_pictures_are_reduced_with_their_outlines(tmp_path: Path) -> None:
+    size = (900, 2400)
+    save_picture(tmp_path / "photos" / "big.png", size, 1)
+    mask = ring(size, (450, 2000), 300)
+    record = make_record(
+        "big.png", size, "caudal_fin_shape", "shape", "forked", probability=0.9
+    ) | region_columns(mask)
+    write_run(tmp_path / "run", [record], parts=1)
+    sheet = export(tmp_path / "run", "html", tmp_path / "sheet")
+    (item,) = start_of((sheet / "data" / "start.js").read_text(encoding="utf-8"))[2]
+    assert (item["tw"], item["th"]) == (html.THUMBNAIL, 180)
+    with Image.open(sheet / item["t"]) as image:
+        assert image.size == (item["tw"], item["th"])
+    (row,) = rows_of(sheet / "data" / "trait-0.js")
+    points = np.array(
+        [
+            [float(number) for number in pair.split(" ")]
+            for pair in row["o"].removeprefix("M").removesuffix("Z").split("L")
+        ]
+    )
+    assert len(points) < 60
+    assert np.abs(np.hypot(points[:, 0] - 400, points[:, 1] - 90) - 60).max() < 1
+
+
+def test_nothing_is_asked_of_any_server(sheet: Path, single: Path) -> None:
+    text = (sheet / "index.html").read_text(encoding="utf-8") + single.read_text(encoding="utf-8")
+    assert set(re.findall(r"https?://[^\s\"'<)]+", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "https://example.org/gone%20away.png",
+    }
+    assert "@import" not in text
+
+
+def test_single_file_has_a_limit(planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html, "FILE_PICTURES", 4)
+    with pytest.raises(ConfigurationError, match=r"5 pictures.*up to 4.*--to html"):
+        export(planted.path, "html-file", tmp_path / "x.html")
+
+
+# ----------------------------------------------------------------------------------------------------------- the browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
+    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("Chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1300,900",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as started:
+        yield started
+
+
+@pytest.fixture(params=["folder", "file"])
+def page(request: pytest.FixtureRequest, browser: Any, sheet: Path, single: Path) -> Any:
+    """The sheet, opened from disk like an attachment."""
+    browser.get((sheet / "index.html" if request.param == "folder" else single).as_uri())
+    wait(browser, "return document.querySelectorAll('.card').length == 5")
+    return browser
+
+
+def wait(browser: Any, script: str) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(script))
+
+
+def choose(browser: Any, name: str, text: str) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select
+
+    Select(browser.find_element(By.ID, name)).select_by_visible_text(text)
+
+
+def cards(browser: Any) -> list[tuple[str, str]]:
+    """``(file, call)`` of each card, in order."""
+    script = "return [...document.querySelectorAll('.card')].map(c => [c.querySelector('.file').title, c.querySelector('.state span').textContent])"
+    return [tuple(pair) for pair in browser.execute_script(script)]
+
+
+def chip(browser: Any, name: str) -> Any:
+    from selenium.webdriver.common.by import By
+
+    return browser.find_element(By.CSS_SELECTOR, f".chip[data-state='{name}']")
+
+
+def slide(browser: Any, name: str, value: int) -> None:
+    script = "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('input', {bubbles: true}))"
+    browser.execute_script(script, name, value)
+
+
+CALLS = [(ODD_NAMES[n], SHAPES[n % 3] + ("?" if n == 2 else "")) for n in range(5)]
+"""Planted: the probability rises with the picture's number."""
+
+
+@pytest.mark.browser
+def test_sheet_opens_sorted_and_without_errors(page: Any) -> None:
+    assert cards(page) == CALLS
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+    loaded = page.execute_script(
+        "return [...document.querySelectorAll('.card img')].filter(i => i.loading == 'lazy').length"
+    )
+    assert loaded == 4
+    wait(
+        page,
+        "return [...document.querySelectorAll('.card img')].every(i => i.complete && i.naturalWidth > 0)",
+    )
+    assert page.execute_script("return document.querySelector('.missing').textContent").startswith(
+        "The picture was not at hand"
+    )
+    # The name with mark-up is text, not elements.
+    assert page.execute_script("return document.querySelectorAll('.card b').length") == 0
+
+
+@pytest.mark.browser
+def test_sorting(page: Any) -> None:
+    choose(page, "sort", "Surest first")
+    assert cards(page) == CALLS[::-1]
+    choose(page, "sort", "File name")
+    assert [name for name, _ in cards(page)] == page.execute_script(
+        "return arguments[0].sort(new Intl.Collator(undefined, {numeric: true}).compare)", list(ODD_NAMES)
+    )
+    choose(page, "sort", "State")
+    assert [state for _, state in cards(page)] == ["forked", "forked", "rounded", "rounded", "truncate?"]
+
+
+@pytest.mark.browser
+def test_filter_by_state(page: Any) -> None:
+    from selenium.webdriver import ActionChains
+
+    assert chip(page, "forked").text.split() == ["forked", "2"]
+    chip(page, "forked").click()
+    assert cards(page) == [CALLS[1], CALLS[2], CALLS[4]]
+    assert chip(page, "forked").get_attribute("aria-pressed") == "false"
+    chip(page, "not called").click()
+    assert cards(page) == [CALLS[1], CALLS[4]]
+    chip(page, "forked").click()
+    assert cards(page) == [CALLS[0], CALLS[1], CALLS[3], CALLS[4]]
+    ActionChains(page).double_click(chip(page, "rounded")).perform()
+    assert cards(page) == [CALLS[1], CALLS[4]]
+
+
+@pytest.mark.browser
+def test_filter_by_confidence_and_name(page: Any) -> None:
+    from selenium.webdriver.common.by import By
+
+    slide(page, "low", 60)
+    assert cards(page) == CALLS[2:]
+    slide(page, "high", 80)
+    assert cards(page) == CALLS[2:4]
+    assert page.find_element(By.ID, "range").text == "60–80 %"
+    search = page.find_element(By.ID, "search")
+    search.send_keys("A B")
+    assert cards(page) == [CALLS[2]]
+    search.send_keys("nothing like it")
+    assert cards(page) == []
+    assert "Nothing matches" in page.find_element(By.ID, "message").text
+    page.find_element(By.ID, "reset").click()
+    assert cards(page) == CALLS
+
+
+@pytest.mark.browser
+def test_filter_by_trait(page: Any) -> None:
+    choose(page, "trait", "parts: head")
+    wait(page, "return document.querySelector('.state span').textContent == 'head'")
+    assert [state for _, state in cards(page)] == ["head"] * 5
+    choose(page, "trait", "parts: pelvic fin")
+    wait(page, "return document.querySelector('.state span').textContent == 'pelvic fin?'")
+    choose(page, "trait", "SL_bbox")
+    wait(page, "return document.querySelector('.state span').textContent.includes('40 px')")
+    choose(page, "sort", "Largest first")
+    assert [state for _, state in cards(page)] == ["40 px"] * 4 + ["not measured"]
+    choose(page, "trait", "All of them")
+    wait(page, "return document.querySelectorAll('.card').length == 25")
+    assert {name for name, _ in cards(page)} == set(ODD_NAMES)
+
+
+@pytest.mark.browser
+def test_keyboard_and_detail(page: Any) -> None:
+    from selenium.webdriver import ActionChains, Keys
+    from selenium.webdriver.common.by import By
+
+    def press(*keys: str) -> None:
+        ActionChains(page).send_keys(*keys).perform()
+
+    focused = "return document.activeElement.dataset.position"
+    press(Keys.ARROW_RIGHT)
+    press(Keys.ARROW_RIGHT)
+    assert page.execute_script(focused) == "1"
+    press(Keys.ENTER)
+    dialog = page.find_element(By.ID, "detail")
+    assert dialog.is_displayed()
+    assert page.find_element(By.ID, "detail-title").text == "caudal fin shape: rounded"
+    odds = page.find_element(By.CLASS_NAME, "odds").text.split("\n")
+    assert odds[:2] == ["rounded", "59 %"]
+    assert "urn:occ:1" in dialog.text
+    press(Keys.ARROW_RIGHT)
+    assert page.find_element(By.ID, "detail-title").text == "caudal fin shape: not called (truncate?)"
+    assert "the states are too close" in dialog.text
+    press(Keys.ESCAPE)
+    assert not dialog.is_displayed()
+    wait(page, f"{focused} == '2'")
+    press("/")
+    assert page.execute_script("return document.activeElement.id") == "search"
+
+
+@pytest.mark.browser
+def test_overlay_lies_on_the_region(page: Any) -> None:
+    # The planted ring of picture 1, in its own pixels; the drawing and the picture have one frame.
+    script = """
+        const card = document.querySelectorAll('.card')[1], path = card.querySelector('path.edge'), box = path.getBBox();
+        const svg = card.querySelector('svg').getBoundingClientRect(), image = card.querySelector('img').getBoundingClientRect();
+        return [box.x, box.y, box.width, box.height, card.querySelector('svg').getAttribute('viewBox'),
+                svg.left == image.left && svg.top == image.top && svg.width == image.width && svg.height == image.height];
+    """
+    *box, frame, same = page.execute_script(script)
+    height, width = SIZES[1]
+    rows, columns = np.nonzero(ring(SIZES[1], (height / 2, width - 6), 9.0, 3.0))
+    expected = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+    assert np.abs(np.array(box) - expected).max() <= 1
+    assert frame == f"0 0 {width} {height}"
+    assert same
+
+
+@pytest.mark.browser
+def test_pages_of_a_long_run(browser: Any, tmp_path: Path) -> None:
+    records = [
+        make_record(f"{n:04d}.jpg", (20, 30), "caudal_fin_shape", "shape", "forked", probability=n / 600)
+        for n in range(600)
+    ]
+    write_run(tmp_path / "run", records, parts=3)
+    browser.get((export(tmp_path / "run", "html", tmp_path / "sheet") / "index.html").as_uri())
+    wait(browser, "return document.querySelectorAll('.card').length == 240")
+    assert browser.execute_script("return document.getElementById('count').textContent") == "1–240 of 600"
+    for _ in range(2):
+        browser.execute_script("document.querySelector('[data-step=\"1\"]').click()")
+    assert [name for name, _ in cards(browser)] == [f"{n:04d}.jpg" for n in range(480, 600)]
+    assert browser.execute_script("return document.querySelector('[data-step=\"1\"]').disabled")
+    choose(browser, "sort", "Surest first")  # Sorts the whole run and starts over.
+    assert cards(browser)[0][0] == "0599.jpg"
+
+
+@pytest.mark.browser
+def test_page_without_its_folder_says_so(browser: Any, sheet: Path, tmp_path: Path) -> None:
+    shutil.copy(sheet / "index.html", tmp_path / "index.html")
+    browser.get((tmp_path / "index.html").as_uri())
+    wait(browser, "return !document.getElementById('message').hidden")
+    assert "send and keep them together" in browser.execute_script(
+        "return document.getElementById('message').textContent"
+    )
+
+
+@pytest.mark.browser
+def test_specimens_are_shown_apart(browser: Any, tray: Planted, tmp_path: Path) -> None:
+    browser.get((export(tray.path, "html", tmp_path / "sheet") / "index.html").as_uri())
+    wait(browser, "return document.querySelectorAll('.card').length == 2")
+    assert cards(browser) == [("tray 1.png  #0", "silver"), ("tray 1.png  #1", "red")]
+    sizes = browser.execute_script(
+        "return [...document.querySelectorAll('.card svg')].map(s => s.getAttribute('viewBox'))"
+    )
+    assert sizes == ["0 0 50 50", "0 0 50 50"]
