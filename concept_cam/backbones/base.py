@@ -59,9 +59,10 @@ class FeatureMap:
     """The layer that gradient methods differentiate at, and what else pooling needs to turn it into an image embedding.
 
     Attributes:
-        map: [B, K, h, w], ``K`` channels of the layer. For class-token towers the patch tokens that enter the last block (later ones no
-            longer reach the class token); for mean- and attention-pooled towers the tokens that the pooling reads; for convolutional
-            towers the last map before pooling.
+        map: [B, K, h, w], ``K`` channels of the layer. For class-token towers the patch tokens that enter the last attention, after the
+            last block's input norm (later ones no longer reach the class token, and before the norm gradient times activation sums to
+            zero at every patch, for the norm ignores a token's length); for mean- and attention-pooled towers the tokens that the pooling
+            reads; for convolutional towers the last map before pooling.
         prefix: [B, P, K] tokens beside the patches (class token, registers), or ``None``.
         valid: bool [B, h, w], False for padding; ``None``: all valid. ``map`` is zero where it is False.
     """
@@ -95,7 +96,6 @@ class Backbone(Protocol):
 
     name: str
     family: str
-    weights_hash: str
     preprocess: Preprocess
     embed_dim: int
     logit_scale: float
@@ -103,6 +103,9 @@ class Backbone(Protocol):
     context_length: int
     attentions: tuple[str, ...]
     default_attention: str
+
+    @property
+    def weights_hash(self) -> str: ...
 
     @property
     def device(self) -> torch.device: ...

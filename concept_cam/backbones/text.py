@@ -1,0 +1,191 @@
+"""Text towers and their tokenizers: exact token counts, no silent truncation."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from concept_cam.types import ModelError, PromptError
+
+TEXT_BATCH = 256
+"""Prompts that go through the text tower at once."""
+
+
+class Tokens(Protocol):
+    """A tokenizer as the text towers need it."""
+
+    context_length: int
+
+    def ids(self, text: str) -> list[int]:
+        """Returns the token ids of ``text``, special tokens included, never truncated."""
+        ...
+
+    def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Returns the tower's inputs for texts that fit the context, each [N, L] int64."""
+        ...
+
+    def unknown_id(self) -> int | None:
+        """Returns the id that stands for unknown words, if the vocabulary is closed."""
+        ...
+
+
+class OpenClipTokens:
+    """Wraps open_clip's tokenizers: its own byte-pair encoding and those of the transformers library.
+
+    Args:
+        tokenizer: ``open_clip.SimpleTokenizer``, ``HFTokenizer`` or ``SigLipTokenizer``; any callable ``(texts, context_length) -> ids``
+            with an ``encode(text) -> ids`` method that leaves the special tokens out, and ``sot_token_id``/``eot_token_id``, will do.
+        context_length: Most tokens the text tower takes.
+
+    Raises:
+        ModelError: The tokenizer has no way to count tokens before it truncates.
+    """
+
+    def __init__(self, tokenizer: Callable[..., Tensor], context_length: int) -> None:
+        self.context_length = context_length
+        self._tokenizer = tokenizer
+        self._inner: Any = getattr(tokenizer, "tokenizer", None)
+        self._clean: Callable[[str], str] = getattr(tokenizer, "clean_fn", None) or _siglip_clean(tokenizer)
+        if self._inner is None and not hasattr(tokenizer, "encode"):
+            raise ModelError(
+                f"the tokenizer {type(tokenizer).__name__} cannot be used: expected one of open_clip's tokenizers, or one with an "
+                "`encode(text)` method, so that tokens can be counted before any truncation."
+            )
+
+    def ids(self, text: str) -> list[int]:
+        tokenizer: Any = self._tokenizer
+        if self._inner is None:
+            return [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+        if getattr(tokenizer, "tokenizer_mode", "") == "clips":
+            body = self._inner(self._clean(text), add_special_tokens=False)["input_ids"]
+            return [self._inner.bos_token_id, *body, self._inner.eos_token_id, self._inner.cls_token_id]
+        return list(self._inner(self._clean(text))["input_ids"])
+
+    def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        return {"text": self._tokenizer(list(texts), context_length=self.context_length)}
+
+    def unknown_id(self) -> int | None:
+        return getattr(self._inner, "unk_token_id", None)
+
+
+def _siglip_clean(tokenizer: object) -> Callable[[str], str]:
+    if type(tokenizer).__name__ != "SigLipTokenizer":
+        return str
+    from open_clip.tokenizer import basic_clean, canonicalize_text
+
+    return lambda text: str(canonicalize_text(basic_clean(text)))
+
+
+class TransformersTokens:
+    """Wraps a tokenizer of the transformers library.
+
+    Args:
+        tokenizer: A ``PreTrainedTokenizer``.
+        context_length: Most tokens the text tower takes.
+        padding: ``"longest"``, or ``"max_length"`` for towers trained on padded texts (SigLIP).
+    """
+
+    def __init__(self, tokenizer: Any, context_length: int, padding: str) -> None:
+        self.context_length = context_length
+        self._tokenizer = tokenizer
+        self._padding = padding
+
+    def ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text)["input_ids"])
+
+    def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        encoded = self._tokenizer(
+            list(texts),
+            padding=self._padding,
+            max_length=self.context_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        if self._padding == "max_length":  # These towers attend to the padding, as in training.
+            return {"input_ids": encoded["input_ids"]}
+        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+    def unknown_id(self) -> int | None:
+        return getattr(self._tokenizer, "unk_token_id", None)
+
+
+class TextEncoder:
+    """A text tower with its tokenizer.
+
+    Args:
+        tokens: The tokenizer.
+        tower: Maps the tokenizer's inputs to embeddings [N, D], not normalised.
+        device: Where the tower is.
+    """
+
+    def __init__(
+        self, tokens: Tokens, tower: Callable[[dict[str, Tensor]], Tensor], device: Callable[[], torch.device]
+    ) -> None:
+        self._tokens = tokens
+        self._tower = tower
+        self._device = device
+        # The fast tokenizers of the transformers library refuse to be used by two threads at once.
+        self._lock = threading.Lock()
+        self._empty = len(self._ids(""))
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that a prompt may have, special tokens included."""
+        return self._tokens.context_length
+
+    def _ids(self, text: str) -> list[int]:
+        with self._lock:
+            return self._tokens.ids(text)
+
+    def count(self, prompt: str) -> int:
+        """Returns the number of tokens of ``prompt``, special tokens included, before any truncation."""
+        return len(self._ids(prompt))
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """Returns the words that the vocabulary does not know; empty for vocabularies that spell out every word."""
+        unknown = self._tokens.unknown_id()
+        if unknown is None:
+            return ()
+        words = dict.fromkeys(re.findall(r"\w+", prompt))
+        return tuple(word for word in words if unknown in self._ids(word))
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """Embeds texts: N prompts -> [N, D], not normalised.
+
+        Raises:
+            PromptError: No prompt, an empty one, or one that is longer than the context.
+        """
+        if isinstance(prompts, str):
+            raise PromptError(
+                f"expected a list of texts, received the single text {prompts!r}: put it into a list."
+            )
+        if not prompts:
+            raise PromptError("expected at least one text to embed, received none.")
+        for prompt in prompts:
+            self._check(prompt)
+        parts = []
+        for start in range(0, len(prompts), TEXT_BATCH):
+            with self._lock:
+                inputs = self._tokens.batch(prompts[start : start + TEXT_BATCH])
+            parts.append(self._tower({name: ids.to(self._device()) for name, ids in inputs.items()}))
+        return torch.cat(parts)
+
+    def _check(self, prompt: str) -> None:
+        if not prompt.strip():
+            raise PromptError("expected a text such as 'a forked tail fin', received an empty one.")
+        count = self.count(prompt)
+        if count > self.context_length:
+            raise PromptError(
+                f"the text {prompt!r} has {count} tokens, and this model reads at most {self.context_length} (start and end marks "
+                "included). Shorten it: nothing is cut off silently."
+            )
+        if count <= self._empty:
+            raise PromptError(
+                f"nothing is left of the text {prompt!r} once this model's tokenizer has cleaned it. Use words."
+            )

@@ -1,0 +1,316 @@
+"""Vision transformers: patch features and image embedding from the pieces of a loaded tower.
+
+Everything up to the last block runs as in the model's own code. The last block is recomputed from its own weights: the image embedding of a
+class-token tower needs the attention and feed-forward network of the class token only, and the patch path of most strategies needs no
+feed-forward network at all, so locating costs less than classifying. Padded tokens are taken out of the sequence before the first block:
+masked as keys they could influence nothing, and attention over fewer tokens is cheaper.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from concept_cam.attention import ATTENTION, LastAttention, Strategy, attend
+from concept_cam.backbones.base import FeatureMap, ImageFeatures
+from concept_cam.backbones.common import BaseBackbone
+
+
+class Block(ABC):
+    """One transformer block of a loaded model, read through its own weights; ``W`` width, ``d`` width of a head.
+
+    Attributes:
+        scale: Factor of the dot products of queries and keys.
+    """
+
+    scale: float
+
+    @abstractmethod
+    def norm(self, x: Tensor) -> Tensor:
+        """Returns the tokens as the attention sees them: [B, L, W] -> [B, L, W]."""
+
+    @abstractmethod
+    def project(self, normed: Tensor, which: str, rope: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Projects normed tokens [B, M, W] to the asked ones of ``"q"``, ``"k"``, ``"v"``, each [B, heads, M, d].
+
+        Args:
+            normed: Tokens after :meth:`norm`; with ``rope`` all of the sequence, or its first tokens that are not patches.
+            which: Letters in the order wanted, such as ``"kv"``.
+            rope: Rotary embedding of the patches, for towers that have one.
+        """
+
+    @abstractmethod
+    def output(self, context: Tensor) -> Tensor:
+        """Maps contexts [B, heads, M, d] to what the attention adds to the stream, [B, M, W] (output projection, layer scale)."""
+
+    @abstractmethod
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Returns what the feed-forward network adds to the stream: [B, M, W] -> [B, M, W] (norm, network, layer scale)."""
+
+    def own(self, x: Tensor, rope: Tensor | None) -> Tensor | None:
+        """Runs the model's own code for the block without a mask, where there is an interface for it; else ``None``."""
+        return None
+
+    def __call__(self, x: Tensor, keys: Tensor | None = None, rope: Tensor | None = None) -> Tensor:
+        """Runs the whole block: [B, L, W] -> [B, L, W]; ``keys`` bool [B, L] are the tokens that may be attended to."""
+        if keys is None:
+            own = self.own(x, rope)
+            if own is not None:
+                return own
+        query, key, value = self.project(self.norm(x), "qkv", rope)
+        x = x + self.output(attend(query, key, value, self.scale, keys))
+        return x + self.feed_forward(x)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, M, heads * d] -> [B, heads, M, d]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[B, heads, M, d] -> [B, M, heads * d]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Tokens that enter the first block.
+
+    Attributes:
+        tokens: [B, L, W], position embeddings added, before any norm of the tower's entrance.
+        grid: ``(h, w)``.
+        rope: [N, e] rotary embedding of the patches, or ``None``.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    rope: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """A batch of token sequences without padded patches, and how to put the patches back."""
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    positions: Tensor
+    rope: Tensor | None
+    keys: Tensor | None = None
+    index: Tensor | None = None
+
+    def to_grid(self, patches: Tensor) -> Tensor:
+        """[B, N', K] -> [B, h, w, K], zero where there is padding."""
+        if self.index is not None:
+            full = patches.new_zeros(patches.shape[0], self.grid[0] * self.grid[1], patches.shape[2])
+            if self.keys is not None:
+                patches = patches * self.keys[:, -patches.shape[1] :, None]
+            patches = full.scatter(1, self.index[:, :, None].expand_as(patches), patches)
+        return patches.unflatten(1, self.grid)
+
+
+class TokenBackbone(BaseBackbone, ABC):
+    """Base of the vision transformers; a family gives the pieces.
+
+    Attributes:
+        blocks: The transformer blocks.
+        prefix: Tokens before the patches.
+        class_token: Whether the image embedding reads the first token alone.
+    """
+
+    blocks: Sequence[Block]
+    prefix: int
+    class_token: bool
+
+    @abstractmethod
+    def embed(self, pixels: Tensor) -> Embedded:
+        """Makes tokens of pixels [B, 3, H, W] of any size the tower can read."""
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        """Applies the norm before the first block, where there is one: [B, L, W] -> [B, L, W]."""
+        return tokens
+
+    @abstractmethod
+    def project_patches(self, patches: Tensor) -> Tensor:
+        """Takes tokens as the last block leaves them to the joint space, each alone: [B, N, W] -> [B, N, D]."""
+
+    @abstractmethod
+    def settle(self, tokens: Tensor) -> Tensor:
+        """Applies what stands between the last block and the pooling (a norm): [B, L, W] -> [B, L, W]."""
+
+    @abstractmethod
+    def pool_tokens(self, settled: Tensor, keys: Tensor | None) -> Tensor:
+        """Pools settled tokens to the image embedding: [B, L, W] -> [B, D]; class-token towers receive the class token only."""
+
+    @abstractmethod
+    def own_embedding(self, pixels: Tensor) -> Tensor:
+        """Runs the model's own image embedding at its native size."""
+
+    @property
+    def middle(self) -> int:
+        """Number of blocks after which the tokens of the ``affinity`` strategies are taken: two thirds of the depth."""
+        return max(1, min(len(self.blocks) - 1, round(2 * len(self.blocks) / 3)))
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """See :meth:`concept_cam.backbones.base.Backbone.encode_image`."""
+        pixels = self._prepare(pixels)
+        return (
+            self.own_embedding(pixels)
+            if self._is_native(pixels)
+            else self.pool(self._feature_map(pixels, None))
+        )
+
+    @torch.no_grad()
+    def encode_patches(
+        self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None
+    ) -> ImageFeatures:
+        """See :meth:`concept_cam.backbones.base.Backbone.encode_patches`."""
+        strategy = self._strategy(attention)
+        pixels = self._prepare(pixels)
+        sequence = self._sequence(pixels, valid)
+        x, middle = self._run(sequence, "middle" in strategy.needs)
+        patches, image = self._last(x, middle, sequence, strategy)
+        return ImageFeatures(patches=sequence.to_grid(patches), image=image)
+
+    def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
+        """See :meth:`concept_cam.backbones.base.Backbone.feature_map`."""
+        return self._feature_map(self._prepare(pixels), valid)
+
+    def pool(self, features: FeatureMap) -> Tensor:
+        """See :meth:`concept_cam.backbones.base.Backbone.pool`."""
+        patches = features.map.flatten(2).transpose(1, 2)
+        tokens = patches if features.prefix is None else torch.cat([features.prefix, patches], dim=1)
+        keys = None
+        if features.valid is not None:
+            keys = torch.cat(
+                [features.valid.new_ones(len(patches), self.prefix), features.valid.flatten(1)], dim=1
+            )
+        if not self.class_token:
+            return self.pool_tokens(tokens, keys)
+        rope = self.rope((features.map.shape[2], features.map.shape[3]))
+        block = self.blocks[-1]
+        normed = torch.cat([block.norm(tokens[:, : self.prefix]), patches], dim=1)
+        key, value = block.project(normed, "kv", rope)
+        (query,) = block.project(normed[:, :1], "q")
+        return self._class_embedding(tokens, query, key, value, keys)
+
+    def rope(self, grid: tuple[int, int]) -> Tensor | None:
+        """Returns the rotary embedding [h * w, e] of a grid, for towers that have one."""
+        return None
+
+    # ------------------------------------------------------------------------------------------------------------ pieces
+
+    def _sequence(self, pixels: Tensor, valid: Tensor | None) -> _Sequence:
+        embedded = self.embed(pixels)
+        valid = self._prepare_valid(valid, pixels)
+        height, width = embedded.grid
+        rows = torch.arange(height, device=pixels.device).repeat_interleave(width)
+        columns = torch.arange(width, device=pixels.device).repeat(height)
+        positions = torch.stack([rows, columns], dim=-1)[None].float()
+        if valid is None:
+            return _Sequence(self.enter(embedded.tokens), embedded.grid, positions, embedded.rope)
+        flat = valid.flatten(1)
+        counts = flat.sum(dim=1)
+        longest = int(counts.max())
+        index = torch.sort((~flat).to(torch.uint8), dim=1, stable=True).indices[:, :longest]
+        keys = None
+        if bool((counts != longest).any()):
+            patch_keys = torch.arange(longest, device=flat.device) < counts[:, None]
+            keys = torch.cat([patch_keys.new_ones(len(flat), self.prefix), patch_keys], dim=1)
+        patches = embedded.tokens[:, self.prefix :]
+        kept = patches.gather(1, index[:, :, None].expand(-1, -1, patches.shape[2]))
+        tokens = torch.cat([embedded.tokens[:, : self.prefix], kept], dim=1)
+        rope = None if embedded.rope is None else embedded.rope[index][:, None]
+        return _Sequence(self.enter(tokens), embedded.grid, positions[0][index], rope, keys, index)
+
+    def _run(self, sequence: _Sequence, keep_middle: bool) -> tuple[Tensor, Tensor | None]:
+        """Runs all blocks but the last; returns the stream and, when asked for, the middle block's tokens."""
+        x, middle = sequence.tokens, None
+        for done, block in enumerate(self.blocks[:-1], start=1):
+            x = block(x, sequence.keys, sequence.rope)
+            if keep_middle and done == self.middle:
+                middle = x
+        return x, x if keep_middle and middle is None else middle
+
+    def _last(
+        self, x: Tensor, middle: Tensor | None, sequence: _Sequence, strategy: Strategy
+    ) -> tuple[Tensor, Tensor]:
+        """Reads patch features [B, N', D] and image embedding [B, D] from the stream that enters the last block."""
+        block, keys, rope = self.blocks[-1], sequence.keys, sequence.rope
+        own = strategy is ATTENTION["vanilla"]
+        full = block(x, keys, rope) if own or not self.class_token else None
+        image = None if full is None else self._pool_full(full, keys)
+        if own and full is not None and image is not None:
+            return self.project_patches(full[:, self.prefix :]), image
+
+        normed = block.norm(x)
+        wanted = "".join(name[0] for name in ("query", "key") if name in strategy.needs) + "v"
+        if image is None and "k" not in wanted:
+            wanted = wanted.replace("v", "kv")
+        parts = dict(zip(wanted, block.project(normed, wanted, rope), strict=True))
+        if image is None:
+            query = parts["q"][:, :, :1] if "q" in parts else block.project(normed[:, :1], "q")[0]
+            image = self._class_embedding(x, query, parts["k"], parts["v"], keys)
+        context = strategy.read(
+            LastAttention(
+                query=parts.get("q"),
+                key=parts.get("k"),
+                value=parts["v"],
+                prefix=self.prefix,
+                scale=block.scale,
+                positions=sequence.positions,
+                keys=keys,
+                stream=x,
+                normed=normed,
+                middle=middle,
+            )
+        )
+        patches = block.output(context)
+        if strategy.residual:
+            patches = x[:, self.prefix :] + patches
+        if strategy.ffn:
+            patches = patches + block.feed_forward(patches)
+        return self.project_patches(patches), image
+
+    def _pool_full(self, full: Tensor, keys: Tensor | None) -> Tensor:
+        tokens = full[:, :1] if self.class_token else full
+        return self.pool_tokens(self.settle(tokens), keys)
+
+    def _class_embedding(
+        self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, keys: Tensor | None
+    ) -> Tensor:
+        block = self.blocks[-1]
+        token = x[:, :1] + block.output(attend(query, key, value, block.scale, keys))
+        token = token + block.feed_forward(token)
+        return self.pool_tokens(self.settle(token), None)
+
+    def _feature_map(self, pixels: Tensor, valid: Tensor | None) -> FeatureMap:
+        sequence = self._sequence(pixels, valid)
+        x, _ = self._run(sequence, keep_middle=False)
+        if not self.class_token:
+            x = self.settle(self.blocks[-1](x, sequence.keys, sequence.rope))
+        patches = x[:, self.prefix :]
+        if self.class_token:
+            # A norm ignores a token's length, so gradient times activation would sum to zero before it.
+            patches = self.blocks[-1].norm(patches)
+        return FeatureMap(
+            map=sequence.to_grid(patches).permute(0, 3, 1, 2),
+            prefix=x[:, : self.prefix] if self.prefix else None,
+            valid=None if sequence.index is None else self._prepare_valid(valid, pixels),
+        )
+
+
+def masked_mean(tokens: Tensor, keys: Tensor | None) -> Tensor:
+    """Returns the mean over valid tokens: [B, N, W] -> [B, W]; ``keys`` bool [B, N], ``None``: all."""
+    if keys is None:
+        return tokens.mean(dim=1)
+    weights = keys[:, :, None].to(tokens.dtype)
+    return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+ALL_ATTENTIONS: tuple[str, ...] = tuple(ATTENTION)
+"""Strategies of every vision transformer."""

@@ -1,0 +1,103 @@
+"""SigLIP and SigLIP2 of the transformers library: fixed size (``SiglipModel``) and NaFlex (``Siglip2Model``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from concept_cam.backbones.base import Preprocess
+from concept_cam.backbones.common import resize_positions
+from concept_cam.backbones.text import TextEncoder
+from concept_cam.backbones.tokens import ALL_ATTENTIONS, Embedded, TokenBackbone
+from concept_cam.backbones.transformers_clip import TransformersBlock, pooled
+from concept_cam.types import UnsupportedModelError
+
+
+class TransformersSiglip(TokenBackbone):
+    """Reads ``SiglipModel`` and ``Siglip2Model``; see :class:`concept_cam.backbones.base.Backbone`.
+
+    Args:
+        model: The model.
+        name: Name of the model.
+        preprocess: What the input must look like.
+        text: The text tower.
+
+    Raises:
+        UnsupportedModelError: The model was made without its attention-pooling head.
+    """
+
+    prefix = 0
+    class_token = False
+
+    def __init__(self, model: nn.Module, *, name: str, preprocess: Preprocess, text: TextEncoder) -> None:
+        vision: Any = model.vision_model
+        if getattr(vision, "head", None) is None:
+            raise UnsupportedModelError(
+                f"{name}: this SigLIP has no attention-pooling head, hence no image embedding."
+            )
+        self._vision = vision
+        self._naflex = isinstance(vision.embeddings.patch_embedding, nn.Linear)
+        self.blocks = [TransformersBlock(layer) for layer in vision.encoder.layers]
+        super().__init__(
+            model,
+            name=name,
+            family="transformers-siglip",
+            preprocess=preprocess,
+            text=text,
+            embed_dim=int(vision.post_layernorm.normalized_shape[0]),
+            attentions=ALL_ATTENTIONS,
+        )
+
+    def embed(self, pixels: Tensor) -> Embedded:
+        embeddings = self._vision.embeddings
+        table = embeddings.position_embedding.weight
+        side = int(len(table) ** 0.5)
+        if self._naflex:
+            size = int(embeddings.patch_size)
+            patches = embeddings.patch_embedding(_patchify(pixels, size))
+            grid = (pixels.shape[2] // size, pixels.shape[3] // size)
+            return Embedded(patches + resize_positions(table, (side, side), grid, "bilinear"), grid)
+        cells = embeddings.patch_embedding(pixels)
+        grid = (cells.shape[2], cells.shape[3])
+        return Embedded(cells.flatten(2).transpose(1, 2) + resize_positions(table, (side, side), grid), grid)
+
+    def project_patches(self, patches: Tensor) -> Tensor:
+        head = self._vision.head
+        width = head.attention.embed_dim
+        weight, bias = head.attention.in_proj_weight[2 * width :], head.attention.in_proj_bias[2 * width :]
+        x = head.attention.out_proj(F.linear(self._vision.post_layernorm(patches), weight, bias))
+        return x + head.mlp(head.layernorm(x))
+
+    def settle(self, tokens: Tensor) -> Tensor:
+        return self._vision.post_layernorm(tokens)
+
+    def pool_tokens(self, settled: Tensor, keys: Tensor | None) -> Tensor:
+        head = self._vision.head
+        probe = head.probe.expand(len(settled), -1, -1)
+        padding = None if keys is None else ~keys
+        x = head.attention(probe, settled, settled, key_padding_mask=padding, need_weights=False)[0]
+        return (x + head.mlp(head.layernorm(x)))[:, 0]
+
+    def own_embedding(self, pixels: Tensor) -> Tensor:
+        model: Any = self.model
+        if not self._naflex:
+            return pooled(model.get_image_features(pixel_values=pixels))
+        size = int(self._vision.embeddings.patch_size)
+        patches = _patchify(pixels, size)
+        shape = torch.tensor(
+            [[pixels.shape[2] // size, pixels.shape[3] // size]] * len(pixels), device=pixels.device
+        )
+        mask = torch.ones(patches.shape[:2], dtype=torch.long, device=pixels.device)
+        return pooled(
+            model.get_image_features(pixel_values=patches, pixel_attention_mask=mask, spatial_shapes=shape)
+        )
+
+
+def _patchify(pixels: Tensor, size: int) -> Tensor:
+    """[B, 3, H, W] -> [B, N, size * size * 3], pixels of a patch in rows, channels last, as NaFlex towers read them."""
+    batch, channels, height, width = pixels.shape
+    patches = pixels.reshape(batch, channels, height // size, size, width // size, size)
+    return patches.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, size * size * channels)

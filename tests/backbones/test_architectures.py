@@ -1,0 +1,71 @@
+"""Parity at native size on the true image towers, the smallest of each family, with random weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from concept_cam.backbones.loading import from_open_clip
+from tests.backbones.models import architecture, own_embedding, pictures, relative, simple_tokenizer
+
+SMALLEST = {
+    "ViT-S-32-alt": "open_clip-vit",
+    "RN50": "open_clip-resnet",
+    "convnext_tiny": "timm-spatial",
+    "MobileCLIP2-S0": "timm-spatial",
+    "swin_base_patch4_window7_224": "timm-spatial",
+    "PE-Core-T-16-384": "timm-vit-attention-pool",
+    "ViT-B-16-SigLIP": "timm-vit-attention-pool",
+    "ViT-B-32-SigLIP2-256": "timm-vit-attention-pool",
+    "ViTamin-S": "timm-vit-mean",
+    "vit_medium_patch16_gap_256": "timm-vit-mean",
+    "EVA02-B-16": "timm-vit",
+    "MobileCLIP-B": "timm-vit",
+}
+
+
+def check(name: str) -> Any:
+    model = architecture(name)
+    backbone = from_open_clip(model, simple_tokenizer(), name=name)
+    assert backbone.family == SMALLEST[name]
+    pixels = pictures(backbone, batch=1)
+    own = own_embedding("", model, pixels)
+    for attention in {"vanilla", backbone.default_attention}:
+        features = backbone.encode_patches(pixels, attention)
+        assert features.patches.shape[1:3] == backbone.grid_size(backbone.preprocess.size)
+        assert relative(features.image, own) < 1e-5
+    assert relative(backbone.pool(backbone.feature_map(pixels)), own) < 1e-5
+    return backbone, features
+
+
+def test_vit() -> None:
+    check("ViT-S-32-alt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SMALLEST if name != "ViT-S-32-alt"])
+def test_true_architecture(name: str) -> None:
+    check(name)
+
+
+@pytest.mark.slow
+def test_gap_of_a_norm_after_the_pooling() -> None:
+    """ConvNeXt's head normalises the mean: the mean of its cells points nearly the same way, but is not it."""
+    _, features = check("convnext_tiny")
+    assert 1e-3 < relative(features.patches.mean(dim=(1, 2)), features.image) < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["PE-Core-T-16-384", "EVA02-B-16", "MobileCLIP-B", "RN50"])
+def test_true_architecture_reads_a_rectangle_with_padding(name: str) -> None:
+    backbone = from_open_clip(architecture(name), simple_tokenizer(), name=name)
+    stride = backbone.preprocess.stride
+    pixels = pictures(backbone, batch=1, size=(stride[0] * 5, stride[1] * 8))
+    valid = torch.ones(1, 5, 8, dtype=torch.bool)
+    valid[:, :, -2:] = False
+    features = backbone.encode_patches(pixels, "auto", valid)
+    assert features.patches.shape == (1, 5, 8, backbone.embed_dim)
+    assert torch.isfinite(features.patches).all()
+    assert relative(features.image, backbone.pool(backbone.feature_map(pixels, valid))) < 1e-5

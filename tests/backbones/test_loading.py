@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from concept_cam import backbones
+from concept_cam.backbones import ALIASES, FAMILIES, loading
+from concept_cam.backbones.loading import catalogue, from_open_clip, load
+from concept_cam.backbones.torchvision_compat import import_open_clip
+from concept_cam.types import ConceptCamError, ConfigurationError, ModelError, UnsupportedModelError
+from tests.backbones.models import (
+    RESNET,
+    TEXT,
+    VIT,
+    open_clip_model,
+    pictures,
+    randomise,
+    relative,
+    simple_tokenizer,
+    timm_vision,
+    transformers_model,
+    word_tokenizer,
+)
+
+PREPROCESS = {
+    "size": 32,
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.2, 0.2],
+    "interpolation": "bilinear",
+    "resize_mode": "squash",
+}
+
+
+def save_open_clip(folder: Path, model: torch.nn.Module, vision: dict[str, Any], **text: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": {**TEXT, **text}}
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESS})
+    )
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vit() -> torch.nn.Module:
+    return open_clip_model(VIT)
+
+
+@pytest.fixture(scope="module")
+def folder(vit: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_open_clip(tmp_path_factory.mktemp("models") / "vit", vit, VIT)
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize("prefix", ["local-dir:", ""])
+def test_folder(folder: Path, vit: Any, prefix: str) -> None:
+    model = load(f"{prefix}{folder}")
+    pixels = pictures(model)
+    with torch.no_grad():
+        assert relative(model.encode_patches(pixels).image, vit.encode_image(pixels)) < 1e-5
+    assert model.name == f"{prefix}{folder}"
+    assert model.preprocess.mean == (0.5, 0.4, 0.3)
+    assert model.preprocess.native == "squash"
+    assert model.preprocess.interpolation == "bilinear"
+    assert model.preprocess.size == (32, 32)
+    assert model.preprocess.stride == (8, 8)
+    assert model.context_length == 16
+    assert model.logit_scale == pytest.approx(float(vit.logit_scale.detach().exp()))
+
+
+def test_same_weights_same_hash_and_other_weights_another(folder: Path, vit: torch.nn.Module) -> None:
+    assert load(str(folder)).weights_hash == from_open_clip(vit, simple_tokenizer()).weights_hash
+    assert (
+        from_open_clip(randomise(open_clip_model(VIT), seed=9), simple_tokenizer()).weights_hash
+        != load(str(folder)).weights_hash
+    )
+
+
+def test_dtype_and_device(folder: Path) -> None:
+    model = load(str(folder), device="auto" if not torch.cuda.is_available() else "cpu", dtype="bfloat16")
+    assert model.dtype == torch.bfloat16
+    with pytest.raises(ConfigurationError, match="Did you mean 'bfloat16'"):
+        load(str(folder), dtype="bfloat")
+    with pytest.raises(ConfigurationError, match="unknown device 'gpu'"):
+        load(str(folder), device="gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigurationError, match="CUDA"):
+            load(str(folder), device="cuda")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_checkpoint_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vit: Any, suffix: str) -> None:
+    open_clip = import_open_clip()
+    monkeypatch.setitem(
+        open_clip.factory._MODEL_CONFIGS, "tiny-vit", {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": TEXT}
+    )
+    file = tmp_path / f"weights.{suffix}"
+    if suffix == "pt":
+        torch.save(
+            {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in vit.state_dict().items()}},
+            file,
+        )
+    else:
+        save_file(dict(vit.state_dict()), file)
+    model = load(f"tiny-vit:{file}")
+    pixels = pictures(model)
+    with torch.no_grad():
+        assert relative(model.encode_image(pixels), vit.encode_image(pixels)) < 1e-5
+
+
+class Payload:
+    """Something that a pickled file could smuggle in."""
+
+
+def test_files_that_hold_more_than_tensors_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "args": Payload()}, file)
+    with pytest.raises(ModelError, match="only tensors are read"):
+        load(f"ViT-S-32-alt:{file}")
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"cannot load ViT-S-32-alt:.*open_clip_model"):
+        load(f"ViT-S-32-alt:{folder / 'open_clip_model.safetensors'}")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"")
+    with pytest.raises(ModelError, match="cannot load"):
+        load(f"ViT-S-32-alt:{broken}")
+
+
+def test_random_weights_are_never_used(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "open_clip_config.json").write_text((folder / "open_clip_config.json").read_text())
+    with pytest.raises(ModelError, match="Random weights are never used"):
+        load(str(bare))
+    with pytest.raises(ModelError, match="architecture without weights"):
+        load("ViT-B-16")
+    monkeypatch.setattr(loading, "BUNDLED", bare)
+    with pytest.raises(ModelError, match="bundled model is missing"):
+        load("demo")
+
+
+def test_demo_is_the_bundled_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "BUNDLED", folder)
+    model = load()
+    assert model.name == "demo"
+    assert model.weights_hash == load(str(folder)).weights_hash
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bioclpi", "Did you mean 'bioclip'"),
+        ("ViT-B-16/opnai", "Did you mean 'openai'"),
+        ("ViT-B-61/openai", "Did you mean 'ViT-B-16/openai'"),
+        ("local-dir:/nowhere/at/all", "does not exist"),
+        ("ViT-B-16:/nowhere/weights.pt", "does not exist"),
+        ("hf-hub:bioclip", "ORGANISATION/NAME"),
+        ("ViT-B-32-quickgelu/laion2b_e16", "no weights|not trained with QuickGELU"),
+        ("", "unknown model"),
+    ],
+)
+def test_wrong_names(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("bioclip", "imageomics/bioclip"),
+        ("biocap", "imageomics/biocap"),
+        ("ViT-B-16/openai", "timm/vit_base_patch16_clip_224.openai"),
+        ("hf-hub:someone/something", "someone/something"),
+        ("transformers:google/siglip2-base-patch16-224", "google/siglip2-base-patch16-224"),
+    ],
+)
+def test_without_network_the_files_are_named(name: str, repository: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        load(name)
+    message = str(caught.value)
+    assert repository in message
+    assert "local-dir:FOLDER" in message
+    assert f"models--{repository.replace('/', '--')}" in message
+    assert "safetensors" in message
+
+
+def test_an_empty_folder_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"open_clip_config\.json"):
+        load(str(tmp_path))
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="not an open_clip configuration"):
+        load(str(tmp_path))
+
+
+def test_cached_hub_model_needs_no_network(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        loading, "_cached", lambda repository, file: folder / file if (folder / file).is_file() else None
+    )
+    model = load("bioclip")
+    assert model.name == "hf-hub:imageomics/bioclip"
+    assert model.encode_text(["a fish"]).shape == (1, 24)
+    listed = {entry.name: entry.cached for entry in catalogue()}
+    assert listed["bioclip"]
+    assert "ViT-B-16/openai" in listed
+
+
+def test_tokenizer_files_missing_beside_the_weights(tmp_path: Path, vit: torch.nn.Module) -> None:
+    folder = save_open_clip(tmp_path / "hf-tokenizer", vit, VIT, hf_tokenizer_name="someone/words")
+    with pytest.raises(ModelError, match="needs the files of the tokenizer 'someone/words'"):
+        load(str(folder))
+
+
+def test_tokenizer_from_the_folder(tmp_path: Path, vit: torch.nn.Module) -> None:
+    folder = save_open_clip(tmp_path / "hf-tokenizer", vit, VIT, hf_tokenizer_name="someone/words")
+    word_tokenizer().save_pretrained(folder)
+    model = load(str(folder))
+    assert model.count_tokens("a forked tail") == 5
+    assert model.unknown_words("a forked tail on the elephant") == ("on", "elephant")
+
+
+# ---------------------------------------------------------------------------------------- BioCAP: two visual projectors
+
+
+@pytest.mark.parametrize("config_key", [True, False])
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_biocap_layout(tmp_path: Path, config_key: bool, suffix: str) -> None:
+    """BioCAP's training code stores ``visual.caption_proj``, ``logit_scale_caption`` and, in the configuration, ``dual_projector``."""
+    model: Any = open_clip_model(VIT)
+    vision = {**VIT, "dual_projector": True} if config_key else VIT
+    folder = save_open_clip(tmp_path / "biocap", model, vision)
+    state = dict(model.state_dict())
+    caption = torch.randn(state["visual.proj"].shape, generator=torch.Generator().manual_seed(5))
+    state |= {"visual.caption_proj": caption, "logit_scale_caption": torch.tensor(3.0)}
+    if suffix == "safetensors":
+        save_file(state, folder / "open_clip_model.safetensors")
+    else:
+        (folder / "open_clip_model.safetensors").unlink()
+        torch.save({"state_dict": state}, folder / "open_clip_pytorch_model.bin")
+    loaded = load(str(folder))
+    pixels = pictures(loaded)
+    with torch.no_grad():
+        before = model.visual.ln_post(model.visual.transformer(model.visual._embeds(pixels)))[:, 0]
+    features = loaded.encode_patches(pixels, "vanilla")
+    assert relative(features.image, before @ caption) < 1e-5
+    assert relative(loaded.encode_image(pixels), before @ caption) < 1e-5
+    assert loaded.logit_scale == pytest.approx(float(torch.tensor(3.0).exp()))
+    with torch.no_grad():
+        assert (
+            relative(loaded.encode_text(["a fish"]), model.encode_text(simple_tokenizer()(["a fish"]))) < 1e-5
+        )
+        taxonomic = model.encode_image(pixels)
+    assert relative(features.image, taxonomic) > 0.1
+
+
+# --------------------------------------------------------------------------------------------------------- transformers
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2"])
+@pytest.mark.parametrize("form", ["transformers:{}", "{}", "local-dir:{}"])
+def test_transformers_folder(tmp_path: Path, kind: str, form: str) -> None:
+    inner = transformers_model(kind)
+    inner.save_pretrained(tmp_path)  # type: ignore[operator]
+    word_tokenizer(siglip=kind != "clip").save_pretrained(tmp_path)
+    settings = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 1.0, 1.0], "resample": 2}
+    size = {"clip": {"shortest_edge": 32}, "siglip": {"height": 32, "width": 32}, "siglip2": None}[kind]
+    names = {
+        "clip": "CLIPImageProcessor",
+        "siglip": "SiglipImageProcessor",
+        "siglip2": "Siglip2ImageProcessor",
+    }
+    stored = {**settings, "image_processor_type": names[kind], **({"size": size} if size else {})}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored))
+    model = load(form.format(tmp_path))
+    assert model.preprocess.mean == (0.1, 0.2, 0.3)
+    assert model.preprocess.interpolation == "bilinear"
+    assert model.preprocess.native == ("shortest" if kind == "clip" else "squash")
+    assert model.preprocess.size == (32, 32)
+    assert model.context_length == 16
+    pixels = pictures(model)
+    assert relative(model.encode_patches(pixels).image, model.encode_image(pixels)) < 1e-5
+
+
+def test_transformers_weights_that_do_not_fill_the_model(tmp_path: Path) -> None:
+    inner = transformers_model("clip")
+    inner.save_pretrained(tmp_path)  # type: ignore[operator]
+    word_tokenizer().save_pretrained(tmp_path)
+    state = {name: value for name, value in inner.state_dict().items() if "visual_projection" not in name}
+    save_file(
+        {name: value.contiguous() for name, value in state.items()},
+        tmp_path / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(ModelError, match=r"visual_projection\.weight"):
+        load(str(tmp_path))
+
+
+def test_transformers_model_of_another_type(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(UnsupportedModelError, match=r"'bert'.*transformers-clip"):
+        load(f"transformers:{tmp_path}")
+
+
+# ---------------------------------------------------------------------------------------------------- families, registry
+
+
+def test_towers_without_a_map_name_those_that_have_one() -> None:
+    vision = timm_vision("vit_relpos_small_patch16_224", "avg", 224)
+    model = open_clip_model(vision, custom_text=True)
+    with pytest.raises(UnsupportedModelError, match=r"VisionTransformerRelPos.*open_clip-vit:.*timm-spatial"):
+        from_open_clip(model, simple_tokenizer(), name="relpos")
+    with pytest.raises(ModelError, match="expected an open_clip model"):
+        from_open_clip(torch.nn.Linear(1, 1), simple_tokenizer())
+
+
+def test_resnet_from_a_folder(tmp_path: Path) -> None:
+    model: Any = open_clip_model(RESNET)
+    loaded = load(str(save_open_clip(tmp_path / "resnet", model, RESNET)))
+    pixels = pictures(loaded)
+    with torch.no_grad():
+        assert relative(loaded.encode_patches(pixels).image, model.encode_image(pixels)) < 1e-5
+
+
+def test_families_name_their_module_and_strategy() -> None:
+    from importlib import import_module
+
+    from concept_cam.registries import ATTENTION
+
+    for family in FAMILIES.values():
+        assert import_module(family.module).__doc__
+        assert family.auto in ATTENTION
+        assert family.reason
+    assert set(ALIASES) == {"bioclip", "bioclip-2", "biotrove-clip", "biocap"}
+
+
+def test_listing_names_loads_no_model_library() -> None:
+    import subprocess
+
+    code = "import sys, concept_cam.backbones, concept_cam.registries; print([n for n in ('torch', 'open_clip', 'timm', 'transformers') if n in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_load_of_the_package_is_the_same_function(folder: Path) -> None:
+    assert backbones.load(str(folder)).weights_hash == load(str(folder)).weights_hash
+    assert issubclass(ModelError, ConceptCamError)
