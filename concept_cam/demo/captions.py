@@ -1,0 +1,473 @@
+"""Captions of the fish world, and which of them are true of which picture.
+
+A caption is a text and the statements it makes. A statement is true, false or unknown for a picture: a close-up of a head says nothing
+about the shape of a tail fin that is cut off by the frame. Phrases come from the trait pack; only carrier sentences and a few more
+ways to say the same are written here. NumPy only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from concept_cam import prompts
+from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS, SCENES
+
+FALSE: Final = 0
+UNKNOWN: Final = 1
+TRUE: Final = 2
+"""Truth values, ordered so that the truth of a conjunction is the least of its parts' (Kleene's strong three-valued logic)."""
+
+EXTRA_PHRASES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    "caudal_fin_shape": {
+        "forked": (
+            "a forked tail",
+            "a notched V-like tail fin",
+            "a tail fin with two lobes",
+            "a fork-shaped tail",
+        ),
+        "rounded": ("a rounded tail", "a fan-shaped tail fin", "a tail fin with a convex edge"),
+        "truncate": (
+            "a truncate tail",
+            "a squared-off tail fin",
+            "a tail fin with a straight edge",
+            "a square tail",
+        ),
+        "lunate": ("a lunate tail", "a crescent tail fin", "a half-moon-shaped tail"),
+        "emarginate": ("an emarginate tail", "a tail fin with a shallow notch", "a slightly indented tail"),
+        "pointed": ("a pointed tail", "a tapering tail fin", "a lance-shaped tail fin"),
+    },
+    "dorsal_fin_number": {"single": ("one dorsal fin",), "double": ("two back fins", "a double dorsal fin")},
+    "dorsal_fin_texture": {
+        "spiny": ("a spiny back fin", "a dorsal fin with spines"),
+        "soft": ("a smooth dorsal fin", "a soft-rayed back fin"),
+    },
+    "adipose_fin": {"present": ("an adipose fin", "a fish with a fleshy fin")},
+    "pelvic_fin": {"present": ("pelvic fins", "ventral fins")},
+    "barbels": {"present": ("barbels", "whiskers", "a fish with barbels around its mouth")},
+    "eye_spot": {
+        "present": ("an eye spot", "an eyespot", "an ocellus", "a false eye", "the eye spot of a fish")
+    },
+    "body_shape": {
+        "fusiform": ("a fusiform fish", "a streamlined fish"),
+        "elongated": ("an elongated fish", "a slender fish", "a long body"),
+        "deep": ("a deep-bodied fish", "a tall body"),
+    },
+    "mouth_position": {
+        "terminal": ("a mouth in front",),
+        "superior": ("an upturned mouth",),
+        "inferior": ("a mouth below",),
+    },
+    "pattern": {
+        "plain": ("a plain fish", "a body without markings"),
+        "striped": ("a striped fish", "horizontal stripes", "lengthwise stripes"),
+        "barred": ("a barred fish", "vertical bars"),
+        "spotted": ("a spotted fish", "dark spots"),
+        "mottled": ("a mottled fish", "irregular blotches"),
+    },
+    "body_colour": {
+        colour: (f"a {colour} fish", f"{colour} flanks")
+        for colour in ("silver", "brown", "yellow", "red", "blue", "green", "black")
+    },
+}
+"""Character -> state -> more phrases than the trait pack has, so that common wordings are in the model's vocabulary."""
+
+EXTRA_PARTS: Final[dict[str, tuple[str, ...]]] = {
+    "head": ("head", "a head", "the head"),
+    "eye": ("eye", "an eye", "the eye"),
+    "mouth": ("mouth", "a mouth", "the mouth", "the lips of a fish", "the jaws of a fish"),
+    "operculum": ("operculum", "gill cover", "an operculum", "the gills of a fish", "the cheek of a fish"),
+    "trunk": ("flank", "trunk", "the flank", "the side of a fish", "scales", "the body of a fish"),
+    "lateral_line": ("lateral line", "a lateral line"),
+    "caudal_fin": (
+        "tail fin",
+        "caudal fin",
+        "tail",
+        "a tail fin",
+        "a caudal fin",
+        "a tail",
+        "the tail fin",
+        "the tail",
+    ),
+    "dorsal_fin": ("dorsal fin", "back fin", "a dorsal fin", "the dorsal fin", "the back fin of a fish"),
+    "anal_fin": ("anal fin", "an anal fin", "the anal fin"),
+    "pelvic_fin": ("pelvic fin", "a pelvic fin", "the pelvic fins of a fish", "the ventral fin of a fish"),
+    "pectoral_fin": ("pectoral fin", "a pectoral fin", "the pectoral fin"),
+    "adipose_fin": ("adipose fin", "an adipose fin", "the adipose fin"),
+    "barbels": ("barbels", "barbel", "a barbel", "whiskers", "the barbels"),
+}
+
+FISH_PHRASES: Final = (
+    "a fish",
+    "fish",
+    "the fish",
+    "a specimen of a fish",
+    "a whole fish",
+    "a dead fish",
+    "one fish",
+    "the main subject",
+)
+EMPTY_PHRASES: Final = (
+    "an empty scene",
+    "background",
+    "the background",
+    "no fish",
+    "a picture without a fish",
+    "nothing but background",
+)
+SCENE_PHRASES: Final[dict[str, tuple[str, ...]]] = {
+    "steel": ("a steel table", "a metal table", "steel"),
+    "white_tray": ("a white tray", "a white background"),
+    "grey_tray": ("a grey tray", "a gray tray", "a grey background"),
+    "blue_tray": ("a blue tray", "a blue background"),
+    "black_cloth": ("black cloth", "a black background"),
+    "wood": ("a wooden board", "wood"),
+    "gravel": ("gravel", "pebbles", "river stones"),
+    "sand": ("sand", "a sandy bottom"),
+    "grass": ("grass", "a green lawn"),
+    "water": ("water", "open water"),
+    "concrete": ("concrete", "a concrete floor"),
+}
+
+CARRIERS: Final = (
+    "{}",
+    "a photo of {}",
+    "a picture of {}",
+    "an image of {}",
+    "a photograph of {}",
+    "a close-up of {}",
+    "a photo showing {}",
+    "a blurry photo of {}",
+    "a side view of {}",
+    "this is {}",
+    "the photo shows {}",
+)
+"""Carrier sentences for phrases that stand alone or name the fish."""
+
+HAVING_CARRIERS: Final = (
+    "a fish with {}",
+    "a photo of a fish with {}",
+    "{} of a fish",
+    "{} on a fish",
+    "a fish that has {}",
+    "a specimen with {}",
+    "a picture of a fish with {}",
+    "a close-up of {} of a fish",
+    "a fish showing {}",
+    "a photo of a fish having {}",
+)
+"""Carrier sentences for what a fish has."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One claim about a picture.
+
+    Attributes:
+        kind: `state`, `lacks` (a presence character is visibly absent), `part`, `fish`, `empty` or `scene`.
+        key: character, part or scene; empty for `fish` and `empty`.
+        state: state of the character for kind `state`.
+    """
+
+    kind: str
+    key: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A text and the claims it makes together."""
+
+    text: str
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is true of `B` pictures.
+
+    Attributes:
+        states: int64 [B, C], state number per character in the order of `CHARACTERS`.
+        fish: bool [B], there is a fish.
+        scene: int64 [B], number in `SCENES`.
+        whole: bool [B], the whole fish is meant to be in the frame, and so its surroundings.
+        visible: bool [B, P], the part (order of `MASKS`) can be seen.
+        in_frame: bool [B, P], any of the part lies in the frame, visible or not.
+        judgeable: bool [B, C], the state can be told from the picture.
+    """
+
+    states: npt.NDArray[np.int64]
+    fish: npt.NDArray[np.bool_]
+    scene: npt.NDArray[np.int64]
+    whole: npt.NDArray[np.bool_]
+    visible: npt.NDArray[np.bool_]
+    in_frame: npt.NDArray[np.bool_]
+    judgeable: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.fish)
+
+    def __getitem__(self, rows: npt.NDArray[np.int64] | slice) -> Facts:
+        return Facts(*(getattr(self, name)[rows] for name in FACT_FIELDS))
+
+
+FACT_FIELDS: Final = ("states", "fish", "scene", "whole", "visible", "in_frame", "judgeable")
+
+
+def concatenate(facts: Sequence[Facts]) -> Facts:
+    """One `Facts` for all the pictures, in order."""
+    return Facts(*(np.concatenate([getattr(each, name) for each in facts]) for name in FACT_FIELDS))
+
+
+def statements() -> tuple[Statement, ...]:
+    """Every claim that a caption of this world can make, in a fixed order: the axis `A` of `statement_truth`."""
+    found = [Statement("fish"), Statement("empty")]
+    found += [Statement("part", part) for part in PARTS]
+    for character, states in CHARACTERS.items():
+        if character in PRESENCE_CHARACTERS:
+            found += [Statement("state", character, "present"), Statement("lacks", character)]
+        else:
+            found += [Statement("state", character, state) for state in states]
+    return tuple(found + [Statement("scene", scene) for scene in SCENES])
+
+
+def statement_truth(facts: Facts, claims: Sequence[Statement]) -> npt.NDArray[np.int8]:
+    """Truth of single claims.
+
+    A part or state that lies outside the frame is *false*: the picture does not show it. One that is partly cut off or too small to be
+    told is *unknown*. This is what lets captions alone teach where things are.
+
+    Returns:
+        int8 [B, A] of `FALSE`, `UNKNOWN`, `TRUE`.
+    """
+    columns = [_truth(facts, claim) for claim in claims]
+    return np.stack(columns, axis=1).astype(np.int8) if columns else np.zeros((len(facts), 0), np.int8)
+
+
+def _truth(facts: Facts, claim: Statement) -> npt.NDArray[np.int64]:
+    if claim.kind == "fish":
+        return np.where(facts.fish, TRUE, FALSE)
+    if claim.kind == "empty":
+        return np.where(facts.fish, FALSE, TRUE)
+    if claim.kind == "scene":
+        same = facts.scene == SCENES.index(claim.key)
+        # A close-up may show nothing of its surroundings.
+        return np.where(same, np.where(facts.whole | ~facts.fish, TRUE, UNKNOWN), FALSE)
+    if claim.kind == "part":
+        p = MASKS.index(claim.key)
+        return np.where(
+            facts.fish & facts.visible[:, p],
+            TRUE,
+            np.where(facts.fish & facts.in_frame[:, p], UNKNOWN, FALSE),
+        )
+    if claim.kind not in ("state", "lacks"):
+        raise ValueError(
+            f"unknown kind of statement {claim.kind!r}: expected state, lacks, part, fish, empty or scene."
+        )
+    c = list(CHARACTERS).index(claim.key)
+    judgeable = facts.fish & facts.judgeable[:, c]
+    if claim.kind == "lacks":
+        absent = facts.states[:, c] == CHARACTERS[claim.key].index("absent")
+        return np.where(facts.fish, np.where(judgeable, np.where(absent, TRUE, FALSE), UNKNOWN), FALSE)
+    same = facts.states[:, c] == CHARACTERS[claim.key].index(claim.state)
+    in_frame = facts.fish & facts.in_frame[:, MASKS.index(CHARACTER_PART[claim.key])]
+    return np.where(judgeable, np.where(same, TRUE, FALSE), np.where(in_frame, UNKNOWN, FALSE))
+
+
+def truth_table(facts: Facts, captions: Sequence[Caption]) -> npt.NDArray[np.int8]:
+    """Truth of every caption for every picture.
+
+    Returns:
+        int8 [B, N] of `FALSE`, `UNKNOWN`, `TRUE`; a conjunction is false if any of its claims is false, true if all are true.
+    """
+    claims = statements()
+    column = {claim: i for i, claim in enumerate(claims)}
+    table = statement_truth(facts, claims)
+    longest = max((len(caption.statements) for caption in captions), default=1)
+    # Claims are padded with the caption's first one: repeating a claim does not change a conjunction.
+    index = np.array(
+        [
+            [column[s] for s in c.statements] + [column[c.statements[0]]] * (longest - len(c.statements))
+            for c in captions
+        ],
+        dtype=np.int64,
+    ).reshape(len(captions), longest)
+    return table[:, index].min(axis=2)
+
+
+_OWNER = re.compile(r"^(a|the) fish (with|that has) ")
+
+
+def _article(phrase: str) -> str:
+    """A bare noun (`tail fin`) with its article."""
+    if phrase.endswith("s") or re.match(r"^(a|an|the)\b", phrase):
+        return phrase
+    return f"{'an' if phrase[0] in 'aeio' else 'a'} {phrase}"
+
+
+class CaptionWriter:
+    """Writes captions of the fish world in many wordings.
+
+    Args:
+        pack: trait pack with the characters and parts of the world; `"fish"` by default.
+
+    Attributes:
+        phrases: statement -> phrases as `(text, names_host)`; `names_host` phrases name the fish themselves (`a fish with barbels`).
+    """
+
+    def __init__(self, pack: str | prompts.Pack = "fish") -> None:
+        self.pack = prompts.load_pack(pack)
+        self.phrases: dict[Statement, tuple[str, ...]] = {}
+        self.prompts: dict[Statement, tuple[str, ...]] = {}
+        self._collect()
+        self._claims = tuple(self.phrases)
+
+    def _collect(self) -> None:
+        known = {character.name: character for character in self.pack.characters}
+        for name, states in CHARACTERS.items():
+            character = known[name]
+            templates = self.pack.templates_of(character)
+            for state in states:
+                if name in PRESENCE_CHARACTERS and state == "absent":
+                    continue
+                claim = Statement("state", name, state)
+                own = character.state(state).phrases
+                self.phrases[claim] = own + EXTRA_PHRASES.get(name, {}).get(state, ())
+                self.prompts[claim] = tuple(t.replace("{}", p) for t in templates for p in own)
+            if name in PRESENCE_CHARACTERS:
+                present = character.state("present").phrases
+                self.phrases[Statement("lacks", name)] = tuple(
+                    re.sub(_OWNER, "a fish without ", p) for p in present if _OWNER.match(p)
+                )
+        parts = known["parts"]
+        for part in PARTS:
+            own = parts.state(part).phrases
+            claim = Statement("part", part)
+            self.phrases[claim] = own + EXTRA_PARTS.get(part, ())
+            self.prompts[claim] = tuple(
+                t.replace("{}", p) for t in self.pack.templates_of(parts) for p in own
+            )
+        self.phrases[Statement("fish")] = (*self.pack.host_phrases, *FISH_PHRASES)
+        self.prompts[Statement("fish")] = tuple(
+            t.replace("{}", p) for t in self.pack.host_templates for p in self.pack.host_phrases
+        )
+        self.phrases[Statement("empty")] = EMPTY_PHRASES
+        for scene in SCENES:
+            self.phrases[Statement("scene", scene)] = SCENE_PHRASES[scene]
+
+    def _choose(self, rng: np.random.Generator, options: Sequence[str]) -> str:
+        return options[int(rng.integers(len(options)))]
+
+    def _having(self, rng: np.random.Generator, claim: Statement) -> str | None:
+        """A phrase that can follow `a fish with`, or None when the chosen one names the fish in another way."""
+        phrase = re.sub(_OWNER, "", self._choose(rng, self.phrases[claim]))
+        return None if re.search(r"\bfish\b", phrase) else phrase
+
+    def single(self, rng: np.random.Generator, claim: Statement) -> Caption:
+        """One wording of one claim."""
+        if claim in self.prompts and rng.random() < 0.35:
+            return Caption(self._choose(rng, self.prompts[claim]), (claim,))
+        phrase = self._choose(rng, self.phrases[claim])
+        if claim.kind == "scene" and rng.random() < 0.3:
+            return Caption(
+                f"a fish {self._choose(rng, ('on', 'over', 'in front of', 'against', 'in'))} {phrase}",
+                (Statement("fish"), claim),
+            )
+        names_host = (
+            claim.kind in ("scene", "empty", "fish", "lacks") or re.search(r"\bfish\b", phrase) is not None
+        )
+        carriers = CARRIERS if names_host or rng.random() < 0.3 else HAVING_CARRIERS
+        carrier = self._choose(rng, carriers)
+        if (not names_host and carrier.startswith("a fish")) or carrier.endswith("with {}"):
+            phrase = _article(phrase) if claim.kind == "part" else phrase
+        return Caption(carrier.replace("{}", phrase), (claim,))
+
+    def joint(self, rng: np.random.Generator, count: int, facts: Facts | None = None) -> Caption:
+        """A caption that makes several claims about states; with `facts` of one picture, true ones where there are enough."""
+        claims = [claim for claim in self._claims if claim.kind == "state"]
+        if facts is not None:
+            truth = statement_truth(facts, claims)[0]
+            true = [claim for claim, value in zip(claims, truth, strict=True) if value == TRUE]
+            claims = true if len(true) >= count else claims
+        order = rng.permutation(len(claims))
+        chosen: list[Statement] = []
+        words: list[str] = []
+        for i in order:
+            claim = claims[int(i)]
+            if claim.key in {c.key for c in chosen}:
+                continue
+            phrase = self._having(rng, claim)
+            if phrase is not None:
+                chosen.append(claim)
+                words.append(phrase)
+            if len(chosen) == count:
+                break
+        if not chosen:
+            return self.single(rng, Statement("fish"))
+        listing = " and ".join((", ".join(words[:-1]), words[-1])) if len(words) > 1 else words[0]
+        return Caption(self._choose(rng, HAVING_CARRIERS[:2]).replace("{}", listing), tuple(chosen))
+
+    def batch(
+        self,
+        rng: np.random.Generator,
+        facts: Facts,
+        *,
+        per_state: int = 2,
+        per_part: int = 2,
+        joint: int = 16,
+    ) -> list[Caption]:
+        """Captions for one training step: every claim in several wordings, and joint claims that are true of some of the pictures."""
+        found: list[Caption] = []
+        repeats = {"state": per_state, "part": per_part, "fish": per_part, "empty": 2, "lacks": 1, "scene": 1}
+        for claim in self._claims:
+            found += [self.single(rng, claim) for _ in range(repeats[claim.kind])]
+        for _ in range(joint):
+            i = int(rng.integers(len(facts)))
+            found.append(self.joint(rng, int(rng.integers(2, 4)), facts[slice(i, i + 1)]))
+        return found
+
+    def describe(self, rng: np.random.Generator, facts: Facts, count: int = 4) -> list[Caption]:
+        """True captions of one picture, `facts` holding one row."""
+        claims = self._claims
+        truth = statement_truth(facts, claims)[0]
+        true = [claim for claim, value in zip(claims, truth, strict=True) if value == TRUE]
+        return [self.single(rng, true[int(rng.integers(len(true)))]) for _ in range(count)] if true else []
+
+    def words(self) -> tuple[str, ...]:
+        """Every word that a caption or prompt can hold, sorted: the vocabulary of the model."""
+        texts: list[str] = [
+            *CARRIERS,
+            *HAVING_CARRIERS,
+            "a fish on over in front of against without and in no",
+        ]
+        for phrases in self.phrases.values():
+            texts += phrases
+        for filled in self.prompts.values():
+            texts += filled
+        texts += [state.replace("_", " ") for states in CHARACTERS.values() for state in states]
+        texts += [name.replace("_", " ") for name in (*CHARACTERS, *PARTS, *SCENES)]
+        return tuple(sorted({word for text in texts for word in split_words(text)}))
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text as the tokenizer sees them: lower case, everything but letters and digits taken as space."""
+    return re.sub(r"[^\w\s]|_", " ", text.lower()).split()
+
+
+def prompts_by_state(writer: CaptionWriter) -> Mapping[str, Mapping[str, Iterable[str]]]:
+    """Character -> state -> the trait pack's own prompts; the host's for `absent`. What zero-shot classification compares."""
+    host = writer.prompts[Statement("fish")]
+    return {
+        name: {
+            state: host
+            if name in PRESENCE_CHARACTERS and state == "absent"
+            else writer.prompts[Statement("state", name, state)]
+            for state in states
+        }
+        for name, states in CHARACTERS.items()
+    }

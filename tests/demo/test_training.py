@@ -1,0 +1,339 @@
+"""Training of the small CLIP: its parts against slow restatements, and that a short run learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from concept_cam.backbones.torchvision_compat import import_open_clip
+from concept_cam.demo import captions as writing
+from concept_cam.demo import tokenizer, training, world
+from concept_cam.demo.captions import FALSE, TRUE, UNKNOWN
+from concept_cam.demo.traits import MASKS, PARTS
+
+TINY = training.TrainConfig(
+    width=8, embed_dim=32, steps=4, phases=((1.0, ((64, 1.0),)),), batch=2, warmup=1, reuse=2, ema=0.9
+)
+
+
+@pytest.fixture(scope="module")
+def clip() -> torch.nn.Module:
+    model = training.build_model(TINY, 60).eval()
+    # Fresh batch-norm scales of zero would hide the residual branch.
+    for module in model.visual.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model
+
+
+@pytest.mark.parametrize("layers", [(1, 1, 1, 1), (1, 2, 2, 1)])
+@torch.no_grad()
+def test_fine_features_hold_the_stock_ones(layers: tuple[int, int, int, int]) -> None:
+    visual = training.build_model(dataclasses.replace(TINY, layers=layers), 60).visual.eval()
+    x = torch.randn(2, 3, 128, 128)
+    stock = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(x)))))
+    fine = training.fine_features(visual, x)
+    assert fine.shape[-2:] == (7, 7)
+    torch.testing.assert_close(fine[..., ::2, ::2], stock)
+
+
+@torch.no_grad()
+def test_fine_features_between_are_those_of_the_shifted_picture(clip: torch.nn.Module) -> None:
+    x = torch.randn(1, 3, 256, 256)
+    fine = training.fine_features(clip.visual, x)
+    shifted = training.fine_features(clip.visual, x[..., 16:, 16:])
+    # Away from the borders, whose zero padding differs.
+    torch.testing.assert_close(fine[..., 6:9, 6:9], shifted[..., 5:8, 5:8], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_embeddings_are_those_of_stock_open_clip(clip: torch.nn.Module) -> None:
+    x = torch.randn(3, 3, 128, 128)
+    pooled, patches = training.encode_resnet(clip.visual, x)
+    torch.testing.assert_close(pooled, clip.encode_image(x), atol=1e-5, rtol=1e-4)
+    assert patches.shape == (3, 7, 7, 32)
+    tokens = torch.zeros(2, tokenizer.CONTEXT_LENGTH, dtype=torch.long)
+    tokens[0, :4] = torch.tensor([58, 5, 6, 59])
+    tokens[1, :3] = torch.tensor([58, 9, 59])
+    torch.testing.assert_close(
+        training.encode_text(clip, tokens), clip.encode_text(tokens), atol=1e-5, rtol=1e-4
+    )
+
+
+@torch.no_grad()
+def test_patches_are_the_value_path_of_each_patch_alone(clip: torch.nn.Module) -> None:
+    x = torch.randn(1, 3, 64, 64)
+    _, patches = training.encode_resnet(clip.visual, x)
+    alone = training.fine_features(clip.visual, x)[..., 1:2, 2:3]
+    # Attention over one patch, whose mean is itself, gives its value.
+    torch.testing.assert_close(
+        patches[:, 1, 2], training.attention_pool(clip.visual.attnpool, alone), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_soft_maximum_lies_between_mean_and_maximum() -> None:
+    logits = torch.randn(4, 9, 5) * 6
+    found = training.soft_maximum(logits, 1)
+    assert (found <= logits.amax(1) + 1e-6).all()
+    assert (found >= logits.mean(1)).all()
+    torch.testing.assert_close(training.soft_maximum(torch.full((1, 3), 2.0), 1), torch.tensor([2.0]))
+
+
+def test_truth_loss_restated() -> None:
+    logits = torch.randn(5, 7)
+    truth = torch.randint(0, 3, (5, 7)).to(torch.int8)
+    positives, negatives = int((truth == TRUE).sum()), int((truth == FALSE).sum())
+    weight = min(max(negatives / max(positives, 1), 1.0), 4.0)
+    total = weights = 0.0
+    for logit, value in zip(logits.flatten().tolist(), truth.flatten().tolist(), strict=True):
+        if value == UNKNOWN:
+            continue
+        w = weight if value == TRUE else 1.0
+        probability = 1 / (1 + np.exp(-logit))
+        total -= w * np.log(probability if value == TRUE else 1 - probability)
+        weights += w
+    assert float(training.truth_loss(logits, truth)) == pytest.approx(total / weights, rel=1e-5)
+
+
+def test_losses_ignore_unknown_pairs_and_survive_none_known() -> None:
+    truth = torch.full((2, 3), UNKNOWN, dtype=torch.int8)
+    assert float(training.truth_loss(torch.randn(2, 3), truth)) == 0.0
+    assert float(training.rank_loss(torch.randn(2, 3), truth)) == 0.0
+    truth[0, 0] = TRUE
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    other = logits.clone()
+    other[1, 2] = 50.0
+    assert training.truth_loss(logits, truth) == training.truth_loss(other, truth)
+
+
+def test_rank_loss_wants_true_captions_above_the_host() -> None:
+    truth = torch.tensor([[TRUE, FALSE]], dtype=torch.int8)
+    assert training.rank_loss(torch.tensor([[3.0, -3.0]]), truth) < training.rank_loss(
+        torch.tensor([[-3.0, 3.0]]), truth
+    )
+
+
+def test_twins_differ_from_their_originals_in_one_state() -> None:
+    specimens = world.sample(24, 5)
+    twins = training.make_twins(specimens, np.random.default_rng(0))
+    assert ((twins.states != specimens.states).sum(1) == 1).all()
+    assert (twins.focus == specimens.focus).all()
+
+
+def test_the_plan_is_deterministic_and_pictures_never_repeat() -> None:
+    config = training.TrainConfig(steps=40, reuse=1)
+
+    def jobs() -> list[training.Job]:
+        plan = training.plan(config)
+        return [next(plan) for _ in range(40)]
+
+    first = jobs()
+    assert first == jobs()
+    assert {job.size for job in first[:12]} <= {64, 96}
+    assert {job.size for job in first[30:]} <= {96, 128, 160}
+    ends = [job.start + job.count for job in first]
+    assert [job.start for job in first[1:]] == ends[:-1]
+
+
+def test_facts_and_pictures_of_a_job_are_reproducible() -> None:
+    job = training.Job(64, 6, 100, 2)
+    images, facts = training.render_job(job)
+    again, same = training.render_job(job)
+    assert images.shape == (6, 3, 64, 64)
+    assert torch.equal(images, again)
+    assert all((getattr(facts, name) == getattr(same, name)).all() for name in writing.FACT_FIELDS)
+    assert not (facts.visible & ~facts.in_frame).any()
+
+
+def test_augmentation_mirrors_some_and_keeps_range() -> None:
+    images = torch.zeros(16, 3, 64, 64, dtype=torch.uint8)
+    images[..., :32] = 200
+    found = training.augment(images, 96, np.random.default_rng(0))
+    assert found.shape == (16, 3, 96, 96)
+    left_bright = found[..., :48].mean((1, 2, 3)) > found[..., 48:].mean((1, 2, 3))
+    assert 0 < int(left_bright.sum()) < 16
+    assert found.min() >= -2.0 - 1e-5
+    assert found.max() <= 2.0 + 1e-5
+
+
+def test_learning_rate_rises_holds_and_falls() -> None:
+    config = training.TrainConfig(steps=100, warmup=10, decay=0.3, learning_rate=1.0)
+    rates = [training.learning_rate_at(config, step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10] == rates[69] == 1.0
+    assert rates[85] == pytest.approx(0.5)
+    assert rates[100] == 0.0
+
+
+@pytest.mark.parametrize(("size", "stride"), [(128, 16), (128, 32), (256, 16)])
+def test_grid_scores_land_on_their_pixels(size: int, stride: int) -> None:
+    """A planted cell must light up where its pixels are, at every reading size."""
+    full = 128
+    cells = size // 16 - 1
+    y, x = (2, 4)
+    scores = torch.zeros(1, 1, cells, cells)
+    scores[0, 0, y, x] = 1.0
+    peak = int(training._to_pixels(scores, size, stride, full)[0, 0].argmax())
+    centre = np.array([16 * (y + 1), 16 * (x + 1)]) * full / size
+    assert np.abs(np.array([peak // full, peak % full]) + 0.5 - centre).max() <= 1.0
+
+
+def test_localisation_finds_planted_parts() -> None:
+    """Pointing and own-part rate are 1 when the patches hold the very parts that the masks show, and low when they are mixed up."""
+    writer = writing.CaptionWriter()
+    side = len(PARTS)
+    masks = torch.zeros(1, len(MASKS), 16 * (side + 3), 16 * (side + 3), dtype=torch.bool)
+    for p in range(side):
+        masks[0, p, 16 * (p + 2) - 6 : 16 * (p + 2) + 6, 16 * (p + 2) - 6 : 16 * (p + 2) + 6] = True
+    seen = np.ones((1, len(MASKS)), bool)
+    specimens = world.sample(1, 0)
+    facts = writing.Facts(
+        specimens.states,
+        np.array([True]),
+        specimens.scene,
+        np.array([True]),
+        seen,
+        seen,
+        np.ones((1, specimens.states.shape[1]), bool),
+    )
+    checks = training.Checks(
+        (torch.zeros(0), facts), torch.zeros(1, 3, *masks.shape[-2:], dtype=torch.uint8), masks, facts
+    )
+    order = {writer.prompts[writing.Statement("part", part)][0]: p for p, part in enumerate(PARTS)}
+
+    class Planted(torch.nn.Module):
+        arch = "planted"
+
+    def embed(clip: object, tokens: object, texts: object) -> torch.Tensor:
+        number = order.get(next(iter(texts)))  # type: ignore[call-overload]
+        return torch.zeros(side + 1) if number is None else F.one_hot(torch.tensor(number), side + 1).float()
+
+    def encode(shift: int):  # type: ignore[no-untyped-def]
+        def patches(visual: object, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            grid = torch.zeros(1, side + 2, side + 2, side + 1)
+            grid[..., side] = 1.0
+            for p in range(side):
+                grid[0, p + 1, p + 1] = F.one_hot(torch.tensor((p + shift) % side), side + 1).float()
+            return torch.zeros(1, side + 1), grid
+
+        return patches
+
+    planted = Planted()
+    planted.clip = torch.nn.Module()
+    planted.clip.visual = torch.nn.Identity()
+    results = []
+    for shift in (0, 1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(training.ENCODERS, "planted", encode(shift))
+            patch.setattr(training, "embed_prompts", embed)
+            results.append(training.localisation(planted, None, writer, checks, masks.shape[-1], 16))
+    (hits, own), (wrong, wrong_own) = results
+    assert set(hits.values()) == {1.0}
+    assert own == 1.0
+    assert set(wrong.values()) == {0.0}
+    assert wrong_own == 0.0
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> training.Run:
+    run = training.Run(TINY, tmp_path_factory.mktemp("run"), workers=0)
+    training.train(run, log_every=2, save_every=2, report=lambda text: None)
+    return run
+
+
+def test_a_run_writes_curves_and_resumes_where_it_stopped(finished: training.Run) -> None:
+    rows = (finished.folder / "losses.csv").read_text().splitlines()
+    assert rows[0].split(",")[0] == "step"
+    assert [row.split(",")[0] for row in rows[1:]] == ["2", "4"]
+    again = training.Run(TINY, finished.folder, workers=0)
+    assert again.step == 4
+    for one, other in zip(
+        finished.average.state_dict().values(), again.average.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_runs_are_reproducible_from_the_seed(tmp_path: Path) -> None:
+    totals = []
+    for name in ("a", "b"):
+        run = training.Run(dataclasses.replace(TINY, steps=2), tmp_path / name, workers=0)
+        totals.append([run.advance()["total"] for _ in range(2)])
+        run.close()
+    assert totals[0] == pytest.approx(totals[1], rel=1e-3)
+
+
+def test_another_vocabulary_is_refused(finished: training.Run, tmp_path: Path) -> None:
+    state = torch.load(finished.folder / "checkpoint.pt", weights_only=True)
+    torch.save(state | {"vocabulary": ["cow"]}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="another vocabulary"):
+        training.Run(TINY, tmp_path, workers=0)
+
+
+@torch.no_grad()
+def test_the_export_loads_in_stock_open_clip(finished: training.Run, tmp_path: Path) -> None:
+    training.export(finished, tmp_path)
+    open_clip = import_open_clip()
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}", require_pretrained=True)
+    model.eval()
+    read = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
+    texts = ["A photo of a fish's forked tail-fin!", "the operculum of a fish", "a purple cow"]
+    tokens = read(texts)
+    assert tokens.tolist() == tokenizer.encode(finished.tokenizer, texts)
+    assert (tokens[2] == 1).sum() == 2
+    x = torch.randn(2, 3, 128, 128)
+    mine, _ = training.encode_resnet(finished.average.clip.visual.eval(), x)
+    torch.testing.assert_close(model.encode_image(x), mine, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(
+        model.encode_text(tokens), finished.average.clip.encode_text(tokens), atol=2e-2, rtol=2e-2
+    )
+    settings = json.loads((tmp_path / "open_clip_config.json").read_text())
+    assert settings["model_cfg"]["text_cfg"]["vocab_size"] == len(finished.vocabulary) + 4
+
+
+def test_a_vit_trains_too(tmp_path: Path) -> None:
+    run = training.Run(
+        dataclasses.replace(TINY, arch="vit", phases=((1.0, ((128, 1.0),)),)), tmp_path, workers=0
+    )
+    terms = run.advance()
+    assert np.isfinite(terms["total"])
+    assert "patch" not in terms
+
+
+def test_unknown_architecture_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown architecture"):
+        training.model_config(dataclasses.replace(TINY, arch="mlp"), 10)
+
+
+@pytest.mark.slow
+def test_the_script_learns_in_two_minutes(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "examples" / "train_demo_model.py"
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(script),
+            "--folder",
+            str(tmp_path),
+            "--smoke",
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [row.split(",") for row in (tmp_path / "losses.csv").read_text().splitlines()]
+    total = rows[0].index("total")
+    assert float(rows[-1][total]) < 0.85 * float(rows[1][total])
+    assert (tmp_path / "model" / "open_clip_model.safetensors").is_file()
