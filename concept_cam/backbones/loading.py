@@ -124,7 +124,7 @@ def from_open_clip(
         from concept_cam.backbones.open_clip_resnet import OpenClipResNet
 
         return OpenClipResNet(
-            model, name=name, preprocess=_preprocess(config, visual.image_size, 32), text=text
+            model, name=name, preprocess=_preprocess(config, visual.image_size, config.get("read_stride") or 32), text=text
         )
     if kind == "TimmModel":
         return _timm(model, visual, config, name, text)
@@ -250,6 +250,7 @@ def _preprocess(
         interpolation="bicubic" if interpolation == "random" else interpolation,
         native=config.get("resize_mode") or "shortest",
         flexible=flexible,
+        read_size=_pair(config["read_size"]) if config.get("read_size") else None,
     )
 
 
@@ -381,6 +382,8 @@ def _open_clip_folder(
         else:
             model = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True, weights_only=True)
             preprocess_cfg = {}
+    # Our own settings stand apart from open_clip's, which refuses names that it does not know.
+    preprocess_cfg = {**preprocess_cfg, **config.get("concept_cam", {})}
     tokenizer = _folder_tokenizer(folder, model_cfg, name, hub)
     return from_open_clip(_finish(model, device, dtype), tokenizer, preprocess_cfg, name)
 

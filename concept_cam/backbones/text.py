@@ -67,7 +67,16 @@ class OpenClipTokens:
         return list(self._inner(self._clean(text))["input_ids"])
 
     def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        return {"text": self._tokenizer(list(texts), context_length=self.context_length)}
+        tokenizer: Any = self._tokenizer
+        if self._inner is None or getattr(tokenizer, "tokenizer_mode", ""):
+            return {"text": tokenizer(list(texts), context_length=self.context_length)}
+        # What open_clip's wrapper does, said to the inner tokenizer: older wrappers call a method that transformers 5 has dropped.
+        cleaned = [self._clean(text) for text in texts]
+        limits: dict[str, Any] = {"max_length": self.context_length, "padding": "max_length", "truncation": True}
+        ids = self._inner(cleaned, return_tensors="pt", **limits)["input_ids"]
+        if getattr(tokenizer, "strip_sep_token", False):
+            ids = ids.masked_fill(ids == self._inner.sep_token_id, 0)
+        return {"text": ids}
 
     def unknown_id(self) -> int | None:
         return getattr(self._inner, "unk_token_id", None)

@@ -70,6 +70,18 @@ def test_count_equals_the_tokens_that_the_tower_reads() -> None:
     assert len(clips.ids("a fish")) == 2 + 3
 
 
+@pytest.mark.parametrize("strip", [False, True])
+def test_batches_equal_those_of_open_clips_wrapper(strip: bool) -> None:
+    wrapper = _wrapped(clean="lower")
+    wrapper.tokenizer.sep_token, wrapper.strip_sep_token = "<bos>", strip
+    words = ["A fish", "a bird  with a beak"]
+    try:
+        own = wrapper(words)
+    except AttributeError:
+        pytest.skip("this release of open_clip cannot call the tokenizers of transformers 5 itself")
+    assert torch.equal(OpenClipTokens(wrapper, 16).batch(words)["text"], own)
+
+
 def test_many_prompts_are_embedded_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     from concept_cam.backbones import text as module
 

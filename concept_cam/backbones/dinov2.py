@@ -1,0 +1,182 @@
+"""DINOv2 of the transformers library: an image tower without text, for linear classifier heads.
+
+It has no joint space with words: ``D`` is the tower's width, and every text method raises. Finer-CAM's classifiers read the mean of the
+normed patch tokens (``pooling="mean"``); many others read the class token (``pooling="cls"``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from concept_cam.backbones.base import Preprocess
+from concept_cam.backbones.tokens import (
+    ALL_ATTENTIONS,
+    Block,
+    Embedded,
+    TokenBackbone,
+    masked_mean,
+    merge_heads,
+    split_heads,
+)
+from concept_cam.types import ConfigurationError, ModelError, UnsupportedModelError
+
+__all__ = ["POOLINGS", "Dinov2", "load_dinov2"]
+
+POOLINGS = ("mean", "cls")
+"""How patch and class tokens become the image embedding."""
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Pixel statistics of DINOv2's training."""
+
+READ_SIZE = 224
+"""Side at which the published classifiers read pictures."""
+
+
+class Dinov2Block(Block):
+    """An encoder layer of ``Dinov2Model``, with the module names of transformers 4 and 5."""
+
+    def __init__(self, layer: nn.Module, heads: int) -> None:
+        self._layer: Any = layer
+        self._heads = heads
+        inner: Any = self._layer.attention
+        if hasattr(inner, "q_proj"):
+            self._projections = {letter: getattr(inner, f"{letter}_proj") for letter in "qkv"}
+            self._out: Any = inner.o_proj
+        elif hasattr(inner, "attention"):
+            names = {"q": "query", "k": "key", "v": "value"}
+            self._projections = {letter: getattr(inner.attention, name) for letter, name in names.items()}
+            self._out = inner.output.dense
+        else:
+            raise UnsupportedModelError(
+                "the attention of this DINOv2 model is not made of the parts known here; report the version of transformers."
+            )
+        self.scale = (self._projections["q"].out_features // heads) ** -0.5
+
+    def norm(self, x: Tensor) -> Tensor:
+        return self._layer.norm1(x)
+
+    def project(self, normed: Tensor, which: str, rope: Tensor | None = None) -> tuple[Tensor, ...]:
+        return tuple(split_heads(self._projections[letter](normed), self._heads) for letter in which)
+
+    def output(self, context: Tensor) -> Tensor:
+        return self._layer.layer_scale1(self._out(merge_heads(context)))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return self._layer.layer_scale2(self._layer.mlp(self._layer.norm2(x)))
+
+
+class Dinov2(TokenBackbone):
+    """Reads ``transformers.Dinov2Model``; see :class:`concept_cam.backbones.base.Backbone`.
+
+    Args:
+        model: The model, in evaluation mode.
+        name: Name of the model.
+        pooling: ``"mean"`` of the normed patch tokens, or ``"cls"``.
+
+    Raises:
+        ConfigurationError: Unknown pooling.
+        UnsupportedModelError: Not a ``Dinov2Model``.
+    """
+
+    prefix = 1
+
+    def __init__(self, model: nn.Module, *, name: str = "dinov2", pooling: str = "mean") -> None:
+        if pooling not in POOLINGS:
+            raise ConfigurationError(f"unknown pooling {pooling!r}; known: {', '.join(POOLINGS)}.")
+        any_model: Any = model
+        config = getattr(any_model, "config", None)
+        if getattr(config, "model_type", None) != "dinov2" or not hasattr(any_model, "layernorm"):
+            raise UnsupportedModelError(
+                f"expected a transformers Dinov2Model, received {type(model).__name__} (take the `.dinov2` of a classifier)."
+            )
+        assert config is not None
+        patch = int(config.patch_size)
+        side = (
+            READ_SIZE
+            if int(config.image_size) > READ_SIZE and READ_SIZE % patch == 0
+            else int(config.image_size)
+        )
+        self.model = model
+        self.name = name
+        self.family = "dinov2"
+        self.class_token = pooling == "cls"
+        self.blocks = [
+            Dinov2Block(layer, int(config.num_attention_heads)) for layer in any_model.encoder.layer
+        ]
+        self.preprocess = Preprocess((side, side), (patch, patch), MEAN, STD)
+        self.embed_dim = int(config.hidden_size)
+        self.attentions = ALL_ATTENTIONS
+        self.default_attention = "kk" if self.class_token else "vanilla"
+        self.context_length = 0
+        self.logit_scale, self.logit_bias = 1.0, None
+        self._tower: Any = any_model
+        self._require_eval()
+
+    def _no_text(self) -> NoReturn:
+        raise UnsupportedModelError(
+            f"{self.name} has no text tower: DINOv2 cannot be asked in words. Use it with a classifier head "
+            "(concept_cam.heads.FinerCam), or choose an image-text model."
+        )
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Raises UnsupportedModelError: there is no text tower."""
+        self._no_text()
+
+    def count_tokens(self, prompt: str) -> int:
+        """Raises UnsupportedModelError: there is no text tower."""
+        self._no_text()
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """Raises UnsupportedModelError: there is no text tower."""
+        self._no_text()
+
+    def embed(self, pixels: Tensor) -> Embedded:
+        rows, columns = self.preprocess.stride
+        grid = (pixels.shape[2] // rows, pixels.shape[3] // columns)
+        return Embedded(self._tower.embeddings(pixels), grid)
+
+    def project_patches(self, patches: Tensor) -> Tensor:
+        return self._tower.layernorm(patches)
+
+    def settle(self, tokens: Tensor) -> Tensor:
+        return self._tower.layernorm(tokens)
+
+    def pool_tokens(self, settled: Tensor, keys: Tensor | None) -> Tensor:
+        if self.class_token:
+            return settled[:, 0]
+        return masked_mean(settled[:, 1:], None if keys is None else keys[:, 1:])
+
+    def own_embedding(self, pixels: Tensor) -> Tensor:
+        tokens = self._tower(pixels).last_hidden_state
+        return tokens[:, 0] if self.class_token else tokens[:, 1:].mean(dim=1)
+
+
+def load_dinov2(
+    name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, pooling: str = "mean"
+) -> Dinov2:
+    """Loads DINOv2 from the Hugging Face hub or a folder, safetensors only.
+
+    Args:
+        name: ``"facebook/dinov2-base"`` or a folder.
+        device: Where it goes.
+        dtype: Floating-point type.
+        pooling: A name of :data:`POOLINGS`.
+
+    Raises:
+        ModelError: It cannot be found or read.
+    """
+    from concept_cam.backbones.torchvision_compat import import_transformers
+
+    transformers = import_transformers()
+    try:
+        model = transformers.Dinov2Model.from_pretrained(name, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot load DINOv2 {name!r}: {str(error).splitlines()[0]} Expected a name such as 'facebook/dinov2-base' or a folder "
+            "with config.json and model.safetensors."
+        ) from error
+    return Dinov2(model.eval().to(device=device, dtype=dtype), name=f"dinov2:{name}", pooling=pooling)
