@@ -38,7 +38,6 @@ def main() -> None:
         "--reuse", type=int, default=base.reuse, help="how often each rendered picture is used"
     )
     parser.add_argument("--learning-rate", type=float, default=base.learning_rate)
-    parser.add_argument("--patch-weight", type=float, default=base.patch_weight)
     parser.add_argument("--seed", type=int, default=base.seed)
     parser.add_argument("--workers", type=int, default=1, help="rendering processes")
     parser.add_argument("--threads", type=int, default=2, help="threads of the training process")
@@ -76,7 +75,6 @@ def work(rank: int, arguments: argparse.Namespace, meeting: str | None) -> None:
         batch=arguments.batch,
         reuse=arguments.reuse,
         learning_rate=arguments.learning_rate,
-        patch_weight=arguments.patch_weight,
         seed=arguments.seed,
     )
     if arguments.smoke:
