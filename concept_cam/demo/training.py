@@ -29,7 +29,7 @@ from concept_cam.demo import captions as writing
 from concept_cam.demo import tokenizer as words
 from concept_cam.demo import world
 from concept_cam.demo.captions import FALSE, TRUE, Caption, CaptionWriter, Facts, Statement
-from concept_cam.demo.traits import CHARACTERS, PARTS
+from concept_cam.demo.traits import CHARACTERS, PARTS, PRESENCE_CHARACTERS
 
 MEAN: Final = (0.5, 0.5, 0.5)
 STD: Final = (0.25, 0.25, 0.25)
@@ -40,6 +40,16 @@ CHECK_SEED: Final = 7_000
 
 
 # ------------------------------------------------------------------------------------------------------------ configuration
+
+LOSS_WEIGHTS: Final[dict[str, float]] = {
+    "image": 1.0,
+    "image_rank": 0.5,
+    "image_siblings": 0.7,
+    "patch": 1.0,
+    "patch_rank": 0.5,
+    "patch_siblings": 0.7,
+}
+"""Captions judged by the image embedding and by their best patches: true or not, better than `a fish` or not, best of its siblings."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,7 @@ class TrainConfig:
         weight_decay: For matrices only.
         warmup: Steps of warm-up.
         decay: Share of the steps, at the end, over which the learning rate falls to zero.
-        patch_weight: Weight of the captions judged by their best patches.
-        rank_weight: Weight of the comparison of each caption with `a fish`.
+        weights: Weight of each term of the loss; see `losses`.
         ema: Decay of the averaged weights that are exported.
         seed: Seed of the weights, captions and augmentation.
         first_picture: Number of the first training picture under `TRAIN_SEED`.
@@ -75,8 +84,8 @@ class TrainConfig:
     embed_dim: int = 256
     steps: int = 8000
     phases: tuple[tuple[float, tuple[tuple[int, float], ...]], ...] = (
-        (0.30, ((64, 0.5), (96, 0.5))),
-        (0.65, ((96, 0.4), (128, 0.6))),
+        (0.25, ((64, 0.5), (96, 0.5))),
+        (0.65, ((96, 0.5), (128, 0.5))),
         (1.00, ((96, 0.1), (128, 0.4), (160, 0.5))),
     )
     batch: int = 48
@@ -87,8 +96,7 @@ class TrainConfig:
     weight_decay: float = 0.05
     warmup: int = 200
     decay: float = 0.3
-    patch_weight: float = 1.0
-    rank_weight: float = 0.5
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(LOSS_WEIGHTS))
     ema: float = 0.998
     seed: int = 0
     first_picture: int = 0
@@ -289,40 +297,102 @@ def rank_loss(margins: Tensor, truth: Tensor) -> Tensor:
     return 0.5 * (mean(positive) + mean(negative))
 
 
-def losses(
-    trainee: Trainee,
-    x: Tensor,
-    tokens: Tensor,
-    truth: Tensor,
-    hosts: Tensor,
-    ranked: Tensor,
-    config: TrainConfig,
-) -> dict[str, Tensor]:
-    """All terms of the loss and their weighted sum `total`.
+def sibling_loss(logits: Tensor, margins: Tensor, states: Tensor, judgeable: Tensor) -> Tensor:
+    """Cross-entropy of a character's states where they can be told: which of the sibling captions describes the picture?
+
+    A presence character has no caption for `absent`; its caption competes with `a fish` instead.
 
     Args:
-        x: [B, 3, H, W] preprocessed.
+        logits: float32 [B, S], mean logit of each state's captions; all states of `CHARACTERS` in order.
+        margins: float32 [B, S], the same less the host's logit.
+        states: int64 [B, C], the true states.
+        judgeable: bool [B, C].
+
+    Returns:
+        Mean over the characters that can be told in some picture.
+    """
+    terms, first = [], 0
+    for c, (name, values) in enumerate(CHARACTERS.items()):
+        rows = judgeable[:, c]
+        if rows.any():
+            truth = states[rows, c]
+            if name in PRESENCE_CHARACTERS:
+                present = values.index("present")
+                terms.append(
+                    F.binary_cross_entropy_with_logits(
+                        margins[rows, first + present], (truth == present).float()
+                    )
+                )
+            else:
+                terms.append(F.cross_entropy(logits[rows, first : first + len(values)], truth))
+        first += len(values)
+    return torch.stack(terms).mean() if terms else logits.sum() * 0.0
+
+
+def state_average(chosen: Sequence[Caption]) -> Tensor:
+    """Matrix [S, N] that averages the captions which claim one state and nothing else; zero rows for states without any."""
+    order = {
+        Statement("state", name, state): i
+        for i, (name, state) in enumerate((n, s) for n, values in CHARACTERS.items() for s in values)
+    }
+    matrix = torch.zeros(len(order), len(chosen))
+    for n, caption in enumerate(chosen):
+        if len(caption.statements) == 1 and caption.statements[0] in order:
+            matrix[order[caption.statements[0]], n] = 1.0
+    return matrix / matrix.sum(1, keepdim=True).clamp(min=1.0)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The captions of one step and what is true of its pictures.
+
+    Attributes:
         tokens: int64 [N, L].
         truth: int8 [B, N].
         hosts: int64, numbers of the captions that say only `a fish`.
-        ranked: int64, numbers of the captions that are compared with them.
+        ranked: int64 [R], numbers of the captions that are compared with them.
+        average: float32 [S, N], see `state_average`.
+        states: int64 [B, C], the true states.
+        judgeable: bool [B, C], they can be told.
     """
-    image, patches, text = trainee(x, tokens)
+
+    tokens: Tensor
+    truth: Tensor
+    hosts: Tensor
+    ranked: Tensor
+    average: Tensor
+    states: Tensor
+    judgeable: Tensor
+
+
+def losses(trainee: Trainee, x: Tensor, lesson: Lesson, config: TrainConfig) -> dict[str, Tensor]:
+    """All terms of the loss and their weighted sum `total`, for pictures [B, 3, H, W], preprocessed."""
+    image, patches, text = trainee(x, lesson.tokens)
     scale = trainee.clip.logit_scale.exp().clamp(max=60.0)
-    cosine = image @ text.T
-    host = F.normalize(text[hosts].mean(0), dim=0)
+    ranked, truth = lesson.ranked, lesson.truth
+    host = F.normalize(text[lesson.hosts].mean(0), dim=0)
     known = truth[:, ranked].clone()
-    known[(truth[:, hosts[0]] != TRUE)] = 1
-    terms = {"image": truth_loss(scale * cosine + trainee.clip.logit_bias, truth)}
-    terms["image_rank"] = rank_loss(scale * (cosine[:, ranked] - (image @ host)[:, None]), known)
-    total = terms["image"] + config.rank_weight * terms["image_rank"]
+    known[(truth[:, lesson.hosts[0]] != TRUE)] = 1
+    average, average_ranked = lesson.average, lesson.average[:, ranked]
+    logits = scale * (image @ text.T)
+    margins = logits[:, ranked] - scale * (image @ host)[:, None]
+    terms = {
+        "image": truth_loss(logits + trainee.clip.logit_bias, truth),
+        "image_rank": rank_loss(margins, known),
+        "image_siblings": sibling_loss(
+            logits @ average.T, margins @ average_ranked.T, lesson.states, lesson.judgeable
+        ),
+    }
     if patches is not None:
-        scores = patches @ text.T
-        best = soft_maximum(scale * scores, 1)
+        scores = scale * (patches @ text.T)
+        best = soft_maximum(scores, 1)
+        gaps = soft_maximum(scores[:, :, ranked] - scale * (patches @ host)[..., None], 1)
         terms["patch"] = truth_loss(best + trainee.patch_bias, truth)
-        gaps = scale * (scores[:, :, ranked] - (patches @ host)[..., None])
-        terms["patch_rank"] = rank_loss(soft_maximum(gaps, 1), known)
-        total = total + config.patch_weight * (terms["patch"] + config.rank_weight * terms["patch_rank"])
+        terms["patch_rank"] = rank_loss(gaps, known)
+        terms["patch_siblings"] = sibling_loss(
+            best @ average.T, gaps @ average_ranked.T, lesson.states, lesson.judgeable
+        )
+    total = torch.stack([config.weights[name] * value for name, value in terms.items()]).sum()
     return terms | {"total": total}
 
 
@@ -758,8 +828,7 @@ class Run:
         images, facts = next(self._mixer)
         rng = np.random.default_rng((self.config.seed, 43, self.step, self.rank))
         chosen = self.writer.batch(rng, facts)
-        tokens, hosts, ranked = self._tokens(chosen, rng)
-        truth = torch.from_numpy(writing.truth_table(facts, chosen)).to(self.device)
+        lesson = self._lesson(chosen, facts, rng)
         # All processes train at the same size, so that none waits for the others.
         target = training_size(images.shape[-1], np.random.default_rng((self.config.seed, 31, self.step)))
         x = augment(images, target, rng).to(self.device, memory_format=torch.channels_last)
@@ -767,7 +836,7 @@ class Run:
             group["lr"] = learning_rate_at(self.config, self.step)
         self.trainee.train()
         with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16):
-            terms = losses(self.trainee, x, tokens, truth, hosts, ranked, self.config)
+            terms = losses(self.trainee, x, lesson, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
         if self.world_size > 1:
@@ -783,7 +852,7 @@ class Run:
         """This process's share of the pictures: its own numbers, but the same sizes in the same order, so that no process waits."""
         return replace(self.config, first_picture=self.config.first_picture + self.rank * 1_000_000_000)
 
-    def _tokens(self, chosen: Sequence[Caption], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _lesson(self, chosen: Sequence[Caption], facts: Facts, rng: np.random.Generator) -> Lesson:
         rows = words.encode(self.tokenizer, [caption.text for caption in chosen])
         for row in rows:
             # A word the model has not seen must do little harm: now and then one is put in.
@@ -796,7 +865,16 @@ class Run:
             for i, c in enumerate(chosen)
             if len(c.statements) == 1 and c.statements[0].kind in ("state", "part")
         ]
-        return tuple(torch.tensor(v, device=self.device) for v in (rows, hosts, ranked))  # type: ignore[return-value]
+        lesson = Lesson(
+            tokens=torch.tensor(rows),
+            truth=torch.from_numpy(writing.truth_table(facts, chosen)),
+            hosts=torch.tensor(hosts),
+            ranked=torch.tensor(ranked),
+            average=state_average(chosen),
+            states=torch.from_numpy(facts.states),
+            judgeable=torch.from_numpy(facts.judgeable & facts.fish[:, None]),
+        )
+        return Lesson(*(getattr(lesson, name).to(self.device) for name in Lesson.__dataclass_fields__))
 
     def check(self, checks: Checks, readings: Sequence[tuple[int, int]] = ((384, 16),)) -> dict[str, float]:
         """Held-out accuracy and localisation of the averaged weights."""
