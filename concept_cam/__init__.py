@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from concept_cam import prompts
     from concept_cam.annotation import annotate
-    from concept_cam.evaluate import evaluate
+    from concept_cam.evaluation import evaluate
     from concept_cam.heads import ClassifierHead
     from concept_cam.localizer import Localizer
     from concept_cam.results import Localization, Localizations
@@ -39,7 +39,7 @@ _PUBLIC: dict[str, str] = {
     "Run": "concept_cam.runs",
     "Settings": "concept_cam.settings",
     "annotate": "concept_cam.annotation",
-    "evaluate": "concept_cam.evaluate",
+    "evaluate": "concept_cam.evaluation",
     "prompts": "",
     "read_run": "concept_cam.runs",
 }

@@ -1,0 +1,427 @@
+"""``concept-cam evaluate``, ``sweep`` and ``calibrate``: measure, tune, and say when to make no call."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from concept_cam.commands.options import build_localizer, interactive, model_options, note, resolve
+from concept_cam.settings import RESIZE_POLICIES, WEIGHTINGS
+from concept_cam.types import ConfigurationError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+
+
+def _list(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Options that may be repeated or hold several names between commas."""
+    return tuple(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
+
+
+def _numbers(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in _list(context, parameter, values))
+    except ValueError as error:
+        raise click.BadParameter(f"expected numbers such as 0,0.6,1: {error}") from error
+
+
+def _dataset_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        (
+            click.option(
+                "--images",
+                type=click.Path(file_okay=False),
+                metavar="DIR",
+                help="coco: folder of the pictures.",
+            ),
+            click.option(
+                "--host", metavar="NOUN", help="coco, folder: noun of the subject and name of its mask."
+            ),
+            click.option(
+                "--traits",
+                metavar="PACK",
+                help="coco, folder, fishvista: trait pack whose part phrases are used.",
+            ),
+            click.option(
+                "--split",
+                metavar="NAME",
+                help="fishvista: train, val, test, data; cub: train, test, all.  [default: test]",
+            ),
+            click.option("--limit", type=click.IntRange(min=1), help="Only so many pictures."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def _open(dataset: str, limit: int | None, options: dict[str, Any]) -> Any:
+    from concept_cam import datasets
+
+    return datasets.load(
+        dataset,
+        limit=limit,
+        **{name: options.pop(name, None) for name in ("images", "host", "traits", "split")},
+    )
+
+
+def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    """A progress bar on stderr; every tenth of the way as a line where nobody watches."""
+
+    def wrap(items: Iterable[Any]) -> Iterable[Any]:
+        if interactive():
+            with click.progressbar(items, length=count, file=sys.stderr, label="pictures") as bar:
+                yield from bar
+            return
+        step = max(1, count // 10)
+        for number, item in enumerate(items, 1):
+            yield item
+            if number % step == 0:
+                note(f"concept-cam: {number} of {count} pictures")
+
+    return wrap
+
+
+@click.command(short_help="Measure methods on a data set with part masks.")
+@click.option(
+    "--dataset",
+    "-d",
+    default="synthetic",
+    show_default=True,
+    metavar="NAME[:PATH]",
+    help="synthetic, folder:DIR, coco:FILE, fishvista:DIR, cub:DIR.",
+)
+@_dataset_options
+@click.option(
+    "--methods",
+    multiple=True,
+    callback=_list,
+    metavar="NAMES",
+    help="Methods, between commas; see 'concept-cam models --methods'.  [default: direct]",
+)
+@click.option(
+    "--attention",
+    "-a",
+    "attentions",
+    multiple=True,
+    callback=_list,
+    metavar="NAMES",
+    help="Dense attention strategies.  [default: auto]",
+)
+@click.option(
+    "--gamma",
+    "-g",
+    "gammas",
+    multiple=True,
+    callback=_numbers,
+    metavar="NUMBERS",
+    help="Comparison strengths; 0 is always added.  [default: 1]",
+)
+@click.option(
+    "--weighting", type=click.Choice(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]"
+)
+@click.option(
+    "--resize",
+    type=click.Choice(RESIZE_POLICIES),
+    help="How the picture meets the model's input.  [default: pad]",
+)
+@click.option("--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]")
+@click.option(
+    "--metrics",
+    "groups",
+    multiple=True,
+    callback=_list,
+    metavar="GROUPS",
+    help="Groups: localisation, counterfactual, calls, points, control, boxes (slow), faithfulness (slow).  [default: the first five]",
+)
+@click.option(
+    "--examples",
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+    help="Example questions with pictures.",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Bootstrap samples of the intervals.",
+)
+@model_options
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="report.html, report.json, report.md, questions.csv.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a report that is there.")
+def evaluate(
+    dataset: str,
+    limit: int | None,
+    methods: tuple[str, ...],
+    attentions: tuple[str, ...],
+    gammas: tuple[float, ...],
+    groups: tuple[str, ...],
+    examples: int,
+    draws: int,
+    output: str,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Measures localisation methods on pictures whose answers are known.
+
+    Every table carries the baselines random, center, luminance and subject (a random point in the subject), 95 % bootstrap intervals over
+    pictures, and what the contrast adds as a paired difference.
+
+    \b
+    Examples:
+      concept-cam evaluate -o report/
+      concept-cam evaluate --attention value,qq,kk --gamma 0.6,1 --methods direct,grad-cam --limit 100 -o report/
+      concept-cam evaluate -d folder:photos/ --host fish --model hf-hub:imageomics/bioclip-2 -o report/
+    """
+    from concept_cam.evaluation import DEFAULT_GROUPS
+    from concept_cam.evaluation import evaluate as measure
+    from concept_cam.methods import find_method
+
+    data = _open(dataset, limit, options)
+    for method in methods:
+        find_method(method)
+    if Path(output, "report.json").exists() and not overwrite:
+        raise ConfigurationError(f"{output!r} holds a report. Use --overwrite, or choose another --output.")
+    values = resolve(options)
+    start = time.perf_counter()
+    localizer = build_localizer(values)
+    setup = time.perf_counter() - start
+    report = measure(
+        data,
+        localizer,
+        methods=methods or (values.get("method", "direct"),),
+        attentions=attentions or (localizer.settings.attention,),
+        gammas=gammas or (localizer.settings.gamma,),
+        groups=groups or DEFAULT_GROUPS,
+        examples=examples,
+        draws=draws,
+        setup_seconds=setup,
+        progress=_bar(len(data)),
+    )
+    folder = report.save(output, overwrite=overwrite)
+    click.echo(report.to_markdown(), nl=False)
+    note(f"concept-cam: wrote {folder / 'report.html'}")
+    if report.errors:
+        note(f"concept-cam: {len(report.errors)} pictures could not be used; they are listed in the report.")
+        sys.exit(1)
+
+
+@click.command(short_help="Search the best settings.")
+@click.option("--dataset", "-d", metavar="NAME[:PATH]", help="Labelled pictures, as for evaluate.")
+@click.option(
+    "--unlabelled",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="Pictures without labels: search by agreement under flips and crops.",
+)
+@click.option(
+    "--concepts",
+    "specs",
+    multiple=True,
+    metavar="SPEC",
+    help="Trait packs asked of unlabelled pictures.  [default: fish:parts]",
+)
+@_dataset_options
+@click.option(
+    "--attention",
+    "-a",
+    "attentions",
+    multiple=True,
+    callback=_list,
+    metavar="NAMES",
+    help="Strategies to try.  [default: all that the model has, residual and FFN dropped]",
+)
+@click.option(
+    "--gamma",
+    "-g",
+    "gammas",
+    multiple=True,
+    callback=_numbers,
+    metavar="NUMBERS",
+    help="[default: 0,0.3,0.6,1]",
+)
+@click.option(
+    "--weighting", "-w", "weightings", multiple=True, callback=_list, metavar="NAMES", help="[default: all]"
+)
+@click.option(
+    "--templates",
+    multiple=True,
+    callback=_list,
+    metavar="SETS",
+    help="own, bare, photo, several.  [default: own]",
+)
+@click.option(
+    "--objective",
+    default="ap_host",
+    show_default=True,
+    help="ap, ap_host, auroc, auroc_host, pointing, energy, ap_difference, state_accuracy.",
+)
+@model_options
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Configuration for --config.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
+def sweep(
+    dataset: str | None,
+    unlabelled: str | None,
+    specs: tuple[str, ...],
+    limit: int | None,
+    attentions: tuple[str, ...],
+    gammas: tuple[float, ...],
+    weightings: tuple[str, ...],
+    templates: tuple[str, ...],
+    objective: str,
+    output: str,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Searches attention, gamma, weighting and templates, and writes the best as a file that --config takes.
+
+    With labels the objective is measured; half of the pictures choose for the other half, so that the search does not praise itself. Without
+    labels, maps must agree with themselves under flips and crops, more than maps of different concepts do.
+
+    \b
+    Examples:
+      concept-cam sweep -d synthetic --limit 60 -o best.yaml
+      concept-cam sweep -d folder:photos/ --host fish --gamma 0,0.5,1 --weighting uniform,hardest -o best.yaml
+      concept-cam sweep --unlabelled photos/ --concepts fish:parts -o best.yaml
+    """
+    from concept_cam import tuning
+
+    if (dataset is None) == (unlabelled is None):
+        raise ConfigurationError("give either --dataset NAME[:PATH] (labelled) or --unlabelled DIR.")
+    if Path(output).exists() and not overwrite:
+        raise ConfigurationError(f"{output!r} exists. Use --overwrite, or choose another --output.")
+    data = None if dataset is None else _open(dataset, limit, options)
+    for name in ("images", "host", "traits", "split"):
+        options.pop(name, None)
+    localizer = build_localizer(resolve(options))
+    grid: dict[str, Any] = {
+        "attentions": attentions or _plain_attentions(localizer.backbone.attentions),
+        "gammas": gammas or (0.0, 0.3, 0.6, 1.0),
+        "weightings": weightings or WEIGHTINGS,
+        "templates": templates or ("own",),
+    }
+    if data is not None:
+        found = tuning.sweep(data, localizer, objective=objective, progress=_bar(len(data)), **grid)
+    else:
+        from concept_cam import prompts
+
+        pictures = [
+            item for item in sorted(Path(str(unlabelled)).iterdir()) if item.suffix.lower() in IMAGE_SUFFIXES
+        ][:limit]
+        concepts = prompts.load(list(specs) or ["fish:parts"])
+        found = tuning.sweep_unlabelled(
+            [(item.name, item) for item in pictures],
+            concepts,
+            localizer,
+            progress=_bar(len(pictures)),
+            **grid,
+        )
+    click.echo(f"{found.objective},low,high,attention,gamma,weighting,templates")
+    for trial in found.trials:
+        one = trial.candidate
+        click.echo(
+            f"{trial.value.value:.4f},{trial.value.low:.4f},{trial.value.high:.4f},{one.attention},{one.gamma:g},{one.weighting},{one.templates}"
+        )
+    found.save(output, overwrite=overwrite)
+    note(
+        f"concept-cam: best: {found.best.name}; on pictures that had no say: {found.held_out.value:.4f}. Use it with --config {output}"
+    )
+
+
+def _plain_attentions(names: Iterable[str]) -> tuple[str, ...]:
+    """Strategies without the variants that keep the residual or the feed-forward network; those rarely help and triple the search."""
+    found = tuple(name for name in names if not name.endswith(("+residual", "+ffn")))
+    return found or tuple(names) or ("auto",)
+
+
+@click.command(short_help="Fit abstention limits from labelled pictures.")
+@click.argument("calls", type=click.Path(exists=True), metavar="CALLS")
+@click.option(
+    "--labels",
+    "-l",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="CSV table, CVAT 1.1 XML or Label Studio JSON; by default the column true_state of CALLS.",
+)
+@click.option(
+    "--target",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    show_default=True,
+    help="Share of calls that are to be right.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.8,
+    show_default=True,
+    help="How sure of that, by a one-sided bound.",
+)
+@click.option(
+    "--least",
+    type=click.IntRange(min=1),
+    default=15,
+    show_default=True,
+    help="Fewest labelled calls for a limit of a character's own.",
+)
+@click.option(
+    "--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="FILE", help="Limits, YAML."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
+def calibrate(
+    calls: str, labels: str | None, target: float, confidence: float, least: int, output: str, overwrite: bool
+) -> None:
+    """Fits the limits under which no call is made, from about fifty labelled pictures.
+
+    CALLS is the folder of an annotation run, or a CSV table with file_name, character, state and probability (and true_state, when it holds the
+    labels itself).
+
+    \b
+    Examples:
+      concept-cam calibrate run/ --labels annotations.xml -o limits.yaml
+      concept-cam calibrate run/ --labels labels.csv --target 0.95 -o limits.yaml
+      concept-cam calibrate calls.csv -o limits.yaml
+    """
+    from concept_cam import calibration
+
+    if labels is None and not calls.lower().endswith(".csv"):
+        raise ConfigurationError(
+            "a run needs labels: give --labels FILE (CSV, CVAT XML or Label Studio JSON)."
+        )
+    said, facts = calibration.read_calls(calls)
+    truth = calibration.read_truth(labels or calls)
+    found = calibration.calibrate(said, truth, target, confidence, least, facts)
+    found.save(output, overwrite=overwrite)
+    click.echo("character,measure,limit,labelled,kept,accuracy,expected_accuracy,expected_kept,pooled")
+    for name, limit in found.limits.items():
+        value = "none" if limit.value is None else f"{limit.value:.4f}"
+        click.echo(
+            f"{name},{limit.measure},{value},{limit.labelled},{limit.kept},{limit.accuracy:.3f},{limit.expected_accuracy:.3f},"
+            f"{limit.expected_kept:.3f},{'yes' if limit.pooled else 'no'}"
+        )
+    unreached = [name for name, limit in found.limits.items() if limit.value is None]
+    if unreached:
+        note(
+            f"concept-cam: no limit reaches {target:g} for {', '.join(unreached)}: make no calls, label more, or lower --target."
+        )

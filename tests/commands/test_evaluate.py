@@ -1,0 +1,173 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from concept_cam.cli import main
+from concept_cam.commands import evaluate as commands
+from concept_cam.localizer import Localizer
+from concept_cam.settings import Settings
+from tests import worlds
+from tests.planted import PlantedBackbone
+
+
+@pytest.fixture(autouse=True)
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model of every command in this file: no weights are loaded."""
+
+    def build(values: dict[str, object]) -> Localizer:
+        kept = {
+            name: values[name]
+            for name in ("gamma", "weighting", "resize", "size")
+            if values.get(name) is not None
+        }
+        return Localizer(PlantedBackbone(32, 8), Settings(feature_norm="none").with_values(**kept))
+
+    monkeypatch.setattr(commands, "build_localizer", build)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(4):
+        pixels, masks = worlds.picture(number, True)
+        Image.fromarray(pixels).save(root / "images" / f"p{number}.png")
+        masks["thing"] = masks["red"] | masks["green"] | masks["white"]
+        for name in ("red", "green", "thing"):
+            Image.fromarray(np.where(masks[name], 255, 0).astype(np.uint8)).save(
+                root / "masks" / f"p{number}__{name}.png"
+            )
+    return root
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_evaluate_writes_a_report(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    found = run(
+        "evaluate",
+        "-d",
+        f"folder:{photos}",
+        "--host",
+        "thing",
+        "-g",
+        "0.5,1",
+        "--draws",
+        20,
+        "--examples",
+        2,
+        "-o",
+        out,
+    )
+    assert found.exit_code == 0, found.output
+    assert {path.name for path in out.iterdir()} == {
+        "report.html",
+        "report.json",
+        "report.md",
+        "questions.csv",
+    }
+    rows = json.loads((out / "report.json").read_text(encoding="utf-8"))["rows"]
+    names = [row["name"] for row in rows]
+    assert names == [
+        "direct · gamma 0.5",
+        "direct · gamma 1",
+        "direct · gamma 0",
+        "random",
+        "center",
+        "luminance",
+        "subject",
+    ]
+    assert rows[1]["tables"]["part"]["ap_host"]["value"] > rows[2]["tables"]["part"]["ap_host"]["value"]
+    assert "| direct · gamma 1 |" in found.stdout
+    again = run("evaluate", "-d", f"folder:{photos}", "--host", "thing", "-o", out)
+    assert again.exit_code == 2
+    assert "--overwrite" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-d", "fishes"), "unknown data set"),
+        (("-d", "folder:/none/such"), "not a folder"),
+        (("--methods", "grad-kam"), "unknown method"),
+        (("-d", "synthetic", "--split", "val"), "option 'split'"),
+        (("--gamma", "much"), "expected numbers"),
+    ],
+)
+def test_evaluate_names_what_is_wrong(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    found = run("evaluate", *arguments, "-o", tmp_path / "out")
+    assert found.exit_code == 2
+    assert message in found.output
+
+
+def test_sweep_writes_a_configuration(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "best.yaml"
+    found = run("sweep", "-d", f"folder:{photos}", "--host", "thing", "-g", "0,1", "-w", "uniform", "-o", out)
+    assert found.exit_code == 0, found.output
+    assert yaml.safe_load(out.read_text(encoding="utf-8")) == {
+        "model": "planted",
+        "attention": "value",
+        "gamma": 1.0,
+        "weighting": "uniform",
+    }
+    assert len(found.stdout.splitlines()) == 3
+    assert run("sweep", "-d", f"folder:{photos}", "-o", out).exit_code == 2
+    assert "either --dataset" in run("sweep", "-o", tmp_path / "x.yaml").output
+
+
+def test_sweep_without_labels(photos: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "colours.yaml"
+    pack.write_text(
+        "schema: 1\npack: colours\ntitle: Colours\nhost: thing\ntemplates: ['{}']\ncharacters:\n  colour:\n    kind: colour\n"
+        "    entity: {label: thing}\n    states:\n      red: {phrases: [a red thing]}\n      green: {phrases: [a green thing]}\n",
+        encoding="utf-8",
+    )
+    out = tmp_path / "best.yaml"
+    found = run(
+        "sweep",
+        "--unlabelled",
+        photos / "images",
+        "--concepts",
+        pack,
+        "-g",
+        "0,1",
+        "-w",
+        "uniform",
+        "-o",
+        out,
+    )
+    assert found.exit_code == 0, found.output
+    assert found.stdout.startswith("agreement,low,high")
+    assert out.exists()
+
+
+def test_calibrate_from_a_table(tmp_path: Path) -> None:
+    table, out = tmp_path / "calls.csv", tmp_path / "limits.yaml"
+    lines = ["file_name,character,state,probability,true_state"]
+    lines += [
+        f"f{i}.jpg,tail,forked,{0.5 if i % 5 == 0 else 0.9},{'rounded' if i % 5 == 0 else 'forked'}"
+        for i in range(40)
+    ]
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = run("calibrate", table, "-o", out)
+    assert found.exit_code == 0, found.output
+    assert yaml.safe_load(out.read_text(encoding="utf-8"))["limits"]["tail"]["value"] == pytest.approx(0.9)
+    assert found.stdout.splitlines()[2].startswith("tail,probability,0.9000,40,32,1.000")
+    assert "a run needs labels" in run("calibrate", tmp_path, "-o", out).output
+    never = run("calibrate", table, "--target", "0.99", "-o", tmp_path / "never.yaml")
+    assert "no limit reaches 0.99" in never.output
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sweep", "calibrate"])
+def test_help_has_examples(command: str) -> None:
+    found = run(command, "--help")
+    assert found.exit_code == 0
+    assert f"concept-cam {command}" in found.output
