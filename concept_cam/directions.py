@@ -116,7 +116,7 @@ class DirectionSet:
 
     @property
     def used(self) -> Tensor:
-        """bool [C, 1 + R]: which entries of :attr:`columns` are terms rather than filling."""
+        """Bool [C, 1 + R]: which entries of :attr:`columns` are terms rather than filling."""
         return torch.cat([self.present.new_ones(len(self.present), 1), self.present], dim=-1)
 
     def similarities(self, image: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from dataclasses import replace
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -19,9 +20,6 @@ from concept_cam.scoring import image_scores, ledger, probabilities, score_patch
 from concept_cam.settings import Settings
 from concept_cam.text_memory import TextMemory, cache_folder
 from concept_cam.types import Concept, ConfigurationError, ImageError, PatchFeatures, PromptError
-
-if TYPE_CHECKING:
-    from concept_cam.methods.base import Method
 
 __all__ = ["Localizer"]
 
@@ -133,7 +131,7 @@ class Localizer:
         """
         if isinstance(images, (list, tuple)):
             return self.encode_prepared(*self._prepare(images))
-        return self.encode_prepared(*self._prepare([images]))[0]
+        return self.encode_prepared(*self._prepare([cast(ImageSource, images)]))[0]
 
     def prepare(self, image: ImageSource) -> Prepared:
         """Makes the model's input from one picture with the localizer's resize policy."""
@@ -206,7 +204,7 @@ class Localizer:
     # ---------------------------------------------------------------------------------------------------- scoring
 
     @overload
-    def score(self, features: Sequence[PatchFeatures], concepts: Concept | Sequence[Concept]) -> list[Localizations]: ...  # type: ignore[overload-overlap]
+    def score(self, features: Sequence[PatchFeatures], concepts: Concept | Sequence[Concept]) -> list[Localizations]: ...
     @overload
     def score(self, features: PatchFeatures, concepts: Concept | Sequence[Concept]) -> Localizations: ...
     def score(
@@ -307,12 +305,12 @@ class Localizer:
     # --------------------------------------------------------------------------------------------------- in one go
 
     @overload
-    def locate(  # type: ignore[overload-overlap]
-        self, images: Sequence[ImageSource], target: Phrases, contrast: Phrases = (), *, method: str | Method = "direct", **values: Any
+    def locate(
+        self, images: Sequence[ImageSource], target: Phrases, contrast: Phrases = (), *, method: str = "direct", **values: Any
     ) -> list[Localization]: ...
     @overload
     def locate(
-        self, images: ImageSource, target: Phrases, contrast: Phrases = (), *, method: str | Method = "direct", **values: Any
+        self, images: ImageSource, target: Phrases, contrast: Phrases = (), *, method: str = "direct", **values: Any
     ) -> Localization: ...
     def locate(
         self,
@@ -320,7 +318,7 @@ class Localizer:
         target: Phrases,
         contrast: Phrases = (),
         *,
-        method: str | Method = "direct",
+        method: str = "direct",
         **values: Any,
     ) -> Localization | list[Localization]:
         """Locates one concept in one picture or in several.
@@ -341,12 +339,12 @@ class Localizer:
         phrases = (target,) if isinstance(target, str) else tuple(target)
         contrasts = (contrast,) if isinstance(contrast, str) else tuple(contrast)
         concept = Concept(phrases, tuple((text,) for text in contrasts))
-        several = isinstance(images, (list, tuple))
-        answers = self.locate_all(list(images) if several else [images], [concept], method=method, **values)  # type: ignore[arg-type, list-item]
-        return [answer[0] for answer in answers] if several else answers[0][0]
+        if isinstance(images, (list, tuple)):
+            return [answer[0] for answer in self.locate_all(images, [concept], method=method, **values)]
+        return self.locate_all([cast(ImageSource, images)], [concept], method=method, **values)[0][0]
 
     def locate_all(
-        self, images: Sequence[ImageSource], concepts: Concept | Sequence[Concept], *, method: str | Method = "direct", **values: Any
+        self, images: Sequence[ImageSource], concepts: Concept | Sequence[Concept], *, method: str = "direct", **values: Any
     ) -> list[Localizations]:
         """Locates many concepts in many pictures; each picture is encoded once.
 
@@ -369,8 +367,6 @@ class Localizer:
             from concept_cam.methods import explain
 
             answers = explain(localizer, pictures, asked, method)
-        from dataclasses import replace
-
         return [replace(answer, picture=picture.pixels) for answer, picture in zip(answers, pictures)]
 
     def locate_class(
@@ -393,8 +389,6 @@ class Localizer:
         features = localizer.encode(picture)
         concept = localizer.class_concept(features, classes, target, references=references)
         answer = localizer._score([features], (concept,))[0]
-        from dataclasses import replace
-
         return replace(answer, picture=picture.pixels)[0]
 
     def class_concept(

@@ -31,6 +31,7 @@ __all__ = [
     "native",
     "pad",
     "prepare",
+    "shrink",
     "squash",
     "tile",
 ]
@@ -107,6 +108,39 @@ def prepare(
     return function(picture.pixels, preprocess, wanted)
 
 
+def shrink(
+    pixels: np.ndarray, preprocess: Preprocess, policy: str = "pad", size: int | Size | None = None
+) -> np.ndarray:
+    """Does the resizing of a policy alone, without torch, so that it can happen where a picture is decoded.
+
+    Preparing the result with the same policy (for ``aspect``: with ``squash`` at the result's size) gives the same values as preparing
+    the whole picture. Pictures for ``native`` and ``tile``, which do more than one resize, are returned as they are.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        preprocess: What the checkpoint expects.
+        policy: A name in :data:`RESIZE`.
+        size: As for :func:`prepare`.
+
+    Returns:
+        uint8 [H', W', 3].
+    """
+    if size is None:
+        wanted = preprocess.default_size
+    else:
+        wanted = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    visible = _frames(preprocess, wanted)[0]
+    height, width = pixels.shape[:2]
+    if policy == "pad":
+        scale = min(visible[0] / height, visible[1] / width)
+        return _resize(pixels, _scaled((height, width), scale, visible), preprocess)
+    if policy == "squash":
+        return _resize(pixels, visible, preprocess)
+    if policy == "aspect" and preprocess.flexible:
+        return _resize(pixels, _aspect_size((height, width), preprocess, wanted), preprocess)
+    return pixels
+
+
 def _check_size(size: Size, preprocess: Preprocess) -> None:
     if size in (preprocess.size, preprocess.default_size):
         return
@@ -160,13 +194,16 @@ def aspect(pixels: np.ndarray, preprocess: Preprocess, size: Size) -> Prepared:
             f"the resize policy 'aspect' needs a model that reads inputs of any size; this one reads {preprocess.size[0]} x "
             f"{preprocess.size[1]} only. Use 'pad', 'squash' or 'tile'."
         )
-    stride = preprocess.stride
-    cells = (size[0] // stride[0]) * (size[1] // stride[1])
-    height, width = pixels.shape[:2]
-    rows, columns = aspect_grid(cells, (height / stride[0]) / (width / stride[1]))
-    target = (rows * stride[0], columns * stride[1])
+    target = _aspect_size((pixels.shape[0], pixels.shape[1]), preprocess, size)
     tensor = _normalised(_resize(pixels, target, preprocess), preprocess)
     return _prepared("aspect", tensor, preprocess, pixels, target, target, (0, 0))
+
+
+def _aspect_size(original: Size, preprocess: Preprocess, size: Size) -> Size:
+    stride = preprocess.stride
+    cells = (size[0] // stride[0]) * (size[1] // stride[1])
+    rows, columns = aspect_grid(cells, (original[0] / stride[0]) / (original[1] / stride[1]))
+    return rows * stride[0], columns * stride[1]
 
 
 def aspect_grid(cells: int, ratio: float) -> Size:

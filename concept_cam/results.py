@@ -13,17 +13,14 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from concept_cam import __version__
-from concept_cam.regions import encode_rle, find_regions, threshold_mask, threshold_value
+from concept_cam.regions import DEFAULT_THRESHOLD, encode_rle, find_regions, threshold_mask, threshold_value
 from concept_cam.resampling import grid_to_pixels, heatmap
-from concept_cam.types import Concept, ConfigurationError, Geometry, OutputError, Region, choose
+from concept_cam.types import Concept, ConfigurationError, Geometry, Region, choose
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["DEFAULT_THRESHOLD", "REGION_RESOLUTION", "Localization", "Localizations", "Provenance"]
-
-DEFAULT_THRESHOLD = "otsu"
-"""Threshold strategy of :meth:`Localization.regions`."""
+__all__ = ["REGION_RESOLUTION", "Localization", "Localizations", "Provenance", "png_bytes"]
 
 
 @dataclass(frozen=True)
@@ -345,6 +342,7 @@ def _number(value: float) -> float | None:
 
 
 def png_bytes(image: Image) -> bytes:
+    """Returns an image as the content of a PNG file."""
     import io
 
     buffer = io.BytesIO()

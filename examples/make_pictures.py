@@ -1,6 +1,6 @@
 """Renders the example fish and draws the pictures of the README with the bundled model.
 
-    python examples/make_pictures.py
+python examples/make_pictures.py
 """
 
 from __future__ import annotations

@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from concept_cam.regions import THRESHOLDS, decode_rle, encode_rle, find_regions, measure, threshold_mask, threshold_value
+from concept_cam.regions import (
+    THRESHOLDS,
+    decode_rle,
+    encode_rle,
+    find_regions,
+    measure,
+    threshold_mask,
+    threshold_value,
+)
 from concept_cam.types import ConfigurationError
 
 

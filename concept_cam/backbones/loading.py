@@ -124,7 +124,10 @@ def from_open_clip(
         from concept_cam.backbones.open_clip_resnet import OpenClipResNet
 
         return OpenClipResNet(
-            model, name=name, preprocess=_preprocess(config, visual.image_size, config.get("read_stride") or 32), text=text
+            model,
+            name=name,
+            preprocess=_preprocess(config, visual.image_size, config.get("read_stride") or 32),
+            text=text,
         )
     if kind == "TimmModel":
         return _timm(model, visual, config, name, text)

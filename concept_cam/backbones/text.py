@@ -68,11 +68,16 @@ class OpenClipTokens:
 
     def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
         tokenizer: Any = self._tokenizer
-        if self._inner is None or getattr(tokenizer, "tokenizer_mode", ""):
+        mode: str = getattr(tokenizer, "tokenizer_mode", "")
+        if self._inner is None or mode:
             return {"text": tokenizer(list(texts), context_length=self.context_length)}
         # What open_clip's wrapper does, said to the inner tokenizer: older wrappers call a method that transformers 5 has dropped.
         cleaned = [self._clean(text) for text in texts]
-        limits: dict[str, Any] = {"max_length": self.context_length, "padding": "max_length", "truncation": True}
+        limits: dict[str, Any] = {
+            "max_length": self.context_length,
+            "padding": "max_length",
+            "truncation": True,
+        }
         ids = self._inner(cleaned, return_tensors="pt", **limits)["input_ids"]
         if getattr(tokenizer, "strip_sep_token", False):
             ids = ids.masked_fill(ids == self._inner.sep_token_id, 0)

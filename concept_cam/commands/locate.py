@@ -14,8 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from concept_cam.commands.options import build_localizer, interactive, model_options, note, resolve, setting_options, warn_unknown_words
-from concept_cam.types import Concept, ConceptCamError, ConfigurationError, ImageError, OutputError, PromptError
+from concept_cam.commands.options import (
+    build_localizer,
+    interactive,
+    model_options,
+    note,
+    resolve,
+    setting_options,
+    warn_unknown_words,
+)
+from concept_cam.regions import DEFAULT_THRESHOLD
+from concept_cam.types import (
+    Concept,
+    ConceptCamError,
+    ConfigurationError,
+    ImageError,
+    OutputError,
+    PromptError,
+)
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
@@ -37,7 +53,7 @@ COLUMNS = (
 @click.option("--method", help="Localisation method, see 'concept-cam models --methods'.  [default: direct]")
 @model_options
 @setting_options
-@click.option("--threshold", help="Mask threshold: otsu, li, yen, half-max, zero ... or a number in score units.  [default: otsu]")
+@click.option("--threshold", help="Mask threshold: half-max, otsu, li, yen, zero ... or a number in score units.  [default: half-max]")
 @click.option("--min-area", type=float, default=0.0, help="Drop regions of fewer pixels (below 1: share of the picture).")
 @click.option("--limits", type=(float, float), metavar="LOW HIGH", help="Fixed colour scale for all overlays, in score units.")
 @click.option("--upsampling", type=click.Choice(["bilinear", "edge-aware"]), default="bilinear", show_default=True)
@@ -81,7 +97,7 @@ def locate(
     if not paths:
         raise ConfigurationError("no picture was given: standard input held no path.")
     _check_early(values, output)
-    writer = _Writer(output, unique_stems(paths), overwrite, values.get("threshold", "otsu"), min_area, limits, upsampling)
+    writer = _Writer(output, unique_stems(paths), overwrite, values.get("threshold", DEFAULT_THRESHOLD), min_area, limits, upsampling)
     writer.check()
     localizer = build_localizer(values)
     if question.concepts:
@@ -98,7 +114,7 @@ def locate(
                     note(f"concept-cam: {answer}")
                     continue
                 for found in answer:
-                    printer.row(_row(path, found, values.get("threshold", "otsu"), min_area))
+                    printer.row(_row(path, found, values.get("threshold", DEFAULT_THRESHOLD), min_area))
                 writer.write(path, answer)
     printer.close()
     if failed:
@@ -166,7 +182,7 @@ def _check_early(values: dict[str, Any], output: str | None) -> None:
     """Finds wrong options before a model is loaded, which can take minutes."""
     from concept_cam.regions import parse_threshold
 
-    parse_threshold(values.get("threshold", "otsu"))
+    parse_threshold(values.get("threshold", DEFAULT_THRESHOLD))
     if output is not None:
         from concept_cam.files import make_directory
 

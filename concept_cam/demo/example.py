@@ -9,6 +9,7 @@ import numpy as np
 
 from concept_cam import overlay, prompts
 from concept_cam.demo import world
+from concept_cam.regions import DEFAULT_THRESHOLD
 from concept_cam.types import Concept
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def draw_sheet(picture: np.ndarray, answers: list[Localization]) -> Image:
     """Draws the picture and the answers side by side, regions outlined."""
     from PIL import Image as Pillow
 
-    panels = [Pillow.fromarray(picture)] + [answer.overlay(threshold="otsu", title="") for answer in answers]
+    panels = [Pillow.fromarray(picture)] + [answer.overlay(threshold=DEFAULT_THRESHOLD, title="") for answer in answers]
     titles = ["the picture"] + [_title(answer) for answer in answers]
     return overlay.sheet(panels, columns=4 if len(panels) > 6 else 3, titles=titles, size=16)
 

@@ -29,7 +29,7 @@ from concept_cam.demo import captions as writing
 from concept_cam.demo import tokenizer as words
 from concept_cam.demo import world
 from concept_cam.demo.captions import FALSE, TRUE, Caption, CaptionWriter, Facts, Statement
-from concept_cam.demo.traits import CHARACTERS, PARTS, PRESENCE_CHARACTERS
+from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
 
 MEAN: Final = (0.5, 0.5, 0.5)
 STD: Final = (0.25, 0.25, 0.25)
@@ -37,6 +37,9 @@ STD: Final = (0.25, 0.25, 0.25)
 TRAIN_SEED: Final = 1_000
 """Seed of the training pictures; the benchmark and the checks below use others."""
 CHECK_SEED: Final = 7_000
+READ_STRIDE: Final = 16
+READ_SIZE: Final = 384
+"""How maps are read by default: pixels between grid cells, and side of the picture."""
 
 
 # ------------------------------------------------------------------------------------------------------------ configuration
@@ -48,8 +51,11 @@ LOSS_WEIGHTS: Final[dict[str, float]] = {
     "patch": 1.0,
     "patch_rank": 0.5,
     "patch_siblings": 0.7,
+    "region": 1.5,
+    "region_rank": 0.5,
 }
-"""Captions judged by the image embedding and by their best patches: true or not, better than `a fish` or not, best of its siblings."""
+"""Captions judged by the image embedding, by their best patches, and by the best patches of a window: true or not, better than
+`a fish` or not, best of its siblings."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,11 @@ class TrainConfig:
         reuse: How often a rendered batch is used, each time changed by flips, light and size.
         pool: Rendered batches of one size that a step's pictures are drawn from.
         twins: Share of a batch that are counterfactual twins of others in it.
+        windows: Windows cut out of a picture, in the batches that have any.
+        window_share: Share of the other batches that have windows.
+        regions: Windows whose captions are applied at their place in the whole picture, in the batches that have any.
+        region_share: Share of the batches that have regions.
+        region_sizes: Picture sizes of those batches.
         learning_rate: Peak of the schedule: linear warm-up, constant, then linear decay.
         weight_decay: For matrices only.
         warmup: Steps of warm-up.
@@ -92,6 +103,11 @@ class TrainConfig:
     reuse: int = 4
     pool: int = 64
     twins: float = 0.25
+    windows: int = 3
+    window_share: float = 0.7
+    regions: int = 8
+    region_share: float = 0.5
+    region_sizes: tuple[int, ...] = (160, 192, 256)
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     warmup: int = 200
@@ -104,7 +120,16 @@ class TrainConfig:
 
 def smoke_config(config: TrainConfig) -> TrainConfig:
     """The same, short: small pictures, few steps. Enough for colours and parts to rise above chance."""
-    return replace(config, steps=120, phases=((1.0, ((64, 1.0),)),), batch=12, warmup=20, reuse=2, ema=0.95)
+    return replace(
+        config,
+        steps=120,
+        phases=((1.0, ((64, 1.0),)),),
+        region_sizes=(96,),
+        batch=12,
+        warmup=20,
+        reuse=2,
+        ema=0.95,
+    )
 
 
 def model_config(config: TrainConfig, vocabulary_size: int, image_size: int = 128) -> dict[str, Any]:
@@ -354,6 +379,8 @@ class Lesson:
         average: float32 [S, N], see `state_average`.
         states: int64 [B, C], the true states.
         judgeable: bool [B, C], they can be told.
+        boxes: float32 [B, K, 4], windows in shares of the picture's sides.
+        region_truth: int8 [B, K, N].
     """
 
     tokens: Tensor
@@ -363,6 +390,20 @@ class Lesson:
     average: Tensor
     states: Tensor
     judgeable: Tensor
+    boxes: Tensor
+    region_truth: Tensor
+
+
+def cells_in(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Which cells of a stride-16 map have their centre in each window: bool [B, K, h * w]."""
+
+    def within(count: int, low: Tensor, high: Tensor) -> Tensor:
+        centres = (torch.arange(count, device=boxes.device) + 1.0) / (count + 1.0)
+        return (centres >= low[..., None]) & (centres < high[..., None])
+
+    top, left, bottom, right = boxes.unbind(-1)
+    rows, columns = within(height, top, bottom), within(width, left, right)
+    return (rows[..., :, None] & columns[..., None, :]).flatten(2)
 
 
 def losses(trainee: Trainee, x: Tensor, lesson: Lesson, config: TrainConfig) -> dict[str, Tensor]:
@@ -392,6 +433,16 @@ def losses(trainee: Trainee, x: Tensor, lesson: Lesson, config: TrainConfig) -> 
         terms["patch_siblings"] = sibling_loss(
             best @ average.T, gaps @ average_ranked.T, lesson.states, lesson.judgeable
         )
+        if lesson.boxes.shape[1]:
+            side = math.isqrt(patches.shape[1])
+            inside = cells_in(lesson.boxes, side, side)
+            outside = (~inside)[..., None] * -1e4
+            seen = torch.where(inside.any(2)[..., None], lesson.region_truth, 1).flatten(0, 1)
+            pooled = soft_maximum(scores[:, None] + outside, 2).flatten(0, 1)
+            terms["region"] = truth_loss(pooled + trainee.patch_bias, seen)
+            gap = scores[:, :, ranked] - scale * (patches @ host)[..., None]
+            contested = torch.where(seen[:, lesson.hosts[:1]] == TRUE, seen[:, ranked], 1)
+            terms["region_rank"] = rank_loss(soft_maximum(gap[:, None] + outside, 2).flatten(0, 1), contested)
     total = torch.stack([config.weights[name] * value for name, value in terms.items()]).sum()
     return terms | {"total": total}
 
@@ -401,13 +452,66 @@ def losses(trainee: Trainee, x: Tensor, lesson: Lesson, config: TrainConfig) -> 
 
 @dataclass(frozen=True)
 class Job:
-    """One batch to render: numbers `start` to `start + count - 1`, a share of them replaced by twins of the others."""
+    """One batch to render: numbers `start` to `start + count - 1`, the last of them replaced by twins of the first.
+
+    Attributes:
+        size: Side of the pictures in pixels.
+        count: Pictures rendered.
+        start: Number of the first one.
+        twins: How many are counterfactual twins of others.
+        windows: Windows that are cut out of each picture, besides the whole. The picture is then rendered at twice the size.
+        regions: Windows of each picture whose captions are applied at their place in the whole picture; half of the fish are then
+            shown whole.
+        seed: Seed of the specimens.
+    """
 
     size: int
     count: int
     start: int
     twins: int
+    windows: int = 0
+    regions: int = 0
     seed: int = TRAIN_SEED
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures and what is true of them.
+
+    Attributes:
+        images: uint8 [B, 3, H, W].
+        facts: Facts of the pictures.
+        boxes: float32 [B, K, 4], windows as `(top, left, bottom, right)` in shares of the picture's sides; `K` may be 0.
+        regions: Facts of the windows, picture by picture: `B * K` rows.
+    """
+
+    images: Tensor
+    facts: Facts
+    boxes: Tensor
+    regions: Facts
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> Pictures:
+        """A batch of one."""
+        count = self.boxes.shape[1]
+        return Pictures(
+            self.images[row : row + 1],
+            self.facts[slice(row, row + 1)],
+            self.boxes[row : row + 1],
+            self.regions[slice(row * count, (row + 1) * count)],
+        )
+
+
+def gather(rows: Sequence[Pictures]) -> Pictures:
+    """One batch of all the pictures, in order."""
+    return Pictures(
+        torch.cat([each.images for each in rows]),
+        writing.concatenate([each.facts for each in rows]),
+        torch.cat([each.boxes for each in rows]),
+        writing.concatenate([each.regions for each in rows]),
+    )
 
 
 def facts_of(specimens: world.Specimens, rendering: world.Rendering) -> Facts:
@@ -435,14 +539,122 @@ def make_twins(specimens: world.Specimens, rng: np.random.Generator) -> world.Sp
     return replace(specimens, states=states)
 
 
-def render_job(job: Job) -> tuple[Tensor, Facts]:
-    """Renders one batch: uint8 [B, 3, size, size] and its facts."""
-    rng = np.random.default_rng((job.seed, job.start, job.size))
-    specimens = world.sample(job.count - job.twins, job.seed, view="mixed", start=job.start)
+def _specimens(job: Job, rng: np.random.Generator) -> world.Specimens:
+    count = job.count - job.twins
+    whole = count // 2 if job.regions else 0
+    specimens = world.sample(count - whole, job.seed, view="mixed", start=job.start)
+    if whole:
+        start = job.start + count - whole
+        specimens = world.concatenate([specimens, world.sample(whole, job.seed, view="whole", start=start)])
     if job.twins:
         specimens = world.concatenate([specimens, make_twins(specimens[: job.twins], rng)])
-    rendering = world.render(specimens, job.size)
-    return rendering.images, facts_of(specimens, rendering)
+    return specimens
+
+
+def render_job(job: Job) -> Pictures:
+    """Renders one batch of `count * (1 + windows)` pictures."""
+    rng = np.random.default_rng((job.seed, job.start, job.size))
+    specimens = _specimens(job, rng)
+    double = job.size * (2 if job.windows else 1)
+    rendering = world.render(specimens, double, masks=bool(job.windows or job.regions))
+    facts = facts_of(specimens, rendering)
+    none = torch.zeros(len(specimens) * (1 + job.windows), 0, 4)
+    if rendering.masks is None:
+        return Pictures(rendering.images, facts, none, facts[slice(0, 0)])
+    if job.regions:
+        boxes = [choose_windows(rendering.masks, rng, 0.15, 0.6) for _ in range(job.regions)]
+        found = [facts_in_windows(facts, rendering.masks, each) for each in boxes]
+        # From window by window to picture by picture.
+        order = np.arange(len(facts) * job.regions).reshape(job.regions, -1).T.ravel()
+        corners = np.stack(boxes, axis=1).astype(np.float32)
+        corners[..., 2:] += corners[..., :2]
+        return Pictures(
+            rendering.images, facts, torch.from_numpy(corners / double), writing.concatenate(found)[order]
+        )
+    images = [F.interpolate(rendering.images.float(), size=job.size, mode="area").round().byte()]
+    all_facts = [facts]
+    for _ in range(job.windows):
+        windows = choose_windows(rendering.masks, rng, 0.22, 0.6)
+        images.append(cut(rendering.images, windows, job.size))
+        all_facts.append(facts_in_windows(facts, rendering.masks, windows))
+    return Pictures(torch.cat(images), writing.concatenate(all_facts), none, facts[slice(0, 0)])
+
+
+def choose_windows(masks: Tensor, rng: np.random.Generator, least: float, most: float) -> np.ndarray:
+    """Square windows, one per picture: mostly near some part of the fish, so that small parts are seen without their neighbours.
+
+    Args:
+        masks: bool [B, P, H, W].
+        least: Smallest side, as a share of the picture's.
+        most: Largest side.
+
+    Returns:
+        int64 [B, 4]: row, column, height, width; within the picture.
+    """
+    boxes = []
+    for planes in masks:
+        height, width = planes.shape[-2:]
+        side = int(min(height, width) * rng.uniform(least, most))
+        centre = rng.uniform(0, 1, 2) * (height, width)
+        there = planes.flatten(1).any(1).nonzero()[:, 0]
+        if len(there) and rng.random() < 0.75:
+            spots = planes[there[int(rng.integers(len(there)))]].nonzero()
+            centre = spots[int(rng.integers(len(spots)))].numpy() + rng.normal(0, 0.3 * side, 2)
+        top, left = np.clip(centre - side / 2, 0, (height - side, width - side)).astype(int)
+        boxes.append((top, left, side, side))
+    return np.array(boxes, dtype=np.int64)
+
+
+def cut(images: Tensor, boxes: np.ndarray, size: int) -> Tensor:
+    """The windows of uint8 pictures [B, 3, H, W], resized to [B, 3, size, size]."""
+    return (
+        torch.cat(
+            [
+                F.interpolate(
+                    image[None, :, top : top + height, left : left + width].float(),
+                    size=(size, size),
+                    mode="bilinear",
+                    antialias=True,
+                    align_corners=False,
+                )
+                for image, (top, left, height, width) in zip(images, boxes.tolist(), strict=True)
+            ]
+        )
+        .round()
+        .byte()
+    )
+
+
+SEEN_SHARE: Final[dict[str, float]] = {"trunk": 0.25, "lateral_line": 0.3, "barbels": 0.35}
+"""How much of a part a window must hold for the part to count as visible, where it is not 0.6."""
+JUDGED_SHARE: Final[dict[str, float]] = {"pattern": 0.15, "body_colour": 0.15}
+"""How much of its part a window must hold for a character to be told, where it is not 0.85."""
+
+
+def facts_in_windows(facts: Facts, masks: Tensor, boxes: np.ndarray) -> Facts:
+    """What is true of the windows of pictures, told from what each window holds of every part."""
+    areas = masks.flatten(2).sum(2).numpy()
+    inside = np.stack(
+        [
+            planes[:, top : top + height, left : left + width].flatten(1).sum(1).numpy()
+            for planes, (top, left, height, width) in zip(masks, boxes.tolist(), strict=True)
+        ]
+    )
+    share = inside / np.maximum(areas, 1)
+    filled = inside >= 0.5 * (boxes[:, 2] * boxes[:, 3])[:, None]
+    # A close-up of scales is a picture of the flank, even if most of the flank is elsewhere.
+    visible = (facts.visible & (share >= [SEEN_SHARE.get(part, 0.6) for part in MASKS])) | filled
+    held = share[:, [MASKS.index(CHARACTER_PART[name]) for name in CHARACTERS]]
+    judgeable = facts.judgeable & (held >= [JUDGED_SHARE.get(name, 0.85) for name in CHARACTERS])
+    return replace(
+        facts,
+        # A window of the background, or with a trace of fish in its corner, shows no fish.
+        fish=facts.fish & ((inside.max(1) >= 0.03 * boxes[:, 2] * boxes[:, 3]) | visible.any(1)),
+        whole=np.zeros_like(facts.whole),
+        visible=visible,
+        in_frame=facts.in_frame & (inside > 0),
+        judgeable=judgeable,
+    )
 
 
 def choose_size(config: TrainConfig, step: int, rng: np.random.Generator) -> int:
@@ -457,9 +669,15 @@ def plan(config: TrainConfig) -> Iterator[Job]:
     start = config.first_picture
     number = 0
     while True:
-        size = choose_size(config, number * config.reuse, np.random.default_rng((config.seed, 17, number)))
-        count = max(8, round(config.batch * (128 / size) ** 2))
-        yield Job(size, count, start, round(config.twins * count))
+        rng = np.random.default_rng((config.seed, 17, number))
+        size = choose_size(config, number * config.reuse, rng)
+        windows = config.windows if rng.random() < config.window_share else 0
+        regions = 0
+        if rng.random() < config.region_share:
+            windows, regions = 0, config.regions
+            size = int(rng.choice(config.region_sizes))
+        count = max(8, round(config.batch * (128 / size) ** 2 / (1 + windows)))
+        yield Job(size, count, start, round(config.twins * count), windows, regions)
         start += count
         number += 1
 
@@ -473,8 +691,9 @@ def _render_loop(jobs: Any, results: Any, threads: int) -> None:
             job = jobs.get(timeout=10)
         except queue.Empty:
             continue
-        images, facts = render_job(job)
-        results.put((images.share_memory_(), facts))
+        pictures = render_job(job)
+        pictures.images.share_memory_()
+        results.put(pictures)
 
 
 class Renderer:
@@ -506,7 +725,7 @@ class Renderer:
                 for jobs, _ in self._queues:
                     jobs.put(next(self._jobs))
 
-    def __next__(self) -> tuple[Tensor, Facts]:
+    def __next__(self) -> Pictures:
         if not self._workers:
             return render_job(next(self._jobs))
         jobs, results = self._queues[self._turn]
@@ -540,43 +759,38 @@ class Mixer:
         # After a restart the pool begins anew with the last few batches before this step.
         warm = min(used, 12)
         self.renderer = Renderer(config, workers, skip=used - warm)
-        self.pools: dict[int, list[tuple[Tensor, Facts]]] = {}
+        self.pools: dict[tuple[int, int], list[Pictures]] = {}
+        self.kind = (0, 0)
         self.step = step
         for _ in range(warm):
             self._add()
 
-    def _add(self) -> int:
-        images, facts = next(self.renderer)
-        size = images.shape[-1]
-        self.pools[size] = [*self.pools.get(size, []), (images, facts)][-self.config.pool :]
-        return size
+    def _add(self) -> None:
+        pictures = next(self.renderer)
+        self.kind = (pictures.images.shape[-1], pictures.boxes.shape[1])
+        self.pools[self.kind] = [*self.pools.get(self.kind, []), pictures][-self.config.pool :]
 
-    def __next__(self) -> tuple[Tensor, Facts]:
+    def __next__(self) -> Pictures:
         rng = np.random.default_rng((self.config.seed, 29, self.step))
         if self.step % self.config.reuse == 0:
-            size = self._add()
-            images, facts = self.pools[size][-1]
+            self._add()
+            pictures = self.pools[self.kind][-1]
         else:
-            wanted = choose_size(self.config, self.step, rng)
-            pool = self.pools[min(self.pools, key=lambda size: abs(size - wanted))]
-            count = len(pool[-1][1])
-            # Every chosen batch gives a random share, so that a step's pictures come from all over the pool.
-            picks = [
-                (int(b), int(rng.integers(len(pool[b][1])))) for b in rng.integers(len(pool), size=count)
-            ]
-            images = torch.stack([pool[b][0][i] for b, i in picks])
-            facts = writing.concatenate([pool[b][1][slice(i, i + 1)] for b, i in picks])
+            # Pictures of the same kind as the last batch, from all over the pool.
+            pool = self.pools[self.kind]
+            chosen = [pool[int(b)] for b in rng.integers(len(pool), size=len(pool[-1]))]
+            pictures = gather([batch[int(rng.integers(len(batch)))] for batch in chosen])
         self.step += 1
-        return images, facts
+        return pictures
 
 
 def training_size(size: int, rng: np.random.Generator) -> int:
     """Side at which a batch rendered at `size` is trained: another one now and then."""
     factor = float(rng.choice([0.75, 1.0, 1.0, 1.25]))
-    return max(64, round(size * factor / 32) * 32)
+    return min(max(64, round(size * factor / 32) * 32), max(size, 256))
 
 
-def augment(images: Tensor, target: int, rng: np.random.Generator) -> Tensor:
+def augment(images: Tensor, target: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Mirrors, light, colour cast and noise that change no caption.
 
     Args:
@@ -584,7 +798,7 @@ def augment(images: Tensor, target: int, rng: np.random.Generator) -> Tensor:
         target: Side of the result.
 
     Returns:
-        float32 [B, 3, target, target], preprocessed.
+        float32 [B, 3, target, target], preprocessed, and bool [B], which are mirrored.
     """
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     count, size = len(images), images.shape[-1]
@@ -600,8 +814,14 @@ def augment(images: Tensor, target: int, rng: np.random.Generator) -> Tensor:
     x = (x - 0.5) * draw(0.8, 1.2) + 0.5 + draw(-0.1, 0.1)
     x = x * draw(0.93, 1.07, 3)
     x = x + torch.randn(x.shape, generator=generator) * draw(0.0, 0.03)
-    x = x.clamp_(0.0, 1.0)
-    return normalise(x)
+    return normalise(x.clamp_(0.0, 1.0)), mirrored
+
+
+def mirror_boxes(boxes: Tensor, mirrored: Tensor) -> Tensor:
+    """Windows [B, K, 4] of pictures of which some are mirrored left to right."""
+    top, left, bottom, right = boxes.unbind(-1)
+    turned = torch.stack([top, 1 - right, bottom, 1 - left], dim=-1)
+    return torch.where(mirrored[:, None, None], turned, boxes)
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -825,13 +1045,16 @@ class Run:
         """Runs one step and returns its losses."""
         if self._mixer is None:
             self._mixer = Mixer(self._part(), self.workers, self.step)
-        images, facts = next(self._mixer)
+        pictures = next(self._mixer)
         rng = np.random.default_rng((self.config.seed, 43, self.step, self.rank))
-        chosen = self.writer.batch(rng, facts)
-        lesson = self._lesson(chosen, facts, rng)
+        chosen = self.writer.batch(rng, pictures.facts)
         # All processes train at the same size, so that none waits for the others.
-        target = training_size(images.shape[-1], np.random.default_rng((self.config.seed, 31, self.step)))
-        x = augment(images, target, rng).to(self.device, memory_format=torch.channels_last)
+        target = training_size(
+            pictures.images.shape[-1], np.random.default_rng((self.config.seed, 31, self.step))
+        )
+        x, mirrored = augment(pictures.images, target, rng)
+        x = x.to(self.device, memory_format=torch.channels_last)
+        lesson = self._lesson(chosen, pictures, mirror_boxes(pictures.boxes, mirrored), rng)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.config, self.step)
         self.trainee.train()
@@ -852,7 +1075,10 @@ class Run:
         """This process's share of the pictures: its own numbers, but the same sizes in the same order, so that no process waits."""
         return replace(self.config, first_picture=self.config.first_picture + self.rank * 1_000_000_000)
 
-    def _lesson(self, chosen: Sequence[Caption], facts: Facts, rng: np.random.Generator) -> Lesson:
+    def _lesson(
+        self, chosen: Sequence[Caption], pictures: Pictures, boxes: Tensor, rng: np.random.Generator
+    ) -> Lesson:
+        facts = pictures.facts
         rows = words.encode(self.tokenizer, [caption.text for caption in chosen])
         for row in rows:
             # A word the model has not seen must do little harm: now and then one is put in.
@@ -873,6 +1099,10 @@ class Run:
             average=state_average(chosen),
             states=torch.from_numpy(facts.states),
             judgeable=torch.from_numpy(facts.judgeable & facts.fish[:, None]),
+            boxes=boxes,
+            region_truth=torch.from_numpy(writing.truth_table(pictures.regions, chosen)).view(
+                len(facts), -1, len(chosen)
+            ),
         )
         return Lesson(*(getattr(lesson, name).to(self.device) for name in Lesson.__dataclass_fields__))
 
@@ -933,7 +1163,14 @@ def train(
             if run.rank:
                 continue
             if run.step % log_every == 0:
-                mean = {name: float(np.mean([row[name] for row in sums])) for name in sums[0]}
+                # Not every batch has windows: their terms are averaged over those that do.
+                found = {
+                    name: [row[name] for row in sums if name in row]
+                    for name in (*run.config.weights, "total")
+                }
+                mean = {
+                    name: float(np.mean(values)) if values else float("nan") for name, values in found.items()
+                }
                 sums = []
                 seconds = time.monotonic() - began
                 row = {"step": run.step, "seconds": round(seconds, 1), **mean}
@@ -974,6 +1211,8 @@ def export(run: Run, folder: Path) -> None:
             "resize_mode": "longest",
             "fill_color": 127,
         },
+        # Read by this package alone: the finest map that the tower gives, of pictures larger than those it was trained on.
+        "concept_cam": {"read_stride": READ_STRIDE, "read_size": READ_SIZE},
     }
     (folder / "open_clip_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     tensors = {

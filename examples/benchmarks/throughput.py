@@ -19,7 +19,7 @@ from concept_cam.backbones.torchvision_compat import import_open_clip
 from concept_cam.resizing import Prepared
 from concept_cam.types import Geometry
 
-WORDS = "forked rounded square pointed striped spotted barred plain long short deep slender red blue green silver".split()
+WORDS = ["forked", "rounded", "square", "pointed", "striped", "spotted", "barred", "plain", "long", "short", "deep", "slender", "red", "blue", "green", "silver"]
 
 
 def make_localizer(attention: str, dtype: torch.dtype = torch.float32) -> Localizer:

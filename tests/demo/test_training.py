@@ -20,7 +20,16 @@ from concept_cam.demo.captions import FALSE, TRUE, UNKNOWN
 from concept_cam.demo.traits import CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
 
 TINY = training.TrainConfig(
-    width=8, embed_dim=32, steps=4, phases=((1.0, ((64, 1.0),)),), batch=2, warmup=1, reuse=2, ema=0.9
+    width=8,
+    embed_dim=32,
+    steps=4,
+    phases=((1.0, ((64, 1.0),)),),
+    region_sizes=(64,),
+    regions=3,
+    batch=2,
+    warmup=1,
+    reuse=2,
+    ema=0.9,
 )
 
 
@@ -181,28 +190,92 @@ def test_the_plan_is_deterministic_and_pictures_never_repeat() -> None:
 
     first = jobs()
     assert first == jobs()
-    assert {job.size for job in first[:10]} <= {64, 96}
-    assert {job.size for job in first[30:]} <= {96, 128, 160}
+    assert {job.size for job in first[:10] if not job.regions} <= {64, 96}
+    assert {job.size for job in first[30:] if not job.regions} <= {96, 128, 160}
+    assert {job.size for job in first if job.regions} == {160, 192, 256}
+    assert any(job.windows for job in first)
     ends = [job.start + job.count for job in first]
     assert [job.start for job in first[1:]] == ends[:-1]
 
 
-def test_facts_and_pictures_of_a_job_are_reproducible() -> None:
-    job = training.Job(64, 6, 100, 2)
-    images, facts = training.render_job(job)
-    again, same = training.render_job(job)
-    assert images.shape == (6, 3, 64, 64)
-    assert torch.equal(images, again)
-    assert all((getattr(facts, name) == getattr(same, name)).all() for name in writing.FACT_FIELDS)
-    assert not (facts.visible & ~facts.in_frame).any()
+@pytest.mark.parametrize(("windows", "regions", "pictures"), [(0, 0, 6), (2, 0, 18), (0, 4, 6)])
+def test_jobs_are_reproducible_and_consistent(windows: int, regions: int, pictures: int) -> None:
+    job = training.Job(64, 6, 100, 2, windows, regions)
+    first, again = training.render_job(job), training.render_job(job)
+    assert first.images.shape == (pictures, 3, 64, 64)
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.boxes, again.boxes)
+    assert first.boxes.shape == (pictures, regions, 4)
+    assert len(first.regions) == pictures * regions
+    for facts, same in ((first.facts, again.facts), (first.regions, again.regions)):
+        assert all((getattr(facts, name) == getattr(same, name)).all() for name in writing.FACT_FIELDS)
+        assert not (facts.visible & ~facts.in_frame).any()
+    one = first[pictures - 1]
+    assert torch.equal(one.images[0], first.images[-1])
+    assert training.gather([first[i] for i in range(pictures)]).boxes.equal(first.boxes)
+
+
+def test_windows_tell_what_they_hold() -> None:
+    masks = torch.zeros(2, len(MASKS), 100, 100, dtype=torch.bool)
+    eye, trunk, tail = (MASKS.index(part) for part in ("eye", "trunk", "caudal_fin"))
+    masks[0, eye, 40:50, 40:50] = True
+    masks[0, trunk, 30:70, 30:90] = True
+    masks[0, tail, 30:70, 90:100] = True
+    every = np.ones((2, len(MASKS)), bool)
+    facts = writing.Facts(
+        np.zeros((2, len(CHARACTERS)), np.int64), np.ones(2, bool), np.zeros(2, np.int64), np.ones(2, bool),
+        masks.flatten(2).any(2).numpy(), masks.flatten(2).any(2).numpy(), np.ones((2, len(CHARACTERS)), bool) & every[:, :1],
+    )  # fmt: skip
+    found = training.facts_in_windows(facts, masks, np.array([[35, 35, 30, 30], [0, 0, 50, 50]]))
+    assert found.visible[0, [eye, trunk, tail]].tolist() == [True, True, False]
+    assert found.in_frame[0, [eye, trunk, tail]].tolist() == [True, True, False]
+    assert found.fish.tolist() == [True, False]
+    assert not found.whole.any()
+    half = training.facts_in_windows(facts, masks, np.array([[40, 45, 40, 40], [0, 0, 9, 9]]))
+    assert (half.visible[0, eye], half.in_frame[0, eye]) == (False, True)
+    names = list(CHARACTERS)
+    assert half.judgeable[0, names.index("body_colour")]
+    assert not half.judgeable[0, names.index("caudal_fin_shape")]
+
+
+def test_chosen_windows_lie_within_their_pictures() -> None:
+    masks = torch.zeros(40, len(MASKS), 60, 80, dtype=torch.bool)
+    masks[:20, 3, 50:60, 70:80] = True
+    boxes = training.choose_windows(masks, np.random.default_rng(0), 0.15, 0.6)
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 0] + boxes[:, 2] <= 60).all()
+    assert (boxes[:, 1] + boxes[:, 3] <= 80).all()
+    hit = [
+        bool(m[:, t : t + h, x : x + w].any())
+        for m, (t, x, h, w) in zip(masks[:20], boxes[:20].tolist(), strict=True)
+    ]
+    assert sum(hit) >= 10
+
+
+def test_cuts_show_their_windows() -> None:
+    images = torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8)
+    found = training.cut(images, np.array([[8, 16, 32, 32]]), 32)
+    assert torch.equal(found[0], images[0, :, 8:40, 16:48])
+
+
+def test_cells_and_mirrored_windows() -> None:
+    boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.25], [0.0, 0.0, 1.0, 1.0]]])
+    inside = training.cells_in(boxes, 3, 7).view(1, 2, 3, 7)
+    # Centres at 1/4, 2/4, 3/4 down and 1/8 ... 7/8 across.
+    assert inside[0, 0].nonzero().tolist() == [[0, 0]]
+    assert inside[0, 1].all()
+    turned = training.mirror_boxes(boxes, torch.tensor([True]))
+    assert training.cells_in(turned, 3, 7).view(1, 2, 3, 7)[0, 0].nonzero().tolist() == [[0, 6]]
+    assert torch.equal(training.mirror_boxes(boxes, torch.tensor([False])), boxes)
 
 
 def test_augmentation_mirrors_some_and_keeps_range() -> None:
     images = torch.zeros(16, 3, 64, 64, dtype=torch.uint8)
     images[..., :32] = 200
-    found = training.augment(images, 96, np.random.default_rng(0))
+    found, mirrored = training.augment(images, 96, np.random.default_rng(0))
     assert found.shape == (16, 3, 96, 96)
     left_bright = found[..., :48].mean((1, 2, 3)) > found[..., 48:].mean((1, 2, 3))
+    assert torch.equal(left_bright, ~mirrored)
     assert 0 < int(left_bright.sum()) < 16
     assert found.min() >= -2.0 - 1e-5
     assert found.max() <= 2.0 + 1e-5

@@ -1,0 +1,72 @@
+"""Number format and batch size that suit the processor."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from concept_cam.localizer import Localizer
+
+__all__ = ["automatic_dtype", "choose_batch_size", "computes_in_bfloat16"]
+
+CPU_BATCH = 8
+"""On a CPU a larger batch gains nothing and a smaller one keeps fewer pictures in memory."""
+
+LARGEST_BATCH = 512
+
+
+def computes_in_bfloat16(device: str = "cpu") -> bool:
+    """Tells whether the processor has instructions for bfloat16, so that it is faster than float32 and not merely possible."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if device == "mps":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return any(name in flags.split() for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def automatic_dtype(device: str = "auto") -> str:
+    """Returns ``"bfloat16"`` where the processor computes in it, else ``"float32"``."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return "bfloat16" if computes_in_bfloat16(device) else "float32"
+
+
+def choose_batch_size(localizer: Localizer) -> int:
+    """Finds a batch size: on a CPU a fixed one; on a GPU the smallest that is within a twentieth of the fastest and fits in half the memory."""
+    device = localizer.backbone.device
+    if device.type != "cuda":
+        return CPU_BATCH
+    height, width = localizer.backbone.preprocess.default_size
+    best, best_rate, size = CPU_BATCH, 0.0, CPU_BATCH
+    free, _total = torch.cuda.mem_get_info(device)
+    while size <= LARGEST_BATCH:
+        try:
+            rate = _rate(localizer, size, (height, width))
+        except torch.cuda.OutOfMemoryError:
+            break
+        if rate < 1.05 * best_rate or torch.cuda.max_memory_allocated(device) > free / 2:
+            break
+        best, best_rate, size = size, rate, size * 2
+    torch.cuda.empty_cache()
+    return best
+
+
+def _rate(localizer: Localizer, size: int, shape: tuple[int, int]) -> float:
+    backbone = localizer.backbone
+    pixels = torch.zeros(size, 3, *shape, device=backbone.device, dtype=backbone.dtype)
+    with torch.inference_mode():
+        backbone.encode_patches(pixels, localizer.settings.attention)
+        torch.cuda.synchronize(backbone.device)
+        start = time.perf_counter()
+        for _ in range(3):
+            backbone.encode_patches(pixels, localizer.settings.attention)
+        torch.cuda.synchronize(backbone.device)
+    return 3 * size / (time.perf_counter() - start)

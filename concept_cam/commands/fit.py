@@ -1,0 +1,253 @@
+"""``concept-cam fit-head`` and ``fit-attention``: what is trained on top of a frozen model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from concept_cam.commands.options import build_localizer, model_options, note, resolve
+from concept_cam.settings import RESIZE_POLICIES
+from concept_cam.types import ConfigurationError, OutputError
+
+if TYPE_CHECKING:
+    from concept_cam.backbones.base import Backbone
+
+_output = click.option(
+    "--output", "-o", required=True, type=click.Path(dir_okay=False), help="File to write, FILE.safetensors."
+)
+_overwrite = click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
+_resize = click.option(
+    "--resize", type=click.Choice([name for name in RESIZE_POLICIES if name not in ("tile", "aspect")]),
+    help="How the picture meets the model's input.  [default: pad]",
+)  # fmt: skip
+_seed = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of what is drawn at random."
+)
+
+
+@click.command(short_help="Train a linear classifier head on a folder of class folders.")
+@click.argument("folder", type=click.Path(file_okay=False))
+@_output
+@model_options
+@_resize
+@click.option(
+    "--feature-norm",
+    type=click.Choice(["none", "l2"]),
+    default="none",
+    show_default=True,
+    help="Form of the embedding it reads.",
+)
+@click.option(
+    "--l2", type=float, default=1e-3, show_default=True, help="Strength of the penalty on large weights."
+)
+@click.option(
+    "--held-out",
+    type=click.FloatRange(0, 0.9),
+    default=0.2,
+    show_default=True,
+    help="Share of pictures kept for testing.",
+)
+@_seed
+@_overwrite
+def fit_head(
+    folder: str,
+    output: str,
+    feature_norm: str,
+    l2: float,
+    held_out: float,
+    seed: int,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Trains a linear classifier on a frozen model's image embedding; FOLDER holds one folder of pictures per class.
+
+    The head is what Finer-CAM's original form explains. --model takes dinov2:facebook/dinov2-base (or a folder) too. The accuracy is
+    measured on pictures kept aside; the head that is written is trained on all of them.
+
+    \b
+    Examples:
+      concept-cam fit-head photos/ -o head.safetensors
+      concept-cam fit-head photos/ --model dinov2:facebook/dinov2-base -o head.safetensors
+    """
+    _check_output(output, overwrite)
+    from concept_cam.heads import class_folders, image_embeddings
+    from concept_cam.heads import fit_head as fit
+
+    files = class_folders(folder)
+    values = resolve(options)
+    backbone, settings = load_tower(values)
+    note(f"{len(files)} pictures of {len({name for _, name in files})} classes")
+    embeddings = image_embeddings(backbone, [path for path, _ in files], settings)
+    labels = [name for _, name in files]
+    kept = _split(labels, held_out, seed)
+    if kept:
+        train = [index for index in range(len(labels)) if index not in kept]
+        trial = fit(embeddings[train], [labels[index] for index in train], feature_norm=feature_norm, l2=l2)
+        order = sorted(kept)
+        found = trial.logits(embeddings[order]).argmax(dim=1).tolist()
+        right = sum(trial.classes[guess] == labels[index] for guess, index in zip(found, order))
+        click.echo(f"accuracy on {len(order)} pictures kept aside: {right / len(order):.3f}")
+    head = fit(embeddings, labels, feature_norm=feature_norm, l2=l2, weights_hash=backbone.weights_hash)
+    click.echo(str(head.save(output, overwrite=overwrite)))
+
+
+def _split(labels: list[str], share: float, seed: int) -> set[int]:
+    """Chooses the pictures kept aside, the same share of every class, leaving each class at least one."""
+    generator = random.Random(seed)
+    kept: set[int] = set()
+    for name in sorted(set(labels)):
+        members = [index for index, label in enumerate(labels) if label == name]
+        kept.update(generator.sample(members, min(round(share * len(members)), len(members) - 1)))
+    return kept
+
+
+@click.command(short_help="Train a learned single-pass explainer (L-CAM).")
+@click.argument("source")
+@_output
+@model_options
+@_resize
+@click.option(
+    "--kind",
+    type=click.Choice(["fm", "img"]),
+    default="fm",
+    show_default=True,
+    help="Mask the feature map, or the picture.",
+)
+@click.option(
+    "--head", type=click.Path(dir_okay=False), help="Train for this classifier head instead of for words."
+)
+@click.option(
+    "--pictures",
+    type=click.IntRange(min=1),
+    default=400,
+    show_default=True,
+    help="Pictures of the fish world.",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Optimisation steps.  [default: 600 for fm, 200 for img]"
+)
+@click.option(
+    "--train-batch", type=click.IntRange(min=1), help="Pictures per step.  [default: 32 for fm, 16 for img]"
+)
+@_seed
+@_overwrite
+def fit_attention(
+    source: str,
+    output: str,
+    kind: str,
+    head: str | None,
+    pictures: int,
+    steps: int | None,
+    train_batch: int | None,
+    seed: int,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Trains an explainer that answers in one forward pass: L-CAM-Fm or L-CAM-Img on a frozen model.
+
+    SOURCE is a folder with one folder of pictures per class (the folder names are the phrases, each against the others), or "synthetic"
+    for the built-in fish world. Use the file as --method lcam:FILE.
+
+    \b
+    Examples:
+      concept-cam fit-attention synthetic -o lcam.safetensors
+      concept-cam locate fish.png -t "a forked tail fin" -c "a rounded tail fin" --method lcam:lcam.safetensors -o out/
+      concept-cam fit-attention photos/ --head head.safetensors --kind img -o lcam.safetensors
+    """
+    _check_output(output, overwrite)
+    from concept_cam.lcam_training import LcamTraining
+
+    defaults = {"fm": (600, 32), "img": (200, 16)}[kind]
+    training = LcamTraining(
+        kind, steps=steps or defaults[0], batch_size=train_batch or defaults[1], seed=seed
+    )
+    values = resolve(options)
+    if head is not None:
+        explainer = _fit_classes(source, head, values, training)
+    else:
+        explainer = _fit_concepts(source, pictures, values, training)
+    click.echo(str(explainer.save(output, overwrite=overwrite)))
+
+
+def _fit_classes(source: str, head: str, values: dict[str, Any], training: Any) -> Any:
+    from concept_cam.heads import ClassifierHead, FinerCam, class_folders
+    from concept_cam.images import read_image
+    from concept_cam.lcam_training import train_on_classes
+    from concept_cam.resizing import prepare
+
+    if source == "synthetic":
+        raise ConfigurationError("--head needs a folder of class folders; 'synthetic' asks in words.")
+    files = class_folders(source)
+    backbone, settings = load_tower(values)
+    classifier = ClassifierHead.load(head)
+    FinerCam(backbone, classifier, settings)  # Checks that they fit.
+    prepared = [
+        prepare(read_image(path), backbone.preprocess, settings.resize, settings.size) for path, _ in files
+    ]
+    return train_on_classes(
+        backbone, classifier, prepared, [name for _, name in files], training, _progress(training.steps)
+    )
+
+
+def _fit_concepts(source: str, pictures: int, values: dict[str, Any], training: Any) -> Any:
+    from concept_cam.heads import class_folders
+    from concept_cam.lcam_training import Example, fish_examples, train_on_concepts
+    from concept_cam.types import Concept
+
+    if source == "synthetic":
+        examples = fish_examples(pictures, seed=training.seed + 1)
+    else:
+        files = class_folders(source)
+        names = sorted({name for _, name in files})
+        phrases = {name: name.replace("_", " ") for name in names}
+        concepts = {
+            name: Concept((phrases[name],), tuple((phrases[other],) for other in names if other != name))
+            for name in names
+        }
+        examples = [Example(path, concepts[name]) for path, name in files]
+    note(f"{len(examples)} examples")
+    return train_on_concepts(build_localizer(values), examples, training, _progress(training.steps))
+
+
+def _progress(steps: int) -> Callable[[int, float], None]:
+    every = max(1, steps // 10)
+
+    def report(step: int, loss: float) -> None:
+        if (step + 1) % every == 0 or step + 1 == steps:
+            note(f"step {step + 1}/{steps}: loss {loss:.3f}")
+
+    return report
+
+
+def load_tower(values: dict[str, Any]) -> tuple[Backbone, Any]:
+    """Loads the model that the merged options name, DINOv2 too, and the settings."""
+    name = values.get("model") or ""
+    if not name.startswith("dinov2:"):
+        localizer = build_localizer(values)
+        return localizer.backbone, localizer.settings
+    import torch
+
+    from concept_cam.backbones.dinov2 import load_dinov2
+    from concept_cam.settings import Settings
+
+    device = values.get("device") or "auto"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, values.get("dtype") or "float32")
+    known = {key: values[key] for key in ("resize", "size", "batch_size", "max_pixels") if key in values}
+    return load_dinov2(name.removeprefix("dinov2:"), device, dtype), Settings().with_values(**known)
+
+
+def _check_output(output: str, overwrite: bool) -> None:
+    """Finds an unusable output before anything is trained."""
+    path = Path(output)
+    if path.suffix != ".safetensors":
+        raise ConfigurationError(f"--output must end in .safetensors, received {output!r}.")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{output!r} exists. Use --overwrite, or choose another --output.")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"the folder {str(path.absolute().parent)!r} does not exist.")

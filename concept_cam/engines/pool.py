@@ -1,0 +1,144 @@
+"""Worker processes that may be killed: what a dead worker had in hand is done again, and what kills its worker twice is given up."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Task", "WorkerDied", "WorkerPool"]
+
+
+class WorkerDied(Exception):
+    """A task ended its worker process twice, the second time alone in it."""
+
+
+@dataclass(eq=False)
+class Task:
+    """A call in a worker process."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    future: Future[Any] | None = None
+    deaths: int = field(default=0)
+
+
+class WorkerPool:
+    """A pool of worker processes.
+
+    Workers are started afresh (``spawn``): nothing of this process, such as a loaded model or its threads, is copied into them. They yield to
+    the model's process (lower priority), leave Ctrl-C to it, and end with it, however it ends.
+
+    Args:
+        workers: Number of processes, at least 1.
+        initializer: Called in every new process.
+        arguments: Its arguments.
+        niceness: How far the workers' priority is lowered.
+    """
+
+    def __init__(
+        self, workers: int, initializer: Callable[..., None], arguments: tuple[Any, ...], niceness: int = 5
+    ) -> None:
+        self._workers, self._initializer, self._arguments, self._niceness = (
+            workers,
+            initializer,
+            arguments,
+            niceness,
+        )
+        self._pending: dict[int, Task] = {}
+        self._executor = self._start(workers)
+
+    def _start(self, workers: int) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        arguments = (self._niceness, self._initializer, self._arguments)
+        return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=arguments)
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pending.clear()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Task:
+        """Starts a call."""
+        task = Task(function, arguments)
+        self._pending[id(task)] = task
+        self._send(task)
+        return task
+
+    def _send(self, task: Task) -> None:
+        try:
+            task.future = self._executor.submit(task.function, *task.arguments)
+        except BrokenProcessPool:
+            self._revive()
+
+    def result(self, task: Task) -> Any:
+        """Waits for a call and returns its result.
+
+        Raises:
+            WorkerDied: The call ends its worker process again and again.
+        """
+        while True:
+            future = task.future
+            assert future is not None
+            try:
+                outcome = future.result()
+            except BrokenProcessPool:
+                if task.future is future:
+                    self._revive()
+                continue
+            self._pending.pop(id(task), None)
+            return outcome
+
+    def _revive(self) -> None:
+        """Starts new workers and repeats what was lost; tasks that were lost before run alone, so that the deadly one shows."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        lost = [task for task in self._pending.values() if task.future is None or not _finished(task.future)]
+        self._executor = self._start(self._workers)
+        for task in lost:
+            task.deaths += 1
+            task.future = self._alone(task) if task.deaths > 1 else None
+        for task in lost:
+            if task.future is None:
+                task.future = self._executor.submit(task.function, *task.arguments)
+
+    def _alone(self, task: Task) -> Future[Any]:
+        executor = self._start(1)
+        try:
+            future = executor.submit(task.function, *task.arguments)
+            outcome: Future[Any] = Future()
+            try:
+                outcome.set_result(future.result())
+            except BrokenProcessPool:
+                outcome.set_exception(WorkerDied())
+            return outcome
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _finished(future: Future[Any]) -> bool:
+    return future.done() and not future.cancelled() and not isinstance(future.exception(), BrokenProcessPool)
+
+
+def _begin(niceness: int, initializer: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """First call in every worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(niceness)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # A parent that is killed closes no queue: without this its workers would wait for ever.
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    initializer(*arguments)
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,189 @@
+"""Learned single-pass explainers: L-CAM-Fm and L-CAM-Img.
+
+Gkartzonika, Gkalelis and Mezaris, "Learning Visual Explanations for DCNN-Based Image Classifiers Using an Attention Mechanism", ECCV
+Workshops 2022: a 1x1 convolution and a sigmoid over the frozen tower's last feature map, trained so that the class survives when the
+feature map (Fm) or the picture (Img) is masked with the map, and the map stays small and smooth. Here the convolution's weights may also
+be made from a text direction ``w`` by a learned linear map, so that one explainer serves any concept: ``a = sigmoid(A . (M w + m) + n . w + b)``
+with the feature map ``A`` standardised per channel and ``w`` at unit length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from concept_cam.backbones.base import Backbone
+from concept_cam.methods.base import Method
+from concept_cam.methods.engine import Batch, run
+from concept_cam.results import Localizations
+from concept_cam.types import Concept, ConfigurationError
+
+if TYPE_CHECKING:
+    from concept_cam.images import Picture
+    from concept_cam.localizer import Localizer
+
+__all__ = ["KINDS", "Explainer", "lcam"]
+
+METADATA = "concept_cam"
+
+KINDS: dict[str, str] = {
+    "fm": "trained by masking the feature map (L-CAM-Fm): fast",
+    "img": "trained by masking the picture (L-CAM-Img): every step runs the whole tower",
+}
+"""What is masked in training, by name; at inference both are one forward pass."""
+
+TENSORS = ("matrix", "vector", "query", "bias", "mean", "scale")
+
+
+@dataclass(frozen=True, eq=False)
+class Explainer:
+    """A trained attention mechanism; ``Q`` is ``D`` for text directions and the number of classes for a classifier.
+
+    Attributes:
+        kind: A name of :data:`KINDS`.
+        matrix: float32 [K, Q], weights of the convolution for each query.
+        vector: float32 [K], their common part.
+        query: float32 [Q], bias for each query.
+        bias: float32 [1].
+        mean: float32 [K], mean of the feature map's channels over the training pictures.
+        scale: float32 [K], their standard deviation.
+        classes: Class names, or empty for text directions.
+        weights_hash: Hash of the tower's weights it was trained on.
+        facts: How it was trained.
+    """
+
+    kind: str
+    matrix: Tensor
+    vector: Tensor
+    query: Tensor
+    bias: Tensor
+    mean: Tensor
+    scale: Tensor
+    classes: tuple[str, ...] = ()
+    weights_hash: str = ""
+    facts: Any = None
+
+    def attend(self, features: Tensor, queries: Tensor) -> Tensor:
+        """Returns the maps float32 [B, C, h, w] in 0..1 of feature maps [B, K, h, w] for queries [B, C, Q]."""
+        matrix, vector, query, bias, mean, scale = (
+            getattr(self, name).to(features.device) for name in TENSORS
+        )
+        weights = queries @ matrix.T + vector
+        standard = (features.float() - mean[:, None, None]) / scale[:, None, None]
+        logits = torch.einsum("bck,bkhw->bchw", weights, standard) + (queries @ query)[..., None, None] + bias
+        return torch.sigmoid(logits)
+
+    @torch.no_grad()
+    def maps(self, batch: Batch) -> Tensor:
+        """Answers text directions; see :class:`~concept_cam.methods.engine.TowerMethod`."""
+        return self.attend(batch.features.map, F.normalize(batch.directions.float(), dim=-1))
+
+    @torch.no_grad()
+    def class_maps(self, batch: Batch, targets: Sequence[int]) -> Tensor:
+        """Answers one class per picture: float32 [B, 1, h, w]. The references do not enter, for the paper has none."""
+        chosen = F.one_hot(torch.tensor(list(targets)), len(self.classes)).float()
+        return self.attend(batch.features.map, chosen[:, None].to(batch.features.map.device))
+
+    def require(self, backbone: Backbone, classes: Sequence[str] = ()) -> None:
+        """Checks that the explainer was trained for this tower and this kind of question.
+
+        Raises:
+            ConfigurationError: It was not.
+        """
+        if self.weights_hash != backbone.weights_hash:
+            raise ConfigurationError(
+                f"this explainer was trained on other weights (hash {self.weights_hash}) than those of {backbone.name} "
+                f"({backbone.weights_hash}): train one with 'concept-cam fit-attention'."
+            )
+        if tuple(classes) != self.classes:
+            mine = (
+                f"the {len(self.classes)} classes of a classifier head" if self.classes else "text directions"
+            )
+            asked = f"the {len(classes)} classes of another head" if classes else "text directions"
+            raise ConfigurationError(f"this explainer was trained for {mine}, it was asked about {asked}.")
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes ``.safetensors`` with a JSON description in its header.
+
+        Raises:
+            OutputError: The file exists, or cannot be written.
+            ConfigurationError: Another ending.
+        """
+        from safetensors.torch import save
+
+        from concept_cam.files import write_file
+
+        if Path(path).suffix != ".safetensors":
+            raise ConfigurationError(
+                f"expected a name that ends in .safetensors, received {os.fspath(path)!r}."
+            )
+        facts = {
+            "explainer": "lcam",
+            "kind": self.kind,
+            "classes": list(self.classes),
+            "weights_hash": self.weights_hash,
+            "facts": self.facts,
+        }
+        tensors = {name: getattr(self, name).detach().float().cpu().contiguous() for name in TENSORS}
+        return write_file(path, save(tensors, {METADATA: json.dumps(facts)}), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explainer:
+        """Reads a file of :meth:`save`.
+
+        Raises:
+            ConfigurationError: The file is missing, damaged, or something else.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        file = Path(path)
+        if not file.is_file():
+            raise ConfigurationError(
+                f"the explainer {str(file)!r} does not exist; train one with 'concept-cam fit-attention'."
+            )
+        try:
+            with safe_open(str(file), framework="pt") as opened:
+                facts = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError) as error:
+            raise ConfigurationError(f"cannot read the explainer {str(file)!r}: {error}.") from error
+        if facts.get("explainer") != "lcam" or set(tensors) != set(TENSORS) or facts.get("kind") not in KINDS:
+            raise ConfigurationError(f"{str(file)!r} is no explainer of 'concept-cam fit-attention'.")
+        return cls(
+            kind=facts["kind"],
+            classes=tuple(facts["classes"]),
+            weights_hash=facts["weights_hash"],
+            facts=facts.get("facts"),
+            **tensors,
+        )
+
+    @property
+    def digest(self) -> str:
+        """First 8 hex digits of SHA-256 over the tensors: identity in the provenance of results."""
+        state = hashlib.sha256()
+        for name in TENSORS:
+            state.update(getattr(self, name).detach().float().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()[:8]
+
+
+def lcam(
+    localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method
+) -> list[Localizations]:
+    """Answers with an explainer file: one forward pass per picture, values 0..1.
+
+    Raises:
+        ConfigurationError: The file is missing, or the explainer belongs to another model or to a classifier head.
+    """
+    explainer = Explainer.load(method.argument)
+    explainer.require(localizer.backbone)
+    named = replace(method, name=f"lcam-{explainer.kind}:{explainer.digest}")
+    return run(localizer, pictures, concepts, named, explainer.maps)

@@ -1,0 +1,239 @@
+"""Speed and memory of ``concept_cam.annotate`` against the model's own ``encode_image``; prints a Markdown table.
+
+    python examples/benchmarks/annotate_throughput.py                      # ViT-B/16, random weights, 200 pictures
+    python examples/benchmarks/annotate_throughput.py --pictures 200 2000  # and whether memory stays flat
+
+Every number of pictures is a run of its own in a fresh process: JPEG files of 640 x 480 pixels are read from disk, annotated with 20 characters
+and written as a Parquet data set. Before and after it, in the same process, the model's own ``encode_image`` runs on tensors that are in
+memory already, at the same batch size: the most that any annotator could reach. Random weights cost the same time as trained ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+DISTINCT = 50
+"""Different pictures; larger collections repeat them under other names."""
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    """Writes JPEG files of 640 x 480 pixels with structure at all scales, about 100 kB each."""
+    contents = []
+    for seed in range(min(count, DISTINCT)):
+        rng = np.random.default_rng(seed)
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((640, 480), Image.Resampling.BICUBIC)
+        draw = ImageDraw.Draw(coarse)
+        for _ in range(40):
+            x, y = rng.integers(0, 600), rng.integers(0, 440)
+            colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+            draw.ellipse((x, y, x + int(rng.integers(10, 160)), y + int(rng.integers(10, 90))), fill=colour)
+        noise = Image.fromarray(rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)).filter(ImageFilter.GaussianBlur(1))
+        path = folder / f"{seed:05d}.jpg"
+        Image.blend(coarse, noise, 0.15).save(path, quality=90)
+        contents.append(path.read_bytes())
+    for number in range(len(contents), count):
+        (folder / f"{number:05d}.jpg").write_bytes(contents[number % len(contents)])
+
+
+def load(architecture: str, dtype: str, folder: Path) -> Any:
+    """Loads an open_clip architecture with random weights."""
+    from concept_cam.backbones.torchvision_compat import import_open_clip
+    from concept_cam.localizer import Localizer
+
+    path = folder / f"{architecture}.safetensors"
+    if not path.exists():
+        import torch
+        from safetensors.torch import save_model
+
+        torch.manual_seed(0)
+        save_model(import_open_clip().create_model(architecture), str(path))
+    return Localizer.from_pretrained(f"{architecture}:{path}", device="cpu", dtype=dtype)
+
+
+def traits(count: int) -> list[str]:
+    """Returns specifications of the first ``count`` characters of the shipped packs."""
+    from concept_cam import prompts
+
+    names = [f"{pack}:{character.name}" for pack in ("fish", "bird") for character in prompts.load_pack(pack).characters]
+    return names[:count]
+
+
+def rate(work: Any, pictures: int, seconds: float) -> tuple[float, float]:
+    """Returns pictures per second, and processor seconds per picture, of repeated calls that take ``pictures`` each."""
+    work()
+    start, spent, done = time.perf_counter(), processor_seconds(), 0
+    while time.perf_counter() - start < seconds:
+        work()
+        done += pictures
+    return done / (time.perf_counter() - start), (processor_seconds() - spent) / done
+
+
+def processor_seconds() -> float:
+    """Returns the processor time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+class Memory(threading.Thread):
+    """Samples the memory of this process and its children: proportional set size, so that shared pages count once."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+        self._stop_sampling = threading.Event()
+
+    def run(self) -> None:
+        """Samples until it is stopped."""
+        while not self._stop_sampling.wait(0.25):
+            self.peak = max(self.peak, sum(self._pss(pid) for pid in self._family()))
+
+    def stop(self) -> float:
+        """Stops and returns the peak in MiB."""
+        self._stop_sampling.set()
+        self.join()
+        return self.peak / 1024
+
+    @staticmethod
+    def _family() -> list[int]:
+        own = os.getpid()
+        family = [own]
+        for task in Path(f"/proc/{own}/task").iterdir():
+            try:
+                family += [int(pid) for pid in (task / "children").read_text().split()]
+            except OSError:
+                continue
+        return family
+
+    @staticmethod
+    def _pss(pid: int) -> int:
+        try:
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    return int(line.split()[1])
+        except OSError:
+            pass
+        return 0
+
+
+def measure(arguments: argparse.Namespace, count: int, folder: Path) -> dict[str, float]:
+    """One run in this process."""
+    import torch
+
+    from concept_cam.annotation import annotate
+
+    localizer = load(arguments.architecture, arguments.dtype, folder)
+    backbone = localizer.backbone
+    batch = arguments.batch_size
+    height, width = backbone.preprocess.default_size
+    pixels = torch.randn(batch, 3, height, width).to(backbone.dtype)
+
+    def own() -> None:
+        with torch.inference_mode():
+            backbone.model.encode_image(pixels)
+
+    def patches() -> None:
+        with torch.inference_mode():
+            backbone.encode_patches(pixels)
+
+    inputs = folder / f"in-{count}"
+    if not inputs.exists():
+        inputs.mkdir()
+        write_pictures(inputs, count)
+    before, own_spent = rate(own, batch, arguments.seconds)
+    dense, dense_spent = rate(patches, batch, arguments.seconds)
+    marks: list[tuple[float, int]] = []
+    memory = Memory()
+    memory.start()
+    with tempfile.TemporaryDirectory(dir=folder) as output:
+        packs = traits(arguments.characters)
+        localizer.with_settings()  # the text embeddings are made before the clock starts, as a service would have them
+        start, spent = time.perf_counter(), processor_seconds()
+        run = annotate(
+            inputs, Path(output) / "run", packs, localizer=localizer, batch_size=batch, workers=arguments.workers,
+            progress=lambda progress: marks.append((time.perf_counter(), progress.done)), ready=lambda *_: marks.append((time.perf_counter(), 0)),
+        )  # fmt: skip
+        end, spent = time.perf_counter(), processor_seconds() - spent
+        size = sum(part.stat().st_size for part in run.parts)
+        records = run.count
+    peak = memory.stop()
+    after, _ = rate(own, batch, arguments.seconds)
+    ready = marks[0][0]
+    first, last = marks[1], marks[-1]
+    return {
+        "pictures": count,
+        "encode_image": (before + after) / 2,
+        "encode_patches": dense,
+        "annotate": count / (end - ready),
+        "steady": (last[1] - first[1]) / (last[0] - first[0]) if last[1] > first[1] else float("nan"),
+        "prepare_seconds": ready - start,
+        "memory": peak,
+        "records": records / count,
+        "own_spent": own_spent,
+        "dense_spent": dense_spent,
+        "spent": spent / count,
+        "kilobytes": size / count / 1000,
+    }
+
+
+def processor() -> str:
+    """Names this machine's processor."""
+    try:
+        names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    except OSError:
+        names = []
+    return f"{len(os.sched_getaffinity(0))} x {names[0] if names else 'unknown processor'}"
+
+
+def main() -> None:
+    """Runs every number of pictures in a process of its own and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, nargs="+", default=[200])
+    parser.add_argument("--characters", type=int, default=20)
+    parser.add_argument("--architecture", default="ViT-B-16")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long encode_image is timed")
+    parser.add_argument("--folder", type=Path, help="keep pictures and weights here")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one is not None:
+        print(json.dumps(measure(arguments, arguments.one, arguments.folder)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for count in arguments.pictures:
+            options = [f"--{name.replace('_', '-')}={value}" for name, value in vars(arguments).items() if name not in ("pictures", "folder", "one") and value is not None]
+            command = [sys.executable, __file__, *options, f"--folder={folder}", f"--one={count}"]
+            rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]))
+    print(f"{arguments.architecture}, {arguments.dtype}, random weights; JPEG 640 x 480; {arguments.characters} characters; batch {arguments.batch_size}; {processor()}\n")
+    print(
+        "| pictures | `encode_image` on tensors, images/s | patch features on tensors, images/s | annotate, files to Parquet, images/s "
+        "| of `encode_image` | after the first batch, images/s | of `encode_image` | processor time of `encode_image`, ms/image "
+        "| of annotate, ms/image | peak memory, MiB | records per picture | kB per picture |"
+    )
+    print("|" + "---|" * 12)
+    for row in rows:
+        share, steady = row["annotate"] / row["encode_image"], row["steady"] / row["encode_image"]
+        print(
+            f"| {row['pictures']} | {row['encode_image']:.2f} | {row['encode_patches']:.2f} | {row['annotate']:.2f} | {share:.2f} "
+            f"| {row['steady']:.2f} | {steady:.2f} | {1000 * row['own_spent']:.0f} | {1000 * row['spent']:.0f} | {row['memory']:.0f} "
+            f"| {row['records']:.0f} | {row['kilobytes']:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

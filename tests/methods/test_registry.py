@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from concept_cam.localizer import Localizer
+from concept_cam.methods import METHODS, explain, find_method
+from concept_cam.types import Concept, ConfigurationError, MissingExtraError
+from tests.methods.models import LinearBackbone, photograph
+
+
+def test_the_registry_loads_no_torch() -> None:
+    code = "import sys, concept_cam.methods as m; assert 'direct' in m.METHODS; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_every_entry_is_complete() -> None:
+    for name, method in METHODS.items():
+        assert method.name == name
+        assert method.description
+        assert callable(method.load())
+        assert method.relu == (name.endswith("+relu") or name == "finer-cam")
+
+
+def test_unknown_names_and_arguments() -> None:
+    localizer = Localizer(LinearBackbone())
+    with pytest.raises(ConfigurationError, match="Did you mean 'grad-cam'"):
+        localizer.locate(photograph(), "red", method="gradcam")
+    with pytest.raises(ConfigurationError, match="lcam:PATH"):
+        find_method("lcam")
+    with pytest.raises(ConfigurationError, match="'grad-cam' alone"):
+        find_method("grad-cam:x")
+    assert find_method("lcam:a.safetensors").argument == "a.safetensors"
+    assert find_method(METHODS["direct"]) is METHODS["direct"]
+
+
+def test_direct_is_the_localizers_own() -> None:
+    localizer = Localizer(LinearBackbone())
+    concept = Concept(("red",), (("green",),))
+    own = localizer.locate_all([photograph()], [concept])[0]
+    for method in ("direct", METHODS["direct"]):
+        other = explain(localizer, [localizer.read(photograph())], concept, method)[0]
+        np.testing.assert_array_equal(own.scores, other.scores)
+        assert other.provenance.method == "direct"
+        assert set(other[0].ledger()) == {"red", "green"}
+
+
+def test_relu_variants_drop_the_negative_values_only() -> None:
+    localizer = Localizer(LinearBackbone())
+    signed = localizer.locate(photograph(), "red", ["green"], method="ablation-cam")
+    published = localizer.locate(photograph(), "red", ["green"], method="ablation-cam+relu")
+    assert (signed.scores < 0).any()
+    np.testing.assert_array_equal(published.scores, np.maximum(signed.scores, 0))
+    assert published.provenance.method == "ablation-cam+relu"
+    with pytest.raises(ConfigurationError, match="no contrast ledger"):
+        signed.ledger()
+
+
+def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "concept-cam\[cams\]"'):
+        Localizer(LinearBackbone()).locate(photograph(), "red", method="grad-cam")
