@@ -53,7 +53,7 @@ def test_command_example(line: str, folder: Path) -> None:
         name = re.search(r"^pack: (\w+)", block, flags=re.MULTILINE)
         if name:
             (folder / f"{name[1]}.yaml").write_text(block, encoding="utf-8")
-    line, _, target = line.partition(" > ")
+    line, _, _ = line.partition(" > ")
     result = CliRunner().invoke(main, shlex.split(line)[1:])
     assert result.exit_code == 0, result.output
 

@@ -81,4 +81,4 @@ def test_edge_aware_snaps_to_the_edge_of_the_picture() -> None:
 def test_unknown_upsampling() -> None:
     with pytest.raises(ConfigurationError, match="bilinear"):
         heatmap(np.zeros((4, 4), np.float32), GEOMETRIES["pad"], "bilinar")
-    assert list(UPSAMPLING)[0] == "bilinear"
+    assert next(iter(UPSAMPLING)) == "bilinear"

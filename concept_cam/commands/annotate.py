@@ -230,9 +230,7 @@ def _request(
         "inputs": list(inputs),
         "output": output,
         "traits": list(traits),
-        "lines": click.get_text_stream("stdin", encoding="utf-8", errors="surrogateescape")
-        if inputs == ("-",)
-        else None,
+        "lines": sys.stdin if inputs == ("-",) else None,
         "boxes": box_file,
         "box_column": boxes if box_file is None else None,
         "mask_column": options["masks"],

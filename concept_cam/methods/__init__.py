@@ -127,14 +127,14 @@ _ENTRIES = (
         Method(
             "grad-eclip",
             f"{_HERE}.grad_eclip:grad_eclip",
-            "last attention's values weighted by the class token's gradient and its loosened attention; class-token towers",
+            "values of the attention that gathers the picture, weighted by its gradient and the loosened attention; class-token towers, CLIP ResNets",
             "Zhao et al., ICML 2024",
         ),
     ),
     Method(
         "legrad",
         f"{_HERE}.legrad:legrad",
-        "positive gradients of the last blocks' attention; transformers with a class token or mean pooling",
+        "positive gradients of the last attentions; transformers with a class token or mean pooling, CLIP ResNets",
         "Bousselham et al., ICCV 2025",
     ),
     Method(

@@ -22,7 +22,7 @@ from concept_cam.methods.base import Method
 from concept_cam.resizing import Prepared, merge_windows
 from concept_cam.results import Localizations
 from concept_cam.scoring import FEATURE_NORM, image_scores, probabilities
-from concept_cam.types import Concept, ImageError, UnsupportedModelError
+from concept_cam.types import Concept, ImageError
 
 if TYPE_CHECKING:
     from concept_cam.images import Picture
@@ -309,18 +309,3 @@ def _answer(
         provenance=localizer.provenance(method.name, "none", item.geometry.policy),
         source=source,
     )
-
-
-def require_class_token(what: str) -> Callable[[Backbone], None]:
-    """Returns a check that a tower is a transformer whose image embedding reads a class token."""
-
-    def check(backbone: Backbone) -> None:
-        from concept_cam.backbones.tokens import TokenBackbone
-
-        if not isinstance(backbone, TokenBackbone) or not backbone.class_token:
-            raise UnsupportedModelError(
-                f"{what} reads the class token's attention, which {backbone.name!r} (family {backbone.family}) does not have. "
-                "Use 'direct', 'grad-cam' or 'hires-cam' with this model."
-            )
-
-    return check

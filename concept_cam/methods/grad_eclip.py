@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from concept_cam.attention import attend
-from concept_cam.backbones.tokens import TokenBackbone, merge_heads
-from concept_cam.methods.engine import Batch, TowerMethod, graph, plain, require_class_token
+from concept_cam.backbones.tokens import merge_heads
+from concept_cam.methods.engine import Batch, TowerMethod, graph, plain
+from concept_cam.methods.pooling import gathering, require_gathering
 
 __all__ = ["grad_eclip"]
 
@@ -16,34 +17,23 @@ __all__ = ["grad_eclip"]
 def _maps(batch: Batch) -> Tensor:
     """``sum_d (dy / do)_d lambda_i v_id`` for each patch ``i`` (before the ReLU).
 
-    ``o`` is the class token's attention output in the last block before its output projection, heads side by side, ``v`` the values, and
-    ``lambda_i`` the loosened attention: the cosine of the class token's query with the patch's key, min-max scaled over the picture's
-    patches. The forward pass is the model's own, with all its heads; the released code runs the last block with a single head, which is
-    another model. Its scaling of ``lambda`` is part of the method; the map itself is not scaled.
+    ``o`` is the output of the attention that gathers the picture (the class token's in the last block, or a CLIP ResNet's pooling) before
+    its output projection, heads side by side, ``v`` the values, and ``lambda_i`` the loosened attention: the cosine of the gathering query
+    with the patch's key, min-max scaled over the picture's patches. The forward pass is the model's own, with all its heads; the released
+    code runs the last block with a single head, which is another model, and passes query and key through the output projection before
+    comparing them. The scaling of ``lambda`` is part of the method; the map itself is not scaled.
     """
-    backbone = batch.backbone
-    assert isinstance(backbone, TokenBackbone)
-    features = batch.features
-    block = backbone.blocks[-1]
-    grid = (features.map.shape[2], features.map.shape[3])
-    assert features.prefix is not None
-    prefix = features.prefix.shape[1]
+    grid = (batch.features.map.shape[2], batch.features.map.shape[3])
     with plain():
-        normed = torch.cat([block.norm(features.prefix), features.map.flatten(2).transpose(1, 2)], dim=1)
-        key, value = block.project(normed, "kv", backbone.rope(grid))
-        (query,) = block.project(normed[:, :1], "q")
+        last = gathering(batch.backbone, batch.features)
+        context = attend(last.query, last.key, last.value, last.scale, last.keys)
         valid = batch.valid.flatten(1)
-        keys = None
-        if features.valid is not None:
-            keys = torch.cat([valid.new_ones(len(valid), prefix), valid], dim=1)
-        context = attend(query, key, value, block.scale, keys)
-        loose = _loosened(merge_heads(query)[:, 0].float(), merge_heads(key)[:, prefix:].float(), valid)
-        weighted = merge_heads(value)[:, prefix:].float() * loose[..., None]
+        keys = merge_heads(last.key)[:, last.prefix :].float()
+        loose = _loosened(merge_heads(last.query)[:, 0].float(), keys, valid)
+        weighted = merge_heads(last.value)[:, last.prefix :].float() * loose[..., None]
     with graph():
         leaf = context.detach().clone().requires_grad_(True)
-        token = features.prefix[:, :1] + block.output(leaf)
-        token = token + block.feed_forward(token)
-        scores = batch.objective(backbone.pool_tokens(backbone.settle(token), None)).sum(dim=0)
+        scores = batch.objective(last.finish(leaf)).sum(dim=0)
     maps = []
     for index in range(batch.concepts):
         with graph():
@@ -60,5 +50,5 @@ def _loosened(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
     return (cosine - low) / (high - low).clamp(min=1e-12)
 
 
-grad_eclip = TowerMethod(_maps, require_class_token("Grad-ECLIP"))
+grad_eclip = TowerMethod(_maps, require_gathering)
 """Grad-ECLIP (before the ReLU)."""

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from concept_cam.backbones.base import Backbone
+from concept_cam.backbones.open_clip_resnet import OpenClipResNet
 from concept_cam.backbones.tokens import Block, TokenBackbone
 from concept_cam.methods.engine import Batch, TowerMethod, graph, plain
+from concept_cam.methods.pooling import gathering
 from concept_cam.types import UnsupportedModelError
 
 __all__ = ["legrad"]
@@ -20,9 +22,12 @@ def _maps(batch: Batch) -> Tensor:
     """Mean over the last blocks ``l`` of ``mean_heads mean_queries relu(ds_l / dA_l)``, at each patch's key.
 
     ``A_l`` is the attention after the softmax and ``s_l`` the objective read from block ``l`` itself: the mean of its output tokens through
-    the tower's last norm and projection. Values are not negative; the paper's min-max scaling is left out.
+    the tower's last norm and projection. A CLIP ResNet has one attention, that of its pooling, and its own embedding as ``s``. Values are
+    not negative; the paper's min-max scaling is left out.
     """
     backbone = batch.backbone
+    if isinstance(backbone, OpenClipResNet):
+        return _pooling(batch)
     assert isinstance(backbone, TokenBackbone)
     with plain():
         sequence = backbone._sequence(batch.pixels, batch.features.valid)
@@ -38,6 +43,28 @@ def _maps(batch: Batch) -> Tensor:
     return sequence.to_grid(relevance.transpose(1, 2)).permute(0, 3, 1, 2)
 
 
+def _pooling(batch: Batch) -> Tensor:
+    with plain():
+        last = gathering(batch.backbone, batch.features)
+        attention = _attention(last.query, last.key, last.scale, last.keys)
+    with graph():
+        leaf = attention.detach().clone().requires_grad_(True)
+        scores = batch.objective(last.finish(leaf @ last.value)).sum(dim=0)
+    maps = []
+    for index in range(batch.concepts):
+        with graph():
+            (gradient,) = torch.autograd.grad(scores[index], leaf, retain_graph=index + 1 < batch.concepts)
+        maps.append(gradient.float().clamp(min=0).mean(dim=1)[:, 0, last.prefix :])
+    return torch.stack(maps, dim=1).unflatten(2, (batch.features.map.shape[2], batch.features.map.shape[3]))
+
+
+def _attention(query: Tensor, key: Tensor, scale: float, keys: Tensor | None) -> Tensor:
+    logits = (query @ key.transpose(-1, -2)) * scale
+    if keys is not None:
+        logits = logits.masked_fill(~keys[:, None, None, :], float("-inf"))
+    return logits.softmax(dim=-1)
+
+
 def _layer(
     batch: Batch,
     backbone: TokenBackbone,
@@ -49,10 +76,7 @@ def _layer(
     """Returns one block's relevance of each key, float32 [B, C, L]."""
     with plain():
         query, key, value = block.project(block.norm(stream), "qkv", rope)
-        logits = (query @ key.transpose(-1, -2)) * block.scale
-        if keys is not None:
-            logits = logits.masked_fill(~keys[:, None, None, :], float("-inf"))
-        attention = logits.softmax(dim=-1)
+        attention = _attention(query, key, block.scale, keys)
     weight = torch.ones_like(stream[:, :, :1]) if keys is None else keys[:, :, None].to(stream.dtype)
     with graph():
         leaf = attention.detach().clone().requires_grad_(True)
@@ -71,10 +95,12 @@ def _layer(
 
 
 def _check(backbone: Backbone) -> None:
+    if isinstance(backbone, OpenClipResNet):
+        return
     pooled = not isinstance(backbone, TokenBackbone) or backbone.family.endswith(("pool", "siglip"))
     if pooled:
         raise UnsupportedModelError(
-            f"LeGrad reads self-attention before a class token or a mean, which {backbone.name!r} (family {backbone.family}) does not "
+            f"LeGrad reads self-attention before a class token or a mean, or a CLIP ResNet's pooling, which {backbone.name!r} (family {backbone.family}) does not "
             "have. Use 'direct', 'grad-cam' or 'hires-cam' with this model."
         )
 

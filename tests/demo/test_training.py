@@ -259,7 +259,7 @@ def test_cuts_show_their_windows() -> None:
 
 
 def test_cells_and_mirrored_windows() -> None:
-    boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.25], [0.0, 0.0, 1.0, 1.0]]])
+    boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.2], [0.0, 0.0, 1.0, 1.0]]])
     inside = training.cells_in(boxes, 3, 7).view(1, 2, 3, 7)
     # Centres at 1/4, 2/4, 3/4 down and 1/8 ... 7/8 across.
     assert inside[0, 0].nonzero().tolist() == [[0, 0]]

@@ -56,5 +56,5 @@ def test_ray_and_local_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the engine 'ray' is an extra")
     write_pictures(tmp_path / "in", 1)
-    with pytest.raises(ConfigurationError, match="127.0.0.1:1"):
+    with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:1"):
         annotate(tmp_path / "in", tmp_path / "run", PACK, localizer=Localizer(PlantedBackbone(64, 8)), engine="ray", ray_address="127.0.0.1:1")

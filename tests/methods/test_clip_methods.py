@@ -81,6 +81,39 @@ def test_legrad(kind: str) -> None:
     assert (found >= 0).all()
 
 
+def test_attention_pooling_of_resnets() -> None:
+    """Both methods at the pooling of a CLIP ResNet, whose query is the mean token, written out."""
+    localizer = Localizer(backbone("resnet"))
+    model, pool = localizer.backbone, localizer.backbone._visual.attnpool
+    prepared = localizer.prepare(PICTURE)
+    with torch.no_grad():
+        cells = model.feature_map(prepared.batch).map[0].flatten(1).T
+        tokens = torch.cat([cells.mean(dim=0, keepdim=True), cells]) + pool.positional_embedding
+        query, key, value = pool.q_proj(tokens[:1]), pool.k_proj(tokens), pool.v_proj(tokens)
+        size = query.shape[1] // pool.num_heads
+        weights = torch.stack(
+            [
+                (query[0, h * size :][:size] @ key[:, h * size :][:, :size].T / size**0.5).softmax(0)
+                for h in range(pool.num_heads)
+            ]
+        )
+    weights.requires_grad_(True)
+    output = torch.cat([weights[h] @ value[:, h * size :][:, :size] for h in range(pool.num_heads)])
+    output.retain_grad()
+    score = F.normalize(pool.c_proj(output), dim=-1) @ direction(localizer)
+    by_output, by_weights = torch.autograd.grad(score, [output, weights])
+    cosine = F.cosine_similarity(query, key[1:], dim=-1)
+    loose = (cosine - cosine.min()) / (cosine.max() - cosine.min())
+    eclip = localizer.locate_all([PICTURE], [CONCEPT], method="grad-eclip")[0].scores[0]
+    np.testing.assert_allclose(
+        eclip.ravel(), ((value[1:] * by_output).sum(dim=1) * loose).detach().numpy(), atol=1e-6, rtol=1e-3
+    )
+    legrad = localizer.locate_all([PICTURE], [CONCEPT], method="legrad")[0].scores[0]
+    np.testing.assert_allclose(
+        legrad.ravel(), by_weights.clamp(min=0).mean(dim=0)[1:].numpy(), atol=1e-7, rtol=1e-3
+    )
+
+
 def test_padding_changes_no_attention_map() -> None:
     """What stands in the padding cannot matter; the mean colour is there now."""
     model = backbone("vit")
