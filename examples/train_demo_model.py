@@ -90,7 +90,7 @@ def work(rank: int, arguments: argparse.Namespace, meeting: str | None) -> None:
     if not arguments.export_only:
         sizes = (64, 8, 256) if arguments.smoke else (320, 48, 384)
         checks = None if rank else training.make_checks(*sizes)
-        readings = ((256, 16),) if arguments.smoke else ((384, 16), (384, 32))
+        readings = ((256, 16),) if arguments.smoke else ((384, 16),)
         training.train(
             run,
             check_every=arguments.check_every,

@@ -172,8 +172,8 @@ def test_region_resolutions_agree(tmp_path: Path, localizer: Localizer) -> None:
     from concept_cam.plan import Regions
 
     Image.fromarray(picture(0, (384, 512))).save(tmp_path / "large.png")
-    fast = by_key(run_here(tmp_path, tmp_path / "fast", localizer))
-    exact = by_key(run_here(tmp_path, tmp_path / "exact", localizer, regions=Regions(resolution="original")))
+    fast = by_key(run_here(tmp_path, tmp_path / "fast", localizer, regions=Regions(threshold="otsu")))
+    exact = by_key(run_here(tmp_path, tmp_path / "exact", localizer, regions=Regions(threshold="otsu", resolution="original")))
     compared = 0
     for key, row in fast.items():
         if row["rle_counts"] is None:

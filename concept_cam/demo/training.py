@@ -48,11 +48,15 @@ LOSS_WEIGHTS: Final[dict[str, float]] = {
     "image": 1.0,
     "image_rank": 0.5,
     "image_siblings": 0.7,
+    "image_parts": 0.5,
     "patch": 1.0,
     "patch_rank": 0.5,
     "patch_siblings": 0.7,
+    "patch_parts": 0.5,
     "region": 1.5,
     "region_rank": 0.5,
+    "region_parts": 1.5,
+    "region_places": 1.5,
 }
 """Captions judged by the image embedding, by their best patches, and by the best patches of a window: true or not, better than
 `a fish` or not, best of its siblings."""
@@ -113,7 +117,7 @@ class TrainConfig:
     warmup: int = 200
     decay: float = 0.3
     weights: Mapping[str, float] = field(default_factory=lambda: dict(LOSS_WEIGHTS))
-    ema: float = 0.998
+    ema: float = 0.996
     seed: int = 0
     first_picture: int = 0
 
@@ -354,12 +358,37 @@ def sibling_loss(logits: Tensor, margins: Tensor, states: Tensor, judgeable: Ten
     return torch.stack(terms).mean() if terms else logits.sum() * 0.0
 
 
-def state_average(chosen: Sequence[Caption]) -> Tensor:
-    """Matrix [S, N] that averages the captions which claim one state and nothing else; zero rows for states without any."""
-    order = {
-        Statement("state", name, state): i
-        for i, (name, state) in enumerate((n, s) for n, values in CHARACTERS.items() for s in values)
-    }
+def part_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Logistic loss over pairs of parts of which one is in view and the other is not: the one in view should fit better.
+
+    Args:
+        logits: float32 [M, P], mean logit of each part's captions.
+        truth: int8 [M, P].
+    """
+    pairs = (truth[:, :, None] == TRUE) & (truth[:, None, :] == FALSE)
+    loss = F.softplus(logits[:, None, :] - logits[:, :, None])
+    return (loss * pairs).sum() / pairs.sum().clamp(min=1)
+
+
+def place_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Logistic loss over pairs of windows of one picture: a part's captions should fit a window that shows it better than one that does not.
+
+    Args:
+        logits: float32 [B, K, P].
+        truth: int8 [B, K, P].
+    """
+    return part_loss(logits.transpose(1, 2).flatten(0, 1), truth.transpose(1, 2).flatten(0, 1))
+
+
+STATES: Final = tuple(
+    Statement("state", name, state) for name, values in CHARACTERS.items() for state in values
+)
+PLACES: Final = tuple(Statement("part", part) for part in PARTS)
+
+
+def claim_average(chosen: Sequence[Caption], claims: Sequence[Statement]) -> Tensor:
+    """Matrix [claims, N] that averages the captions which make one claim and no other; zero rows for claims without any."""
+    order = {claim: i for i, claim in enumerate(claims)}
     matrix = torch.zeros(len(order), len(chosen))
     for n, caption in enumerate(chosen):
         if len(caption.statements) == 1 and caption.statements[0] in order:
@@ -376,11 +405,14 @@ class Lesson:
         truth: int8 [B, N].
         hosts: int64, numbers of the captions that say only `a fish`.
         ranked: int64 [R], numbers of the captions that are compared with them.
-        average: float32 [S, N], see `state_average`.
+        average: float32 [S, N], averages the captions of each of `STATES`.
+        parts: float32 [P, N], averages the captions of each of `PLACES`.
+        part_truth: int8 [B, P].
         states: int64 [B, C], the true states.
         judgeable: bool [B, C], they can be told.
         boxes: float32 [B, K, 4], windows in shares of the picture's sides.
         region_truth: int8 [B, K, N].
+        region_parts: int8 [B, K, P].
     """
 
     tokens: Tensor
@@ -388,10 +420,13 @@ class Lesson:
     hosts: Tensor
     ranked: Tensor
     average: Tensor
+    parts: Tensor
+    part_truth: Tensor
     states: Tensor
     judgeable: Tensor
     boxes: Tensor
     region_truth: Tensor
+    region_parts: Tensor
 
 
 def cells_in(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -423,6 +458,7 @@ def losses(trainee: Trainee, x: Tensor, lesson: Lesson, config: TrainConfig) -> 
         "image_siblings": sibling_loss(
             logits @ average.T, margins @ average_ranked.T, lesson.states, lesson.judgeable
         ),
+        "image_parts": part_loss(logits @ lesson.parts.T, lesson.part_truth),
     }
     if patches is not None:
         scores = scale * (patches @ text.T)
@@ -433,6 +469,7 @@ def losses(trainee: Trainee, x: Tensor, lesson: Lesson, config: TrainConfig) -> 
         terms["patch_siblings"] = sibling_loss(
             best @ average.T, gaps @ average_ranked.T, lesson.states, lesson.judgeable
         )
+        terms["patch_parts"] = part_loss(best @ lesson.parts.T, lesson.part_truth)
         if lesson.boxes.shape[1]:
             side = math.isqrt(patches.shape[1])
             inside = cells_in(lesson.boxes, side, side)
@@ -443,6 +480,10 @@ def losses(trainee: Trainee, x: Tensor, lesson: Lesson, config: TrainConfig) -> 
             gap = scores[:, :, ranked] - scale * (patches @ host)[..., None]
             contested = torch.where(seen[:, lesson.hosts[:1]] == TRUE, seen[:, ranked], 1)
             terms["region_rank"] = rank_loss(soft_maximum(gap[:, None] + outside, 2).flatten(0, 1), contested)
+            shown = torch.where(inside.any(2)[..., None], lesson.region_parts, 1)
+            fits = (pooled @ lesson.parts.T).view(shown.shape)
+            terms["region_parts"] = part_loss(fits.flatten(0, 1), shown.flatten(0, 1))
+            terms["region_places"] = place_loss(fits, shown)
     total = torch.stack([config.weights[name] * value for name, value in terms.items()]).sum()
     return terms | {"total": total}
 
@@ -1096,12 +1137,17 @@ class Run:
             truth=torch.from_numpy(writing.truth_table(facts, chosen)),
             hosts=torch.tensor(hosts),
             ranked=torch.tensor(ranked),
-            average=state_average(chosen),
+            average=claim_average(chosen, STATES),
+            parts=claim_average(chosen, PLACES),
+            part_truth=torch.from_numpy(writing.statement_truth(facts, PLACES)),
             states=torch.from_numpy(facts.states),
             judgeable=torch.from_numpy(facts.judgeable & facts.fish[:, None]),
             boxes=boxes,
             region_truth=torch.from_numpy(writing.truth_table(pictures.regions, chosen)).view(
-                len(facts), -1, len(chosen)
+                len(facts), boxes.shape[1], len(chosen)
+            ),
+            region_parts=torch.from_numpy(writing.statement_truth(pictures.regions, PLACES)).view(
+                len(facts), boxes.shape[1], len(PLACES)
             ),
         )
         return Lesson(*(getattr(lesson, name).to(self.device) for name in Lesson.__dataclass_fields__))

@@ -161,7 +161,28 @@ def test_sibling_loss_restated() -> None:
     assert float(nothing) == 0.0
 
 
-def test_state_average_takes_single_claims_only() -> None:
+def test_part_and_place_losses_restated() -> None:
+    rng = np.random.default_rng(1)
+    logits, truth = rng.normal(size=(2, 3, 4)), rng.integers(0, 3, size=(2, 3, 4))
+    parts, places = [], []
+    for b in range(2):
+        for k in range(3):
+            for p in range(4):
+                if truth[b, k, p] != TRUE:
+                    continue
+                others = [logits[b, k, q] for q in range(4) if truth[b, k, q] == FALSE]
+                parts += [np.log1p(np.exp(other - logits[b, k, p])) for other in others]
+                elsewhere = [logits[b, j, p] for j in range(3) if truth[b, j, p] == FALSE]
+                places += [np.log1p(np.exp(other - logits[b, k, p])) for other in elsewhere]
+    scores, values = torch.from_numpy(logits), torch.from_numpy(truth)
+    assert float(training.part_loss(scores.flatten(0, 1), values.flatten(0, 1))) == pytest.approx(
+        np.mean(parts)
+    )
+    assert float(training.place_loss(scores, values)) == pytest.approx(np.mean(places))
+    assert float(training.place_loss(scores, torch.full((2, 3, 4), UNKNOWN))) == 0.0
+
+
+def test_claim_average_takes_single_claims_only() -> None:
     forked = writing.Statement("state", "caudal_fin_shape", "forked")
     other = writing.Statement("state", "barbels", "present")
     texts = [
@@ -169,8 +190,8 @@ def test_state_average_takes_single_claims_only() -> None:
         writing.Caption("b", (forked, other)),
         writing.Caption("c", (forked,)),
     ]
-    matrix = training.state_average(texts)
-    assert matrix[0].tolist() == [0.5, 0.0, 0.5]
+    matrix = training.claim_average(texts, training.STATES)
+    assert matrix[training.STATES.index(forked)].tolist() == [0.5, 0.0, 0.5]
     assert float(matrix.sum()) == 1.0
 
 
