@@ -53,8 +53,8 @@ class LcamTraining:
     """
 
     kind: str = "fm"
-    steps: int = 600
-    batch_size: int = 32
+    steps: int = 300
+    batch_size: int = 16
     learning_rate: float = 3e-3
     cross_entropy: float = 1.5
     area: float = 2.0

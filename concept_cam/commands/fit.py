@@ -15,6 +15,7 @@ from concept_cam.types import ConfigurationError, OutputError
 
 if TYPE_CHECKING:
     from concept_cam.backbones.base import Backbone
+    from concept_cam.settings import Settings
 
 _output = click.option(
     "--output", "-o", required=True, type=click.Path(dir_okay=False), help="File to write, FILE.safetensors."
@@ -24,6 +25,9 @@ _resize = click.option(
     "--resize", type=click.Choice([name for name in RESIZE_POLICIES if name not in ("tile", "aspect")]),
     help="How the picture meets the model's input.  [default: pad]",
 )  # fmt: skip
+_size = click.option(
+    "--size", type=int, help="Side in pixels at which pictures are read; explainers: the model's native one."
+)
 _seed = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of what is drawn at random."
 )
@@ -34,6 +38,7 @@ _seed = click.option(
 @_output
 @model_options
 @_resize
+@_size
 @click.option(
     "--feature-norm",
     type=click.Choice(["none", "l2"]),
@@ -110,6 +115,7 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
 @_output
 @model_options
 @_resize
+@_size
 @click.option(
     "--kind",
     type=click.Choice(["fm", "img"]),
@@ -128,11 +134,9 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
     help="Pictures of the fish world.",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Optimisation steps.  [default: 600 for fm, 200 for img]"
+    "--steps", type=click.IntRange(min=1), help="Optimisation steps.  [default: 300 for fm, 200 for img]"
 )
-@click.option(
-    "--train-batch", type=click.IntRange(min=1), help="Pictures per step.  [default: 32 for fm, 16 for img]"
-)
+@click.option("--train-batch", type=click.IntRange(min=1), help="Pictures per step.  [default: 16]")
 @_seed
 @_overwrite
 def fit_attention(
@@ -161,7 +165,7 @@ def fit_attention(
     _check_output(output, overwrite)
     from concept_cam.lcam_training import LcamTraining
 
-    defaults = {"fm": (600, 32), "img": (200, 16)}[kind]
+    defaults = {"fm": (300, 16), "img": (200, 16)}[kind]
     training = LcamTraining(
         kind, steps=steps or defaults[0], batch_size=train_batch or defaults[1], seed=seed
     )
@@ -183,6 +187,7 @@ def _fit_classes(source: str, head: str, values: dict[str, Any], training: Any) 
         raise ConfigurationError("--head needs a folder of class folders; 'synthetic' asks in words.")
     files = class_folders(source)
     backbone, settings = load_tower(values)
+    settings = settings.with_values(size=_training_size(backbone, settings))
     classifier = ClassifierHead.load(head)
     FinerCam(backbone, classifier, settings)  # Checks that they fit.
     prepared = [
@@ -210,7 +215,14 @@ def _fit_concepts(source: str, pictures: int, values: dict[str, Any], training: 
         }
         examples = [Example(path, concepts[name]) for path, name in files]
     note(f"{len(examples)} examples")
-    return train_on_concepts(build_localizer(values), examples, training, _progress(training.steps))
+    localizer = build_localizer(values)
+    localizer = localizer.with_settings(size=_training_size(localizer.backbone, localizer.settings))
+    return train_on_concepts(localizer, examples, training, _progress(training.steps))
+
+
+def _training_size(backbone: Backbone, settings: Settings) -> int:
+    """The side at which an explainer is trained: the model's native one, for maps are often read at a finer and much slower size."""
+    return settings.size or min(backbone.preprocess.size)
 
 
 def _progress(steps: int) -> Callable[[int, float], None]:
