@@ -247,16 +247,58 @@ def _runs(
 
 
 def _outlines(inside: np.ndarray) -> list[np.ndarray]:
-    """Returns closed outlines float64 [N, 2] of ``(x, y)`` in pixels of the crop, longest first; points on a straight line are left out."""
-    from skimage.measure import find_contours
+    """Returns closed outlines of a mask's pixels, float64 [N, 2] of ``(x, y)``, longest first; outer ones clockwise, holes counter-clockwise.
 
-    found = []
-    for outline in find_contours(np.pad(inside, 1).astype(np.float32), 0.5):
-        steps = np.diff(outline, axis=0)
-        turns = np.append(True, steps[1:, 0] * steps[:-1, 1] != steps[1:, 1] * steps[:-1, 0])
-        # find_contours puts pixel i at coordinate i; its centre is at i + 0.5 here, and the padding shifts by one.
-        found.append(outline[np.append(turns, True)][:, ::-1] - 0.5)
-    return sorted(found, key=len, reverse=True)
+    The corners of the pixels' own edges, so that an outline encloses exactly the pixels; areas that touch at a corner are one, as in the
+    labelling. Straight runs of edges are found with numpy, only the corners are linked one by one.
+    """
+    padded = np.pad(inside.astype(np.int8), 1)
+    stride = padded.shape[1]
+    # Walking with the pixel on the right: above a pixel to the right, below it to the left, right of it down, left of it up.
+    across = _links(padded[1:] - padded[:-1], 1, stride)
+    down = _links((padded[:, :-1] - padded[:, 1:]).T, stride, 1)
+    outlines = []
+    while across:
+        (corner, forward), end = across.popitem()
+        path, start = [corner], (corner, forward)
+        while True:
+            path.append(end)
+            # Where two areas touch at a corner there are two ways on; turning left joins them.
+            turn = (end, not forward) if (end, not forward) in down else (end, forward)
+            end, forward = down.pop(turn), turn[1]
+            turn = (end, forward) if (end, forward) in across or (end, forward) == start else (end, not forward)
+            path.append(end)
+            if turn == start:
+                break
+            end, forward = across.pop(turn), turn[1]
+        rows, columns = np.divmod(np.array(path), stride)
+        outlines.append(np.stack([columns, rows], axis=1).astype(np.float64))
+    return sorted(outlines, key=len, reverse=True)
+
+
+def _links(steps: np.ndarray, along: int, between: int) -> dict[tuple[int, bool], int]:
+    """Finds the straight runs of pixel edges on each lattice line.
+
+    Args:
+        steps: int8 [lines, edges]; +1 and -1 for edges to be walked forwards and backwards, 0 where there is none.
+        along: What one edge adds to a corner's number.
+        between: What one line adds.
+
+    Returns:
+        ``(first corner, forwards)`` -> last corner. Corner 0 is the upper left corner of the mask.
+    """
+    changes = np.diff(np.pad(steps, ((0, 0), (1, 1))), axis=1)
+    # A run ends where the next begins, also when the sign flips at a corner where areas touch.
+    line, edge = np.nonzero(changes)
+    first, last = edge[:-1], edge[1:]
+    sign = steps[line[:-1], np.minimum(first, steps.shape[1] - 1)]
+    kept = (line[:-1] == line[1:]) & (sign != 0)
+    # The mask was padded by one: its first lattice line is 0 across lines, its first edge stands one further.
+    base = line[:-1][kept] * between
+    low, high = base + (first[kept] - 1) * along, base + (last[kept] - 1) * along
+    forward = sign[kept] > 0
+    starts, ends = np.where(forward, low, high), np.where(forward, high, low)
+    return dict(zip(zip(starts.tolist(), forward.tolist()), ends.tolist()))
 
 
 # --------------------------------------------------------------------------------------------------------- uncertainties

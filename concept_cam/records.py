@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,14 +78,20 @@ class _Maps:
 
     def peak(self, concept: int) -> tuple[float, float, float] | None:
         """Returns ``(x, y, score)`` of a concept's best patch, original pixels of the whole picture; ``None`` where nothing was seen."""
-        scores, geometry, frame = self._scored.scores[concept], self._scored.geometry, self._scored.frame
-        if not np.isfinite(scores).any():
-            return None
-        row, column = np.unravel_index(int(np.nanargmax(scores)), scores.shape)
-        x, y = geometry.grid_to_original(np.array([column + 0.5, row + 0.5]))
+        x, y, score = self._peaks[:, concept].tolist()
+        return None if math.isinf(score) else (x, y, score)
+
+    @cached_property
+    def _peaks(self) -> np.ndarray:
+        """float64 [3, C]: x, y and score of every concept's best patch."""
+        scores, geometry, frame = self._scored.scores, self._scored.geometry, self._scored.frame
+        flat = np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1)
+        best = flat.argmax(axis=1)
+        rows, columns = np.divmod(best, scores.shape[2])
+        points = geometry.grid_to_original(np.stack([columns + 0.5, rows + 0.5], axis=1))
         x0, y0, x1, y1 = geometry.seen
-        x, y = float(np.clip(x, x0, x1 - 1e-6)), float(np.clip(y, y0, y1 - 1e-6))
-        return x + frame.left, y + frame.top, float(scores[row, column])
+        x, y = np.clip(points[:, 0], x0, x1 - 1e-6), np.clip(points[:, 1], y0, y1 - 1e-6)
+        return np.stack([x + frame.left, y + frame.top, flat[np.arange(len(flat)), best]])
 
 
 def records_of(scored: Scored, plan: Plan) -> list[dict[str, Any]]:

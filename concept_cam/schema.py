@@ -436,21 +436,20 @@ def table_from_records(records: Sequence[Mapping[str, Any]], passthrough: Sequen
     schema = arrow_schema(passthrough)
     known = set(schema.names)
     required = [column.name for column in COLUMNS if not column.nullable]
-    arrays: dict[str, list[Any]] = {name: [] for name in schema.names}
     for record in records:
-        if unknown := sorted(set(record) - known):
+        if unknown := sorted(record.keys() - known):
             raise DataError(
                 f"a record has unknown columns {unknown}; concept_cam.schema.COLUMNS lists the known ones."
             )
         if missing := [name for name in required if record.get(name) is None]:
             raise DataError(f"the record of {record.get('source')!r} lacks a value for {missing}.")
-        for name, values in arrays.items():
-            value = record.get(name)
-            values.append(list(value.items()) if isinstance(value, Mapping) else value)
     columns = []
     for field in schema:
+        values: list[Any] = [record.get(field.name) for record in records]
+        if pa.types.is_map(field.type):
+            values = [list(value.items()) if isinstance(value, Mapping) else value for value in values]
         try:
-            columns.append(pa.array(arrays[field.name], field.type))
+            columns.append(pa.array(values, field.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
             raise DataError(f"column {field.name!r} expects {field.type}: {error}") from error
     return pa.Table.from_arrays(columns, schema=schema)

@@ -6,6 +6,8 @@ import pytest
 
 # Nothing is downloaded in tests, whatever the machine could reach.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The models of the tests are tiny: more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
