@@ -228,7 +228,8 @@ def _runs(
     inside: np.ndarray, top: int, left: int, edges: tuple[np.ndarray, ...], frame: Frame
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns first and one past last pixel of each run down the columns of the whole picture, without painting the full-size mask."""
-    jumps = np.diff(np.pad(inside.T, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    framed = _padded(inside).T[1:-1]
+    jumps = framed[:, 1:] - framed[:, :-1]
     column, first = np.nonzero(jumps == 1)
     _, last = np.nonzero(jumps == -1)
     per_column = np.bincount(column, minlength=inside.shape[1])
@@ -246,13 +247,20 @@ def _runs(
     return starts[kept], ends[kept]
 
 
+def _padded(inside: np.ndarray) -> np.ndarray:
+    """The mask as int8 with a frame of zeros; np.pad costs more than all that is done with it."""
+    padded = np.zeros((inside.shape[0] + 2, inside.shape[1] + 2), dtype=np.int8)
+    padded[1:-1, 1:-1] = inside
+    return padded
+
+
 def _outlines(inside: np.ndarray) -> list[np.ndarray]:
     """Returns closed outlines of a mask's pixels, float64 [N, 2] of ``(x, y)``, longest first; outer ones clockwise, holes counter-clockwise.
 
     The corners of the pixels' own edges, so that an outline encloses exactly the pixels; areas that touch at a corner are one, as in the
     labelling. Straight runs of edges are found with numpy, only the corners are linked one by one.
     """
-    padded = np.pad(inside.astype(np.int8), 1)
+    padded = _padded(inside)
     stride = padded.shape[1]
     # Walking with the pixel on the right: above a pixel to the right, below it to the left, right of it down, left of it up.
     across = _links(padded[1:] - padded[:-1], 1, stride)
@@ -266,7 +274,9 @@ def _outlines(inside: np.ndarray) -> list[np.ndarray]:
             # Where two areas touch at a corner there are two ways on; turning left joins them.
             turn = (end, not forward) if (end, not forward) in down else (end, forward)
             end, forward = down.pop(turn), turn[1]
-            turn = (end, forward) if (end, forward) in across or (end, forward) == start else (end, not forward)
+            turn = (
+                (end, forward) if (end, forward) in across or (end, forward) == start else (end, not forward)
+            )
             path.append(end)
             if turn == start:
                 break
@@ -287,7 +297,9 @@ def _links(steps: np.ndarray, along: int, between: int) -> dict[tuple[int, bool]
     Returns:
         ``(first corner, forwards)`` -> last corner. Corner 0 is the upper left corner of the mask.
     """
-    changes = np.diff(np.pad(steps, ((0, 0), (1, 1))), axis=1)
+    framed = np.zeros((steps.shape[0], steps.shape[1] + 2), dtype=np.int8)
+    framed[:, 1:-1] = steps
+    changes = framed[:, 1:] != framed[:, :-1]
     # A run ends where the next begins, also when the sign flips at a corner where areas touch.
     line, edge = np.nonzero(changes)
     first, last = edge[:-1], edge[1:]

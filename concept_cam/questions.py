@@ -271,7 +271,11 @@ def _entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept
     own = tuple(dict.fromkeys(f"the {noun} of {whole}" for noun in (entity.label, *entity.nouns)))
     taken = {normalise_text(phrase) for phrase in own}
     others = [(state.name, pack.phrases_of(state)) for _, state in parts]
-    others = [(name, phrases) for name, phrases in others if not taken & {normalise_text(phrase) for phrase in phrases}]
+    others = [
+        (name, phrases)
+        for name, phrases in others
+        if not taken & {normalise_text(phrase) for phrase in phrases}
+    ]
     if not others:
         labels = {
             item.entity.label

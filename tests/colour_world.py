@@ -19,8 +19,14 @@ PACK: dict[str, Any] = {
             "kind": "colour",
             "entity": {"label": "head", "id": "UBERON:0000033", "nouns": ["red", "blue", "green"]},
             "states": {
-                "red": {"phrases": ["a red head"], "quality": {"label": "red", "id": "PATO:0000322", "match": "exact"}},
-                "blue": {"phrases": ["a blue head"], "quality": {"label": "blue", "id": "PATO:0000318", "match": "exact"}},
+                "red": {
+                    "phrases": ["a red head"],
+                    "quality": {"label": "red", "id": "PATO:0000322", "match": "exact"},
+                },
+                "blue": {
+                    "phrases": ["a blue head"],
+                    "quality": {"label": "blue", "id": "PATO:0000318", "match": "exact"},
+                },
             },
         },
         "mark": {
@@ -31,8 +37,16 @@ PACK: dict[str, Any] = {
         "parts": {
             "kind": "part",
             "states": {
-                "head": {"phrases": ["red"], "entity": {"label": "head", "id": "UBERON:0000033"}, "contrasts": ["caudal_fin", "eye"]},
-                "caudal_fin": {"phrases": ["green"], "entity": {"label": "caudal fin"}, "contrasts": ["head", "eye"]},
+                "head": {
+                    "phrases": ["red"],
+                    "entity": {"label": "head", "id": "UBERON:0000033"},
+                    "contrasts": ["caudal_fin", "eye"],
+                },
+                "caudal_fin": {
+                    "phrases": ["green"],
+                    "entity": {"label": "caudal fin"},
+                    "contrasts": ["head", "eye"],
+                },
                 "eye": {"phrases": ["blue"], "entity": {"label": "eye"}, "contrasts": ["head", "caudal_fin"]},
             },
         },

@@ -47,9 +47,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str],
 
 
 @pytest.fixture(scope="module")
-def whole(pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def whole(
+    pictures: tuple[Path, list[str], list[str]],
+    localizer: Localizer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Run:
     """One uninterrupted run in this process."""
-    return run_here(pictures[0], tmp_path_factory.mktemp("runs") / "whole", localizer, px_per_mm=2.0, keep_scores=True)
+    return run_here(
+        pictures[0], tmp_path_factory.mktemp("runs") / "whole", localizer, px_per_mm=2.0, keep_scores=True
+    )
 
 
 def run_here(inputs: Any, output: Path, localizer: Localizer, traits: Any = PACK, **options: Any) -> Run:
@@ -87,14 +93,18 @@ def assert_agree(first: Run, second: Run) -> None:
 # ---------------------------------------------------------------------------------------------------------------- truth
 
 
-def test_every_good_picture_once_and_every_bad_one_in_the_errors(whole: Run, pictures: tuple[Path, list[str], list[str]]) -> None:
+def test_every_good_picture_once_and_every_bad_one_in_the_errors(
+    whole: Run, pictures: tuple[Path, list[str], list[str]]
+) -> None:
     _, good, bad = pictures
     groups = {group[0]["source"]: group for group in whole.pictures()}
     assert sorted(groups) == sorted(good)
     assert all(len(group) == ROWS for group in groups.values())
     errors = {error["source"]: error["reason"] for error in whole.errors()}
     assert sorted(errors) == sorted(bad)
-    assert {"empty" in reason or "not a picture" in reason or "cut short" in reason for reason in errors.values()} == {True}
+    assert {
+        "empty" in reason or "not a picture" in reason or "cut short" in reason for reason in errors.values()
+    } == {True}
     assert whole.info["counts"] == {"pictures": 17, "records": 17 * ROWS, "errors": 3, "duplicates": 0}
     assert whole.info["finished"] is not None
     assert whole.info["input"]["pictures"] == 20
@@ -102,7 +112,18 @@ def test_every_good_picture_once_and_every_bad_one_in_the_errors(whole: Run, pic
 
 def test_run_json_says_everything(whole: Run) -> None:
     info = whole.info
-    for name in ("package_version", "model", "weights_hash", "packs", "configuration", "input", "started", "finished", "sessions", "dtype"):
+    for name in (
+        "package_version",
+        "model",
+        "weights_hash",
+        "packs",
+        "configuration",
+        "input",
+        "started",
+        "finished",
+        "sessions",
+        "dtype",
+    ):
         assert info[name], name
     assert info["sessions"][0]["command"] == sys.argv
     assert info["sessions"][0]["host"]
@@ -119,11 +140,19 @@ def test_calls_regions_and_measures_are_the_planted_ones(whole: Run) -> None:
         assert colour["probability"] > 0.9
         assert sum(colour["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert colour["margin"] == pytest.approx(2 * colour["probability"] - 1, abs=1e-5)
-        assert (colour["box_x"], colour["box_width"]) == (rows["parts", "head"]["box_x"], rows["parts", "head"]["box_width"])
+        assert (colour["box_x"], colour["box_width"]) == (
+            rows["parts", "head"]["box_x"],
+            rows["parts", "head"]["box_width"],
+        )
         for name, box in (("head", HEAD), ("caudal_fin", TAIL)):
             row = rows["parts", name]
             cell = 16  # 8 model pixels at half scale
-            found = (row["box_x"], row["box_y"], row["box_x"] + row["box_width"], row["box_y"] + row["box_height"])
+            found = (
+                row["box_x"],
+                row["box_y"],
+                row["box_x"] + row["box_width"],
+                row["box_y"] + row["box_height"],
+            )
             truth = (box[0], box[1], box[0] + box[2], box[1] + box[3])
             assert np.abs(np.subtract(found, truth)).max() <= cell
             assert box[0] <= row["peak_x"] <= box[0] + box[2]
@@ -147,7 +176,9 @@ def test_an_absent_mark_has_no_region(whole: Run) -> None:
     assert all(record["rle_counts"] is None and record["region_count"] == 0 for record in marks)
 
 
-def test_kept_scores_are_the_grid_scores(whole: Run, localizer: Localizer, pictures: tuple[Path, list[str], list[str]]) -> None:
+def test_kept_scores_are_the_grid_scores(
+    whole: Run, localizer: Localizer, pictures: tuple[Path, list[str], list[str]]
+) -> None:
     record = next(record for record in whole.records() if record["character"] == "head_colour")
     maps = np.frombuffer(record["scores"], "<f2").reshape(record["scores_shape"])
     assert record["scores_names"] == ["entity", "red", "blue"]
@@ -173,7 +204,11 @@ def test_region_resolutions_agree(tmp_path: Path, localizer: Localizer) -> None:
 
     Image.fromarray(picture(0, (384, 512))).save(tmp_path / "large.png")
     fast = by_key(run_here(tmp_path, tmp_path / "fast", localizer, regions=Regions(threshold="otsu")))
-    exact = by_key(run_here(tmp_path, tmp_path / "exact", localizer, regions=Regions(threshold="otsu", resolution="original")))
+    exact = by_key(
+        run_here(
+            tmp_path, tmp_path / "exact", localizer, regions=Regions(threshold="otsu", resolution="original")
+        )
+    )
     compared = 0
     for key, row in fast.items():
         if row["rle_counts"] is None:
@@ -185,16 +220,22 @@ def test_region_resolutions_agree(tmp_path: Path, localizer: Localizer) -> None:
     assert compared >= 3
 
 
-def test_specimen_boxes_give_one_row_each_in_the_whole_pictures_frame(tmp_path: Path, localizer: Localizer) -> None:
+def test_specimen_boxes_give_one_row_each_in_the_whole_pictures_frame(
+    tmp_path: Path, localizer: Localizer
+) -> None:
     tray = np.concatenate([picture(1), picture(2)], axis=1)
     (tmp_path / "in").mkdir()
     Image.fromarray(tray).save(tmp_path / "in" / "tray.png")
     (tmp_path / "boxes.csv").write_text(
-        "file,x,y,width,height,catalogNumber\ntray.png,0,0,128,96,A1\ntray.png,128,0,128,96,A2\ntray.png,900,0,10,10,A3\n", encoding="utf-8"
+        "file,x,y,width,height,catalogNumber\ntray.png,0,0,128,96,A1\ntray.png,128,0,128,96,A2\ntray.png,900,0,10,10,A3\n",
+        encoding="utf-8",
     )
     run = run_here(tmp_path / "in", tmp_path / "run", localizer, boxes=tmp_path / "boxes.csv")
     heads = [row for row in run.records() if row["best_state"] == "head"]
-    assert [(row["specimen"], row["specimen_x"], row["input_catalogNumber"]) for row in heads] == [(0, 0, "A1"), (1, 128, "A2")]
+    assert [(row["specimen"], row["specimen_x"], row["input_catalogNumber"]) for row in heads] == [
+        (0, 0, "A1"),
+        (1, 128, "A2"),
+    ]
     assert heads[1]["box_x"] - heads[0]["box_x"] == pytest.approx(128, abs=2)
     assert heads[1]["rle_size"] == [96, 256]
     mask = decode_rle({"size": heads[1]["rle_size"], "counts": heads[1]["rle_counts"]})
@@ -217,13 +258,19 @@ def test_ignored_areas_are_neither_seen_nor_found(tmp_path: Path, localizer: Loc
     mask = np.zeros((96, 128), np.uint8)
     mask[0:16, 96:128] = 255
     Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
-    seen = next(row for row in run_here(tmp_path / "in", tmp_path / "seen", localizer).records() if row["best_state"] == "head")
+    seen = next(
+        row
+        for row in run_here(tmp_path / "in", tmp_path / "seen", localizer).records()
+        if row["best_state"] == "head"
+    )
     assert seen["peak_score"] > 0
     for name in ("labels.csv", "masks"):
         run = run_here(tmp_path / "in", tmp_path / f"run {name}", localizer, ignore=tmp_path / name)
         for row in run.records():
             if row["rle_counts"] is not None:
-                assert not decode_rle({"size": row["rle_size"], "counts": row["rle_counts"]})[0:16, 96:128].any()
+                assert not decode_rle({"size": row["rle_size"], "counts": row["rle_counts"]})[
+                    0:16, 96:128
+                ].any()
             if row["peak_x"] is not None:
                 assert not (row["peak_x"] >= 96 and row["peak_y"] < 16)
 
@@ -231,15 +278,34 @@ def test_ignored_areas_are_neither_seen_nor_found(tmp_path: Path, localizer: Loc
 # ------------------------------------------------------------------------------------------------------- interruptions
 
 
-def test_workers_and_one_process_agree(whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
-    run = annotate(pictures[0], tmp_path / "run", PACK, localizer=localizer, workers=2, batch_size=3, px_per_mm=2.0, keep_scores=True)
+def test_workers_and_one_process_agree(
+    whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    run = annotate(
+        pictures[0],
+        tmp_path / "run",
+        PACK,
+        localizer=localizer,
+        workers=2,
+        batch_size=3,
+        px_per_mm=2.0,
+        keep_scores=True,
+    )
     assert_agree(whole, run)
 
 
 def drive(inputs: Path, output: Path, workers: int, delay: float) -> subprocess.Popen[str]:
     root = Path(__file__).parent.parent
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.annotate_driver", str(inputs), str(output), str(workers), str(delay)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.annotate_driver",
+        str(inputs),
+        str(output),
+        str(workers),
+        str(delay),
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=environment)
 
 
@@ -275,7 +341,10 @@ def test_killed_twice_and_resumed_agrees_with_an_uninterrupted_run(
 
 def run_keys(run: Run) -> tuple[dict[str, tuple[Any, ...]], list[dict[str, str]]]:
     """What a run without scale and kept scores shares with one that has them."""
-    keys = {key: (row["state"], row["box_x"], row["rle_counts"], row["abstained_because"]) for key, row in by_key(run).items()}
+    keys = {
+        key: (row["state"], row["box_x"], row["rle_counts"], row["abstained_because"])
+        for key, row in by_key(run).items()
+    }
     return keys, sorted(run.errors(), key=str)
 
 
@@ -298,7 +367,15 @@ def test_interrupt_ends_cleanly_and_resume_goes_on(
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="--resume"):
-        run_here(pictures[0], tmp_path / "run", localizer, batch_size=3, progress=interrupt, px_per_mm=2.0, keep_scores=True)
+        run_here(
+            pictures[0],
+            tmp_path / "run",
+            localizer,
+            batch_size=3,
+            progress=interrupt,
+            px_per_mm=2.0,
+            keep_scores=True,
+        )
     assert signal.getsignal(signal.SIGINT) is before
     half = read_run(tmp_path / "run")
     assert 0 < half.info["counts"]["pictures"] < 17
@@ -319,7 +396,10 @@ def test_resume_refuses_another_configuration_and_names_it(
     other_pack["characters"]["head_colour"]["states"]["red"]["phrases"] = ["a very red head"]
     with pytest.raises(DataError, match=r"packs\.colours\.sha256"):
         run_here(pictures[0], tmp_path / "run", localizer, other_pack, resume=True)
-    assert run_here(pictures[0], tmp_path / "run", localizer, resume=True, limit=4).info["counts"]["pictures"] == 4
+    assert (
+        run_here(pictures[0], tmp_path / "run", localizer, resume=True, limit=4).info["counts"]["pictures"]
+        == 4
+    )
 
 
 def test_output_of_another_run_and_strange_folders_are_refused(
@@ -335,7 +415,9 @@ def test_output_of_another_run_and_strange_folders_are_refused(
         run_here(pictures[0], tmp_path / "file", localizer)
 
 
-def test_two_processes_do_not_write_one_run(pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
+def test_two_processes_do_not_write_one_run(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
     messages = []
 
     def second(_progress: Any) -> None:
@@ -347,7 +429,9 @@ def test_two_processes_do_not_write_one_run(pictures: tuple[Path, list[str], lis
     assert messages
 
 
-def test_full_disk_leaves_finished_parts_valid(pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
+def test_full_disk_leaves_finished_parts_valid(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
     def fill(progress: Any) -> None:
         if progress.done >= 6:
             resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
@@ -381,7 +465,9 @@ def test_a_damaged_part_and_a_cut_error_line_are_done_again(
     by_key(again)
 
 
-def test_a_killed_worker_is_survived(whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
+def test_a_killed_worker_is_survived(
+    whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
     import multiprocessing
 
     killed = []
@@ -393,7 +479,15 @@ def test_a_killed_worker_is_survived(whole: Run, pictures: tuple[Path, list[str]
             victim.kill()
 
     run = annotate(
-        pictures[0], tmp_path / "run", PACK, localizer=localizer, workers=2, batch_size=2, progress=kill_one, px_per_mm=2.0, keep_scores=True
+        pictures[0],
+        tmp_path / "run",
+        PACK,
+        localizer=localizer,
+        workers=2,
+        batch_size=2,
+        progress=kill_one,
+        px_per_mm=2.0,
+        keep_scores=True,
     )
     assert killed
     assert_agree(whole, run)
@@ -402,11 +496,18 @@ def test_a_killed_worker_is_survived(whole: Run, pictures: tuple[Path, list[str]
 # ------------------------------------------------------------------------------------------------------------- the rest
 
 
-def test_shards_split_and_merge(whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
+def test_shards_split_and_merge(
+    whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
     for index in (1, 2, 3):
-        run_here(pictures[0], tmp_path / "run", localizer, shard=f"{index}/3", px_per_mm=2.0, keep_scores=True)
+        run_here(
+            pictures[0], tmp_path / "run", localizer, shard=f"{index}/3", px_per_mm=2.0, keep_scores=True
+        )
     with pytest.raises(DataError, match="2/3"):
-        merge_runs([tmp_path / "run" / "shard-00001-of-00003", tmp_path / "run" / "shard-00003-of-00003"], tmp_path / "joined")
+        merge_runs(
+            [tmp_path / "run" / "shard-00001-of-00003", tmp_path / "run" / "shard-00003-of-00003"],
+            tmp_path / "joined",
+        )
     merged = merge_runs([tmp_path / "run"])
     assert merged.path == tmp_path / "run"
     assert_agree(whole, merged)
@@ -420,7 +521,9 @@ def test_shards_split_and_merge(whole: Run, pictures: tuple[Path, list[str], lis
         merge_runs([half], tmp_path / "other")
 
 
-def test_duplicates_in_a_list_are_done_once(pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
+def test_duplicates_in_a_list_are_done_once(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
     paths = [str(pictures[0] / name) for name in pictures[1][:2]]
     run = run_here("-", tmp_path / "run", localizer, lines=[paths[0], paths[1], paths[0]])
     assert run.info["counts"] == {"pictures": 2, "records": 2 * ROWS, "errors": 0, "duplicates": 1}
@@ -430,7 +533,9 @@ def test_a_picture_that_vanishes_and_one_that_is_huge(localizer: Localizer, tmp_
     (tmp_path / "in").mkdir()
     Image.fromarray(picture()).save(tmp_path / "in" / "a.png")
     Image.new("RGB", (400, 300)).save(tmp_path / "in" / "huge.png")
-    lines = [str(tmp_path / "in" / name) for name in ("a.png", "gone.png", "huge.png", "")] + [str(tmp_path / "in")]
+    lines = [str(tmp_path / "in" / name) for name in ("a.png", "gone.png", "huge.png", "")] + [
+        str(tmp_path / "in")
+    ]
     run = run_here("-", tmp_path / "run", localizer.with_settings(max_pixels=100_000), lines=lines)
     reasons = {Path(error["source"]).name: error["reason"] for error in run.errors()}
     assert "no such picture" in reasons["gone.png"]
@@ -439,7 +544,9 @@ def test_a_picture_that_vanishes_and_one_that_is_huge(localizer: Localizer, tmp_
     assert run.info["counts"]["pictures"] == 1
 
 
-def test_estimate_writes_nothing(pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
+def test_estimate_writes_nothing(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
     found = estimate(pictures[0], tmp_path / "run", PACK, localizer=localizer, sample=8)
     assert found.pictures == 20
     assert found.sampled == 8

@@ -58,7 +58,9 @@ def test_every_reason_is_documented() -> None:
 
 
 def test_limits_of_single_characters_and_of_a_calibration() -> None:
-    limits = Limits(probability=0.4, score=0.05, characters={"fish/shape": 0.8, "colour": 0.6, "parts=eye": 0.2})
+    limits = Limits(
+        probability=0.4, score=0.05, characters={"fish/shape": 0.8, "colour": 0.6, "parts=eye": 0.2}
+    )
     assert limits.of("fish", "shape") == 0.8
     assert limits.of("bird", "shape") == 0.4
     assert limits.of("bird", "colour") == 0.6
@@ -68,7 +70,12 @@ def test_limits_of_single_characters_and_of_a_calibration() -> None:
     def limit(measure: str, value: float | None) -> Limit:
         return Limit(measure, value, 20, 10, 0.9, 0.8, 0.9, 0.5)
 
-    fitted = {"*": limit("probability", 0.7), "* parts": limit("score", None), "shape": limit("probability", None), "parts=eye": limit("score", 0.3)}
+    fitted = {
+        "*": limit("probability", 0.7),
+        "* parts": limit("score", None),
+        "shape": limit("probability", None),
+        "parts=eye": limit("score", 0.3),
+    }
     found = Limits(host=0.2).with_calibration(Calibration(0.9, 0.8, fitted, {}))
     assert (found.host, found.probability) == (0.2, 0.7)
     assert found.of("fish", "shape") == math.inf
@@ -79,6 +86,11 @@ def test_limits_of_single_characters_and_of_a_calibration() -> None:
 
 
 def test_limits_outside_their_range_are_refused() -> None:
-    for values in ({"host": 1.5}, {"probability": -0.1}, {"score": math.nan}, {"characters": {"x": math.nan}}):
+    for values in (
+        {"host": 1.5},
+        {"probability": -0.1},
+        {"score": math.nan},
+        {"characters": {"x": math.nan}},
+    ):
         with pytest.raises(ConfigurationError):
             Limits(**values)

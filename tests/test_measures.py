@@ -27,7 +27,11 @@ def blobs(geometry: Geometry, seed: int) -> np.ndarray:
     return np.where(geometry.valid(), scores, np.float32(np.nan))
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda geometry: f"{geometry.policy}-{geometry.original[0]}x{geometry.original[1]}")
+@pytest.mark.parametrize(
+    "geometry",
+    GEOMETRIES,
+    ids=lambda geometry: f"{geometry.policy}-{geometry.original[0]}x{geometry.original[1]}",
+)
 @pytest.mark.parametrize("resolution", ["model", "original"])
 @pytest.mark.parametrize("areas", [1, 0])
 def test_areas_agree_with_the_slow_definition(geometry: Geometry, resolution: str, areas: int) -> None:
@@ -139,9 +143,19 @@ def test_the_uncertainty_of_the_eccentricity_is_its_derivative() -> None:
     def eccentricity(length: float, width: float) -> float:
         return math.sqrt(1 - (width / length) ** 2)
 
-    values = {"length": 200.0, "width": 100.0, "orientation": 0.0, "extent": 0.7, "eccentricity": eccentricity(200, 100), "solidity": 0.9}
+    values = {
+        "length": 200.0,
+        "width": 100.0,
+        "orientation": 0.0,
+        "extent": 0.7,
+        "eccentricity": eccentricity(200, 100),
+        "solidity": 0.9,
+    }
     step = 1e-4
-    slope = abs(eccentricity(200 + step, 100) - values["eccentricity"]) / step + abs(eccentricity(200, 100 + step) - values["eccentricity"]) / step
+    slope = (
+        abs(eccentricity(200 + step, 100) - values["eccentricity"]) / step
+        + abs(eccentricity(200, 100 + step) - values["eccentricity"]) / step
+    )
     assert uncertainties(values, (200, 100), (5.0, 5.0))["eccentricity"] == pytest.approx(5 * slope, rel=1e-3)
 
 
@@ -151,7 +165,12 @@ HEAD, TAIL, EYE = (10, 40, 60, 50), (250, 30, 40, 70), (25, 50, 12, 9)
 def test_distances_of_a_fish_that_looks_left_right_up_and_down() -> None:
     boxes = {"head": HEAD, "caudal_fin": TAIL, "eye": EYE}
     found = measure_distances(DISTANCES, DISTANCE_PARTS, boxes, (5.0, 4.0))
-    assert {name: found[name].length for name in DISTANCES} == {"SL_bbox": 240, "HL_bbox": 60, "HH_bbox": 50, "ED_bbox": 12}
+    assert {name: found[name].length for name in DISTANCES} == {
+        "SL_bbox": 240,
+        "HL_bbox": 60,
+        "HH_bbox": 50,
+        "ED_bbox": 12,
+    }
     assert found["SL_bbox"].line == (10, 65, 250, 65)
     assert found["SL_bbox"].error == 4.0
     assert found["HH_bbox"].error == 5.0
@@ -159,7 +178,12 @@ def test_distances_of_a_fish_that_looks_left_right_up_and_down() -> None:
     turned = {name: (y, x, height, width) for name, (x, y, width, height) in boxes.items()}
     for other in (mirrored, turned):
         again = measure_distances(DISTANCES, DISTANCE_PARTS, other, (5.0, 5.0))
-        assert {name: again[name].length for name in DISTANCES} == {"SL_bbox": 240, "HL_bbox": 60, "HH_bbox": 50, "ED_bbox": 12}
+        assert {name: again[name].length for name in DISTANCES} == {
+            "SL_bbox": 240,
+            "HL_bbox": 60,
+            "HH_bbox": 50,
+            "ED_bbox": 12,
+        }
 
 
 def test_distances_that_cannot_be_measured_are_left_out() -> None:
@@ -169,7 +193,11 @@ def test_distances_that_cannot_be_measured_are_left_out() -> None:
     assert measure_distances(DISTANCES, DISTANCE_PARTS, {"eye": EYE}, (8.0, 8.0))["ED_bbox"].error is None
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda geometry: f"{geometry.policy}-{geometry.original[0]}x{geometry.original[1]}")
+@pytest.mark.parametrize(
+    "geometry",
+    GEOMETRIES,
+    ids=lambda geometry: f"{geometry.policy}-{geometry.original[0]}x{geometry.original[1]}",
+)
 def test_cell_coverage_counts_pixels(geometry: Geometry) -> None:
     mask = np.zeros(geometry.original, dtype=bool)
     height, width = mask.shape

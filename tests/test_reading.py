@@ -88,7 +88,9 @@ def test_buffers_keep_the_original_frame() -> None:
 
 def test_specimens_are_cut_out_and_boxes_clipped() -> None:
     pixels = noise(40, 60)
-    given = item(pixels, specimens=(Specimen((-5, -5, 30, 20)), Specimen((50, 30, 99, 99)), Specimen((200, 0, 5, 5))))
+    given = item(
+        pixels, specimens=(Specimen((-5, -5, 30, 20)), Specimen((50, 30, 99, 99)), Specimen((200, 0, 5, 5)))
+    )
     loaded = load_item(given, plan(resize="native"))
     assert [crop.box for crop in loaded.crops] == [(0, 0, 25, 15), (50, 30, 10, 10)]
     np.testing.assert_array_equal(loaded.crops[0].pixels, pixels[0:15, 0:25])
@@ -134,5 +136,15 @@ def test_whatever_is_wrong_is_in_the_answer() -> None:
     large = item(noise(40, 60))
     small_limit = replace(plan(), settings=Settings(max_pixels=100))
     assert "2,400" in load_item(large, small_limit).errors[0]
-    assert "empty" in load_item(item(noise(4, 6), specimens=(Specimen(mask=encode_rle(np.zeros((4, 6), bool))),)), plan()).errors[0]
-    assert "rows x columns" in load_item(item(noise(4, 6), specimens=(Specimen(mask=encode_rle(np.zeros((4, 5), bool))),)), plan()).errors[0]
+    assert (
+        "empty"
+        in load_item(
+            item(noise(4, 6), specimens=(Specimen(mask=encode_rle(np.zeros((4, 6), bool))),)), plan()
+        ).errors[0]
+    )
+    assert (
+        "rows x columns"
+        in load_item(
+            item(noise(4, 6), specimens=(Specimen(mask=encode_rle(np.zeros((4, 5), bool))),)), plan()
+        ).errors[0]
+    )

@@ -71,7 +71,11 @@ def chunks(items: Iterable[Item], stop: Callable[[], bool] = lambda: False) -> I
 
 
 def run(
-    items: Iterable[Item], plan: Plan, localizer: Localizer, options: Options, stop: Callable[[], bool] = lambda: False
+    items: Iterable[Item],
+    plan: Plan,
+    localizer: Localizer,
+    options: Options,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Answers]:
     """See :class:`concept_cam.engines.base.Engine`.
 
@@ -118,7 +122,9 @@ def _connect(ray: Any, address: str | None) -> None:
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises many kinds
-        raise ConfigurationError(f"cannot reach the Ray cluster {address or 'on this machine'!r}: {error}") from error
+        raise ConfigurationError(
+            f"cannot reach the Ray cluster {address or 'on this machine'!r}: {error}"
+        ) from error
 
 
 def _chunk(
@@ -127,7 +133,9 @@ def _chunk(
     resources = ray.cluster_resources()
     on_gpu = localizer.backbone.device.type == "cuda"
     processors_of_cluster = int(resources.get("CPU", 1))
-    actors = options.workers or (int(resources.get("GPU", 1)) if on_gpu else max(1, processors_of_cluster // 8))
+    actors = options.workers or (
+        int(resources.get("GPU", 1)) if on_gpu else max(1, processors_of_cluster // 8)
+    )
     threads = 0 if on_gpu else max(1, processors_of_cluster // actors)
     batch = localizer.settings.batch_size
     # Enough blocks that every actor has work; whole batches, so that none is computed in small change.

@@ -121,7 +121,9 @@ def _sample(name: str, key: str, members: dict[str, bytes], columns: Columns) ->
 def _pictures(members: Iterable[str]) -> list[str]:
     """The members that are pictures: those with a plain ending (``.jpg``), else those such as ``.seg.png``, which often are masks."""
     plain = [ending for ending in members if ending.lower() in IMAGE_SUFFIXES]
-    return plain or [ending for ending in members if "." + ending.lower().rpartition(".")[2] in IMAGE_SUFFIXES]
+    return plain or [
+        ending for ending in members if "." + ending.lower().rpartition(".")[2] in IMAGE_SUFFIXES
+    ]
 
 
 def _json_columns(content: bytes) -> dict[str, str]:

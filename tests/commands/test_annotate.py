@@ -41,18 +41,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def call(*arguments: str, input: str | None = None) -> Result:
-    options = ["--traits", "colours.yaml", "--model", "planted", "--workers", "0"] if "--merge" not in arguments else []
+    options = (
+        ["--traits", "colours.yaml", "--model", "planted", "--workers", "0"]
+        if "--merge" not in arguments
+        else []
+    )
     return CliRunner().invoke(main, ["annotate", *arguments, *options], input=input)
 
 
 def test_a_folder(folder: Path) -> None:
-    result = call("in", "-o", "run", "--px-per-mm", "4", "--threshold", "half-max", "--gamma", "0.5", "--keep-scores")
+    result = call(
+        "in", "-o", "run", "--px-per-mm", "4", "--threshold", "half-max", "--gamma", "0.5", "--keep-scores"
+    )
     assert result.exit_code == 0, result.output
     assert "7 pictures, 63 records; 1 errors" in result.stdout
     run = read_run(folder / "run")
     assert run.count == 63
     configuration = run.info["configuration"]
-    assert (configuration["threshold"], configuration["gamma"], configuration["px_per_mm"]) == ("half-max", 0.5, 4.0)
+    assert (configuration["threshold"], configuration["gamma"], configuration["px_per_mm"]) == (
+        "half-max",
+        0.5,
+        4.0,
+    )
     again = call("in", "-o", "run")
     assert again.exit_code == 2
     assert "--resume" in again.stderr
@@ -100,14 +110,21 @@ def test_every_layout_gives_the_same_calls(folder: Path) -> None:
             archive.add(folder / "flat" / f"{number}.png", f"{number}.png")
     pq.write_table(pa.table({"image": contents}), "bytes.parquet")
     raw = [picture(number)[:, :, ::-1].tobytes() for number in range(3)]
-    pq.write_table(pa.table({"image": raw, "resized_size": [[96, 128]] * 3, "original_size": [[192, 256]] * 3}), "raw.parquet")
+    pq.write_table(
+        pa.table({"image": raw, "resized_size": [[96, 128]] * 3, "original_size": [[192, 256]] * 3}),
+        "raw.parquet",
+    )
     found = {}
     for name in ("flat", "flat/*.png", "s.tar", "bytes.parquet", "raw.parquet", (folder / "flat").as_uri()):
         output = f"run {len(found)}"
         result = call(name, "-o", output)
         assert result.exit_code == 0, result.output
         run = read_run(folder / output)
-        found[name] = [(row["best_state"], row["state"], row["box_width"], row["image_width"]) for row in run.records() if row["kind"] != "distance"]
+        found[name] = [
+            (row["best_state"], row["state"], row["box_width"], row["image_width"])
+            for row in run.records()
+            if row["kind"] != "distance"
+        ]
         digests = {row["sha256"] for row in run.records()}
         assert len(digests) == 3
     first = found.pop("flat")

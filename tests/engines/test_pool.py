@@ -61,7 +61,12 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         "if __name__ == '__main__':\n    pool = WorkerPool(1, nothing, ())\n    print(pool.result(pool.submit(os.getpid)), flush=True)\n    time.sleep(60)\n"
     )
     root = str(Path(__file__).parent.parent.parent)
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root})
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
     parent.kill()
@@ -71,7 +76,10 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
             os.kill(worker, 0)
         except ProcessLookupError:
             break
-        if Path(f"/proc/{worker}/stat").exists() and Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z":
+        if (
+            Path(f"/proc/{worker}/stat").exists()
+            and Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z"
+        ):
             break  # ended; nobody has collected it yet
         time.sleep(0.1)
     else:

@@ -34,7 +34,9 @@ def test_a_missing_ray_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setitem(sys.modules, "ray", None)
     write_pictures(tmp_path / "in", 1)
     with pytest.raises(MissingExtraError, match=r"concept-cam\[ray\]"):
-        annotate(tmp_path / "in", tmp_path / "run", PACK, localizer=Localizer(PlantedBackbone(64, 8)), engine="ray")
+        annotate(
+            tmp_path / "in", tmp_path / "run", PACK, localizer=Localizer(PlantedBackbone(64, 8)), engine="ray"
+        )
 
 
 @pytest.mark.slow
@@ -44,9 +46,13 @@ def test_ray_and_local_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     write_pictures(tmp_path / "in", 40, broken=4)
     localizer = Localizer(PlantedBackbone(64, 8))
     local = annotate(tmp_path / "in", tmp_path / "local", PACK, localizer=localizer, workers=0)
-    half = annotate(tmp_path / "in", tmp_path / "ray", PACK, localizer=localizer, engine="ray", workers=2, limit=15)
+    half = annotate(
+        tmp_path / "in", tmp_path / "ray", PACK, localizer=localizer, engine="ray", workers=2, limit=15
+    )
     assert half.info["engine"] == "ray"
-    run = annotate(tmp_path / "in", tmp_path / "ray", PACK, localizer=localizer, engine="ray", workers=2, resume=True)
+    run = annotate(
+        tmp_path / "in", tmp_path / "ray", PACK, localizer=localizer, engine="ray", workers=2, resume=True
+    )
     assert_agree(local, run)
     sources = [group[0]["source"] for group in run.pictures()]
     assert sources == [group[0]["source"] for group in local.pictures()]
@@ -57,4 +63,11 @@ def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the engine 'ray' is an extra")
     write_pictures(tmp_path / "in", 1)
     with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:1"):
-        annotate(tmp_path / "in", tmp_path / "run", PACK, localizer=Localizer(PlantedBackbone(64, 8)), engine="ray", ray_address="127.0.0.1:1")
+        annotate(
+            tmp_path / "in",
+            tmp_path / "run",
+            PACK,
+            localizer=Localizer(PlantedBackbone(64, 8)),
+            engine="ray",
+            ray_address="127.0.0.1:1",
+        )

@@ -31,7 +31,9 @@ def png(seed: int) -> bytes:
 def items(*arguments: Any, **options: Any) -> list[Item]:
     collection = open_collection(*arguments, **options)
     found = list(collection.items())
-    assert [item.source for item in collection.items()] == [item.source for item in found], "the order changed"
+    assert [item.source for item in collection.items()] == [item.source for item in found], (
+        "the order changed"
+    )
     assert len({item.source for item in found}) == len(found)
     return found
 
@@ -97,12 +99,17 @@ def test_lists(folder: Path, tmp_path: Path) -> None:
 def test_table_carries_columns_and_names_those_it_has(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "media.csv"
     table.write_text(
-        "\ufeffoccurrenceID,file,accessURI,rights,scale\nurn:1,photos/top.png,https://x.org/1,\"CC BY, 4.0\",12.5\n"
+        '\ufeffoccurrenceID,file,accessURI,rights,scale\nurn:1,photos/top.png,https://x.org/1,"CC BY, 4.0",12.5\n'
         "urn:2,photos/b/é鱼.png,,CC0,\nurn:3,,,,\nurn:4,photos/c/a fish.png,,,zero\n",
         encoding="utf-8",
     )
     found = items(table, columns=Columns(px_per_mm="scale"))
-    assert [item.source for item in found] == ["photos/top.png", "photos/b/é鱼.png", "media.csv#line4", "photos/c/a fish.png"]
+    assert [item.source for item in found] == [
+        "photos/top.png",
+        "photos/b/é鱼.png",
+        "media.csv#line4",
+        "photos/c/a fish.png",
+    ]
     assert found[0].columns["occurrenceID"] == "urn:1"
     assert found[0].columns["rights"] == "CC BY, 4.0"
     assert "file" not in found[0].columns
@@ -125,7 +132,9 @@ def test_table_carries_columns_and_names_those_it_has(folder: Path, tmp_path: Pa
 
 def test_table_with_boxes_has_one_specimen_per_row(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "trays.csv"
-    table.write_text("file,box,id\nphotos/top.png,1 2 30 40,A\nphotos/top.png,\"[50, 2, 30, 40]\",B\nphotos/c/a fish.png,broken,C\n")
+    table.write_text(
+        'file,box,id\nphotos/top.png,1 2 30 40,A\nphotos/top.png,"[50, 2, 30, 40]",B\nphotos/c/a fish.png,broken,C\n'
+    )
     found = items(table, columns=Columns(box="box"))
     assert [specimen.box for specimen in found[0].specimens] == [(1, 2, 30, 40), (50, 2, 30, 40)]
     assert [specimen.columns["id"] for specimen in found[0].specimens] == ["A", "B"]
@@ -167,7 +176,10 @@ def write_parquet(path: Path, columns: dict[str, Any]) -> None:
 
 
 def test_parquet_with_encoded_bytes(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "a.parquet", {"image": [png(0), png(1), None], "species": ["x", None, "z"], "count": [1, 2, 3]})
+    write_parquet(
+        tmp_path / "a.parquet",
+        {"image": [png(0), png(1), None], "species": ["x", None, "z"], "count": [1, 2, 3]},
+    )
     found = items(tmp_path / "a.parquet")
     assert [item.source for item in found] == ["a.parquet#0", "a.parquet#1", "a.parquet#2"]
     np.testing.assert_array_equal(pixels(found[1]), picture(1))
@@ -238,7 +250,11 @@ def test_webdataset(tmp_path: Path, name: str, mode: str) -> None:
     }  # fmt: skip
     write_tar(tmp_path / name, members, mode)
     found = items(tmp_path / name)
-    assert [item.source for item in found] == [f"{name}/d/001.png", f"{name}/d/002.seg.png", f"{name}/003.png"]
+    assert [item.source for item in found] == [
+        f"{name}/d/001.png",
+        f"{name}/d/002.seg.png",
+        f"{name}/003.png",
+    ]
     assert found[0].columns == {"species": "Esox", "n": "3", "txt": "a pike"}
     assert found[2].columns == {"cls": "7"}
     np.testing.assert_array_equal(pixels(found[2]), picture(2))
@@ -279,7 +295,13 @@ def test_urls(folder: Path, tmp_path: Path) -> None:
 
 
 def test_layouts_are_found_by_name(tmp_path: Path) -> None:
-    for name, layout in (("a.csv", "table"), ("a.tsv", "table"), ("a.parquet", "parquet"), ("a.tar", "webdataset"), ("a.jpg", "list")):
+    for name, layout in (
+        ("a.csv", "table"),
+        ("a.tsv", "table"),
+        ("a.parquet", "parquet"),
+        ("a.tar", "webdataset"),
+        ("a.jpg", "list"),
+    ):
         (tmp_path / name).write_bytes(b"x")
         assert find_layout([str(tmp_path / name)]) == layout
         assert layout in LAYOUTS
@@ -304,7 +326,12 @@ def test_shards_are_disjoint_and_complete() -> None:
 
 
 def test_slurm_arrays() -> None:
-    variables = {"SLURM_ARRAY_TASK_ID": "14", "SLURM_ARRAY_TASK_MIN": "10", "SLURM_ARRAY_TASK_COUNT": "5", "SLURM_ARRAY_TASK_STEP": "2"}
+    variables = {
+        "SLURM_ARRAY_TASK_ID": "14",
+        "SLURM_ARRAY_TASK_MIN": "10",
+        "SLURM_ARRAY_TASK_COUNT": "5",
+        "SLURM_ARRAY_TASK_STEP": "2",
+    }
     assert parse_shard("slurm", variables) == Shard(3, 5)
     with pytest.raises(ConfigurationError, match="sbatch --array"):
         parse_shard("slurm", {})
