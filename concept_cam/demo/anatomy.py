@@ -23,6 +23,9 @@ T = np.linspace(-1.0, 1.0, TABLE, dtype=np.float32)
 
 SPINE_PHASE = 2.0
 
+PLATE = 0.42
+"""The gill cover's share of the head's length: from behind the cheek to its rim."""
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -89,7 +92,7 @@ def _body(
     blunt = draws("body.blunt", 0.62, 0.95)[:, None]
     belly_peak = draws("body.belly_peak", 0.34, 0.48)[:, None]
     belly_blunt = draws("body.belly_blunt", 0.62, 0.95)[:, None]
-    snout = np.sqrt(np.minimum(U / 0.12, 1.0))
+    snout = np.sqrt(np.minimum(U[None, :] / draws("body.snout", 0.05, 0.14)[:, None], 1.0))
 
     def outline(place: Float, power: Float, height: Float) -> Float:
         hump = np.sin(np.pi * U ** (np.log(0.5) / np.log(place))) ** power
@@ -142,7 +145,7 @@ def _head(
     bottom = _at(tables["lower"], eye_u)
     values["eye_u"] = eye_u
     values["eye_v"] = bottom + (top - bottom) * draws("eye.height", 0.62, 0.74)
-    values["eye_radius"] = np.minimum(draws("eye.radius", 0.016, 0.036), 0.17 * (top - bottom)).astype(
+    values["eye_radius"] = np.minimum(draws("eye.radius", 0.020, 0.040), 0.17 * (top - bottom)).astype(
         np.float32
     )
     values["line_height"] = draws("line.height", 0.10, 0.34)
@@ -286,7 +289,8 @@ def _caudal(
     # Lobes are rarely equal, margins rarely whole.
     skew = 1 + draws("caudal.skew", -0.10, 0.10)[:, None] * T[None, :]
     phase = draws("caudal.fray_phase", 0, 6.28)[:, None]
-    fray = draws("caudal.fray", 0.0, 0.016)[:, None]
+    fray = draws("caudal.fray", 0.0, 0.016) + 0.03 * draws.chance("caudal.torn", 0.12)
+    fray = fray[:, None]
     margin = margin * skew + fray * (np.sin(31 * T + phase) + np.sin(53 * T + 2 * phase))
     tables["caudal"] = np.maximum(margin, 0.05).astype(np.float32)
     low, high = _pick(
@@ -379,11 +383,16 @@ def _places(
     table: dict[str, tuple[Float, Float, Float, Float]] = {
         "head": (half_head, 0.5 * (_at(upper, half_head) + _at(lower, half_head)), head_area, v["operculum"]),
         "eye": (v["eye_u"], v["eye_v"], np.pi * v["eye_radius"] ** 2, 2 * v["eye_radius"]),
-        "mouth": (mouth_u, mouth_v, 0.9 * v["mouth_length"] * v["mouth_open"], v["mouth_length"]),
+        "mouth": (
+            mouth_u,
+            mouth_v,
+            0.9 * (v["mouth_length"] + 0.02) * (0.5 * v["mouth_open"] + 0.02),
+            v["mouth_length"],
+        ),
         "operculum": (
-            v["operculum"],
+            (1 - 0.5 * PLATE) * v["operculum"],
             zero,
-            0.010 * 0.75 * _at(span, v["operculum"]),
+            PLATE * v["operculum"] * 0.82 * _at(span, 0.8 * v["operculum"]),
             _at(span, v["operculum"]),
         ),
         "trunk": (
@@ -392,7 +401,7 @@ def _places(
             body_area - head_area,
             line_length,
         ),
-        "lateral_line": (middle, v["line_height"] * _at(upper, middle), 0.010 * line_length, line_length),
+        "lateral_line": (middle, v["line_height"] * _at(upper, middle), 0.022 * line_length, line_length),
         "caudal_fin": (1 + 0.5 * v["caudal_length"], zero, caudal_area, 2 * v["caudal_spread"]),
         "dorsal_fin": (
             dorsal_u,

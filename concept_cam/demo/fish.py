@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from concept_cam.demo.anatomy import Anatomy
+from concept_cam.demo.anatomy import PLATE, Anatomy
 from concept_cam.demo.draws import Draws, Float
 from concept_cam.demo.sampling import Reading, lookup, reading, texture
 from concept_cam.demo.textures import KINDS, Atlas
@@ -142,6 +142,7 @@ def coat(draws: Draws, states: npt.NDArray[np.int64], facing: Float, angle: Floa
         "scale_rate": draws("coat.scale_rate", 34.0, 62.0),
         "head_dark": draws("head.dark", 0.72, 1.05),
         "operculum_dark": draws("operculum.dark", 0.45, 0.85),
+        "cheek_dark": draws("cheek.dark", -0.2, 0.4),
         "line_dark": draws("line.dark", -0.5, 0.75),
         "mark_rate": draws("pattern.rate", 0.0, 1.0),
         "mark_phase": draws("pattern.phase", 0.0, 6.28),
@@ -282,13 +283,14 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     )
     shade = torch.addcmul(c("ambient"), light, c("diffuse"))
 
-    # Head, operculum, lateral line.
+    # Head, gill cover (the plate behind the cheek; its rim is the operculum line), lateral line.
     edge = a("operculum") + a("operculum_bulge") * (1.0 - 1.6 * s * s) - u
     head = cover(edge) * body
     trunk_share = 1.0 - cover(edge)
     off_rim = _step(0.82 - s.abs())
     line_width = torch.maximum(torch.full_like(px, 0.0045), 0.75 / px)
     operculum = (1.0 - edge.abs() / line_width).clamp_(0, 1) * off_rim
+    cheek = (1.0 - (edge - PLATE * a("operculum")).abs() / line_width).clamp_(0, 1) * off_rim
     line_s = a("line_height") + a("line_arch") * (1.0 - u) * (1.0 - u)
     before_tail = _step(0.985 - u)
     line_width_v = torch.maximum(torch.full_like(px, 0.0035), 0.6 / px)
@@ -319,7 +321,8 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     tone = 1.0 + c("blotch") * blotch + c("grain") * (medium + fine)
     tone = tone + rows_of_scales * scale_seen * trunk_share
     tone = tone * torch.lerp(torch.ones_like(px), c("head_dark"), 1.0 - trunk_share)
-    tone = tone * (1.0 - operculum * c("operculum_dark")) * (1.0 - lateral * c("line_dark"))
+    tone = tone * (1.0 - operculum * c("operculum_dark")) * (1.0 - cheek * c("cheek_dark"))
+    tone = tone * (1.0 - lateral * c("line_dark"))
     # Behind the gill cover lies its shadow.
     tone = tone * (1.0 - 0.22 * (1.0 + edge * 28).clamp_(0, 1) * trunk_share)
     shade = shade * tone
@@ -416,12 +419,11 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
 
     parts["head"] = head * not_pectoral
     parts["trunk"] = body * trunk_share * not_pectoral
-    parts["eye"], parts["mouth"] = eye, mouth
-    wide = 1.0 / px
-    parts["operculum"] = (
-        cover(torch.maximum(0.006 + 0 * px, wide) - edge.abs()) * off_rim * body * not_pectoral
-    )
-    on_line = cover(torch.maximum(0.006 + 0 * px, wide) - off_line) * trunk_share * before_tail
+    parts["eye"], parts["mouth"] = eye, lips
+    plate = torch.minimum(edge, PLATE * a("operculum") - edge)
+    parts["operculum"] = cover(plate) * off_rim * body * not_pectoral
+    # As wide as a person's outline of it would be.
+    on_line = cover(torch.maximum(0.012 + 0 * px, 1.2 / px) - off_line) * trunk_share * before_tail
     parts["lateral_line"] = on_line * body * not_pectoral
     parts["eye_spot"] = spot
     return Painted(rgb, total, solid, parts)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from concept_cam import prompts
 from concept_cam.demo import captions as writing
@@ -57,9 +58,10 @@ LOSS_WEIGHTS: Final[dict[str, float]] = {
     "region_rank": 0.5,
     "region_parts": 1.5,
     "region_places": 1.5,
+    "neutral": 0.5,
 }
 """Captions judged by the image embedding, by their best patches, and by the best patches of a window: true or not, better than
-`a fish` or not, best of its siblings."""
+`a fish` or not, best of its siblings; and not preferred to siblings where none of them can be seen."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class TrainConfig:
         (1.00, ((96, 0.1), (128, 0.4), (160, 0.5))),
     )
     batch: int = 48
-    reuse: int = 4
+    reuse: int = 6
     pool: int = 64
     twins: float = 0.25
     windows: int = 3
@@ -386,6 +388,52 @@ STATES: Final = tuple(
 PLACES: Final = tuple(Statement("part", part) for part in PARTS)
 
 
+FAMILIES: Final[dict[str, tuple[int, ...]]] = {
+    **{
+        name: tuple(MASKS.index(part) for part in (CHARACTER_PART[name],))
+        for name in CHARACTERS
+        if name not in PRESENCE_CHARACTERS
+    },
+    "parts": tuple(range(len(PARTS))),
+}
+"""Sibling captions (the states of a character; the parts) -> the numbers in `MASKS` of what they are about."""
+
+
+def hidden_families(in_frame: np.ndarray) -> Tensor:
+    """Which families of siblings have nothing to describe in a picture: bool [M, P] of parts in the frame to bool [M, G]."""
+    return torch.from_numpy(np.stack([~in_frame[:, list(parts)].any(axis=1) for parts in FAMILIES.values()], axis=1))
+
+
+def neutral_loss(logits: Sequence[Tensor], hidden: Tensor) -> Tensor:
+    """Where no caption of a family is true, none of them may be preferred: divergence of their softmax from the uniform.
+
+    Without it the difference of two siblings, which is the direction that a contrast makes, is free to be anything off the part.
+
+    Args:
+        logits: Per family, float32 [B, n, S_g]: mean logit of each sibling's captions at each patch.
+        hidden: bool [B, n, G].
+
+    Returns:
+        Mean over the hidden patches and families.
+    """
+    terms = []
+    for g, z in enumerate(logits):
+        away = hidden[..., g]
+        divergence = z.logsumexp(-1) - z.mean(-1) - math.log(z.shape[-1])
+        terms.append((divergence * away).sum() / away.sum().clamp(min=1))
+    return torch.stack(terms).mean()
+
+
+def family_logits(scores: Tensor, lesson: Lesson) -> list[Tensor]:
+    """Mean logit of each sibling's captions at each patch: [B, n, N] to, per family of `FAMILIES`, [B, n, S_g]."""
+    states, first, found = scores @ lesson.average.T, 0, {}
+    for name, values in CHARACTERS.items():
+        found[name] = states[..., first : first + len(values)]
+        first += len(values)
+    found["parts"] = scores @ lesson.parts.T
+    return [found[name] for name in FAMILIES]
+
+
 def claim_average(chosen: Sequence[Caption], claims: Sequence[Statement]) -> Tensor:
     """Matrix [claims, N] that averages the captions which make one claim and no other; zero rows for claims without any."""
     order = {claim: i for i, claim in enumerate(claims)}
@@ -413,6 +461,8 @@ class Lesson:
         boxes: float32 [B, K, 4], windows in shares of the picture's sides.
         region_truth: int8 [B, K, N].
         region_parts: int8 [B, K, P].
+        hidden: bool [B, G], nothing of what a family of siblings is about is in the picture; see `FAMILIES`.
+        region_hidden: bool [B, K, G], the same of the windows.
     """
 
     tokens: Tensor
@@ -427,6 +477,8 @@ class Lesson:
     boxes: Tensor
     region_truth: Tensor
     region_parts: Tensor
+    hidden: Tensor
+    region_hidden: Tensor
 
 
 def cells_in(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -470,6 +522,7 @@ def losses(trainee: Trainee, x: Tensor, lesson: Lesson, config: TrainConfig) -> 
             best @ average.T, gaps @ average_ranked.T, lesson.states, lesson.judgeable
         )
         terms["patch_parts"] = part_loss(best @ lesson.parts.T, lesson.part_truth)
+        away = lesson.hidden[:, None].expand(-1, patches.shape[1], -1)
         if lesson.boxes.shape[1]:
             side = math.isqrt(patches.shape[1])
             inside = cells_in(lesson.boxes, side, side)
@@ -484,6 +537,8 @@ def losses(trainee: Trainee, x: Tensor, lesson: Lesson, config: TrainConfig) -> 
             fits = (pooled @ lesson.parts.T).view(shown.shape)
             terms["region_parts"] = part_loss(fits.flatten(0, 1), shown.flatten(0, 1))
             terms["region_places"] = place_loss(fits, shown)
+            away = away | (inside[..., None] & lesson.region_hidden[:, :, None]).any(1)
+        terms["neutral"] = neutral_loss(family_logits(scores, lesson), away)
     total = torch.stack([config.weights[name] * value for name, value in terms.items()]).sum()
     return terms | {"total": total}
 
@@ -603,7 +658,7 @@ def render_job(job: Job) -> Pictures:
     if rendering.masks is None:
         return Pictures(rendering.images, facts, none, facts[slice(0, 0)])
     if job.regions:
-        boxes = [choose_windows(rendering.masks, rng, 0.15, 0.6) for _ in range(job.regions)]
+        boxes = [choose_windows(rendering.masks, rng, 0.10, 0.6) for _ in range(job.regions)]
         found = [facts_in_windows(facts, rendering.masks, each) for each in boxes]
         # From window by window to picture by picture.
         order = np.arange(len(facts) * job.regions).reshape(job.regions, -1).T.ravel()
@@ -1099,7 +1154,9 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.config, self.step)
         self.trainee.train()
-        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16):
+        # The sequences are short: plain attention beats the fused kernel's backward pass on a processor.
+        kernels = [SDPBackend.MATH] if self.device == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16), sdpa_kernel(kernels):
             terms = losses(self.trainee, x, lesson, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
@@ -1148,6 +1205,10 @@ class Run:
             ),
             region_parts=torch.from_numpy(writing.statement_truth(pictures.regions, PLACES)).view(
                 len(facts), boxes.shape[1], len(PLACES)
+            ),
+            hidden=hidden_families(facts.in_frame),
+            region_hidden=hidden_families(pictures.regions.in_frame).view(
+                len(facts), boxes.shape[1], len(FAMILIES)
             ),
         )
         return Lesson(*(getattr(lesson, name).to(self.device) for name in Lesson.__dataclass_fields__))

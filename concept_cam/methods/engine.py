@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from concept_cam.backbones.base import Backbone, FeatureMap
+from concept_cam.backbones.open_clip_resnet import OpenClipResNet
 from concept_cam.directions import DirectionSet, coefficients, directions
 from concept_cam.methods.base import Method
 from concept_cam.resizing import Prepared, merge_windows
@@ -42,7 +43,7 @@ class Batch:
         backbone: The model.
         pixels: float [B, 3, H, W], preprocessed.
         features: Feature map, without a graph.
-        image: float32 [B, D] image embeddings, not normalised.
+        image: float32 [B, D] pooled feature maps, not normalised.
         directions: float32 [B, C, D], constants.
         feature_norm: How the image embedding enters the objective, a name of :data:`concept_cam.scoring.FEATURE_NORM`.
         temperature: Factor from the objective to the model's own logits, for methods with a softmax over scores.
@@ -125,6 +126,17 @@ def encode(backbone: Backbone, pixels: Tensor, valid: np.ndarray | None) -> tupl
         pixels = pixels.to(backbone.device, backbone.dtype)
         features = backbone.feature_map(pixels, mask)
         return pixels, features, backbone.pool(features).float()
+
+
+def own_embedding(backbone: Backbone, pixels: Tensor, features: FeatureMap, pooled: Tensor) -> Tensor:
+    """Returns the model's own image embedding float32 [B, D], which weighs the contrasts and gives the image-level numbers.
+
+    It is the pooled feature map, except for CLIP ResNets that are read at half their stride: there the objective of gradient methods is
+    the embedding of the finer map, and the model's own is that of the stock map.
+    """
+    if not (isinstance(backbone, OpenClipResNet) and backbone.preprocess.stride == (16, 16)):
+        return pooled
+    return backbone.encode_patches(pixels, "auto", features.valid).image.float()
 
 
 def gradients(batch: Batch) -> Iterator[Tensor]:
@@ -217,10 +229,11 @@ def _batch(
 ) -> list[Found]:
     pixels = torch.stack([item.pixels for item in items])
     valid = np.stack([item.valid for item in items])
-    pixels, features, image = encode(localizer.backbone, pixels, valid)
-    _require_finite(image, sources)
+    pixels, features, pooled = encode(localizer.backbone, pixels, valid)
+    _require_finite(pooled, sources)
+    image = own_embedding(localizer.backbone, pixels, features, pooled)
     terms = _coefficients(localizer, texts, image)
-    batch = _make_batch(localizer, pixels, features, image, directions(texts, terms))
+    batch = _make_batch(localizer, pixels, features, pooled, directions(texts, terms))
     values = maps(batch).float().cpu().numpy()
     return [(values[row], image[row], terms[min(row, len(terms) - 1)]) for row in range(len(items))]
 
@@ -238,7 +251,7 @@ def _tiles(
         encode(localizer.backbone, item.batch[start : start + step], item.batch_valid[start : start + step])
         for start in range(0, len(item.batch), step)
     ]
-    images = torch.cat([image for _, _, image in encoded])
+    images = torch.cat([own_embedding(localizer.backbone, *part) for part in encoded])
     _require_finite(images, [source] * len(images))
     image = torch.nn.functional.normalize(images, dim=-1).mean(dim=0)
     terms = _coefficients(localizer, texts, image[None])

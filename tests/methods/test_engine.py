@@ -239,3 +239,23 @@ def test_nan_is_an_error_and_not_a_map() -> None:
 
     with pytest.raises(ImageError, match="NaN"):
         Localizer(Broken()).locate(photograph(), "red", method="grad-cam")
+
+
+@pytest.mark.parametrize("resize", ["pad", "tile"])
+def test_image_level_numbers_of_a_finely_read_resnet_are_the_models_own(resize: str) -> None:
+    """At half stride the pooled map is not the image embedding; scores, probabilities and weights are the direct method's all the same."""
+    from dataclasses import replace
+
+    from concept_cam.backbones.open_clip_resnet import OpenClipResNet
+
+    stock = backbone("resnet")
+    fine = OpenClipResNet(
+        stock.model, name="fine", preprocess=replace(stock.preprocess, stride=(16, 16)), text=stock._text
+    )
+    localizer = Localizer(fine, Settings(weighting="softmax", resize=resize))
+    picture = photograph(9, (60, 96))
+    direct = localizer.locate_all([picture], CONCEPTS)[0]
+    found = localizer.locate_all([picture], CONCEPTS, method="grad-cam")[0]
+    assert found.scores.shape == direct.scores.shape
+    np.testing.assert_allclose(found.image_scores, direct.image_scores, atol=1e-5)
+    np.testing.assert_allclose(found.terms, direct.terms, atol=1e-5)
