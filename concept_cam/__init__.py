@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from concept_cam import prompts
-    from concept_cam.annotation import annotate
-    from concept_cam.evaluation import evaluate
+    from concept_cam.collection.annotation import annotate
+    from concept_cam.collection.runs import Run, read_run
+    from concept_cam.evaluation.runner import evaluate
     from concept_cam.heads import ClassifierHead
     from concept_cam.localizer import Localizer
     from concept_cam.results import Localization, Localizations
-    from concept_cam.runs import Run, read_run
     from concept_cam.settings import Settings
     from concept_cam.types import Concept, ConceptCamError, Geometry, PatchFeatures, Region
 
@@ -36,12 +36,12 @@ _PUBLIC: dict[str, str] = {
     "Localizer": "concept_cam.localizer",
     "PatchFeatures": "concept_cam.types",
     "Region": "concept_cam.types",
-    "Run": "concept_cam.runs",
+    "Run": "concept_cam.collection.runs",
     "Settings": "concept_cam.settings",
-    "annotate": "concept_cam.annotation",
-    "evaluate": "concept_cam.evaluation",
+    "annotate": "concept_cam.collection.annotation",
+    "evaluate": "concept_cam.evaluation.runner",
     "prompts": "",
-    "read_run": "concept_cam.runs",
+    "read_run": "concept_cam.collection.runs",
 }
 """The public names and the modules that define them."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from concept_cam.datasets.base import Dataset, Question, Sample
+from concept_cam.evaluation.datasets.base import Dataset, Question, Sample
 from concept_cam.types import Concept
 
 SIZE = (32, 32)

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from concept_cam.collection.engines import ENGINES
+from concept_cam.collection.inputs import LAYOUTS
 from concept_cam.commands.options import DEFAULT_MODEL, note, resolve, setting_options, warn_unknown_words
-from concept_cam.engines import ENGINES
-from concept_cam.inputs import LAYOUTS
 from concept_cam.regions import DEFAULT_THRESHOLD
 from concept_cam.settings import DTYPES, Settings
 from concept_cam.types import ConfigurationError
@@ -215,9 +215,9 @@ def _request(
     values: dict[str, Any],
     options: dict[str, Any],
 ) -> dict[str, Any]:
-    from concept_cam.annotation import require_arrow
-    from concept_cam.calls import Limits
-    from concept_cam.plan import Regions
+    from concept_cam.collection.annotation import require_arrow
+    from concept_cam.collection.calls import Limits
+    from concept_cam.collection.plan import Regions
 
     require_arrow()
     boxes = options["boxes"]
@@ -259,9 +259,9 @@ def _number_or_column(text: str | None) -> float | str | None:
 
 
 def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]) -> None:
-    from concept_cam.annotation import Interrupted
-    from concept_cam.annotation import annotate as annotate_collection
-    from concept_cam.progress import ProgressLine
+    from concept_cam.collection.annotation import Interrupted
+    from concept_cam.collection.annotation import annotate as annotate_collection
+    from concept_cam.collection.progress import ProgressLine
 
     line = ProgressLine()
     execution = {name: options[name] for name in ("resume", "engine", "workers", "ray_address")}
@@ -290,10 +290,10 @@ def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]
 
 
 def _merge(inputs: tuple[str, ...], output: str | None) -> None:
-    from concept_cam.annotation import require_arrow
+    from concept_cam.collection.annotation import require_arrow
 
     require_arrow()
-    from concept_cam.merging import merge_runs
+    from concept_cam.collection.merging import merge_runs
 
     run = merge_runs(inputs, output)
     counts = run.info["counts"]
@@ -303,8 +303,8 @@ def _merge(inputs: tuple[str, ...], output: str | None) -> None:
 
 
 def _dry_run(request: dict[str, Any], model: dict[str, Any]) -> None:
-    from concept_cam.annotation import estimate
-    from concept_cam.progress import clock
+    from concept_cam.collection.annotation import estimate
+    from concept_cam.collection.progress import clock
 
     found = estimate(**request, **model)
     total = "an unknown number of" if found.pictures is None else f"{found.pictures}"

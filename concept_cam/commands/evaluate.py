@@ -61,7 +61,7 @@ def _dataset_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _open(dataset: str, limit: int | None, options: dict[str, Any]) -> Any:
-    from concept_cam import datasets
+    from concept_cam.evaluation import datasets
 
     return datasets.load(
         dataset,
@@ -187,8 +187,8 @@ def evaluate(
       concept-cam evaluate --attention value,qq,kk --gamma 0.6,1 --methods direct,grad-cam --limit 100 -o report/
       concept-cam evaluate -d folder:photos/ --host fish --model hf-hub:imageomics/bioclip-2 -o report/
     """
-    from concept_cam.evaluation import DEFAULT_GROUPS
-    from concept_cam.evaluation import evaluate as measure
+    from concept_cam.evaluation.runner import DEFAULT_GROUPS
+    from concept_cam.evaluation.runner import evaluate as measure
     from concept_cam.methods import find_method
 
     data = _open(dataset, limit, options)
@@ -305,7 +305,7 @@ def sweep(
       concept-cam sweep -d folder:photos/ --host fish --gamma 0,0.5,1 --weighting uniform,hardest -o best.yaml
       concept-cam sweep --unlabelled photos/ --concepts fish:parts -o best.yaml
     """
-    from concept_cam import tuning
+    from concept_cam.evaluation import tuning
 
     if (dataset is None) == (unlabelled is None):
         raise ConfigurationError("give either --dataset NAME[:PATH] (labelled) or --unlabelled DIR.")
@@ -403,7 +403,7 @@ def calibrate(
       concept-cam calibrate run/ --labels labels.csv --target 0.95 -o limits.yaml
       concept-cam calibrate calls.csv -o limits.yaml
     """
-    from concept_cam import calibration
+    from concept_cam.collection import calibration
 
     if labels is None and not calls.lower().endswith(".csv"):
         raise ConfigurationError(

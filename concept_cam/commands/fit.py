@@ -163,7 +163,7 @@ def fit_attention(
       concept-cam fit-attention photos/ --head head.safetensors --kind img -o lcam.safetensors
     """
     _check_output(output, overwrite)
-    from concept_cam.lcam_training import LcamTraining
+    from concept_cam.methods.lcam_training import LcamTraining
 
     defaults = {"fm": (300, 16), "img": (200, 16)}[kind]
     training = LcamTraining(
@@ -180,7 +180,7 @@ def fit_attention(
 def _fit_classes(source: str, head: str, values: dict[str, Any], training: Any) -> Any:
     from concept_cam.heads import ClassifierHead, FinerCam, class_folders
     from concept_cam.images import read_image
-    from concept_cam.lcam_training import train_on_classes
+    from concept_cam.methods.lcam_training import train_on_classes
     from concept_cam.resizing import prepare
 
     if source == "synthetic":
@@ -200,7 +200,7 @@ def _fit_classes(source: str, head: str, values: dict[str, Any], training: Any) 
 
 def _fit_concepts(source: str, pictures: int, values: dict[str, Any], training: Any) -> Any:
     from concept_cam.heads import class_folders
-    from concept_cam.lcam_training import Example, fish_examples, train_on_concepts
+    from concept_cam.methods.lcam_training import Example, fish_examples, train_on_concepts
     from concept_cam.types import Concept
 
     if source == "synthetic":

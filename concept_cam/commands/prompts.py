@@ -129,7 +129,7 @@ def show(specs: tuple[str, ...], limit: float | None, **options: Any) -> None:
       concept-cam prompts show fish:caudal_fin_shape=forked
       concept-cam prompts show my_pack.yaml:petals --model ViT-B-16/openai
     """
-    from concept_cam.prompts import SEPARABILITY_LIMIT, load, separability
+    from concept_cam.prompts.packs import SEPARABILITY_LIMIT, load, separability
 
     concepts = load(list(specs))
     for concept in concepts:
@@ -210,8 +210,8 @@ def check(
       concept-cam prompts check prompts/*.yaml --ontologies tables/ --strict
       concept-cam prompts check my_pack.yaml --model ViT-B-16/openai
     """
-    from concept_cam import ontology, prompt_lint
-    from concept_cam.prompts import available
+    from concept_cam.prompts import available, ontology
+    from concept_cam.prompts import lint as prompt_lint
 
     tables = None if ontologies is None else ontology.read_tables(Path(ontologies))
     localizer: Localizer | None = build_localizer(resolve(options)) if options.get("model") else None
@@ -273,7 +273,7 @@ def schema() -> None:
     Example:
       concept-cam prompts schema > trait-pack.schema.json
     """
-    from concept_cam.prompt_schema import json_schema
+    from concept_cam.prompts.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
@@ -288,7 +288,7 @@ def starter(name: str, host: str) -> str:
     Raises:
         ConfigurationError: If the name cannot be a pack's name or the host is not a plain noun.
     """
-    from concept_cam.prompt_schema import KINDS, PACK_NAME, host_phrase
+    from concept_cam.prompts.schema import KINDS, PACK_NAME, host_phrase
 
     if not re.match(PACK_NAME, name):
         raise ConfigurationError(

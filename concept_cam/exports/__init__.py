@@ -21,7 +21,7 @@ import concept_cam
 from concept_cam.types import MissingExtraError, OutputError, choose
 
 if TYPE_CHECKING:
-    from concept_cam.runs import Run
+    from concept_cam.collection.runs import Run
 
 __all__ = ["EXPORTS", "FOLDER_FILE", "Export", "export"]
 
@@ -104,7 +104,7 @@ def export(run: Run | str | Path, to: str, output: str | Path, overwrite: bool =
     path = Path(output)
     _check_output(path, to, chosen, overwrite)
     try:
-        from concept_cam.runs import Run
+        from concept_cam.collection.runs import Run
 
         write = chosen.load()
     except ModuleNotFoundError as error:

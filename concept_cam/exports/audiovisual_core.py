@@ -12,8 +12,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from concept_cam.collection.runs import Run
 from concept_cam.exports.base import FRAME, agent, called, has_region, iri, media_of, readable, write_csv
-from concept_cam.runs import Run
 
 __all__ = ["COLUMNS", "SUBJECT_PARTS", "fractions", "subject_part", "write"]
 

@@ -15,9 +15,9 @@ from urllib.parse import quote
 import numpy as np
 
 import concept_cam
+from concept_cam.collection.runs import Run
+from concept_cam.collection.schema import FRAME, PASSTHROUGH_PREFIX
 from concept_cam.regions import decode_rle
-from concept_cam.runs import Run
-from concept_cam.schema import FRAME, PASSTHROUGH_PREFIX
 from concept_cam.types import DataError
 
 __all__ = [

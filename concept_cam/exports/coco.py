@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from concept_cam.collection.runs import Run
 from concept_cam.exports.base import (
     FRAME,
     PART_SEPARATOR,
@@ -22,7 +23,6 @@ from concept_cam.exports.base import (
     when,
     write_json,
 )
-from concept_cam.runs import Run
 
 __all__ = ["write"]
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from concept_cam.collection.runs import Run
 from concept_cam.exports.base import (
     FRAME,
     PACK_SEPARATOR,
@@ -29,7 +30,6 @@ from concept_cam.exports.base import (
     survey,
     when,
 )
-from concept_cam.runs import Run
 from concept_cam.types import DataError
 
 __all__ = ["NOT_CALLED", "decode_mask", "encode_mask", "read_labels", "write"]

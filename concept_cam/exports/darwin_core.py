@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from concept_cam.collection.runs import Run
+from concept_cam.collection.schema import DISTANCES, MEASURES, PASSTHROUGH_PREFIX
 from concept_cam.exports.base import FRAME, agent, called, iri, media_of, readable, when, write_csv
-from concept_cam.runs import Run
-from concept_cam.schema import DISTANCES, MEASURES, PASSTHROUGH_PREFIX
 
 __all__ = ["COLUMNS", "EXTENDED_COLUMNS", "UNITS", "write", "write_extended"]
 

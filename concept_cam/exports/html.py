@@ -26,9 +26,9 @@ from typing import Any, TextIO
 import numpy as np
 
 import concept_cam
+from concept_cam.collection.runs import Run
 from concept_cam.exports.base import PART_SEPARATOR, Survey, passthrough_of, plain, survey, when
 from concept_cam.images import read_image
-from concept_cam.runs import Run
 from concept_cam.types import ConfigurationError, ImageError
 
 __all__ = ["FILE_PICTURES", "THUMBNAIL", "write", "write_file"]

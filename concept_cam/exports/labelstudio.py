@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from concept_cam.collection.runs import Run
 from concept_cam.exports.base import (
     FRAME,
     PACK_SEPARATOR,
@@ -33,7 +34,6 @@ from concept_cam.exports.base import (
     survey,
     write_elements,
 )
-from concept_cam.runs import Run
 from concept_cam.types import DataError
 
 __all__ = [

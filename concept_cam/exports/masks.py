@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image
 
+from concept_cam.collection.runs import Run
 from concept_cam.exports.base import called, has_region, mask_of, write_csv
-from concept_cam.runs import Run
 
 __all__ = ["INDEX_FILE", "write"]
 

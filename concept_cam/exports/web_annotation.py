@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from concept_cam.collection.runs import Run
 from concept_cam.exports.base import FRAME, called, has_region, iri, media_of, readable, when, write_json
-from concept_cam.runs import Run
 
 __all__ = ["svg", "write"]
 

@@ -138,8 +138,8 @@ def measure(arguments: argparse.Namespace, count: int, folder: Path) -> dict[str
     """One run in this process."""
     import torch
 
-    from concept_cam.annotation import annotate
-    from concept_cam.calls import Limits
+    from concept_cam.collection.annotation import annotate
+    from concept_cam.collection.calls import Limits
 
     localizer = load(arguments.architecture, arguments.dtype, folder)
     backbone = localizer.backbone

@@ -17,8 +17,8 @@ from PIL import Image
 pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
 
 from concept_cam.cli import main
+from concept_cam.collection.runs import read_run
 from concept_cam.localizer import Localizer
-from concept_cam.runs import read_run
 from tests.colour_world import PACK, picture, write_pictures
 from tests.planted import PlantedBackbone
 
@@ -154,7 +154,7 @@ def test_shards_and_merge(folder: Path) -> None:
 
 
 def test_calibrated_limits_decide(folder: Path) -> None:
-    from concept_cam.calibration import Calibration, Limit
+    from concept_cam.collection.calibration import Calibration, Limit
 
     none = Limit("probability", None, 20, 0, float("nan"), float("nan"), float("nan"), 0.0)
     Calibration(0.9, 0.8, {"head_colour": none}, {}).save(folder / "limits.yaml")
@@ -209,7 +209,7 @@ def test_help_loads_no_torch() -> None:
 
 
 def test_plain_lines_in_a_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from concept_cam import progress
+    from concept_cam.collection import progress
 
     monkeypatch.setattr(progress.ProgressLine.__init__, "__defaults__", (None, 0.0))
     result = call("in", "-o", "run", "--batch-size", "2")

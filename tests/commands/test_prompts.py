@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from concept_cam import prompts
 from concept_cam.cli import main
 from concept_cam.commands import prompts as command
-from concept_cam.prompt_schema import json_schema
+from concept_cam.prompts.schema import json_schema
 from concept_cam.types import ConfigurationError
 
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 from skimage.measure import find_contours, regionprops
 
+from concept_cam.collection.runs import PARTS_FOLDER, RUN_FILE, Run
+from concept_cam.collection.schema import image_key, record_key, table_from_records
 from concept_cam.regions import encode_rle, measure
-from concept_cam.runs import PARTS_FOLDER, RUN_FILE, Run
-from concept_cam.schema import image_key, record_key, table_from_records
 
 SHAPES = ("forked", "rounded", "truncate")
 

@@ -7,8 +7,8 @@ import json
 import math
 from pathlib import Path
 
+from concept_cam.collection.schema import COLUMNS
 from concept_cam.exports import export
-from concept_cam.schema import COLUMNS
 from tests.exports.planted import Planted
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from concept_cam.collection.schema import image_key, record_key
 from concept_cam.exports import export
 from concept_cam.exports.masks import INDEX_FILE
-from concept_cam.schema import image_key, record_key
 from tests.exports.planted import Planted, write_run
 
 

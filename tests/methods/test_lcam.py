@@ -10,7 +10,9 @@ import torch
 
 from concept_cam.heads import FinerCam, class_folders, fit_head, image_embeddings
 from concept_cam.images import read_image
-from concept_cam.lcam_training import (
+from concept_cam.localizer import Localizer
+from concept_cam.methods.lcam import Explainer
+from concept_cam.methods.lcam_training import (
     Example,
     LcamTraining,
     area,
@@ -18,8 +20,6 @@ from concept_cam.lcam_training import (
     train_on_concepts,
     variation,
 )
-from concept_cam.localizer import Localizer
-from concept_cam.methods.lcam import Explainer
 from concept_cam.resizing import prepare
 from concept_cam.settings import Settings
 from concept_cam.types import Concept, ConfigurationError, DataError

@@ -1,0 +1,540 @@
+"""Annotates a collection: from pictures to a table of trait calls, regions and measures, through any interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concept_cam.collection.calls import Limits
+from concept_cam.collection.engines import ENGINES, find_engine
+from concept_cam.collection.inputs import Collection, Columns, Item, Shard, open_collection, parse_shard
+from concept_cam.collection.plan import Identity, Plan, Regions, describe
+from concept_cam.collection.progress import Progress, Tracker
+from concept_cam.collection.questions import build_questions
+from concept_cam.settings import Settings
+from concept_cam.types import Concept, ConfigurationError, MissingExtraError, choose, nearest_names
+
+if TYPE_CHECKING:
+    from concept_cam.collection.engines.base import Options
+    from concept_cam.collection.run_writer import RunWriter
+    from concept_cam.collection.runs import Run
+    from concept_cam.localizer import Localizer
+
+__all__ = ["PART_PICTURES", "Estimate", "Interrupted", "Request", "annotate", "estimate", "require_arrow"]
+
+PART_PICTURES = 500
+"""Pictures of one part of the table; a part is also written after a minute, so that an interruption costs no more."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to end and did so cleanly; what was finished is written."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be annotated and how; everything here decides the results.
+
+    Attributes:
+        inputs: Folder, pattern, table, Parquet, tar shards, URL, or ``"-"`` for the list in ``lines``; see :data:`concept_cam.collection.inputs.LAYOUTS`.
+        output: Folder of the run.
+        traits: Trait packs: names, files, ``"pack:character"``, or :class:`~concept_cam.prompts.Pack` objects.
+        layout: Input layout; ``None`` to find out.
+        column: Column of the picture's path, URL or bytes.
+        box_column: Column of specimen boxes.
+        mask_column: Column of specimen masks.
+        root: Folder that relative paths of a list or table stand in.
+        lines: The lines of a list, for ``inputs="-"``.
+        boxes: CSV table of specimen boxes.
+        ignore: Folder of masks, or CSV table of boxes, of what must not be read (labels, rulers).
+        px_per_mm: Scale in original pixels per millimetre, or the column that holds it.
+        limits: Below which evidence no call is made.
+        calibration: Limits that ``concept-cam calibrate`` fitted; they take the place of those in ``limits``.
+        regions: How regions are found.
+        keep_scores: Keep grid scores (float16) in the table.
+        shard: ``"i/n"``, ``"slurm"`` or a :class:`~concept_cam.collection.inputs.Shard`: do only this part, in its own folder inside ``output``.
+        limit: Stop after so many pictures of the input.
+
+    Raises:
+        ConfigurationError: A value that cannot be used.
+    """
+
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+    output: str | os.PathLike[str]
+    traits: Any = "fish"
+    layout: str | None = None
+    column: str | None = None
+    box_column: str | None = None
+    mask_column: str | None = None
+    root: str | None = None
+    lines: Iterable[str] | None = None
+    boxes: str | os.PathLike[str] | None = None
+    ignore: str | os.PathLike[str] | None = None
+    px_per_mm: float | str | None = None
+    limits: Limits = field(default_factory=Limits)
+    calibration: str | os.PathLike[str] | None = None
+    regions: Regions = field(default_factory=Regions)
+    keep_scores: bool = False
+    shard: str | Shard | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        scale = self.px_per_mm
+        if scale is not None and not isinstance(scale, str) and not 0 < scale < float("inf"):
+            raise ConfigurationError(
+                f"px_per_mm must be a positive number of pixels per millimetre, or a column, received {scale}."
+            )
+        if self.limit is not None and self.limit < 1:
+            raise ConfigurationError(f"limit must be at least 1, received {self.limit}.")
+
+    @property
+    def given(self) -> list[str]:
+        """The inputs as texts."""
+        inputs = self.inputs
+        return (
+            [os.fspath(inputs)]
+            if isinstance(inputs, (str, os.PathLike))
+            else [os.fspath(item) for item in inputs]
+        )
+
+    @property
+    def packs(self) -> list[Any]:
+        """The trait packs, one by one."""
+        single = isinstance(self.traits, (str, Path, Mapping)) or hasattr(self.traits, "characters")
+        return [self.traits] if single else list(self.traits)
+
+
+def _request(inputs: Any, output: Any, traits: Any, values: Mapping[str, Any]) -> Request:
+    known = {item.name for item in fields(Request)}
+    for name in values:
+        if name not in known:
+            near = nearest_names(name, known, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(
+                f"annotate has no option {name!r}.{hint} Known: {', '.join(sorted(known))}."
+            )
+    return Request(inputs, output, traits, **values)
+
+
+def annotate(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    traits: Any = "fish",
+    *,
+    localizer: Localizer | None = None,
+    model: str = "demo",
+    device: str = "auto",
+    dtype: str = "float32",
+    settings: Settings | None = None,
+    resume: bool = False,
+    engine: str = "local",
+    workers: int | None = None,
+    batch_size: int | None = None,
+    ray_address: str | None = None,
+    part_pictures: int = PART_PICTURES,
+    progress: Callable[[Progress], None] | None = None,
+    ready: Callable[[Localizer, list[Concept]], None] | None = None,
+    **request: Any,
+) -> Run:
+    """Annotates a collection with trait packs and returns the finished run.
+
+    Call it under ``if __name__ == "__main__":`` in a script, or with ``workers=0``: worker processes import the script that started them.
+
+    Args:
+        inputs: Folder, pattern, table, Parquet, tar shards or URL.
+        output: Folder of the run.
+        traits: Trait packs.
+        localizer: A model that is loaded already; else ``model``, ``device`` and ``dtype`` say which.
+        model: Model name.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+        dtype: Number format of the towers, or ``"auto"``: bfloat16 where the processor computes in it, else float32.
+        settings: How pictures are read and scored.
+        resume: Continue a run that is there; starts one where there is none.
+        engine: A name of :data:`concept_cam.collection.engines.ENGINES`.
+        workers: Worker processes; ``None`` for as many as there are processors, 0 for none.
+        batch_size: Pictures per forward pass; ``None`` to find out.
+        ray_address: A Ray cluster that runs.
+        part_pictures: Pictures of one part of the table.
+        progress: Called after every batch.
+        ready: Called once the model is loaded, with it and with what will be asked.
+        **request: The other fields of :class:`Request`: ``px_per_mm``, ``boxes``, ``ignore``, ``limits``, ``shard`` ...
+
+    Raises:
+        ConceptCamError: An option or the input cannot be used; single pictures that cannot be used are listed in ``errors.csv`` instead.
+        Interrupted: Ctrl-C or SIGTERM; everything finished is written, continue with ``resume=True``.
+    """
+    require_arrow()
+    choose(engine, ENGINES, "engine")
+    job = _Job.open(_request(inputs, output, traits, request))
+    from concept_cam.collection.engines.base import Options
+    from concept_cam.collection.run_writer import RunWriter, check_folder
+    from concept_cam.collection.runs import read_run
+
+    check_folder(job.folder, resume)  # before a model is loaded, which can take minutes
+    loaded = _load(localizer, model, device, dtype, settings, batch_size)
+    plan = job.plan(loaded)
+    if ready is not None:
+        ready(loaded, list(plan.questions.concepts))
+    writer = RunWriter(
+        job.folder,
+        job.configuration(plan),
+        job.facts(plan, loaded, engine),
+        resume=resume,
+        part_pictures=part_pictures,
+    )
+    try:
+        _run(job, plan, loaded, writer, engine, Options(workers, ray_address), progress)
+    finally:
+        writer.release()
+    return read_run(job.folder)
+
+
+def _run(
+    job: _Job,
+    plan: Plan,
+    localizer: Localizer,
+    writer: RunWriter,
+    engine: str,
+    options: Options,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    stream = _Stream(job, writer)
+    tracker = Tracker(job.count(), len(writer.done), writer.counts["errors"])
+    with _stoppable() as stop:
+        for found in find_engine(engine)(stream, plan, localizer, options, stop.is_set):
+            writer.add(found)
+            if progress is not None:
+                progress(
+                    tracker.add(len(found.pictures), sum(len(picture.errors) for picture in found.pictures))
+                )
+    writer.counts["duplicates"] = stream.duplicates
+    if stop.is_set():
+        writer.close(finished=False)
+        raise Interrupted("interrupted: everything finished is written; continue with --resume.")
+    writer.close(
+        finished=True,
+        facts={"input": {**job.facts_of_input, "pictures": stream.count, "fingerprint": stream.fingerprint}},
+    )
+
+
+class _Stream:
+    """The pictures that are still to be done; counts and fingerprints all of them as they pass."""
+
+    def __init__(self, job: _Job, writer: RunWriter) -> None:
+        self._job, self._writer = job, writer
+        self._hash = hashlib.sha256()
+        self.count = 0
+        self.duplicates = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the sources in order."""
+        return self._hash.hexdigest()
+
+    def __iter__(self) -> Iterator[Item]:
+        from concept_cam.collection.schema import image_key
+
+        seen = type(self._writer.done)()
+        for item in self._job.items():
+            key = image_key(item.source)
+            self.count += 1
+            self._hash.update(item.source.encode("utf-8") + b"\n")
+            if not seen.add(key):
+                self.duplicates += 1
+            elif self._writer.done.add(key):
+                yield item
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C or SIGTERM into a flag; a second one ends the process as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    names = [signal.SIGINT, signal.SIGTERM]
+    before = {name: signal.getsignal(name) for name in names}
+
+    def restore() -> None:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+    def ask(_number: int, _frame: Any) -> None:
+        stop.set()
+        restore()
+
+    for name in names:
+        signal.signal(name, ask)
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+# ------------------------------------------------------------------------------------------------------------- preparing
+
+
+def require_arrow() -> None:
+    """Checks that the table can be written at all.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "annotate", "annotating a collection") from error
+
+
+def _load(
+    localizer: Localizer | None,
+    model: str,
+    device: str,
+    dtype: str,
+    settings: Settings | None,
+    batch_size: int | None,
+) -> Localizer:
+    from concept_cam.collection.batching import automatic_dtype, choose_batch_size
+    from concept_cam.localizer import Localizer
+
+    if localizer is None:
+        chosen = automatic_dtype(device) if dtype == "auto" else dtype
+        localizer = Localizer.from_pretrained(model, device=device, dtype=chosen, settings=settings)
+    elif settings is not None:
+        localizer = localizer.with_settings(**vars(settings))
+    return localizer.with_settings(batch_size=batch_size or choose_batch_size(localizer))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A request, checked as far as it can be without a model."""
+
+    request: Request
+    collection: Collection
+    folder: Path
+    shard: Shard | None
+    options: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, request: Request) -> _Job:
+        from concept_cam.collection.inputs.specimens import open_boxes, open_ignored
+
+        scale, limits = request.px_per_mm, request.limits
+        shard = parse_shard(request.shard) if isinstance(request.shard, str) else request.shard
+        columns = Columns(
+            request.column, request.box_column, request.mask_column, scale if isinstance(scale, str) else None
+        )
+        build_questions(request.packs)  # finds errors in packs before a model is loaded
+        collection = open_collection(
+            request.given,
+            layout=request.layout,
+            columns=columns,
+            root=request.root,
+            lines=request.lines,
+            skip=[os.path.abspath(request.output)],
+        )
+        if request.calibration is not None:
+            from concept_cam.collection.calibration import read_limits
+
+            limits = limits.with_calibration(read_limits(request.calibration))
+        options = {
+            "limits": limits,
+            "regions": request.regions,
+            "px_per_mm": None if isinstance(scale, str) else scale,
+            "keep_scores": request.keep_scores,
+            "boxes": open_boxes(os.fspath(request.boxes)) if request.boxes is not None else None,
+            "ignored": open_ignored(os.fspath(request.ignore)) if request.ignore is not None else None,
+        }
+        folder = Path(request.output) if shard is None else Path(request.output) / shard.folder
+        return cls(request, collection, folder, shard, options)
+
+    @property
+    def facts_of_input(self) -> dict[str, Any]:
+        """Where the pictures come from, for ``run.json``."""
+        request = self.request
+        names = ("column", "box_column", "mask_column")
+        columns = {name: value for name in names if (value := getattr(request, name)) is not None}
+        if isinstance(request.px_per_mm, str):
+            columns["px_per_mm"] = request.px_per_mm
+        return {
+            "given": request.given if request.given != ["-"] else "standard input",
+            "layout": self.collection.layout,
+            "root": self.collection.root,
+            "columns": columns,
+            "boxes": None if request.boxes is None else os.fspath(request.boxes),
+            "ignore": None if request.ignore is None else os.fspath(request.ignore),
+        }
+
+    def plan(self, localizer: Localizer) -> Plan:
+        """Completes the plan with what only the model knows, and checks that it can read pictures this way."""
+        import numpy as np
+
+        from concept_cam import __version__
+
+        backbone = localizer.backbone
+        plan = Plan(
+            questions=build_questions(self.request.packs, backbone.unknown_words),
+            settings=localizer.settings,
+            preprocess=backbone.preprocess,
+            identity=Identity(backbone.name, backbone.weights_hash, __version__),
+            **self.options,
+        )
+        localizer.prepare(np.zeros((8, 8, 3), dtype=np.uint8))
+        localizer.directions(plan.questions.concepts)
+        return plan
+
+    def configuration(self, plan: Plan) -> dict[str, Any]:
+        """Returns what decides the results of this run."""
+        facts = self.facts_of_input
+        return {
+            **describe(plan),
+            "input": {name: facts[name] for name in ("given", "layout", "columns")},
+            "boxes": _digest(facts["boxes"]),
+            "ignore": _digest(facts["ignore"]),
+            "shard": None if self.shard is None else str(self.shard),
+        }
+
+    def facts(self, plan: Plan, localizer: Localizer, engine: str) -> dict[str, Any]:
+        """Returns the further contents of ``run.json``."""
+        return {
+            "package_version": plan.identity.package_version,
+            "model": plan.identity.model,
+            "weights_hash": plan.identity.weights_hash,
+            "dtype": localizer.dtype_name,
+            "device": str(localizer.backbone.device),
+            "engine": engine,
+            "batch_size": localizer.settings.batch_size,
+            "packs": {name: dict(facts) for name, facts in plan.questions.facts.items()},
+            "input": self.facts_of_input,
+            "limit": self.request.limit,
+        }
+
+    def items(self) -> Iterator[Item]:
+        """Yields the pictures of this shard, up to the limit."""
+        from itertools import islice
+
+        from concept_cam.collection.schema import image_key
+
+        shard = self.shard
+        found = self.collection.items()
+        mine = found if shard is None else (item for item in found if shard.holds(image_key(item.source)))
+        return islice(mine, self.request.limit)
+
+    def count(self) -> int | None:
+        """Counts the pictures, where that does not mean reading them all; estimated for a shard."""
+        total = self.collection.count()
+        if total is not None and self.shard is not None:
+            total = round(total / self.shard.count)
+        limit = self.request.limit
+        return total if limit is None else limit if total is None else min(total, limit)
+
+
+def _digest(path: str | None) -> str | None:
+    """Returns what identifies a side file: the hash of its content; a folder's own name."""
+    if path is None or not os.path.isfile(path):
+        return path
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------------------- dry run
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would take.
+
+    Attributes:
+        pictures: Pictures in the input; ``None`` where counting would mean reading them all.
+        records: Records that one picture gives, on average of the sample.
+        sampled: Pictures that were tried.
+        errors: Of these, how many cannot be used.
+        rate: Pictures per second.
+        bytes_per_picture: Size of the table per picture.
+    """
+
+    pictures: int | None
+    records: float
+    sampled: int
+    errors: int
+    rate: float
+    bytes_per_picture: float
+
+    @property
+    def seconds(self) -> float | None:
+        """Time for all pictures."""
+        return None if self.pictures is None or self.rate <= 0 else self.pictures / self.rate
+
+    @property
+    def bytes(self) -> float | None:
+        """Size of the table."""
+        return None if self.pictures is None else self.pictures * self.bytes_per_picture
+
+
+def estimate(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    traits: Any = "fish",
+    *,
+    localizer: Localizer | None = None,
+    model: str = "demo",
+    device: str = "auto",
+    dtype: str = "float32",
+    settings: Settings | None = None,
+    batch_size: int | None = None,
+    sample: int = 16,
+    **request: Any,
+) -> Estimate:
+    """Tries a few pictures and says what the whole run would take; writes nothing.
+
+    The sample is read, annotated and measured in this process, one step after the other: a real run overlaps them and is rather faster.
+
+    Args:
+        inputs: As for :func:`annotate`, like all options but ``sample``.
+        output: Folder of the run; only looked at.
+        traits: Trait packs.
+        localizer: A model that is loaded already.
+        model: Model name.
+        device: Device.
+        dtype: Number format.
+        settings: How pictures are read and scored.
+        batch_size: Pictures per forward pass.
+        sample: Pictures to try.
+        **request: The other fields of :class:`Request`.
+    """
+    import io
+    import time
+    from itertools import islice
+
+    require_arrow()
+    import pyarrow.parquet as pq
+
+    from concept_cam.collection.engines.base import Annotator
+
+    job = _Job.open(_request(inputs, output, traits, request))
+    ready = _load(localizer, model, device, dtype, settings, batch_size)
+    annotator = Annotator(ready, job.plan(ready))
+    tried = list(islice(job.items(), sample))
+    annotator(tried[:1])  # the first pass pays for what is loaded once
+    start = time.perf_counter()
+    answers = annotator(tried)
+    seconds = time.perf_counter() - start
+    buffer = io.BytesIO()
+    pq.write_table(answers.table, buffer, compression="zstd")
+    good = sum(1 for picture in answers.pictures if picture.rows)
+    errors = sum(1 for picture in answers.pictures if picture.errors)
+    each = max(1, good)
+    return Estimate(
+        job.count(),
+        answers.table.num_rows / each,
+        len(tried),
+        errors,
+        len(tried) / seconds if tried else 0.0,
+        buffer.tell() / each,
+    )

@@ -1,0 +1,202 @@
+"""From evidence to a call: which state, how sure, and when to say nothing. Pure functions on plain numbers.
+
+The probability of a state is a softmax over sibling states at the model's own temperature. A model that was never calibrated is often sure
+and wrong: fit limits on labelled pictures with ``concept-cam calibrate`` before trusting the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from concept_cam.types import ConfigurationError
+
+if TYPE_CHECKING:
+    from concept_cam.collection.calibration import Calibration
+
+__all__ = ["Call", "Limits", "call_part", "call_state", "host_is_missing"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Below which evidence no call is made.
+
+    Attributes:
+        host: Least probability that the picture shows the host at all, against a list of other things; 0 switches the check off.
+        probability: Least probability of a state among its siblings; ``inf`` makes no calls.
+        score: Least score of a part's best patch; 0 is where the part is as near as its contrasts.
+        characters: Limits of single characters, ``pack/character`` or ``character``, for parts ``character=part``; ``inf`` makes no calls.
+
+    Raises:
+        ConfigurationError: A probability outside 0..1, or a limit that is no number.
+    """
+
+    host: float = 0.5
+    probability: float = 0.5
+    score: float = 0.0
+    characters: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("host", "probability"):
+            value = getattr(self, name)
+            if not (0 <= value <= 1 or value == math.inf):
+                raise ConfigurationError(f"the limit of the {name} must lie in 0..1, received {value}.")
+        if any(math.isnan(value) for value in (self.score, *self.characters.values())):
+            raise ConfigurationError("a limit is not a number.")
+
+    def of(self, pack: str, character: str, part: str = "") -> float:
+        """Returns the limit of a character: a probability, or a score for a part."""
+        name = f"{character}={part}" if part else character
+        for key in (f"{pack}/{name}", name):
+            if key in self.characters:
+                return self.characters[key]
+        return self.score if part else self.probability
+
+    def with_calibration(self, calibration: Calibration) -> Limits:
+        """Returns these limits with those of a calibration file in their place; characters it does not name take its pooled limit."""
+        values = {
+            name: math.inf if limit.value is None else float(limit.value)
+            for name, limit in calibration.limits.items()
+        }
+        return Limits(self.host, values.pop("*", self.probability), values.pop("* parts", self.score), values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data for JSON; ``None`` stands for infinity."""
+
+        def plain(value: float) -> float | None:
+            return None if math.isinf(value) else value
+
+        characters = {name: plain(value) for name, value in sorted(self.characters.items())}
+        return {
+            "host": plain(self.host),
+            "probability": plain(self.probability),
+            "score": plain(self.score),
+            "characters": characters,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Limits:
+        """Reads what :meth:`to_dict` returned."""
+
+        def number(value: float | None) -> float:
+            return math.inf if value is None else float(value)
+
+        characters = {name: number(value) for name, value in values["characters"].items()}
+        return cls(number(values["host"]), number(values["probability"]), number(values["score"]), characters)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is said about one character, or one part.
+
+    Attributes:
+        state: The state that is called; ``None`` when abstained.
+        best_state: The state with the most evidence.
+        probability: Its probability, ``None`` where the model gave none.
+        probabilities: Probability of every state.
+        score: Raw evidence for ``best_state``.
+        margin: ``probability`` minus the runner-up's; ``None`` without a runner-up.
+        reason: Why nothing is called; a key of :data:`concept_cam.collection.schema.ABSTENTION_REASONS`, or ``None``.
+        limit: The limit that decided.
+    """
+
+    state: str | None
+    best_state: str
+    probability: float | None
+    probabilities: Mapping[str, float]
+    score: float | None
+    margin: float | None
+    reason: str | None
+    limit: float | None
+
+    @property
+    def abstained(self) -> bool:
+        """Whether nothing is called."""
+        return self.reason is not None
+
+
+def host_is_missing(probability: float, limits: Limits) -> bool:
+    """Tells whether the picture shows something else: the host's probability is under its limit (NaN counts as missing)."""
+    return limits.host > 0 and not probability >= limits.host
+
+
+def call_state(
+    states: Sequence[str],
+    probabilities: Sequence[float],
+    scores: Sequence[float],
+    limit: float,
+    *,
+    missing_host: bool = False,
+    host_limit: float = 0.0,
+) -> Call:
+    """Calls one state among siblings.
+
+    Args:
+        states: Their names.
+        probabilities: Softmax over them.
+        scores: Image score of each along its own direction.
+        limit: Least probability.
+        missing_host: Whether the picture shows something else; then nothing is called.
+        host_limit: The limit that said so.
+
+    Returns:
+        The call; of equal probabilities the first state wins.
+    """
+    best = max(range(len(states)), key=lambda index: probabilities[index])
+    second = max((value for index, value in enumerate(probabilities) if index != best), default=None)
+    probability = float(probabilities[best])
+    reason = "no_host" if missing_host else None if probability >= limit else "low_probability"
+    return Call(
+        state=None if reason else states[best],
+        best_state=states[best],
+        probability=_number(probability),
+        probabilities={name: float(value) for name, value in zip(states, probabilities)},
+        score=_number(scores[best]),
+        margin=None if second is None else probability - float(second),
+        reason=reason,
+        limit=_number(host_limit if missing_host else limit),
+    )
+
+
+def call_part(
+    part: str,
+    names: Sequence[str],
+    probabilities: Sequence[float],
+    peak_score: float,
+    limit: float,
+    *,
+    missing_host: bool = False,
+    host_limit: float = 0.0,
+) -> Call:
+    """Says whether a part is found: its best patch must score at least ``limit``.
+
+    All parts are there at once, so that the probability over the picture says little; the evidence is the highest patch score.
+
+    Args:
+        part: Name of the part.
+        names: Names of the part and its contrasts.
+        probabilities: Softmax over them; empty without contrasts.
+        peak_score: Highest patch score; NaN where nothing was seen.
+        limit: Least score.
+        missing_host: Whether the picture shows something else.
+        host_limit: The limit that said so.
+    """
+    reason = "no_host" if missing_host else None if peak_score >= limit else "low_score"
+    others = [float(value) for value in probabilities[1:]]
+    probability = float(probabilities[0]) if len(probabilities) else None
+    return Call(
+        state=None if reason else part,
+        best_state=part,
+        probability=probability,
+        probabilities={name: float(value) for name, value in zip(names, probabilities)},
+        score=_number(peak_score),
+        margin=probability - max(others) if others and probability is not None else None,
+        reason=reason,
+        limit=_number(host_limit if missing_host else limit),
+    )
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

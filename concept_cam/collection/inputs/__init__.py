@@ -1,0 +1,142 @@
+"""Collections of pictures, streamed from wherever they are.
+
+:data:`LAYOUTS` names the layouts; :func:`open_collection` finds the one that an input has. Nothing is read before it is asked for, the order is
+always the same, and no layout keeps more than one folder's names or one small batch of rows in memory.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import os
+from collections.abc import Iterable, Sequence
+
+from concept_cam.collection.inputs.base import IMAGE_SUFFIXES, Collection, Columns, Item, Specimen, is_url
+from concept_cam.collection.inputs.selection import Shard, parse_shard
+from concept_cam.types import DataError, choose
+
+__all__ = [
+    "LAYOUTS",
+    "Collection",
+    "Columns",
+    "Item",
+    "Shard",
+    "Specimen",
+    "find_layout",
+    "open_collection",
+    "parse_shard",
+]
+
+LAYOUTS: dict[str, tuple[str, str]] = {
+    "folder": ("concept_cam.collection.inputs.files:open_folder", "all pictures under a folder"),
+    "glob": ("concept_cam.collection.inputs.files:open_glob", "files that a pattern matches; ** is recursive"),
+    "list": (
+        "concept_cam.collection.inputs.files:open_list",
+        "paths or URLs, one per line: - for standard input, a .txt file, or several arguments",
+    ),
+    "table": (
+        "concept_cam.collection.inputs.table:open_table",
+        "CSV or TSV with a column of paths or URLs; other columns are carried through",
+    ),
+    "parquet": (
+        "concept_cam.collection.inputs.parquet:open_parquet",
+        "Parquet with encoded bytes, raw BGR pixels (TreeOfLife) or paths",
+    ),
+    "webdataset": ("concept_cam.collection.inputs.webdataset:open_webdataset", "tar shards of samples"),
+}
+"""Input layouts: name -> (function, one line for people)."""
+
+_ENDINGS = {".csv": "table", ".tsv": "table", ".tab": "table", ".txt": "list", ".lst": "list", ".parquet": "parquet", ".tar": "webdataset",
+            ".tgz": "webdataset", ".gz": "webdataset"}  # fmt: skip
+
+
+def open_collection(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    layout: str | None = None,
+    columns: Columns | None = None,
+    root: str | None = None,
+    lines: Iterable[str] | None = None,
+    skip: Sequence[str] = (),
+) -> Collection:
+    """Opens a collection.
+
+    Args:
+        inputs: A folder, pattern, table, archive or URL; ``"-"`` for a list in ``lines``; or several files of one kind.
+        layout: A name of :data:`LAYOUTS`; ``None`` to find out.
+        columns: Which columns of a table mean what.
+        root: Folder that relative paths of a list or table stand in.
+        lines: The lines of standard input.
+        skip: Absolute paths of folders to leave out, such as the output.
+
+    Raises:
+        DataError: There is nothing there, or a table lacks a column.
+        ConfigurationError: Unknown layout.
+    """
+    given = (
+        [os.fspath(inputs)]
+        if isinstance(inputs, (str, os.PathLike))
+        else [os.fspath(item) for item in inputs]
+    )
+    if not given:
+        raise DataError(
+            "no input was given: expected a folder, a pattern, a table, or - for a list on standard input."
+        )
+    name = layout or find_layout(given)
+    module, _, function = choose(name, LAYOUTS, "input layout")[0].partition(":")
+    source: Collection = getattr(importlib.import_module(module), function)(
+        given, columns or Columns(), root=root, lines=lines if given == ["-"] else None, skip=tuple(skip)
+    )
+    return source
+
+
+def find_layout(inputs: Sequence[str]) -> str:
+    """Tells which layout an input has, from its name, or from the first file that a folder holds.
+
+    Raises:
+        DataError: There is nothing there, or files of several kinds.
+    """
+    if len(inputs) > 1:
+        kinds = {_by_ending(path) for path in inputs}
+        if any(os.path.isdir(path) for path in inputs) or len(kinds) > 1 or "table" in kinds:
+            raise DataError(
+                f"received {len(inputs)} inputs of several kinds: give one folder, one pattern or one table, or several pictures, "
+                "Parquet files or tar shards."
+            )
+        return kinds.pop() or "list"
+    given = inputs[0]
+    if given == "-":
+        return "list"
+    if is_url(given):
+        return _by_ending(given) or ("glob" if glob.has_magic(given) else "folder")
+    if os.path.isdir(given):
+        return _by_content(given)
+    if os.path.isfile(given):
+        return _by_ending(given) or "list"
+    if glob.has_magic(given):
+        kinds = {_by_ending(path) for path in glob.iglob(given, recursive=True)}
+        if not kinds:
+            raise DataError(
+                f"the pattern {given!r} matches nothing. Put it in quotes, so that the shell leaves it alone, and check it."
+            )
+        return "glob" if kinds & {None, "list"} else kinds.pop() or "glob"
+    raise DataError(
+        f"no such input: {given!r}. Expected a folder, a pattern, a .csv, .parquet or .tar file, a URL, or - for a list."
+    )
+
+
+def _by_ending(path: str) -> str | None:
+    return _ENDINGS.get(os.path.splitext(path)[1].lower())
+
+
+def _by_content(folder: str) -> str:
+    containers = {".parquet": "parquet", ".tar": "webdataset", ".tgz": "webdataset", ".gz": "webdataset"}
+    for _, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        endings = {os.path.splitext(name)[1].lower() for name in names if not name.startswith(".")}
+        if endings & IMAGE_SUFFIXES:
+            return "folder"
+        for ending, layout in containers.items():
+            if ending in endings:
+                return layout
+    return "folder"

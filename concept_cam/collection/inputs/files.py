@@ -1,0 +1,185 @@
+"""Collections of files: a folder, a glob, a list of paths, and the same behind fsspec URLs."""
+
+from __future__ import annotations
+
+import glob as globbing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from concept_cam.collection.inputs.base import (
+    IMAGE_SUFFIXES,
+    Collection,
+    Columns,
+    File,
+    Item,
+    Url,
+    display,
+    import_fsspec,
+    is_url,
+    media_uri,
+    payload_of,
+)
+from concept_cam.types import DataError
+
+__all__ = ["glob_files", "open_folder", "open_glob", "open_list", "walk"]
+
+
+def walk(root: str, suffixes: Iterable[str], skip: Sequence[str] = ()) -> Iterator[str]:
+    """Yields the files under a folder whose names end like this, folder by folder in sorted order.
+
+    Hidden files and folders and those in ``skip`` (absolute paths) are left out; links to folders are not followed, since they may form loops.
+    Only one folder's names are held at a time.
+    """
+    wanted, skipped = frozenset(suffixes), frozenset(skip)
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.abspath(os.path.join(folder, name)) not in skipped
+        )
+        for name in sorted(names):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:
+                yield os.path.join(folder, name)
+
+
+def open_folder(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = (), **_: Any) -> Collection:
+    """All pictures under one folder, or under a URL that is one; sources are relative to it."""
+    root = inputs[0]
+    if is_url(root):
+        return _open_url_folder(root)
+    absolute = os.path.abspath(root)
+
+    def items() -> Iterator[Item]:
+        for path in walk(absolute, IMAGE_SUFFIXES, skip):
+            source = display(os.path.relpath(path, absolute).replace(os.sep, "/"))
+            yield Item(source, File(path), path=display(path))
+
+    return Collection(
+        "folder", display(absolute), items, lambda: sum(1 for _ in walk(absolute, IMAGE_SUFFIXES, skip))
+    )
+
+
+def _open_url_folder(url: str) -> Collection:
+    fs, base = filesystem(url)
+    base = base.rstrip("/")
+
+    def paths() -> list[str]:
+        return sorted(path for path in fs.find(base) if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES)
+
+    def items() -> Iterator[Item]:
+        for path in paths():
+            address = fs.unstrip_protocol(path)
+            yield Item(
+                path.removeprefix(base).lstrip("/"),
+                Url(address),
+                path=address,
+                media_uri=media_uri({}, address),
+            )
+
+    return Collection("folder", url, items, lambda: len(paths()))
+
+
+def glob_files(pattern: str) -> list[str]:
+    """Returns what a glob (``**`` is recursive) or URL glob matches: sorted absolute paths or URLs of files."""
+    if is_url(pattern):
+        fs, base = filesystem(pattern)
+        return sorted(fs.unstrip_protocol(path) for path in fs.glob(base) if fs.isfile(path))
+    return sorted(
+        os.path.abspath(path) for path in globbing.iglob(pattern, recursive=True) if os.path.isfile(path)
+    )
+
+
+def open_glob(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = (), **_: Any) -> Collection:
+    """All files that a pattern matches; sources are relative to the folder before the first wildcard."""
+    pattern = inputs[0]
+    if is_url(pattern):
+        return _open_files(glob_files(pattern), None, "glob")
+    root = os.path.join(*_before_wildcard(Path(os.path.abspath(pattern)).parts))
+    excluded = tuple(folder + os.sep for folder in skip)
+
+    def paths() -> list[str]:
+        return (
+            [path for path in glob_files(pattern) if not path.startswith(excluded)]
+            if excluded
+            else glob_files(pattern)
+        )
+
+    def items() -> Iterator[Item]:
+        for path in paths():
+            yield Item(
+                display(os.path.relpath(path, root).replace(os.sep, "/")), File(path), path=display(path)
+            )
+
+    return Collection("glob", display(root), items, lambda: len(paths()))
+
+
+def _before_wildcard(parts: Sequence[str]) -> Iterator[str]:
+    for part in parts[:-1]:
+        if globbing.has_magic(part):
+            return
+        yield part
+
+
+def _open_files(paths: Sequence[str], root: str | None, layout: str) -> Collection:
+    def items() -> Iterator[Item]:
+        for text in paths:
+            payload, path = payload_of(text, root)
+            yield Item(display(text), payload, path=path, media_uri=media_uri({}, path))
+
+    return Collection(layout, root, items, lambda: len(paths))
+
+
+def open_list(
+    inputs: Sequence[str],
+    columns: Columns,
+    root: str | None = None,
+    lines: Iterable[str] | None = None,
+    **_: Any,
+) -> Collection:
+    """Paths and URLs, one per line: of a text file, of standard input (``-``), or given one by one; sources are the texts as they stand.
+
+    A list from standard input is kept in memory, as it cannot be read twice.
+    """
+    if lines is None and len(inputs) == 1 and Path(inputs[0]).suffix.lower() in (".txt", ".lst"):
+        return _open_list_file(inputs[0], root)
+    texts = [line.rstrip("\r\n") for line in (lines if lines is not None else inputs)]
+    return _open_files(
+        [text for text in texts if text.strip()], root or (os.getcwd() if lines is not None else None), "list"
+    )
+
+
+def _open_list_file(path: str, root: str | None) -> Collection:
+    folder = root or os.path.dirname(os.path.abspath(path))
+
+    def texts() -> Iterator[str]:
+        try:
+            with open(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
+                for line in stream:
+                    if line.strip():
+                        yield line.rstrip("\r\n")
+        except OSError as error:
+            raise DataError(f"cannot read the list {path!r}: {error.strerror or error}.") from error
+
+    def items() -> Iterator[Item]:
+        for text in texts():
+            payload, absolute = payload_of(text, folder)
+            yield Item(display(text), payload, path=absolute, media_uri=media_uri({}, absolute))
+
+    return Collection("list", display(folder), items, lambda: sum(1 for _ in texts()))
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """Returns fsspec's file system of a URL and the path in it.
+
+    Raises:
+        MissingExtraError: fsspec is not installed.
+        DataError: No file system for this kind of URL, or it cannot be reached.
+    """
+    fsspec = import_fsspec()
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise DataError(f"cannot open {url!r}: {error}") from error
+    return fs, path

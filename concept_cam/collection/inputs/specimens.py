@@ -1,0 +1,187 @@
+"""Boxes and masks that stand beside a collection: specimens of trays and drawers, and what must not be read (labels, rulers).
+
+Boxes are ``x, y, width, height`` in original pixels. Files of boxes are CSV tables with a column that names the picture as the collection's
+``source`` does, or its file name alone where that is unique in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from concept_cam.collection.inputs.base import PATH_COLUMNS, Item, Specimen, missing_column
+from concept_cam.types import ConfigurationError, DataError, ImageError
+
+__all__ = ["BoxFile", "Ignored", "open_boxes", "open_ignored", "parse_boxes", "read_mask"]
+
+Box = tuple[float, float, float, float]
+
+BOX_COLUMNS = ("x", "y", "width", "height")
+
+
+def parse_boxes(text: str) -> list[Box]:
+    """Reads one or several boxes from a cell: ``"10 20 300 200"``, ``"10,20,300,200"``, ``[10, 20, 300, 200]`` or a JSON list of such lists.
+
+    Raises:
+        ImageError: The text is something else; it concerns this row alone.
+    """
+    found = text.strip()
+    try:
+        values: Any = (
+            json.loads(found)
+            if found.startswith("[")
+            else [float(part) for part in re.split(r"[\s,;]+", found) if part]
+        )
+        boxes = values if values and isinstance(values[0], list) else [values]
+        return [_box(box) for box in boxes]
+    except (ValueError, TypeError) as error:
+        raise ImageError(
+            f"the box {text!r} cannot be read: expected x, y, width and height in pixels, such as '10 20 300 200'."
+        ) from error
+
+
+def _box(values: Sequence[Any]) -> Box:
+    x, y, width, height = (float(value) for value in values)
+    if not all(np.isfinite([x, y, width, height])) or width <= 0 or height <= 0:
+        raise ValueError("not a box")
+    return x, y, width, height
+
+
+@dataclass(frozen=True)
+class BoxFile:
+    """Boxes by picture.
+
+    Attributes:
+        boxes: Source (or file name) -> specimens, in the order of the file.
+        path: The file.
+    """
+
+    boxes: Mapping[str, tuple[Specimen, ...]]
+    path: str
+
+    def of(self, item: Item) -> tuple[Specimen, ...]:
+        """Returns the boxes of a picture: by its source, else by its file name."""
+        return self.boxes.get(item.source) or self.boxes.get(os.path.basename(item.source), ())
+
+
+def open_boxes(path: str) -> BoxFile:
+    """Reads a table of boxes: a column that names the picture, ``x``, ``y``, ``width``, ``height``; other columns are carried through.
+
+    Raises:
+        DataError: A column is missing, or a row is no box.
+    """
+    from concept_cam.collection.inputs.table import read_header, rows_of
+
+    header, _ = read_header(path)
+    name = next((known for known in (*PATH_COLUMNS, "source") if known in header), None)
+    if name is None:
+        raise missing_column(
+            "column that names the picture (such as 'file')", f"the table of boxes {path!r}", header
+        )
+    missing = [column for column in BOX_COLUMNS if column not in header]
+    if missing:
+        raise missing_column(f"columns {missing}", f"the table of boxes {path!r}", header)
+    boxes: dict[str, list[Specimen]] = {}
+    for line, row in rows_of(path):
+        try:
+            box = _box([row[column] for column in BOX_COLUMNS])
+        except ValueError:
+            cells = [row[column] for column in BOX_COLUMNS]
+            raise DataError(
+                f"{path!r}, line {line}: {cells} is no box (x, y, width, height in pixels)."
+            ) from None
+        carried = {key: value for key, value in row.items() if key not in (name, *BOX_COLUMNS)}
+        boxes.setdefault(row[name].replace(os.sep, "/"), []).append(Specimen(box, columns=carried))
+    return BoxFile({key: tuple(found) for key, found in boxes.items()}, path)
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """What of each picture must not be read.
+
+    Attributes:
+        boxes: Boxes by picture, from a table.
+        folder: Folder of mask pictures under the pictures' own relative names; anything but black is ignored.
+    """
+
+    boxes: BoxFile | None = None
+    folder: str | None = None
+
+    def mask(self, item: Item, size: tuple[int, int]) -> np.ndarray | None:
+        """Returns bool [H, W], original frame, True where nothing may be read; ``None`` where all may.
+
+        Raises:
+            ImageError: A mask cannot be read or has another size.
+        """
+        masks = []
+        if self.boxes is not None and (found := self.boxes.of(item)):
+            painted = np.zeros(size, dtype=bool)
+            for specimen in found:
+                x, y, width, height = specimen.box or (0, 0, 0, 0)
+                left, top = max(0, int(np.floor(x))), max(0, int(np.floor(y)))
+                painted[top : max(0, int(np.ceil(y + height))), left : max(0, int(np.ceil(x + width)))] = True
+            masks.append(painted)
+        if self.folder is not None and (path := self._mask_file(item)) is not None:
+            masks.append(read_mask(str(path), size))
+        if not masks:
+            return None
+        return np.logical_or.reduce(masks)
+
+    def _mask_file(self, item: Item) -> Path | None:
+        relative = Path(item.source if not Path(item.source).is_absolute() else Path(item.source).name)
+        base = Path(self.folder or "") / relative
+        candidates = (base, base.with_suffix(".png"), base.with_name(base.name + ".png"))
+        return next((path for path in candidates if path.is_file()), None)
+
+
+def open_ignored(text: str) -> Ignored:
+    """Opens what ``--ignore`` names: a folder of mask pictures, or a CSV table of boxes.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    if Path(text).is_dir():
+        return Ignored(folder=text)
+    if Path(text).is_file():
+        return Ignored(boxes=open_boxes(text))
+    raise ConfigurationError(
+        f"--ignore {text!r} is neither a folder of mask pictures nor a CSV table of boxes (file, x, y, width, height)."
+    )
+
+
+def read_mask(value: str | Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """Reads a mask: a COCO run-length encoding (mapping or JSON text), or the path of a picture that is black outside.
+
+    Args:
+        value: The mask.
+        size: ``(H, W)`` that it must have.
+
+    Returns:
+        bool [H, W].
+
+    Raises:
+        ImageError: The mask cannot be read or has another size.
+    """
+    from concept_cam.images import read_image
+    from concept_cam.regions import decode_rle
+
+    if isinstance(value, str) and not value.lstrip().startswith("{"):
+        mask = read_image(value).pixels.any(axis=2)
+    else:
+        try:
+            rle = json.loads(value) if isinstance(value, str) else value
+            mask = decode_rle(rle)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise ImageError(f"the mask is no COCO run-length encoding: {error}.") from error
+    if mask.shape != tuple(size):
+        raise ImageError(
+            f"the mask is {mask.shape[0]} x {mask.shape[1]}, the upright picture {size[0]} x {size[1]} (rows x columns)."
+        )
+    return np.asarray(mask, dtype=bool)

@@ -1,0 +1,132 @@
+"""Joins the runs of several shards into one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from concept_cam.collection.run_writer import (
+    check_folder,
+    differences,
+    errors_text,
+    read_errors,
+    read_info,
+    write_info,
+)
+from concept_cam.collection.runs import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, Run, read_run
+from concept_cam.files import make_directory, write_file
+from concept_cam.types import DataError, OutputError
+
+__all__ = ["merge_runs"]
+
+
+def merge_runs(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str] | None = None) -> Run:
+    """Joins the shards of one run.
+
+    Args:
+        runs: The shards' folders, or the one folder that holds them.
+        output: Folder of the joined run; by default the folder that holds the shards. Shards are left as they are.
+
+    Returns:
+        The joined run.
+
+    Raises:
+        DataError: Shards differ in their configuration, are missing, are there twice or are not finished; the message names them.
+        OutputError: The output holds something else, or cannot be written.
+    """
+    folders = [Path(run) for run in runs]
+    if len(folders) == 1 and not (folders[0] / RUN_FILE).is_file():
+        output = output or folders[0]
+        folders = sorted(folders[0].glob("shard-*"))
+    if not folders:
+        raise DataError(
+            f"{str(runs[0])!r} holds no shards: expected folders such as shard-00001-of-00008."
+            if runs
+            else "no shard was given."
+        )
+    if output is None:
+        raise OutputError("--output is needed: name the folder of the joined run.")
+    target = Path(output)
+    infos = [read_info(folder) for folder in folders]
+    _check(folders, infos)
+    check_folder(target, resume=False)
+    parts = make_directory(target / PARTS_FOLDER)
+    shards = [info["configuration"]["shard"].partition("/")[0] for info in infos]
+    keys: set[str] = set()
+    errors: list[dict[str, str]] = []
+    counts = {"pictures": 0, "records": 0, "errors": 0, "duplicates": 0}
+    try:
+        for folder, info, shard in zip(folders, infos, shards):
+            for part in sorted((folder / PARTS_FOLDER).glob(PART_PATTERN)):
+                found = set(pq.read_table(part, columns=["image_key"]).column(0).to_pylist())
+                if keys & found:
+                    raise DataError(
+                        f"{part} holds pictures that another shard holds too: the shards do not belong together."
+                    )
+                keys |= found
+                name = f"part-{int(shard):05d}-{part.stem.removeprefix('part-')}.parquet"
+                shutil.copyfile(part, parts / f".{name}.partial")
+                os.replace(parts / f".{name}.partial", parts / name)
+            errors += read_errors(folder)
+            for name, count in info.get("counts", {}).items():
+                counts[name] = counts.get(name, 0) + count
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {str(parts)!r}: {error.strerror or error}. Make room and start again in an empty folder."
+        ) from error
+    write_file(target / ERRORS_FILE, errors_text(errors).encode("utf-8"), overwrite=True)
+    first = infos[0]
+    write_info(
+        target,
+        {
+            **first,
+            "configuration": {**first["configuration"], "shard": None},
+            "started": min(info["started"] for info in infos),
+            "finished": max(info["finished"] for info in infos),
+            "counts": counts,
+            "sessions": [session for info in infos for session in info.get("sessions", [])],
+            "input": {
+                **first["input"],
+                "pictures": sum(info["input"].get("pictures", 0) for info in infos),
+                "fingerprint": None,
+            },
+            "merged": [
+                {"shard": shard, "fingerprint": info["input"].get("fingerprint")}
+                for shard, info in zip(shards, infos)
+            ],
+        },
+    )
+    return read_run(target)
+
+
+def _check(folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> None:
+    named: dict[str, Path] = {}
+    for folder, info in zip(folders, infos):
+        shard = info.get("configuration", {}).get("shard")
+        if not shard:
+            raise DataError(f"{folder} is not a shard: it was made without --shard.")
+        if shard in named:
+            raise DataError(f"{folder} and {named[shard]} are both shard {shard}.")
+        named[shard] = folder
+        if not info.get("finished"):
+            raise DataError(f"{folder} (shard {shard}) is not finished: continue it with --resume.")
+    first = infos[0]["configuration"]
+    for folder, info in zip(folders[1:], infos[1:]):
+        found = [line for line in differences(first, info["configuration"]) if not line.startswith("shard:")]
+        if found:
+            raise DataError(
+                f"{folder} has another configuration than {folders[0]}:\n"
+                + "\n".join(f"  {line}" for line in found)
+            )
+    counts = {int(shard.partition("/")[2]) for shard in named}
+    if len(counts) > 1:
+        raise DataError(f"the shards are of {len(counts)} different splits: {', '.join(sorted(named))}.")
+    count = counts.pop()
+    missing = [f"{index}/{count}" for index in range(1, count + 1) if f"{index}/{count}" not in named]
+    if missing:
+        raise DataError(f"{len(missing)} of {count} shards are missing: {', '.join(missing[:10])}.")

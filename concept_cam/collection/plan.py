@@ -1,0 +1,138 @@
+"""What an annotation run does, as one frozen value that can be sent to other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from concept_cam.collection.calls import Limits
+from concept_cam.collection.inputs.base import Item, Specimen
+from concept_cam.collection.inputs.specimens import BoxFile, Ignored
+from concept_cam.collection.questions import Questions
+from concept_cam.regions import DEFAULT_THRESHOLD
+from concept_cam.settings import Settings
+from concept_cam.types import ConfigurationError
+
+if TYPE_CHECKING:
+    from concept_cam.backbones.base import Preprocess
+
+__all__ = ["Identity", "Plan", "Regions"]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """How regions are found.
+
+    Attributes:
+        threshold: Strategy of :data:`concept_cam.regions.THRESHOLDS`, or a number in score units.
+        resolution: A name of :data:`concept_cam.collection.measures.RESOLUTIONS`.
+        areas: Connected areas that make up a region, the largest; 0 for all.
+        min_area: Smallest area in original pixels, or below 1 as a share of the picture.
+
+    Raises:
+        ConfigurationError: A value that cannot be used.
+    """
+
+    threshold: str | float = DEFAULT_THRESHOLD
+    resolution: str = "model"
+    areas: int = 1
+    min_area: float = 0.0
+
+    def __post_init__(self) -> None:
+        from concept_cam.collection.measures import RESOLUTIONS
+        from concept_cam.regions import parse_threshold
+        from concept_cam.types import choose
+
+        object.__setattr__(self, "threshold", parse_threshold(self.threshold))
+        choose(self.resolution, RESOLUTIONS, "region resolution")
+        if self.areas < 0 or self.min_area < 0:
+            raise ConfigurationError(
+                f"areas and min_area must not be negative, received {self.areas} and {self.min_area}."
+            )
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who makes the calls, as every record says.
+
+    Attributes:
+        model: Canonical model name.
+        weights_hash: Hash of its weights.
+        package_version: Version of this package.
+    """
+
+    model: str
+    weights_hash: str
+    package_version: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the workers of a run need to know; holds no tensor and no open file.
+
+    Attributes:
+        questions: What is asked.
+        settings: How pictures are read and scored.
+        preprocess: What the model expects of its input.
+        identity: Who answers.
+        limits: Below which evidence no call is made.
+        regions: How regions are found.
+        px_per_mm: Scale of all pictures that the input gives no scale for.
+        keep_scores: Whether grid scores are kept.
+        boxes: Specimens by picture.
+        ignored: What must not be read.
+    """
+
+    questions: Questions
+    settings: Settings
+    preprocess: Preprocess
+    identity: Identity
+    limits: Limits = field(default_factory=Limits)
+    regions: Regions = field(default_factory=Regions)
+    px_per_mm: float | None = None
+    keep_scores: bool = False
+    boxes: BoxFile | None = None
+    ignored: Ignored | None = None
+
+    def specimens(self, item: Item) -> tuple[Specimen, ...]:
+        """Returns the specimens of a picture: of the box file, else of the input; none where the whole picture is one."""
+        if self.boxes is not None and (found := self.boxes.of(item)):
+            return found
+        return item.specimens
+
+    def scale(self, item: Item) -> float | None:
+        """Returns the picture's scale in original pixels per millimetre, where it is known."""
+        return item.px_per_mm if item.px_per_mm is not None else self.px_per_mm
+
+    def columns(self, item: Item, specimen: Specimen) -> Mapping[str, str]:
+        """Returns the input's columns that are carried through for a specimen."""
+        return {**item.columns, **specimen.columns}
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """Returns the part of a run's configuration that decides its results, as plain data for JSON."""
+    regions = plan.regions
+    return {
+        "model": plan.identity.model,
+        "weights_hash": plan.identity.weights_hash,
+        "package_version": plan.identity.package_version,
+        "packs": {
+            name: {"sha256": facts["sha256"], "characters": facts["characters"]}
+            for name, facts in plan.questions.facts.items()
+        },
+        "attention": plan.settings.attention,
+        "resize": plan.settings.resize,
+        "size": plan.settings.size,
+        "gamma": plan.settings.gamma,
+        "weighting": plan.settings.weighting,
+        "feature_norm": plan.settings.feature_norm,
+        "max_pixels": plan.settings.max_pixels,
+        "limits": plan.limits.to_dict(),
+        "threshold": regions.threshold,
+        "region_resolution": regions.resolution,
+        "areas": regions.areas,
+        "min_area": regions.min_area,
+        "px_per_mm": plan.px_per_mm,
+        "keep_scores": plan.keep_scores,
+    }

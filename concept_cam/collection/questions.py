@@ -1,0 +1,294 @@
+"""What an annotation run asks of every picture: the concepts of the trait packs, and which of them answers what.
+
+A character of siblings (shape, pattern, colour, count, presence) is one question with several answers. Its *call* concept sets the states
+side by side, so that the softmax over its texts is the probability of each state; the states' own concepts give the evidence maps; the
+*entity* concept ("the tail fin of a fish", against the other parts) gives the region. A character of kind ``part`` is one question per part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from concept_cam import prompts
+from concept_cam.prompts.schema import host_phrase
+from concept_cam.types import Concept, ConfigurationError, PromptError, normalise_text
+
+__all__ = [
+    "DISTANCES",
+    "NOT_THE_HOST",
+    "ABSENT",
+    "Character",
+    "PackQuestions",
+    "Questions",
+    "State",
+    "build_questions",
+]
+
+ABSENT = "absent"
+"""State of a presence character that has no place in the picture."""
+
+NOT_THE_HOST = (
+    "an empty scene", "background", "a landscape", "a plant", "a flower", "a person", "a hand", "a building", "a vehicle", "a piece of furniture",
+    "a printed label", "a document", "a drawing", "a fish", "a bird", "a butterfly", "a beetle", "a dog",
+)  # fmt: skip
+"""What a picture may show instead of the host; those that name the host itself are left out."""
+
+DISTANCES = ("SL_bbox", "HL_bbox", "HH_bbox", "ED_bbox")
+"""Distances that are measured where a pack has the parts they lie between; :mod:`concept_cam.collection.measures` says how."""
+
+DISTANCE_PARTS: Mapping[str, tuple[str, ...]] = {
+    "SL_bbox": ("head", "caudal_fin"),
+    "HL_bbox": ("head", "caudal_fin"),
+    "HH_bbox": ("head", "caudal_fin"),
+    "ED_bbox": ("eye",),
+}
+"""The parts that each distance needs; along and across the body is told by the head and the tail fin."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One state of a character.
+
+    Attributes:
+        name: Name in the pack.
+        concept: Index of its concept.
+        region: For a part, the same; else the character's.
+        entity: Label and ontology id of what is described.
+        quality: Label, ontology id and match of the quality term.
+    """
+
+    name: str
+    concept: int
+    entity: tuple[str | None, str | None]
+    quality: tuple[str | None, str | None, str | None] = (None, None, None)
+
+
+@dataclass(frozen=True)
+class Character:
+    """One character.
+
+    Attributes:
+        name: Name in the pack.
+        kind: Kind in the pack.
+        states: Its states.
+        call: Index of the call concept, whose target and contrasts are the states in order; for parts -1.
+        region: Index of the entity's concept; for parts -1.
+    """
+
+    name: str
+    kind: str
+    states: tuple[State, ...]
+    call: int = -1
+    region: int = -1
+
+
+@dataclass(frozen=True)
+class PackQuestions:
+    """The questions of one trait pack.
+
+    Attributes:
+        name: Name of the pack.
+        host: Index of the concept that tells whether there is a host at all.
+        characters: Its characters.
+        distances: Names of the distances that can be measured.
+    """
+
+    name: str
+    host: int
+    characters: tuple[Character, ...]
+    distances: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Everything that is asked of a picture, in one list of concepts.
+
+    Attributes:
+        concepts: Scored together.
+        packs: Who asks for which.
+        facts: Pack name -> title, version and hash of its content.
+    """
+
+    concepts: tuple[Concept, ...]
+    packs: tuple[PackQuestions, ...]
+    facts: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def rows(self) -> int:
+        """Records per specimen."""
+        return sum(
+            len(pack.distances)
+            + sum(len(character.states) if character.call < 0 else 1 for character in pack.characters)
+            for pack in self.packs
+        )
+
+
+class _Concepts:
+    """Collects concepts, each question once."""
+
+    def __init__(self) -> None:
+        self.all: list[Concept] = []
+        self._index: dict[tuple[Any, ...], int] = {}
+
+    def add(self, concept: Concept) -> int:
+        key = (concept.target_prompts, concept.contrast_prompts)
+        if key not in self._index:
+            self._index[key] = len(self.all)
+            self.all.append(concept)
+        return self._index[key]
+
+
+def build_questions(
+    specs: Sequence[Any], unknown_words: Callable[[str], Sequence[str]] = lambda text: ()
+) -> Questions:
+    """Turns trait packs into questions.
+
+    Args:
+        specs: What :func:`concept_cam.prompts.load_pack` takes, or ``"pack:character"``.
+        unknown_words: Words of a phrase that the model has never seen; alternatives to the host that hold one are left out.
+
+    Raises:
+        PromptError: A pack or character does not exist or has errors.
+        ConfigurationError: No pack, one pack asked for twice, or a single state is asked for.
+    """
+    chosen: dict[str, tuple[prompts.Pack, dict[str, None]]] = {}
+    for spec in specs:
+        source, character, state = prompts.split_spec(spec) if isinstance(spec, str) else (spec, None, None)
+        if state is not None:
+            raise ConfigurationError(
+                f"{spec!r} names one state: a call is made among all states of a character, give {source}:{character}."
+            )
+        pack = prompts.load_pack(source)
+        known, names = chosen.setdefault(pack.name, (pack, {}))
+        if known != pack:
+            raise ConfigurationError(f"two different trait packs are called {pack.name!r}: rename one.")
+        wanted = pack.characters if character is None else (pack.character(character),)
+        names.update(dict.fromkeys(item.name for item in wanted))
+    if not chosen:
+        raise ConfigurationError(
+            "no trait pack was given: expected for example --traits fish; see  concept-cam prompts."
+        )
+    concepts = _Concepts()
+    packs = tuple(_pack(pack, tuple(names), concepts, unknown_words) for pack, names in chosen.values())
+    facts = {
+        pack.name: {
+            "title": pack.title,
+            "version": pack.version,
+            "characters": list(names),
+            "sha256": _hash(pack),
+        }
+        for pack, names in chosen.values()
+    }
+    return Questions(tuple(concepts.all), packs, facts)
+
+
+def _hash(pack: prompts.Pack) -> str:
+    text = json.dumps(prompts.to_dict(pack), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _pack(
+    pack: prompts.Pack,
+    names: Sequence[str],
+    concepts: _Concepts,
+    unknown_words: Callable[[str], Sequence[str]],
+) -> PackQuestions:
+    host = concepts.add(_host_concept(pack, unknown_words))
+    characters = []
+    for name in names:
+        character = pack.character(name)
+        make = _part_character if character.kind == "part" else _state_character
+        characters.append(make(pack, character, concepts))
+    parts = {state.name for character in characters if character.call < 0 for state in character.states}
+    distances = tuple(name for name in DISTANCES if parts.issuperset(DISTANCE_PARTS[name]))
+    return PackQuestions(pack.name, host, tuple(characters), distances)
+
+
+def _host_concept(pack: prompts.Pack, unknown_words: Callable[[str], Sequence[str]]) -> Concept:
+    own = set(normalise_text(pack.host).split())
+    others = [text for text in NOT_THE_HOST if not own & set(text.split()) and not unknown_words(text)]
+    return Concept(
+        pack.host_phrases,
+        tuple((text,) for text in others or ("background",)),
+        name=f"{pack.name}: host",
+        templates=("a photo of {}", "{}"),
+        metadata={"pack": pack.name},
+    )
+
+
+def _entity_of(concept: Concept) -> tuple[str | None, str | None]:
+    entity = concept.metadata.get("entity", {})
+    return entity.get("label"), entity.get("id")
+
+
+def _part_character(pack: prompts.Pack, character: prompts.Character, concepts: _Concepts) -> Character:
+    found = prompts.concepts(pack, character.name)
+    states = tuple(
+        State(concept.metadata["state"], concepts.add(concept), _entity_of(concept)) for concept in found
+    )
+    return Character(character.name, character.kind, states)
+
+
+def _state_character(pack: prompts.Pack, character: prompts.Character, concepts: _Concepts) -> Character:
+    if len(character.states) < 2:
+        raise PromptError(
+            f"the character {pack.name}:{character.name} has one state: a call needs at least two to choose from."
+        )
+    states = []
+    for state in character.states:
+        concept = prompts.concepts(pack, character.name, state.name)[0]
+        quality = state.quality
+        terms = (quality.label, quality.id, quality.match) if quality else (None, None, None)
+        states.append(State(state.name, concepts.add(concept), _entity_of(concept), terms))
+    first, *rest = character.states
+    call = Concept(
+        pack.phrases_of(first),
+        tuple(pack.phrases_of(state) for state in rest),
+        name=f"{pack.name}:{character.name}",
+        contrast_names=tuple(state.name for state in rest),
+        templates=pack.templates_of(character),
+        metadata={"pack": pack.name, "character": character.name},
+    )
+    region = concepts.add(_entity_concept(pack, character))
+    return Character(character.name, character.kind, tuple(states), concepts.add(call), region)
+
+
+def _entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept:
+    """The part's own concept where the pack has that part, else the entity's nouns against the pack's parts and the host."""
+    entity = character.entity
+    assert entity is not None  # the schema demands it of all kinds but part
+    parts = [(owner, state) for owner in pack.characters if owner.kind == "part" for state in owner.states]
+    for owner, state in parts:
+        if state.entity is not None and (
+            (entity.id and entity.id == state.entity.id) or entity.label == state.entity.label
+        ):
+            return prompts.concepts(pack, owner.name, state.name)[0]
+    whole = host_phrase(pack.host)
+    own = tuple(dict.fromkeys(f"the {noun} of {whole}" for noun in (entity.label, *entity.nouns)))
+    taken = {normalise_text(phrase) for phrase in own}
+    others = [(state.name, pack.phrases_of(state)) for _, state in parts]
+    others = [
+        (name, phrases)
+        for name, phrases in others
+        if not taken & {normalise_text(phrase) for phrase in phrases}
+    ]
+    if not others:
+        labels = {
+            item.entity.label
+            for item in pack.characters
+            if item.entity is not None and item.entity.label != entity.label
+        }
+        others = [(label, (f"the {label} of {whole}",)) for label in sorted(labels)]
+    others.append(("host", pack.host_phrases))
+    return Concept(
+        own,
+        tuple(phrases for _, phrases in others),
+        name=f"{pack.name}: {entity.label}",
+        contrast_names=tuple(name for name, _ in others),
+        templates=pack.host_templates,
+        metadata={"pack": pack.name, "entity": {"label": entity.label, "id": entity.id}},
+    )

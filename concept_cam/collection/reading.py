@@ -1,0 +1,227 @@
+"""First stage of an annotation, in worker processes: a picture of a collection becomes small, model-sized crops. Loads no torch.
+
+A photograph of 20 megapixels decodes to 60 MB; what the model sees of it is 150 kB. Shrinking where it is decoded keeps the pipes to the
+model's process narrow. The result equals preparing the whole picture at once, value for value, for every resize policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from concept_cam.collection.inputs.base import Item, Specimen
+from concept_cam.collection.inputs.specimens import read_mask
+from concept_cam.collection.measures import Frame
+from concept_cam.images import read_image
+from concept_cam.resizing import shrink
+from concept_cam.types import ConceptCamError, ImageError
+
+if TYPE_CHECKING:
+    from concept_cam.collection.plan import Plan
+    from concept_cam.resizing import Prepared
+
+__all__ = ["SPECIMEN_PREFIX", "Crop", "Loaded", "load_item", "prepare_crop"]
+
+SPECIMEN_PREFIX = "specimen "
+"""Start of the reason when one specimen of several, not the whole picture, cannot be used."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One specimen, or the whole picture, ready for the model.
+
+    Attributes:
+        pixels: uint8 [H', W', 3] RGB; shrunk to what the model will see of it where the resize policy allows.
+        hidden: bool [H', W'], True where nothing may be read (already painted over), or ``None``.
+        size: ``(H, W)`` of the crop, original pixels.
+        frame: Where it lies in the whole picture.
+        number: Number of the specimen.
+        box: ``(x, y, width, height)`` of the specimen; ``None`` for a whole picture.
+        specimen: What the input says of it.
+    """
+
+    pixels: np.ndarray
+    hidden: np.ndarray | None
+    size: tuple[int, int]
+    frame: Frame
+    number: int
+    box: tuple[int, int, int, int] | None
+    specimen: Specimen
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A picture that was read, or why it could not be.
+
+    Attributes:
+        item: The picture, without its payload.
+        sha256: Of its encoded bytes.
+        crops: What is to be annotated.
+        errors: Why the picture, or a specimen of it, cannot be used.
+    """
+
+    item: Item
+    sha256: str = ""
+    crops: tuple[Crop, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """Stands for a payload that was read already, so that it is not sent back."""
+
+    def read(self) -> Any:
+        raise ImageError("this payload was read before.")
+
+
+def load_item(item: Item, plan: Plan) -> Loaded:
+    """Reads, checks, masks, crops and shrinks one picture; whatever is wrong with it is in the answer, never raised.
+
+    A picture of several specimens of which one cannot be used gives the others and one error.
+    """
+    bare = replace(item, payload=_Nothing())
+    try:
+        raw = item.payload.read()
+        digest = hashlib.sha256(raw.digest_of).hexdigest()
+        pixels = read_image(raw.content, max_pixels=plan.settings.max_pixels).pixels
+        size = raw.original or (pixels.shape[0], pixels.shape[1])
+        hidden = plan.ignored.mask(item, size) if plan.ignored is not None else None
+        specimens = plan.specimens(item) or (Specimen(),)
+    except ConceptCamError as error:
+        return Loaded(bare, errors=(_without_name(str(error), item),))
+    except MemoryError:
+        return Loaded(
+            bare, errors=("the picture does not fit in memory: scale it down, or use fewer workers.",)
+        )
+    crops, errors = [], []
+    for number, specimen in enumerate(specimens):
+        try:
+            crops.append(_crop(pixels, size, hidden, specimen, number, plan))
+        except ConceptCamError as error:
+            errors.append(f"{SPECIMEN_PREFIX}{number}: {error}" if len(specimens) > 1 else str(error))
+    return Loaded(bare, digest, tuple(crops), tuple(errors))
+
+
+def _without_name(text: str, item: Item) -> str:
+    """The readers call bytes 'the given bytes'; in a list of errors the picture is named beside."""
+    return text.replace("the given bytes", "the file" if item.path else "the entry")
+
+
+def _crop(
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    hidden: np.ndarray | None,
+    specimen: Specimen,
+    number: int,
+    plan: Plan,
+) -> Crop:
+    outside: np.ndarray | None = None
+    if specimen.mask is not None:
+        mask = read_mask(specimen.mask, size)
+        if not mask.any():
+            raise ImageError("the specimen's mask is empty.")
+        outside = ~mask
+    box = _pixel_box(specimen, outside, size)
+    left, top, width, height = box
+    hide = None
+    for layer in (hidden, outside):
+        if layer is not None:
+            part = layer[top : top + height, left : left + width]
+            hide = part if hide is None else hide | part
+    if hide is not None and hide.all():
+        raise ImageError("everything that could be read is under the --ignore mask.")
+    small, small_hidden = _cut(pixels, size, box, hide)
+    if hide is not None and small_hidden is not None:
+        small = small.copy()
+        small[small_hidden] = np.round(np.array(plan.preprocess.mean) * 255).clip(0, 255).astype(np.uint8)
+    settings = plan.settings
+    shrunk = shrink(np.ascontiguousarray(small), plan.preprocess, settings.resize, settings.size)
+    whole = specimen.box is None and specimen.mask is None
+    return Crop(
+        shrunk,
+        small_hidden,
+        (height, width),
+        Frame(left, top, size),
+        number,
+        None if whole else box,
+        specimen,
+    )
+
+
+def _pixel_box(
+    specimen: Specimen, outside: np.ndarray | None, size: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """The specimen's box in whole pixels, inside the picture."""
+    if specimen.box is not None:
+        x, y, width, height = specimen.box
+        left, top = max(0, int(np.floor(x))), max(0, int(np.floor(y)))
+        right, bottom = min(size[1], int(np.ceil(x + width))), min(size[0], int(np.ceil(y + height)))
+        if right <= left or bottom <= top:
+            raise ImageError(
+                f"the box x={x:g} y={y:g} width={width:g} height={height:g} lies outside the upright picture of {size[1]} x {size[0]} pixels."
+            )
+        return left, top, right - left, bottom - top
+    if outside is not None:
+        rows, columns = np.flatnonzero(~outside.all(axis=1)), np.flatnonzero(~outside.all(axis=0))
+        return int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1
+    return 0, 0, size[1], size[0]
+
+
+def _cut(
+    pixels: np.ndarray, size: tuple[int, int], box: tuple[int, int, int, int], hide: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Cuts the box out of the stored pixels, which may be fewer than the original's, and brings the mask to their size."""
+    stored = pixels.shape[0], pixels.shape[1]
+    left, top, width, height = box
+    if stored != size:
+        scale_y, scale_x = stored[0] / size[0], stored[1] / size[1]
+        first_row, first_column = int(top * scale_y), int(left * scale_x)
+        last_row = max(first_row + 1, round((top + height) * scale_y))
+        last_column = max(first_column + 1, round((left + width) * scale_x))
+        small = pixels[first_row:last_row, first_column:last_column]
+    else:
+        small = pixels[top : top + height, left : left + width]
+    if hide is None or not hide.any():
+        return small, None
+    if hide.shape != small.shape[:2]:
+        rows = np.minimum(
+            ((np.arange(small.shape[0]) + 0.5) * hide.shape[0] / small.shape[0]).astype(int),
+            hide.shape[0] - 1,
+        )
+        columns = np.minimum(
+            ((np.arange(small.shape[1]) + 0.5) * hide.shape[1] / small.shape[1]).astype(int),
+            hide.shape[1] - 1,
+        )
+        hide = hide[rows][:, columns]
+    return small, hide
+
+
+def prepare_crop(crop: Crop, plan: Plan) -> Prepared:
+    """Second half of the resize policy, in the model's process: normalises and pads; the geometry is that of the original crop.
+
+    Cells that are mostly under an ``--ignore`` mask are not valid: the model never attends to them.
+    """
+    from concept_cam.collection.measures import cell_coverage
+    from concept_cam.images import Picture
+    from concept_cam.resizing import prepare, squash
+
+    height, width = crop.pixels.shape[:2]
+    policy = plan.settings.resize
+    if (
+        policy == "aspect"
+    ):  # the worker has resized it to the target, so that what is left is what "squash" does at that size
+        prepared = squash(crop.pixels, plan.preprocess, (height, width))
+    else:
+        prepared = prepare(Picture(crop.pixels), plan.preprocess, policy, plan.settings.size)
+    geometry = prepared.geometry
+    scale = geometry.scale[0] * height / crop.size[0], geometry.scale[1] * width / crop.size[1]
+    geometry = replace(geometry, policy=policy, original=crop.size, scale=scale)
+    valid = prepared.valid
+    if crop.hidden is not None:
+        readable = valid & (cell_coverage(crop.hidden, geometry) <= 0.5)
+        # A model must see something; what is left of a nearly covered picture is at most a sliver of single cells.
+        valid = readable if readable.any() else valid
+    return replace(prepared, geometry=geometry, valid=valid)

@@ -1,0 +1,382 @@
+"""Writes an annotation run so that it can be killed at any moment: finished parts are whole, and what is in no part is done again.
+
+A part is written under a temporary name and renamed; only parts count as done. A picture that could not be read is a line of ``errors.csv``,
+which counts as done too. The order of the two is the only bookkeeping there is: nothing else has to be kept in step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import datetime
+import io
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from concept_cam.collection.engines.base import Answers
+from concept_cam.collection.reading import SPECIMEN_PREFIX
+from concept_cam.collection.runs import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE
+from concept_cam.collection.schema import SCHEMA_VERSION, image_key
+from concept_cam.files import make_directory, write_file
+from concept_cam.types import DataError, OutputError
+
+__all__ = [
+    "ERROR_COLUMNS",
+    "DoneKeys",
+    "RunWriter",
+    "differences",
+    "errors_text",
+    "now",
+    "read_errors",
+    "read_info",
+    "write_info",
+]
+
+ERROR_COLUMNS = ("source", "path", "reason")
+LOCK_FILE = ".lock"
+
+PART_SECONDS = 60.0
+"""A part is written after so much time at the latest: what a kill can cost."""
+
+
+def now() -> str:
+    """Returns the time, ISO 8601 in UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+class DoneKeys:
+    """The pictures that are dealt with, 8 bytes each for those of earlier sessions."""
+
+    def __init__(self) -> None:
+        self._old = np.zeros(0, dtype=np.uint64)
+        self._new: set[int] = set()
+
+    def load(self, keys: Iterator[str]) -> None:
+        """Adds many keys at once."""
+        found = np.fromiter((int(key[:16], 16) for key in keys), dtype=np.uint64)
+        self._old = np.union1d(self._old, found)
+
+    def add(self, key: str) -> bool:
+        """Adds a key; False when it was there."""
+        number = int(key[:16], 16)
+        position = int(np.searchsorted(self._old, np.uint64(number)))
+        if (position < len(self._old) and int(self._old[position]) == number) or number in self._new:
+            return False
+        self._new.add(number)
+        return True
+
+    def __len__(self) -> int:
+        return len(self._old) + len(self._new)
+
+
+class RunWriter:
+    """One run folder that is being written.
+
+    Args:
+        folder: The run's folder; made when it does not exist.
+        configuration: What decides the results; must equal that of a run that is continued.
+        facts: Further contents of ``run.json``.
+        resume: Whether a run that is there is continued.
+        part_pictures: Pictures of a part.
+
+    Raises:
+        OutputError: The folder holds something else, another run is being written in it, or it cannot be written.
+        DataError: The run that is there has another configuration; the message names what differs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        configuration: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        *,
+        resume: bool,
+        part_pictures: int = 500,
+    ) -> None:
+        self.folder = folder
+        self.done = DoneKeys()
+        self.counts = {"pictures": 0, "records": 0, "errors": 0, "duplicates": 0}
+        self._part_pictures = part_pictures
+        self._tables: list[pa.Table] = []
+        self._waiting = 0
+        self._last = time.monotonic()
+        check_folder(folder, resume)
+        make_directory(folder / PARTS_FOLDER)
+        self._lock = _lock(folder)
+        self._number = 0
+        self._known_errors: set[tuple[str, str]] = set()
+        info = read_info(folder) if (folder / RUN_FILE).is_file() else None
+        if info is not None:
+            try:
+                self._continue(info, configuration)
+            except BaseException:
+                self.release()
+                raise
+        earlier = info or {}
+        self.info: dict[str, Any] = {
+            **facts,
+            "schema_version": SCHEMA_VERSION,
+            "configuration": json.loads(json.dumps(dict(configuration))),
+            "started": earlier.get("started") or now(),
+            "finished": None,
+            "counts": dict(self.counts),
+            "sessions": [*earlier.get("sessions", []), _session()],
+        }
+        write_info(folder, self.info)
+
+    def _continue(self, info: Mapping[str, Any], configuration: Mapping[str, Any]) -> None:
+        found = differences(info.get("configuration", {}), json.loads(json.dumps(dict(configuration))))
+        if found:
+            raise DataError(
+                f"{str(self.folder)!r} holds a run with another configuration; a run must be of one piece. Different:\n"
+                + "\n".join(f"  {line}" for line in found)
+                + "\nUse the same options, or another --output."
+            )
+        parts = self.folder / PARTS_FOLDER
+        for stale in parts.glob(".*.partial"):
+            stale.unlink(missing_ok=True)
+        for part in sorted(parts.glob(PART_PATTERN)):
+            with contextlib.suppress(ValueError):
+                self._number = max(self._number, int(part.stem.removeprefix("part-")))
+            try:
+                keys = _keys_of(part)
+            except (pa.ArrowException, OSError):
+                # A power cut can leave a renamed file without its content: what it held is done again.
+                part.rename(part.with_name(f"damaged-{part.name}"))
+                continue
+            self.done.load(iter(keys))
+            self.counts["pictures"] += len(keys)
+            self.counts["records"] += pq.read_metadata(part).num_rows
+        errors = read_errors(self.folder)
+        write_file(self.folder / ERRORS_FILE, errors_text(errors).encode("utf-8"), overwrite=True)
+        self.counts["errors"] = len(errors)
+        # A picture of which one specimen failed is done when its other records are in a part, not before.
+        self._known_errors = {(error["source"], error["reason"]) for error in errors}
+        self.done.load(
+            image_key(source)
+            for source, reason in self._known_errors
+            if not reason.startswith(SPECIMEN_PREFIX)
+        )
+
+    # ------------------------------------------------------------------------------------------------------ writing
+
+    def add(self, answers: Answers) -> None:
+        """Takes answers; a part is written when it is time.
+
+        Raises:
+            OutputError: A file cannot be written; finished parts are valid.
+        """
+        errors = [
+            {"source": picture.source, "path": picture.path or "", "reason": reason}
+            for picture in answers.pictures
+            for reason in picture.errors
+            if (picture.source, reason) not in self._known_errors
+        ]
+        if errors:
+            self._append_errors(errors)
+        good = sum(1 for picture in answers.pictures if picture.rows)
+        if good:
+            self._tables.append(answers.table)
+            self._waiting += good
+        if self._waiting >= self._part_pictures or (
+            self._waiting and time.monotonic() - self._last > PART_SECONDS
+        ):
+            self.flush()
+
+    def _append_errors(self, errors: list[dict[str, str]]) -> None:
+        path = self.folder / ERRORS_FILE
+        try:
+            fresh = not path.exists()
+            with open(path, "a", encoding="utf-8", newline="") as stream:
+                stream.write(errors_text(errors, header=fresh))
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {str(path)!r}: {error.strerror or error}. Finished parts are complete; continue with --resume."
+            ) from error
+        self.counts["errors"] += len(errors)
+
+    def flush(self) -> None:
+        """Writes what is waiting as a part.
+
+        Raises:
+            OutputError: It cannot be written; finished parts are valid.
+        """
+        if not self._tables:
+            return
+        table = pa.concat_tables(self._tables, promote_options="default")
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        path = self.folder / PARTS_FOLDER / f"part-{self._number + 1:06d}.parquet"
+        try:
+            write_file(path, buffer.getvalue())
+        except OutputError as error:
+            raise OutputError(f"{error} Make room and continue the run with --resume.") from error
+        self._number += 1
+        self.counts["pictures"] += self._waiting
+        self.counts["records"] += table.num_rows
+        self._tables, self._waiting, self._last = [], 0, time.monotonic()
+
+    def close(self, *, finished: bool, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Writes what is left and the run's final ``run.json``; returns its contents.
+
+        Args:
+            finished: Whether all pictures are done.
+            facts: Facts that are known only now.
+        """
+        self.flush()
+        self.info |= dict(facts or {})
+        self.info["counts"] = dict(self.counts)
+        self.info["sessions"][-1]["ended"] = now()
+        self.info["finished"] = now() if finished else None
+        write_info(self.folder, self.info)
+        self.release()
+        return self.info
+
+    def release(self) -> None:
+        """Lets another process write the run."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def check_folder(folder: Path, resume: bool) -> None:
+    """Refuses a folder that is no place for this run, before any work is done.
+
+    Raises:
+        OutputError: It holds another run, or something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{str(folder)!r} is a file, expected the run's folder. Choose another --output.")
+    if (folder / RUN_FILE).is_file():
+        if not resume:
+            raise OutputError(
+                f"{str(folder)!r} holds an annotation run. Continue it with --resume, or choose another --output."
+            )
+        return
+    strange = (
+        [
+            entry
+            for entry in sorted(os.listdir(folder))
+            if not entry.startswith((".", "shard-")) and entry != PARTS_FOLDER
+        ]
+        if folder.is_dir()
+        else []
+    )
+    if strange or any((folder / PARTS_FOLDER).glob(PART_PATTERN)):
+        raise OutputError(
+            f"{str(folder)!r} is not empty and holds no run ({RUN_FILE} is missing): it has {', '.join(strange[:3]) or 'parts'}. Choose another --output."
+        )
+
+
+def _lock(folder: Path) -> int | None:
+    """Keeps two processes from writing one run; ends with the process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor = os.open(folder / LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OutputError(
+            f"another process is writing the run in {str(folder)!r}. Wait for it, or choose another --output."
+        ) from None
+    except OSError:  # file systems without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _keys_of(part: Path) -> list[str]:
+    return list(pq.read_table(part, columns=["image_key"]).column(0).unique().to_pylist())
+
+
+def _session() -> dict[str, Any]:
+    return {
+        "started": now(),
+        "ended": None,
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "command": sys.argv,
+        "python": sys.version.split()[0],
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ small files
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Reads ``run.json``.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    path = folder / RUN_FILE
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(info, dict) or "schema_version" not in info:
+        raise DataError(f"{path} does not describe an annotation run: it has no 'schema_version'.")
+    return info
+
+
+def write_info(folder: Path, info: Mapping[str, Any]) -> None:
+    """Writes ``run.json``, whole or not at all."""
+    text = json.dumps(info, ensure_ascii=False, indent=1, default=str)
+    write_file(folder / RUN_FILE, text.encode("utf-8", "backslashreplace"), overwrite=True)
+
+
+def read_errors(folder: Path) -> list[dict[str, str]]:
+    """Reads ``errors.csv``; a last line that was cut by a kill is left out, and so is what an error of an earlier session repeats."""
+    path = folder / ERRORS_FILE
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    rows = csv.reader(io.StringIO(text, newline=""))
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    complete = text.endswith("\n")
+    lines = list(rows)
+    for index, cells in enumerate(lines[1:], 1):
+        cut = index == len(lines) - 1 and not complete
+        if len(cells) == len(ERROR_COLUMNS) and not cut:
+            found.setdefault((cells[0], cells[2]), dict(zip(ERROR_COLUMNS, cells)))
+    return list(found.values())
+
+
+def errors_text(errors: list[dict[str, str]], *, header: bool = True) -> str:
+    """Returns errors as CSV."""
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, ERROR_COLUMNS, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows({**error, "reason": " ".join(error["reason"].splitlines())} for error in errors)
+    return stream.getvalue()
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Names what differs between two configurations, ``name: old value -> new value``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [
+            line
+            for key in keys
+            for line in differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
+        ]
+    return [] if old == new else [f"{name}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,498 @@
+"""The table of an annotation run: its columns, their types, units and frames, in one place.
+
+``COLUMNS`` is the source: the Arrow schema, the check of a table that is read back and the table in the documentation are made from it.
+
+One row is one *record*: one picture (or one specimen of it) and one character. A character of kind ``part`` gives one row per state,
+because all parts are present at once. A distance between named parts is a row of kind ``distance`` whose character is the distance's
+name (``SL_bbox``); its value is in the ``length`` columns and its line in ``contour``. All records of a picture stand together, in one
+part of the data set, so that a reader can stream picture by picture.
+
+Every coordinate is in the *original* frame: pixels of the file after its EXIF orientation is applied, x to the right, y down, origin in
+the upper left corner, pixel i covers [i, i+1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from concept_cam.types import DataError
+
+__all__ = [
+    "ABSTENTION_REASONS",
+    "COLUMNS",
+    "DISTANCES",
+    "FRAME",
+    "KINDS",
+    "MEASURES",
+    "PASSTHROUGH_PREFIX",
+    "SCHEMA_VERSION",
+    "Column",
+    "Measure",
+    "arrow_schema",
+    "check_schema",
+    "image_key",
+    "markdown_table",
+    "passthrough_columns",
+    "record_key",
+    "table_from_records",
+]
+
+SCHEMA_VERSION = "1"
+"""Raised when a column is renamed, removed or changes its meaning; a new nullable column does not raise it."""
+
+PASSTHROUGH_PREFIX = "input_"
+"""Every other column of the input is carried through as text under this prefix, so that it can never clash with a column below."""
+
+FRAME = "upright picture after EXIF orientation; pixels; origin upper left; x right, y down"
+"""The frame of every coordinate, as the exports state it."""
+
+KINDS: dict[str, str] = {
+    "shape": "one state is called among siblings",
+    "pattern": "one state is called among siblings",
+    "colour": "one state is called among siblings",
+    "count": "one state is called among siblings",
+    "presence": "present or absent",
+    "part": "one row per part; each part is found on its own",
+    "distance": "a length between named parts; one row per distance",
+}
+"""Known values of ``kind``; a trait pack may use others, which are read like ``shape``."""
+
+ABSTENTION_REASONS: dict[str, str] = {
+    "no_host": "the picture does not show what the trait pack is about",
+    "low_probability": "the best state's probability is under the limit",
+    "low_score": "the evidence for the best state or part is under the limit",
+    "no_region": "nothing is left of the region (below the smallest size, or under an ignore mask)",
+}
+"""Values of ``abstained_because``."""
+
+DISTANCES: dict[str, str] = {
+    "SL_bbox": "standard length: from the snout to the base of the tail fin, between bounding boxes",
+    "HL_bbox": "head length: width of the head's bounding box along the body",
+    "HH_bbox": "head depth: height of the head's bounding box across the body",
+    "ED_bbox": "eye diameter: larger side of the eye's bounding box",
+}
+"""Characters of kind ``distance`` that the fish pack measures; the suffix says that boxes, not landmarks, were measured."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A shape measure of a record's region, which stands in one to four columns.
+
+    Attributes:
+        name: Stem of the columns' names.
+        unit: ``px``, ``px2``, ``deg`` or ``1`` (a ratio).
+        meaning: What is measured.
+    """
+
+    name: str
+    unit: str
+    meaning: str
+
+    @property
+    def value(self) -> str:
+        """Column of the value (``length_px``, ``solidity``)."""
+        return self.name if self.unit == "1" else f"{self.name}_{self.unit}"
+
+    @property
+    def uncertainty(self) -> str:
+        """Column of the uncertainty (``length_uncertainty_px``)."""
+        return f"{self.name}_uncertainty" + ("" if self.unit == "1" else f"_{self.unit}")
+
+    @property
+    def metric(self) -> tuple[str, str] | None:
+        """Columns of the value and its uncertainty in millimetres (or their square); none for angles and ratios."""
+        if self.unit not in _METRIC:
+            return None
+        return f"{self.name}_{_METRIC[self.unit]}", f"{self.name}_uncertainty_{_METRIC[self.unit]}"
+
+
+_METRIC = {"px": "mm", "px2": "mm2"}
+
+MEASURES: tuple[Measure, ...] = (
+    Measure("area", "px2", "Pixels of the region."),
+    Measure("length", "px", "Length of the region along its major axis; the value of a `distance`."),
+    Measure("width", "px", "Width of the region across its major axis."),
+    Measure(
+        "orientation",
+        "deg",
+        "Angle of the major axis against the x axis, counter-clockwise as seen, over -90 to 90.",
+    ),
+    Measure("extent", "1", "Area of the region over the area of its box."),
+    Measure(
+        "eccentricity", "1", "Eccentricity of the ellipse with the region's second moments, 0 (circle) to 1."
+    ),
+    Measure("solidity", "1", "Area of the region over the area of its convex hull."),
+)
+"""Shape measures, named as :func:`concept_cam.regions.measure` names them. An uncertainty is what one patch of the model's grid is in original pixels; null below two patches."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One documented column.
+
+    Attributes:
+        name: Name in the table.
+        type: Arrow type.
+        unit: ``px``, ``mm``, ``deg``, ``1`` for a ratio or empty.
+        frame: ``original``, ``grid`` or empty.
+        meaning: What the value says; one sentence.
+        nullable: Whether the value may be missing.
+    """
+
+    name: str
+    type: pa.DataType
+    unit: str
+    frame: str
+    meaning: str
+    nullable: bool = True
+
+    @property
+    def field(self) -> pa.Field:
+        """The Arrow field with its documentation as metadata."""
+        notes = {"meaning": self.meaning, "unit": self.unit, "frame": self.frame}
+        return pa.field(
+            self.name, self.type, self.nullable, {key: text for key, text in notes.items() if text}
+        )
+
+
+_TEXT, _BOOL, _INT = pa.string(), pa.bool_(), pa.int32()
+_FLOAT, _DOUBLE = pa.float32(), pa.float64()
+_STATES = pa.map_(pa.string(), pa.float32())
+_POLYGONS = pa.list_(pa.list_(pa.float32()))
+_INTS = pa.list_(pa.int32())
+
+
+def _measure_columns() -> tuple[Column, ...]:
+    columns: list[Column] = []
+    for measure in MEASURES:
+        frame = "original" if measure.unit != "1" else ""
+        columns.append(Column(measure.value, _DOUBLE, measure.unit, frame, measure.meaning))
+        about = (
+            f"Uncertainty of `{measure.value}` from the grid's resolution; null where it cannot be stated."
+        )
+        columns.append(Column(measure.uncertainty, _DOUBLE, measure.unit, frame, about))
+        if measure.metric:
+            value, uncertainty = measure.metric
+            unit = _METRIC[measure.unit]
+            columns.append(
+                Column(value, _DOUBLE, unit, "", f"`{measure.value}` by `px_per_mm`; null without a scale.")
+            )
+            columns.append(Column(uncertainty, _DOUBLE, unit, "", f"`{measure.uncertainty}` by `px_per_mm`."))
+    return tuple(columns)
+
+
+COLUMNS: tuple[Column, ...] = (
+    # which picture
+    Column(
+        "record_key",
+        _TEXT,
+        "",
+        "",
+        "Stable id of picture + specimen + pack + character (+ part); see `record_key`.",
+        False,
+    ),
+    Column("image_key", _TEXT, "", "", "Stable id of the picture; see `image_key`.", False),
+    Column("file_name", _TEXT, "", "", "Last part of `source`; not unique.", False),
+    Column(
+        "source",
+        _TEXT,
+        "",
+        "",
+        "Where the picture came from: path relative to the input folder, URI or table row; unique.",
+        False,
+    ),
+    Column("path", _TEXT, "", "", "Absolute path or URL at which the picture was read, where it has one."),
+    Column("media_uri", _TEXT, "", "", "Public URI of the picture, where the input names one."),
+    Column("sha256", _TEXT, "", "", "SHA-256 of the picture's encoded bytes, hexadecimal.", False),
+    Column("image_width", _INT, "px", "original", "Columns of the upright picture.", False),
+    Column("image_height", _INT, "px", "original", "Rows of the upright picture.", False),
+    Column(
+        "specimen",
+        _INT,
+        "",
+        "",
+        "Number of the specimen in the picture, from 0; 0 where no boxes were given.",
+        False,
+    ),
+    Column(
+        "specimen_x",
+        _INT,
+        "px",
+        "original",
+        "Left edge of the specimen's box; null where no boxes were given.",
+    ),
+    Column("specimen_y", _INT, "px", "original", "Upper edge of the specimen's box."),
+    Column("specimen_width", _INT, "px", "original", "Width of the specimen's box."),
+    Column("specimen_height", _INT, "px", "original", "Height of the specimen's box."),
+    # which question
+    Column("pack", _TEXT, "", "", "Name of the trait pack.", False),
+    Column("character", _TEXT, "", "", "Name of the character in its pack.", False),
+    Column(
+        "kind",
+        _TEXT,
+        "",
+        "",
+        "Kind of the character: " + ", ".join(f"`{kind}`" for kind in KINDS) + ".",
+        False,
+    ),
+    Column("entity", _TEXT, "", "", "Label of the anatomical entity."),
+    Column("entity_id", _TEXT, "", "", "Ontology id of the entity (`UBERON:4000164`)."),
+    # what was called
+    Column(
+        "state",
+        _TEXT,
+        "",
+        "",
+        "The state that is called (for a part: the part that is found); null when `abstained`.",
+    ),
+    Column(
+        "best_state",
+        _TEXT,
+        "",
+        "",
+        "The state with the most evidence, also when `abstained`; for a part row always the part.",
+    ),
+    Column("quality", _TEXT, "", "", "Label of the called state's quality (PATO)."),
+    Column("quality_id", _TEXT, "", "", "Ontology id of the called state's quality."),
+    Column(
+        "quality_match", _TEXT, "", "", "How well the quality fits the state: `exact`, `synonym` or `close`."
+    ),
+    Column(
+        "probability",
+        _FLOAT,
+        "1",
+        "",
+        "Probability of `best_state` over its sibling states (for a part: over its contrasts).",
+    ),
+    Column("probabilities", _STATES, "1", "", "Probability of every sibling state."),
+    Column("score", _FLOAT, "", "", "Signed, raw evidence for `best_state` that the call rests on."),
+    Column("margin", _FLOAT, "1", "", "`probability` minus that of the runner-up."),
+    Column("abstained", _BOOL, "", "", "Whether no call is made because the evidence is too weak.", False),
+    Column(
+        "abstained_because",
+        _TEXT,
+        "",
+        "",
+        "Why: " + ", ".join(f"`{reason}`" for reason in ABSTENTION_REASONS) + ".",
+    ),
+    Column("limit", _FLOAT, "1", "", "The limit under which a call is not made."),
+    # where it is
+    Column("threshold", _FLOAT, "", "", "Score above which a pixel belongs to the region."),
+    Column("peak_x", _FLOAT, "px", "original", "x of the highest score of the entity."),
+    Column("peak_y", _FLOAT, "px", "original", "y of the highest score of the entity."),
+    Column("peak_score", _FLOAT, "", "", "The score at the peak."),
+    Column(
+        "evidence_x",
+        _FLOAT,
+        "px",
+        "original",
+        "x of the highest score of `best_state` against its contrasts.",
+    ),
+    Column(
+        "evidence_y",
+        _FLOAT,
+        "px",
+        "original",
+        "y of the highest score of `best_state` against its contrasts.",
+    ),
+    Column(
+        "box_x",
+        _INT,
+        "px",
+        "original",
+        "Left edge of the region's box; null without a region, like all that follows of the region.",
+    ),
+    Column("box_y", _INT, "px", "original", "Upper edge of the region's box."),
+    Column(
+        "box_width",
+        _INT,
+        "px",
+        "original",
+        "Width of the region's box (its right edge is `box_x + box_width`, half-open).",
+    ),
+    Column("box_height", _INT, "px", "original", "Height of the region's box."),
+    Column("region_count", _INT, "", "", "Number of connected areas that make up the region; 0 without one."),
+    Column(
+        "rle_counts",
+        _TEXT,
+        "",
+        "original",
+        "Mask of the region: `counts` of COCO's compressed run-length encoding.",
+    ),
+    Column("rle_size", _INTS, "px", "original", "`[rows, columns]` of that mask: the upright picture's."),
+    Column(
+        "contour",
+        _POLYGONS,
+        "px",
+        "original",
+        "Outlines, each flat `x0, y0, x1, y1 ...`; of a `distance`: its one line of two points.",
+    ),
+    Column("centroid_x", _DOUBLE, "px", "original", "x of the region's centroid."),
+    Column("centroid_y", _DOUBLE, "px", "original", "y of the region's centroid."),
+    Column(
+        "centroid_uncertainty_px", _DOUBLE, "px", "original", "Uncertainty of the centroid along either axis."
+    ),
+    Column(
+        "area_frac",
+        _DOUBLE,
+        "1",
+        "",
+        "`area_px2` over the area of the picture (of the specimen's box, where there is one).",
+    ),
+    *_measure_columns(),
+    Column("px_per_mm", _DOUBLE, "px/mm", "original", "Scale of the picture, where it is known."),
+    # evidence kept on request
+    Column(
+        "scores",
+        pa.large_binary(),
+        "",
+        "grid",
+        "Grid scores, float16 little-endian in C order; with `--keep-scores`.",
+    ),
+    Column("scores_shape", _INTS, "", "grid", "`[maps, rows, columns]` of `scores`."),
+    Column(
+        "scores_names",
+        pa.list_(pa.string()),
+        "",
+        "",
+        "Name of each map of `scores`: the entity first, then the states.",
+    ),
+    Column(
+        "geometry",
+        _TEXT,
+        "",
+        "",
+        "JSON of the mapping from grid to original pixels (`Geometry.to_dict()`); with `scores`.",
+    ),
+    # who said so
+    Column("model", _TEXT, "", "", "Name of the model.", False),
+    Column("weights_hash", _TEXT, "", "", "Hash of the model's weights.", False),
+    Column("package_version", _TEXT, "", "", "Version of concept-cam.", False),
+)
+"""Every column in order. Columns of the input follow, as text, under ``PASSTHROUGH_PREFIX``."""
+
+
+def arrow_schema(passthrough: Iterable[str] = ()) -> pa.Schema:
+    """Returns the Arrow schema of a run.
+
+    Args:
+        passthrough: Names of the input's further columns, without prefix, in order.
+    """
+    fields = [column.field for column in COLUMNS]
+    fields += [
+        pa.field(PASSTHROUGH_PREFIX + name, pa.string(), True, {"meaning": f"Input column {name!r}."})
+        for name in passthrough
+    ]
+    return pa.schema(fields, {"concept_cam_schema": SCHEMA_VERSION, "frame": FRAME})
+
+
+def passthrough_columns(schema: pa.Schema) -> tuple[str, ...]:
+    """Returns the names of the input's further columns in a run's schema, without prefix."""
+    return tuple(
+        name.removeprefix(PASSTHROUGH_PREFIX) for name in schema.names if name.startswith(PASSTHROUGH_PREFIX)
+    )
+
+
+def _digest(*parts: str) -> str:
+    # Length prefixes: ("a", "bc") and ("ab", "c") must differ.
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def image_key(source: str) -> str:
+    """Returns the stable id of a picture: 24 hexadecimal digits of its ``source``, which is unique within a run."""
+    return _digest("image", source)
+
+
+def record_key(source: str, specimen: int, pack: str, character: str, part: str = "") -> str:
+    """Returns the stable id of a record: 24 hexadecimal digits, the same in every run over the same input.
+
+    Args:
+        source: The picture's ``source``.
+        specimen: Number of the specimen.
+        pack: Name of the trait pack.
+        character: Name of the character.
+        part: For a character of kind ``part`` the state's name, else empty.
+    """
+    return _digest("record", source, str(specimen), pack, character, part)
+
+
+def table_from_records(records: Sequence[Mapping[str, Any]], passthrough: Sequence[str] = ()) -> pa.Table:
+    """Builds a run's table from plain records.
+
+    Args:
+        records: One mapping per row, column name -> value; a nullable column may be left out. ``probabilities`` may be a mapping;
+            passthrough columns stand under their prefixed names.
+        passthrough: Names of the input's further columns, without prefix.
+
+    Raises:
+        DataError: On an unknown column, a missing required value or a value of the wrong type.
+    """
+    schema = arrow_schema(passthrough)
+    known = set(schema.names)
+    required = [column.name for column in COLUMNS if not column.nullable]
+    for record in records:
+        if unknown := sorted(record.keys() - known):
+            raise DataError(
+                f"a record has unknown columns {unknown}; concept_cam.collection.schema.COLUMNS lists the known ones."
+            )
+        if missing := [name for name in required if record.get(name) is None]:
+            raise DataError(f"the record of {record.get('source')!r} lacks a value for {missing}.")
+    columns = []
+    for field in schema:
+        values: list[Any] = [record.get(field.name) for record in records]
+        if pa.types.is_map(field.type):
+            values = [list(value.items()) if isinstance(value, Mapping) else value for value in values]
+        try:
+            columns.append(pa.array(values, field.type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+            raise DataError(f"column {field.name!r} expects {field.type}: {error}") from error
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def check_schema(schema: pa.Schema, where: str) -> None:
+    """Checks that a table that was read is one of a run.
+
+    Raises:
+        DataError: When columns are missing, unknown or of another type, or the schema's version is another one.
+    """
+    version = (schema.metadata or {}).get(b"concept_cam_schema", SCHEMA_VERSION.encode()).decode()
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{where} has schema version {version}; this release of concept-cam reads version {SCHEMA_VERSION}. "
+            "Read it with the release named in its run.json."
+        )
+    present = dict(zip(schema.names, schema.types, strict=True))
+    if missing := [column.name for column in COLUMNS if column.name not in present and not column.nullable]:
+        raise DataError(
+            f"{where} is not part of an annotation run: columns {missing} are missing; it has {schema.names}."
+        )
+    for column in COLUMNS:
+        if column.name in present and present[column.name] != column.type:
+            raise DataError(
+                f"{where}: column {column.name!r} is {present[column.name]}, expected {column.type}."
+            )
+    names = {column.name for column in COLUMNS}
+    if unknown := [name for name in present if name not in names and not name.startswith(PASSTHROUGH_PREFIX)]:
+        raise DataError(
+            f"{where}: unknown columns {unknown}; columns of the input carry the prefix {PASSTHROUGH_PREFIX!r}."
+        )
+
+
+def markdown_table() -> str:
+    """Returns the documentation's table of columns in Markdown, made from :data:`COLUMNS`."""
+    lines = ["| column | type | unit | frame | null | meaning |", "|---|---|---|---|---|---|"]
+    for column in COLUMNS:
+        null = "yes" if column.nullable else "no"
+        lines.append(
+            f"| `{column.name}` | `{column.type}` | {column.unit} | {column.frame} | {null} | {column.meaning} |"
+        )
+    lines.append(
+        f"| `{PASSTHROUGH_PREFIX}*` | `string` |  |  | yes | Every other column of the input, as text. |"
+    )
+    return "\n".join(lines) + "\n"

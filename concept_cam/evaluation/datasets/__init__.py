@@ -1,0 +1,66 @@
+"""Data sets for evaluation: one file per layout, one table of loaders."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from concept_cam.evaluation.datasets.base import KINDS, Dataset, Points, Question, Sample
+from concept_cam.types import DataError, choose
+
+__all__ = ["KINDS", "LOADERS", "Dataset", "Points", "Question", "Sample", "load", "split_spec"]
+
+LOADERS: dict[str, str] = {
+    "synthetic": "concept_cam.evaluation.datasets.synthetic:load",
+    "folder": "concept_cam.evaluation.datasets.folder:load",
+    "coco": "concept_cam.evaluation.datasets.coco:load",
+    "fishvista": "concept_cam.evaluation.datasets.fishvista:load",
+    "cub": "concept_cam.evaluation.datasets.cub:load",
+}
+"""Layout -> its loader. Every loader but the synthetic one takes the path first, and all take ``limit``."""
+
+
+def split_spec(spec: str) -> tuple[str, str | None]:
+    """Splits ``NAME`` or ``NAME:PATH``.
+
+    Raises:
+        DataError: An unknown name.
+    """
+    name, colon, path = spec.partition(":")
+    choose(name, LOADERS, "data set", DataError)
+    return name, path if colon and path else None
+
+
+def load(spec: str, *, limit: int | None = None, **options: Any) -> Dataset:
+    """Opens a data set.
+
+    Args:
+        spec: ``"synthetic"``, ``"folder:PATH"``, ``"coco:parts.json"``, ``"fishvista:PATH"``, ``"cub:PATH"``.
+        limit: Only so many pictures.
+        **options: Of the layout: see its ``load``.
+
+    Returns:
+        The data set; pictures and masks are read while it is gone through.
+
+    Raises:
+        DataError: The name is unknown, a path is missing, an option does not belong to the layout, or the files are not as expected.
+    """
+    name, path = split_spec(spec)
+    module, _, function = LOADERS[name].partition(":")
+    loader = getattr(importlib.import_module(module), function)
+    if path is None and name != "synthetic":
+        raise DataError(f"the data set {name!r} needs a path: {name}:PATH.")
+    if path is not None and name == "synthetic":
+        raise DataError(f"the synthetic data set is made, not read: it takes no path, received {path!r}.")
+    arguments = () if path is None else (path,)
+    try:
+        dataset = loader(*arguments, **{key: value for key, value in options.items() if value is not None})
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        raise DataError(
+            f"the data set {name!r} does not have the option {str(error).split(chr(39))[1]!r}."
+        ) from None
+    if not isinstance(dataset, Dataset):
+        raise DataError(f"the loader of {name!r} returned {type(dataset).__name__}, expected a Dataset.")
+    return dataset.limited(limit)

@@ -1,0 +1,150 @@
+"""Fish-Vista's segmentation set (Mehrab et al., CVPR 2025) in the layout published on Hugging Face (``imageomics/fish-vista``).
+
+Museum fish on white, nine traits drawn by people. The layout::
+
+    segmentation_train.csv, segmentation_val.csv, segmentation_test.csv, segmentation_data.csv
+    segmentation_masks/seg_id_trait_map.json     {"0": "Background", "1": "Head", ...}
+    segmentation_masks/images/<stem>.png         every pixel holds a trait's number
+    Images/<filename> or Images/chunk_*/<filename>, AllImages/<filename>
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from concept_cam import prompts
+from concept_cam.evaluation.datasets.base import Dataset, Question, Sample, part_concepts, read_labels
+from concept_cam.types import Concept, DataError
+
+__all__ = ["PRESENCE_COLUMNS", "load"]
+
+VERSION = "1"
+
+PRESENCE_COLUMNS: dict[str, str] = {
+    "adipose_fin": "adipose_fin",
+    "pelvic_fin": "pelvic_fin",
+    "barbel": "barbels",
+}
+"""Presence column of the tables -> presence character of the fish pack: 1 present, 0 absent, -1 or empty unknown."""
+
+WHITE = 245
+
+
+def load(path: str | Path, split: str = "test", traits: str = "fish") -> Dataset:
+    """Opens the segmentation set.
+
+    Every trait that is drawn in a picture is a ``part`` question against the other traits and the fish. Where the table has presence
+    columns, they are ``presence`` questions. The host is what is not white (holes filled), the background having been removed by the
+    authors. Pictures that are missing (those under no-derivatives licences are fetched by a script of theirs) are left out and counted.
+
+    Args:
+        path: The cloned data set.
+        split: ``"train"``, ``"val"``, ``"test"`` or ``"data"`` (all).
+        traits: Trait pack with the prompts.
+
+    Raises:
+        DataError: The layout is not as published, or no picture is there.
+    """
+    root = Path(path)
+    table, masks = root / f"segmentation_{split}.csv", root / "segmentation_masks"
+    names = _trait_names(masks / "seg_id_trait_map.json")
+    rows = _rows(table)
+    places = _pictures(root)
+    here = [(row, places[row["filename"]]) for row in rows if row["filename"] in places]
+    if not here:
+        raise DataError(
+            f"none of the {len(rows)} pictures of {table.name} is under {root / 'Images'}: unpack them there."
+        )
+    concepts = part_concepts(list(names.values()), "fish", traits, alias="fishvista")
+    pack = prompts.load_pack(traits)
+    presence = {
+        column: prompts.concepts(pack, character, "present")[0]
+        for column, character in PRESENCE_COLUMNS.items()
+        if any(item.name == character for item in pack.characters)
+    }
+    whole = Concept(pack.host_phrases, name="host")
+
+    def stream() -> Iterator[Sample]:
+        for row, picture in here:
+            mask = masks / "images" / f"{Path(row['filename']).stem}.png"
+            numbers = read_labels(mask)
+            host = partial(_host, picture, mask)
+            drawn = set(np.unique(numbers).tolist())
+            questions = [
+                Question(concepts[name], "part", name, partial(_trait_mask, mask, number), host)
+                for number, name in names.items()
+                if number in drawn
+            ]
+            for column, concept in presence.items():
+                answer = row.get(column, "").strip()
+                if answer in ("0", "0.0", "1", "1.0"):
+                    questions.append(
+                        Question(concept, "presence", column, host=host, present=answer.startswith("1"))
+                    )
+            yield Sample(row["filename"], picture, tuple(questions))
+
+    facts = {
+        "path": str(root),
+        "split": split,
+        "traits": list(names.values()),
+        "missing_pictures": len(rows) - len(here),
+        "host": "fish",
+    }
+    return Dataset("fishvista", VERSION, stream, len(here), whole, facts)
+
+
+def _trait_names(path: Path) -> dict[int, str]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = {int(number): str(name) for number, name in content.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}): it should map a trait's number in the masks to its name."
+        ) from error
+    return {number: name for number, name in names.items() if name.lower() != "background"}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}. Splits are train, val, test and data."
+        ) from error
+    if not rows or "filename" not in rows[0]:
+        raise DataError(f"{path} has no column 'filename': it is not a table of Fish-Vista.")
+    return rows
+
+
+def _pictures(root: Path) -> dict[str, Path]:
+    """File name -> path, over the flat folder and the chunks."""
+    found: dict[str, Path] = {}
+    for top in ("AllImages", "Images"):
+        for folder, _, files in os.walk(root / top):
+            found.update({name: Path(folder) / name for name in files})
+    return found
+
+
+def _trait_mask(path: Path, number: int) -> npt.NDArray[np.bool_]:
+    return np.asarray(read_labels(path) == number)
+
+
+def _host(picture: Path, mask: Path) -> npt.NDArray[np.bool_]:
+    from concept_cam.images import read_image
+
+    pixels = read_image(picture).pixels
+    drawn = read_labels(mask) > 0
+    if drawn.shape != pixels.shape[:2]:
+        raise DataError(f"{mask} is {drawn.shape}, its picture {pixels.shape[:2]} (rows, columns).")
+    return np.asarray(ndimage.binary_fill_holes((pixels < WHITE).any(axis=2) | drawn))

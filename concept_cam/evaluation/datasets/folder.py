@@ -1,0 +1,160 @@
+"""A folder of pictures with a mask picture per part: ``<stem>__<part>.png``, with or without a manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from concept_cam.evaluation.datasets.base import (
+    IMAGE_SUFFIXES,
+    Dataset,
+    Question,
+    Sample,
+    part_concepts,
+    read_mask,
+)
+from concept_cam.types import Concept, DataError, nearest_names
+
+__all__ = ["MANIFEST", "load"]
+
+MANIFEST = "manifest.json"
+VERSION = "1"
+
+
+def load(path: str | Path, host: str | None = None, traits: str | None = None) -> Dataset:
+    """Opens a folder of pictures and masks.
+
+    The layout::
+
+        PATH/images/fish01.jpg
+        PATH/masks/fish01__caudal_fin.png      255 target, 0 not, 128 ignore; as large as the upright picture
+        PATH/masks/fish01__fish.png            the host, where its name is given as ``host``
+        PATH/manifest.json                     optional
+
+    Pictures and masks may also lie in one folder. The manifest is a list of rows with ``image``, ``mask`` (paths from PATH), ``key`` (part),
+    and optionally ``query`` (text), ``contrast`` (texts), ``nested_in`` (keys; the first one with a mask is the host), ``level``
+    (``"object"`` or ``"part"``), ``trait_query`` and ``trait_contrast`` (a second question to the same mask).
+
+    Args:
+        path: The folder.
+        host: Noun of the subject, and name of its mask ("fish"); "organism" by default without a manifest.
+        traits: Trait pack whose part phrases are used where the names agree.
+
+    Raises:
+        DataError: No pictures or masks, or a manifest that cannot be used.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder: expected pictures and masks named <stem>__<part>.png.")
+    if (root / MANIFEST).is_file():
+        return _from_manifest(root, host)
+    return _from_names(root, host or "organism", traits)
+
+
+# ------------------------------------------------------------------------------------------------------------- by name
+
+
+def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
+    folders = [folder for folder in (root / "images", root) if folder.is_dir()]
+    pictures = sorted(
+        item
+        for item in folders[0].iterdir()
+        if item.suffix.lower() in IMAGE_SUFFIXES and "__" not in item.stem
+    )
+    masks: dict[str, dict[str, Path]] = {}
+    for folder in (root / "masks", root):
+        for item in sorted(folder.glob("*__*.png")) if folder.is_dir() else ():
+            stem, _, part = item.stem.rpartition("__")
+            masks.setdefault(stem, {}).setdefault(part, item)
+    if not pictures or not masks:
+        raise DataError(
+            f"{root} holds {len(pictures)} pictures and masks of {len(masks)}: expected images/<stem>.jpg and masks/<stem>__<part>.png."
+        )
+    stems = [item.stem for item in pictures]
+    if strays := sorted(set(masks) - set(stems)):
+        near = nearest_names(strays[0], stems, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"{root}: there is no picture to the masks of {strays[0]!r}.{hint}")
+    parts = sorted({part for found in masks.values() for part in found} - {host})
+    concepts = part_concepts(parts, host, traits)
+    whole = Concept((f"a {host}",), name="host")
+    asked = [item for item in pictures if item.stem in masks]
+
+    def stream() -> Iterator[Sample]:
+        for item in asked:
+            found = masks[item.stem]
+            subject = partial(read_mask, found[host]) if host in found else None
+            questions = [Question(whole, "object", host, subject)] if subject is not None else []
+            questions += [
+                Question(concepts[part], "part", part, partial(read_mask, mask), subject)
+                for part, mask in found.items()
+                if part != host
+            ]
+            yield Sample(item.name, item, tuple(questions))
+
+    facts = {
+        "path": str(root),
+        "host": host,
+        "parts": parts,
+        "pictures_without_masks": len(pictures) - len(asked),
+    }
+    return Dataset("folder", VERSION, stream, len(asked), whole, facts)
+
+
+# ------------------------------------------------------------------------------------------------------------- manifest
+
+
+def _from_manifest(root: Path, host: str | None) -> Dataset:
+    try:
+        rows = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{root / MANIFEST} cannot be read: {error}.") from error
+    if not isinstance(rows, list) or not rows:
+        raise DataError(f"{root / MANIFEST} must be a list of rows with 'image', 'key' and 'mask'.")
+    pictures: dict[str, list[dict[str, Any]]] = {}
+    for number, row in enumerate(rows):
+        missing = [name for name in ("image", "key", "mask") if not isinstance(row, dict) or name not in row]
+        if missing:
+            raise DataError(f"{root / MANIFEST}: row {number} lacks {', '.join(missing)}.")
+        pictures.setdefault(row["image"], []).append(row)
+    objects = [row for row in rows if row.get("level") == "object"]
+    whole = Concept(
+        (objects[0].get("query", objects[0]["key"]) if objects else f"a {host or 'organism'}",), name="host"
+    )
+
+    def stream() -> Iterator[Sample]:
+        for image, own in pictures.items():
+            yield Sample(
+                image, root / image, tuple(question for row in own for question in _questions(root, row, own))
+            )
+
+    facts = {"path": str(root), "host": whole.target[0], "parts": sorted({row["key"] for row in rows})}
+    return Dataset("folder", VERSION, stream, len(pictures), whole, facts)
+
+
+def _questions(root: Path, row: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[Question]:
+    key = row["key"]
+    subject = next(
+        (other for name in row.get("nested_in", ()) for other in rows if other["key"] == name), None
+    )
+    mask = partial(read_mask, root / row["mask"])
+    host = partial(read_mask, root / subject["mask"]) if subject else None
+    kind = "object" if row.get("level") == "object" else "part"
+    phrase = row.get("query", key.replace("_", " "))
+    yield Question(_concept(phrase, row.get("contrast", ()), key), kind, key, mask, host)
+    if row.get("trait_query"):
+        yield Question(
+            _concept(row["trait_query"], row.get("trait_contrast", ()), f"{key}: trait"),
+            "state",
+            f"{key}: trait",
+            mask,
+            host,
+        )
+
+
+def _concept(target: str, contrasts: Any, name: str) -> Concept:
+    texts = (contrasts,) if isinstance(contrasts, str) else tuple(contrasts)
+    return Concept((target,), tuple((text,) for text in texts), name=name)

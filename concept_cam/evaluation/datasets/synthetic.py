@@ -1,0 +1,188 @@
+"""The built-in fish benchmark: held-out pictures of the procedural world, with masks and counterfactual twins. Frozen and versioned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from concept_cam import prompts
+from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
+from concept_cam.evaluation.datasets.base import Dataset, MaskLoader, Question, Sample
+from concept_cam.types import Concept, DataError
+
+__all__ = ["SEED", "SIZE", "VERSION", "load"]
+
+VERSION = "2"
+"""Raised whenever the pictures, the questions or their answers change: numbers of different versions cannot be compared."""
+
+SEED = 914_200_001
+"""Seed of the benchmark's pictures; never used in training."""
+
+SIZE = (256, 384)
+"""``(H, W)`` of its pictures."""
+
+COUNT = 300
+CHUNK = 8
+
+
+def load(count: int = COUNT, seed: int = SEED, size: tuple[int, int] = SIZE, view: str = "whole") -> Dataset:
+    """Makes the benchmark.
+
+    Each picture is asked for every visible part, every character that can be judged (for presence characters also where it is absent), and
+    for one character, taking turns, it has a counterfactual twin: the same fish, light, background and noise with that one trait changed.
+    The difference mask is where the noise-free pictures of the two differ.
+
+    Args:
+        count: Number of pictures; the first ``n`` of more are those of ``n``.
+        seed: Other seeds make other pictures; the benchmark's numbers belong to :data:`SEED`.
+        size: ``(H, W)``.
+        view: ``"whole"`` (the benchmark), ``"closeup"`` or ``"mixed"``.
+
+    Returns:
+        The data set, version :data:`VERSION` when all but ``count`` is as given.
+
+    Raises:
+        DataError: No picture is asked for.
+    """
+    if count < 1:
+        raise DataError(f"the synthetic benchmark needs at least one picture, received count={count}.")
+    standard = (seed, tuple(size), view) == (SEED, SIZE, "whole")
+    return Dataset(
+        name="synthetic",
+        version=VERSION if standard else f"{VERSION}-changed",
+        stream=lambda: _stream(count, seed, (size[0], size[1]), view),
+        count=count,
+        host=_host(),
+        facts={"seed": seed, "size": list(size), "view": view, "host": "fish"},
+    )
+
+
+def _host() -> Concept:
+    pack = prompts.load_pack("fish")
+    return Concept(pack.host_phrases, name="host", templates=pack.host_templates or ("{}",))
+
+
+def _concepts() -> dict[str, Concept]:
+    return {concept.name: concept for concept in prompts.load("fish")}
+
+
+def _constant(mask: npt.NDArray[np.bool_]) -> MaskLoader:
+    return lambda: mask
+
+
+def _stream(count: int, seed: int, size: tuple[int, int], view: Any) -> Iterator[Sample]:
+    from concept_cam.demo import world
+
+    concepts = _concepts()
+    for start in range(0, count, CHUNK):
+        batch = world.sample(min(CHUNK, count - start), seed, view=view, start=start)
+        rendering = world.render(batch, size, masks=True)
+        truth = _Truth.of(rendering)
+        twins = [_choose_twin(batch.trait(i), truth.judgeable[i], start + i) for i in range(len(batch))]
+        changed = _changed(world, batch, twins, size)
+        for i in range(len(batch)):
+            yield _sample(
+                f"synthetic-{seed}-{start + i:06d}",
+                batch.trait(i),
+                truth,
+                i,
+                concepts,
+                twins[i],
+                changed.get(i),
+            )
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """A rendered batch as numpy: images uint8 [B, H, W, 3], masks bool [B, P, H, W], visible [B, P], judgeable [B, C]."""
+
+    images: npt.NDArray[np.uint8]
+    masks: npt.NDArray[np.bool_]
+    visible: npt.NDArray[np.bool_]
+    judgeable: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, rendering: Any) -> _Truth:
+        return cls(
+            np.ascontiguousarray(rendering.images.permute(0, 2, 3, 1).cpu().numpy()),
+            rendering.masks.cpu().numpy(),
+            rendering.visible.cpu().numpy(),
+            rendering.judgeable.cpu().numpy(),
+        )
+
+
+def _choose_twin(
+    traits: dict[str, str], judgeable: npt.NDArray[np.bool_], number: int
+) -> tuple[str, str] | None:
+    """The character to change and its new state: characters and states take turns by the picture's number."""
+    names = list(CHARACTERS)
+    for step in range(len(names)):
+        place = (number + step) % len(names)
+        name = names[place]
+        state = traits.get(name)
+        if state is None or state == "absent" or not judgeable[place]:
+            continue
+        others = [other for other in CHARACTERS[name] if other != state]
+        return name, others[(number // len(names)) % len(others)]
+    return None
+
+
+def _changed(
+    world: Any, batch: Any, twins: list[tuple[str, str] | None], size: tuple[int, int]
+) -> dict[int, tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
+    """Pictures of the twins and where they differ, by place in the batch."""
+    rows = [i for i, chosen in enumerate(twins) if chosen is not None]
+    if not rows:
+        return {}
+    originals = world.concatenate([batch[i] for i in rows])
+    others = world.concatenate(
+        [world.twin(batch[i], *chosen) for i in rows if (chosen := twins[i]) is not None]
+    )
+    pictures = np.ascontiguousarray(world.render(others, size).images.permute(0, 2, 3, 1).cpu().numpy())
+    masks = world.difference(originals, others, size).cpu().numpy()
+    return {row: (pictures[k], masks[k]) for k, row in enumerate(rows)}
+
+
+def _sample(
+    name: str,
+    traits: dict[str, str],
+    truth: _Truth,
+    i: int,
+    concepts: dict[str, Concept],
+    twin: tuple[str, str] | None,
+    changed: tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]] | None,
+) -> Sample:
+    masks, host = truth.masks[i], _constant(truth.masks[i].any(axis=0))
+    questions = [
+        Question(concepts[f"parts={part}"], "part", part, _constant(masks[MASKS.index(part)]), host)
+        for part in PARTS
+        if truth.visible[i, MASKS.index(part)]
+    ]
+    for place, (character, state) in enumerate(traits.items()):
+        if not truth.judgeable[i, place]:
+            continue
+        presence = character in PRESENCE_CHARACTERS
+        absent = presence and state == "absent"
+        concept = concepts[f"{character}=present"] if presence else concepts[f"{character}={state}"]
+        has_twin = twin is not None and twin[0] == character and changed is not None
+        questions.append(
+            Question(
+                concept,
+                "presence" if presence else "state",
+                character,
+                mask=None if absent else _constant(masks[MASKS.index(CHARACTER_PART[character])]),
+                host=host,
+                present=not absent,
+                difference=_constant(changed[1]) if has_twin and changed is not None else None,
+                twin=_picture(changed[0]) if has_twin and changed is not None else None,
+            )
+        )
+    return Sample(name, truth.images[i], tuple(questions))
+
+
+def _picture(image: npt.NDArray[np.uint8]) -> Any:
+    return lambda: image

@@ -1,0 +1,409 @@
+"""Trains the learned explainers of :mod:`concept_cam.methods.lcam` on a frozen tower.
+
+Loss (the paper's): ``ce * cross-entropy + area * mean((a + 5e-4)^0.3) + smoothness * variation(a)``, where the cross-entropy is that of the
+feature map or picture in which hidden cells are moved to their mean. For a classifier head it is over its classes; for text it is over the concept's target and contrasts, at the
+model's own temperature. The tower's parameters get no gradient and are not changed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from concept_cam.backbones.base import Backbone, FeatureMap
+from concept_cam.directions import coefficients, directions
+from concept_cam.heads import ClassifierHead
+from concept_cam.methods.engine import encode, graph
+from concept_cam.methods.lcam import KINDS, Explainer
+from concept_cam.resizing import Prepared
+from concept_cam.types import Concept, ConfigurationError, DataError, choose
+
+if TYPE_CHECKING:
+    from concept_cam.images import ImageSource
+    from concept_cam.localizer import Localizer
+
+__all__ = ["Example", "LcamTraining", "fish_examples", "train_on_classes", "train_on_concepts", "variation"]
+
+PAPER_CELLS = 49
+"""Cells of the paper's feature maps (7 x 7), to which the variation is scaled, so that its factor means the same on any grid."""
+
+
+@dataclass(frozen=True)
+class LcamTraining:
+    """How an explainer is trained.
+
+    Attributes:
+        kind: ``"fm"`` or ``"img"``.
+        steps: Optimisation steps.
+        batch_size: Pictures per step.
+        learning_rate: Of AdamW, falling to zero along a cosine.
+        cross_entropy: Factor of the cross-entropy.
+        area: Factor of the mean size.
+        area_power: Power that the map is raised to in it.
+        smoothness: Factor of the variation.
+        plain: Share of text questions asked without their contrasts, so that the explainer knows such questions too.
+        seed: Of initial weights and batches.
+    """
+
+    kind: str = "fm"
+    steps: int = 300
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    cross_entropy: float = 1.5
+    area: float = 2.0
+    area_power: float = 0.3
+    smoothness: float = 0.01
+    plain: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choose(self.kind, KINDS, "kind of explainer")
+        if self.steps < 1 or self.batch_size < 1:
+            raise ConfigurationError(
+                f"steps and batch_size must be at least 1, received {self.steps} and {self.batch_size}."
+            )
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture and a concept that is true of it: its target is there, its contrasts are not."""
+
+    image: ImageSource
+    concept: Concept
+
+
+# ------------------------------------------------------------------------------------------------------------------ losses
+
+
+def area(maps: Tensor, valid: Tensor, power: float) -> Tensor:
+    """Mean over valid cells of ``(a + 5e-4)^power``: maps [B, h, w], valid bool [B, h, w] -> scalar."""
+    return ((maps + 5e-4).pow(power) * valid).sum() / valid.sum()
+
+
+def variation(maps: Tensor, border: float = 0.3) -> Tensor:
+    """Squared differences of neighbours plus ``border`` times squared values at the edges, halved, per picture and 49 cells; [B, h, w]."""
+    rows = (maps[:, 1:] - maps[:, :-1]).square().sum()
+    columns = (maps[:, :, 1:] - maps[:, :, :-1]).square().sum()
+    edges = sum(
+        (edge.square().sum() for edge in (maps[:, 0], maps[:, -1], maps[:, :, 0], maps[:, :, -1])),
+        torch.zeros(()),
+    )
+    return (
+        (rows + columns + border * edges) / (2 * len(maps)) * (PAPER_CELLS / (maps.shape[1] * maps.shape[2]))
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------------- store
+
+
+@dataclass(frozen=True, eq=False)
+class _Store:
+    """All training pictures, encoded once."""
+
+    backbone: Backbone
+    pixels: Tensor
+    features: FeatureMap
+    image: Tensor
+
+    @classmethod
+    def of(cls, backbone: Backbone, prepared: Sequence[Prepared], batch_size: int) -> _Store:
+        shapes = {tuple(item.pixels.shape) for item in prepared}
+        if len(shapes) != 1 or any(item.windows for item in prepared):
+            raise ConfigurationError(
+                "training needs inputs of one size: use the resize policy 'pad' or 'squash'."
+            )
+        parts = []
+        for start in range(0, len(prepared), batch_size):
+            chunk = prepared[start : start + batch_size]
+            valid = np.stack([item.valid for item in chunk])
+            pixels, features, image = encode(backbone, torch.stack([item.pixels for item in chunk]), valid)
+            mask = torch.from_numpy(valid).to(pixels.device)
+            parts.append((pixels, replace(features, valid=mask), image))
+        prefixes = [features.prefix for _, features, _ in parts]
+        return cls(
+            backbone,
+            torch.cat([pixels for pixels, _, _ in parts]),
+            FeatureMap(
+                map=torch.cat([features.map for _, features, _ in parts]),
+                prefix=None
+                if prefixes[0] is None
+                else torch.cat([prefix for prefix in prefixes if prefix is not None]),
+                valid=torch.cat([features.valid for _, features, _ in parts if features.valid is not None]),
+            ),
+            torch.cat([image for _, _, image in parts]),
+        )
+
+    def take(self, rows: Tensor) -> tuple[Tensor, FeatureMap]:
+        features = self.features
+        assert features.valid is not None
+        part = FeatureMap(
+            map=features.map[rows],
+            prefix=None if features.prefix is None else features.prefix[rows],
+            valid=features.valid[rows],
+        )
+        return self.pixels[rows], part
+
+    @functools.cached_property
+    def mean(self) -> Tensor:
+        """Mean of the feature map over the valid cells of all pictures, float32 [K]."""
+        return self._cells.mean(dim=0)
+
+    @functools.cached_property
+    def scale(self) -> Tensor:
+        """Standard deviation likewise, float32 [K]."""
+        return self._cells.std(dim=0).clamp(min=1e-4)
+
+    @property
+    def _cells(self) -> Tensor:
+        assert self.features.valid is not None
+        return self.features.map.float().permute(0, 2, 3, 1)[self.features.valid]
+
+
+def _known(valid: Tensor) -> Tensor | None:
+    return None if bool(valid.all()) else valid
+
+
+def _mask_features(store: _Store, pixels: Tensor, features: FeatureMap, maps: Tensor) -> Tensor:
+    """Moves hidden cells to the mean feature, as hidden pixels become the mean colour.
+
+    The paper multiplies with the map. Image-text models normalise the embedding, so a map that is small everywhere would hide nothing at a
+    linear pooling: the length that it takes away is put back. Towards the mean, what is hidden is lost.
+    """
+    assert features.valid is not None
+    weight = maps[:, None].to(features.map.dtype)
+    mean = store.mean[:, None, None].to(features.map.dtype)
+    masked = (mean + weight * (features.map - mean)) * features.valid[:, None]
+    return store.backbone.pool(replace(features, map=masked, valid=_known(features.valid)))
+
+
+def _mask_pixels(store: _Store, pixels: Tensor, features: FeatureMap, maps: Tensor) -> Tensor:
+    """Multiplies preprocessed pixels, so that what is hidden becomes the mean colour."""
+    assert features.valid is not None
+    large = F.interpolate(maps[:, None], pixels.shape[2:], mode="bilinear", align_corners=False)
+    backbone = store.backbone
+    return backbone.pool(backbone.feature_map(pixels * large.to(pixels.dtype), _known(features.valid)))
+
+
+_MASKING: dict[str, Callable[[_Store, Tensor, FeatureMap, Tensor], Tensor]] = {
+    "fm": _mask_features,
+    "img": _mask_pixels,
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------- training
+
+Query = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
+"""Rows of the store int64 [B], queries float32 [B, Q], and the cross-entropy of masked image embeddings [B, D]."""
+
+
+def _train(
+    store: _Store,
+    width: int,
+    batches: Iterator[Query],
+    training: LcamTraining,
+    classes: tuple[str, ...],
+    progress: Callable[[int, float], None] | None,
+) -> Explainer:
+    generator = torch.Generator().manual_seed(training.seed)
+    mean, scale = store.mean, store.scale
+    channels = len(mean)
+    # Queries have unit length or one entry of 1, standardised features length sqrt(K): initial logits of size about one.
+    start = {
+        "matrix": torch.randn(channels, width, generator=generator) / channels**0.5,
+        "vector": torch.zeros(channels),
+        "query": torch.zeros(width),
+        "bias": torch.zeros(1),
+    }
+    with graph():
+        learned = {name: value.to(store.image.device).requires_grad_(True) for name, value in start.items()}
+        optimizer = torch.optim.AdamW(learned.values(), lr=training.learning_rate, weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
+        explainer = Explainer(
+            training.kind,
+            **learned,
+            mean=mean,
+            scale=scale,
+            classes=classes,
+            weights_hash=store.backbone.weights_hash,
+        )
+        for step in range(training.steps):
+            rows, queries, cross_entropy = next(batches)
+            pixels, features = store.take(rows)
+            assert features.valid is not None
+            maps = explainer.attend(features.map, queries[:, None])[:, 0] * features.valid
+            image = _MASKING[training.kind](store, pixels, features, maps).float()
+            loss = (
+                training.cross_entropy * cross_entropy(image)
+                + training.area * area(maps, features.valid, training.area_power)
+                + training.smoothness * variation(maps)
+            )
+            # Only the explainer's own tensors: the tower's `.grad` stays as it is.
+            for tensor, gradient in zip(learned.values(), torch.autograd.grad(loss, list(learned.values()))):
+                tensor.grad = gradient
+            optimizer.step()
+            schedule.step()
+            if progress is not None:
+                progress(step, float(loss.detach()))
+    final = {name: value.detach().cpu() for name, value in learned.items()}
+    return Explainer(
+        training.kind,
+        **final,
+        mean=mean.cpu(),
+        scale=scale.cpu(),
+        classes=classes,
+        weights_hash=store.backbone.weights_hash,
+        facts={"model": store.backbone.name, "pictures": len(store.image), **asdict(training)},
+    )
+
+
+def _rows(count: int, training: LcamTraining) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(training.seed + 1)
+    while True:
+        yield torch.randint(count, (training.batch_size,), generator=generator)
+
+
+def train_on_classes(
+    backbone: Backbone,
+    head: ClassifierHead,
+    prepared: Sequence[Prepared],
+    labels: Sequence[str],
+    training: LcamTraining | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Explainer:
+    """Trains an explainer for a classifier head (the paper's form).
+
+    Args:
+        backbone: The frozen tower.
+        head: The classifier.
+        prepared: Model inputs of one size.
+        labels: Class of each.
+        training: How.
+        progress: Called with step and loss.
+    """
+    training = training or LcamTraining()
+    if len(prepared) != len(labels) or not prepared:
+        raise DataError(f"received {len(prepared)} pictures and {len(labels)} labels.")
+    store = _Store.of(backbone, prepared, training.batch_size)
+    truth = torch.tensor([head.index(label) for label in labels]).to(store.image.device)
+
+    def batches() -> Iterator[Query]:
+        for rows in _rows(len(truth), training):
+            chosen = truth[rows.to(truth.device)]
+            queries = F.one_hot(chosen, len(head)).float()
+            yield rows, queries, lambda image, chosen=chosen: F.cross_entropy(head.logits(image), chosen)  # type: ignore[misc]
+
+    return _train(store, len(head), batches(), training, head.classes, progress)
+
+
+def train_on_concepts(
+    localizer: Localizer,
+    examples: Sequence[Example],
+    training: LcamTraining | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Explainer:
+    """Trains one explainer for any concept in words: its weights are a learned function of the direction.
+
+    Each example's direction is made with the localizer's ``gamma`` and ``weighting``.
+
+    Args:
+        localizer: The frozen model and its settings.
+        examples: Pictures, each with a concept that is true of it and has contrasts; equal picture objects are encoded once.
+        training: How.
+        progress: Called with step and loss.
+
+    Raises:
+        DataError: No example, or one without contrasts.
+    """
+    training = training or LcamTraining()
+    if not examples or any(not example.concept.contrasts for example in examples):
+        raise DataError(
+            "training on concepts needs examples whose concepts have contrasts: they are what the target is told from."
+        )
+    backbone, settings = localizer.backbone, localizer.settings
+    pictures: dict[int, int] = {}
+    images: list[ImageSource] = []
+    for example in examples:
+        if id(example.image) not in pictures:
+            pictures[id(example.image)] = len(images)
+            images.append(example.image)
+    store = _Store.of(backbone, [localizer.prepare(image) for image in images], training.batch_size)
+    place = torch.tensor([pictures[id(example.image)] for example in examples])
+    concepts = list(dict.fromkeys(example.concept for example in examples))
+    asked = torch.tensor([concepts.index(example.concept) for example in examples])
+    texts = localizer.directions(concepts)
+    choices = texts.texts[texts.columns] * texts.used[..., None]
+    generator = torch.Generator().manual_seed(training.seed + 2)
+
+    def batches() -> Iterator[Query]:
+        for rows in _rows(len(examples), training):
+            where, which = place[rows], asked[rows].to(choices.device)
+            image = store.image[where.to(store.image.device)]
+            terms = coefficients(
+                texts,
+                image,
+                weighting=settings.weighting,
+                gamma=settings.gamma,
+                logit_scale=backbone.logit_scale,
+            )
+            every = directions(texts, terms).expand(len(rows), -1, -1)
+            queries = every[torch.arange(len(rows)), which]
+            plain = (torch.rand(len(rows), generator=generator) < training.plain).to(queries.device)
+            queries = torch.where(plain[:, None], choices[which, 0], queries)
+
+            def cross_entropy(masked: Tensor, which: Tensor = which) -> Tensor:
+                cosines = torch.einsum("bd,brd->br", F.normalize(masked, dim=-1), choices[which])
+                logits = (backbone.logit_scale * cosines).masked_fill(~texts.used[which], float("-inf"))
+                return F.cross_entropy(
+                    logits, torch.zeros(len(which), dtype=torch.long, device=logits.device)
+                )
+
+            yield where, F.normalize(queries, dim=-1), cross_entropy
+
+    return _train(store, backbone.embed_dim, batches(), training, (), progress)
+
+
+def fish_examples(count: int, seed: int = 1, size: tuple[int, int] = (192, 288)) -> list[Example]:
+    """Makes training examples of the built-in fish world: visible parts and judgeable states, each against its alternatives.
+
+    The seed of the benchmark is never used for them.
+
+    Args:
+        count: Pictures.
+        seed: Equal seeds give equal pictures.
+        size: ``(H, W)`` of the pictures.
+    """
+    from concept_cam import prompts
+    from concept_cam.demo import world
+    from concept_cam.demo.traits import CHARACTERS, MASKS
+    from concept_cam.evaluation.datasets.synthetic import SEED
+
+    if seed == SEED:
+        raise ConfigurationError(f"the seed {SEED} belongs to the benchmark; choose another.")
+    known = {concept.name: concept for concept in prompts.load("fish") if concept.contrasts}
+    examples = []
+    for start in range(0, count, 8):
+        batch = world.sample(min(8, count - start), seed, view="whole", start=start)
+        rendering = world.render(batch, size, masks=True)
+        pictures = rendering.images.permute(0, 2, 3, 1).cpu().numpy()
+        for row in range(len(batch)):
+            picture = np.ascontiguousarray(pictures[row])
+            states = batch.trait(row)
+            names = [
+                f"parts={part}" for index, part in enumerate(MASKS) if bool(rendering.visible[row, index])
+            ]
+            names += [
+                f"{character}={states[character]}"
+                for index, character in enumerate(CHARACTERS)
+                if character in states
+                and bool(rendering.judgeable[row, index])
+                and states[character] != "absent"
+            ]
+            examples += [Example(picture, known[name]) for name in names if name in known]
+    return examples

@@ -1,0 +1,43 @@
+"""Trait packs: vocabularies of traits as data. `packs` reads them, `schema` says what a file may hold, `lint` what makes one poor."""
+
+from concept_cam.prompts.packs import (
+    Character,
+    Entity,
+    Pack,
+    Quality,
+    Separability,
+    State,
+    available,
+    concepts,
+    dump,
+    host_phrase,
+    load,
+    load_pack,
+    merge,
+    parse,
+    separability,
+    split_spec,
+    to_dict,
+    unique_names,
+)
+
+__all__ = [
+    "Character",
+    "Entity",
+    "Pack",
+    "Quality",
+    "Separability",
+    "State",
+    "available",
+    "concepts",
+    "dump",
+    "host_phrase",
+    "load",
+    "load_pack",
+    "merge",
+    "parse",
+    "separability",
+    "split_spec",
+    "to_dict",
+    "unique_names",
+]

@@ -1,0 +1,673 @@
+"""Trait packs: plain YAML vocabularies of traits, each a target with its natural contrasts.
+
+A pack has a host (``fish``) and *characters* (``caudal_fin_shape``); a character has an entity and *states* (``forked``, ``rounded`` ...);
+a state has phrases and a quality. Entity + Quality is the Phenoscape convention (Mabee et al. 2007). :func:`load` turns packs into
+:class:`~concept_cam.types.Concept` objects: each state is a target, by default against its sibling states.
+
+Torch-free, but for :func:`separability`, which asks a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from concept_cam.prompts import schema as prompt_schema
+from concept_cam.prompts.schema import as_list, host_phrase
+from concept_cam.types import Concept, PromptError, choose, nearest_names
+
+if TYPE_CHECKING:
+    from concept_cam.localizer import Localizer
+
+__all__ = [
+    "Character",
+    "Entity",
+    "Pack",
+    "Quality",
+    "Separability",
+    "State",
+    "available",
+    "concepts",
+    "dump",
+    "load",
+    "load_pack",
+    "merge",
+    "parse",
+    "separability",
+    "unique_names",
+]
+
+HOST_KINDS = ("presence", "part")
+"""Kinds that contrast with the host itself, so that their phrases name it and their templates fit both."""
+
+SEPARABILITY_LIMIT = 0.2
+"""Default least distance of two embeddings of unit length; 0.2 is a cosine of 0.98."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- model
+
+
+@dataclass(frozen=True)
+class Entity:
+    """What is described: the E of Entity + Quality.
+
+    Attributes:
+        label: The ontology's label, or free text where there is no id.
+        id: Ontology id such as ``UBERON:4000164``.
+        nouns: Other nouns by which phrases name it (``tail``).
+    """
+
+    label: str
+    id: str | None = None
+    nouns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How it is: the Q of Entity + Quality.
+
+    Attributes:
+        label: The ontology's label.
+        id: Ontology id such as ``PATO:0002234``.
+        match: ``exact``, ``synonym`` or ``close``: how well the term fits the state.
+    """
+
+    label: str
+    id: str | None = None
+    match: str | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """One answer to a character's question.
+
+    Attributes:
+        name: Key in the file (``forked``).
+        phrases: Synonyms that a caption would use, each with its own article; empty only for ``absent``.
+        quality: Its quality term.
+        entity: The part itself, where the character's kind is ``part``.
+        contrasts: Named contrasts (``state``, ``character=state`` or ``host``); empty for the siblings.
+        aliases: Data set or vocabulary -> the name there.
+        notes: Remarks for people.
+    """
+
+    name: str
+    phrases: tuple[str, ...] = ()
+    quality: Quality | None = None
+    entity: Entity | None = None
+    contrasts: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
+    notes: str | None = None
+
+
+@dataclass(frozen=True)
+class Character:
+    """One question about the host, with its answers.
+
+    Attributes:
+        name: Key in the file (``caudal_fin_shape``).
+        kind: A key of :data:`concept_cam.prompts.schema.KINDS`.
+        states: The answers, in the order of the file.
+        entity: What is described; ``None`` only for kind ``part``.
+        templates: Prompts of this character; empty for the pack's.
+        aliases: Data set or vocabulary -> the name there.
+        notes: Remarks for people.
+    """
+
+    name: str
+    kind: str
+    states: tuple[State, ...]
+    entity: Entity | None = None
+    templates: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
+    notes: str | None = None
+
+    def state(self, name: str) -> State:
+        """Returns the state of that name.
+
+        Raises:
+            PromptError: If there is none; names the nearest.
+        """
+        return choose(
+            name, {state.name: state for state in self.states}, f"state of {self.name!r}:", PromptError
+        )
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A trait pack.
+
+    Attributes:
+        name: Short name (``fish``).
+        host: Common noun of the whole (``fish``).
+        characters: The questions, in the order of the file.
+        title: Name for people.
+        version: Version of the content.
+        templates: Prompts for what the host has.
+        host_templates: Prompts for kinds ``presence`` and ``part``.
+        notes: Remarks for people.
+    """
+
+    name: str
+    host: str
+    characters: tuple[Character, ...]
+    title: str | None = None
+    version: str | None = None
+    templates: tuple[str, ...] = ()
+    host_templates: tuple[str, ...] = ()
+    notes: str | None = None
+
+    def __post_init__(self) -> None:
+        default, host_default = _default_templates(self.host)
+        object.__setattr__(self, "templates", tuple(self.templates) or default)
+        object.__setattr__(self, "host_templates", tuple(self.host_templates) or host_default)
+
+    def character(self, name: str) -> Character:
+        """Returns the character of that name.
+
+        Raises:
+            PromptError: If there is none; names the nearest.
+        """
+        return choose(
+            name, {item.name: item for item in self.characters}, f"character of {self.name!r}:", PromptError
+        )
+
+    @property
+    def host_phrases(self) -> tuple[str, ...]:
+        """The host alone: the phrase of ``absent`` and of the contrast ``host``."""
+        return (host_phrase(self.host),)
+
+    def templates_of(self, character: Character) -> tuple[str, ...]:
+        """Returns the templates that a character's phrases are put into."""
+        return character.templates or (
+            self.host_templates if character.kind in HOST_KINDS else self.templates
+        )
+
+    def phrases_of(self, state: State) -> tuple[str, ...]:
+        """Returns a state's phrases; for ``absent``, which has none of its own, the host's."""
+        return state.phrases or self.host_phrases
+
+
+def _default_templates(host: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    whole = host_phrase(host)
+    return (f"a photo of {whole} with {{}}", f"a close-up photo of {whole} with {{}}", "{}"), (
+        "a photo of {}",
+        "{}",
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+def _packs_folder() -> Path:
+    """Returns the folder of the shipped packs: inside the installed package, or the repository's for an editable install."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "_packs"
+    return installed if installed.is_dir() else package.parent / "prompts"
+
+
+def available() -> dict[str, Path]:
+    """Returns the packs that come with the package: name -> file, sorted."""
+    return {path.stem: path for path in sorted(_packs_folder().glob("*.yaml"))}
+
+
+def from_document(document: prompt_schema.Document) -> Pack:
+    """Makes the pack of a checked document.
+
+    Raises:
+        PromptError: The document is not a pack; all its problems are named.
+    """
+    found = prompt_schema.problems(document)
+    if found:
+        shown = "\n".join(f"  {problem}" for problem in found[:20])
+        more = f"\n  ... and {len(found) - 20} more" if len(found) > 20 else ""
+        raise PromptError(f"{document.source} is not a trait pack:\n{shown}{more}")
+    data = document.data
+    return Pack(
+        name=data["pack"],
+        host=data["host"],
+        characters=tuple(_character(name, value) for name, value in data["characters"].items()),
+        title=data.get("title"),
+        version=data.get("version"),
+        templates=tuple(as_list(data.get("templates"))),
+        host_templates=tuple(as_list(data.get("host_templates"))),
+        notes=data.get("notes"),
+    )
+
+
+def _entity(value: Mapping[str, Any] | None) -> Entity | None:
+    return (
+        None if value is None else Entity(value["label"], value.get("id"), tuple(as_list(value.get("nouns"))))
+    )
+
+
+def _character(name: str, value: Mapping[str, Any]) -> Character:
+    states = [_state(key, state or {}) for key, state in value["states"].items()]
+    if value["kind"] == "presence" and len(states) == 1:
+        states.append(State("absent"))
+    return Character(
+        name=name,
+        kind=value["kind"],
+        states=tuple(states),
+        entity=_entity(value.get("entity")),
+        templates=tuple(as_list(value.get("templates"))),
+        aliases=dict(value.get("aliases", {})),
+        notes=value.get("notes"),
+    )
+
+
+def _state(name: str, value: Mapping[str, Any]) -> State:
+    quality = value.get("quality")
+    return State(
+        name=name,
+        phrases=tuple(as_list(value.get("phrases"))),
+        quality=None
+        if quality is None
+        else Quality(quality["label"], quality.get("id"), quality.get("match")),
+        entity=_entity(value.get("entity")),
+        contrasts=tuple(as_list(value.get("contrasts"))),
+        aliases=dict(value.get("aliases", {})),
+        notes=value.get("notes"),
+    )
+
+
+def parse(text: str, source: str = "<text>") -> Pack:
+    """Reads a trait pack from YAML text.
+
+    Args:
+        text: YAML.
+        source: Name for messages.
+
+    Returns:
+        The pack.
+
+    Raises:
+        PromptError: Listing every error with line and column.
+    """
+    return from_document(prompt_schema.read(text, source))
+
+
+def load_pack(source: str | Path | Mapping[str, Any] | Pack) -> Pack:
+    """Loads one whole pack.
+
+    Args:
+        source: Name of a shipped pack, path of a YAML file, a mapping with the same keys, or a pack.
+
+    Returns:
+        The pack.
+
+    Raises:
+        PromptError: If there is no such pack (the nearest name is suggested), or it has errors (all listed, with line and column).
+    """
+    if isinstance(source, Pack):
+        return source
+    if isinstance(source, Mapping):
+        # Through YAML, so that a mapping is checked by the same rules; places in that text would mean nothing to the caller.
+        document = prompt_schema.read(_to_yaml(source), "the given mapping")
+        return from_document(replace(document, keys={}, values={}))
+    packs = available()
+    if isinstance(source, str) and source in packs:
+        source = packs[source]
+    path = Path(source)
+    if not path.is_file():
+        near = nearest_names(str(source), packs)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise PromptError(
+            f"no trait pack {str(source)!r}: neither a shipped pack ({', '.join(packs)}) nor a YAML file.{hint}"
+        )
+    try:
+        document = prompt_schema.read_file(path)
+    except OSError as error:
+        raise PromptError(f"cannot read the trait pack {str(path)!r}: {error.strerror}.") from error
+    return from_document(document)
+
+
+def split_spec(spec: str) -> tuple[str, str | None, str | None]:
+    """Splits ``PACK[:character[=state]]``, where PACK is a name or a path (drive letters and colons in paths are respected).
+
+    Raises:
+        PromptError: If the part after the colon is empty or has more than one ``=``.
+    """
+    if spec in available() or Path(spec).is_file():
+        return spec, None, None
+    head, colon, tail = spec.rpartition(":")
+    if not colon or re.search(r"[\\/]|\.ya?ml$", tail):
+        return spec, None, None
+    character, equals, state = tail.partition("=")
+    if not head or not character or (equals and not state) or "=" in state:
+        raise PromptError(
+            f"cannot read {spec!r}: expected PACK, PACK:character or PACK:character=state, as in fish:caudal_fin_shape=forked."
+        )
+    return head, character, state or None
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def to_dict(pack: Pack) -> dict[str, Any]:
+    """Returns a pack as plain data with the file's keys; what is empty or a default is left out."""
+
+    def entity(value: Entity | None) -> dict[str, Any] | None:
+        return None if value is None else _kept(label=value.label, id=value.id, nouns=list(value.nouns))
+
+    def state(value: State) -> dict[str, Any]:
+        quality = value.quality
+        return _kept(
+            phrases=list(value.phrases),
+            quality=quality and _kept(label=quality.label, id=quality.id, match=quality.match),
+            entity=entity(value.entity),
+            contrasts=list(value.contrasts),
+            aliases=dict(value.aliases),
+            notes=value.notes,
+        )
+
+    def character(value: Character) -> dict[str, Any]:
+        return _kept(
+            kind=value.kind,
+            entity=entity(value.entity),
+            templates=list(value.templates),
+            aliases=dict(value.aliases),
+            notes=value.notes,
+        ) | {"states": {item.name: state(item) for item in value.states}}
+
+    default, host_default = _default_templates(pack.host)
+    head = _kept(
+        schema=prompt_schema.SCHEMA_VERSION,
+        pack=pack.name,
+        title=pack.title,
+        host=pack.host,
+        version=pack.version,
+        templates=list(pack.templates) if pack.templates != default else [],
+        host_templates=list(pack.host_templates) if pack.host_templates != host_default else [],
+        notes=pack.notes,
+    )
+    return head | {"characters": {item.name: character(item) for item in pack.characters}}
+
+
+def _kept(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value not in (None, [], {}, ())}
+
+
+def _to_yaml(data: Mapping[str, Any]) -> str:
+    try:
+        return yaml.safe_dump(
+            _plain(data), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+        )
+    except yaml.YAMLError as error:
+        raise PromptError(f"the trait pack holds a value that is not plain data: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def dump(pack: Pack) -> str:
+    """Returns a pack as YAML; ``parse(dump(pack)) == pack``. Comments of the file it came from are lost."""
+    return _to_yaml(to_dict(pack))
+
+
+# ------------------------------------------------------------------------------------------------------------- merging
+
+
+def merge(packs: Sequence[Pack], name: str | None = None) -> Pack:
+    """Merges packs about one host into one: characters side by side, states of characters of the same name together.
+
+    Args:
+        packs: At least one pack, all with the same host. The first gives title, version, templates and the order.
+        name: Name of the result; by default the first pack's.
+
+    Returns:
+        The merged pack. Prompts stay as they were: a character from a pack with other templates carries its own.
+
+    Raises:
+        PromptError: If the hosts differ (load such packs side by side with :func:`load` instead), or the same character or state is
+            defined in two ways.
+    """
+    if not packs:
+        raise PromptError("nothing to merge: give at least one trait pack.")
+    base = packs[0]
+    merged: dict[str, Character] = {}
+    for pack in packs:
+        if pack.host != base.host:
+            raise PromptError(
+                f"cannot merge packs about {base.host!r} and {pack.host!r}: load them side by side, load([{base.name!r}, {pack.name!r}])."
+            )
+        for character in pack.characters:
+            if not character.templates and pack.templates_of(character) != base.templates_of(character):
+                character = replace(character, templates=pack.templates_of(character))
+            known = merged.get(character.name)
+            merged[character.name] = character if known is None else _merge_character(known, character)
+    result = replace(base, name=name or base.name, characters=tuple(merged.values()))
+    # The union of states may break a rule that each pack kept, such as a phrase shared by siblings.
+    return from_document(prompt_schema.read(dump(result), f"the merged pack {result.name!r}"))
+
+
+def _merge_character(first: Character, second: Character) -> Character:
+    if replace(first, states=()) != replace(second, states=()):
+        raise PromptError(
+            f"the character {first.name!r} is defined in two ways: kind, entity, templates, aliases and notes must agree."
+        )
+    states = {state.name: state for state in first.states}
+    for state in second.states:
+        if states.setdefault(state.name, state) != state:
+            raise PromptError(f"the state '{first.name}={state.name}' is defined in two ways; rename one.")
+    return replace(first, states=tuple(states.values()))
+
+
+# ------------------------------------------------------------------------------------------------------------- concepts
+
+
+def concepts(pack: Pack, character: str | None = None, state: str | None = None) -> list[Concept]:
+    """Turns a pack into concepts, one per state.
+
+    Contrasts are the states that the state names, else its siblings; a ``part`` also contrasts with the host. The reserved state ``absent``
+    is a contrast only, since what is absent is nowhere; it becomes a concept when selected by name.
+
+    Args:
+        pack: The pack.
+        character: Only this character.
+        state: Only this state of it.
+
+    Returns:
+        Concepts named ``character=state`` with metadata ``pack``, ``version``, ``host``, ``character``, ``state``, ``kind``, ``entity``,
+        ``quality``, ``aliases`` (the last three as plain mappings) and, for kind ``part``, ``part``.
+
+    Raises:
+        PromptError: If the character or state does not exist; names the nearest.
+    """
+    if character is None:
+        chosen = list(pack.characters)
+    else:
+        chosen = [pack.character(character)]
+    result = []
+    for item in chosen:
+        states = item.states if state is None else (item.state(state),)
+        result += [
+            _concept(pack, item, each) for each in states if state is not None or not _is_absent(item, each)
+        ]
+    return result
+
+
+def _is_absent(character: Character, state: State) -> bool:
+    return character.kind == "presence" and state.name == "absent"
+
+
+def _concept(pack: Pack, character: Character, state: State) -> Concept:
+    names = list(state.contrasts)
+    if not names:
+        names = [sibling.name for sibling in character.states if sibling.name != state.name]
+        names += ["host"] if character.kind == "part" else []
+
+    def phrases(reference: str) -> tuple[str, ...]:
+        if reference == "host":
+            return pack.host_phrases
+        owner, _, name = reference.rpartition("=")
+        return pack.phrases_of((pack.character(owner) if owner else character).state(name))
+
+    entity = state.entity or character.entity
+    quality = state.quality
+    metadata = _kept(
+        pack=pack.name,
+        version=pack.version,
+        host=pack.host,
+        character=character.name,
+        state=state.name,
+        kind=character.kind,
+        entity=entity and _kept(label=entity.label, id=entity.id),
+        quality=quality and _kept(label=quality.label, id=quality.id, match=quality.match),
+        part=state.name if character.kind == "part" else None,
+        aliases={**character.aliases, **state.aliases},
+    )
+    return Concept(
+        target=pack.phrases_of(state),
+        contrasts=tuple(phrases(name) for name in names),
+        name=f"{character.name}={state.name}",
+        contrast_names=tuple(names),
+        templates=pack.templates_of(character),
+        metadata=metadata,
+    )
+
+
+def load(
+    spec: str | Path | Mapping[str, Any] | Pack | Iterable[str | Path | Mapping[str, Any] | Pack],
+) -> list[Concept]:
+    """Loads concepts from trait packs.
+
+    Args:
+        spec: ``"fish"``, ``"fish:caudal_fin_shape"``, ``"fish:caudal_fin_shape=forked"``, a YAML file (with the same selectors), a mapping
+            with a file's keys, a :class:`Pack`, or several of these.
+
+    Returns:
+        Concepts in the order given, without repeats. Where two packs use one name (``parts=eye``), the pack is put before it
+        (``bird:parts=eye``).
+
+    Raises:
+        PromptError: If a pack, character or state is unknown (the nearest is named) or a pack has errors (all listed with their place).
+
+    Example:
+        >>> [concept.name for concept in load("fish:dorsal_fin_number")]
+        ['dorsal_fin_number=single', 'dorsal_fin_number=double']
+    """
+    single = isinstance(spec, str | Path | Mapping | Pack)
+    specs: list[Any] = [spec] if single else list(spec)  # type: ignore[arg-type]
+    result: list[Concept] = []
+    packs: dict[str, Pack] = {}  # a file named by several specs is read once
+    for item in specs:
+        source, character, state = split_spec(item) if isinstance(item, str) else (item, None, None)
+        if isinstance(source, str):
+            source = packs[source] if source in packs else packs.setdefault(source, load_pack(source))
+        result += [
+            concept for concept in concepts(load_pack(source), character, state) if concept not in result
+        ]
+    return unique_names(result)
+
+
+def unique_names(concepts: Sequence[Concept]) -> list[Concept]:
+    """Returns the concepts with the pack put before every name that several of them share.
+
+    Raises:
+        PromptError: If two concepts of one pack still share a name.
+    """
+    counts: dict[str, int] = {}
+    for concept in concepts:
+        counts[concept.name] = counts.get(concept.name, 0) + 1
+    result = [
+        replace(concept, name=f"{concept.metadata['pack']}:{concept.name}")
+        if counts[concept.name] > 1 and "pack" in concept.metadata
+        else concept
+        for concept in concepts
+    ]
+    names = [concept.name for concept in result]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise PromptError(
+            f"two different concepts are called {twice[0]!r}: rename the pack, character or state of one."
+        )
+    return result
+
+
+# --------------------------------------------------------------------------------------------------------- separability
+
+
+@dataclass(frozen=True)
+class Separability:
+    """Which targets and contrasts a model can tell apart, judged from its text tower alone.
+
+    Attributes:
+        names: Name of each distinct group of prompts (targets and contrasts), ``G`` of them.
+        cosine: float64 [G, G], cosine of their mean embeddings, -1..1.
+        direction_norm: Concept name -> length of its direction ``t+ - mean_j t_j`` between embeddings of unit length, 0..2
+            (``nan`` where a concept has no contrast).
+        limit: The least distance ``|t+ - t_j|`` under which a pair is warned of.
+        warnings: One text per pair, and per whole direction, under the limit.
+    """
+
+    names: tuple[str, ...]
+    cosine: np.ndarray
+    direction_norm: Mapping[str, float]
+    limit: float
+    warnings: tuple[str, ...]
+
+
+def separability(
+    concepts: Sequence[Concept], localizer: Localizer, limit: float = SEPARABILITY_LIMIT
+) -> Separability:
+    """Tells before any picture is scored which contrasts a model's text tower can tell apart at all.
+
+    A map is a projection on ``t+ - t_j``: where two embeddings nearly coincide, the direction is made of rounding and chance, and so is the map.
+
+    Args:
+        concepts: The concepts.
+        localizer: Anything with ``embed_texts(groups) -> [G, D]``, unit vectors.
+        limit: Least distance of a target from each of its contrasts and from their mean; the distance of a pair is ``sqrt(2 - 2 cos)``.
+
+    Returns:
+        Cosines, norms and warnings.
+
+    Raises:
+        PromptError: If no concept is given.
+    """
+    if not concepts:
+        raise PromptError("nothing to compare: give at least one concept.")
+    groups: dict[tuple[str, ...], str] = {}
+    for concept in concepts:
+        groups.setdefault(concept.target_prompts, concept.name)
+    for concept in concepts:
+        for prompts, name in zip(concept.contrast_prompts, concept.contrast_names, strict=True):
+            groups.setdefault(prompts, name)
+    vectors = localizer.embed_texts(list(groups))
+    embeddings = np.asarray(
+        vectors.detach().cpu() if hasattr(vectors, "detach") else vectors, dtype=np.float64
+    )
+    embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    place = {prompts: index for index, prompts in enumerate(groups)}
+    warnings: list[str] = []
+    norms: dict[str, float] = {}
+    for concept in concepts:
+        target = embeddings[place[concept.target_prompts]]
+        others = embeddings[[place[prompts] for prompts in concept.contrast_prompts]]
+        norms[concept.name] = (
+            float(np.linalg.norm(target - others.mean(axis=0))) if len(others) else float("nan")
+        )
+        distances = np.linalg.norm(others - target, axis=1)
+        for name, distance in zip(concept.contrast_names, distances, strict=True):
+            if distance < limit:
+                warnings.append(
+                    f"{concept.name} and its contrast {name} are nearly the same to this model "
+                    f"(distance {distance:.3f} < {limit:g}, cosine {1 - distance**2 / 2:.4f}): their map would be noise."
+                )
+        if norms[concept.name] < limit:
+            warnings.append(
+                f"{concept.name}: its direction away from all contrasts nearly vanishes (norm {norms[concept.name]:.3f} < {limit:g})."
+            )
+    return Separability(
+        tuple(groups.values()), np.clip(embeddings @ embeddings.T, -1.0, 1.0), norms, limit, tuple(warnings)
+    )

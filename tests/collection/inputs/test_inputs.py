@@ -1,0 +1,345 @@
+"""Every layout yields the same pictures under stable names, in the same order, with its other columns."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from concept_cam.collection.inputs import (
+    LAYOUTS,
+    Columns,
+    Item,
+    Shard,
+    find_layout,
+    open_collection,
+    parse_shard,
+)
+from concept_cam.collection.inputs.specimens import open_boxes, open_ignored, parse_boxes, read_mask
+from concept_cam.collection.schema import image_key
+from concept_cam.images import read_image
+from concept_cam.regions import encode_rle
+from concept_cam.types import ConfigurationError, DataError, ImageError
+from tests.colour_world import picture
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture(seed)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def items(*arguments: Any, **options: Any) -> list[Item]:
+    collection = open_collection(*arguments, **options)
+    found = list(collection.items())
+    assert [item.source for item in collection.items()] == [item.source for item in found], (
+        "the order changed"
+    )
+    assert len({item.source for item in found}) == len(found)
+    return found
+
+
+def pixels(item: Item) -> np.ndarray:
+    return read_image(item.payload.read().content).pixels
+
+
+NAMES = ("b/a fish.png", "b/é鱼.png", "c/a fish.png", "top.png")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    for seed, name in enumerate(NAMES):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(png(seed))
+    (root / "notes.txt").write_text("no picture")
+    (root / ".hidden.png").write_bytes(b"")
+    return root
+
+
+def test_folder(folder: Path) -> None:
+    found = items(folder)
+    assert sorted(item.source for item in found) == sorted(NAMES)
+    for item in found:
+        np.testing.assert_array_equal(pixels(item), picture(NAMES.index(item.source)))
+    assert open_collection(folder).count() == 4
+    assert [item.source for item in items(folder, skip=[str(folder / "b")])] == ["top.png", "c/a fish.png"]
+
+
+def test_names_that_are_no_unicode(folder: Path) -> None:
+    raw = os.fsencode(folder) + b"/\xff.png"
+    try:
+        with open(raw, "wb") as stream:
+            stream.write(png(0))
+    except OSError:
+        pytest.skip("the file system refuses names that are no Unicode")
+    odd = next(item for item in items(folder) if "xff" in item.source)
+    assert odd.source.encode("utf-8")
+    assert pixels(odd).shape == (96, 128, 3)
+
+
+def test_glob(folder: Path) -> None:
+    assert [item.source for item in items(str(folder / "**" / "a*.png"))] == ["b/a fish.png", "c/a fish.png"]
+    with pytest.raises(DataError, match="matches nothing"):
+        open_collection(str(folder / "*.jpg"))
+
+
+def test_lists(folder: Path, tmp_path: Path) -> None:
+    lines = [str(folder / NAMES[0]) + "\n", "\n", str(folder / "gone.png") + "\r\n"]
+    found = items("-", lines=lines)
+    assert [item.source for item in found] == [str(folder / NAMES[0]), str(folder / "gone.png")]
+    with pytest.raises(ImageError, match="no such picture"):
+        found[1].payload.read()
+    listing = tmp_path / "list.txt"
+    listing.write_text("photos/top.png\nphotos/b/é鱼.png\n", encoding="utf-8")
+    assert pixels(items(listing)[1]).shape == (96, 128, 3)
+    several = items([folder / NAMES[0], folder / NAMES[3]])
+    assert [item.source for item in several] == [str(folder / NAMES[0]), str(folder / NAMES[3])]
+
+
+def test_table_carries_columns_and_names_those_it_has(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "media.csv"
+    table.write_text(
+        '\ufeffoccurrenceID,file,accessURI,rights,scale\nurn:1,photos/top.png,https://x.org/1,"CC BY, 4.0",12.5\n'
+        "urn:2,photos/b/é鱼.png,,CC0,\nurn:3,,,,\nurn:4,photos/c/a fish.png,,,zero\n",
+        encoding="utf-8",
+    )
+    found = items(table, columns=Columns(px_per_mm="scale"))
+    assert [item.source for item in found] == [
+        "photos/top.png",
+        "photos/b/é鱼.png",
+        "media.csv#line4",
+        "photos/c/a fish.png",
+    ]
+    assert found[0].columns["occurrenceID"] == "urn:1"
+    assert found[0].columns["rights"] == "CC BY, 4.0"
+    assert "file" not in found[0].columns
+    assert found[0].media_uri == "https://x.org/1"
+    assert found[0].px_per_mm == 12.5
+    assert found[1].px_per_mm is None
+    assert pixels(found[1]).shape == (96, 128, 3)
+    for position, message in ((2, "empty"), (3, "zero")):
+        with pytest.raises(ImageError, match=message):
+            found[position].payload.read()
+    with pytest.raises(DataError, match="occurrenceID, file, accessURI, rights, scale"):
+        open_collection(table, columns=Columns("picture"))
+    semicolons = tmp_path / "media2.csv"
+    semicolons.write_text("file;species\nphotos/top.png;Esox lucius\n", encoding="utf-8")
+    assert items(semicolons)[0].columns == {"species": "Esox lucius"}
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(DataError, match="empty"):
+        open_collection(tmp_path / "empty.csv")
+
+
+def test_table_with_boxes_has_one_specimen_per_row(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "trays.csv"
+    table.write_text(
+        'file,box,id\nphotos/top.png,1 2 30 40,A\nphotos/top.png,"[50, 2, 30, 40]",B\nphotos/c/a fish.png,broken,C\n'
+    )
+    found = items(table, columns=Columns(box="box"))
+    assert [specimen.box for specimen in found[0].specimens] == [(1, 2, 30, 40), (50, 2, 30, 40)]
+    assert [specimen.columns["id"] for specimen in found[0].specimens] == ["A", "B"]
+    with pytest.raises(ImageError, match="broken"):
+        found[1].payload.read()
+
+
+def test_boxes_and_masks() -> None:
+    assert parse_boxes("1,2 3;4") == [(1, 2, 3, 4)]
+    assert parse_boxes("[[1,2,3,4],[5,6,7,8]]") == [(1, 2, 3, 4), (5, 6, 7, 8)]
+    for text in ("", "1 2 3", "1 2 0 4", "[[1,2]]", "nan 1 2 3"):
+        with pytest.raises(ImageError):
+            parse_boxes(text)
+    mask = np.zeros((5, 7), bool)
+    mask[1:3, 2:6] = True
+    np.testing.assert_array_equal(read_mask(json.dumps(encode_rle(mask)), (5, 7)), mask)
+    with pytest.raises(ImageError, match="5 x 7"):
+        read_mask(encode_rle(mask), (6, 7))
+    with pytest.raises(ImageError, match="run-length"):
+        read_mask('{"size": 3}', (5, 7))
+
+
+def test_box_files(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.csv"
+    path.write_text("file,x,y,width\na.png,1,2,3\n")
+    with pytest.raises(DataError, match="height"):
+        open_boxes(str(path))
+    path.write_text("file,x,y,width,height\nd/a.png,1,2,3,4\nb.png,1,2,-3,4\n")
+    with pytest.raises(DataError, match="line 3"):
+        open_boxes(str(path))
+    with pytest.raises(ConfigurationError, match="neither"):
+        open_ignored(str(tmp_path / "nothing"))
+
+
+def write_parquet(path: Path, columns: dict[str, Any]) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table(columns), path, row_group_size=2)
+
+
+def test_parquet_with_encoded_bytes(tmp_path: Path) -> None:
+    write_parquet(
+        tmp_path / "a.parquet",
+        {"image": [png(0), png(1), None], "species": ["x", None, "z"], "count": [1, 2, 3]},
+    )
+    found = items(tmp_path / "a.parquet")
+    assert [item.source for item in found] == ["a.parquet#0", "a.parquet#1", "a.parquet#2"]
+    np.testing.assert_array_equal(pixels(found[1]), picture(1))
+    assert found[0].columns == {"species": "x", "count": "1"}
+    with pytest.raises(ImageError, match="empty"):
+        found[2].payload.read()
+    assert open_collection(tmp_path / "a.parquet").count() == 3
+    with pytest.raises(DataError, match="image, species, count"):
+        open_collection(tmp_path / "a.parquet", columns=Columns("picture"))
+
+
+def test_parquet_in_the_hugging_face_layout_and_with_paths(folder: Path, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "hf.parquet", {"image": [{"bytes": png(3), "path": "x.png"}], "label": [7]})
+    np.testing.assert_array_equal(pixels(items(tmp_path / "hf.parquet")[0]), picture(3))
+    write_parquet(tmp_path / "paths.parquet", {"path": ["photos/top.png"], "label": [7]})
+    assert items(tmp_path / "paths.parquet")[0].columns == {"label": "7"}
+    assert pixels(items(tmp_path / "paths.parquet")[0]).shape == (96, 128, 3)
+
+
+def test_parquet_in_the_tree_of_life_layout(tmp_path: Path) -> None:
+    bgr = np.ascontiguousarray(picture(2)[:, :, ::-1])
+    columns = {
+        "uuid": ["u-1", "u-2", "u-3"],
+        "source_id": ["1", "2", "3"],
+        "identifier": ["https://x.org/1.jpg", "", ""],
+        "original_size": [[192, 256], [96, 128], [96, 128]],
+        "resized_size": [[96, 128], [96, 128], [95, 128]],
+        "image": [bgr.tobytes()] * 3,
+    }
+    (tmp_path / "server=x").mkdir()
+    write_parquet(tmp_path / "server=x" / "data_0.parquet", columns)
+    found = items(tmp_path)
+    assert [item.source for item in found] == ["u-1", "u-2", "u-3"]
+    raw = found[0].payload.read()
+    np.testing.assert_array_equal(raw.content, picture(2))
+    assert raw.original == (192, 256)
+    assert found[1].payload.read().original is None
+    assert found[0].media_uri == "https://x.org/1.jpg"
+    with pytest.raises(ImageError, match="95 x 128 x 3"):
+        found[2].payload.read()
+
+
+def test_damaged_containers_are_entries_not_the_end(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", {"image": [png(0)]})
+    write_parquet(tmp_path / "c.parquet", {"picture_of": ["no bytes"]})
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 and then nothing")
+    found = items(tmp_path)
+    assert [item.source for item in found] == ["a.parquet#0", "b.parquet", "c.parquet"]
+    with pytest.raises(ImageError, match="damaged"):
+        found[1].payload.read()
+    with pytest.raises(ImageError, match="picture_of"):
+        found[2].payload.read()
+
+
+def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(("name", "mode"), [("s-0.tar", "w"), ("s-0.tar.gz", "w:gz")])
+def test_webdataset(tmp_path: Path, name: str, mode: str) -> None:
+    members = {
+        "d/001.png": png(0), "d/001.json": b'{"species": "Esox", "n": 3}', "d/001.txt": b"a pike",
+        "d/002.seg.png": png(1), "003.cls": b"7", "003.png": png(2),
+    }  # fmt: skip
+    write_tar(tmp_path / name, members, mode)
+    found = items(tmp_path / name)
+    assert [item.source for item in found] == [
+        f"{name}/d/001.png",
+        f"{name}/d/002.seg.png",
+        f"{name}/003.png",
+    ]
+    assert found[0].columns == {"species": "Esox", "n": "3", "txt": "a pike"}
+    assert found[2].columns == {"cls": "7"}
+    np.testing.assert_array_equal(pixels(found[2]), picture(2))
+    assert find_layout([str(tmp_path)]) == "webdataset"
+
+
+def test_a_tar_that_is_cut_short_gives_what_it_has(tmp_path: Path) -> None:
+    write_tar(tmp_path / "s.tar", {f"{number}.png": png(number) for number in range(4)})
+    content = (tmp_path / "s.tar").read_bytes()
+    (tmp_path / "s.tar").write_bytes(content[: 2 * (512 + 1024) + 700])
+    found = items(tmp_path / "s.tar")
+    assert 1 <= len(found) - 1 < 4
+    assert found[-1].source == "s.tar#damaged"
+    with pytest.raises(ImageError, match="cut short"):
+        found[-1].payload.read()
+
+
+def test_urls(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    found = items(folder.as_uri() + "/b/")
+    assert [item.source for item in found] == ["a fish.png", "é鱼.png"]
+    assert pixels(found[0]).shape == (96, 128, 3)
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/box/1.png", png(1))
+    np.testing.assert_array_equal(pixels(items("memory://box")[0]), picture(1))
+    write_tar(tmp_path / "s.tar", {"1.png": png(1)})
+    memory.pipe("/s.tar", (tmp_path / "s.tar").read_bytes())
+    np.testing.assert_array_equal(pixels(items("memory://s.tar")[0]), picture(1))
+    write_parquet(tmp_path / "a.parquet", {"image": [png(2)]})
+    memory.pipe("/a.parquet", (tmp_path / "a.parquet").read_bytes())
+    np.testing.assert_array_equal(pixels(items("memory://a.parquet")[0]), picture(2))
+    with pytest.raises(ImageError, match="cannot read"):
+        items("-", lines=["memory://box/none.png"])[0].payload.read()
+    with pytest.raises(DataError, match="nosuch"):
+        open_collection("nosuch://bucket/x")
+
+
+def test_layouts_are_found_by_name(tmp_path: Path) -> None:
+    for name, layout in (
+        ("a.csv", "table"),
+        ("a.tsv", "table"),
+        ("a.parquet", "parquet"),
+        ("a.tar", "webdataset"),
+        ("a.jpg", "list"),
+    ):
+        (tmp_path / name).write_bytes(b"x")
+        assert find_layout([str(tmp_path / name)]) == layout
+        assert layout in LAYOUTS
+    with pytest.raises(DataError, match="several kinds"):
+        find_layout([str(tmp_path / "a.csv"), str(tmp_path / "a.tar")])
+    with pytest.raises(ConfigurationError, match="folder"):
+        open_collection(tmp_path, layout="foldr")
+    with pytest.raises(DataError, match="no input"):
+        open_collection([])
+
+
+def test_shards_are_disjoint_and_complete() -> None:
+    keys = [image_key(f"{number}.jpg") for number in range(500)]
+    owners = [[index for index in range(1, 8) if Shard(index, 7).holds(key)] for key in keys]
+    assert all(len(owner) == 1 for owner in owners)
+    counts = np.bincount([owner[0] for owner in owners], minlength=8)[1:]
+    assert counts.min() > 40
+    assert parse_shard(" 3/7 ") == Shard(3, 7)
+    for text in ("0/3", "4/3", "3", "a/b", "1/0"):
+        with pytest.raises(ConfigurationError):
+            parse_shard(text)
+
+
+def test_slurm_arrays() -> None:
+    variables = {
+        "SLURM_ARRAY_TASK_ID": "14",
+        "SLURM_ARRAY_TASK_MIN": "10",
+        "SLURM_ARRAY_TASK_COUNT": "5",
+        "SLURM_ARRAY_TASK_STEP": "2",
+    }
+    assert parse_shard("slurm", variables) == Shard(3, 5)
+    with pytest.raises(ConfigurationError, match="sbatch --array"):
+        parse_shard("slurm", {})

@@ -1,0 +1,581 @@
+"""Whole runs over generated pictures with planted truth: what is called, what is written, and what survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
+
+from concept_cam.collection.annotation import Interrupted, annotate, estimate
+from concept_cam.collection.calls import Limits
+from concept_cam.collection.merging import merge_runs
+from concept_cam.collection.runs import Run, read_run
+from concept_cam.localizer import Localizer
+from concept_cam.regions import decode_rle
+from concept_cam.types import ConfigurationError, DataError, OutputError
+from tests.colour_world import HEAD, PACK, TAIL, other, picture, write_pictures
+from tests.planted import PlantedBackbone
+
+ROWS = 9
+"""Records per picture: two characters, three parts, four distances."""
+
+
+@pytest.fixture(scope="module")
+def localizer() -> Localizer:
+    return Localizer(PlantedBackbone(64, 8))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[str]]:
+    folder = tmp_path_factory.mktemp("pictures")
+    good, bad = write_pictures(folder, 20, broken=3)
+    return folder, good, bad
+
+
+@pytest.fixture(scope="module")
+def whole(
+    pictures: tuple[Path, list[str], list[str]],
+    localizer: Localizer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Run:
+    """One uninterrupted run in this process."""
+    return run_here(
+        pictures[0], tmp_path_factory.mktemp("runs") / "whole", localizer, px_per_mm=2.0, keep_scores=True
+    )
+
+
+def run_here(inputs: Any, output: Path, localizer: Localizer, traits: Any = PACK, **options: Any) -> Run:
+    return annotate(inputs, output, traits, localizer=localizer, workers=0, **options)
+
+
+def by_key(run: Run) -> dict[str, dict[str, Any]]:
+    records = list(run.records())
+    found = {record["record_key"]: record for record in records}
+    assert len(found) == len(records), "a record is there twice"
+    return found
+
+
+def assert_agree(first: Run, second: Run) -> None:
+    """Same keys and calls except where the margin is below 1e-4, floats within 1e-4, masks at IoU >= 0.99."""
+    one, two = by_key(first), by_key(second)
+    assert one.keys() == two.keys()
+    for key, a in one.items():
+        b = two[key]
+        if a["margin"] is not None and abs(a["margin"]) < 1e-4:
+            continue
+        for name, value in a.items():
+            other_value = b[name]
+            if name == "rle_counts" and value is not None:
+                size = a["rle_size"]
+                masks = [decode_rle({"size": size, "counts": counts}) for counts in (value, other_value)]
+                assert (masks[0] & masks[1]).sum() >= 0.99 * (masks[0] | masks[1]).sum()
+            elif isinstance(value, float):
+                assert other_value == pytest.approx(value, abs=1e-4, rel=1e-4), name
+            elif name not in ("contour", "scores", "probabilities"):
+                assert value == other_value, name
+    assert sorted(first.errors(), key=str) == sorted(second.errors(), key=str)
+
+
+# ---------------------------------------------------------------------------------------------------------------- truth
+
+
+def test_every_good_picture_once_and_every_bad_one_in_the_errors(
+    whole: Run, pictures: tuple[Path, list[str], list[str]]
+) -> None:
+    _, good, bad = pictures
+    groups = {group[0]["source"]: group for group in whole.pictures()}
+    assert sorted(groups) == sorted(good)
+    assert all(len(group) == ROWS for group in groups.values())
+    errors = {error["source"]: error["reason"] for error in whole.errors()}
+    assert sorted(errors) == sorted(bad)
+    assert {
+        "empty" in reason or "not a picture" in reason or "cut short" in reason for reason in errors.values()
+    } == {True}
+    assert whole.info["counts"] == {"pictures": 17, "records": 17 * ROWS, "errors": 3, "duplicates": 0}
+    assert whole.info["finished"] is not None
+    assert whole.info["input"]["pictures"] == 20
+
+
+def test_run_json_says_everything(whole: Run) -> None:
+    info = whole.info
+    for name in (
+        "package_version",
+        "model",
+        "weights_hash",
+        "packs",
+        "configuration",
+        "input",
+        "started",
+        "finished",
+        "sessions",
+        "dtype",
+    ):
+        assert info[name], name
+    assert info["sessions"][0]["command"] == sys.argv
+    assert info["sessions"][0]["host"]
+    assert len(info["packs"]["colours"]["sha256"]) == 64
+    assert len(info["input"]["fingerprint"]) == 64
+
+
+def test_calls_regions_and_measures_are_the_planted_ones(whole: Run) -> None:
+    for group in whole.pictures():
+        rows = {(row["character"], row["best_state"]): row for row in group}
+        colour = rows["head_colour", "red"]
+        assert colour["state"] == "red"
+        assert colour["quality_id"] == "PATO:0000322"
+        assert colour["probability"] > 0.9
+        assert sum(colour["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert colour["margin"] == pytest.approx(2 * colour["probability"] - 1, abs=1e-5)
+        assert (colour["box_x"], colour["box_width"]) == (
+            rows["parts", "head"]["box_x"],
+            rows["parts", "head"]["box_width"],
+        )
+        for name, box in (("head", HEAD), ("caudal_fin", TAIL)):
+            row = rows["parts", name]
+            cell = 16  # 8 model pixels at half scale
+            found = (
+                row["box_x"],
+                row["box_y"],
+                row["box_x"] + row["box_width"],
+                row["box_y"] + row["box_height"],
+            )
+            truth = (box[0], box[1], box[0] + box[2], box[1] + box[3])
+            assert np.abs(np.subtract(found, truth)).max() <= cell
+            assert box[0] <= row["peak_x"] <= box[0] + box[2]
+            assert row["length_uncertainty_px"] == pytest.approx(16)
+            assert row["length_mm"] == pytest.approx(row["length_px"] / 2)
+            assert row["area_mm2"] == pytest.approx(row["area_px2"] / 4)
+            mask = decode_rle({"size": row["rle_size"], "counts": row["rle_counts"]})
+            assert mask.shape == (96, 128)
+            assert mask.sum() == row["area_px2"]
+            ys, xs = np.nonzero(mask)
+            assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == found
+            assert row["centroid_x"] == pytest.approx(xs.mean() + 0.5, abs=1)
+        length = rows["SL_bbox", None]
+        assert length["length_px"] == pytest.approx(TAIL[0] - HEAD[0], abs=2 * 16)
+        assert length["kind"] == "distance"
+
+
+def test_an_absent_mark_has_no_region(whole: Run) -> None:
+    marks = [record for record in whole.records() if record["character"] == "mark"]
+    assert {record["state"] for record in marks} == {"absent"}
+    assert all(record["rle_counts"] is None and record["region_count"] == 0 for record in marks)
+
+
+def test_kept_scores_are_the_grid_scores(
+    whole: Run, localizer: Localizer, pictures: tuple[Path, list[str], list[str]]
+) -> None:
+    record = next(record for record in whole.records() if record["character"] == "head_colour")
+    maps = np.frombuffer(record["scores"], "<f2").reshape(record["scores_shape"])
+    assert record["scores_names"] == ["entity", "red", "blue"]
+    found = localizer.locate(pictures[0] / record["source"], "a red head", "a blue head")
+    np.testing.assert_allclose(maps[1], found.scores, atol=2e-3)
+    assert json.loads(record["geometry"])["grid_size"] == list(maps.shape[1:])
+
+
+def test_a_picture_of_something_else_abstains(tmp_path: Path, localizer: Localizer) -> None:
+    Image.fromarray(other()).save(tmp_path / "other.png")
+    Image.fromarray(picture()).save(tmp_path / "fish.png")
+    run = run_here(tmp_path, tmp_path / "run", localizer)
+    groups = {group[0]["source"]: group for group in run.pictures()}
+    assert all(row["abstained"] and row["abstained_because"] == "no_host" for row in groups["other.png"])
+    assert all(row["rle_counts"] is None and row["state"] is None for row in groups["other.png"])
+    assert not any(row["abstained_because"] == "no_host" for row in groups["fish.png"])
+    unchecked = run_here(tmp_path, tmp_path / "unchecked", localizer, limits=Limits(host=0))
+    assert not any(row["abstained_because"] == "no_host" for row in unchecked.records())
+
+
+def test_region_resolutions_agree(tmp_path: Path, localizer: Localizer) -> None:
+    from concept_cam.collection.plan import Regions
+
+    Image.fromarray(picture(0, (384, 512))).save(tmp_path / "large.png")
+    fast = by_key(run_here(tmp_path, tmp_path / "fast", localizer, regions=Regions(threshold="otsu")))
+    exact = by_key(
+        run_here(
+            tmp_path, tmp_path / "exact", localizer, regions=Regions(threshold="otsu", resolution="original")
+        )
+    )
+    compared = 0
+    for key, row in fast.items():
+        if row["rle_counts"] is None:
+            continue
+        one, two = (decode_rle({"size": r["rle_size"], "counts": r["rle_counts"]}) for r in (row, exact[key]))
+        assert (one & two).sum() / (one | two).sum() > 0.9
+        assert row["length_px"] == pytest.approx(exact[key]["length_px"], rel=0.1)
+        compared += 1
+    assert compared >= 3
+
+
+def test_specimen_boxes_give_one_row_each_in_the_whole_pictures_frame(
+    tmp_path: Path, localizer: Localizer
+) -> None:
+    tray = np.concatenate([picture(1), picture(2)], axis=1)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(tray).save(tmp_path / "in" / "tray.png")
+    (tmp_path / "boxes.csv").write_text(
+        "file,x,y,width,height,catalogNumber\ntray.png,0,0,128,96,A1\ntray.png,128,0,128,96,A2\ntray.png,900,0,10,10,A3\n",
+        encoding="utf-8",
+    )
+    run = run_here(tmp_path / "in", tmp_path / "run", localizer, boxes=tmp_path / "boxes.csv")
+    heads = [row for row in run.records() if row["best_state"] == "head"]
+    assert [(row["specimen"], row["specimen_x"], row["input_catalogNumber"]) for row in heads] == [
+        (0, 0, "A1"),
+        (1, 128, "A2"),
+    ]
+    assert heads[1]["box_x"] - heads[0]["box_x"] == pytest.approx(128, abs=2)
+    assert heads[1]["rle_size"] == [96, 256]
+    mask = decode_rle({"size": heads[1]["rle_size"], "counts": heads[1]["rle_counts"]})
+    assert mask[:, :128].sum() == 0
+    assert mask.sum() == heads[1]["area_px2"]
+    (error,) = run.errors()
+    assert "outside" in error["reason"]
+    assert error["reason"].startswith("specimen 2")
+    again = run_here(tmp_path / "in", tmp_path / "run", localizer, boxes=tmp_path / "boxes.csv", resume=True)
+    assert again.errors() == [error]
+
+
+def test_ignored_areas_are_neither_seen_nor_found(tmp_path: Path, localizer: Localizer) -> None:
+    (tmp_path / "in").mkdir()
+    label = picture(0)
+    label[0:16, 96:128] = (255, 0, 0)  # a red label that is redder than the head
+    Image.fromarray(label).save(tmp_path / "in" / "a.png")
+    (tmp_path / "labels.csv").write_text("file,x,y,width,height\na.png,96,0,32,16\n", encoding="utf-8")
+    (tmp_path / "masks").mkdir()
+    mask = np.zeros((96, 128), np.uint8)
+    mask[0:16, 96:128] = 255
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+    seen = next(
+        row
+        for row in run_here(tmp_path / "in", tmp_path / "seen", localizer).records()
+        if row["best_state"] == "head"
+    )
+    assert seen["peak_score"] > 0
+    for name in ("labels.csv", "masks"):
+        run = run_here(tmp_path / "in", tmp_path / f"run {name}", localizer, ignore=tmp_path / name)
+        for row in run.records():
+            if row["rle_counts"] is not None:
+                assert not decode_rle({"size": row["rle_size"], "counts": row["rle_counts"]})[
+                    0:16, 96:128
+                ].any()
+            if row["peak_x"] is not None:
+                assert not (row["peak_x"] >= 96 and row["peak_y"] < 16)
+
+
+# ------------------------------------------------------------------------------------------------------- interruptions
+
+
+def test_workers_and_one_process_agree(
+    whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    run = annotate(
+        pictures[0],
+        tmp_path / "run",
+        PACK,
+        localizer=localizer,
+        workers=2,
+        batch_size=3,
+        px_per_mm=2.0,
+        keep_scores=True,
+    )
+    assert_agree(whole, run)
+
+
+def drive(inputs: Path, output: Path, workers: int, delay: float) -> subprocess.Popen[str]:
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "tests.collection.annotate_driver",
+        str(inputs),
+        str(output),
+        str(workers),
+        str(delay),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=environment)
+
+
+def kill_and_resume(inputs: Path, output: Path, kills: int, workers: int, delay: float, seed: int) -> int:
+    """Kills a run so often at random moments, then lets it end; returns how many kills came before it had ended by itself."""
+    rng = random.Random(seed)
+    in_time = 0
+    for _ in range(kills):
+        process = drive(inputs, output, workers, delay)
+        assert process.stdout is not None
+        for _ in range(rng.randint(1, 3)):  # into the work, not into the imports
+            process.stdout.readline()
+        time.sleep(rng.random() * 2 * delay)
+        in_time += process.poll() is None
+        process.kill()
+        process.wait()
+    process = drive(inputs, output, workers, 0.0)
+    process.communicate(timeout=300)
+    assert process.returncode == 0
+    return in_time
+
+
+def test_killed_twice_and_resumed_agrees_with_an_uninterrupted_run(
+    whole: Run, pictures: tuple[Path, list[str], list[str]], tmp_path: Path
+) -> None:
+    assert kill_and_resume(pictures[0], tmp_path / "run", 2, workers=0, delay=0.1, seed=1) >= 1
+    run = read_run(tmp_path / "run")
+    assert len(run.info["sessions"]) >= 2
+    plain = run_keys(whole)
+    assert run_keys(run) == plain
+    assert not list((tmp_path / "run" / "parts").glob(".*"))
+
+
+def run_keys(run: Run) -> tuple[dict[str, tuple[Any, ...]], list[dict[str, str]]]:
+    """What a run without scale and kept scores shares with one that has them."""
+    keys = {
+        key: (row["state"], row["box_x"], row["rle_counts"], row["abstained_because"])
+        for key, row in by_key(run).items()
+    }
+    return keys, sorted(run.errors(), key=str)
+
+
+@pytest.mark.slow
+def test_killed_ten_times_over_500_pictures(tmp_path: Path, localizer: Localizer) -> None:
+    good, bad = write_pictures(tmp_path / "in", 500, broken=25)
+    whole = annotate(tmp_path / "in", tmp_path / "whole", PACK, localizer=localizer, workers=2)
+    assert whole.info["counts"]["pictures"] == len(good)
+    assert whole.info["counts"]["errors"] == len(bad)
+    assert kill_and_resume(tmp_path / "in", tmp_path / "run", 10, workers=2, delay=0.2, seed=2) >= 8
+    assert_agree(whole, read_run(tmp_path / "run"))
+
+
+def test_interrupt_ends_cleanly_and_resume_goes_on(
+    whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    def interrupt(progress: Any) -> None:
+        if progress.done >= 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match="--resume"):
+        run_here(
+            pictures[0],
+            tmp_path / "run",
+            localizer,
+            batch_size=3,
+            progress=interrupt,
+            px_per_mm=2.0,
+            keep_scores=True,
+        )
+    assert signal.getsignal(signal.SIGINT) is before
+    half = read_run(tmp_path / "run")
+    assert 0 < half.info["counts"]["pictures"] < 17
+    assert half.info["finished"] is None
+    again = run_here(pictures[0], tmp_path / "run", localizer, resume=True, px_per_mm=2.0, keep_scores=True)
+    assert_agree(whole, again)
+
+
+def test_resume_refuses_another_configuration_and_names_it(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    run_here(pictures[0], tmp_path / "run", localizer, limit=2)
+    with pytest.raises(DataError, match=r"gamma: 1\.0 -> 0\.5"):
+        run_here(pictures[0], tmp_path / "run", localizer.with_settings(gamma=0.5), resume=True)
+    with pytest.raises(DataError, match=r"px_per_mm: null -> 3\.0"):
+        run_here(pictures[0], tmp_path / "run", localizer, resume=True, px_per_mm=3.0)
+    other_pack = json.loads(json.dumps(PACK))
+    other_pack["characters"]["head_colour"]["states"]["red"]["phrases"] = ["a very red head"]
+    with pytest.raises(DataError, match=r"packs\.colours\.sha256"):
+        run_here(pictures[0], tmp_path / "run", localizer, other_pack, resume=True)
+    assert (
+        run_here(pictures[0], tmp_path / "run", localizer, resume=True, limit=4).info["counts"]["pictures"]
+        == 4
+    )
+
+
+def test_output_of_another_run_and_strange_folders_are_refused(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    run_here(pictures[0], tmp_path / "run", localizer, limit=1)
+    with pytest.raises(OutputError, match="--resume"):
+        run_here(pictures[0], tmp_path / "run", localizer)
+    with pytest.raises(OutputError, match="not empty"):
+        run_here(pictures[0], pictures[0], localizer)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="is a file"):
+        run_here(pictures[0], tmp_path / "file", localizer)
+
+
+def test_two_processes_do_not_write_one_run(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    messages = []
+
+    def second(_progress: Any) -> None:
+        with pytest.raises(OutputError, match="another process") as caught:
+            run_here(pictures[0], tmp_path / "run", localizer, resume=True)
+        messages.append(str(caught.value))
+
+    run_here(pictures[0], tmp_path / "run", localizer, limit=2, progress=second)
+    assert messages
+
+
+def test_full_disk_leaves_finished_parts_valid(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    def fill(progress: Any) -> None:
+        if progress.done >= 6:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OutputError, match="--resume"):
+            run_here(pictures[0], tmp_path / "run", localizer, batch_size=3, part_pictures=3, progress=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    half = read_run(tmp_path / "run")
+    assert half.count > 0
+    assert half.count % ROWS == 0
+    assert by_key(half)
+    again = run_here(pictures[0], tmp_path / "run", localizer, resume=True)
+    assert again.info["counts"]["pictures"] == 17
+    by_key(again)
+
+
+def test_a_damaged_part_and_a_cut_error_line_are_done_again(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    run = run_here(pictures[0], tmp_path / "run", localizer, batch_size=3, part_pictures=3)
+    assert len(run.parts) > 3
+    run.parts[1].write_bytes(run.parts[1].read_bytes()[:100])
+    errors = run.path / "errors.csv"
+    errors.write_bytes(errors.read_bytes()[:-9])
+    again = run_here(pictures[0], tmp_path / "run", localizer, resume=True)
+    assert again.info["counts"]["pictures"] == 17
+    assert len(again.errors()) == 3
+    by_key(again)
+
+
+def test_a_killed_worker_is_survived(
+    whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    import multiprocessing
+
+    killed = []
+
+    def kill_one(progress: Any) -> None:
+        if not killed:
+            victim = multiprocessing.active_children()[0]
+            killed.append(victim.pid)
+            victim.kill()
+
+    run = annotate(
+        pictures[0],
+        tmp_path / "run",
+        PACK,
+        localizer=localizer,
+        workers=2,
+        batch_size=2,
+        progress=kill_one,
+        px_per_mm=2.0,
+        keep_scores=True,
+    )
+    assert killed
+    assert_agree(whole, run)
+
+
+# ------------------------------------------------------------------------------------------------------------- the rest
+
+
+def test_shards_split_and_merge(
+    whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    for index in (1, 2, 3):
+        run_here(
+            pictures[0], tmp_path / "run", localizer, shard=f"{index}/3", px_per_mm=2.0, keep_scores=True
+        )
+    with pytest.raises(DataError, match="2/3"):
+        merge_runs(
+            [tmp_path / "run" / "shard-00001-of-00003", tmp_path / "run" / "shard-00003-of-00003"],
+            tmp_path / "joined",
+        )
+    merged = merge_runs([tmp_path / "run"])
+    assert merged.path == tmp_path / "run"
+    assert_agree(whole, merged)
+    assert merged.info["counts"] == whole.info["counts"]
+    half = tmp_path / "copy"
+    shutil.copytree(tmp_path / "run" / "shard-00002-of-00003", half)
+    info = json.loads((half / "run.json").read_text())
+    info["finished"] = None
+    (half / "run.json").write_text(json.dumps(info))
+    with pytest.raises(DataError, match="not finished"):
+        merge_runs([half], tmp_path / "other")
+
+
+def test_duplicates_in_a_list_are_done_once(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    paths = [str(pictures[0] / name) for name in pictures[1][:2]]
+    run = run_here("-", tmp_path / "run", localizer, lines=[paths[0], paths[1], paths[0]])
+    assert run.info["counts"] == {"pictures": 2, "records": 2 * ROWS, "errors": 0, "duplicates": 1}
+
+
+def test_a_picture_that_vanishes_and_one_that_is_huge(localizer: Localizer, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture()).save(tmp_path / "in" / "a.png")
+    Image.new("RGB", (400, 300)).save(tmp_path / "in" / "huge.png")
+    lines = [str(tmp_path / "in" / name) for name in ("a.png", "gone.png", "huge.png", "")] + [
+        str(tmp_path / "in")
+    ]
+    run = run_here("-", tmp_path / "run", localizer.with_settings(max_pixels=100_000), lines=lines)
+    reasons = {Path(error["source"]).name: error["reason"] for error in run.errors()}
+    assert "no such picture" in reasons["gone.png"]
+    assert "120,000" in reasons["huge.png"]
+    assert "folder" in reasons["in"]
+    assert run.info["counts"]["pictures"] == 1
+
+
+def test_estimate_writes_nothing(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    found = estimate(pictures[0], tmp_path / "run", PACK, localizer=localizer, sample=8)
+    assert found.pictures == 20
+    assert found.sampled == 8
+    assert found.records == ROWS
+    assert found.seconds is not None
+    assert found.seconds > 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_options_have_one_clear_message(localizer: Localizer, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for options, message in (
+        ({"px_per_mm": -1.0}, "px_per_mm"),
+        ({"limit": 0}, "limit"),
+        ({"shard": "4/3"}, "4/3"),
+        ({"shard": "two"}, "i/n"),
+        ({"engine": "clowd"}, "local"),
+        ({"colum": "x"}, "Did you mean 'column'"),
+        ({"ignore": str(tmp_path / "nothing")}, "--ignore"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            run_here(tmp_path / "in", tmp_path / "run", localizer, **options)
+    with pytest.raises(DataError, match="no such input"):
+        run_here(tmp_path / "nowhere", tmp_path / "run", localizer)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_folder_is_an_empty_run(localizer: Localizer, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    run = run_here(tmp_path / "in", tmp_path / "run", localizer)
+    assert run.count == 0
+    assert run.info["finished"]

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from concept_cam.collection.calibration import Calibration, Limit
+from concept_cam.collection.calls import Limits, call_part, call_state, host_is_missing
+from concept_cam.collection.schema import ABSTENTION_REASONS
+from concept_cam.types import ConfigurationError
+
+
+def test_the_best_state_is_called_with_probability_and_margin() -> None:
+    call = call_state(["forked", "round", "square"], [0.2, 0.7, 0.1], [0.01, 0.3, -0.2], 0.5)
+    assert (call.state, call.best_state, call.reason, call.limit) == ("round", "round", None, 0.5)
+    assert call.probability == 0.7
+    assert call.margin == pytest.approx(0.5)
+    assert call.score == 0.3
+    assert call.probabilities == {"forked": 0.2, "round": 0.7, "square": 0.1}
+
+
+@pytest.mark.parametrize(("probability", "called"), [(0.5, True), (0.499999, False)])
+def test_a_call_at_its_limit_is_made(probability: float, called: bool) -> None:
+    call = call_state(["a", "b", "c"], [probability, 0.3, 0.1], [0, 0, 0], 0.5)
+    assert (call.state == "a") is called
+    assert call.best_state == "a"
+    assert call.abstained is not called
+    assert call.reason in (None, "low_probability")
+
+
+def test_of_equal_states_the_first_wins() -> None:
+    assert call_state(["a", "b"], [0.5, 0.5], [0, 0], 0.0).best_state == "a"
+
+
+def test_without_a_host_nothing_is_called() -> None:
+    limits = Limits(host=0.6)
+    assert host_is_missing(0.59, limits)
+    assert not host_is_missing(0.6, limits)
+    assert host_is_missing(math.nan, limits)
+    assert not host_is_missing(0.0, Limits(host=0))
+    call = call_state(["a", "b"], [0.99, 0.01], [1, 0], 0.5, missing_host=True, host_limit=0.6)
+    assert (call.state, call.best_state, call.reason, call.limit) == (None, "a", "no_host", 0.6)
+    part = call_part("eye", ["eye", "head"], [0.9, 0.1], 3.0, 0.0, missing_host=True)
+    assert (part.state, part.reason) == (None, "no_host")
+
+
+def test_a_part_is_found_by_its_best_patch_not_by_its_share() -> None:
+    found = call_part("eye", ["eye", "head", "host"], [0.1, 0.6, 0.3], 0.2, 0.1)
+    assert (found.state, found.score, found.limit) == ("eye", 0.2, 0.1)
+    assert found.margin == pytest.approx(-0.5)
+    assert call_part("eye", ["eye", "head"], [0.9, 0.1], 0.05, 0.1).reason == "low_score"
+    unseen = call_part("eye", ["eye"], [], math.nan, 0.1)
+    assert (unseen.reason, unseen.score, unseen.probability) == ("low_score", None, None)
+
+
+def test_every_reason_is_documented() -> None:
+    assert {"no_host", "low_probability", "low_score", "no_region"} <= set(ABSTENTION_REASONS)
+
+
+def test_limits_of_single_characters_and_of_a_calibration() -> None:
+    limits = Limits(
+        probability=0.4, score=0.05, characters={"fish/shape": 0.8, "colour": 0.6, "parts=eye": 0.2}
+    )
+    assert limits.of("fish", "shape") == 0.8
+    assert limits.of("bird", "shape") == 0.4
+    assert limits.of("bird", "colour") == 0.6
+    assert limits.of("fish", "parts", "eye") == 0.2
+    assert limits.of("fish", "parts", "head") == 0.05
+
+    def limit(measure: str, value: float | None) -> Limit:
+        return Limit(measure, value, 20, 10, 0.9, 0.8, 0.9, 0.5)
+
+    fitted = {
+        "*": limit("probability", 0.7),
+        "* parts": limit("score", None),
+        "shape": limit("probability", None),
+        "parts=eye": limit("score", 0.3),
+    }
+    found = Limits(host=0.2).with_calibration(Calibration(0.9, 0.8, fitted, {}))
+    assert (found.host, found.probability) == (0.2, 0.7)
+    assert found.of("fish", "shape") == math.inf
+    assert call_state(["a", "b"], [1.0, 0.0], [0, 0], found.of("fish", "shape")).reason == "low_probability"
+    assert found.of("fish", "parts", "eye") == 0.3
+    assert found.of("fish", "parts", "head") == math.inf
+    assert Limits.from_dict(found.to_dict()) == found
+
+
+def test_limits_outside_their_range_are_refused() -> None:
+    for values in (
+        {"host": 1.5},
+        {"probability": -0.1},
+        {"score": math.nan},
+        {"characters": {"x": math.nan}},
+    ):
+        with pytest.raises(ConfigurationError):
+            Limits(**values)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from concept_cam import prompts
+from concept_cam.collection.questions import build_questions
+from concept_cam.types import ConfigurationError, PromptError
+
+
+def test_every_character_of_the_fish_pack_has_its_questions() -> None:
+    questions = build_questions(["fish"])
+    (pack,) = questions.packs
+    loaded = prompts.load_pack("fish")
+    assert [character.name for character in pack.characters] == [
+        character.name for character in loaded.characters
+    ]
+    for character, source in zip(pack.characters, loaded.characters):
+        assert [state.name for state in character.states] == [state.name for state in source.states]
+        for state in character.states:
+            assert questions.concepts[state.concept].metadata["state"] == state.name
+        if source.kind != "part":
+            call = questions.concepts[character.call]
+            assert (call.target, *call.contrasts) == tuple(
+                loaded.phrases_of(state) for state in source.states
+            )
+    assert pack.distances == ("SL_bbox", "HL_bbox", "HH_bbox", "ED_bbox")
+    parts = len(loaded.character("parts").states)
+    assert questions.rows == len(loaded.characters) - 1 + parts + 4
+
+
+def test_the_region_is_the_entitys_own_part_where_the_pack_has_it() -> None:
+    questions = build_questions(["fish"])
+    characters = {character.name: character for character in questions.packs[0].characters}
+    parts = {state.name: state.concept for state in characters["parts"].states}
+    assert characters["caudal_fin_shape"].region == parts["caudal_fin"]
+    assert (
+        characters["dorsal_fin_number"].region
+        == characters["dorsal_fin_texture"].region
+        == parts["dorsal_fin"]
+    )
+    assert characters["adipose_fin"].region == parts["adipose_fin"]
+    spot = questions.concepts[characters["eye_spot"].region]
+    assert "the eye spot of a fish" in spot.target
+    assert "caudal_fin" in spot.contrast_names
+
+
+def test_a_selected_character_still_finds_its_part() -> None:
+    questions = build_questions(["fish:caudal_fin_shape"])
+    (character,) = questions.packs[0].characters
+    assert questions.concepts[character.region].metadata["part"] == "caudal_fin"
+    assert questions.packs[0].distances == ()
+    assert questions.rows == 1
+
+
+def test_the_host_is_no_alternative_to_itself_and_unknown_words_are_left_out() -> None:
+    fish = build_questions(["fish"])
+    host = fish.concepts[fish.packs[0].host]
+    assert host.target == ("a fish",)
+    assert ("a bird",) in host.contrasts
+    assert ("a fish",) not in host.contrasts
+    few = build_questions(["fish"], lambda text: () if "background" in text else ("word",))
+    assert few.concepts[few.packs[0].host].contrasts == (("background",),)
+
+
+def test_several_packs_stand_side_by_side_and_share_questions() -> None:
+    questions = build_questions(["fish", "bird", "fish:pattern"])
+    assert [pack.name for pack in questions.packs] == ["fish", "bird"]
+    keys = {(concept.target_prompts, concept.contrast_prompts) for concept in questions.concepts}
+    assert len(keys) == len(questions.concepts)
+    assert set(questions.facts) == {"fish", "bird"}
+    assert pickle.loads(pickle.dumps(questions)) == questions
+
+
+def test_wrong_packs_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="no trait pack"):
+        build_questions([])
+    with pytest.raises(ConfigurationError, match="fish:pattern"):
+        build_questions(["fish:pattern=barred"])
+    with pytest.raises(PromptError, match="fish"):
+        build_questions(["fsh"])
+    changed = prompts.to_dict(prompts.load_pack("fish")) | {"host": "shark"}
+    with pytest.raises(ConfigurationError, match="two different"):
+        build_questions(["fish", changed])

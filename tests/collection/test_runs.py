@@ -1,0 +1,127 @@
+"""A run is read back as it was written; what is not a run says so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+pa = pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
+import pyarrow.parquet as pq  # noqa: E402
+
+from concept_cam.collection.runs import ERRORS_FILE, PARTS_FOLDER, RUN_FILE, Run, read_run  # noqa: E402
+from concept_cam.collection.schema import table_from_records  # noqa: E402
+from concept_cam.types import DataError  # noqa: E402
+from tests.exports.planted import ODD_NAMES, Planted, plant  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return plant(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def copy(planted: Planted, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(planted.path, tmp_path / "run"))
+
+
+def test_table_and_frame_hold_every_record(planted: Planted) -> None:
+    run = read_run(planted.path)
+    table = run.table()
+    assert run.count == table.num_rows == len(planted.records)
+    assert table.column("record_key").to_pylist() == [record["record_key"] for record in planted.records]
+    assert run.passthrough == ("occurrenceID", "rights")
+    assert run.info["model"] == "tiny/planted"
+    pytest.importorskip("pandas", reason="frames need pandas")
+    frame = run.frame(["source", "probabilities", "abstained"])
+    assert list(frame.columns) == ["source", "probabilities", "abstained"]
+    assert frame["source"].nunique() == len(ODD_NAMES)
+    assert set(frame["probabilities"][0]) == {"forked", "rounded", "truncate"}
+
+
+def test_pictures_stay_together(planted: Planted) -> None:
+    groups = list(planted.run.pictures(["source", "character"]))
+    assert [group[0]["source"] for group in groups] == list(ODD_NAMES)
+    assert all(len({record["source"] for record in group}) == 1 for group in groups)
+    assert sum(map(len, groups)) == len(planted.records)
+
+
+def test_run_file_opens_the_run_too(planted: Planted) -> None:
+    assert Run.open(planted.path / RUN_FILE).path == planted.path
+
+
+def test_pictures_are_found_where_they_were_read_and_under_the_root(planted: Planted) -> None:
+    run = planted.run
+    record = planted.record(ODD_NAMES[0], "adipose_fin")
+    assert run.picture_path(record) == Path(record["path"])
+    assert (
+        run.picture_path({**record, "path": "/no/longer/there.jpg"})
+        == planted.path.parent / "photos" / ODD_NAMES[0]
+    )
+    assert run.picture_path(planted.record(ODD_NAMES[4], "adipose_fin")) is None
+
+
+def test_errors(planted: Planted, copy: Path) -> None:
+    assert planted.run.errors() == []
+    (copy / ERRORS_FILE).write_text('source,reason\n"a, b.jpg",truncated\n', encoding="utf-8")
+    assert Run.open(copy).errors() == [{"source": "a, b.jpg", "reason": "truncated"}]
+
+
+def test_unfinished_parts_are_not_read(copy: Path) -> None:
+    count = Run.open(copy).count
+    (copy / PARTS_FOLDER / ".part-00009.parquet.partial").write_bytes(b"half")
+    assert Run.open(copy).count == count
+
+
+def test_run_without_records(copy: Path) -> None:
+    shutil.rmtree(copy / PARTS_FOLDER)
+    run = Run.open(copy)
+    assert run.count == 0
+    assert run.table().num_rows == 0
+    assert list(run.pictures()) == []
+
+
+def test_parts_with_other_passthrough_and_older_columns(copy: Path, planted: Planted) -> None:
+    record = {name: value for name, value in planted.records[0].items() if not name.startswith("input_")}
+    record |= {"source": "z.jpg", "image_key": "z", "record_key": "z", "input_site": "pond"}
+    table = table_from_records([record], ["site"]).drop_columns(["limit"])
+    pq.write_table(table, copy / PARTS_FOLDER / "part-00002.parquet")
+    run = Run.open(copy)
+    assert run.passthrough == ("occurrenceID", "rights", "site")
+    last = list(run.records())[-1]
+    assert (last["input_site"], last["input_occurrenceID"], last["limit"]) == ("pond", None, None)
+
+
+def test_unknown_column_names_those_present(planted: Planted) -> None:
+    with pytest.raises(DataError, match=r"no columns \['colour'\].*record_key.*input_occurrenceID"):
+        planted.run.table(["colour"])
+
+
+def test_what_is_not_a_run_says_so(tmp_path: Path, copy: Path) -> None:
+    with pytest.raises(DataError, match="is not a folder"):
+        Run.open(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="has no run\\.json"):
+        Run.open(tmp_path / "empty")
+    (copy / RUN_FILE).write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="cannot be read"):
+        Run.open(copy)
+    (copy / RUN_FILE).write_text(json.dumps({"name": "other"}), encoding="utf-8")
+    with pytest.raises(DataError, match="no 'schema_version'"):
+        Run.open(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 not really PAR1"])
+def test_damaged_part_names_the_file(copy: Path, content: bytes) -> None:
+    (copy / PARTS_FOLDER / "part-00001.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=r"part-00001.parquet cannot be read.*--resume"):
+        Run.open(copy)
+
+
+def test_foreign_part_is_refused(copy: Path) -> None:
+    pq.write_table(pa.table({"x": [1]}), copy / PARTS_FOLDER / "part-00001.parquet")
+    with pytest.raises(DataError, match="not part of an annotation run"):
+        Run.open(copy)

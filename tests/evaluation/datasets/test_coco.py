@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from concept_cam.evaluation import datasets
+from concept_cam.evaluation.datasets.coco import decode_segmentation
+from concept_cam.regions import encode_rle
+from concept_cam.types import DataError
+from tests.evaluation.datasets.test_base import save
+
+SIZE = (10, 14)
+
+
+def tail() -> np.ndarray:
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[2:5, 8:13] = True
+    return mask
+
+
+def content() -> dict[str, Any]:
+    rle = encode_rle(tail())
+    crowd = np.zeros(SIZE, dtype=bool)
+    crowd[4:8, 8:13] = True
+    flat = crowd.ravel(order="F").astype(int)
+    ends = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff([0, *ends, flat.size]).tolist()
+    return {
+        "images": [
+            {"id": 7, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]},
+            {"id": 8, "file_name": "b.png", "height": 3, "width": 3},
+        ],
+        "categories": [
+            {"id": i, "name": name, "supercategory": "fish"}
+            for i, name in enumerate(["fish", "caudal fin", "head"])
+        ],
+        "annotations": [
+            {"image_id": 7, "category_id": 0, "segmentation": [[1, 1, 13, 1, 13, 9, 1, 9]]},
+            {"image_id": 7, "category_id": 1, "segmentation": dict(rle)},
+            {
+                "image_id": 7,
+                "category_id": 1,
+                "segmentation": {"size": list(SIZE), "counts": counts},
+                "iscrowd": 1,
+            },
+            {
+                "image_id": 7,
+                "category_id": 2,
+                "segmentation": [[1, 1, 3, 1, 3, 4, 1, 4], [5, 5, 6, 5, 6, 6, 5, 6]],
+            },
+        ],
+    }
+
+
+def write(root: Path) -> Path:
+    save(root / "images" / "a.png", np.zeros((*SIZE, 3), dtype=np.uint8))
+    path = root / "parts.json"
+    path.write_text(json.dumps(content()), encoding="utf-8")
+    return path
+
+
+def test_parts_of_a_coco_file(tmp_path: Path) -> None:
+    data = datasets.load(f"coco:{write(tmp_path)}", traits="fish")
+    assert len(data) == 1
+    assert data.facts["pictures_without_masks"] == 1
+    (sample,) = list(data)
+    found = {question.trait: question for question in sample.questions}
+    assert set(found) == {"fish", "caudal fin", "head"}
+    assert "a fish's tail fin" in found["caudal fin"].concept.target
+    mask = found["caudal fin"].mask()
+    assert (mask[tail()] == 255).all()
+    assert mask[6, 9] == 128
+    assert mask[0, 0] == 0
+    host = found["head"].host()
+    assert host.shape == SIZE
+    assert host.sum() == 255 * 12 * 8
+    assert (found["head"].mask() == 255).sum() == 2 * 3 + 1
+
+
+def test_without_a_host_category_all_parts_are_the_host(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    everything = content()
+    everything["annotations"] = everything["annotations"][1:]
+    path.write_text(json.dumps(everything), encoding="utf-8")
+    (sample,) = list(datasets.load(f"coco:{path}", host="trout", images=tmp_path / "images"))
+    host = sample.questions[0].host()
+    assert (host[tail()] == 255).all()
+    assert host[2, 2] == 255
+    assert sample.questions[0].concept.target == ("the caudal fin of a trout",)
+
+
+def test_segmentations_equal_pycocotools() -> None:
+    masks = pytest.importorskip("pycocotools.mask", reason="pycocotools is only in the test environment")
+    g = np.random.default_rng(0)
+    for _ in range(5):
+        angles = np.sort(g.uniform(0, 2 * np.pi, 9))
+        outline = (np.stack([60 + 40 * np.cos(angles), 50 + 35 * np.sin(angles)], axis=1)).ravel().tolist()
+        own = decode_segmentation([outline], (100, 120))
+        theirs = masks.decode(masks.merge(masks.frPyObjects([outline], 100, 120))).astype(bool)
+        assert (own & theirs).sum() / (own | theirs).sum() > 0.95
+        rle = masks.encode(np.asfortranarray(theirs.astype(np.uint8)))
+        text = {"size": rle["size"], "counts": rle["counts"].decode()}
+        assert (decode_segmentation(text, (100, 120)) == theirs).all()
+        loose = masks.frPyObjects([outline], 100, 120)[0]
+        assert loose["size"] == [100, 120]
+
+
+def test_wrong_masks_and_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="add up to 5"):
+        decode_segmentation({"size": [2, 2], "counts": [2, 3]}, (2, 2))
+    with pytest.raises(DataError, match="rows, columns"):
+        decode_segmentation({"size": [3, 2], "counts": [6]}, (2, 3))
+    path = tmp_path / "x.json"
+    path.write_text('{"images": [], "annotations": []}', encoding="utf-8")
+    with pytest.raises(DataError, match="no COCO file"):
+        datasets.load(f"coco:{path}")
+    path.write_text('{"images": [], "annotations": [], "categories": []}', encoding="utf-8")
+    with pytest.raises(DataError, match="no annotation has a segmentation"):
+        datasets.load(f"coco:{path}")
+    with pytest.raises(DataError, match="picture folder"):
+        datasets.load(f"coco:{path}", images=tmp_path / "none")

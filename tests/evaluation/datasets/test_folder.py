@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from concept_cam.evaluation import datasets
+from concept_cam.types import DataError
+from tests.evaluation.datasets.test_base import save
+
+SHAPE = (6, 9)
+
+
+def mask(columns: slice) -> np.ndarray:
+    values = np.zeros(SHAPE, dtype=np.uint8)
+    values[:, columns] = 255
+    return values
+
+
+def write(root: Path, images: str = "images", masks: str = "masks") -> Path:
+    for stem in ("fish01", "fish__02"):
+        save(
+            root / images / f"{stem}.png" if "__" not in stem else root / images / "fish02.jpg",
+            np.full((*SHAPE, 3), 90, dtype=np.uint8),
+        )
+    for stem in ("fish01", "fish02"):
+        save(root / masks / f"{stem}__fish.png", mask(slice(1, 8)))
+        save(root / masks / f"{stem}__caudal_fin.png", mask(slice(6, 8)))
+    save(root / masks / "fish01__head.png", mask(slice(1, 3)))
+    return root
+
+
+@pytest.mark.parametrize("layout", [("images", "masks"), (".", "."), ("images", "images")])
+def test_pictures_and_masks_by_name(tmp_path: Path, layout: tuple[str, str]) -> None:
+    if layout == ("images", "images"):
+        write(tmp_path / "images", ".", ".")
+        data = datasets.load(f"folder:{tmp_path / 'images'}", host="fish")
+    else:
+        data = datasets.load(f"folder:{write(tmp_path, *layout)}", host="fish", traits="fish")
+    samples = list(data)
+    assert [sample.name for sample in samples] == ["fish01.png", "fish02.jpg"]
+    first = {question.trait: question for question in samples[0].questions}
+    assert set(first) == {"fish", "caudal_fin", "head"}
+    assert first["fish"].kind == "object"
+    tail = first["caudal_fin"]
+    assert tail.kind == "part"
+    assert tail.mask is not None
+    assert tail.host is not None
+    assert (tail.mask() == mask(slice(6, 8))).all()
+    assert (tail.host() == mask(slice(1, 8))).all()
+    assert len(samples[1].questions) == 2
+
+
+def test_strays_and_empty_folders_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a folder"):
+        datasets.load(f"folder:{tmp_path / 'none'}")
+    with pytest.raises(DataError, match="0 pictures"):
+        datasets.load(f"folder:{tmp_path}")
+    write(tmp_path)
+    save(tmp_path / "masks" / "fish03__head.png", mask(slice(0, 2)))
+    with pytest.raises(DataError, match=r"no picture to the masks of 'fish03'.* mean 'fish0"):
+        datasets.load(f"folder:{tmp_path}")
+
+
+def test_manifest(tmp_path: Path) -> None:
+    write(tmp_path)
+    rows = [
+        {"image": "images/fish01.png", "key": "fish", "query": "catfish", "mask": "masks/fish01__fish.png", "level": "object", "nested_in": []},
+        {
+            "image": "images/fish01.png", "key": "tail", "query": "tail fin of a catfish", "mask": "masks/fish01__caudal_fin.png",
+            "level": "part", "contrast": ["head of a catfish"], "nested_in": ["fish"],
+            "trait_query": "forked tail fin", "trait_contrast": ["rounded tail fin"],
+        },
+    ]  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(rows), encoding="utf-8")
+    data = datasets.load(f"folder:{tmp_path}")
+    (sample,) = list(data)
+    kinds = [(question.kind, question.trait, question.concept.target[0]) for question in sample.questions]
+    assert kinds == [
+        ("object", "fish", "catfish"),
+        ("part", "tail", "tail fin of a catfish"),
+        ("state", "tail: trait", "forked tail fin"),
+    ]
+    assert sample.questions[2].concept.contrasts == (("rounded tail fin",),)
+    assert sample.questions[1].host is not None
+    assert (sample.questions[1].host() == mask(slice(1, 8))).all()
+    assert data.host.target == ("catfish",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "cannot be read"), ("[]", "list of rows"), ('[{"image": "a"}]', "lacks key, mask")],
+)
+def test_wrong_manifests(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        datasets.load(f"folder:{tmp_path}")

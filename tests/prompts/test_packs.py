@@ -1,0 +1,454 @@
+"""Trait packs: what they mean as concepts, selection, merging, dumping, the shipped vocabularies, separability."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from concept_cam import prompts
+from concept_cam.prompts import Pack, packs
+from concept_cam.types import Concept, PromptError
+
+SHELL = """\
+pack: shells
+host: shell
+characters:
+  coil:
+    kind: shape
+    entity: {label: spire}
+    states:
+      tall: {phrases: [a tall spire, a high spire], quality: {label: elongated, id: "PATO:0001154", match: close}}
+      flat: {phrases: a flat spire, aliases: {museum: depressed}}
+      sunken: {phrases: [a sunken spire], contrasts: [tall, "holes=present", host]}
+  holes:
+    kind: presence
+    entity: {label: hole}
+    states:
+      present: {phrases: [a shell with a hole]}
+  parts:
+    kind: part
+    states:
+      lip: {phrases: [the lip of a shell], entity: {label: lip}}
+      apex: {phrases: [the apex of a shell], entity: {label: apex}}
+"""
+
+FISHVISTA_PARTS = {
+    "Head": "head",
+    "Eye": "eye",
+    "Dorsal fin": "dorsal_fin",
+    "Pectoral fin": "pectoral_fin",
+    "Pelvic fin": "pelvic_fin",
+    "Anal fin": "anal_fin",
+    "Caudal fin": "caudal_fin",
+    "Adipose fin": "adipose_fin",
+    "Barbel": "barbels",
+}
+FISHVISTA_TRAITS = {"adipose fin", "pelvic fin", "barbel", "multiple dorsal fin"}
+
+PROMISED = {
+    "fish": {
+        "caudal_fin_shape": {"forked", "rounded", "truncate", "lunate", "emarginate", "pointed"},
+        "dorsal_fin_number": {"single", "double"},
+        "dorsal_fin_texture": {"spiny", "soft"},
+        "adipose_fin": {"present", "absent"},
+        "pelvic_fin": {"present", "absent"},
+        "barbels": {"present", "absent"},
+        "eye_spot": {"present", "absent"},
+        "body_shape": {"fusiform", "elongated", "deep"},
+        "mouth_position": {"terminal", "superior", "inferior"},
+        "pattern": {"plain", "striped", "barred", "spotted", "mottled"},
+        "parts": {*FISHVISTA_PARTS.values(), "operculum", "lateral_line"},
+    },
+    "bird": {name: set() for name in (
+        "bill_shape", "crest", "head_pattern", "wing_bars", "eye_ring", "tail_shape", "breast_pattern", "plumage_colour"
+    )},
+    "lepidoptera": {name: set() for name in ("eyespots", "hindwing_tails", "wing_pattern", "wing_margin", "antenna_shape")},
+    "beetle": {name: set() for name in ("elytra_texture", "elytra_colour", "horns", "pronotum_shape", "antenna_shape")},
+    "plant": {name: set() for name in (
+        "leaf_margin", "leaf_shape", "leaf_arrangement", "leaf_venation", "flower_colour", "flower_symmetry", "fruit_type", "thorns"
+    )},
+    "mammal": {name: set() for name in ("ear_shape", "horns", "antlers", "tail_shape", "coat_pattern")},
+    "generic": {name: set() for name in ("colour", "texture", "shape")},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shells() -> Pack:
+    return prompts.parse(SHELL)
+
+
+def by_name(concepts: list[Concept]) -> dict[str, Concept]:
+    return {concept.name: concept for concept in concepts}
+
+
+# ------------------------------------------------------------------------------------------------------------- concepts
+
+
+def test_a_state_contrasts_with_its_siblings(shells: Pack) -> None:
+    concept = by_name(prompts.concepts(shells))["coil=tall"]
+    assert concept.target == ("a tall spire", "a high spire")
+    assert concept.contrast_names == ("flat", "sunken")
+    assert concept.contrasts == (("a flat spire",), ("a sunken spire",))
+    assert concept.metadata["entity"] == {"label": "spire"}
+    assert concept.metadata["quality"] == {"label": "elongated", "id": "PATO:0001154", "match": "close"}
+    assert {concept.metadata[key] for key in ("pack", "character", "state", "kind", "host")} == {
+        "shells",
+        "coil",
+        "tall",
+        "shape",
+        "shell",
+    }
+
+
+def test_named_contrasts_replace_the_siblings(shells: Pack) -> None:
+    concept = by_name(prompts.concepts(shells))["coil=sunken"]
+    assert concept.contrast_names == ("tall", "holes=present", "host")
+    assert concept.contrasts == (("a tall spire", "a high spire"), ("a shell with a hole",), ("a shell",))
+
+
+def test_a_part_contrasts_with_its_siblings_and_the_host(shells: Pack) -> None:
+    concept = by_name(prompts.concepts(shells))["parts=lip"]
+    assert concept.contrast_names == ("apex", "host")
+    assert concept.contrasts == (("the apex of a shell",), ("a shell",))
+    assert concept.metadata["part"] == "lip"
+    assert concept.metadata["entity"] == {"label": "lip"}
+
+
+def test_absent_is_the_host_alone_and_a_contrast_only(shells: Pack) -> None:
+    names = [concept.name for concept in prompts.concepts(shells)]
+    assert names == ["coil=tall", "coil=flat", "coil=sunken", "holes=present", "parts=lip", "parts=apex"]
+    present = prompts.concepts(shells, "holes")[0]
+    assert present.contrasts == (("a shell",),)
+    assert present.contrast_names == ("absent",)
+    absent = prompts.concepts(shells, "holes", "absent")[0]
+    assert (absent.target, absent.contrasts) == (("a shell",), (("a shell with a hole",),))
+
+
+def test_prompts_are_every_template_with_every_phrase() -> None:
+    concept = prompts.load({**prompts.to_dict(prompts.parse(SHELL)), "templates": ["look, {}!", "{}"]})[0]
+    assert concept.target_prompts == (
+        "look, a tall spire!",
+        "look, a high spire!",
+        "a tall spire",
+        "a high spire",
+    )
+
+
+def test_host_templates_fit_presence_and_part(shells: Pack) -> None:
+    concepts = by_name(prompts.concepts(shells))
+    assert concepts["holes=present"].templates == concepts["parts=lip"].templates == shells.host_templates
+    assert concepts["coil=tall"].templates == shells.templates
+    assert concepts["holes=present"].contrast_prompts == (("a photo of a shell", "a shell"),)
+
+
+@pytest.mark.parametrize(
+    ("host", "phrase"),
+    [
+        ("fish", "a fish"),
+        ("insect", "an insect"),
+        ("Owl", "an Owl"),
+        ("the moon", "the moon"),
+        ("a ewe", "a ewe"),
+    ],
+)
+def test_host_phrase(host: str, phrase: str) -> None:
+    assert prompts.host_phrase(host) == phrase
+
+
+def test_aliases_of_state_and_character_reach_the_metadata(shells: Pack) -> None:
+    assert by_name(prompts.concepts(shells))["coil=flat"].metadata["aliases"] == {"museum": "depressed"}
+
+
+def test_concepts_travel_to_other_processes(shells: Pack) -> None:
+    for concept in prompts.concepts(shells):
+        assert pickle.loads(pickle.dumps(concept)) == concept
+    assert pickle.loads(pickle.dumps(shells)) == copy.deepcopy(shells) == shells
+
+
+# ------------------------------------------------------------------------------------------------------------ selection
+
+
+def test_selection() -> None:
+    whole = prompts.load("fish")
+    character = prompts.load("fish:caudal_fin_shape")
+    state = prompts.load("fish:caudal_fin_shape=forked")
+    assert [concept for concept in whole if concept.metadata["character"] == "caudal_fin_shape"] == character
+    assert [concept for concept in character if concept.metadata["state"] == "forked"] == state
+    assert len(state) == 1
+    assert len(character) == 6
+
+
+def test_selection_from_a_file_with_colons_in_its_path(tmp_path: Path) -> None:
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    path = folder / "shells.yaml"
+    path.write_text(SHELL, encoding="utf-8")
+    assert len(prompts.load(str(path))) == len(prompts.load(path)) == 6
+    assert [concept.name for concept in prompts.load(f"{path}:coil=flat")] == ["coil=flat"]
+
+
+def test_windows_drive_is_not_a_selector() -> None:
+    assert prompts.split_spec(r"C:\packs\shells.yaml") == (r"C:\packs\shells.yaml", None, None)
+    assert prompts.split_spec(r"C:\packs\shells.yaml:coil=flat") == (r"C:\packs\shells.yaml", "coil", "flat")
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("fihs", "Did you mean 'fish'"),
+        ("fish:caudal_fin_shap", "Did you mean 'caudal_fin_shape'"),
+        ("fish:caudal_fin_shape=forkd", "Did you mean 'forked'"),
+        ("fish:", "expected PACK, PACK:character or PACK:character=state"),
+        ("fish:pattern=", "expected PACK, PACK:character or PACK:character=state"),
+        ("nowhere/pack.yaml", "neither a shipped pack"),
+    ],
+)
+def test_unknown_names_suggest_the_nearest(spec: str, expected: str) -> None:
+    with pytest.raises(PromptError, match=expected):
+        prompts.load(spec)
+
+
+def test_several_specs_without_repeats() -> None:
+    concepts = prompts.load(["fish:pattern", "fish:pattern=plain", "fish:caudal_fin_shape=forked"])
+    assert [concept.name for concept in concepts] == [
+        *(f"pattern={state}" for state in ("plain", "striped", "barred", "spotted", "mottled")),
+        "caudal_fin_shape=forked",
+    ]
+
+
+def test_names_that_packs_share_get_the_pack() -> None:
+    names = [
+        concept.name for concept in prompts.load(["fish:parts=eye", "bird:parts=eye", "fish:parts=mouth"])
+    ]
+    assert names == ["fish:parts=eye", "bird:parts=eye", "parts=mouth"]
+
+
+def test_two_concepts_of_one_name_in_one_pack_are_refused() -> None:
+    first = Concept(("a",), ("b",), name="x=y", metadata={"pack": "p"})
+    second = Concept(("c",), ("b",), name="x=y", metadata={"pack": "p"})
+    with pytest.raises(PromptError, match="'p:x=y'"):
+        prompts.unique_names([first, second])
+
+
+# ---------------------------------------------------------------------------------------------------------- round trips
+
+
+@pytest.mark.parametrize("name", sorted(prompts.available()))
+def test_dump_and_load_is_the_identity(name: str) -> None:
+    pack = prompts.load_pack(name)
+    again = prompts.parse(prompts.dump(pack))
+    assert again == pack
+    assert prompts.load(prompts.to_dict(pack)) == prompts.load(name)
+    assert prompts.dump(again) == prompts.dump(pack)
+
+
+def test_dump_keeps_what_yaml_would_misread() -> None:
+    text = SHELL.replace("a flat spire", '"yes: [a flat] spire # é 渦"').replace(
+        "pack: shells", 'pack: shells\nversion: "1.0"'
+    )
+    pack = prompts.parse(text)
+    assert pack.version == "1.0"
+    assert pack.character("coil").state("flat").phrases == ("yes: [a flat] spire # é 渦",)
+    assert prompts.parse(prompts.dump(pack)) == pack
+
+
+def test_an_implied_absent_is_the_same_as_a_written_one() -> None:
+    written = SHELL.replace(
+        "{phrases: [a shell with a hole]}\n", "{phrases: [a shell with a hole]}\n      absent:\n"
+    )
+    assert written != SHELL
+    assert prompts.parse(written) == prompts.parse(SHELL)
+
+
+def test_mapping_errors_name_the_place_by_keys() -> None:
+    with pytest.raises(PromptError, match=r"characters\.coil\.kind: unknown kind 'form'"):
+        prompts.load(
+            {
+                "pack": "x",
+                "host": "y",
+                "characters": {"coil": {"kind": "form", "entity": {"label": "z"}, "states": {"a": {}}}},
+            }
+        )
+
+
+def test_mapping_with_foreign_objects_is_refused() -> None:
+    with pytest.raises(PromptError, match="not plain data"):
+        prompts.load({"pack": object(), "host": "y", "characters": {}})
+
+
+# ------------------------------------------------------------------------------------------------------------- merging
+
+EXTRA = """\
+pack: more-shells
+host: shell
+templates: ["one {}"]
+characters:
+  coil:
+    kind: shape
+    entity: {label: spire}
+    templates: ["a photo of a shell with {}", "a close-up photo of a shell with {}", "{}"]
+    states:
+      bent: {phrases: [a bent spire]}
+      twisted: {phrases: [a twisted spire]}
+  rim:
+    kind: shape
+    entity: {label: rim}
+    states:
+      smooth: {phrases: [a smooth rim]}
+      toothed: {phrases: [a toothed rim]}
+"""
+
+
+def test_merge_unites_states_and_keeps_prompts(shells: Pack) -> None:
+    extra = prompts.parse(EXTRA.replace('    templates: ["a photo of a shell with {}", "a close-up photo of a shell with {}", "{}"]\n', "")
+                          .replace('templates: ["one {}"]\n', ""))  # fmt: skip
+    merged = prompts.merge([shells, extra], "all")
+    assert merged.name == "all"
+    assert [state.name for state in merged.character("coil").states] == [
+        "tall",
+        "flat",
+        "sunken",
+        "bent",
+        "twisted",
+    ]
+    assert prompts.concepts(merged, "coil", "tall")[0].contrast_names == ("flat", "sunken", "bent", "twisted")
+    other = prompts.parse(EXTRA.replace("coil:", "twist:"))
+    kept = prompts.merge([shells, other])
+    assert prompts.concepts(kept, "rim", "smooth")[0].target_prompts == ("one a smooth rim",)
+
+
+def test_merge_refuses_contradictions(shells: Pack) -> None:
+    with pytest.raises(PromptError, match="'coil' is defined in two ways"):
+        prompts.merge([shells, prompts.parse(SHELL.replace("kind: shape", "kind: pattern"))])
+    with pytest.raises(PromptError, match="'coil=tall' is defined in two ways"):
+        prompts.merge([shells, prompts.parse(SHELL.replace("a high spire", "a steep spire"))])
+    with pytest.raises(PromptError, match="'shell' and 'fish'"):
+        prompts.merge([shells, prompts.load_pack("fish")])
+    with pytest.raises(PromptError, match="at least one"):
+        prompts.merge([])
+    clash = SHELL.replace("tall:", "lofty:").replace("[tall,", "[lofty,")
+    with pytest.raises(PromptError, match="'a tall spire' is also a phrase of the sibling state 'tall'"):
+        prompts.merge(
+            [
+                shells,
+                prompts.parse(clash.split("      sunken")[0] + "  " + "holes:" + clash.split("  holes:")[1]),
+            ]
+        )
+
+
+# -------------------------------------------------------------------------------------------------------- shipped packs
+
+
+def test_promised_packs_are_there() -> None:
+    assert set(PROMISED) <= set(prompts.available())
+    for name, characters in PROMISED.items():
+        pack = prompts.load_pack(name)
+        assert pack.name == name
+        for character, states in characters.items():
+            assert states <= {state.name for state in pack.character(character).states}, (name, character)
+
+
+@pytest.mark.parametrize("name", sorted(prompts.available()))
+def test_every_state_has_three_to_six_phrases(name: str) -> None:
+    for character in prompts.load_pack(name).characters:
+        for state in character.states:
+            assert (3 <= len(state.phrases) <= 6) or state.name == "absent", (character.name, state.name)
+
+
+def test_fishvista_names_are_all_there() -> None:
+    pack = prompts.load_pack("fish")
+    assert {
+        state.aliases["fishvista"]: state.name for state in pack.character("parts").states if state.aliases
+    } == FISHVISTA_PARTS
+    traits = {character.aliases.get("fishvista") for character in pack.characters}
+    traits |= {state.aliases.get("fishvista") for state in pack.character("dorsal_fin_number").states}
+    assert traits >= FISHVISTA_TRAITS
+
+
+def test_caudal_fin_is_the_caudal_fin() -> None:
+    assert prompts.load("fish:caudal_fin_shape=forked")[0].metadata["entity"] == {
+        "label": "caudal fin",
+        "id": "UBERON:4000164",
+    }
+
+
+def test_installed_packs_are_preferred_to_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "concept_cam"
+    (package / "_packs").mkdir(parents=True)
+    (package / "_packs" / "shells.yaml").write_text(SHELL, encoding="utf-8")
+    monkeypatch.setattr(packs, "__file__", str(package / "prompts" / "packs.py"))
+    assert list(prompts.available()) == ["shells"]
+    assert len(prompts.load("shells")) == 6
+
+
+def test_loading_packs_loads_no_torch() -> None:
+    code = "import sys; from concept_cam import prompts; from concept_cam.prompts import lint, ontology; prompts.load('fish'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --------------------------------------------------------------------------------------------------------- separability
+
+
+class PlantedTexts:
+    """Stands for a localizer: every prompt group has a planted angle in a plane."""
+
+    def __init__(self, degrees: dict[str, float]) -> None:
+        self.degrees = degrees
+
+    def embed_texts(self, groups):
+        angles = np.radians([self.degrees[group[0]] for group in groups])
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_separability_is_plane_geometry() -> None:
+    concepts = [
+        Concept(("a",), ("b", "c"), name="k=a"),
+        Concept(("b",), ("a", "c"), name="k=b"),
+        Concept(("c",), (), name="k=c"),
+    ]
+    result = prompts.separability(concepts, PlantedTexts({"a": 0, "b": 5, "c": 90}))
+    assert result.names == ("k=a", "k=b", "k=c")
+    assert result.cosine[0, 1] == pytest.approx(math.cos(math.radians(5)))
+    assert result.cosine[0, 2] == pytest.approx(0, abs=1e-6)
+    mean = np.array([math.cos(math.radians(5)), math.sin(math.radians(5)) + 1]) / 2
+    assert result.direction_norm["k=a"] == pytest.approx(np.linalg.norm(np.array([1, 0]) - mean), rel=1e-5)
+    assert math.isnan(result.direction_norm["k=c"])
+    # Five degrees are a distance of 2 sin(2.5 deg) = 0.087: under the limit, both ways.
+    assert len(result.warnings) == 2
+    assert "k=a" in result.warnings[0]
+    assert "0.087 < 0.2" in result.warnings[0]
+    assert prompts.separability(concepts, PlantedTexts({"a": 0, "b": 5, "c": 90}), limit=0.05).warnings == ()
+
+
+def test_separability_warns_of_a_direction_that_vanishes_though_no_pair_does() -> None:
+    # The target is the mean direction of its contrasts, each of which is far from it.
+    concepts = [Concept(("a",), ("b", "c"), name="k=a")]
+    result = prompts.separability(concepts, PlantedTexts({"a": 0, "b": 18, "c": -18}))
+    assert result.direction_norm["k=a"] == pytest.approx(1 - math.cos(math.radians(18)), rel=1e-4)
+    assert len(result.warnings) == 1
+    assert "vanishes" in result.warnings[0]
+
+
+def test_separability_takes_a_real_localizer(planted) -> None:
+    result = prompts.separability(
+        [Concept(("a red fin",), ("a green fin", "a red tail"), name="fin=red")], planted
+    )
+    assert result.cosine.shape == (3, 3)
+    assert np.allclose(np.diag(result.cosine), 1)
+    # The planted text tower knows colours alone: "a red tail" is "a red fin".
+    assert any("a red tail" in warning for warning in result.warnings)
+    assert not any("a green fin" in warning for warning in result.warnings)
+
+
+def test_separability_of_nothing_is_refused(planted) -> None:
+    with pytest.raises(PromptError, match="at least one"):
+        prompts.separability([], planted)
