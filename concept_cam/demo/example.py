@@ -41,19 +41,37 @@ class ExampleFish:
     traits: tuple[tuple[str, str], ...]
 
 
-_COMMON = (("barbels", "present"), ("adipose_fin", "present"), ("dorsal_fin_texture", "spiny"), ("dorsal_fin_number", "single"))
+_COMMON = (
+    ("barbels", "present"),
+    ("adipose_fin", "present"),
+    ("dorsal_fin_texture", "spiny"),
+    ("dorsal_fin_number", "single"),
+)
 
 FISH: dict[str, ExampleFish] = {
     "forked": ExampleFish(
-        "fish_forked_tail", 90001, "blue_tray", (("caudal_fin_shape", "forked"), ("pelvic_fin", "present"), ("body_shape", "fusiform"), *_COMMON)
+        "fish_forked_tail",
+        90001,
+        "blue_tray",
+        (("caudal_fin_shape", "forked"), ("pelvic_fin", "present"), ("body_shape", "fusiform"), *_COMMON),
     ),
     "rounded": ExampleFish(
-        "fish_rounded_tail", 90001, "blue_tray", (("caudal_fin_shape", "rounded"), ("pelvic_fin", "present"), ("body_shape", "fusiform"), *_COMMON)
+        "fish_rounded_tail",
+        90001,
+        "blue_tray",
+        (("caudal_fin_shape", "rounded"), ("pelvic_fin", "present"), ("body_shape", "fusiform"), *_COMMON),
     ),
 }
 """Example fish by name: one with a forked tail fin, and its twin with a rounded one."""
 
-QUESTIONS = ("fish:caudal_fin_shape=forked", "fish:parts=head", "fish:parts=eye", "fish:parts=dorsal_fin", "fish:parts=barbels", "fish:parts=adipose_fin")
+QUESTIONS = (
+    "fish:caudal_fin_shape=forked",
+    "fish:parts=head",
+    "fish:parts=eye",
+    "fish:parts=dorsal_fin",
+    "fish:parts=barbels",
+    "fish:parts=adipose_fin",
+)
 """What the sheet asks, as trait specifications."""
 
 
@@ -78,12 +96,16 @@ def draw_sheet(picture: np.ndarray, answers: list[Localization]) -> Image:
     """Draws the picture and the answers side by side, regions outlined."""
     from PIL import Image as Pillow
 
-    panels = [Pillow.fromarray(picture)] + [answer.overlay(threshold=DEFAULT_THRESHOLD, title="") for answer in answers]
+    panels = [Pillow.fromarray(picture)] + [
+        answer.overlay(threshold=DEFAULT_THRESHOLD, title="") for answer in answers
+    ]
     titles = ["the picture"] + [_title(answer) for answer in answers]
     return overlay.sheet(panels, columns=4 if len(panels) > 6 else 3, titles=titles, size=16)
 
 
 def _title(answer: Localization) -> str:
     contrasts = answer.concept.contrast_names
-    against = f"against {', '.join(contrasts[:3])}{' ...' if len(contrasts) > 3 else ''}" if contrasts else "alone"
+    against = (
+        f"against {', '.join(contrasts[:3])}{' ...' if len(contrasts) > 3 else ''}" if contrasts else "alone"
+    )
     return f"where is: {answer.concept.target[0]}?  ({against})"

@@ -112,8 +112,8 @@ class TrainConfig:
     windows: int = 3
     window_share: float = 0.7
     regions: int = 8
-    region_share: float = 0.5
-    region_sizes: tuple[int, ...] = (160, 192, 256)
+    region_share: float = 0.7
+    region_sizes: tuple[int, ...] = (192, 256, 320)
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     warmup: int = 200
@@ -401,7 +401,9 @@ FAMILIES: Final[dict[str, tuple[int, ...]]] = {
 
 def hidden_families(in_frame: np.ndarray) -> Tensor:
     """Which families of siblings have nothing to describe in a picture: bool [M, P] of parts in the frame to bool [M, G]."""
-    return torch.from_numpy(np.stack([~in_frame[:, list(parts)].any(axis=1) for parts in FAMILIES.values()], axis=1))
+    return torch.from_numpy(
+        np.stack([~in_frame[:, list(parts)].any(axis=1) for parts in FAMILIES.values()], axis=1)
+    )
 
 
 def neutral_loss(logits: Sequence[Tensor], hidden: Tensor) -> Tensor:

@@ -44,14 +44,14 @@ FOCUS_WEIGHTS: dict[str, float] = {
     "head": 1.5,
     "mouth": 1.0,
     "barbels": 1.0,
-    "eye": 0.3,
-    "operculum": 0.3,
+    "eye": 0.6,
+    "operculum": 0.6,
     "trunk": 1.5,
     "lateral_line": 0.3,
     "adipose_fin": 1.5,
     "pelvic_fin": 1.2,
-    "anal_fin": 0.4,
-    "pectoral_fin": 0.5,
+    "anal_fin": 0.8,
+    "pectoral_fin": 1.2,
     "eye_spot": 0.8,
 }
 """What a close-up is aimed at. A part that this fish lacks is aimed at too: the camera must not betray its presence."""

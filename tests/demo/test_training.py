@@ -182,6 +182,67 @@ def test_part_and_place_losses_restated() -> None:
     assert float(training.place_loss(scores, torch.full((2, 3, 4), UNKNOWN))) == 0.0
 
 
+def test_neutral_loss_restated() -> None:
+    torch.manual_seed(5)
+    families = [torch.randn(2, 4, 3), torch.randn(2, 4, 5)]
+    hidden = torch.rand(2, 4, 2) < 0.5
+    terms = []
+    for g, z in enumerate(families):
+        found = []
+        for b in range(2):
+            for j in range(4):
+                if hidden[b, j, g]:
+                    p = z[b, j].softmax(0)
+                    uniform = torch.full_like(p, 1 / len(p))
+                    found.append((uniform * (uniform.log() - p.log())).sum())
+        terms.append(torch.stack(found).mean())
+    assert torch.isclose(training.neutral_loss(families, hidden), torch.stack(terms).mean(), atol=1e-6)
+    # Equal siblings are neutral whatever their level, and what can be seen is free.
+    level = torch.randn(2, 4, 1).expand(-1, -1, 3)
+    assert training.neutral_loss([level], torch.ones(2, 4, 1, dtype=torch.bool)).abs() < 1e-6
+    assert training.neutral_loss([families[0]], torch.zeros(2, 4, 1, dtype=torch.bool)) == 0
+
+
+def test_families_are_hidden_where_none_of_their_parts_is_in_the_frame() -> None:
+    in_frame = np.zeros((3, len(MASKS)), dtype=bool)
+    in_frame[1, MASKS.index("caudal_fin")] = True
+    in_frame[2, MASKS.index("trunk")] = True
+    hidden = training.hidden_families(in_frame)
+    names = list(training.FAMILIES)
+    assert hidden.shape == (3, len(names))
+    assert hidden[0].all()
+    seen = {row: {name for name, gone in zip(names, hidden[row], strict=True) if not gone} for row in (1, 2)}
+    assert seen[1] == {"caudal_fin_shape", "parts"}
+    assert seen[2] == {"body_shape", "pattern", "body_colour", "parts"}
+
+
+def test_family_logits_average_the_captions_of_each_sibling() -> None:
+    writer = writing.CaptionWriter()
+    facts = training.facts_of(
+        world.sample(6, 11, view="whole"), world.render(world.sample(6, 11, view="whole"), 64)
+    )
+    chosen = writer.batch(np.random.default_rng(0), facts)
+    scores = torch.randn(2, 5, len(chosen))
+    lesson = dataclasses.make_dataclass("Part", ["average", "parts"])(
+        training.claim_average(chosen, training.STATES), training.claim_average(chosen, training.PLACES)
+    )
+    found = dict(zip(training.FAMILIES, training.family_logits(scores, lesson), strict=True))
+    for name, values in {**CHARACTERS, "parts": PARTS}.items():
+        if name in PRESENCE_CHARACTERS:
+            assert name not in found
+            continue
+        assert found[name].shape == (2, 5, len(values))
+        for s, value in enumerate(values):
+            claim = (
+                writing.Statement("part", value)
+                if name == "parts"
+                else writing.Statement("state", name, value)
+            )
+            rows = [n for n, caption in enumerate(chosen) if caption.statements == (claim,)]
+            assert rows, f"no caption says {name} {value}"
+            assert torch.allclose(found[name][..., s], scores[..., rows].mean(-1), atol=1e-5)
+
+
 def test_claim_average_takes_single_claims_only() -> None:
     forked = writing.Statement("state", "caudal_fin_shape", "forked")
     other = writing.Statement("state", "barbels", "present")
