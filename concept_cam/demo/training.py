@@ -111,7 +111,7 @@ class TrainConfig:
     twins: float = 0.25
     windows: int = 3
     window_share: float = 0.7
-    regions: int = 8
+    regions: int = 16
     region_share: float = 0.7
     region_sizes: tuple[int, ...] = (192, 256, 320)
     learning_rate: float = 1.5e-3
@@ -295,6 +295,23 @@ class Trainee(nn.Module):
 def soft_maximum(logits: Tensor, dim: int) -> Tensor:
     """Mean of the logits weighted by their own softmax: near the maximum, with a gradient for the runners-up."""
     return (logits.softmax(dim) * logits).sum(dim)
+
+
+def soft_maximum_within(logits: Tensor, inside: Tensor) -> Tensor:
+    """`soft_maximum` over the cells of each window, all windows in two matrix products.
+
+    Args:
+        logits: [B, n, N].
+        inside: bool [B, K, n].
+
+    Returns:
+        float32 [B, K, N]; 0 for a window without cells.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits, windows = logits.float(), inside.float()
+        # Logits are cosines times a scale below 60: none is so far under the picture's best that it vanishes.
+        weights = (logits - logits.amax(1, keepdim=True).detach()).exp()
+        return (windows @ (weights * logits)) / (windows @ weights).clamp(min=1e-37)
 
 
 def truth_loss(logits: Tensor, truth: Tensor, most: float = 4.0) -> Tensor:
@@ -528,13 +545,12 @@ def losses(trainee: Trainee, x: Tensor, lesson: Lesson, config: TrainConfig) -> 
         if lesson.boxes.shape[1]:
             side = math.isqrt(patches.shape[1])
             inside = cells_in(lesson.boxes, side, side)
-            outside = (~inside)[..., None] * -1e4
             seen = torch.where(inside.any(2)[..., None], lesson.region_truth, 1).flatten(0, 1)
-            pooled = soft_maximum(scores[:, None] + outside, 2).flatten(0, 1)
+            pooled = soft_maximum_within(scores, inside).flatten(0, 1)
             terms["region"] = truth_loss(pooled + trainee.patch_bias, seen)
             gap = scores[:, :, ranked] - scale * (patches @ host)[..., None]
             contested = torch.where(seen[:, lesson.hosts[:1]] == TRUE, seen[:, ranked], 1)
-            terms["region_rank"] = rank_loss(soft_maximum(gap[:, None] + outside, 2).flatten(0, 1), contested)
+            terms["region_rank"] = rank_loss(soft_maximum_within(gap, inside).flatten(0, 1), contested)
             shown = torch.where(inside.any(2)[..., None], lesson.region_parts, 1)
             fits = (pooled @ lesson.parts.T).view(shown.shape)
             terms["region_parts"] = part_loss(fits.flatten(0, 1), shown.flatten(0, 1))
@@ -660,7 +676,7 @@ def render_job(job: Job) -> Pictures:
     if rendering.masks is None:
         return Pictures(rendering.images, facts, none, facts[slice(0, 0)])
     if job.regions:
-        boxes = [choose_windows(rendering.masks, rng, 0.10, 0.6) for _ in range(job.regions)]
+        boxes = [choose_windows(rendering.masks, rng, 0.08, 0.6) for _ in range(job.regions)]
         found = [facts_in_windows(facts, rendering.masks, each) for each in boxes]
         # From window by window to picture by picture.
         order = np.arange(len(facts) * job.regions).reshape(job.regions, -1).T.ravel()
@@ -692,7 +708,7 @@ def choose_windows(masks: Tensor, rng: np.random.Generator, least: float, most: 
     boxes = []
     for planes in masks:
         height, width = planes.shape[-2:]
-        side = int(min(height, width) * rng.uniform(least, most))
+        side = int(min(height, width) * least * (most / least) ** rng.random())
         centre = rng.uniform(0, 1, 2) * (height, width)
         there = planes.flatten(1).any(1).nonzero()[:, 0]
         if len(there) and rng.random() < 0.75:

@@ -97,6 +97,18 @@ def test_soft_maximum_lies_between_mean_and_maximum() -> None:
     torch.testing.assert_close(training.soft_maximum(torch.full((1, 3), 2.0), 1), torch.tensor([2.0]))
 
 
+def test_soft_maximum_within_windows_restated() -> None:
+    torch.manual_seed(4)
+    logits, inside = torch.randn(2, 6, 3) * 20, torch.rand(2, 4, 6) < 0.5
+    inside[:, 0], inside[1, 3] = True, False
+    found = training.soft_maximum_within(logits, inside)
+    for b in range(2):
+        for k in range(4):
+            rows = logits[b, inside[b, k]]
+            wanted = training.soft_maximum(rows, 0) if len(rows) else torch.zeros(3)
+            assert torch.allclose(found[b, k], wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_truth_loss_restated() -> None:
     logits = torch.randn(5, 7)
     truth = torch.randint(0, 3, (5, 7)).to(torch.int8)
@@ -274,7 +286,7 @@ def test_the_plan_is_deterministic_and_pictures_never_repeat() -> None:
     assert first == jobs()
     assert {job.size for job in first[:10] if not job.regions} <= {64, 96}
     assert {job.size for job in first[30:] if not job.regions} <= {96, 128, 160}
-    assert {job.size for job in first if job.regions} == {160, 192, 256}
+    assert {job.size for job in first if job.regions} == set(training.TrainConfig().region_sizes)
     assert any(job.windows for job in first)
     ends = [job.start + job.count for job in first]
     assert [job.start for job in first[1:]] == ends[:-1]
