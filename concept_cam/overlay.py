@@ -467,7 +467,7 @@ def draw(
     picture: np.ndarray | None = None,
     limits: tuple[float, float] | None = None,
     threshold: str | float | None = None,
-    upsampling: str = "bilinear",
+    upsampling: str = "cubic",
     title: str | None = None,
     alpha: float = 0.5,
 ) -> Image.Image:

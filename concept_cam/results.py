@@ -167,10 +167,10 @@ class Localization:
 
     @cached_property
     def heatmap(self) -> np.ndarray:
-        """float32 [H, W], original frame: the signed scores between cell centres (bilinear); NaN where the model did not look."""
+        """float32 [H, W], original frame: the signed scores, interpolated between cell centres (cubic); NaN where the model did not look."""
         return grid_to_pixels(self.scores, self.geometry)
 
-    def upsample(self, upsampling: str = "bilinear", picture: np.ndarray | None = None) -> np.ndarray:
+    def upsample(self, upsampling: str = "cubic", picture: np.ndarray | None = None) -> np.ndarray:
         """Returns the heatmap float32 [H, W] with another strategy, for example ``"edge-aware"`` (needs the picture)."""
         return heatmap(self.scores, self.geometry, upsampling, self.picture if picture is None else picture)
 
@@ -244,7 +244,7 @@ class Localization:
         picture: np.ndarray | None = None,
         limits: tuple[float, float] | None = None,
         threshold: str | float | None = None,
-        upsampling: str = "bilinear",
+        upsampling: str = "cubic",
         title: str | None = None,
     ) -> Image:
         """Draws the heatmap over the picture, with a colour bar in score units and the outline of the regions.

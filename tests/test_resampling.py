@@ -3,12 +3,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from concept_cam.resampling import UPSAMPLING, grid_to_pixels, heatmap
+from concept_cam.resampling import KERNELS, UPSAMPLING, grid_to_pixels, heatmap
 from concept_cam.types import ConfigurationError, Geometry
 
 
-def slow(scores: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Bilinear interpolation between valid cell centres, one pixel at a time."""
+def kernel(name: str, distance: float) -> float:
+    """Weight of a cell by its distance from the place, in cells: a tent, or Keys' cubic with a = -1/2."""
+    t = abs(distance)
+    if name == "bilinear":
+        return max(0.0, 1 - t)
+    if t < 1:
+        return 1.5 * t**3 - 2.5 * t**2 + 1
+    return -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
+
+
+def slow(scores: np.ndarray, geometry: Geometry, name: str) -> np.ndarray:
+    """Interpolation between valid cell centres, one pixel at a time; cells beyond the edge repeat it."""
     valid = geometry.valid()
     rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
     height, width = geometry.original
@@ -20,14 +30,12 @@ def slow(scores: np.ndarray, geometry: Geometry) -> np.ndarray:
                 continue
             gx = min(max(gx - 0.5, columns[0]), columns[-1])
             gy = min(max(gy - 0.5, rows[0]), rows[-1])
-            x0, y0 = int(gx), int(gy)
-            x1, y1 = min(x0 + 1, columns[-1]), min(y0 + 1, rows[-1])
-            fx, fy = gx - x0, gy - y0
-            out[y, x] = (
-                scores[y0, x0] * (1 - fx) * (1 - fy)
-                + scores[y0, x1] * fx * (1 - fy)
-                + scores[y1, x0] * (1 - fx) * fy
-                + scores[y1, x1] * fx * fy
+            out[y, x] = sum(
+                kernel(name, gy - j)
+                * kernel(name, gx - i)
+                * scores[min(max(j, rows[0]), rows[-1]), min(max(i, columns[0]), columns[-1])]
+                for j in range(int(gy) - 1, int(gy) + 3)
+                for i in range(int(gx) - 1, int(gx) + 3)
             )
     return out
 
@@ -42,22 +50,46 @@ GEOMETRIES = {
 }
 
 
+@pytest.mark.parametrize("interpolation", KERNELS)
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_bilinear_equals_the_slow_definition(name: str) -> None:
+def test_interpolation_equals_the_slow_definition(name: str, interpolation: str) -> None:
     geometry = GEOMETRIES[name]
     scores = np.random.default_rng(0).normal(size=geometry.grid).astype(np.float32)
     scores[~geometry.valid()] = np.nan
-    np.testing.assert_allclose(grid_to_pixels(scores, geometry), slow(np.nan_to_num(scores), geometry), atol=1e-5)
+    np.testing.assert_allclose(
+        grid_to_pixels(scores, geometry, interpolation),
+        slow(np.nan_to_num(scores), geometry, interpolation),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("place", [(13.3, 18.8), (16.0, 14.1), (10.0, 21.9)])
+def test_cubic_finds_a_peak_between_the_cells(place: tuple[float, float]) -> None:
+    geometry = Geometry("squash", (32, 32), (32, 32), (8, 8), (1.0, 1.0))
+    centres = (np.arange(8) + 0.5) * 4
+    bump = np.exp(-((centres[:, None] - place[0]) ** 2 + (centres[None, :] - place[1]) ** 2) / 40).astype(np.float32)
+
+    def miss(name: str) -> float:
+        y, x = np.unravel_index(int(grid_to_pixels(bump, geometry, name).argmax()), (32, 32))
+        return float(np.hypot(y + 0.5 - place[0], x + 0.5 - place[1]))
+
+    assert miss("cubic") <= 1.0
+    assert miss("cubic") <= miss("bilinear")
+
+
+def test_unknown_interpolation_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="interpolation"):
+        grid_to_pixels(np.zeros((4, 6), np.float32), GEOMETRIES["squash"], "sinc")
 
 
 def test_crop_is_nan_outside_and_padding_never_bleeds() -> None:
     crop = grid_to_pixels(np.ones((4, 4), np.float32), GEOMETRIES["native crop"])
     assert np.isnan(crop[:, :20]).all()
     assert np.isnan(crop[:, 40:]).all()
-    assert (crop[:, 20:40] == 1).all()
+    np.testing.assert_allclose(crop[:, 20:40], 1, atol=1e-6)
     geometry = GEOMETRIES["pad"]
     scores = np.where(geometry.valid(), 1.0, 1e9).astype(np.float32)
-    assert (grid_to_pixels(scores, geometry) == 1).all()
+    np.testing.assert_allclose(grid_to_pixels(scores, geometry), 1, atol=1e-6)
 
 
 def test_wrong_grid_is_an_error() -> None:
@@ -81,4 +113,4 @@ def test_edge_aware_snaps_to_the_edge_of_the_picture() -> None:
 def test_unknown_upsampling() -> None:
     with pytest.raises(ConfigurationError, match="bilinear"):
         heatmap(np.zeros((4, 4), np.float32), GEOMETRIES["pad"], "bilinar")
-    assert next(iter(UPSAMPLING)) == "bilinear"
+    assert next(iter(UPSAMPLING)) == "cubic"
