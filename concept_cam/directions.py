@@ -36,7 +36,9 @@ def ensemble(embeddings: Tensor, groups: Sequence[int]) -> Tensor:
         PromptError: A group's embeddings cancel out or hold NaN.
     """
     units = F.normalize(embeddings.float(), dim=-1)
-    means = torch.stack([group.mean(dim=0) for group in units.split(list(groups))])
+    counts = torch.tensor(groups, device=units.device)
+    owner = torch.arange(len(counts), device=units.device).repeat_interleave(counts)
+    means = units.new_zeros(len(counts), units.shape[1]).index_add_(0, owner, units) / counts[:, None]
     if not torch.isfinite(means).all():
         raise PromptError("the text tower returned NaN: the weights or the number format (dtype) are not usable for this text.")
     if (means.norm(dim=-1) < 1e-6).any():
@@ -165,7 +167,11 @@ def coefficients(texts: DirectionSet, image: Tensor, *, weighting: str, gamma: f
 
 def directions(texts: DirectionSet, terms: Tensor) -> Tensor:
     """Returns the classifier directions ``w`` float32 [B or 1, C, D] for coefficients [B or 1, C, 1 + R]."""
-    return torch.einsum("bcr,crd->bcd", terms, texts.texts[texts.columns])
+    weights = terms[..., :1] * texts.texts[texts.target]
+    for column in range(1, terms.shape[-1]):
+        # Column by column: gathering all contrasts at once would copy [C, R, D].
+        weights = torch.addcmul(weights, terms[..., column, None], texts.texts[texts.columns[:, column]])
+    return weights
 
 
 def nearest_classes(logits: Tensor, target: int, count: int) -> list[int]:

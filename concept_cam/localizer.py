@@ -25,6 +25,9 @@ __all__ = ["Localizer"]
 
 Phrases = str | Sequence[str]
 
+_REMEMBERED = 4
+"""Sets of concepts whose directions are kept: batch after batch is asked the same."""
+
 
 class Localizer:
     """Locates concepts, named in words, in pictures.
@@ -40,6 +43,7 @@ class Localizer:
         self.backbone = backbone
         self.settings = settings or Settings()
         self._texts = TextMemory(backbone, cache_folder())
+        self._asked: tuple[tuple[tuple[Concept, ...], DirectionSet], ...] = ()
 
     @classmethod
     def from_pretrained(
@@ -65,7 +69,7 @@ class Localizer:
     def with_settings(self, **values: Any) -> Localizer:
         """Returns a localizer of the same model with other settings; text embeddings are kept."""
         other = Localizer(self.backbone, self.settings.with_values(**values))
-        other._texts = self._texts
+        other._texts, other._asked = self._texts, self._asked
         return other
 
     # ------------------------------------------------------------------------------------------------------- text
@@ -82,10 +86,26 @@ class Localizer:
             return torch.zeros(0, self.backbone.embed_dim)
         return ensemble(self._texts.embed([prompt for group in groups for prompt in group]), [len(group) for group in groups])
 
+    def phrased(self, concepts: Sequence[Concept]) -> tuple[Concept, ...]:
+        """Returns the concepts with the templates of the settings, where there are any, in place of their own."""
+        templates = self.settings.templates
+        return tuple(replace(concept, templates=templates) if templates else concept for concept in concepts)
+
     def directions(self, concepts: Sequence[Concept]) -> DirectionSet:
-        """Embeds the unique texts of concepts, float32 on the backbone's device."""
+        """Embeds the unique texts of concepts as they stand, float32 on the backbone's device."""
         if not concepts:
             raise PromptError("no concept was given: expected at least one target such as 'a forked tail fin'.")
+        asked = tuple(concepts)
+        for known, texts in self._asked:
+            if known == asked:
+                return texts
+        with torch.inference_mode(False):  # What is kept must serve gradient methods as well, whoever asked first.
+            texts = self._directions(asked)
+        # Replaced as a whole, never changed: threads see the old questions or the new.
+        self._asked = ((asked, texts), *self._asked[: _REMEMBERED - 1])
+        return texts
+
+    def _directions(self, concepts: tuple[Concept, ...]) -> DirectionSet:
         index: dict[tuple[str, ...], int] = {}
 
         def row(prompts: tuple[str, ...]) -> int:
@@ -185,7 +205,8 @@ class Localizer:
         return self._features(merged, image, item, source)
 
     def _features(self, patches: Tensor, image: Tensor, item: Prepared, source: str | None) -> PatchFeatures:
-        if not (torch.isfinite(patches).all() and torch.isfinite(image).all()):
+        # A sum is finite only if every part of it is, and is found faster than the parts are tested.
+        if not bool(torch.isfinite(patches.sum() + image.sum())):
             raise ImageError(
                 f"the model returned NaN or infinity for {source or 'the picture'}: check the pixels, or use --dtype float32 "
                 f"(now {self.dtype_name})."
@@ -225,7 +246,7 @@ class Localizer:
             PromptError: A text that the model cannot embed, or a direction that vanishes.
             ConfigurationError: The features come from another model.
         """
-        asked = (concepts,) if isinstance(concepts, Concept) else tuple(concepts)
+        asked = self.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
         if isinstance(features, PatchFeatures):
             return self._score([features], asked)[0]
         return self._score(list(features), asked)
@@ -336,9 +357,10 @@ class Localizer:
         Raises:
             ConceptCamError: A picture, a text or an option cannot be used.
         """
-        phrases = (target,) if isinstance(target, str) else tuple(target)
-        contrasts = (contrast,) if isinstance(contrast, str) else tuple(contrast)
-        concept = Concept(phrases, tuple((text,) for text in contrasts))
+        contrasts = (contrast,) if isinstance(contrast, str) else contrast
+        if not isinstance(contrasts, Iterable):
+            raise PromptError(f"the contrast must be text or several texts, received {contrast!r} ({type(contrast).__name__}).")
+        concept = Concept(cast(tuple[str, ...], target), tuple((text,) for text in contrasts))
         if isinstance(images, (list, tuple)):
             return [answer[0] for answer in self.locate_all(images, [concept], method=method, **values)]
         return self.locate_all([cast(ImageSource, images)], [concept], method=method, **values)[0][0]
@@ -358,7 +380,7 @@ class Localizer:
             Per picture the answers in the order of the concepts; each holds its picture, so that overlays can be drawn.
         """
         localizer = self.with_settings(**values) if values else self
-        asked = (concepts,) if isinstance(concepts, Concept) else tuple(concepts)
+        asked = localizer.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
         pictures = [localizer.read(image) for image in images]
         if method == "direct":
             prepared, sources = localizer._prepare(pictures)
@@ -404,11 +426,12 @@ class Localizer:
             near = nearest_names(target, names, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise PromptError(f"the target class {target!r} is not in the class list of {len(names)} names.{hint}")
-        texts = self.embed_texts([(name,) for name in names]).to(features.image.device)
+        asked = self.phrased([Concept((name,)) for name in names])
+        texts = self.embed_texts([concept.target_prompts for concept in asked]).to(features.image.device)
         logits = self.backbone.logit_scale * (torch.nn.functional.normalize(features.image, dim=-1) @ texts.T)
         index = int(logits.argmax()) if target is None else names.index(target)
         nearest = nearest_classes(logits, index, references)
-        return Concept((names[index],), tuple((names[other],) for other in nearest))
+        return replace(asked[index], contrasts=tuple((names[other],) for other in nearest), contrast_names=())
 
 
 class _Ledger:

@@ -158,6 +158,13 @@ class Localization:
     picture: np.ndarray | None = field(default=None, repr=False, compare=False)
     split: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        """One line to read: a map of hundreds of numbers tells nobody anything."""
+        height, width = self.geometry.original
+        against = f" against {', '.join(map(repr, self.concept.contrast_names))}" if self.concept.contrasts else ""
+        where = f" in {self.source!r}" if self.source else ""
+        return f"<Localization of {self.concept.name!r}{against}{where}: {width} x {height} pixels, score {self.score:+.3f}>"
+
     # ---------------------------------------------------------------------------------------------------- numbers
 
     @property

@@ -77,7 +77,9 @@ def ledger(patches: Tensor, embeddings: Tensor, terms: Tensor, feature_norm: str
 def image_scores(image: Tensor, texts: DirectionSet, terms: Tensor) -> Tensor:
     """Returns the cosine between image embeddings [B, D] and directions: float32 [B, C] in [-1, 1]."""
     weights = directions(texts, terms)
-    return torch.einsum("bd,bcd->bc", F.normalize(image.float(), dim=-1), F.normalize(weights, dim=-1).expand(image.shape[0], -1, -1))
+    units = F.normalize(image.float(), dim=-1)
+    products = units @ weights[0].T if len(weights) == 1 else torch.einsum("bd,bcd->bc", units, weights)
+    return products / weights.norm(dim=-1)
 
 
 def probabilities(image: Tensor, texts: DirectionSet, logit_scale: float) -> Tensor:

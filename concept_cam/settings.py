@@ -36,6 +36,7 @@ class Settings:
         gamma: Comparison strength; 0 ignores the contrasts, 1 sets them fully against the target.
         weighting: Contrast weighting.
         feature_norm: Patch feature normalisation, ``"l2"`` or ``"none"``.
+        templates: Prompt templates such as ``"a photo of {}"`` in place of every concept's own; empty keeps those.
         batch_size: Pictures per forward pass.
         max_pixels: Largest picture that is decoded.
 
@@ -49,6 +50,7 @@ class Settings:
     gamma: float = 1.0
     weighting: str = "uniform"
     feature_norm: str = "l2"
+    templates: tuple[str, ...] = ()
     batch_size: int = 8
     max_pixels: int = 200_000_000
 
@@ -61,13 +63,27 @@ class Settings:
                 raise ConfigurationError(f"unknown {name.replace('_', ' ')} {value!r}.{hint} Known: {', '.join(known)}.")
         if not isinstance(self.gamma, (int, float)) or not 0 <= self.gamma < float("inf"):
             raise ConfigurationError(f"gamma must be a number >= 0 (0: no contrast, 1: full contrast), received {self.gamma!r}.")
+        templates = (self.templates,) if isinstance(self.templates, str) else self.templates
+        if not isinstance(templates, (list, tuple)) or any(not isinstance(text, str) or text.count("{}") != 1 for text in templates):
+            raise ConfigurationError(f"templates must be texts that hold '{{}}' exactly once, such as 'a photo of {{}}', received {templates!r}.")
+        object.__setattr__(self, "templates", tuple(templates))
         for name in ("batch_size", "max_pixels") + (("size",) if self.size is not None else ()):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{name} must be a whole number of at least 1, received {value!r}.")
 
     def with_values(self, **values: Any) -> Settings:
-        """Returns a copy in which the values that are not ``None`` are replaced."""
+        """Returns a copy in which the values that are not ``None`` are replaced.
+
+        Raises:
+            ConfigurationError: A value that cannot be used, or a name that is no setting (with the nearest one).
+        """
+        known = [item.name for item in fields(self)]
+        for name in values:
+            if name not in known:
+                near = nearest_names(name, known, 1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ConfigurationError(f"unknown setting {name!r}.{hint} Known: {', '.join(known)}.")
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
 

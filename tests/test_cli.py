@@ -159,6 +159,8 @@ def test_configuration_file(picture: Path, tmp_path: Path) -> None:
         (("-t", "red", "-c", "Red"), "equals the target"),
         (("-t", "red", "-t", "red"), "twice"),
         (("-t", "red", "--threshold", "ostu"), "'otsu'"),
+        (("-t", "red", "--weighting", "unifrom"), "Did you mean 'uniform'?"),
+        (("-t", "red", "--resize", "pda"), "Did you mean 'pad'?"),
         (("-t", "red", "-g", "-1"), "gamma"),
         (("-t", "red " * 30), "limit is 16"),
         (("-t", "red", "--references", "2"), "--classes"),

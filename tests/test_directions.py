@@ -145,6 +145,25 @@ def test_ensemble_is_the_mean_of_units() -> None:
     assert pooled[1].tolist() == pytest.approx([0.0, -1.0])
 
 
+def test_ensemble_of_uneven_groups() -> None:
+    embeddings = torch.randn(11, 5, generator=torch.Generator().manual_seed(0))
+    pooled = ensemble(embeddings, [1, 4, 1, 5])
+    for row, group in zip(pooled, embeddings.split([1, 4, 1, 5]), strict=True):
+        mean = sum(e / e.norm() for e in group) / len(group)
+        torch.testing.assert_close(row, mean / mean.norm())
+
+
+def test_directions_add_up_their_texts_slowly() -> None:
+    texts = random_set(concepts=4, contrasts=3)
+    for weighting in WEIGHTING:
+        terms = coefficients(texts, image(), weighting=weighting, gamma=0.7, logit_scale=5.0)
+        found = directions(texts, terms)
+        for b, row in enumerate(terms):
+            for c in range(4):
+                slow = sum(row[c, r] * texts.texts[texts.columns[c, r]] for r in range(4))
+                torch.testing.assert_close(found[b, c], slow)
+
+
 def test_ensemble_that_cancels_is_an_error() -> None:
     with pytest.raises(PromptError, match="cancel"):
         ensemble(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), [2])

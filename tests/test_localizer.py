@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,21 @@ def test_each_prompt_is_embedded_once() -> None:
     assert backbone.text_calls == 3
 
 
+def test_questions_asked_again_are_not_worked_out_again() -> None:
+    localizer = Localizer(PlantedBackbone())
+    concepts = [Concept(("red",), (("green",),)), Concept(("blue",))]
+    with torch.inference_mode():
+        first = localizer.directions(concepts)
+    assert localizer.directions([Concept(("red",), (("green",),)), Concept(("blue",))]) is first
+    assert localizer.with_settings(gamma=0.5).directions(concepts) is first
+    assert localizer.directions(concepts[:1]) is not first
+    assert not first.texts.is_inference()  # gradient methods use it too
+    for name in ("red", "green", "blue", "plain"):
+        localizer.directions([Concept((name,))])
+    assert localizer.directions(concepts) is not first  # forgotten, and the same again
+    assert torch.equal(localizer.directions(concepts).texts, first.texts)
+
+
 def test_four_threads_give_the_maps_of_one() -> None:
     localizer = Localizer(PlantedBackbone())
     jobs = [("red", ["green"]), ("green", ["blue"]), ("blue", []), ("red", ["blue"])] * 5
@@ -186,6 +202,22 @@ def test_bad_settings(planted: Localizer) -> None:
     for values in ({"gamma": -1}, {"weighting": "unifrom"}, {"resize": "padd"}, {"batch_size": 0}, {"size": -8}):
         with pytest.raises(ConfigurationError):
             planted.locate(blocks(), "red", **values)
+
+
+def test_unknown_settings_and_texts_of_other_types_say_what_is_wrong(planted: Localizer) -> None:
+    with pytest.raises(ConfigurationError, match=r"unknown setting 'gama'. Did you mean 'gamma'"):
+        planted.locate(blocks(), "red", gama=1)
+    wrong: Any = 5
+    with pytest.raises(PromptError, match=r"target must be text.*5"):
+        planted.locate(blocks(), wrong)
+    with pytest.raises(PromptError, match=r"contrast must be text.*5"):
+        planted.locate(blocks(), "red", wrong)
+
+
+def test_a_result_is_shown_in_one_line(planted: Localizer) -> None:
+    text = repr(planted.locate(blocks(64, 96), "red", ["green"]))
+    assert text.startswith("<Localization of 'red' against 'green': 96 x 64 pixels, score ")
+    assert "\n" not in text
 
 
 def test_features_of_another_model_are_refused(planted: Localizer) -> None:

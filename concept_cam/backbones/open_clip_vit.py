@@ -89,6 +89,21 @@ class OpenClipBlock(Block):
     def feed_forward(self, x: Tensor) -> Tensor:
         return self._block.ls_2(self._block.mlp(self._block.ln_2(x)))
 
+    def look(
+        self, query: Tensor, normed: Tensor, value: Tensor, keys: Tensor | None, rope: Tensor | None
+    ) -> Tensor:
+        attention = self._attention
+        if hasattr(attention, "ln_k"):
+            return super().look(query, normed, value, keys, rope)
+        # q (W_k n + b_k)' = (q W_k) n' + const, and softmax ignores the constant: the key projection of all tokens is not needed.
+        width = normed.shape[-1]
+        weight = attention.in_proj_weight[width : 2 * width].unflatten(0, (self._heads, -1))
+        folded = torch.einsum("bhqd,hdw->bhqw", query, weight).squeeze(2)
+        logits = (folded @ normed.transpose(1, 2)) * self.scale
+        if keys is not None:
+            logits = logits.masked_fill(~keys[:, None], float("-inf"))
+        return logits.softmax(dim=-1).unsqueeze(2) @ value
+
     def own(self, x: Tensor, rope: Tensor | None) -> Tensor | None:
         return self._block(x)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -62,9 +63,9 @@ class OpenClipTokens:
         if self._inner is None:
             return [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
         if getattr(tokenizer, "tokenizer_mode", "") == "clips":
-            body = self._inner(self._clean(text), add_special_tokens=False)["input_ids"]
+            body = self._inner(self._clean(text), add_special_tokens=False, verbose=False)["input_ids"]
             return [self._inner.bos_token_id, *body, self._inner.eos_token_id, self._inner.cls_token_id]
-        return list(self._inner(self._clean(text))["input_ids"])
+        return list(self._inner(self._clean(text), verbose=False)["input_ids"])
 
     def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
         tokenizer: Any = self._tokenizer
@@ -110,7 +111,7 @@ class TransformersTokens:
         self._padding = padding
 
     def ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text)["input_ids"])
+        return list(self._tokenizer(text, verbose=False)["input_ids"])
 
     def batch(self, texts: Sequence[str]) -> dict[str, Tensor]:
         encoded = self._tokenizer(
@@ -196,7 +197,7 @@ class TextEncoder:
         count = self.count(prompt)
         if count > self.context_length:
             raise PromptError(
-                f"the text {prompt!r} has {count} tokens, and this model reads at most {self.context_length} (start and end marks "
+                f"the text {textwrap.shorten(prompt, 80, placeholder=' ...')!r} has {count} tokens, and this model reads at most {self.context_length} (start and end marks "
                 "included). Shorten it: nothing is cut off silently."
             )
         if count <= self._empty:

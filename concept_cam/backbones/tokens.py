@@ -51,6 +51,13 @@ class Block(ABC):
     def feed_forward(self, x: Tensor) -> Tensor:
         """Returns what the feed-forward network adds to the stream: [B, M, W] -> [B, M, W] (norm, network, layer scale)."""
 
+    def look(
+        self, query: Tensor, normed: Tensor, value: Tensor, keys: Tensor | None, rope: Tensor | None
+    ) -> Tensor:
+        """Returns the context [B, heads, 1, d] of one query [B, heads, 1, d] over all tokens, where no other query needs their keys."""
+        (key,) = self.project(normed, "k", rope)
+        return attend(query, key, value, self.scale, keys)
+
     def own(self, x: Tensor, rope: Tensor | None) -> Tensor | None:
         """Runs the model's own code for the block without a mask, where there is an interface for it; else ``None``."""
         return None
@@ -196,7 +203,7 @@ class TokenBackbone(BaseBackbone, ABC):
         normed = torch.cat([block.norm(tokens[:, : self.prefix]), patches], dim=1)
         key, value = block.project(normed, "kv", rope)
         (query,) = block.project(normed[:, :1], "q")
-        return self._class_embedding(tokens, query, key, value, keys)
+        return self._class_embedding(tokens, attend(query, key, value, block.scale, keys))
 
     def rope(self, grid: tuple[int, int]) -> Tensor | None:
         """Returns the rotary embedding [h * w, e] of a grid, for towers that have one."""
@@ -249,12 +256,14 @@ class TokenBackbone(BaseBackbone, ABC):
 
         normed = block.norm(x)
         wanted = "".join(name[0] for name in ("query", "key") if name in strategy.needs) + "v"
-        if image is None and "k" not in wanted:
-            wanted = wanted.replace("v", "kv")
         parts = dict(zip(wanted, block.project(normed, wanted, rope), strict=True))
         if image is None:
             query = parts["q"][:, :, :1] if "q" in parts else block.project(normed[:, :1], "q")[0]
-            image = self._class_embedding(x, query, parts["k"], parts["v"], keys)
+            if "k" in parts:
+                seen = attend(query, parts["k"], parts["v"], block.scale, keys)
+            else:
+                seen = block.look(query, normed, parts["v"], keys, rope)
+            image = self._class_embedding(x, seen)
         context = strategy.read(
             LastAttention(
                 query=parts.get("q"),
@@ -280,11 +289,9 @@ class TokenBackbone(BaseBackbone, ABC):
         tokens = full[:, :1] if self.class_token else full
         return self.pool_tokens(self.settle(tokens), keys)
 
-    def _class_embedding(
-        self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, keys: Tensor | None
-    ) -> Tensor:
+    def _class_embedding(self, x: Tensor, context: Tensor) -> Tensor:
         block = self.blocks[-1]
-        token = x[:, :1] + block.output(attend(query, key, value, block.scale, keys))
+        token = x[:, :1] + block.output(context)
         token = token + block.feed_forward(token)
         return self.pool_tokens(self.settle(token), None)
 

@@ -42,8 +42,7 @@ def demo(output: str, overwrite: bool, **options: Any) -> None:
     write_file(sheet_path, png_bytes(example.draw_sheet(picture, answers)), overwrite=overwrite)
     for answer in answers:
         x, y = answer.peak
-        share = "" if answer.probability is None else f", probability {answer.probability:.2f}"
-        click.echo(f"{answer.concept.target[0]:<32} peak at x {x:.0f}, y {y:.0f}, score {answer.peak_score:+.3f}{share}")
+        click.echo(f"{answer.concept.target[0]:<32} peak at x {x:.0f}, y {y:.0f}, score {answer.peak_score:+.3f}")
     click.echo(f"\nLook at {_shown(sheet_path)}")
     click.echo("Ask your own question:")
     click.echo(f'  concept-cam locate {_shown(fish_path)} --target "a dorsal fin" --contrast "a tail fin" --output {_shown(folder / "mine")}')

@@ -9,27 +9,62 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from concept_cam.settings import DTYPES, RESIZE_POLICIES, WEIGHTINGS, Settings, read_config
-from concept_cam.types import Concept
+from concept_cam.types import Concept, nearest_names
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
+
+
+class Names(click.Choice[str]):
+    """A choice among names that says which one a mistyped name is nearest to."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Returns click's message with the nearest name."""
+        near = nearest_names(str(value), self.choices, 1)
+        return super().get_invalid_choice_message(value, ctx) + (
+            f" Did you mean {near[0]!r}?" if near else ""
+        )
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_MODEL = "demo"
 
 _MODEL_OPTIONS = (
-    click.option("--model", "-m", help="Model name, see 'concept-cam models'.  [default: demo, the model that ships with the package]"),
+    click.option(
+        "--model",
+        "-m",
+        help="Model name, see 'concept-cam models'.  [default: demo, the model that ships with the package]",
+    ),
     click.option("--device", help="auto, cpu, cuda, cuda:1, mps.  [default: auto]"),
-    click.option("--dtype", type=click.Choice(DTYPES), help="Number format of the towers.  [default: float32]"),
-    click.option("--config", type=click.Path(dir_okay=False), help="YAML file with settings; options on the command line win."),
+    click.option("--dtype", type=Names(DTYPES), help="Number format of the towers.  [default: float32]"),
+    click.option(
+        "--config",
+        type=click.Path(dir_okay=False),
+        help="YAML file with settings; options on the command line win.",
+    ),
 )
 
 _SETTING_OPTIONS = (
-    click.option("--attention", "-a", help="Dense attention strategy, see 'concept-cam models --attention'.  [default: auto]"),
-    click.option("--gamma", "-g", type=float, help="Comparison strength: 0 ignores contrasts, 1 sets them fully against.  [default: 1]"),
-    click.option("--weighting", type=click.Choice(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]"),
-    click.option("--resize", type=click.Choice(RESIZE_POLICIES), help="How the picture meets the model's input.  [default: pad]"),
+    click.option(
+        "--attention",
+        "-a",
+        help="Dense attention strategy, see 'concept-cam models --attention'.  [default: auto]",
+    ),
+    click.option(
+        "--gamma",
+        "-g",
+        type=float,
+        help="Comparison strength: 0 ignores contrasts, 1 sets them fully against.  [default: 1]",
+    ),
+    click.option(
+        "--weighting", type=Names(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]"
+    ),
+    click.option(
+        "--resize",
+        type=Names(RESIZE_POLICIES),
+        help="How the picture meets the model's input.  [default: pad]",
+    ),
     click.option("--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]"),
     click.option("--batch-size", type=int, help="Pictures per forward pass.  [default: 8]"),
     click.option("--max-pixels", type=int, help="Largest picture that is decoded.  [default: 200000000]"),
@@ -65,7 +100,7 @@ def build_localizer(values: dict[str, Any]) -> Localizer:
     """Loads the model that the merged options name."""
     from concept_cam.localizer import Localizer
 
-    names = (*SETTING_NAMES, "feature_norm")
+    names = (*SETTING_NAMES, "feature_norm", "templates")
     settings = Settings().with_values(**{name: values[name] for name in names if name in values})
     return Localizer.from_pretrained(
         values.get("model") or DEFAULT_MODEL,

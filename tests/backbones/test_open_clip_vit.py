@@ -9,6 +9,7 @@ import torch
 from concept_cam.backbones.common import resize_positions
 from concept_cam.backbones.loading import from_open_clip
 from concept_cam.backbones.open_clip_vit import OpenClipBlock, _runs
+from concept_cam.backbones.tokens import Block
 from concept_cam.backbones.torchvision_compat import import_open_clip
 from concept_cam.types import UnsupportedModelError
 from tests.backbones.models import (
@@ -43,6 +44,22 @@ def test_block_with_open_clips_own_attention(options: dict[str, bool]) -> None:
     with torch.no_grad():
         torch.testing.assert_close(block(x), module(x))
         torch.testing.assert_close(block(x, keys), module(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_one_query_looks_without_the_keys_of_all(padded: bool) -> None:
+    model: Any = backbone("vit")
+    block = model.blocks[-1]
+    normed = torch.randn(
+        2,
+        9,
+        block.project(torch.zeros(1, 1, model.model.visual.conv1.out_channels), "v")[0].flatten(1).shape[1],
+    )
+    keys = torch.arange(9) < torch.tensor([[9], [5]]) if padded else None
+    with torch.no_grad():
+        (query,), (value,) = block.project(normed[:, :1], "q"), block.project(normed, "v")
+        slow = Block.look(block, query, normed, value, keys, None)
+        torch.testing.assert_close(block.look(query, normed, value, keys, None), slow, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("option", ["qk_norm", "scale_attn_inner"])

@@ -34,6 +34,14 @@ def test_the_longest_text_that_fits_is_accepted_and_one_more_is_not() -> None:
         model.encode_text(["a fish", fits + " fish"])
 
 
+def test_a_text_that_is_far_too_long_is_named_in_short_and_once(caplog: pytest.LogCaptureFixture) -> None:
+    text = encoder(TransformersTokens(word_tokenizer(), 16, "longest"))
+    with pytest.raises(PromptError, match=r"has 302 tokens.*at most 16") as error:
+        text(["fish " * 300])
+    assert len(str(error.value)) < 300
+    assert not caplog.records  # the tokenizer's own warning says something else
+
+
 @pytest.mark.parametrize("kind", ["vit", "transformers-clip", "transformers-siglip"])
 @pytest.mark.parametrize("prompt", ["", "   ", "\n\t"])
 def test_empty_text_is_refused(kind: str, prompt: str) -> None:
