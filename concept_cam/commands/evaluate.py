@@ -60,6 +60,16 @@ def _dataset_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+_resize = click.option(
+    "--resize",
+    type=click.Choice(RESIZE_POLICIES),
+    help="How the picture meets the model's input.  [default: pad]",
+)
+_size = click.option(
+    "--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]"
+)
+
+
 def _open(dataset: str, limit: int | None, options: dict[str, Any]) -> Any:
     from concept_cam.evaluation import datasets
 
@@ -125,19 +135,15 @@ def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
 @click.option(
     "--weighting", type=click.Choice(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]"
 )
-@click.option(
-    "--resize",
-    type=click.Choice(RESIZE_POLICIES),
-    help="How the picture meets the model's input.  [default: pad]",
-)
-@click.option("--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]")
+@_resize
+@_size
 @click.option(
     "--metrics",
     "groups",
     multiple=True,
     callback=_list,
     metavar="GROUPS",
-    help="Groups: localisation, counterfactual, calls, points, control, boxes (slow), faithfulness (slow).  [default: the first five]",
+    help="Groups: localisation, counterfactual, calls, points, control, boxes (slow), faithfulness (slow), randomisation (doubles the time).  [default: the first five]",
 )
 @click.option(
     "--examples",
@@ -145,6 +151,13 @@ def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
     default=8,
     show_default=True,
     help="Example questions with pictures.",
+)
+@click.option(
+    "--max-side",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="Measure larger pictures at every n-th pixel.",
 )
 @click.option(
     "--draws",
@@ -171,6 +184,7 @@ def evaluate(
     gammas: tuple[float, ...],
     groups: tuple[str, ...],
     examples: int,
+    max_side: int,
     draws: int,
     output: str,
     overwrite: bool,
@@ -208,6 +222,7 @@ def evaluate(
         gammas=gammas or (localizer.settings.gamma,),
         groups=groups or DEFAULT_GROUPS,
         examples=examples,
+        max_side=max_side,
         draws=draws,
         setup_seconds=setup,
         progress=_bar(len(data)),
@@ -262,7 +277,7 @@ def evaluate(
     multiple=True,
     callback=_list,
     metavar="SETS",
-    help="own, bare, photo, several.  [default: own]",
+    help="Template sets to try: own, bare, photo, several.  [default: the first three]",
 )
 @click.option(
     "--objective",
@@ -270,6 +285,8 @@ def evaluate(
     show_default=True,
     help="ap, ap_host, auroc, auroc_host, pointing, energy, ap_difference, state_accuracy.",
 )
+@_resize
+@_size
 @model_options
 @click.option(
     "--output",
@@ -319,7 +336,7 @@ def sweep(
         "attentions": attentions or _plain_attentions(localizer.backbone.attentions),
         "gammas": gammas or (0.0, 0.3, 0.6, 1.0),
         "weightings": weightings or WEIGHTINGS,
-        "templates": templates or ("own",),
+        "templates": templates or ("own", "bare", "photo"),
     }
     if data is not None:
         found = tuning.sweep(data, localizer, objective=objective, progress=_bar(len(data)), **grid)

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -34,8 +34,10 @@ from concept_cam.types import (
 )
 
 if TYPE_CHECKING:
+    from concept_cam.heads import FinerCam
     from concept_cam.localizer import Localizer
     from concept_cam.results import Localization
+    from concept_cam.settings import Settings
 
 COLUMNS = (
     "file_name", "target", "contrast", "score", "probability", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac", "model",
@@ -48,15 +50,23 @@ COLUMNS = (
 @click.option("--target", "-t", multiple=True, help="What to find, in words. Repeat for several concepts.")
 @click.option("--contrast", "-c", multiple=True, help="What to tell it apart from. Repeat; shared by all targets.")
 @click.option("--traits", multiple=True, metavar="SPEC", help="Trait pack or file, optionally :character and =state. Repeat.")
-@click.option("--classes", type=click.Path(dir_okay=False), metavar="FILE", help="Class-list mode: class names, one per line.")
+@click.option("--classes", type=click.Path(dir_okay=False), metavar="FILE", help="Class-list mode: class names, one per line. With --head: names of a head that holds none.")
 @click.option("--references", type=click.IntRange(min=1), help="Class-list mode: reference classes, nearest logits.  [default: 3]")
+@click.option(
+    "--head",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Explain a linear classifier (of fit-head, or a layer's .pth or .safetensors) instead of words: --target and --contrast name "
+    "classes, --gamma is alpha, --method the CAM.  [default: the predicted class, grad-cam]",
+)
+@click.option("--ranks", metavar="NUMBERS", help="With --head: which of the classes of nearest logit are the references.  [default: 1,2,3]")
 @click.option("--method", help="Localisation method, see 'concept-cam models --methods'.  [default: direct]")
 @model_options
 @setting_options
 @click.option("--threshold", help="Mask threshold: half-max, otsu, li, yen, zero ... or a number in score units.  [default: half-max]")
 @click.option("--min-area", type=float, default=0.0, help="Drop regions of fewer pixels (below 1: share of the picture).")
 @click.option("--limits", type=(float, float), metavar="LOW HIGH", help="Fixed colour scale for all overlays, in score units.")
-@click.option("--upsampling", type=click.Choice(["bilinear", "edge-aware"]), default="bilinear", show_default=True)
+@click.option("--upsampling", type=click.Choice(["cubic", "bilinear", "edge-aware"]), default="cubic", show_default=True)
 @click.option("--output", "-o", type=click.Path(file_okay=False), metavar="DIR", help="Write overlays, masks, scores and JSON here.")
 @click.option("--format", "format_", type=click.Choice(["csv", "json", "table"]), default="csv", show_default=True, help="Format on stdout.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist under --output.")
@@ -67,6 +77,8 @@ def locate(
     traits: tuple[str, ...],
     classes: str | None,
     references: int | None,
+    head: str | None,
+    ranks: str | None,
     method: str | None,
     threshold: str | None,
     min_area: float,
@@ -89,26 +101,32 @@ def locate(
       concept-cam locate *.jpg -t "a dorsal fin" -t "a tail fin" --contrast "a fish" --format table
       concept-cam locate fish.png --traits fish:caudal_fin_shape -o out/
       concept-cam locate bird.jpg --classes species.txt --model hf-hub:imageomics/bioclip-2 -o out/
+      concept-cam locate bird.jpg --head head.safetensors --model dinov2:facebook/dinov2-base --method layer-cam+relu -o out/
       find photos -name '*.jpg' | concept-cam locate - -t "a dorsal fin" > fins.csv
     """
     values = resolve({**options, "method": method, "threshold": threshold})
-    question = _question(target, contrast, traits, classes, references)
+    question = None if head is not None else _question(target, contrast, traits, classes, references, ranks)
     paths = list(_paths(images))
     if not paths:
         raise ConfigurationError("no picture was given: standard input held no path.")
     _check_early(values, output)
     writer = _Writer(output, unique_stems(paths), overwrite, values.get("threshold", DEFAULT_THRESHOLD), min_area, limits, upsampling)
     writer.check()
-    localizer = build_localizer(values)
-    if question.concepts:
-        warn_unknown_words(localizer, list(question.concepts))
+    asker: _Asker
+    if question is None:
+        asker = _head_asker(str(head), target, contrast, traits, classes, references, ranks, values)
+    else:
+        localizer = build_localizer(values)
+        if question.concepts:
+            warn_unknown_words(localizer, list(question.concepts))
+        asker = _WordAsker(localizer, question, values.get("method", "direct"))
     printer = _Printer(format_)
     failed = 0
-    step = max(1, localizer.settings.batch_size)
+    step = max(1, asker.settings.batch_size)
     chunks = [paths[start : start + step] for start in range(0, len(paths), step)]
     with _progress(chunks, len(paths)) as bar:
         for chunk in bar:
-            for path, answer in _answers(localizer, chunk, question, values.get("method", "direct")):
+            for path, answer in _answers(asker, chunk):
                 if isinstance(answer, ConceptCamError):
                     failed += 1
                     note(f"concept-cam: {answer}")
@@ -133,8 +151,15 @@ class _Question:
 
 
 def _question(
-    target: Sequence[str], contrast: Sequence[str], traits: Sequence[str], classes: str | None, references: int | None
+    target: Sequence[str],
+    contrast: Sequence[str],
+    traits: Sequence[str],
+    classes: str | None,
+    references: int | None,
+    ranks: str | None,
 ) -> _Question:
+    if ranks is not None:
+        raise ConfigurationError("--ranks belongs to a classifier: give --head FILE as well, or use --classes with --references.")
     if classes is not None:
         if contrast or traits or len(target) > 1:
             raise ConfigurationError("--classes chooses the contrasts itself: give it at most one --target and no --contrast or --traits.")
@@ -192,38 +217,104 @@ def _check_early(values: dict[str, Any], output: str | None) -> None:
 # --------------------------------------------------------------------------------------------------------------- answers
 
 
-def _answers(
-    localizer: Localizer, paths: Sequence[str], question: _Question, method: str
-) -> Iterator[tuple[str, Sequence[Localization] | ConceptCamError]]:
+class _Asker(Protocol):
+    """Answers the command's question for a batch of pictures."""
+
+    settings: Settings
+
+    def __call__(self, pictures: list[Any]) -> list[Sequence[Localization]]: ...
+
+
+def _answers(asker: _Asker, paths: Sequence[str]) -> Iterator[tuple[str, Sequence[Localization] | ConceptCamError]]:
     """Answers one batch of pictures; a bad picture yields its error and does not stop the others."""
+    from concept_cam.images import read_image
+
     pictures: list[Any] = []
     outcomes: dict[int, Sequence[Localization] | ConceptCamError] = {}
     for position, path in enumerate(paths):
         try:
-            pictures.append((position, localizer.read(path)))
+            pictures.append((position, read_image(path, max_pixels=asker.settings.max_pixels)))
         except ImageError as error:
             outcomes[position] = error
     try:
-        outcomes.update(zip([position for position, _ in pictures], _ask(localizer, [picture for _, picture in pictures], question, method)))
+        outcomes.update(zip([position for position, _ in pictures], asker([picture for _, picture in pictures])))
     except ImageError:
         # One picture of the batch broke the model's output: find out which.
         for position, picture in pictures:
             try:
-                outcomes[position] = _ask(localizer, [picture], question, method)[0]
+                outcomes[position] = asker([picture])[0]
             except ImageError as error:
                 outcomes[position] = error
     for position, path in enumerate(paths):
         yield path, outcomes[position]
 
 
-def _ask(localizer: Localizer, pictures: list[Any], question: _Question, method: str) -> list[Sequence[Localization]]:
-    if not pictures:
-        return []
-    if not question.classes:
-        return list(localizer.locate_all(pictures, question.concepts, method=method))
-    features = localizer.encode(pictures)
-    chosen = [localizer.class_concept(item, question.classes, question.target, references=question.references) for item in features]
-    return [localizer.locate_all([picture], [concept], method=method)[0] for picture, concept in zip(pictures, chosen)]
+class _WordAsker:
+    """Asks an image-text model in words."""
+
+    def __init__(self, localizer: Localizer, question: _Question, method: str) -> None:
+        self.settings = localizer.settings
+        self._localizer, self._question, self._method = localizer, question, method
+
+    def __call__(self, pictures: list[Any]) -> list[Sequence[Localization]]:
+        localizer, question, method = self._localizer, self._question, self._method
+        if not pictures:
+            return []
+        if not question.classes:
+            return list(localizer.locate_all(pictures, question.concepts, method=method))
+        features = localizer.encode(pictures)
+        chosen = [localizer.class_concept(item, question.classes, question.target, references=question.references) for item in features]
+        return [localizer.locate_all([picture], [concept], method=method)[0] for picture, concept in zip(pictures, chosen)]
+
+
+class _HeadAsker:
+    """Asks a linear classifier on a frozen tower: Finer-CAM in its original form."""
+
+    def __init__(self, cam: FinerCam, targets: Sequence[str], options: dict[str, Any]) -> None:
+        self.settings = cam.settings
+        self._cam, self._targets, self._options = cam, targets, options
+
+    def __call__(self, pictures: list[Any]) -> list[Sequence[Localization]]:
+        if not pictures:
+            return []
+        found = [self._cam.explain(pictures, target, **self._options) for target in self._targets or (None,)]
+        return [list(answers) for answers in zip(*found)]
+
+
+def _head_asker(
+    head: str,
+    targets: Sequence[str],
+    contrast: Sequence[str],
+    traits: Sequence[str],
+    classes: str | None,
+    references: int | None,
+    ranks: str | None,
+    values: dict[str, Any],
+) -> _HeadAsker:
+    if traits or references is not None:
+        raise ConfigurationError("--head explains classes: give no --traits, and --ranks instead of --references.")
+    if contrast and ranks is not None:
+        raise ConfigurationError("give the reference classes either by name (--contrast) or by rank (--ranks).")
+    try:
+        chosen = [int(part) for part in (ranks or "1,2,3").split(",")]
+    except ValueError as error:
+        raise ConfigurationError(f"--ranks takes whole numbers such as 1,2,3, received {ranks!r}.") from error
+    from concept_cam.commands.fit import load_tower
+    from concept_cam.heads import ClassifierHead, FinerCam
+
+    # Class names of a head that holds none, such as a plain .pth.
+    classifier = ClassifierHead.load(head, None if classes is None else _read_classes(classes))
+    options = {
+        "references": list(contrast) or None,
+        "ranks": chosen,
+        "alpha": values.get("gamma"),
+        "aggregation": values.get("weighting", "uniform"),
+        "base": values.get("method", "grad-cam"),
+    }
+    for name in (*targets, *contrast):
+        classifier.index(name)  # Names what is wrong before a model is loaded.
+    backbone, settings = load_tower(values)
+    return _HeadAsker(FinerCam(backbone, classifier, settings), targets, options)
 
 
 def _row(path: str, found: Localization, threshold: str | float, min_area: float) -> dict[str, Any]:

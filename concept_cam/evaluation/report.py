@@ -9,7 +9,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,11 @@ METRICS: dict[str, Metric] = {
     "dependence": Metric(
         "dependence", "1 minus the largest absolute of these correlations: 0 does not depend on the prompt."
     ),
+    "randomised": Metric(
+        "ρ random weights",
+        "Absolute rank correlation with the map of the same tower with its weights shuffled: what is high shows the picture, not the model.",
+        "low",
+    ),
     "point_hit": Metric("point hit", "The highest score lies within the tolerance of a point of the part."),
     "point_auroc": Metric(
         "point AUROC", "Chance that a point of the part scores above a point of another part."
@@ -172,7 +177,7 @@ class RowRecord:
         method: Method or baseline.
         attention: Attention strategy.
         gamma: Comparison strength; ``None`` for baselines.
-        setup_seconds: Seconds before the first answer.
+        setup_seconds: Seconds before the second answer: loading the model, training where the method is learned, the first answer.
         seconds_per_image: Median seconds per picture with all its questions.
         seconds_per_concept: Median seconds per picture and concept.
         thresholds: Common thresholds of the IoU at a fixed one.
@@ -442,6 +447,17 @@ class Report:
                 for gain in self.gains
             ]
             lines += [""]
+        for name, traits, rows in _breakdown(self):
+            lines += [
+                f"## Per trait: {METRICS[name].title}",
+                "",
+                f"| | {' | '.join(trait.replace('_', ' ') for trait in traits)} |",
+            ]
+            lines += ["|---" * (len(traits) + 1) + "|"]
+            for row in rows:
+                cells = [_text(row.traits.get(trait, {}).get(name)) for trait in traits]
+                lines += [f"| {row.name} | {' | '.join(cells)} |"]
+            lines += [""]
         used = [
             name
             for name in METRICS
@@ -469,18 +485,21 @@ class Report:
                 writer.writerow([record.name, item.picture, item.concept, item.kind, item.trait, *cells])
         return buffer.getvalue()
 
-    def example_sheet(self) -> Any:
+    def example_sheet(self, rows: Sequence[str] | None = None) -> Any:
         """Draws the examples: a row per question, a column per configuration; one colour scale per column, shared by all its pictures.
+
+        Args:
+            rows: Names of the configurations to show; all by default.
 
         Returns:
             A Pillow image.
 
         Raises:
-            ConfigurationError: The report has no examples.
+            ConfigurationError: The report has no examples, or no such row.
         """
         from concept_cam import overlay
 
-        cells, names = _example_cells(self)
+        cells, names = _example_cells(self, None if rows is None else [self.row(name).name for name in rows])
         if not cells:
             raise ConfigurationError("the report has no examples: evaluate with examples=8 or so.")
         images = [image for line in cells for image in line]
@@ -881,18 +900,25 @@ def _html_gains(report: Report) -> str:
     )
 
 
-def _html_traits(report: Report) -> str:
-    names = ("ap_host", "ap", "point_auroc", "own_part", "ap_difference", "state_accuracy")
-    sections = []
-    for name in names:
-        traits = list(
-            dict.fromkeys(
-                trait for row in report.rows for trait, table in row.traits.items() if name in table
-            )
-        )
+TRAIT_METRICS = ("ap_host", "ap", "point_auroc", "own_part", "ap_difference", "state_accuracy")
+"""Metrics that are broken down per trait on the pages; the JSON file has all."""
+
+
+def _breakdown(report: Report) -> Iterator[tuple[str, list[str], list[Row]]]:
+    """Yields metric, traits and rows of each table per trait."""
+    for name in TRAIT_METRICS:
+        known = {trait for row in report.rows for trait, table in row.traits.items() if name in table}
+        traits = [
+            trait for trait in dict.fromkeys(t for row in report.rows for t in row.traits) if trait in known
+        ]
         rows = [row for row in report.rows if any(name in table for table in row.traits.values())]
-        if len(traits) < 2 or not rows:
-            continue
+        if len(traits) > 1:
+            yield name, traits, rows
+
+
+def _html_traits(report: Report) -> str:
+    sections = []
+    for name, traits, rows in _breakdown(report):
         head = "".join(f"<th>{_esc(trait.replace('_', ' '))}</th>" for trait in traits)
         lines = "".join(
             f"<tr{_baseline(row)}><td>{_esc(row.name)}</td>"
@@ -930,16 +956,15 @@ def _html_examples(report: Report) -> str:
     )
 
 
-def _example_cells(report: Report) -> tuple[list[list[Any]], list[str]]:
+def _example_cells(report: Report, chosen: Sequence[str] | None = None) -> tuple[list[list[Any]], list[str]]:
     """Pictures of the examples: per question the truth, then one overlay per row."""
     from PIL import Image
     from skimage.measure import find_contours
 
     from concept_cam import overlay
 
-    names = [
-        row.name for row in report.rows if any(row.name in example.heatmaps for example in report.examples)
-    ]
+    wanted = [row.name for row in report.rows] if chosen is None else chosen
+    names = [name for name in wanted if any(name in example.heatmaps for example in report.examples)]
     scales: dict[str, overlay.Scale] = {}
     for name in names:
         values = np.concatenate(

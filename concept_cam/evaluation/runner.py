@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from concept_cam.evaluation import metrics
 from concept_cam.evaluation.baselines import BASELINES
 from concept_cam.evaluation.datasets.base import Dataset, Question, Sample
+from concept_cam.evaluation.randomisation import randomised
 from concept_cam.evaluation.report import Example, Observation, Report, RowRecord
 from concept_cam.types import Concept, ConfigurationError, DataError, ImageError, choose
 
@@ -52,11 +54,13 @@ class Configuration:
         method: Localisation method, or name of a baseline.
         attention: Dense attention strategy; empty for baselines.
         gamma: Comparison strength; ``None`` for baselines.
+        label: Short name of a method that names a file; empty for the others.
     """
 
     method: str
     attention: str = ""
     gamma: float | None = None
+    label: str = ""
 
     @property
     def baseline(self) -> bool:
@@ -70,7 +74,7 @@ class Configuration:
             return self.method
         return " · ".join(
             [
-                self.method,
+                self.label or self.method,
                 *([self.attention] if self.attention not in ("", "auto") else []),
                 f"gamma {self.gamma:g}",
             ]
@@ -91,15 +95,30 @@ def configurations(
     from concept_cam.methods import find_method
 
     strengths = tuple(dict.fromkeys((*map(float, gammas), 0.0)))
+    labels = _labels(methods)
     rows: list[Configuration] = []
     for method in methods:
         read = attentions if method == "direct" else ("auto",)
         asked = strengths if find_method(method).contrast else strengths[:1]
-        rows += [Configuration(method, attention, gamma) for attention, gamma in product(read, asked)]
+        rows += [
+            Configuration(method, attention, gamma, labels.get(method, ""))
+            for attention, gamma in product(read, asked)
+        ]
     rows += [Configuration(choose(name, {key: key for key in BASELINES}, "baseline")) for name in baselines]
     if not rows:
         raise ConfigurationError("nothing to evaluate: give at least one method or baseline.")
     return tuple(dict.fromkeys(rows))
+
+
+def _labels(methods: Sequence[str]) -> dict[str, str]:
+    """Names methods that read a file after the file's stem, where that tells them apart."""
+    short = {
+        method: f"{name}:{Path(argument).stem}"
+        for method in methods
+        for name, colon, argument in [method.partition(":")]
+        if colon
+    }
+    return {method: label for method, label in short.items() if list(short.values()).count(label) == 1}
 
 
 # --------------------------------------------------------------------------------------------------------------- answers
@@ -353,11 +372,13 @@ GROUPS: dict[str, Callable[[Answer, Truth, Float | None, dict[str, float], dict[
     "control": _elsewhere,
     "boxes": _boxes,
     "faithfulness": _elsewhere,
+    "randomisation": _elsewhere,
 }
 """Groups of metrics; :data:`concept_cam.evaluation.report.METRICS` says what each metric is."""
 
 DEFAULT_GROUPS = ("localisation", "counterfactual", "calls", "points", "control")
-"""What is measured unless something else is asked for; ``boxes`` is slow, ``faithfulness`` asks the model many more times."""
+"""What is measured unless something else is asked for; ``boxes`` is slow, ``faithfulness`` asks the model many more times and
+``randomisation`` every question twice."""
 
 
 # ---------------------------------------------------------------------------------------------------- metrics per picture
@@ -501,6 +522,7 @@ class _Row:
     """What is gathered for one configuration while the data set is gone through."""
 
     asker: _Asker
+    randomised: _Asker | None = None
     setup_seconds: float = 0.0
     thresholds: Float | None = None
     seconds: list[float] = field(default_factory=list)
@@ -541,7 +563,7 @@ def evaluate(
         max_side: Larger maps and masks are measured at every n-th pixel, so that no side exceeds this.
         draws: Bootstrap samples of the intervals.
         seed: Of the bootstrap.
-        setup_seconds: Seconds that loading the model took, added to every model row's set-up.
+        setup_seconds: Seconds that loading the model took, added to every model row's set-up, as is the training of learned explainers.
         progress: Wraps the stream of samples, for a progress bar.
 
     Returns:
@@ -556,8 +578,13 @@ def evaluate(
     if localizer is None and methods:
         raise ConfigurationError("methods need a model: give a localizer, or methods=() for baselines alone.")
     cache: dict[tuple[str, int], Any] = {}
+    disordered: dict[tuple[str, int], Any] = {}
+    twin = randomised(localizer, seed) if localizer is not None and "randomisation" in groups else None
     rows = [
-        _Row(_Asker(item, localizer, cache))
+        _Row(
+            _Asker(item, localizer, cache),
+            None if twin is None or item.baseline else _Asker(item, twin, disordered),
+        )
         for item in configurations(methods, attentions, gammas, baselines)
     ]
     errors: list[dict[str, str]] = []
@@ -585,6 +612,7 @@ def evaluate(
             errors.append({"picture": sample.name, "error": str(error)})
         finally:
             cache.clear()
+            disordered.clear()
     if not pictures:
         reason = f" The first error: {errors[0]['error']}" if errors else " The data set is empty."
         raise DataError(f"no picture of {dataset.name!r} could be used.{reason}")
@@ -652,9 +680,9 @@ def _measure(
         if first:
             start = time.perf_counter()
             warm, _ = row.asker(picture, [*concepts, *control], host, sample.name)
-            row.setup_seconds = (
-                time.perf_counter() - start + (0.0 if row.asker.configuration.baseline else setup_seconds)
-            )
+            row.setup_seconds = time.perf_counter() - start
+            if not row.asker.configuration.baseline:
+                row.setup_seconds += setup_seconds + _training_seconds(row.asker.configuration.method)
             row.thresholds = _thresholds(warm[: len(concepts)])
             row.asker._cache.clear()
         answers, seconds = row.asker(picture, [*concepts, *control], host, sample.name)
@@ -667,6 +695,16 @@ def _measure(
         row.seconds.append(seconds)
         row.counts.append(len(concepts) + len(control))
     _keep_examples(sample, picture, truths, kept, shown, examples)
+
+
+def _training_seconds(method: str) -> float:
+    """Seconds that training a learned explainer took, which belong to its set-up; 0 for other methods."""
+    name, _, argument = method.partition(":")
+    if name != "lcam":
+        return 0.0
+    from concept_cam.methods.lcam import Explainer
+
+    return float((Explainer.load(argument).facts or {}).get("seconds", 0.0))
 
 
 def _full_host(sample: Sample) -> Array | None:
@@ -701,6 +739,11 @@ def _observe(
             dependence = {}
         else:
             dependence = _dependence(answers[: len(truths)], answers[len(truths) :], truths, sample.name)
+    disordered: Sequence[Answer] = ()
+    if row.randomised is not None:
+        disordered, _ = row.randomised(
+            picture, [truth.question.concept for truth in truths], None, sample.name
+        )
     found = []
     for i, (answer, truth) in enumerate(zip(answers, truths)):
         values, pooled = question_metrics(answer, truth, row.thresholds, groups)
@@ -713,6 +756,8 @@ def _observe(
         if not configuration.baseline and "calls" in groups and i in twins:
             twin, _ = row.asker(twins[i], [question.concept], None, sample.name)
             values.update(_twin_values(answer, twin[0], truth, pooled))
+        if disordered:
+            values["randomised"] = metrics.randomisation_similarity(answer.scores, disordered[i].scores)
         if not configuration.baseline and "faithfulness" in groups and localizer is not None:
             values.update(_faithfulness(answer, question, picture, localizer))
         found.append(
@@ -810,5 +855,6 @@ def _facts(
             "size": settings.size,
             "weighting": settings.weighting,
             "feature_norm": settings.feature_norm,
+            "templates": list(settings.templates),
         }
     return facts

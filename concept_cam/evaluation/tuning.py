@@ -16,6 +16,7 @@ from concept_cam.evaluation import metrics
 from concept_cam.evaluation.datasets.base import Dataset, Sample
 from concept_cam.evaluation.metrics.intervals import Interval
 from concept_cam.evaluation.runner import Answer, Truth
+from concept_cam.settings import Settings
 from concept_cam.types import Concept, ConfigurationError, DataError, ImageError, choose
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class Sweep:
         model: Name of the model.
         facts: Data set, number of pictures.
         templates: Template sets that were tried.
+        kept: Settings that were not searched and differ from the defaults; the result holds for them, so they are written too.
     """
 
     objective: str
@@ -161,6 +163,7 @@ class Sweep:
     model: str
     facts: Mapping[str, Any]
     templates: Mapping[str, tuple[str, ...]]
+    kept: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def best(self) -> Candidate:
@@ -183,8 +186,7 @@ class Sweep:
     def to_yaml(self) -> str:
         """Returns a configuration that ``--config`` takes, with the result as comments.
 
-        Templates belong to the prompts, not to the configuration: a template set other than ``own`` is named in a comment, to be put
-        into the trait pack.
+        ``templates`` are written when another set than ``own`` is best; they take the place of those of every trait pack.
         """
         import yaml
 
@@ -194,14 +196,15 @@ class Sweep:
             f"# {self.objective} {value.value:.4f} [{value.low:.4f}, {value.high:.4f}] on {value.count} pictures, best of {len(self.trials)}",
             f"# {self.objective} {held.value:.4f} [{held.low:.4f}, {held.high:.4f}] on pictures that had no say in the choice",
         ]
-        if best.templates != "own":
-            lines.append(f"# put these templates into the trait pack: {list(self.templates[best.templates])}")
-        settings = {
+        settings: dict[str, Any] = {
             "model": self.model,
             "attention": best.attention,
             "gamma": best.gamma,
             "weighting": best.weighting,
         }
+        if self.templates[best.templates]:
+            settings["templates"] = list(self.templates[best.templates])
+        settings |= self.kept
         return "\n".join(lines) + "\n" + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -227,7 +230,7 @@ def sweep(
     weightings: Sequence[str] = ("uniform", "softmax", "hardest", "orthogonal"),
     templates: Sequence[str] | Mapping[str, tuple[str, ...]] = ("own",),
     objective: str = "ap_host",
-    max_side: int = 512,
+    max_side: int = 256,
     draws: int = 1000,
     seed: int = 0,
     progress: Callable[[Iterable[Sample]], Iterable[Sample]] | None = None,
@@ -300,18 +303,14 @@ def _answers(
     encoded: dict[str, PatchFeatures] = {}
     for candidate in tried:
         chosen = localizer.with_settings(
-            attention=candidate.attention, gamma=candidate.gamma, weighting=candidate.weighting
+            attention=candidate.attention,
+            gamma=candidate.gamma,
+            weighting=candidate.weighting,
+            templates=sets[candidate.templates],
         )
         if candidate.attention not in encoded:
             encoded[candidate.attention] = chosen.encode(picture)
-        asked = [
-            replace(concept, templates=sets[candidate.templates] or concept.templates) for concept in concepts
-        ]
-        yield candidate, list(chosen.score(encoded[candidate.attention], asked))
-        # Texts embedded for one candidate serve the next.
-        localizer.embed_texts(
-            [prompts for concept in asked for prompts in (concept.target_prompts, *concept.contrast_prompts)]
-        )
+        yield candidate, list(chosen.score(encoded[candidate.attention], concepts))
 
 
 def _finish(
@@ -349,6 +348,11 @@ def _finish(
         localizer.backbone.name,
         {**facts, "pictures": len(pictures)},
         dict(sets),
+        {
+            name: getattr(localizer.settings, name)
+            for name in ("resize", "size", "feature_norm")
+            if getattr(localizer.settings, name) != getattr(Settings(), name)
+        },
     )
 
 

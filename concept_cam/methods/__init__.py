@@ -127,14 +127,14 @@ _ENTRIES = (
         Method(
             "grad-eclip",
             f"{_HERE}.grad_eclip:grad_eclip",
-            "values of the attention that gathers the picture, weighted by its gradient and the loosened attention; class-token towers, CLIP ResNets",
+            "values of the attention that gathers the picture, weighted by its gradient and the loosened attention; towers with a class token or attention pooling",
             "Zhao et al., ICML 2024",
         ),
     ),
     Method(
         "legrad",
         f"{_HERE}.legrad:legrad",
-        "positive gradients of the last attentions; transformers with a class token or mean pooling, CLIP ResNets",
+        "positive gradients of the last attentions; transformers and CLIP ResNets",
         "Bousselham et al., ICCV 2025",
     ),
     Method(
@@ -223,7 +223,7 @@ def explain(
         UnsupportedModelError: The method needs a kind of tower that this model does not have.
     """
     chosen = find_method(method)
-    asked = (concepts,) if isinstance(concepts, Concept) else tuple(concepts)
+    asked = localizer.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
     answers: list[Localizations] = chosen.load()(localizer, list(pictures), asked, chosen)
     if not chosen.relu:
         return answers

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from concept_cam.images import Picture
     from concept_cam.localizer import Localizer
 
-__all__ = ["Batch", "TowerMethod", "encode", "gradients", "graph", "plain"]
+__all__ = ["Batch", "TowerMethod", "encode", "gradients", "graph", "plain", "slopes"]
 
 _GRADIENT_SCALE = {torch.float16: 1024.0}
 """Factor on the objective while it is differentiated, so that small gradients do not vanish in the number format."""
@@ -139,17 +139,31 @@ def own_embedding(backbone: Backbone, pixels: Tensor, features: FeatureMap, pool
     return backbone.encode_patches(pixels, "auto", features.valid).image.float()
 
 
-def gradients(batch: Batch) -> Iterator[Tensor]:
-    """Yields ``dy_c / dA`` float32 [B, K, h, w] for each concept in turn; zero in padding."""
-    scale = _GRADIENT_SCALE.get(batch.features.map.dtype, 1.0)
+def slopes(batch: Batch, at: Tensor, embed: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """Yields ``dy_c / dx`` float32, shaped as ``x``, for each concept in turn.
+
+    Args:
+        batch: Pictures and directions.
+        at: The tensor ``x`` [B, ...]; a private copy of it is differentiated.
+        embed: From it to image embeddings [B, D], not normalised.
+    """
+    scale = _GRADIENT_SCALE.get(at.dtype, 1.0)
     with graph():
-        leaf = batch.features.map.detach().clone().requires_grad_(True)
-        scores = batch.objective(batch.backbone.pool(replace(batch.features, map=leaf))).sum(dim=0) * scale
+        leaf = at.detach().clone().requires_grad_(True)
+        scores = batch.objective(embed(leaf)).sum(dim=0) * scale
     for index in range(batch.concepts):
         with graph():
             (gradient,) = torch.autograd.grad(scores[index], leaf, retain_graph=index + 1 < batch.concepts)
-        gradient = gradient.float() / scale
-        yield gradient if batch.features.valid is None else gradient * batch.features.valid[:, None]
+        yield gradient.float() / scale
+
+
+def gradients(batch: Batch) -> Iterator[Tensor]:
+    """Yields ``dy_c / dA`` float32 [B, K, h, w] for each concept in turn; zero in padding."""
+    features = batch.features
+    for gradient in slopes(
+        batch, features.map, lambda map_: batch.backbone.pool(replace(features, map=map_))
+    ):
+        yield gradient if features.valid is None else gradient * features.valid[:, None]
 
 
 @dataclass(frozen=True)

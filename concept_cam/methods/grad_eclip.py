@@ -8,7 +8,7 @@ from torch import Tensor
 
 from concept_cam.attention import attend
 from concept_cam.backbones.tokens import merge_heads
-from concept_cam.methods.engine import Batch, TowerMethod, graph, plain
+from concept_cam.methods.engine import Batch, TowerMethod, plain, slopes
 from concept_cam.methods.pooling import gathering, require_gathering
 
 __all__ = ["grad_eclip"]
@@ -31,14 +31,10 @@ def _maps(batch: Batch) -> Tensor:
         keys = merge_heads(last.key)[:, last.prefix :].float()
         loose = _loosened(merge_heads(last.query)[:, 0].float(), keys, valid)
         weighted = merge_heads(last.value)[:, last.prefix :].float() * loose[..., None]
-    with graph():
-        leaf = context.detach().clone().requires_grad_(True)
-        scores = batch.objective(last.finish(leaf)).sum(dim=0)
-    maps = []
-    for index in range(batch.concepts):
-        with graph():
-            (gradient,) = torch.autograd.grad(scores[index], leaf, retain_graph=index + 1 < batch.concepts)
-        maps.append(torch.einsum("bd,bnd->bn", merge_heads(gradient)[:, 0].float(), weighted))
+    maps = [
+        torch.einsum("bd,bnd->bn", merge_heads(gradient)[:, 0], weighted)
+        for gradient in slopes(batch, context, last.finish)
+    ]
     return torch.stack(maps, dim=1).unflatten(2, grid)
 
 

@@ -8,6 +8,7 @@ model's own temperature. The tower's parameters get no gradient and are not chan
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -111,9 +112,11 @@ class _Store:
     pixels: Tensor
     features: FeatureMap
     image: Tensor
+    seconds: float
 
     @classmethod
     def of(cls, backbone: Backbone, prepared: Sequence[Prepared], batch_size: int) -> _Store:
+        started = time.perf_counter()
         shapes = {tuple(item.pixels.shape) for item in prepared}
         if len(shapes) != 1 or any(item.windows for item in prepared):
             raise ConfigurationError(
@@ -138,6 +141,7 @@ class _Store:
                 valid=torch.cat([features.valid for _, features, _ in parts if features.valid is not None]),
             ),
             torch.cat([image for _, _, image in parts]),
+            time.perf_counter() - started,
         )
 
     def take(self, rows: Tensor) -> tuple[Tensor, FeatureMap]:
@@ -211,6 +215,7 @@ def _train(
     classes: tuple[str, ...],
     progress: Callable[[int, float], None] | None,
 ) -> Explainer:
+    started = time.perf_counter()
     generator = torch.Generator().manual_seed(training.seed)
     mean, scale = store.mean, store.scale
     channels = len(mean)
@@ -259,7 +264,12 @@ def _train(
         scale=scale.cpu(),
         classes=classes,
         weights_hash=store.backbone.weights_hash,
-        facts={"model": store.backbone.name, "pictures": len(store.image), **asdict(training)},
+        facts={
+            "model": store.backbone.name,
+            "pictures": len(store.image),
+            "seconds": round(store.seconds + time.perf_counter() - started, 1),
+            **asdict(training),
+        },
     )
 
 
@@ -337,7 +347,7 @@ def train_on_concepts(
     place = torch.tensor([pictures[id(example.image)] for example in examples])
     concepts = list(dict.fromkeys(example.concept for example in examples))
     asked = torch.tensor([concepts.index(example.concept) for example in examples])
-    texts = localizer.directions(concepts)
+    texts = localizer.directions(localizer.phrased(concepts))
     choices = texts.texts[texts.columns] * texts.used[..., None]
     generator = torch.Generator().manual_seed(training.seed + 2)
 

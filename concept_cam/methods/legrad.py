@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from concept_cam.backbones.base import Backbone
+from concept_cam.backbones.base import Backbone, FeatureMap
 from concept_cam.backbones.open_clip_resnet import OpenClipResNet
-from concept_cam.backbones.tokens import Block, TokenBackbone
-from concept_cam.methods.engine import Batch, TowerMethod, graph, plain
-from concept_cam.methods.pooling import gathering
+from concept_cam.backbones.tokens import TokenBackbone
+from concept_cam.methods.engine import Batch, TowerMethod, plain, slopes
+from concept_cam.methods.pooling import gathering, pools_by_attention
 from concept_cam.types import UnsupportedModelError
 
 __all__ = ["legrad"]
@@ -21,41 +24,96 @@ LAYERS = 2
 def _maps(batch: Batch) -> Tensor:
     """Mean over the last blocks ``l`` of ``mean_heads mean_queries relu(ds_l / dA_l)``, at each patch's key.
 
-    ``A_l`` is the attention after the softmax and ``s_l`` the objective read from block ``l`` itself: the mean of its output tokens through
-    the tower's last norm and projection. A CLIP ResNet has one attention, that of its pooling, and its own embedding as ``s``. Values are
-    not negative; the paper's min-max scaling is left out.
+    ``A_l`` is an attention after the softmax and ``s_l`` the objective read from block ``l``. In class-token and mean-pooled towers ``A_l`` is the
+    block's own attention and ``s_l`` the mean of its output tokens through the tower's last norm and projection. In towers that pool by
+    attention, both belong to the pooling applied to the block's tokens; a CLIP ResNet has that pooling alone. Values are not negative; the
+    paper's min-max scaling is left out.
     """
-    backbone = batch.backbone
-    if isinstance(backbone, OpenClipResNet):
-        return _pooling(batch)
-    assert isinstance(backbone, TokenBackbone)
-    with plain():
-        sequence = backbone._sequence(batch.pixels, batch.features.valid)
-        x, entering = sequence.tokens, []
-        for block in backbone.blocks:
-            entering.append(x)
-            x = block(x, sequence.keys, sequence.rope)
-    maps = [
-        _layer(batch, backbone, block, stream, sequence.keys, sequence.rope)
-        for block, stream in list(zip(backbone.blocks, entering))[-LAYERS:]
-    ]
-    relevance = torch.stack(maps).mean(dim=0)[:, :, backbone.prefix :]
-    return sequence.to_grid(relevance.transpose(1, 2)).permute(0, 3, 1, 2)
+    if isinstance(batch.backbone, OpenClipResNet):
+        return _pooling(batch, batch.features)
+    assert isinstance(batch.backbone, TokenBackbone)
+    last = _Stream.of(batch, batch.backbone)
+    read = _pooled_layer if pools_by_attention(batch.backbone) else _layer
+    return torch.stack([read(last, index) for index in last.blocks]).mean(dim=0)
 
 
-def _pooling(batch: Batch) -> Tensor:
+@dataclass(frozen=True)
+class _Stream:
+    """The tokens that enter each of the last blocks and leave the last one: ``streams[i]`` enters ``blocks[i]``."""
+
+    batch: Batch
+    backbone: TokenBackbone
+    blocks: range
+    streams: Sequence[Tensor]
+    keys: Tensor | None
+    rope: Tensor | None
+    to_grid: Callable[[Tensor], Tensor]
+
+    @classmethod
+    def of(cls, batch: Batch, backbone: TokenBackbone) -> _Stream:
+        count = min(LAYERS, len(backbone.blocks))
+        with plain():
+            sequence = backbone._sequence(batch.pixels, batch.features.valid)
+            streams = [sequence.tokens]
+            for block in backbone.blocks:
+                streams.append(block(streams[-1], sequence.keys, sequence.rope))
+        return cls(
+            batch,
+            backbone,
+            range(count),
+            streams[-count - 1 :],
+            sequence.keys,
+            sequence.rope,
+            sequence.to_grid,
+        )
+
+
+def _layer(last: _Stream, index: int) -> Tensor:
+    """Returns the relevance of each patch as a key of one block's own attention, float32 [B, C, h, w]."""
+    backbone, stream, keys = last.backbone, last.streams[index], last.keys
+    block = backbone.blocks[len(backbone.blocks) - len(last.blocks) + index]
     with plain():
-        last = gathering(batch.backbone, batch.features)
+        query, key, value = block.project(block.norm(stream), "qkv", last.rope)
+        attention = _attention(query, key, block.scale, keys)
+    weight = torch.ones_like(stream[:, :, :1]) if keys is None else keys[:, :, None].to(stream.dtype)
+
+    def embed(attention: Tensor) -> Tensor:
+        out = stream + block.output(attention @ value)
+        out = out + block.feed_forward(out)
+        mean = (out * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True)
+        return backbone.project_patches(mean)[:, 0]
+
+    queries = weight[:, None, :, 0].float()
+    relevance = []
+    for gradient in slopes(last.batch, attention, embed):
+        heads = gradient.clamp(min=0).mean(dim=1)
+        relevance.append((queries @ heads)[:, 0] / queries.sum(dim=-1))
+    patches = torch.stack(relevance, dim=2)[:, backbone.prefix :]
+    return last.to_grid(patches).permute(0, 3, 1, 2)
+
+
+def _pooled_layer(last: _Stream, index: int) -> Tensor:
+    """Returns the relevance of each patch to the pooling of one block's tokens, float32 [B, C, h, w]."""
+    backbone = last.backbone
+    with plain():
+        settled = backbone.settle(last.streams[index + 1])
+        features = FeatureMap(
+            map=last.to_grid(settled[:, backbone.prefix :]).permute(0, 3, 1, 2),
+            prefix=settled[:, : backbone.prefix] if backbone.prefix else None,
+            valid=last.batch.features.valid,
+        )
+    return _pooling(last.batch, features)
+
+
+def _pooling(batch: Batch, features: FeatureMap) -> Tensor:
+    with plain():
+        last = gathering(batch.backbone, features)
         attention = _attention(last.query, last.key, last.scale, last.keys)
-    with graph():
-        leaf = attention.detach().clone().requires_grad_(True)
-        scores = batch.objective(last.finish(leaf @ last.value)).sum(dim=0)
-    maps = []
-    for index in range(batch.concepts):
-        with graph():
-            (gradient,) = torch.autograd.grad(scores[index], leaf, retain_graph=index + 1 < batch.concepts)
-        maps.append(gradient.float().clamp(min=0).mean(dim=1)[:, 0, last.prefix :])
-    return torch.stack(maps, dim=1).unflatten(2, (batch.features.map.shape[2], batch.features.map.shape[3]))
+    maps = [
+        gradient.clamp(min=0).mean(dim=1)[:, 0, last.prefix :]
+        for gradient in slopes(batch, attention, lambda attention: last.finish(attention @ last.value))
+    ]
+    return torch.stack(maps, dim=1).unflatten(2, (features.map.shape[2], features.map.shape[3]))
 
 
 def _attention(query: Tensor, key: Tensor, scale: float, keys: Tensor | None) -> Tensor:
@@ -65,42 +123,11 @@ def _attention(query: Tensor, key: Tensor, scale: float, keys: Tensor | None) ->
     return logits.softmax(dim=-1)
 
 
-def _layer(
-    batch: Batch,
-    backbone: TokenBackbone,
-    block: Block,
-    stream: Tensor,
-    keys: Tensor | None,
-    rope: Tensor | None,
-) -> Tensor:
-    """Returns one block's relevance of each key, float32 [B, C, L]."""
-    with plain():
-        query, key, value = block.project(block.norm(stream), "qkv", rope)
-        attention = _attention(query, key, block.scale, keys)
-    weight = torch.ones_like(stream[:, :, :1]) if keys is None else keys[:, :, None].to(stream.dtype)
-    with graph():
-        leaf = attention.detach().clone().requires_grad_(True)
-        out = stream + block.output(leaf @ value)
-        out = out + block.feed_forward(out)
-        mean = (out * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True)
-        scores = batch.objective(backbone.project_patches(mean)[:, 0]).sum(dim=0)
-    relevance = []
-    queries = weight[:, None, :, 0].float()
-    for index in range(batch.concepts):
-        with graph():
-            (gradient,) = torch.autograd.grad(scores[index], leaf, retain_graph=index + 1 < batch.concepts)
-        heads = gradient.float().clamp(min=0).mean(dim=1)
-        relevance.append((queries @ heads)[:, 0] / queries.sum(dim=-1))
-    return torch.stack(relevance, dim=1)
-
-
 def _check(backbone: Backbone) -> None:
-    if isinstance(backbone, OpenClipResNet):
-        return
-    pooled = not isinstance(backbone, TokenBackbone) or backbone.family.endswith(("pool", "siglip"))
-    if pooled:
+    own = isinstance(backbone, TokenBackbone) and not backbone.family.endswith(("pool", "siglip"))
+    if not own and not pools_by_attention(backbone):
         raise UnsupportedModelError(
-            f"LeGrad reads self-attention before a class token or a mean, or a CLIP ResNet's pooling, which {backbone.name!r} (family {backbone.family}) does not "
+            f"LeGrad reads a transformer's self-attention or an attention pooling, which {backbone.name!r} (family {backbone.family}) does not "
             "have. Use 'direct', 'grad-cam' or 'hires-cam' with this model."
         )
 

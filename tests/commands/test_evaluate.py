@@ -110,13 +110,18 @@ def test_evaluate_names_what_is_wrong(arguments: tuple[str, ...], message: str, 
 
 def test_sweep_writes_a_configuration(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "best.yaml"
-    found = run("sweep", "-d", f"folder:{photos}", "--host", "thing", "-g", "0,1", "-w", "uniform", "-o", out)
+    found = run(
+        "sweep", "-d", f"folder:{photos}", "--host", "thing", "-g", "0,1", "-w", "uniform", "--templates", "own", "--size", "40",
+        "-o", out,
+    )  # fmt: skip
     assert found.exit_code == 0, found.output
     assert yaml.safe_load(out.read_text(encoding="utf-8")) == {
         "model": "planted",
         "attention": "value",
         "gamma": 1.0,
         "weighting": "uniform",
+        "size": 40,
+        "feature_norm": "none",
     }
     assert len(found.stdout.splitlines()) == 3
     assert run("sweep", "-d", f"folder:{photos}", "-o", out).exit_code == 2
@@ -164,6 +169,71 @@ def test_calibrate_from_a_table(tmp_path: Path) -> None:
     assert "a run needs labels" in run("calibrate", tmp_path, "-o", out).output
     never = run("calibrate", table, "--target", "0.99", "-o", tmp_path / "never.yaml")
     assert "no limit reaches 0.99" in never.output
+
+
+@pytest.mark.parametrize("tool", ["cvat", "label-studio"])
+def test_calibrate_from_corrected_labels(tool: str, tmp_path: Path) -> None:
+    """A run goes out to a labelling tool, a person corrects a state, and the file that comes back fits the limits."""
+    pytest.importorskip("pyarrow", reason="annotation runs need the extra 'annotate'")
+    from concept_cam.exports import export
+    from tests.exports.planted import plant
+    from tests.exports.test_labelstudio import as_annotations
+
+    planted = plant(tmp_path)
+    if tool == "cvat":
+        labels = export(planted.path, "cvat", tmp_path / "annotations.xml")
+    else:
+        labels = tmp_path / "export.json"
+        as_annotations(export(planted.path, "label-studio", tmp_path / "tasks"), labels)
+    found = run(
+        "calibrate",
+        planted.path,
+        "--labels",
+        labels,
+        "--least",
+        "2",
+        "--target",
+        "0.5",
+        "-o",
+        tmp_path / "a.yaml",
+    )
+    assert found.exit_code == 0, found.output
+    shape = yaml.safe_load((tmp_path / "a.yaml").read_text(encoding="utf-8"))["limits"]["caudal_fin_shape"]
+    assert shape["accuracy"] == 1.0
+
+    text = Path(labels).read_text(encoding="utf-8")
+    state = next(
+        r["state"] for r in planted.records if r["character"] == "caudal_fin_shape" and not r["abstained"]
+    )
+    other = next(name for name in ("rounded", "truncate") if name != state)
+    if tool == "cvat":
+        assert f">{state}</attribute>" in text
+        text = text.replace(f">{state}</attribute>", f">{other}</attribute>")
+    else:
+        tasks = json.loads(text)
+        for task in tasks:
+            task["annotations"] = json.loads(
+                json.dumps(task["annotations"]).replace(f'"{state}"', f'"{other}"')
+            )
+        assert json.dumps(tasks) != json.dumps(json.loads(text))
+        text = json.dumps(tasks)
+    corrected = tmp_path / f"corrected{Path(labels).suffix}"
+    corrected.write_text(text, encoding="utf-8")
+    again = run(
+        "calibrate",
+        planted.path,
+        "--labels",
+        corrected,
+        "--least",
+        "2",
+        "--target",
+        "0.5",
+        "-o",
+        tmp_path / "b.yaml",
+    )
+    assert again.exit_code == 0, again.output
+    worse = yaml.safe_load((tmp_path / "b.yaml").read_text(encoding="utf-8"))["limits"]["caudal_fin_shape"]
+    assert worse["kept"] < shape["kept"] or worse["accuracy"] < 1.0
 
 
 @pytest.mark.parametrize("command", ["evaluate", "sweep", "calibrate"])

@@ -52,3 +52,79 @@ def test_wrong_arguments(data: Path, tmp_path: Path) -> None:
         fit.fit_attention, "synthetic", "-o", str(tmp_path / "h.safetensors"), "--head", "h.safetensors"
     )
     assert isinstance(answer.exception, ConfigurationError)
+
+
+def test_locate_with_a_head(data: Path, tmp_path: Path) -> None:
+    import csv
+    import io
+    import json
+
+    import torch
+
+    from concept_cam.commands.locate import locate
+
+    head, out = tmp_path / "head.safetensors", tmp_path / "out"
+    assert run(fit.fit_head, str(data), "-o", str(head)).exit_code == 0
+    pictures = [str(data / "red" / "0.png"), str(data / "green" / "0.png"), str(tmp_path / "none.png")]
+    done = run(locate, *pictures, "--head", str(head), "--gamma", "1", "-o", str(out))
+    assert done.exit_code == 1  # One picture is missing; the others are done.
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [(row["target"], row["contrast"]) for row in rows] == [("red", "green"), ("green", "red")]
+    for row in rows:
+        assert float(row["peak_x"]) > 16
+        assert float(row["peak_y"]) < 16
+        assert float(row["probability"]) > 0.5
+    names = {path.name for path in out.iterdir()}
+    assert "red_0.png__red.overlay.png" in names
+    record = json.loads((out / "red_0.png.json").read_text(encoding="utf-8"))["results"][0]
+    assert record["provenance"]["method"] == "finer-cam/grad-cam"
+    assert record["provenance"]["gamma"] == 1.0
+
+    both = run(
+        locate, pictures[0], "--head", str(head), "-t", "red", "-t", "green", "--ranks", "1", "--method", "layer-cam+relu",
+        "--weighting", "hardest", "--format", "json",
+    )  # fmt: skip
+    assert both.exit_code == 0, both.output
+    assert [row["target"] for row in json.loads(both.stdout)] == ["red", "green"]
+
+    # A plain .pth has no class names; they come from a file.
+    loaded = ClassifierHead.load(head)
+    torch.save({"weight": loaded.weight, "bias": loaded.bias}, tmp_path / "head.pth")
+    (tmp_path / "names.txt").write_text("green\nred\n", encoding="utf-8")
+    plain = run(
+        locate,
+        pictures[0],
+        "--head",
+        str(tmp_path / "head.pth"),
+        "--classes",
+        str(tmp_path / "names.txt"),
+        "-c",
+        "green",
+    )
+    assert plain.exit_code == 0, plain.output
+    assert next(csv.DictReader(io.StringIO(plain.stdout)))["target"] == "red"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--head", "none.safetensors"), "cannot read the classifier head"),
+        (("--ranks", "1", "-t", "red"), "--ranks belongs to a classifier"),
+        (("--head", "h.safetensors", "--traits", "fish"), "give no --traits"),
+        (("--head", "h.safetensors", "--ranks", "one"), "whole numbers"),
+        (("--head", "h.safetensors", "--ranks", "1", "-c", "red"), "either by name"),
+        (("--head", "HEAD", "-t", "blue"), "has no class 'blue'"),
+        (("--head", "HEAD", "--method", "direct"), "cannot explain a classifier"),
+    ],
+)
+def test_locate_with_a_head_names_what_is_wrong(
+    data: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    from concept_cam.commands.locate import locate
+
+    head = tmp_path / "head.safetensors"
+    assert run(fit.fit_head, str(data), "-o", str(head), "--held-out", "0").exit_code == 0
+    given = [str(head) if text == "HEAD" else text for text in arguments]
+    done = run(locate, str(data / "red" / "0.png"), *given)
+    assert isinstance(done.exception, ConfigurationError)
+    assert message in str(done.exception)

@@ -7,12 +7,16 @@ import pytest
 
 from concept_cam.evaluation import metrics
 from concept_cam.evaluation.datasets.base import Dataset, Points, Question, Sample
+from concept_cam.evaluation.randomisation import randomised
 from concept_cam.evaluation.report import METRICS, Report
 from concept_cam.evaluation.runner import Configuration, configurations, evaluate
 from concept_cam.localizer import Localizer
+from concept_cam.methods.lcam_training import Example, LcamTraining, train_on_concepts
 from concept_cam.settings import Settings
 from concept_cam.types import Concept, ConfigurationError, DataError, OutputError
 from tests import worlds
+from tests.backbones.models import backbone
+from tests.methods.models import LinearBackbone, untouched
 from tests.planted import PlantedBackbone
 
 DIRECT = "direct · gamma 1"
@@ -210,6 +214,8 @@ def test_the_report_is_written_whole(report: Report, tmp_path: Path) -> None:
     assert "http" not in page.replace("http-equiv", "")
     assert METRICS["ap_host"].title in page
     assert "What the contrast adds" in report.to_markdown()
+    assert "## Per trait: AP in subject" in report.to_markdown()
+    assert "| | red | green |" in report.to_markdown()
     with pytest.raises(OutputError, match="exists"):
         report.save(tmp_path / "out")
     report.save(tmp_path / "out", overwrite=True)
@@ -225,6 +231,53 @@ def test_examples_share_one_scale_per_column(report: Report) -> None:
     assert len({example.trait for example in report.examples}) == len(report.examples) >= 2
     sheet = report.example_sheet()
     assert sheet.width > 32 * (len(report.rows) + 1)
+    assert report.example_sheet([DIRECT, PLAIN]).width < sheet.width
+    with pytest.raises(ConfigurationError, match="has no row"):
+        report.example_sheet(["nobody"])
     bare = replace(report, examples=())
     with pytest.raises(ConfigurationError, match="no examples"):
         bare.example_sheet()
+
+
+def test_disordered_weights_change_maps_of_the_model_and_nothing_else() -> None:
+    """A method that reads the model changes with its weights; one that reads the picture alone does not."""
+    trained = Localizer(LinearBackbone(32, 8), Settings(feature_norm="none"))
+    with untouched(trained.backbone.model):
+        found = evaluate(
+            worlds.dataset(4), trained, methods=("direct", "luminance", "ablation-cam"), gammas=(1.0,),
+            baselines=("center",), groups=("localisation", "randomisation"), draws=20,
+        )  # fmt: skip
+    assert value(found, "luminance · gamma 1", "randomised") == pytest.approx(1.0)
+    assert value(found, DIRECT, "randomised") < 0.9
+    assert value(found, "ablation-cam · gamma 1", "randomised") < 0.95
+    assert "randomised" not in found.row("center").tables["all"]
+    with pytest.raises(ConfigurationError, match="randomisation"):
+        evaluate(worlds.dataset(1), Localizer(PlantedBackbone(32, 8)), groups=("randomisation",))
+
+
+def test_a_randomised_copy_keeps_name_texts_and_size_of_its_weights() -> None:
+    trained = Localizer(backbone("vit"))
+    first, again, other = randomised(trained, 1), randomised(trained, 1), randomised(trained, 2)
+    assert first.backbone.weights_hash == trained.backbone.weights_hash
+    picture = worlds.picture(0, True)[0]
+    maps = [item.locate(picture, "a fin").scores for item in (first, again, other, trained)]
+    np.testing.assert_array_equal(maps[0], maps[1])
+    for one, two in ((0, 2), (0, 3)):
+        assert abs(np.corrcoef(maps[one].ravel(), maps[two].ravel())[0, 1]) < 0.9
+    for a, b in zip(first.backbone.model.parameters(), trained.backbone.model.parameters()):
+        assert sorted(a.flatten().tolist()) == sorted(b.flatten().tolist())
+
+
+def test_learned_explainers_have_short_names_and_their_training_counts_as_set_up(tmp_path: Path) -> None:
+    trained = Localizer(LinearBackbone(32, 8), Settings(feature_norm="none"))
+    example = Example(worlds.picture(0, True)[0], worlds.RED)
+    explainer = train_on_concepts(trained, [example], LcamTraining(steps=1, batch_size=1))
+    assert explainer.facts["seconds"] >= 0
+    slow = replace(explainer, facts={"seconds": 1000.0})
+    paths = [slow.save(tmp_path / f"{name}.safetensors") for name in ("fm", "img")]
+    methods = tuple(f"lcam:{path}" for path in paths)
+    found = evaluate(worlds.dataset(2), trained, methods=methods, gammas=(1.0,), baselines=(), draws=20)
+    assert [row.name for row in found.rows][::2] == ["lcam:fm · gamma 1", "lcam:img · gamma 1"]
+    assert all(row.setup_seconds >= 1000 for row in found.rows)
+    same = configurations(("lcam:a/x.safetensors", "lcam:b/x.safetensors"), (), (1.0,), ())
+    assert len({row.name for row in same}) == len(same) == 4

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from concept_cam.evaluation.datasets.base import Dataset
-from concept_cam.evaluation.tuning import TEMPLATES, Candidate, Sweep, candidates, sweep, sweep_unlabelled
+from concept_cam.evaluation.tuning import Candidate, Sweep, candidates, sweep, sweep_unlabelled
 from concept_cam.localizer import Localizer
 from concept_cam.settings import Settings, read_config
 from concept_cam.types import Concept, ConfigurationError, DataError
@@ -75,17 +75,43 @@ def test_the_configuration_is_read_back(found: Sweep, tmp_path: Path) -> None:
         "attention": "value",
         "gamma": 1.0,
         "weighting": found.best.weighting,
+        "feature_norm": "none",
     }
     assert path.read_text(encoding="utf-8").startswith("# ap ")
 
 
-def test_templates_are_named_beside_the_configuration(localizer: Localizer) -> None:
-    tuned = sweep(
-        worlds.dataset(2), localizer, objective="ap", draws=20, attentions=("value",), gammas=(1.0,), weightings=("uniform",),
-        templates={"photo": TEMPLATES["photo"]},
-    )  # fmt: skip
-    assert "a photo of {}" in tuned.to_yaml()
-    assert yaml.safe_load(tuned.to_yaml())["attention"] == "value"
+def test_templates_are_searched_and_read_back(localizer: Localizer, tmp_path: Path) -> None:
+    """The planted model knows the word alone: templates that hide it make it look elsewhere."""
+    sets = {"hiding": ("a picture that shows no {} at all",), "known": ("{}",)}
+    own = sweep(worlds.dataset(2), localizer, objective="ap", draws=20, **GRID)
+    assert "templates" not in yaml.safe_load(own.to_yaml())
+    tuned = sweep(worlds.dataset(2), localizer, objective="ap", draws=20, templates=sets, **GRID)
+    assert len(tuned.trials) == 2 * len(own.trials)
+    assert own.trials[0].value == next(t for t in tuned.trials if t.candidate.templates == "known").value
+    settings = read_config(tuned.save(tmp_path / "best.yaml"))
+    assert settings["templates"] == list(sets[tuned.best.templates])
+    del settings["model"]
+    asked = Localizer(localizer.backbone, Settings().with_values(**settings))
+    concept = Concept(("red",), (("green",),), templates=("a photo of {}",))
+    answer = asked.locate_all([worlds.picture(0, True)[0]], [concept])[0][0]
+    assert answer.concept.templates == sets[tuned.best.templates]
+
+
+def test_templates_of_the_settings_take_the_place_of_a_concepts_own(localizer: Localizer) -> None:
+    picture = worlds.picture(0, True)[0]
+    concept = Concept(("red",), (("green",),), templates=("a photo of {}", "{}"))
+    bare = localizer.with_settings(templates=["{}"])
+    plain = Concept(("red",), (("green",),))
+    for method in ("direct", "luminance"):
+        found = bare.locate_all([picture], [concept], method=method)[0]
+        expected = localizer.locate_all([picture], [plain], method=method)[0]
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        np.testing.assert_array_equal(found.image_scores, expected.image_scores)
+        assert found[0].concept.templates == ("{}",)
+    assert localizer.locate_all([picture], [concept])[0][0].concept.templates == concept.templates
+    for wrong in (["a photo"], ["{} {}"], [3], 3):
+        with pytest.raises(ConfigurationError, match="templates must be texts"):
+            localizer.with_settings(templates=wrong)
 
 
 def test_pictures_are_encoded_once_per_attention() -> None:

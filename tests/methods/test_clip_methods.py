@@ -114,6 +114,66 @@ def test_attention_pooling_of_resnets() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "kind", ["vit", "resnet", "timm-map", "transformers-siglip", "transformers-siglip2", "coca"]
+)
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_gathering_attention_makes_the_image_embedding(kind: str, padded: bool) -> None:
+    from concept_cam.attention import attend
+    from concept_cam.methods.pooling import gathering
+
+    model = backbone(kind)
+    pixels = torch.randn(2, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))
+    valid = torch.ones(2, *model.grid_size(model.preprocess.size), dtype=torch.bool)
+    valid[0, -1] = not padded
+    with torch.no_grad():
+        features = model.feature_map(pixels, valid if padded else None)
+        last = gathering(model, features)
+        found = last.finish(attend(last.query, last.key, last.value, last.scale, last.keys))
+        torch.testing.assert_close(found, model.pool(features), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["timm-map", "transformers-siglip", "coca"])
+def test_attention_pooling_of_transformers(kind: str) -> None:
+    """LeGrad reads the pooling of each of the last blocks' tokens, Grad-ECLIP that of the last one; written out."""
+    from concept_cam.backbones.base import FeatureMap
+    from concept_cam.methods.pooling import gathering
+
+    localizer = Localizer(backbone(kind))
+    model, pixels = localizer.backbone, localizer.prepare(PICTURE).batch
+    rows, columns = model.grid_size(tuple(pixels.shape[2:]))
+    total = torch.zeros(rows * columns)
+    for upto in (len(model.blocks) - 1, len(model.blocks)):
+        with torch.no_grad():
+            embedded = model.embed(pixels)
+            x = model.enter(embedded.tokens)
+            for block in model.blocks[:upto]:
+                x = block(x, None, embedded.rope)
+            x = model.settle(x)
+            grid = x[:, model.prefix :].transpose(1, 2).unflatten(2, (rows, columns))
+            last = gathering(model, FeatureMap(grid, x[:, : model.prefix] if model.prefix else None))
+            attention = (last.query @ last.key.transpose(2, 3) * last.scale).softmax(-1)
+        attention.requires_grad_(True)
+        score = F.normalize(last.finish(attention @ last.value), dim=-1)[0] @ direction(localizer)
+        (gradient,) = torch.autograd.grad(score, attention)
+        total += gradient[0].clamp(min=0).mean(dim=0)[0, last.prefix :] / 2
+    found = localizer.locate_all([PICTURE], [CONCEPT], method="legrad")[0].scores[0]
+    np.testing.assert_allclose(found.ravel(), total.numpy(), atol=1e-8, rtol=1e-3)
+
+    output = (attention.detach() @ last.value).requires_grad_(True)
+    score = F.normalize(last.finish(output), dim=-1)[0] @ direction(localizer)
+    (gradient,) = torch.autograd.grad(score, output)
+
+    def heads(tensor):
+        return tensor[0].transpose(0, 1).flatten(1)
+
+    cosine = F.cosine_similarity(heads(last.query), heads(last.key)[last.prefix :], dim=-1)
+    loose = (cosine - cosine.min()) / (cosine.max() - cosine.min())
+    expected = loose * (heads(last.value)[last.prefix :] @ heads(gradient)[0])
+    eclip = localizer.locate_all([PICTURE], [CONCEPT], method="grad-eclip")[0].scores[0]
+    np.testing.assert_allclose(eclip.ravel(), expected.detach().numpy(), atol=1e-6, rtol=1e-3)
+
+
 def test_padding_changes_no_attention_map() -> None:
     """What stands in the padding cannot matter; the mean colour is there now."""
     model = backbone("vit")

@@ -1,7 +1,7 @@
 """Metrics against other people's implementations: Quantus, torchmetrics, torchcam and grad-cam, where they are installed.
 
-    pip install quantus torchmetrics torchcam grad-cam
-    pytest tests/evaluation/metrics/test_cross_check.py tests/methods tests/test_heads.py
+Run with ``pip install quantus torchmetrics "concept-cam[test]"`` and
+``pytest tests/evaluation/metrics/test_cross_check.py tests/methods tests/test_heads.py``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,13 @@ def quantus_scores(metric: Any, heatmaps: np.ndarray, masks: np.ndarray) -> list
 
 
 def quiet(**options: Any) -> dict[str, Any]:
-    return {"abs": False, "normalise": False, "disable_warnings": True, "display_progressbar": False, **options}
+    return {
+        "abs": False,
+        "normalise": False,
+        "disable_warnings": True,
+        "display_progressbar": False,
+        **options,
+    }
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -69,7 +75,8 @@ class Bright(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(SHAPE, generator=torch.Generator().manual_seed(2)))
+        weight = torch.randn(SHAPE, generator=torch.Generator().manual_seed(2))
+        self.weight = nn.Parameter(8 * (weight - weight.mean()))
 
     def forward(self, pixels: Tensor) -> Tensor:
         value = (pixels.float().mean(dim=1) * self.weight).mean(dim=(1, 2))
@@ -77,8 +84,9 @@ class Bright(nn.Module):
 
 
 def grey(count: int = 3) -> np.ndarray:
-    """Float32 [N, 1, H, W] in 0..1 that are whole numbers of 255ths."""
-    pictures = np.random.default_rng(6).integers(1, 256, (count, 1, *SHAPE))
+    """Float32 [N, 1, H, W] in 0..1 that are whole numbers of 255ths; each has a black pixel, for Quantus calls the darkest one black."""
+    pictures = np.random.default_rng(6).integers(0, 256, (count, 1, *SHAPE))
+    pictures[..., 0, 0] = 0
     return (pictures / 255).astype(np.float32)
 
 

@@ -61,25 +61,6 @@ def test_rankings_equal_scikit_learn(ties: bool) -> None:
         assert metrics.auroc(heatmap, mask) == pytest.approx(sklearn.roc_auc_score(truth, scores), abs=1e-12)
 
 
-@pytest.mark.parametrize("ties", [False, True])
-def test_rankings_equal_torchmetrics(ties: bool) -> None:
-    functional = pytest.importorskip(
-        "torchmetrics.functional.classification", reason="torchmetrics is optional"
-    )
-    import torch
-
-    for heatmap, mask in cases(ties):
-        # torchmetrics takes scores outside 0..1 for logits; ranks are all that counts.
-        scores = torch.from_numpy((heatmap.ravel() - heatmap.min()) / np.ptp(heatmap))
-        truth = torch.from_numpy(mask.ravel().astype(np.int64))
-        assert metrics.average_precision(heatmap, mask) == pytest.approx(
-            float(functional.binary_average_precision(scores, truth)), abs=1e-5
-        )
-        assert metrics.auroc(heatmap, mask) == pytest.approx(
-            float(functional.binary_auroc(scores, truth)), abs=1e-5
-        )
-
-
 def test_rankings_ignore_what_must_be_ignored() -> None:
     g = np.random.default_rng(3)
     heatmap, mask = g.standard_normal((6, 7)), g.random((6, 7)) < 0.4
