@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -230,11 +231,19 @@ def measure(mask: np.ndarray) -> dict[str, float]:
         ``centroid_x``, ``centroid_y``, ``extent`` (share of the box), ``eccentricity`` (of the ellipse of equal moments, 0..1) and
         ``solidity`` (share of the convex hull, 0..1).
     """
-    # Moments by hand: scikit-image's regionprops gives the same numbers (tested) at ten times the cost of so small a region.
-    rows, columns = np.nonzero(mask)
-    centre_y, centre_x = float(rows.mean()), float(columns.mean())
-    y, x = rows - centre_y, columns - centre_x
-    var_y, var_x, cov = float(y @ y) / rows.size, float(x @ x) / rows.size, float(y @ x) / rows.size
+    # Moments by hand, from the runs of each row: scikit-image's regionprops gives the same numbers (tested) at many times the cost.
+    framed = np.zeros((mask.shape[0], mask.shape[1] + 2), dtype=np.int8)
+    framed[:, 1:-1] = mask
+    steps = framed[:, 1:] - framed[:, :-1]
+    rows, first = np.nonzero(steps == 1)
+    last = np.nonzero(steps == -1)[1]
+    count = last - first
+    size = int(count.sum())
+    middle = (first + last - 1) / 2
+    centre_y, centre_x = float(count @ rows) / size, float(count @ middle) / size
+    y, x = rows - centre_y, middle - centre_x
+    var_y, cov = float(count @ (y * y)) / size, float(count @ (y * x)) / size
+    var_x = float(count @ (x * x + (count * count - 1) / 12)) / size
     spread = math.hypot(var_x - var_y, 2 * cov)
     major, minor = (var_x + var_y + spread) / 2, max(0.0, (var_x + var_y - spread) / 2)
     # Angle between the row axis and the major axis, counter-clockwise; a round region has none: take x.
@@ -242,33 +251,53 @@ def measure(mask: np.ndarray) -> dict[str, float]:
     angle = math.pi / 2 if round_ else 0.5 * math.atan2(2 * cov, var_y - var_x)
     along_y, along_x = math.cos(angle), math.sin(angle)
     half = (abs(along_y) + abs(along_x)) / 2  # half the projection of one pixel square on either axis
+    y, x = np.concatenate([y, y]), np.concatenate([first, last - 1]) - centre_x  # a row's ends reach farthest
     along, across = y * along_y + x * along_x, x * along_y - y * along_x
     degrees = math.degrees(math.atan2(-along_y, along_x))
     degrees = degrees - 180 if degrees > 90 else degrees + 180 if degrees <= -90 else degrees
-    box = (int(rows[-1] - rows[0]) + 1) * (int(columns.max() - columns.min()) + 1)
+    box = (int(rows[-1] - rows[0]) + 1) * int(last.max() - first.min())
     return {
-        "area": float(rows.size),
+        "area": float(size),
         "length": float(np.ptp(along) + 2 * half),
         "width": float(np.ptp(across) + 2 * half),
         "orientation": float(degrees),
         "centroid_x": centre_x + 0.5,
         "centroid_y": centre_y + 0.5,
-        "extent": float(rows.size / box),
+        "extent": float(size / box),
         "eccentricity": 0.0 if round_ else math.sqrt(1 - minor / major),
-        "solidity": _solidity(mask),
+        "solidity": size / _hull_area(rows, first, last),
     }
 
 
-def _solidity(mask: np.ndarray) -> float:
-    # The hull of pixel squares; scikit-image's own fails on one-pixel-wide regions.
-    from scipy.spatial import ConvexHull
+def _hull_area(rows: np.ndarray, first: np.ndarray, last: np.ndarray) -> float:
+    """Returns the area of the convex hull of pixel squares, given as runs (row, first pixel, one past the last) in reading order."""
+    # Between its left and its right side; a general hull costs ten times as much, and scikit-image's fails on thin regions.
+    starts = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
+    rows, first, last = rows[starts], first[starts], last[np.append(starts[1:], rows.size) - 1]
+    # Corners lie on the lattice lines above and below each row; two rows share the line between them.
+    lines = np.concatenate([rows, rows + 1])
+    order = np.argsort(lines, kind="stable")
+    positions = lines[order].tolist()
+    left = _below(positions, np.concatenate([first, first])[order].tolist())
+    right = _below(positions, (-np.concatenate([last, last])[order]).tolist())
+    return -(left + right)
 
-    # Only the outermost pixels of each row can be its corners.
-    rows = np.flatnonzero(mask.any(axis=1))
-    inside = mask[rows]
-    first, last = inside.argmax(axis=1), mask.shape[1] - inside[:, ::-1].argmax(axis=1)
-    corners = np.concatenate([np.stack([x, rows + dy], axis=1) for x in (first, last) for dy in (0, 1)])
-    return float(mask.sum() / ConvexHull(corners).volume)
+
+def _below(positions: list[int], values: list[int]) -> float:
+    """Returns the area under the lower convex hull of points with ascending positions (Andrew's monotone chain)."""
+    hull: list[tuple[int, int]] = []
+    for position, value in zip(positions, values):
+        if hull and hull[-1][0] == position:
+            if value >= hull[-1][1]:
+                continue
+            hull.pop()
+        while len(hull) > 1:
+            (y0, x0), (y1, x1) = hull[-2], hull[-1]
+            if (x1 - x0) * (position - y0) < (value - x0) * (y1 - y0):
+                break
+            hull.pop()
+        hull.append((position, value))
+    return sum((y1 - y0) * (x0 + x1) for (y0, x0), (y1, x1) in itertools.pairwise(hull)) / 2
 
 
 def _contours(mask: np.ndarray, top: int, left: int) -> tuple[np.ndarray, ...]:

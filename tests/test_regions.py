@@ -130,3 +130,15 @@ def test_mismatched_sizes_and_negative_area() -> None:
         find_regions(np.zeros((2, 3), np.float32), np.zeros((3, 2), bool))
     with pytest.raises(ConfigurationError, match="negative"):
         find_regions(np.zeros((2, 3), np.float32), np.zeros((2, 3), bool), min_area=-1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_solidity_is_the_share_of_the_convex_hull_of_all_corners(seed: int) -> None:
+    from scipy.spatial import ConvexHull
+
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(1, 30, 2)) < rng.choice([0.02, 0.2, 0.9])
+    mask[rng.integers(mask.shape[0]), rng.integers(mask.shape[1])] = True
+    rows, columns = np.nonzero(mask)
+    corners = np.concatenate([np.stack([rows + down, columns + right], axis=1) for down in (0, 1) for right in (0, 1)])
+    assert measure(mask)["solidity"] == pytest.approx(mask.sum() / ConvexHull(corners).volume)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING, Any
 from concept_cam.collection.calls import Limits
 from concept_cam.collection.engines import ENGINES, find_engine
 from concept_cam.collection.inputs import Collection, Columns, Item, Shard, open_collection, parse_shard
+from concept_cam.collection.inputs.base import is_url
 from concept_cam.collection.plan import Identity, Plan, Regions, describe
 from concept_cam.collection.progress import Progress, Tracker
 from concept_cam.collection.questions import build_questions
 from concept_cam.settings import Settings
-from concept_cam.types import Concept, ConfigurationError, MissingExtraError, choose, nearest_names
+from concept_cam.types import (
+    Concept,
+    ConceptCamError,
+    ConfigurationError,
+    MissingExtraError,
+    choose,
+    nearest_names,
+)
 
 if TYPE_CHECKING:
     from concept_cam.collection.engines.base import Options
@@ -130,7 +138,7 @@ def annotate(
     localizer: Localizer | None = None,
     model: str = "demo",
     device: str = "auto",
-    dtype: str = "float32",
+    dtype: str = "auto",
     settings: Settings | None = None,
     resume: bool = False,
     engine: str = "local",
@@ -183,7 +191,7 @@ def annotate(
         ready(loaded, list(plan.questions.concepts))
     writer = RunWriter(
         job.folder,
-        job.configuration(plan),
+        job.configuration(plan, loaded.dtype_name),
         job.facts(plan, loaded, engine),
         resume=resume,
         part_pictures=part_pictures,
@@ -205,7 +213,8 @@ def _run(
     progress: Callable[[Progress], None] | None,
 ) -> None:
     stream = _Stream(job, writer)
-    tracker = Tracker(job.count(), len(writer.done), writer.counts["errors"])
+    count = _Count(job)
+    tracker = Tracker(count, len(writer.done), writer.counts["errors"])
     with _stoppable() as stop:
         for found in find_engine(engine)(stream, plan, localizer, options, stop.is_set):
             writer.add(found)
@@ -221,6 +230,28 @@ def _run(
         finished=True,
         facts={"input": {**job.facts_of_input, "pictures": stream.count, "fingerprint": stream.fingerprint}},
     )
+
+
+class _Count:
+    """Counts the pictures of the input beside the work: listing a large collection takes long, and nobody shall wait for it."""
+
+    PATIENCE = 2.0
+    """Seconds that the work waits for a count, so that it is there from the first line where it is quick."""
+
+    def __init__(self, job: _Job) -> None:
+        self._job = job
+        self._found: int | None = None
+        thread = threading.Thread(target=self._count, daemon=True)
+        thread.start()
+        thread.join(self.PATIENCE)
+
+    def _count(self) -> None:
+        # What is wrong with the input is said where the pictures are read.
+        with suppress(OSError, ConceptCamError):
+            self._found = self._job.count()
+
+    def __call__(self) -> int | None:
+        return self._found
 
 
 class _Stream:
@@ -386,15 +417,18 @@ class _Job:
             **self.options,
         )
         localizer.prepare(np.zeros((8, 8, 3), dtype=np.uint8))
-        localizer.directions(plan.questions.concepts)
+        localizer.directions(localizer.phrased(plan.questions.concepts))
         return plan
 
-    def configuration(self, plan: Plan) -> dict[str, Any]:
-        """Returns what decides the results of this run."""
+    def configuration(self, plan: Plan, dtype: str) -> dict[str, Any]:
+        """Returns what decides the results of this run; ``dtype`` is the number format that was chosen."""
         facts = self.facts_of_input
+        given = facts["given"]
+        named = given if isinstance(given, str) else [_normal(text) for text in given]
         return {
             **describe(plan),
-            "input": {name: facts[name] for name in ("given", "layout", "columns")},
+            "dtype": dtype,
+            "input": {"given": named, "layout": facts["layout"], "columns": facts["columns"]},
             "boxes": _digest(facts["boxes"]),
             "ignore": _digest(facts["ignore"]),
             "shard": None if self.shard is None else str(self.shard),
@@ -433,6 +467,11 @@ class _Job:
             total = round(total / self.shard.count)
         limit = self.request.limit
         return total if limit is None else limit if total is None else min(total, limit)
+
+
+def _normal(text: str) -> str:
+    """Returns a path as it is written only one way (``photos/`` and ``./photos`` are one folder); a URL as it stands."""
+    return text if is_url(text) else os.path.normpath(text)
 
 
 def _digest(path: str | None) -> str | None:
@@ -485,7 +524,7 @@ def estimate(
     localizer: Localizer | None = None,
     model: str = "demo",
     device: str = "auto",
-    dtype: str = "float32",
+    dtype: str = "auto",
     settings: Settings | None = None,
     batch_size: int | None = None,
     sample: int = 16,

@@ -257,6 +257,8 @@ def calibrate(
         if states is None:
             continue
         value = call.score if call.part else call.probability
+        if np.isnan(value):  # Nothing was measured that a limit could be set on.
+            continue
         groups.setdefault(
             (call.pack, f"{call.character}={call.state}" if call.part else call.character, call.part), []
         ).append((value, call.state in states))

@@ -25,7 +25,8 @@ class Limits:
 
     Attributes:
         host: Least probability that the picture shows the host at all, against a list of other things; 0 switches the check off.
-        probability: Least probability of a state among its siblings; ``inf`` makes no calls.
+        probability: Least probability of a state among its siblings, and of a part at its best patch among the other parts and the host;
+            ``inf`` makes no calls.
         score: Least score of a part's best patch; 0 is where the part is as near as its contrasts.
         characters: Limits of single characters, ``pack/character`` or ``character``, for parts ``character=part``; ``inf`` makes no calls.
 
@@ -53,6 +54,11 @@ class Limits:
             if key in self.characters:
                 return self.characters[key]
         return self.score if part else self.probability
+
+    def of_part_probability(self, pack: str, character: str, part: str) -> float:
+        """Returns the least probability of a part at its best patch; a part with a limit of its own is judged by its score alone."""
+        name = f"{character}={part}"
+        return 0.0 if f"{pack}/{name}" in self.characters or name in self.characters else self.probability
 
     def with_calibration(self, calibration: Calibration) -> Limits:
         """Returns these limits with those of a calibration file in their place; characters it does not name take its pooled limit."""
@@ -167,25 +173,33 @@ def call_part(
     peak_score: float,
     limit: float,
     *,
+    least_probability: float = 0.0,
     missing_host: bool = False,
     host_limit: float = 0.0,
 ) -> Call:
-    """Says whether a part is found: its best patch must score at least ``limit``.
+    """Says whether a part is found: its best patch must score at least ``limit``, and be rather this part than another.
 
-    All parts are there at once, so that the probability over the picture says little; the evidence is the highest patch score.
+    All parts are there at once, so that the probability over the picture says nothing; the evidence is the patch with the highest score.
 
     Args:
         part: Name of the part.
         names: Names of the part and its contrasts.
-        probabilities: Softmax over them; empty without contrasts.
+        probabilities: Softmax over them at the part's best patch; empty without contrasts.
         peak_score: Highest patch score; NaN where nothing was seen.
         limit: Least score.
+        least_probability: Least probability, where there are contrasts.
         missing_host: Whether the picture shows something else.
         host_limit: The limit that said so.
     """
-    reason = "no_host" if missing_host else None if peak_score >= limit else "low_score"
     others = [float(value) for value in probabilities[1:]]
     probability = float(probabilities[0]) if len(probabilities) else None
+    reason = None
+    if missing_host:
+        reason = "no_host"
+    elif not peak_score >= limit:
+        reason = "low_score"
+    elif probability is not None and probability < least_probability:
+        reason = "low_probability"
     return Call(
         state=None if reason else part,
         best_state=part,

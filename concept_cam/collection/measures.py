@@ -141,20 +141,25 @@ def find_area(
             for side, have in zip((height, width), hidden.shape)
         )
         mask &= ~hidden[rows][:, columns]
-    labels, count = label(mask, np.ones((3, 3), dtype=bool))
-    if count == 0:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
         return None, limit
-    sizes = np.bincount(labels.ravel())[1:]
+    top, left = int(rows[0]), int(columns[0])
+    inside = mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
+    labels, count = label(inside, np.ones((3, 3), dtype=bool))
     least = (
         min_area if min_area < 1 else min_area / (geometry.original[0] * geometry.original[1])
     ) * mask.size
+    if count == 1 and inside.sum() >= least:
+        return _area(inside, top, left, 1, seen, geometry, frame), limit
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     kept = [int(index) for index in np.argsort(-sizes, kind="stable") if sizes[index] >= least][
         : areas or None
     ]
     if not kept:
         return None, limit
     chosen = labels == kept[0] + 1 if len(kept) == 1 else np.isin(labels, [index + 1 for index in kept])
-    return _area(chosen, len(kept), seen, geometry, frame), limit
+    return _area(chosen, top, left, len(kept), seen, geometry, frame), limit
 
 
 def _as_seen(geometry: Geometry) -> Geometry:
@@ -168,10 +173,14 @@ def _as_seen(geometry: Geometry) -> Geometry:
     return replace(geometry, original=(height, width), scale=scale)
 
 
-def _area(mask: np.ndarray, count: int, seen: Geometry, geometry: Geometry, frame: Frame) -> Area:
+def _area(
+    mask: np.ndarray, top: int, left: int, count: int, seen: Geometry, geometry: Geometry, frame: Frame
+) -> Area:
+    """Measures a mask whose upper left corner lies at ``top``, ``left`` of the picture as seen."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    inside = mask[top:bottom, left:right]
+    inside = mask[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
+    top, left = top + int(rows[0]), left + int(columns[0])
+    bottom, right = top + inside.shape[0], left + inside.shape[1]
     edges = tuple(_edges(full, small) for full, small in zip(geometry.original, seen.original))
     starts, ends = _runs(inside, top, left, edges, frame)
     scale_y, scale_x = geometry.original[0] / seen.original[0], geometry.original[1] / seen.original[1]
@@ -199,11 +208,9 @@ def _area(mask: np.ndarray, count: int, seen: Geometry, geometry: Geometry, fram
     x0, x1, y0, y1 = (
         int(value) for value in (edges[1][left], edges[1][right], edges[0][top], edges[0][bottom])
     )
+    shift, stretch, place = (left, top), (scale_x, scale_y), (frame.left, frame.top)
     outlines = tuple(
-        np.round((outline + (left, top)) * (scale_x, scale_y) + (frame.left, frame.top), 2)
-        .astype(np.float32)
-        .ravel()
-        .tolist()
+        np.round((outline + shift) * stretch + place, 2).astype(np.float32).ravel().tolist()
         for outline in _outlines(inside)
     )
     return Area(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from concept_cam.collection.run_writer import (
+    DoneKeys,
     check_folder,
     differences,
     errors_text,
@@ -23,6 +25,8 @@ from concept_cam.files import make_directory, write_file
 from concept_cam.types import DataError, OutputError
 
 __all__ = ["merge_runs"]
+
+STAGING_FOLDER = ".merging"
 
 
 def merge_runs(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str] | None = None) -> Run:
@@ -55,30 +59,13 @@ def merge_runs(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike
     infos = [read_info(folder) for folder in folders]
     _check(folders, infos)
     check_folder(target, resume=False)
-    parts = make_directory(target / PARTS_FOLDER)
     shards = [info["configuration"]["shard"].partition("/")[0] for info in infos]
-    keys: set[str] = set()
-    errors: list[dict[str, str]] = []
+    _copy_parts(folders, shards, target)
+    errors = [error for folder in folders for error in read_errors(folder)]
     counts = {"pictures": 0, "records": 0, "errors": 0, "duplicates": 0}
-    try:
-        for folder, info, shard in zip(folders, infos, shards):
-            for part in sorted((folder / PARTS_FOLDER).glob(PART_PATTERN)):
-                found = set(pq.read_table(part, columns=["image_key"]).column(0).to_pylist())
-                if keys & found:
-                    raise DataError(
-                        f"{part} holds pictures that another shard holds too: the shards do not belong together."
-                    )
-                keys |= found
-                name = f"part-{int(shard):05d}-{part.stem.removeprefix('part-')}.parquet"
-                shutil.copyfile(part, parts / f".{name}.partial")
-                os.replace(parts / f".{name}.partial", parts / name)
-            errors += read_errors(folder)
-            for name, count in info.get("counts", {}).items():
-                counts[name] = counts.get(name, 0) + count
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {str(parts)!r}: {error.strerror or error}. Make room and start again in an empty folder."
-        ) from error
+    for info in infos:
+        for name, count in info.get("counts", {}).items():
+            counts[name] = counts.get(name, 0) + count
     write_file(target / ERRORS_FILE, errors_text(errors).encode("utf-8"), overwrite=True)
     first = infos[0]
     write_info(
@@ -102,6 +89,33 @@ def merge_runs(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike
         },
     )
     return read_run(target)
+
+
+def _copy_parts(folders: Sequence[Path], shards: Sequence[str], target: Path) -> None:
+    """Copies all shards' parts, or none: under a hidden name first, so that a merge that failed can be started again."""
+    staging = target / STAGING_FOLDER
+    shutil.rmtree(staging, ignore_errors=True)
+    make_directory(staging)
+    keys = DoneKeys()
+    try:
+        for folder, shard in zip(folders, shards):
+            for part in sorted((folder / PARTS_FOLDER).glob(PART_PATTERN)):
+                found = pq.read_table(part, columns=["image_key"]).column(0).unique().to_pylist()
+                if sum(keys.add(key) for key in found) < len(found):
+                    raise DataError(
+                        f"{part} holds pictures that another shard holds too: the shards do not belong together."
+                    )
+                name = f"part-{int(shard):05d}-{part.stem.removeprefix('part-')}.parquet"
+                shutil.copyfile(part, staging / name)
+        with contextlib.suppress(FileNotFoundError):
+            (target / PARTS_FOLDER).rmdir()  # empty: the folder was checked
+        staging.rename(target / PARTS_FOLDER)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {str(target)!r}: {error.strerror or error}. The shards are as they were; make room and merge again."
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _check(folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> None:

@@ -127,6 +127,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "gamma": plan.settings.gamma,
         "weighting": plan.settings.weighting,
         "feature_norm": plan.settings.feature_norm,
+        "templates": list(plan.settings.templates),
         "max_pixels": plan.settings.max_pixels,
         "limits": plan.limits.to_dict(),
         "threshold": regions.threshold,

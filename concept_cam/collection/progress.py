@@ -56,12 +56,12 @@ class Tracker:
     """Counts and measures the rate of this session.
 
     Args:
-        total: Pictures in all, where that is known.
+        total: Returns the pictures in all, or ``None`` while that is not known.
         done: Pictures of earlier sessions.
         errors: Errors of earlier sessions.
     """
 
-    def __init__(self, total: int | None, done: int = 0, errors: int = 0) -> None:
+    def __init__(self, total: Callable[[], int | None], done: int = 0, errors: int = 0) -> None:
         self._total, self._before, self._done, self._errors = total, done, 0, errors
         self._start = time.monotonic()
 
@@ -71,7 +71,7 @@ class Tracker:
         self._errors += errors
         seconds = time.monotonic() - self._start
         rate = self._done / seconds if seconds > 0 else 0.0
-        return Progress(self._before + self._done, self._total, self._errors, seconds, rate)
+        return Progress(self._before + self._done, self._total(), self._errors, seconds, rate)
 
 
 class ProgressLine:

@@ -20,6 +20,7 @@ from concept_cam.types import Concept, ConfigurationError, PromptError, normalis
 __all__ = [
     "DISTANCES",
     "NOT_THE_HOST",
+    "WHOLE_ORGANISM",
     "ABSENT",
     "Character",
     "PackQuestions",
@@ -36,6 +37,9 @@ NOT_THE_HOST = (
     "a printed label", "a document", "a drawing", "a fish", "a bird", "a butterfly", "a beetle", "a dog",
 )  # fmt: skip
 """What a picture may show instead of the host; those that name the host itself are left out."""
+
+WHOLE_ORGANISM = frozenset({"UBERON:0000468", "PO:0000003"})
+"""Entities that are the host itself: their region is the host's, since nobody writes "the multicellular organism of a fish"."""
 
 DISTANCES = ("SL_bbox", "HL_bbox", "HH_bbox", "ED_bbox")
 """Distances that are measured where a pack has the parts they lie between; :mod:`concept_cam.collection.measures` says how."""
@@ -116,6 +120,19 @@ class Questions:
     concepts: tuple[Concept, ...]
     packs: tuple[PackQuestions, ...]
     facts: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Indices of the parts' concepts."""
+        return tuple(
+            dict.fromkeys(
+                state.concept
+                for pack in self.packs
+                for character in pack.characters
+                if character.call < 0
+                for state in character.states
+            )
+        )
 
     @property
     def rows(self) -> int:
@@ -202,7 +219,7 @@ def _pack(
     for name in names:
         character = pack.character(name)
         make = _part_character if character.kind == "part" else _state_character
-        characters.append(make(pack, character, concepts))
+        characters.append(make(pack, character, concepts, host))
     parts = {state.name for character in characters if character.call < 0 for state in character.states}
     distances = tuple(name for name in DISTANCES if parts.issuperset(DISTANCE_PARTS[name]))
     return PackQuestions(pack.name, host, tuple(characters), distances)
@@ -225,7 +242,9 @@ def _entity_of(concept: Concept) -> tuple[str | None, str | None]:
     return entity.get("label"), entity.get("id")
 
 
-def _part_character(pack: prompts.Pack, character: prompts.Character, concepts: _Concepts) -> Character:
+def _part_character(
+    pack: prompts.Pack, character: prompts.Character, concepts: _Concepts, _host: int
+) -> Character:
     found = prompts.concepts(pack, character.name)
     states = tuple(
         State(concept.metadata["state"], concepts.add(concept), _entity_of(concept)) for concept in found
@@ -233,7 +252,9 @@ def _part_character(pack: prompts.Pack, character: prompts.Character, concepts: 
     return Character(character.name, character.kind, states)
 
 
-def _state_character(pack: prompts.Pack, character: prompts.Character, concepts: _Concepts) -> Character:
+def _state_character(
+    pack: prompts.Pack, character: prompts.Character, concepts: _Concepts, host: int
+) -> Character:
     if len(character.states) < 2:
         raise PromptError(
             f"the character {pack.name}:{character.name} has one state: a call needs at least two to choose from."
@@ -253,7 +274,8 @@ def _state_character(pack: prompts.Pack, character: prompts.Character, concepts:
         templates=pack.templates_of(character),
         metadata={"pack": pack.name, "character": character.name},
     )
-    region = concepts.add(_entity_concept(pack, character))
+    whole = character.entity is not None and character.entity.id in WHOLE_ORGANISM
+    region = host if whole else concepts.add(_entity_concept(pack, character))
     return Character(character.name, character.kind, tuple(states), concepts.add(call), region)
 
 
@@ -283,6 +305,7 @@ def _entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept
             if item.entity is not None and item.entity.label != entity.label
         }
         others = [(label, (f"the {label} of {whole}",)) for label in sorted(labels)]
+        others = [(label, phrases) for label, phrases in others if normalise_text(phrases[0]) not in taken]
     others.append(("host", pack.host_phrases))
     return Concept(
         own,

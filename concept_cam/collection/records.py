@@ -37,7 +37,7 @@ class Scored:
         hidden: bool, any size: pixels of the crop that may not be read; or ``None``.
         scores: float32 [C, h, w]; NaN in padding and where nothing may be read.
         image_scores: float32 [C].
-        probabilities: float32 [C, 1 + R].
+        probabilities: float32 [C, 1 + R], over the picture; for parts at their best patch.
     """
 
     item: Item
@@ -224,6 +224,7 @@ def _part_row(
         else [],
         float("nan") if peak is None else peak[2],
         plan.limits.of(pack.name, character.name, state.name),
+        least_probability=plan.limits.of_part_probability(pack.name, character.name, state.name),
         missing_host=missing,
         host_limit=plan.limits.host,
     )

@@ -45,6 +45,9 @@ __all__ = [
 ERROR_COLUMNS = ("source", "path", "reason")
 LOCK_FILE = ".lock"
 
+PART_BYTES = 32 << 20
+"""A part is also written when so much is waiting, so that memory stays flat whatever a picture's records hold."""
+
 PART_SECONDS = 60.0
 """A part is written after so much time at the latest: what a kill can cost."""
 
@@ -55,7 +58,10 @@ def now() -> str:
 
 
 class DoneKeys:
-    """The pictures that are dealt with, 8 bytes each for those of earlier sessions."""
+    """The pictures that are dealt with: 8 bytes each, and a set of the latest ones."""
+
+    LATEST = 1 << 16
+    """Least size at which the set is sorted in; it may grow to an eighth of the rest, so that sorting stays cheap."""
 
     def __init__(self) -> None:
         self._old = np.zeros(0, dtype=np.uint64)
@@ -73,6 +79,9 @@ class DoneKeys:
         if (position < len(self._old) and int(self._old[position]) == number) or number in self._new:
             return False
         self._new.add(number)
+        if len(self._new) >= max(self.LATEST, len(self._old) // 8):
+            latest = np.fromiter(self._new, dtype=np.uint64, count=len(self._new))
+            self._old, self._new = np.union1d(self._old, latest), set()
         return True
 
     def __len__(self) -> int:
@@ -108,7 +117,7 @@ class RunWriter:
         self.counts = {"pictures": 0, "records": 0, "errors": 0, "duplicates": 0}
         self._part_pictures = part_pictures
         self._tables: list[pa.Table] = []
-        self._waiting = 0
+        self._waiting = self._bytes = 0
         self._last = time.monotonic()
         check_folder(folder, resume)
         make_directory(folder / PARTS_FOLDER)
@@ -188,8 +197,11 @@ class RunWriter:
         if good:
             self._tables.append(answers.table)
             self._waiting += good
-        if self._waiting >= self._part_pictures or (
-            self._waiting and time.monotonic() - self._last > PART_SECONDS
+            self._bytes += answers.table.nbytes
+        if (
+            self._waiting >= self._part_pictures
+            or self._bytes >= PART_BYTES
+            or (self._waiting and time.monotonic() - self._last > PART_SECONDS)
         ):
             self.flush()
 
@@ -224,7 +236,7 @@ class RunWriter:
         self._number += 1
         self.counts["pictures"] += self._waiting
         self.counts["records"] += table.num_rows
-        self._tables, self._waiting, self._last = [], 0, time.monotonic()
+        self._tables, self._waiting, self._bytes, self._last = [], 0, 0, time.monotonic()
 
     def close(self, *, finished: bool, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Writes what is left and the run's final ``run.json``; returns its contents.

@@ -267,7 +267,7 @@ COLUMNS: tuple[Column, ...] = (
         _FLOAT,
         "1",
         "",
-        "Probability of `best_state` over its sibling states (for a part: over its contrasts).",
+        "Probability of `best_state` over its sibling states (for a part: over its contrasts, at its best patch).",
     ),
     Column("probabilities", _STATES, "1", "", "Probability of every sibling state."),
     Column("score", _FLOAT, "", "", "Signed, raw evidence for `best_state` that the call rests on."),

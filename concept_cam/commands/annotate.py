@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -37,7 +39,7 @@ _RESOLUTIONS = ("model", "original")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", *DTYPES]),
-    help="Number format of the towers; auto: bfloat16 where the processor computes in it.  [default: float32]",
+    help="Number format of the towers; auto: bfloat16 where the processor computes in it, else float32.  [default: auto]",
 )
 @click.option(
     "--config",
@@ -97,7 +99,7 @@ _RESOLUTIONS = ("model", "original")
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="Abstain below this probability of a state.",
+    help="Abstain below this probability of a state, or of a part at its best patch.",
 )
 @click.option(
     "--min-score",
@@ -190,9 +192,13 @@ def annotate(
     model = {
         "model": values.get("model") or DEFAULT_MODEL,
         "device": values.get("device") or "auto",
-        "dtype": values.get("dtype") or "float32",
+        "dtype": values.get("dtype") or "auto",
         "settings": Settings().with_values(
-            **{name: values[name] for name in (*_setting_names(), "feature_norm") if name in values}
+            **{
+                name: values[name]
+                for name in (*_setting_names(), "feature_norm", "templates")
+                if name in values
+            }
         ),
         "batch_size": values.get("batch_size"),
     }
@@ -230,7 +236,7 @@ def _request(
         "inputs": list(inputs),
         "output": output,
         "traits": list(traits),
-        "lines": sys.stdin if inputs == ("-",) else None,
+        "lines": _standard_input() if inputs == ("-",) else None,
         "boxes": box_file,
         "box_column": boxes if box_file is None else None,
         "mask_column": options["masks"],
@@ -247,6 +253,13 @@ def _request(
             for name in ("layout", "column", "root", "ignore", "calibration", "keep_scores", "shard", "limit")
         },
     }
+
+
+def _standard_input() -> TextIO:
+    # File names are bytes: those that are no UTF-8 must come through too.
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    return sys.stdin
 
 
 def _number_or_column(text: str | None) -> float | str | None:
@@ -302,6 +315,12 @@ def _merge(inputs: tuple[str, ...], output: str | None) -> None:
     )
 
 
+def _free_bytes(folder: Path) -> int:
+    """Returns the room where a folder is, or will be."""
+    folder = folder.absolute()
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+
+
 def _dry_run(request: dict[str, Any], model: dict[str, Any]) -> None:
     from concept_cam.collection.annotation import estimate
     from concept_cam.collection.progress import clock
@@ -313,7 +332,10 @@ def _dry_run(request: dict[str, Any], model: dict[str, Any]) -> None:
         f"tried: {found.sampled} pictures, {found.errors} of them cannot be used, {found.rate:.2f} images/s"
     )
     if found.seconds is not None and found.bytes is not None:
-        click.echo(f"estimate: {clock(found.seconds)} and {found.bytes / 1e6:.1f} MB for all of them")
+        free = _free_bytes(Path(request["output"]))
+        click.echo(
+            f"estimate: {clock(found.seconds)} and {found.bytes / 1e6:.1f} MB for all of them ({free / 1e6:,.0f} MB are free there)"
+        )
     else:
         click.echo(
             f"estimate: {1000 / found.rate:.0f} s and {found.bytes_per_picture / 1e3:.1f} MB per 1000 pictures"

@@ -2,7 +2,8 @@
 
 The standard knows rectangles (and circles), no masks: the region's box is written. Fractions carry ten decimals, enough to round back
 to the same pixel in any picture; position plus size never exceeds one. ``ac:subjectPart`` is given where the entity, or the head noun
-of its label, is one of the standard's values. Distances and records without a region or a call are left out.
+of its label, is one of the standard's values. The picture's specimen, species, rights and creator are those of the input's columns.
+Distances and records without a region or a call are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from concept_cam.collection.runs import Run
-from concept_cam.exports.base import FRAME, agent, called, has_region, iri, media_of, readable, write_csv
+from concept_cam.exports.base import (
+    FRAME,
+    agent,
+    called,
+    carried,
+    has_region,
+    iri,
+    media_of,
+    readable,
+    write_csv,
+)
 
 __all__ = ["COLUMNS", "SUBJECT_PARTS", "fractions", "subject_part", "write"]
 
@@ -24,6 +35,10 @@ COLUMNS: tuple[str, ...] = (
     "ac:yFrac",
     "ac:widthFrac",
     "ac:heightFrac",
+    "ac:associatedSpecimenReference",
+    "dwc:scientificName",
+    "dcterms:rights",
+    "dcterms:creator",
     "ac:subjectPart",
     "ac:subjectPartLiteral",
     "dcterms:description",
@@ -121,6 +136,11 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
             "ac:yFrac": y,
             "ac:widthFrac": width,
             "ac:heightFrac": height,
+            "ac:associatedSpecimenReference": carried(record, "occurrenceID")
+            or carried(record, "materialEntityID"),
+            "dwc:scientificName": carried(record, "scientificName"),
+            "dcterms:rights": carried(record, "rights"),
+            "dcterms:creator": carried(record, "creator"),
             "ac:subjectPart": subject_part(record["entity"]),
             "ac:subjectPartLiteral": record["entity"],
             "dcterms:description": f"{readable(record['character'])}: {state}",

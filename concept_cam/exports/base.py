@@ -24,7 +24,9 @@ __all__ = [
     "FRAME",
     "Label",
     "Survey",
+    "CARRIED",
     "agent",
+    "carried",
     "crop",
     "has_region",
     "iri",
@@ -163,6 +165,23 @@ def passthrough_of(record: Record) -> dict[str, str]:
         for name, value in record.items()
         if name.startswith(PASSTHROUGH_PREFIX) and value not in (None, "")
     }
+
+
+CARRIED: dict[str, tuple[str, ...]] = {
+    "occurrenceID": ("occurrenceID", "dwc:occurrenceID"),
+    "materialEntityID": ("materialEntityID", "dwc:materialEntityID"),
+    "catalogNumber": ("catalogNumber", "dwc:catalogNumber"),
+    "scientificName": ("scientificName", "dwc:scientificName", "species"),
+    "rights": ("rights", "dcterms:rights", "dc:rights", "license", "dcterms:license"),
+    "creator": ("creator", "dcterms:creator", "dc:creator"),
+}
+"""Input columns that the standards have a term for, under the names that collections give them, the first that has a value."""
+
+
+def carried(record: Record, term: str) -> str | None:
+    """Returns what the input says of a picture or specimen by a term of :data:`CARRIED`, where it says it."""
+    values = (record.get(PASSTHROUGH_PREFIX + name) for name in CARRIED[term])
+    return next((str(value) for value in values if value), None)
 
 
 def readable(name: str) -> str:

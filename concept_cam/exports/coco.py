@@ -87,6 +87,7 @@ def _annotations(run: Run, found: Survey, categories: dict[str, dict[str, Any]])
                 continue
             number += 1
             name = f"{found.name(record['pack'], record['character'])}{PART_SEPARATOR}{record['state']}"
+            further = passthrough_of(record) if record["specimen_x"] is not None else {}
             yield {
                 "id": number,
                 "image_id": image,
@@ -106,4 +107,5 @@ def _annotations(run: Run, found: Survey, categories: dict[str, dict[str, Any]])
                     "entity_id": record["entity_id"],
                     "quality_id": record["quality_id"],
                 },
+                **({"input": further} if further else {}),
             }

@@ -3,6 +3,7 @@
 A record with a region is a ``mask`` in CVAT's own run lengths (row by row within the mask's box, zeros first); one without is a
 ``tag``, so that its state can be set too. A label is a character, its ``state`` an attribute to choose; each part has a label of its
 own (``parts: head``). Records that abstain stand as ``not called``. Pictures are named by the run's ``source``.
+The format has no place for the input's columns: they are found again by ``record_key``.
 
 Read back with :func:`read_labels`, from an export of the task in the same format.
 """

@@ -4,7 +4,8 @@ Every call is a row: ``measurementType`` is the character with its entity, ``mea
 is a row of its own below it (``parentMeasurementID``), in millimetres where the scale is known, else in pixels of the upright picture,
 with its uncertainty as ``measurementAccuracy``. Ontology ids stand in the ``dwciri:`` terms of the plain form and in the ``...ID``
 terms of the extended form (``http://rs.iobis.org/obis/terms/``): entity for the type, quality for the value, unit for the unit.
-``occurrenceID``, ``materialEntityID`` and ``catalogNumber`` are taken from the input's columns of these names.
+``occurrenceID``, ``materialEntityID``, ``catalogNumber`` and ``scientificName`` are taken from the input's columns of these names; the
+picture's rights and creator, for which there is no term, stand in the remarks of its calls.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from concept_cam.collection.runs import Run
-from concept_cam.collection.schema import DISTANCES, MEASURES, PASSTHROUGH_PREFIX
-from concept_cam.exports.base import FRAME, agent, called, iri, media_of, readable, when, write_csv
+from concept_cam.collection.schema import DISTANCES, MEASURES
+from concept_cam.exports.base import FRAME, agent, called, carried, iri, media_of, readable, when, write_csv
 
 __all__ = ["COLUMNS", "EXTENDED_COLUMNS", "UNITS", "write", "write_extended"]
 
@@ -73,7 +74,7 @@ def write_extended(run: Run, path: Path) -> None:
 def _rows(run: Run) -> Iterator[dict[str, Any]]:
     date = when(run)
     for record in called(run):
-        shared = {name: record.get(PASSTHROUGH_PREFIX + name) for name in _IDENTIFIERS} | {
+        shared = {name: carried(record, name) for name in _IDENTIFIERS} | {
             "measurementDeterminedBy": agent(record),
             "measurementDeterminedDate": date,
             "measurementMethod": _method(record),
@@ -105,12 +106,13 @@ def _call(record: dict[str, Any]) -> dict[str, Any]:
     value = "present" if record["kind"] == "part" else readable(record["state"] or "")
     quality = f"quality {record['quality']} ({record['quality_match']} match); " if record["quality"] else ""
     specimen = f"; specimen {record['specimen']}" if record["specimen_x"] is not None else ""
+    media = "".join(f"; {term}: {text}" for term in ("rights", "creator") if (text := carried(record, term)))
     return {
         "measurementID": record["record_key"],
         "measurementType": _type(record),
         "measurementValue": value,
         "dwciri:measurementValue": iri(record["quality_id"]),
-        "measurementRemarks": f"{probability}{quality}machine-made; picture {media_of(record)}{specimen}",
+        "measurementRemarks": f"{probability}{quality}machine-made; picture {media_of(record)}{media}{specimen}",
     }
 
 

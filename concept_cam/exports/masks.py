@@ -7,13 +7,14 @@ hold everywhere are replaced, and where two names would meet the record's key is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
 
 from concept_cam.collection.runs import Run
+from concept_cam.collection.schema import PASSTHROUGH_PREFIX
 from concept_cam.exports.base import called, has_region, mask_of, write_csv
 
 __all__ = ["INDEX_FILE", "write"]
@@ -36,10 +37,11 @@ _COLUMNS = (
 
 def write(run: Run, path: Path) -> None:
     """Writes the run's masks into the folder ``path``."""
-    write_csv(path / INDEX_FILE, _COLUMNS, _masks(run, path))
+    columns = (*_COLUMNS, *(PASSTHROUGH_PREFIX + name for name in run.passthrough))
+    write_csv(path / INDEX_FILE, columns, _masks(run, path, columns))
 
 
-def _masks(run: Run, path: Path) -> Iterator[dict[str, Any]]:
+def _masks(run: Run, path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     taken: dict[str, str] = {}
     for record in called(run):
         if record["kind"] == "distance" or not has_region(record):
@@ -51,7 +53,7 @@ def _masks(run: Run, path: Path) -> Iterator[dict[str, Any]]:
         file = path / "masks" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask_of(record)).convert("L").save(file)
-        yield {column: record.get(column) for column in _COLUMNS} | {"mask": f"masks/{name}"}
+        yield {column: record.get(column) for column in columns} | {"mask": f"masks/{name}"}
 
 
 def _name(record: dict[str, Any]) -> Iterator[str]:

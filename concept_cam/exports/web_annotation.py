@@ -13,7 +13,17 @@ from typing import Any
 from urllib.parse import quote
 
 from concept_cam.collection.runs import Run
-from concept_cam.exports.base import FRAME, called, has_region, iri, media_of, readable, when, write_json
+from concept_cam.exports.base import (
+    FRAME,
+    called,
+    carried,
+    has_region,
+    iri,
+    media_of,
+    readable,
+    when,
+    write_json,
+)
 
 __all__ = ["svg", "write"]
 
@@ -62,12 +72,20 @@ def _annotations(run: Run) -> Iterator[dict[str, Any]]:
         }
         if date:
             annotation["created"] = date
-        if rights := record.get("input_rights") or record.get("input_license"):
+        if rights := carried(record, "rights"):
             annotation["target"]["rights"] = rights
+        if creator := carried(record, "creator"):
+            annotation["target"]["creator"] = {"name": creator}
         yield annotation
 
 
 def _bodies(record: dict[str, Any]) -> list[dict[str, Any]]:
+    terms = ("occurrenceID", "materialEntityID", "catalogNumber", "scientificName")
+    about = [_text(f"{term}: {text}", "identifying") for term in terms if (text := carried(record, term))]
+    return _call_bodies(record) + about
+
+
+def _call_bodies(record: dict[str, Any]) -> list[dict[str, Any]]:
     character = readable(record["character"])
     if record["kind"] == "distance":
         metric = record["length_mm"] is not None

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
@@ -168,6 +169,25 @@ def test_calls_regions_and_measures_are_the_planted_ones(whole: Run) -> None:
         length = rows["SL_bbox", None]
         assert length["length_px"] == pytest.approx(TAIL[0] - HEAD[0], abs=2 * 16)
         assert length["kind"] == "distance"
+
+
+def test_the_probability_of_a_part_is_that_at_its_best_patch(
+    whole: Run, localizer: Localizer, pictures: tuple[Path, list[str], list[str]]
+) -> None:
+    """Against softmax by hand over the cosines of the peak patch with the part and its contrasts."""
+    from concept_cam import prompts
+
+    record = next(record for record in whole.records() if record["best_state"] == "caudal_fin")
+    (concept,) = prompts.concepts(prompts.load_pack(PACK), "parts", "caudal_fin")
+    features = localizer.encode(pictures[0] / record["source"])
+    texts = localizer.directions((concept,))
+    scores = np.nan_to_num(localizer.score(features, concept).scores[0], nan=-9)
+    patch = features.patches[np.unravel_index(scores.argmax(), scores.shape)].double().numpy()
+    embeddings = texts.texts[texts.columns[0]].double().numpy()
+    cosines = embeddings @ patch / np.linalg.norm(patch)
+    odds = np.exp(localizer.backbone.logit_scale * (cosines - cosines.max()))
+    assert record["probability"] == pytest.approx(odds[0] / odds.sum(), abs=1e-5)
+    assert list(record["probabilities"]) == ["caudal_fin", *concept.contrast_names]
 
 
 def test_an_absent_mark_has_no_region(whole: Run) -> None:
@@ -384,22 +404,30 @@ def test_interrupt_ends_cleanly_and_resume_goes_on(
     assert_agree(whole, again)
 
 
+class HalfBackbone(PlantedBackbone):
+    """Says that it computes in half precision."""
+
+    dtype = torch.bfloat16
+
+
 def test_resume_refuses_another_configuration_and_names_it(
     pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
 ) -> None:
     run_here(pictures[0], tmp_path / "run", localizer, limit=2)
     with pytest.raises(DataError, match=r"gamma: 1\.0 -> 0\.5"):
         run_here(pictures[0], tmp_path / "run", localizer.with_settings(gamma=0.5), resume=True)
+    half = Localizer(HalfBackbone(64, 8))
+    with pytest.raises(DataError, match=r'dtype: "float32" -> "bfloat16"'):
+        run_here(pictures[0], tmp_path / "run", half, resume=True)
     with pytest.raises(DataError, match=r"px_per_mm: null -> 3\.0"):
         run_here(pictures[0], tmp_path / "run", localizer, resume=True, px_per_mm=3.0)
     other_pack = json.loads(json.dumps(PACK))
     other_pack["characters"]["head_colour"]["states"]["red"]["phrases"] = ["a very red head"]
     with pytest.raises(DataError, match=r"packs\.colours\.sha256"):
         run_here(pictures[0], tmp_path / "run", localizer, other_pack, resume=True)
-    assert (
-        run_here(pictures[0], tmp_path / "run", localizer, resume=True, limit=4).info["counts"]["pictures"]
-        == 4
-    )
+    # The same folder, written another way.
+    again = run_here(f"{pictures[0]}/./", tmp_path / "run", localizer, resume=True, limit=4)
+    assert again.info["counts"]["pictures"] == 4
 
 
 def test_output_of_another_run_and_strange_folders_are_refused(
@@ -413,6 +441,20 @@ def test_output_of_another_run_and_strange_folders_are_refused(
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="is a file"):
         run_here(pictures[0], tmp_path / "file", localizer)
+
+
+def test_a_part_ends_when_much_is_waiting(
+    pictures: tuple[Path, list[str], list[str]],
+    localizer: Localizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from concept_cam.collection import run_writer
+
+    monkeypatch.setattr(run_writer, "PART_BYTES", 1)
+    run = run_here(pictures[0], tmp_path / "run", localizer, batch_size=5)
+    assert len(run.parts) == 4
+    assert run.info["counts"]["pictures"] == 17
 
 
 def test_two_processes_do_not_write_one_run(
@@ -513,12 +555,43 @@ def test_shards_split_and_merge(
     assert_agree(whole, merged)
     assert merged.info["counts"] == whole.info["counts"]
     half = tmp_path / "copy"
+    assert not list(merged.path.glob(".merging*"))
     shutil.copytree(tmp_path / "run" / "shard-00002-of-00003", half)
     info = json.loads((half / "run.json").read_text())
     info["finished"] = None
     (half / "run.json").write_text(json.dumps(info))
     with pytest.raises(DataError, match="not finished"):
         merge_runs([half], tmp_path / "other")
+
+
+def test_a_merge_that_finds_no_room_can_be_started_again(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    for index in (1, 2):
+        run_here(pictures[0], tmp_path / "run", localizer, shard=f"{index}/2")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+        with pytest.raises(OutputError, match="merge again"):
+            merge_runs([tmp_path / "run"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "run" / "run.json").exists()
+    assert merge_runs([tmp_path / "run"]).info["counts"]["pictures"] == 17
+
+
+def test_many_keys_are_remembered_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from concept_cam.collection.run_writer import DoneKeys
+
+    monkeypatch.setattr(DoneKeys, "LATEST", 100)
+    done, known = DoneKeys(), set()
+    rng = random.Random(0)
+    for _ in range(5000):
+        key = f"{rng.randrange(3000):016x}{'0' * 8}"
+        assert done.add(key) == (key not in known)
+        known.add(key)
+    assert len(done) == len(known)
+    assert len(done._new) < max(100, len(known) // 8)
 
 
 def test_duplicates_in_a_list_are_done_once(

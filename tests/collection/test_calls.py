@@ -48,6 +48,9 @@ def test_a_part_is_found_by_its_best_patch_not_by_its_share() -> None:
     found = call_part("eye", ["eye", "head", "host"], [0.1, 0.6, 0.3], 0.2, 0.1)
     assert (found.state, found.score, found.limit) == ("eye", 0.2, 0.1)
     assert found.margin == pytest.approx(-0.5)
+    rather = call_part("eye", ["eye", "head", "host"], [0.1, 0.6, 0.3], 0.2, 0.1, least_probability=0.5)
+    assert (rather.state, rather.reason) == (None, "low_probability")
+    assert call_part("eye", ["eye"], [], 0.2, 0.1, least_probability=0.5).state == "eye"
     assert call_part("eye", ["eye", "head"], [0.9, 0.1], 0.05, 0.1).reason == "low_score"
     unseen = call_part("eye", ["eye"], [], math.nan, 0.1)
     assert (unseen.reason, unseen.score, unseen.probability) == ("low_score", None, None)
@@ -94,3 +97,10 @@ def test_limits_outside_their_range_are_refused() -> None:
     ):
         with pytest.raises(ConfigurationError):
             Limits(**values)
+
+
+def test_a_part_with_a_limit_of_its_own_is_judged_by_its_score() -> None:
+    limits = Limits(probability=0.4, characters={"fish/parts=eye": 0.1, "parts=tail": 0.2})
+    assert limits.of_part_probability("fish", "parts", "eye") == 0.0
+    assert limits.of_part_probability("fish", "parts", "tail") == 0.0
+    assert limits.of_part_probability("bird", "parts", "eye") == 0.4

@@ -35,7 +35,7 @@ def test_a_terminal_gets_one_line_with_a_bar() -> None:
 
 
 def test_the_rate_is_of_this_session() -> None:
-    tracker = Tracker(100, done=50, errors=2)
+    tracker = Tracker(lambda: 100, done=50, errors=2)
     progress = tracker.add(8, 1)
     assert (progress.done, progress.errors) == (58, 3)
     assert progress.rate >= 8 / max(progress.seconds, 1e-9) * 0.5

@@ -83,3 +83,24 @@ def test_wrong_packs_are_refused() -> None:
     changed = prompts.to_dict(prompts.load_pack("fish")) | {"host": "shark"}
     with pytest.raises(ConfigurationError, match="two different"):
         build_questions(["fish", changed])
+
+
+@pytest.mark.parametrize("name", ["fish", "bird", "lepidoptera", "beetle", "plant", "mammal", "generic"])
+def test_every_shipped_pack_can_be_asked(name: str) -> None:
+    questions = build_questions([name])
+    (pack,) = questions.packs
+    for character in pack.characters:
+        for state in character.states:
+            assert questions.concepts[state.concept].target
+        if character.call >= 0:
+            region = questions.concepts[character.region]
+            assert region.target
+            assert not set(region.target) & {text for contrast in region.contrasts for text in contrast}
+            assert not any("organism" in text or "whole plant" in text for text in region.target)
+
+
+def test_the_region_of_the_whole_organism_is_the_hosts() -> None:
+    questions = build_questions(["fish:body_shape"])
+    (pack,) = questions.packs
+    assert pack.characters[0].region == pack.host
+    assert questions.concepts[pack.host].target == ("a fish",)

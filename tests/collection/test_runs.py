@@ -33,7 +33,7 @@ def test_table_and_frame_hold_every_record(planted: Planted) -> None:
     table = run.table()
     assert run.count == table.num_rows == len(planted.records)
     assert table.column("record_key").to_pylist() == [record["record_key"] for record in planted.records]
-    assert run.passthrough == ("occurrenceID", "rights")
+    assert run.passthrough == ("occurrenceID", "rights", "creator", "species")
     assert run.info["model"] == "tiny/planted"
     pytest.importorskip("pandas", reason="frames need pandas")
     frame = run.frame(["source", "probabilities", "abstained"])
@@ -90,7 +90,7 @@ def test_parts_with_other_passthrough_and_older_columns(copy: Path, planted: Pla
     table = table_from_records([record], ["site"]).drop_columns(["limit"])
     pq.write_table(table, copy / PARTS_FOLDER / "part-00002.parquet")
     run = Run.open(copy)
-    assert run.passthrough == ("occurrenceID", "rights", "site")
+    assert run.passthrough == ("occurrenceID", "rights", "creator", "species", "site")
     last = list(run.records())[-1]
     assert (last["input_site"], last["input_occurrenceID"], last["limit"]) == ("pond", None, None)
 

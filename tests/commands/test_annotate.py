@@ -141,6 +141,7 @@ def test_dry_run_says_what_it_would_take_and_writes_nothing(folder: Path) -> Non
     assert result.exit_code == 0, result.output
     assert "8 pictures; 9 records each" in result.stdout
     assert "MB for all of them" in result.stdout
+    assert "MB are free there" in result.stdout
     assert not (folder / "run").exists()
 
 

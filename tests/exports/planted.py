@@ -175,6 +175,8 @@ def plant(folder: Path) -> Planted:
         shared: dict[str, Any] = {
             "input_occurrenceID": f"urn:occ:{number}",
             "input_rights": 'CC BY 4.0, "quoted"',
+            "input_creator": "Ada Løv",
+            "input_species": "Danio rerio",
             "path": str(folder / "photos" / source) if on_disk else None,
             "media_uri": None if on_disk else "https://example.org/gone%20away.png",
         }
@@ -276,7 +278,7 @@ def plant(folder: Path) -> Planted:
         planted.records.append(
             make_record(source, size, "SL_bbox", "distance", None, **shared, **line, abstained=not known)
         )
-    write_run(planted.path, planted.records, ("occurrenceID", "rights"))
+    write_run(planted.path, planted.records, ("occurrenceID", "rights", "creator", "species"))
     return planted
 
 

@@ -92,6 +92,10 @@ def test_terms_of_one_region(planted: Planted, rows: list[dict[str, str]]) -> No
     key = planted.record(ODD_NAMES[4], "caudal_fin_shape")["record_key"]
     (row,) = [row for row in rows if row["dcterms:identifier"].endswith(key)]
     assert row["ac:isROIOf"] == "https://example.org/gone%20away.png"
+    assert row["ac:associatedSpecimenReference"] == "urn:occ:4"
+    assert row["dwc:scientificName"] == "Danio rerio"
+    assert row["dcterms:rights"] == 'CC BY 4.0, "quoted"'
+    assert row["dcterms:creator"] == "Ada Løv"
     assert row["ac:subjectPart"] == "http://rs.tdwg.org/acpart/values/p0030"
     assert row["ac:subjectPartLiteral"] == "caudal fin"
     assert row["dcterms:description"] == "caudal fin shape: rounded"

@@ -56,7 +56,12 @@ def test_images_and_categories(planted: Planted, loaded: Any) -> None:
         60,
     )  # Upright, although the file is stored on its side.
     assert images[4]["coco_url"] == "https://example.org/gone%20away.png"
-    assert images[0]["input"] == {"occurrenceID": "urn:occ:0", "rights": 'CC BY 4.0, "quoted"'}
+    assert images[0]["input"] == {
+        "occurrenceID": "urn:occ:0",
+        "rights": 'CC BY 4.0, "quoted"',
+        "creator": "Ada Løv",
+        "species": "Danio rerio",
+    }
     names = {category["name"]: category for category in loaded.loadCats(loaded.getCatIds())}
     assert {"caudal_fin_shape: forked", "parts: head", "adipose_fin: absent"} <= set(names)
     assert names["parts: head"]["supercategory"] == "parts"

@@ -171,7 +171,7 @@ def test_control_characters_do_not_break_the_file(planted: Planted, tmp_path: Pa
     write_run(
         tmp_path / "run",
         [{**planted.records[1], "source": "a\x01b\n.jpg"}],
-        ("occurrenceID", "rights"),
+        ("occurrenceID", "rights", "creator", "species"),
         parts=1,
     )
     (label,) = read_labels(export(tmp_path / "run", "cvat", tmp_path / "x.xml"))

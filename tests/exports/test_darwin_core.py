@@ -43,6 +43,8 @@ def test_calls(planted: Planted, rows: list[dict[str, str]]) -> None:
         assert (record["record_key"] in by_id) == (not record["abstained"])
     row = by_id[planted.record(ODD_NAMES[1], "caudal_fin_shape")["record_key"]]
     assert row["occurrenceID"] == "urn:occ:1"
+    assert row["scientificName"] == "Danio rerio"
+    assert row["measurementRemarks"].endswith('; rights: CC BY 4.0, "quoted"; creator: Ada Løv')
     assert row["measurementType"] == "caudal fin shape"
     assert row["measurementValue"] == "rounded"
     assert row["dwciri:measurementType"] == f"{OBO}UBERON_4000164"
@@ -110,7 +112,7 @@ def test_quality_is_the_value_s_address(tmp_path: Path, planted: Planted) -> Non
         "quality_id": "PATO:0000936",
         "quality_match": "synonym",
     }
-    write_run(tmp_path / "run", [record], ("occurrenceID", "rights"), parts=1)
+    write_run(tmp_path / "run", [record], ("occurrenceID", "rights", "creator", "species"), parts=1)
     row = read(export(tmp_path / "run", "darwin-core-extended", tmp_path / "x.csv"))[0]
     assert row["measurementValueID"] == f"{OBO}PATO_0000936"
     assert "quality truncated (synonym match)" in row["measurementRemarks"]

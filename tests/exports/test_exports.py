@@ -110,7 +110,7 @@ def test_damaged_mask_is_a_data_error(planted: Planted, tmp_path: Path) -> None:
 
     record = dict(planted.records[0])
     record["rle_counts"] = record["rle_counts"][:-2]
-    write_run(tmp_path / "run", [record], ("occurrenceID", "rights"), parts=1)
+    write_run(tmp_path / "run", [record], ("occurrenceID", "rights", "creator", "species"), parts=1)
     with pytest.raises(DataError, match="damaged mask"):
         export(tmp_path / "run", "masks", tmp_path / "out")
     assert not (tmp_path / "out").exists()

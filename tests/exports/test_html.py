@@ -122,7 +122,7 @@ def test_thumbnails_are_upright_and_carry_nothing_else(planted: Planted, sheet: 
 def test_missing_and_exchanged_pictures_have_no_thumbnail(planted: Planted, tmp_path: Path) -> None:
     run = tmp_path / "run"
     records = [{**record, "path": None} for record in planted.records if record["source"] == ODD_NAMES[2]]
-    write_run(run, records, ("occurrenceID", "rights"), parts=1)
+    write_run(run, records, ("occurrenceID", "rights", "creator", "species"), parts=1)
     save_picture(tmp_path / "photos" / ODD_NAMES[2], (99, 34), 3)  # Another size than the run saw.
     items = start_of(
         (export(run, "html", tmp_path / "sheet") / "data" / "start.js").read_text(encoding="utf-8")

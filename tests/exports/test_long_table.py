@@ -20,6 +20,8 @@ def test_every_value_comes_back(planted: Planted, tmp_path: Path) -> None:
     expected = [column.name for column in COLUMNS if not column.name.startswith("scores")] + [
         "input_occurrenceID",
         "input_rights",
+        "input_creator",
+        "input_species",
     ]
     assert list(rows[0]) == expected
     for row, record in zip(rows, planted.run.records(), strict=True):

@@ -38,6 +38,7 @@ def check(planted: Planted, folder: Path) -> list[dict[str, str]]:
 def test_masks_are_the_planted_ones(planted: Planted, tmp_path: Path) -> None:
     rows = check(planted, export(planted.path, "masks", tmp_path / "out"))
     assert len(rows) == 9
+    assert rows[0]["input_occurrenceID"] == "urn:occ:0"
     assert rows[0]["mask"] == "masks/fish/één vis 鱼.jpg/fish.caudal_fin_shape.forked.png"
     assert all(not re.search(r'[<>:"\\|?*]', row["mask"]) for row in rows)
 
@@ -66,7 +67,7 @@ def test_hostile_and_colliding_sources_stay_inside(
             {**planted.records[0], "source": source, "image_key": image_key(source), "record_key": key}
         )
         copies.masks[key] = planted.masks[planted.records[0]["record_key"]]
-    write_run(copies.path, copies.records, ("occurrenceID", "rights"), parts=1)
+    write_run(copies.path, copies.records, ("occurrenceID", "rights", "creator", "species"), parts=1)
     folder = export(copies.path, "masks", tmp_path / "out")
     assert len(check(copies, folder)) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]

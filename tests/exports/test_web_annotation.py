@@ -99,11 +99,15 @@ def test_bodies_and_whole_pictures(planted: Planted, page: dict[str, Any]) -> No
         body["source"] for body in fin["body"] if "source" in body
     }
     assert fin["target"]["rights"] == 'CC BY 4.0, "quoted"'
+    assert fin["target"]["creator"] == {"name": "Ada Løv"}
+    named = {body["value"] for body in fin["body"] if body["purpose"] == "identifying"}
+    assert named == {"occurrenceID: urn:occ:1", "scientificName: Danio rerio"}
     absent = by_id[planted.record(ODD_NAMES[4], "adipose_fin")["record_key"]]
     assert absent["target"] == {
         "type": "SpecificResource",
         "source": "https://example.org/gone%20away.png",
         "rights": 'CC BY 4.0, "quoted"',
+        "creator": {"name": "Ada Løv"},
     }
     line = by_id[planted.record(ODD_NAMES[1], "SL_bbox")["record_key"]]
     assert line["body"][0]["value"] == "SL_bbox: 40 px"

@@ -16,7 +16,9 @@ from concept_cam.types import ImageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
 
+    from concept_cam.directions import DirectionSet
     from concept_cam.localizer import Localizer
 
 __all__ = ["Annotator", "Answers", "Done", "Engine", "Options", "answers_of"]
@@ -141,14 +143,43 @@ class Annotator:
             return (
                 [error] if len(crops) == 1 else [outcome for crop in crops for outcome in self._maps([crop])]
             )
-        answers = self.localizer.score(features, self.plan.questions.concepts)
+        concepts = self.localizer.phrased(self.plan.questions.concepts)
+        answers = self.localizer.score(features, concepts)
+        texts = self.localizer.directions(concepts)
         outcomes = []
-        for item, answer in zip(prepared, answers):
+        for item, encoded, answer in zip(prepared, features, answers):
             scores = (
                 answer.scores if item.valid.all() else np.where(item.valid, answer.scores, np.float32(np.nan))
             )
-            outcomes.append((item.geometry, scores, answer.image_scores, answer.probabilities))
+            shares = self._local_shares(encoded.patches, texts, scores, answer.probabilities)
+            outcomes.append((item.geometry, scores, answer.image_scores, shares))
         return outcomes
+
+    def _local_shares(
+        self, patches: Tensor, texts: DirectionSet, scores: np.ndarray, shares: np.ndarray
+    ) -> np.ndarray:
+        """Puts the probability at a part's best patch in place of that over the picture: all parts are in the picture at once.
+
+        Args:
+            patches: float [h, w, D].
+            texts: Embeddings of all concepts.
+            scores: float32 [C, h, w]; NaN where nothing may be read.
+            shares: float32 [C, 1 + R], over the picture.
+        """
+        import torch
+
+        from concept_cam.scoring import probabilities
+
+        parts = self.plan.questions.parts
+        if not parts:
+            return shares
+        flat = np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1)[list(parts)]
+        with torch.inference_mode():
+            best = patches.flatten(0, 1)[torch.from_numpy(flat.argmax(axis=1)).to(patches.device)]
+            found = probabilities(best, texts, self.localizer.backbone.logit_scale).cpu().numpy()
+        local = shares.copy()
+        local[list(parts)] = found[np.arange(len(parts)), list(parts)]
+        return local
 
 
 def answers_of(scored: Sequence[tuple[Loaded, list[Scored]]], plan: Plan) -> Answers:

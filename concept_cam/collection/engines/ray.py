@@ -9,8 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from concept_cam.collection.engines.base import Annotator, Answers, Options
@@ -109,9 +113,23 @@ def run(
 
 def _connect(ray: Any, address: str | None) -> None:
     try:
-        if address is None:
-            # Workers of this machine import what this process imports, wherever it found it.
-            paths = os.pathsep.join(path for path in sys.path if path)
+        with _own_signals():
+            if address is None:
+                _start(ray)
+            else:
+                _reach(address)
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray raises many kinds
+        where = "start Ray on this machine" if address is None else f"reach the Ray cluster {address!r}"
+        raise ConfigurationError(f"cannot {where}: {error}") from error
+
+
+def _start(ray: Any) -> None:
+    """Starts Ray here; tries again once, since its processes wait for each other for a fixed time, too short for a busy machine."""
+    # Workers of this machine import what this process imports, wherever it found it.
+    paths = os.pathsep.join(path for path in sys.path if path)
+    for last in (False, True):
+        try:
             ray.init(
                 include_dashboard=False,
                 log_to_driver=False,
@@ -119,12 +137,35 @@ def _connect(ray: Any, address: str | None) -> None:
                 num_cpus=processors(),
                 runtime_env={"env_vars": {"PYTHONPATH": paths}},
             )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # Ray raises many kinds
-        raise ConfigurationError(
-            f"cannot reach the Ray cluster {address or 'on this machine'!r}: {error}"
-        ) from error
+            return
+        except Exception:
+            ray.shutdown()
+            if last:
+                raise
+
+
+def _reach(address: str) -> None:
+    """Checks that something listens at ``host:port``: Ray itself tries for a quarter of an hour before it gives up.
+
+    Raises:
+        OSError: Nothing does.
+    """
+    host, separator, port = address.rpartition("//")[2].rpartition(":")
+    if separator and port.isdigit():  # else a word of Ray's own, such as "auto"
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keeps Ray from taking over SIGTERM, which ends a run cleanly after the batch in flight."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _chunk(

@@ -1,7 +1,8 @@
 """Collections of pictures, streamed from wherever they are.
 
 :data:`LAYOUTS` names the layouts; :func:`open_collection` finds the one that an input has. Nothing is read before it is asked for, the order is
-always the same, and no layout keeps more than one folder's names or one small batch of rows in memory.
+always the same, and no layout keeps more than one folder's names or one small batch of rows in memory; only the names that a pattern or a URL
+of a folder matches are held, to sort them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ __all__ = [
 
 LAYOUTS: dict[str, tuple[str, str]] = {
     "folder": ("concept_cam.collection.inputs.files:open_folder", "all pictures under a folder"),
-    "glob": ("concept_cam.collection.inputs.files:open_glob", "files that a pattern matches; ** is recursive"),
+    "glob": (
+        "concept_cam.collection.inputs.files:open_glob",
+        "files that a pattern matches; ** is recursive",
+    ),
     "list": (
         "concept_cam.collection.inputs.files:open_list",
         "paths or URLs, one per line: - for standard input, a .txt file, or several arguments",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import glob as globbing
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,14 +143,27 @@ def open_list(
 ) -> Collection:
     """Paths and URLs, one per line: of a text file, of standard input (``-``), or given one by one; sources are the texts as they stand.
 
-    A list from standard input is kept in memory, as it cannot be read twice.
+    What comes from standard input is written to a temporary file first: it is read more than once, and may be longer than memory.
     """
-    if lines is None and len(inputs) == 1 and Path(inputs[0]).suffix.lower() in (".txt", ".lst"):
+    if lines is not None:
+        return _open_list_file(_spooled(lines), root or os.getcwd())
+    if len(inputs) == 1 and Path(inputs[0]).suffix.lower() in (".txt", ".lst"):
         return _open_list_file(inputs[0], root)
-    texts = [line.rstrip("\r\n") for line in (lines if lines is not None else inputs)]
-    return _open_files(
-        [text for text in texts if text.strip()], root or (os.getcwd() if lines is not None else None), "list"
-    )
+    return _open_files([text for text in inputs if text.strip()], root, "list")
+
+
+def _spooled(lines: Iterable[str]) -> str:
+    """Writes lines to a temporary file that ends with this process; returns its path."""
+    descriptor, path = tempfile.mkstemp(suffix=".txt")
+    atexit.register(_remove, path)
+    with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.writelines(line.rstrip("\r\n") + "\n" for line in lines)
+    return path
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def _open_list_file(path: str, root: str | None) -> Collection:

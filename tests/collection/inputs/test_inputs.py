@@ -97,6 +97,8 @@ def test_lists(folder: Path, tmp_path: Path) -> None:
     assert [item.source for item in found] == [str(folder / NAMES[0]), str(folder / "gone.png")]
     with pytest.raises(ImageError, match="no such picture"):
         found[1].payload.read()
+    strange = items("-", lines=["bad\udcff.png\n"])
+    assert [item.source for item in strange] == ["bad\\xff.png"]
     listing = tmp_path / "list.txt"
     listing.write_text("photos/top.png\nphotos/b/é鱼.png\n", encoding="utf-8")
     assert pixels(items(listing)[1]).shape == (96, 128, 3)
