@@ -165,7 +165,8 @@ def annotate(
         settings: How pictures are read and scored.
         resume: Continue a run that is there; starts one where there is none.
         engine: A name of :data:`concept_cam.collection.engines.ENGINES`.
-        workers: Worker processes; ``None`` for as many as there are processors, 0 for none.
+        workers: Worker processes; ``None`` for as many as there are processors, 0 for none. On a processor, set ``OMP_WAIT_POLICY=PASSIVE``
+            before torch is imported, as the command line does, so that torch's waiting threads leave it to them.
         batch_size: Pictures per forward pass; ``None`` to find out.
         ray_address: A Ray cluster that runs.
         part_pictures: Pictures of one part of the table.

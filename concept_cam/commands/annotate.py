@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -177,6 +178,7 @@ def annotate(
       concept-cam annotate photos/ --traits fish -o run/ --shard 2/8
       concept-cam annotate --merge run/
     """
+    _let_workers_work()
     if merge:
         _merge(inputs, output)
         return
@@ -253,6 +255,12 @@ def _request(
             for name in ("layout", "column", "root", "ignore", "calibration", "keep_scores", "shard", "limit")
         },
     }
+
+
+def _let_workers_work() -> None:
+    # OpenMP reads this when torch is first imported. By default torch's threads wait spinning, on the processors that the workers need.
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _standard_input() -> TextIO:

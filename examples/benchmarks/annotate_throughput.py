@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # As the command sets it, before torch is imported.
+
 DISTINCT = 50
 """Different pictures; larger collections repeat them under other names."""
 
