@@ -25,9 +25,10 @@ class Limits:
 
     Attributes:
         host: Least probability that the picture shows the host at all, against a list of other things; 0 switches the check off.
-        probability: Least probability of a state among its siblings, and of a part at its best patch among the other parts and the host;
-            ``inf`` makes no calls.
+        probability: Least probability of a state among its siblings; ``inf`` makes no calls.
         score: Least score of a part's best patch; 0 is where the part is as near as its contrasts.
+        part_probability: Least probability of a part at its best patch, among the other parts and the host; not for parts with a
+            calibrated score.
         characters: Limits of single characters, ``pack/character`` or ``character``, for parts ``character=part``; ``inf`` makes no calls.
 
     Raises:
@@ -37,10 +38,11 @@ class Limits:
     host: float = 0.5
     probability: float = 0.5
     score: float = 0.0
+    part_probability: float = 0.5
     characters: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("host", "probability"):
+        for name in ("host", "probability", "part_probability"):
             value = getattr(self, name)
             if not (0 <= value <= 1 or value == math.inf):
                 raise ConfigurationError(f"the limit of the {name} must lie in 0..1, received {value}.")
@@ -49,16 +51,16 @@ class Limits:
 
     def of(self, pack: str, character: str, part: str = "") -> float:
         """Returns the limit of a character: a probability, or a score for a part."""
-        name = f"{character}={part}" if part else character
-        for key in (f"{pack}/{name}", name):
-            if key in self.characters:
-                return self.characters[key]
-        return self.score if part else self.probability
+        own = self._own(pack, character, part)
+        return own if own is not None else self.score if part else self.probability
 
     def of_part_probability(self, pack: str, character: str, part: str) -> float:
         """Returns the least probability of a part at its best patch; a part with a limit of its own is judged by its score alone."""
-        name = f"{character}={part}"
-        return 0.0 if f"{pack}/{name}" in self.characters or name in self.characters else self.probability
+        return self.part_probability if self._own(pack, character, part) is None else 0.0
+
+    def _own(self, pack: str, character: str, part: str) -> float | None:
+        name = f"{character}={part}" if part else character
+        return self.characters.get(f"{pack}/{name}", self.characters.get(name))
 
     def with_calibration(self, calibration: Calibration) -> Limits:
         """Returns these limits with those of a calibration file in their place; characters it does not name take its pooled limit."""
@@ -66,7 +68,14 @@ class Limits:
             name: math.inf if limit.value is None else float(limit.value)
             for name, limit in calibration.limits.items()
         }
-        return Limits(self.host, values.pop("*", self.probability), values.pop("* parts", self.score), values)
+        return Limits(
+            host=self.host,
+            probability=values.pop("*", self.probability),
+            # What a calibrated score lets through was found right on labelled pictures.
+            part_probability=0.0 if "* parts" in values else self.part_probability,
+            score=values.pop("* parts", self.score),
+            characters=values,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for JSON; ``None`` stands for infinity."""
@@ -79,6 +88,7 @@ class Limits:
             "host": plain(self.host),
             "probability": plain(self.probability),
             "score": plain(self.score),
+            "part_probability": plain(self.part_probability),
             "characters": characters,
         }
 
@@ -90,7 +100,13 @@ class Limits:
             return math.inf if value is None else float(value)
 
         characters = {name: number(value) for name, value in values["characters"].items()}
-        return cls(number(values["host"]), number(values["probability"]), number(values["score"]), characters)
+        return cls(
+            host=number(values["host"]),
+            probability=number(values["probability"]),
+            score=number(values["score"]),
+            part_probability=number(values.get("part_probability", 0.0)),
+            characters=characters,
+        )
 
 
 @dataclass(frozen=True)
@@ -193,13 +209,13 @@ def call_part(
     """
     others = [float(value) for value in probabilities[1:]]
     probability = float(probabilities[0]) if len(probabilities) else None
-    reason = None
+    reason, decided = None, limit
     if missing_host:
-        reason = "no_host"
+        reason, decided = "no_host", host_limit
     elif not peak_score >= limit:
         reason = "low_score"
-    elif probability is not None and probability < least_probability:
-        reason = "low_probability"
+    elif probability is not None and not probability >= least_probability:
+        reason, decided = "low_probability", least_probability
     return Call(
         state=None if reason else part,
         best_state=part,
@@ -208,7 +224,7 @@ def call_part(
         score=_number(peak_score),
         margin=probability - max(others) if others and probability is not None else None,
         reason=reason,
-        limit=_number(host_limit if missing_host else limit),
+        limit=_number(decided),
     )
 
 

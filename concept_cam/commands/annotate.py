@@ -243,7 +243,12 @@ def _request(
         "box_column": boxes if box_file is None else None,
         "mask_column": options["masks"],
         "px_per_mm": _number_or_column(options["px_per_mm"]),
-        "limits": Limits(options["host_limit"], options["min_probability"], options["min_score"]),
+        "limits": Limits(
+            host=options["host_limit"],
+            probability=options["min_probability"],
+            score=options["min_score"],
+            part_probability=options["min_probability"],
+        ),
         "regions": Regions(
             values.get("threshold", DEFAULT_THRESHOLD),
             options["region_resolution"],

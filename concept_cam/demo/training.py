@@ -359,21 +359,20 @@ def sibling_loss(logits: Tensor, margins: Tensor, states: Tensor, judgeable: Ten
     Returns:
         Mean over the characters that can be told in some picture.
     """
-    terms, first = [], 0
+    terms = []
     for c, (name, values) in enumerate(CHARACTERS.items()):
-        rows = judgeable[:, c]
+        rows, block = judgeable[:, c], STATE_BLOCKS[name]
         if rows.any():
             truth = states[rows, c]
             if name in PRESENCE_CHARACTERS:
                 present = values.index("present")
                 terms.append(
                     F.binary_cross_entropy_with_logits(
-                        margins[rows, first + present], (truth == present).float()
+                        margins[rows, block.start + present], (truth == present).float()
                     )
                 )
             else:
-                terms.append(F.cross_entropy(logits[rows, first : first + len(values)], truth))
-        first += len(values)
+                terms.append(F.cross_entropy(logits[rows, block], truth))
     return torch.stack(terms).mean() if terms else logits.sum() * 0.0
 
 
@@ -402,15 +401,19 @@ def place_loss(logits: Tensor, truth: Tensor) -> Tensor:
 STATES: Final = tuple(
     Statement("state", name, state) for name, values in CHARACTERS.items() for state in values
 )
+STATE_BLOCKS: Final[dict[str, slice]] = {
+    name: slice(
+        STATES.index(Statement("state", name, values[0])),
+        STATES.index(Statement("state", name, values[-1])) + 1,
+    )
+    for name, values in CHARACTERS.items()
+}
+"""Character -> its states' places in `STATES`."""
 PLACES: Final = tuple(Statement("part", part) for part in PARTS)
 
 
 FAMILIES: Final[dict[str, tuple[int, ...]]] = {
-    **{
-        name: tuple(MASKS.index(part) for part in (CHARACTER_PART[name],))
-        for name in CHARACTERS
-        if name not in PRESENCE_CHARACTERS
-    },
+    **{name: (MASKS.index(CHARACTER_PART[name]),) for name in CHARACTERS if name not in PRESENCE_CHARACTERS},
     "parts": tuple(range(len(PARTS))),
 }
 """Sibling captions (the states of a character; the parts) -> the numbers in `MASKS` of what they are about."""
@@ -445,12 +448,11 @@ def neutral_loss(logits: Sequence[Tensor], hidden: Tensor) -> Tensor:
 
 def family_logits(scores: Tensor, lesson: Lesson) -> list[Tensor]:
     """Mean logit of each sibling's captions at each patch: [B, n, N] to, per family of `FAMILIES`, [B, n, S_g]."""
-    states, first, found = scores @ lesson.average.T, 0, {}
-    for name, values in CHARACTERS.items():
-        found[name] = states[..., first : first + len(values)]
-        first += len(values)
-    found["parts"] = scores @ lesson.parts.T
-    return [found[name] for name in FAMILIES]
+    states = scores @ lesson.average.T
+    return [
+        states[..., STATE_BLOCKS[name]] if name in STATE_BLOCKS else scores @ lesson.parts.T
+        for name in FAMILIES
+    ]
 
 
 def claim_average(chosen: Sequence[Caption], claims: Sequence[Statement]) -> Tensor:

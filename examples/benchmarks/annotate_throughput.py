@@ -179,7 +179,7 @@ def measure(arguments: argparse.Namespace, count: int, folder: Path) -> dict[str
             Path(output) / "run",
             traits(arguments.characters),
             localizer=localizer,
-            limits=Limits(host=0.0, probability=0.0, score=-10.0),  # random weights find nothing; nobody may abstain from measuring
+            limits=Limits(host=0.0, probability=0.0, score=-10.0, part_probability=0.0),  # random weights find nothing; nobody may abstain from measuring
             batch_size=batch,
             workers=arguments.workers,
             ready=ready,

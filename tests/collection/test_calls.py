@@ -49,7 +49,7 @@ def test_a_part_is_found_by_its_best_patch_not_by_its_share() -> None:
     assert (found.state, found.score, found.limit) == ("eye", 0.2, 0.1)
     assert found.margin == pytest.approx(-0.5)
     rather = call_part("eye", ["eye", "head", "host"], [0.1, 0.6, 0.3], 0.2, 0.1, least_probability=0.5)
-    assert (rather.state, rather.reason) == (None, "low_probability")
+    assert (rather.state, rather.reason, rather.limit) == (None, "low_probability", 0.5)
     assert call_part("eye", ["eye"], [], 0.2, 0.1, least_probability=0.5).state == "eye"
     assert call_part("eye", ["eye", "head"], [0.9, 0.1], 0.05, 0.1).reason == "low_score"
     unseen = call_part("eye", ["eye"], [], math.nan, 0.1)
@@ -85,6 +85,10 @@ def test_limits_of_single_characters_and_of_a_calibration() -> None:
     assert call_state(["a", "b"], [1.0, 0.0], [0, 0], found.of("fish", "shape")).reason == "low_probability"
     assert found.of("fish", "parts", "eye") == 0.3
     assert found.of("fish", "parts", "head") == math.inf
+    # Parts have a calibrated score: the states' pooled probability says nothing about them.
+    assert found.of_part_probability("fish", "parts", "head") == 0.0
+    only_states = Calibration(0.9, 0.8, {"*": limit("probability", None)}, {})
+    assert Limits().with_calibration(only_states).of_part_probability("fish", "parts", "head") == 0.5
     assert Limits.from_dict(found.to_dict()) == found
 
 
@@ -100,7 +104,7 @@ def test_limits_outside_their_range_are_refused() -> None:
 
 
 def test_a_part_with_a_limit_of_its_own_is_judged_by_its_score() -> None:
-    limits = Limits(probability=0.4, characters={"fish/parts=eye": 0.1, "parts=tail": 0.2})
+    limits = Limits(part_probability=0.4, characters={"fish/parts=eye": 0.1, "parts=tail": 0.2})
     assert limits.of_part_probability("fish", "parts", "eye") == 0.0
     assert limits.of_part_probability("fish", "parts", "tail") == 0.0
     assert limits.of_part_probability("bird", "parts", "eye") == 0.4
