@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from concept_cam.types import OutputError
+from concept_cam.types import ConfigurationError, OutputError
 
-__all__ = ["make_directory", "write_file"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["METADATA", "make_directory", "write_file", "write_tensors"]
+
+METADATA = "concept_cam"
+"""Key of the header of ``.safetensors`` files under which the package keeps its JSON description."""
 
 
 def make_directory(path: str | os.PathLike[str]) -> Path:
@@ -49,3 +58,19 @@ def write_file(path: str | os.PathLike[str], payload: bytes, *, overwrite: bool 
             "files already written are complete."
         ) from error
     return path
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, overwrite: bool = False
+) -> Path:
+    """Writes ``.safetensors`` with a JSON description in its header, whole or not at all.
+
+    Raises:
+        OutputError: As for :func:`write_file`.
+        ConfigurationError: Another ending.
+    """
+    from safetensors.torch import save
+
+    if Path(path).suffix != ".safetensors":
+        raise ConfigurationError(f"expected a name that ends in .safetensors, received {os.fspath(path)!r}.")
+    return write_file(path, save(dict(tensors), {METADATA: json.dumps(facts)}), overwrite=overwrite)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from concept_cam.backbones.base import Backbone
 from concept_cam.directions import nearest_classes
+from concept_cam.files import METADATA, write_tensors
 from concept_cam.images import ImageSource, Picture, read_image
 from concept_cam.methods import find_method
 from concept_cam.methods.engine import Batch, TowerMethod, encode, plain
@@ -30,9 +31,6 @@ from concept_cam.settings import Settings
 from concept_cam.types import Concept, ConfigurationError, DataError, ImageError, choose, nearest_names
 
 __all__ = ["AGGREGATIONS", "Aggregation", "ClassifierHead", "FinerCam", "class_folders", "fit_head"]
-
-METADATA = "concept_cam"
-"""Key of the JSON description in a saved head's header."""
 
 
 # ------------------------------------------------------------------------------------------------------------------ head
@@ -210,14 +208,6 @@ class ClassifierHead:
             OutputError: The file exists, or cannot be written.
             ConfigurationError: Another ending.
         """
-        from safetensors.torch import save
-
-        from concept_cam.files import write_file
-
-        if Path(path).suffix != ".safetensors":
-            raise ConfigurationError(
-                f"expected a name that ends in .safetensors, received {os.fspath(path)!r}."
-            )
         facts = {
             "kind": "classifier head",
             "classes": list(self.classes),
@@ -225,7 +215,7 @@ class ClassifierHead:
             "weights_hash": self.weights_hash,
         }
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
-        return write_file(path, save(tensors, {METADATA: json.dumps(facts)}), overwrite=overwrite)
+        return write_tensors(path, tensors, facts, overwrite=overwrite)
 
     def logits(self, image: Tensor) -> Tensor:
         """Returns float32 [B, N] of image embeddings [B, D], not normalised."""

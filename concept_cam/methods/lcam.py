@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from concept_cam.backbones.base import Backbone
+from concept_cam.files import METADATA, write_tensors
 from concept_cam.methods.base import Method
 from concept_cam.methods.engine import Batch, run
 from concept_cam.results import Localizations
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
 
 __all__ = ["KINDS", "Explainer", "lcam"]
-
-METADATA = "concept_cam"
 
 KINDS: dict[str, str] = {
     "fm": "trained by masking the feature map (L-CAM-Fm): fast",
@@ -118,14 +117,6 @@ class Explainer:
             OutputError: The file exists, or cannot be written.
             ConfigurationError: Another ending.
         """
-        from safetensors.torch import save
-
-        from concept_cam.files import write_file
-
-        if Path(path).suffix != ".safetensors":
-            raise ConfigurationError(
-                f"expected a name that ends in .safetensors, received {os.fspath(path)!r}."
-            )
         facts = {
             "explainer": "lcam",
             "kind": self.kind,
@@ -134,7 +125,7 @@ class Explainer:
             "facts": self.facts,
         }
         tensors = {name: getattr(self, name).detach().float().cpu().contiguous() for name in TENSORS}
-        return write_file(path, save(tensors, {METADATA: json.dumps(facts)}), overwrite=overwrite)
+        return write_tensors(path, tensors, facts, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explainer:
