@@ -25,22 +25,23 @@ ATTENTIONS: tuple[str, ...] = tuple(
 """Strategies that make sense in an attention pooling; ``vanilla`` lets every cell ask the pooling's attention."""
 
 
-STRIDES = (32, 16)
-"""Model pixels per cell at which the last map can be read: as trained, or twice as fine."""
+STRIDES = (32, 16, 8)
+"""Model pixels per cell at which the last map can be read: as trained, or two or four times as fine."""
 
 
 class OpenClipResNet(BaseBackbone):
     """Reads ``open_clip.modified_resnet.ModifiedResNet``; see :class:`concept_cam.backbones.base.Backbone`.
 
-    At stride 16 the last stage runs without its subsampling, its later 3 x 3 convolutions dilated (the "a trous" reading; Chen et al.,
-    DeepLab, TPAMI 2018): every second row and column then holds exactly what stride 32 computes, the others hold what it would compute for
-    the picture shifted by half a cell. The map before it is extended by half a cell on every side, so that cells tile the input evenly. The
-    image embedding is made from the stock map at either stride.
+    At a finer stride the last stage (16) or the last two (8) run without their subsampling, what follows it dilated (the "a trous" reading;
+    Chen et al., DeepLab, TPAMI 2018): some rows and columns then hold exactly what stride 32 computes, the others hold what it would
+    compute for the picture shifted by a part of a cell. The map before these stages is extended on every side, so that cells tile the
+    input evenly; at stride 8 a cell is the mean of the four readings at its corners. The image embedding is made from the stock map at
+    every stride.
 
     Args:
         model: An open_clip model whose ``visual`` is such a tower.
         name: Name of the model.
-        preprocess: What the input must look like; its stride, 32 or 16, says how finely the map is read.
+        preprocess: What the input must look like; its stride, one of `STRIDES`, says how finely the map is read.
         text: The text tower.
 
     Raises:
@@ -52,7 +53,7 @@ class OpenClipResNet(BaseBackbone):
         self._visual = visual
         if preprocess.stride not in [(stride, stride) for stride in STRIDES]:
             raise ConfigurationError(
-                f"{name}: a CLIP ResNet is read at stride 32 or 16, received {preprocess.stride}."
+                f"{name}: a CLIP ResNet is read at stride 32, 16 or 8, received {preprocess.stride}."
             )
         super().__init__(
             model,
@@ -107,8 +108,10 @@ class OpenClipResNet(BaseBackbone):
         patches = pool.c_proj(merge_heads(context)).unflatten(1, (height, width))
         if valid is not None:
             patches = patches * valid[..., None]
-        if self._fine:
-            image = self._pool(self._visual.layer4(self._visual.layer3(early)), _coarse(valid))
+        if self._stride < STRIDES[0]:
+            image = self._pool(
+                self._visual.layer4(self._visual.layer3(early)), _coarse(valid, STRIDES[0] // self._stride)
+            )
         else:
             image = pool.c_proj(merge_heads(attend(query[:, :, :1], key, value, scale, keys)))[:, 0]
         return ImageFeatures(patches=patches, image=image)
@@ -125,8 +128,8 @@ class OpenClipResNet(BaseBackbone):
         return self._pool(features.map, features.valid)
 
     @property
-    def _fine(self) -> bool:
-        return self.preprocess.stride == (16, 16)
+    def _stride(self) -> int:
+        return self.preprocess.stride[0]
 
     def _pool(self, cells: Tensor, valid: Tensor | None) -> Tensor:
         """The attention pooling on a map [B, K, h, w] of any size -> [B, D]."""
@@ -143,16 +146,12 @@ class OpenClipResNet(BaseBackbone):
 
     def _cells(self, early: Tensor) -> Tensor:
         """The last two stages at the stride of ``preprocess``."""
-        visual = self._visual
-        if not self._fine:
+        visual, stride = self._visual, self._stride
+        if stride == 32:
             return visual.layer4(visual.layer3(early))
-        # One cell of 8 pixels on every side is half a cell of the fine map: its cells then tile the input.
-        cells = visual.layer3(F.pad(early, (1, 1, 1, 1), mode="replicate"))
-        first, *others = visual.layer4
-        cells = _without_subsampling(first, cells)
-        for block in others:
-            cells = _dilated(block, cells)
-        return cells
+        # Extended by 8 pixels at stride 16, 16 pixels at stride 8, so that the cells tile the input.
+        margin = 16 // stride
+        return fine_map(visual, F.pad(early, (margin,) * 4, mode="replicate"), stride)
 
     def _tokens(self, cells: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Returns the pooling's tokens [B, 1 + N, K], mean first, and which of them are keys."""
@@ -166,25 +165,69 @@ class OpenClipResNet(BaseBackbone):
         return tokens, None if flags is None else torch.cat([flags.new_ones(len(flags), 1), flags], dim=1)
 
 
-def _without_subsampling(block: Any, x: Tensor) -> Tensor:
-    """The first block of a stage with its average pooling at stride 1: one row and column fewer than it receives."""
-    out = block.act1(block.bn1(block.conv1(x)))
-    out = block.act2(block.bn2(block.conv2(out)))
-    out = block.bn3(block.conv3(F.avg_pool2d(out, 2, stride=1)))
-    _, convolution, norm = block.downsample
-    return block.act3(out + norm(convolution(F.avg_pool2d(x, 2, stride=1))))
+def fine_map(visual: Any, early: Tensor, stride: int) -> Tensor:
+    """The last two stages of a CLIP ResNet at stride 16 or 8.
+
+    Args:
+        visual: The tower.
+        early: [B, K', H / 8, W / 8], what the first two stages give.
+        stride: 16 or 8.
+
+    Returns:
+        [B, K, H / 16 - 1, W / 16 - 1], the first cell centred at (16, 16) pixels; or [B, K, H / 8 - 4, W / 8 - 4], the first at (20, 20).
+    """
+    if stride == 16:
+        return without_subsampling(visual.layer4, visual.layer3(early))
+    return _spread_mean(corner_map(visual, early), 1)
 
 
-def _dilated(block: Any, x: Tensor) -> Tensor:
-    """A later block of that stage: its 3 x 3 convolution reaches as far as it did on the subsampled map."""
-    out = block.act1(block.bn1(block.conv1(x)))
-    out = F.conv2d(out, block.conv2.weight, padding=2, dilation=2)
-    out = block.act2(block.bn2(out))
-    return block.act3(block.bn3(block.conv3(out)) + x)
+def corner_map(visual: Any, early: Tensor) -> Tensor:
+    """The readings 8 pixels apart whose means are the cells at stride 8: [B, K, H / 8 - 3, W / 8 - 3], the first at (16, 16) pixels.
+
+    Every fourth row and column holds what stride 32 computes.
+    """
+    return without_subsampling(visual.layer4, without_subsampling(visual.layer3, early), spacing=2)
 
 
-def _coarse(valid: Tensor | None) -> Tensor | None:
-    """Which stock cells show any of the picture, from twice as fine ones; bool [B, h, w] -> [B, h // 2, w // 2]."""
+def without_subsampling(stage: Any, x: Tensor, spacing: int = 1) -> Tensor:
+    """A stage that halves its map, read at every cell instead.
+
+    Args:
+        stage: Blocks of a CLIP ResNet; the first one halves.
+        x: [B, K', h, w].
+        spacing: How many cells of `x` lie between neighbours of the stock map; above 1 if the stage before was read like this too.
+
+    Returns:
+        [B, K, h - spacing, w - spacing].
+    """
+    first, *others = stage
+    _, convolution, norm = first.downsample
+    skip = norm(convolution(_spread_mean(x, spacing)))
+    x = first.act1(first.bn1(first.conv1(x)))
+    x = first.act2(first.bn2(_spread_convolution(first.conv2, x, spacing)))
+    x = first.act3(first.bn3(first.conv3(_spread_mean(x, spacing))) + skip)
+    for block in others:
+        out = block.act1(block.bn1(block.conv1(x)))
+        out = block.act2(block.bn2(_spread_convolution(block.conv2, out, 2 * spacing)))
+        x = block.act3(block.bn3(block.conv3(out)) + x)
+    return x
+
+
+def _spread_mean(x: Tensor, spacing: int) -> Tensor:
+    """Mean of 2 x 2 cells that lie `spacing` apart, at every cell."""
+    if spacing == 1:
+        return F.avg_pool2d(x, 2, stride=1)
+    rows = x[..., :-spacing, :] + x[..., spacing:, :]
+    return 0.25 * (rows[..., :-spacing] + rows[..., spacing:])
+
+
+def _spread_convolution(convolution: Any, x: Tensor, spacing: int) -> Tensor:
+    """A 3 x 3 convolution that reaches as far as it does on the subsampled map."""
+    return F.conv2d(x, convolution.weight, padding=spacing, dilation=spacing)
+
+
+def _coarse(valid: Tensor | None, factor: int) -> Tensor | None:
+    """Which stock cells show any of the picture, from `factor` times as fine ones: bool [B, h, w] -> [B, h // factor, w // factor]."""
     if valid is None:
         return None
-    return F.max_pool2d(valid.float()[:, None], 2)[:, 0].bool()
+    return F.max_pool2d(valid.float()[:, None], factor)[:, 0].bool()
