@@ -161,7 +161,7 @@ def annotate(
         localizer: A model that is loaded already; else ``model``, ``device`` and ``dtype`` say which.
         model: Model name.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
-        dtype: Number format of the towers, or ``"auto"``: bfloat16 where the processor computes in it, else float32.
+        dtype: Number format of the towers, or ``"auto"``: bfloat16 where the processor is faster in it, else float32.
         settings: How pictures are read and scored.
         resume: Continue a run that is there; starts one where there is none.
         engine: A name of :data:`concept_cam.collection.engines.ENGINES`.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from concept_cam.backbones.precision import computes_in_bfloat16
+
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
 
-__all__ = ["automatic_dtype", "choose_batch_size", "computes_in_bfloat16"]
+__all__ = ["automatic_dtype", "choose_batch_size"]
 
 CPU_BATCH = 8
 """On a CPU a larger batch gains nothing and a smaller one keeps fewer pictures in memory."""
@@ -19,21 +20,8 @@ CPU_BATCH = 8
 LARGEST_BATCH = 512
 
 
-def computes_in_bfloat16(device: str = "cpu") -> bool:
-    """Tells whether the processor has instructions for bfloat16, so that it is faster than float32 and not merely possible."""
-    if device.startswith("cuda"):
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    if device == "mps":
-        return False
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return any(name in flags.split() for name in ("amx_bf16", "avx512_bf16", "bf16"))
-
-
 def automatic_dtype(device: str = "auto") -> str:
-    """Returns ``"bfloat16"`` where the processor computes in it, else ``"float32"``."""
+    """Returns ``"bfloat16"`` where the processor is faster in it, else ``"float32"``."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return "bfloat16" if computes_in_bfloat16(device) else "float32"

@@ -40,7 +40,7 @@ _RESOLUTIONS = ("model", "original")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", *DTYPES]),
-    help="Number format of the towers; auto: bfloat16 where the processor computes in it, else float32.  [default: auto]",
+    help="Number format of the towers; auto: bfloat16 where the processor is faster in it, else float32.  [default: auto]",
 )
 @click.option(
     "--config",
