@@ -12,7 +12,10 @@ import numpy as np
 
 from concept_cam.types import ConfigurationError, Geometry, choose
 
-__all__ = ["KERNELS", "UPSAMPLING", "grid_to_pixels", "heatmap"]
+__all__ = ["KERNELS", "UPSAMPLING", "grid_to_pixels", "heatmap", "highest_point"]
+
+PEAK_STEPS = 16
+"""Into how many steps a cell is divided where the highest point of a map is looked for."""
 
 
 def _linear(share: np.ndarray) -> dict[int, np.ndarray]:
@@ -36,7 +39,11 @@ KERNELS: dict[str, Callable[[np.ndarray], dict[int, np.ndarray]]] = {"cubic": _c
 
 def _axis(kernel: str, size: int, scale: float, offset: float, low: int, high: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns cells int64 [size] and their weights float32 [size], tap by tap, for each of ``size`` output pixel centres."""
-    position = (np.arange(size, dtype=np.float64) + 0.5) * scale + offset - 0.5
+    return _taps(kernel, (np.arange(size, dtype=np.float64) + 0.5) * scale + offset - 0.5, low, high)
+
+
+def _taps(kernel: str, position: np.ndarray, low: int, high: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns cells and their weights, tap by tap, for places given in cells; ``low`` and ``high`` are the outermost cells."""
     position = np.clip(position, low, high)
     lower = np.floor(position).astype(np.int64)
     taps = choose(kernel, KERNELS, "interpolation")(position - lower)
@@ -75,6 +82,39 @@ def grid_to_pixels(scores: np.ndarray, geometry: Geometry, kernel: str = "cubic"
     pixels[(centres_y < y0) | (centres_y >= y1)] = np.nan
     pixels[:, (centres_x < x0) | (centres_x >= x1)] = np.nan
     return np.asarray(pixels, dtype=np.float32)
+
+
+def highest_point(scores: np.ndarray, geometry: Geometry, kernel: str = "cubic") -> tuple[float, float]:
+    """Finds where the interpolated map is highest, near its best cell, without making the heatmap.
+
+    Args:
+        scores: float32 [h, w]; padded cells are ignored.
+        geometry: Frames of the picture.
+        kernel: A name of :data:`KERNELS`.
+
+    Returns:
+        ``(x, y)`` in original pixels, to 1/16 of a cell and inside what the model saw; NaN twice where no score is finite.
+    """
+    valid = geometry.valid()
+    if not np.isfinite(scores[valid]).any():
+        return float("nan"), float("nan")
+    scores = np.where(valid, scores, np.nan)
+    best = np.unravel_index(int(np.nanargmax(scores)), scores.shape)
+    # What may not be read attracts no peak.
+    scores = np.where(np.isfinite(scores), scores, np.nanmin(scores))
+    around = np.arange(-PEAK_STEPS, PEAK_STEPS + 1) / PEAK_STEPS
+    places, taps = [], []
+    for axis in (0, 1):
+        cells = np.flatnonzero(valid.any(axis=1 - axis))
+        low, high = int(cells[0]), int(cells[-1])
+        places.append(np.clip(best[axis] + around, low, high))
+        taps.append(_taps(kernel, places[axis], low, high))
+    wide = sum((scores[:, cells] * weights for cells, weights in taps[1]), np.zeros((), np.float32))
+    fine = sum((wide[cells] * weights[:, None] for cells, weights in taps[0]), np.zeros((), np.float32))
+    row, column = np.unravel_index(int(fine.argmax()), fine.shape)
+    x, y = geometry.grid_to_original(np.array([places[1][column] + 0.5, places[0][row] + 0.5]))
+    x0, y0, x1, y1 = geometry.seen
+    return float(np.clip(x, x0, x1 - 1e-6)), float(np.clip(y, y0, y1 - 1e-6))
 
 
 def _cubic(scores: np.ndarray, geometry: Geometry, picture: np.ndarray | None) -> np.ndarray:

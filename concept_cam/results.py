@@ -14,7 +14,7 @@ import numpy as np
 
 from concept_cam import __version__
 from concept_cam.regions import DEFAULT_THRESHOLD, encode_rle, find_regions, threshold_mask, threshold_value
-from concept_cam.resampling import grid_to_pixels, heatmap
+from concept_cam.resampling import grid_to_pixels, heatmap, highest_point
 from concept_cam.types import Concept, ConfigurationError, Geometry, Region, choose
 
 if TYPE_CHECKING:
@@ -183,17 +183,12 @@ class Localization:
 
     @cached_property
     def peak(self) -> tuple[float, float]:
-        """``(x, y)`` of the highest score in original pixels: the centre of the best cell, kept inside the picture."""
-        if not np.isfinite(self.scores).any():
-            return float("nan"), float("nan")
-        row, column = np.unravel_index(int(np.nanargmax(self.scores)), self.scores.shape)
-        x, y = self.geometry.grid_to_original(np.array([column + 0.5, row + 0.5]))
-        x0, y0, x1, y1 = self.geometry.seen
-        return float(np.clip(x, x0, x1 - 1e-6)), float(np.clip(y, y0, y1 - 1e-6))
+        """``(x, y)`` of the heatmap's highest point in original pixels, to 1/16 of a cell; NaN twice where nothing was seen."""
+        return highest_point(self.scores, self.geometry)
 
     @property
     def peak_score(self) -> float:
-        """The highest score."""
+        """The highest score of a cell."""
         return float(np.nanmax(self.scores)) if np.isfinite(self.scores).any() else float("nan")
 
     def ledger(self) -> dict[str, np.ndarray]:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
-from concept_cam.resampling import KERNELS, UPSAMPLING, grid_to_pixels, heatmap
+from concept_cam.resampling import KERNELS, UPSAMPLING, grid_to_pixels, heatmap, highest_point
 from concept_cam.types import ConfigurationError, Geometry
 
 
@@ -75,6 +76,31 @@ def test_cubic_finds_a_peak_between_the_cells(place: tuple[float, float]) -> Non
 
     assert miss("cubic") <= 1.0
     assert miss("cubic") <= miss("bilinear")
+
+
+@pytest.mark.parametrize("name", list(GEOMETRIES))
+def test_the_highest_point_is_that_of_the_heatmap(name: str) -> None:
+    geometry = GEOMETRIES[name]
+    for seed in range(5):
+        noise = np.random.default_rng(seed).normal(size=geometry.grid)
+        scores = gaussian_filter(noise, 1.0).astype(np.float32)
+        scores[~geometry.valid()] = np.nan
+        pixels = grid_to_pixels(scores, geometry)
+        x, y = highest_point(scores, geometry)
+        assert x == pytest.approx(np.clip(x, geometry.seen[0], geometry.seen[2]))
+        # As high, not as near: along the border of the picture the heatmap is level.
+        assert pixels[int(y), int(x)] >= np.nanmax(pixels) - 0.1 * np.nanstd(scores)
+
+
+def test_the_highest_point_avoids_what_may_not_be_read() -> None:
+    geometry = Geometry("squash", (32, 32), (32, 32), (8, 8), (1.0, 1.0))
+    scores = np.zeros((8, 8), np.float32)
+    scores[3, 4] = 1.0
+    scores[3, 5] = np.nan
+    x, y = highest_point(scores, geometry)
+    assert x == pytest.approx(18.0, abs=1.5)
+    assert y == pytest.approx(14.0, abs=0.5)
+    assert all(np.isnan(highest_point(np.full((8, 8), np.nan, np.float32), geometry)))
 
 
 def test_unknown_interpolation_is_an_error() -> None:

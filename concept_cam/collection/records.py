@@ -17,6 +17,7 @@ from concept_cam.collection.inputs.base import Item, Specimen
 from concept_cam.collection.measures import Area, Distance, Frame, find_area, measure_distances
 from concept_cam.collection.plan import Plan
 from concept_cam.collection.questions import ABSENT, DISTANCE_PARTS, Character, PackQuestions, State
+from concept_cam.resampling import highest_point
 from concept_cam.types import Geometry
 
 __all__ = ["Scored", "records_of"]
@@ -77,21 +78,17 @@ class _Maps:
         return self._areas[concept]
 
     def peak(self, concept: int) -> tuple[float, float, float] | None:
-        """Returns ``(x, y, score)`` of a concept's best patch, original pixels of the whole picture; ``None`` where nothing was seen."""
+        """Returns ``(x, y)`` of a map's highest point, original pixels of the whole picture, and the best patch's score; ``None`` where nothing was seen."""
         x, y, score = self._peaks[:, concept].tolist()
         return None if math.isinf(score) else (x, y, score)
 
     @cached_property
     def _peaks(self) -> np.ndarray:
-        """float64 [3, C]: x, y and score of every concept's best patch."""
+        """float64 [3, C]: x and y of every map's highest point, and the score of its best patch."""
         scores, geometry, frame = self._scored.scores, self._scored.geometry, self._scored.frame
-        flat = np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1)
-        best = flat.argmax(axis=1)
-        rows, columns = np.divmod(best, scores.shape[2])
-        points = geometry.grid_to_original(np.stack([columns + 0.5, rows + 0.5], axis=1))
-        x0, y0, x1, y1 = geometry.seen
-        x, y = np.clip(points[:, 0], x0, x1 - 1e-6), np.clip(points[:, 1], y0, y1 - 1e-6)
-        return np.stack([x + frame.left, y + frame.top, flat[np.arange(len(flat)), best]])
+        points = np.array([highest_point(map_, geometry) for map_ in scores])
+        best = np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1).max(axis=1)
+        return np.stack([points[:, 0] + frame.left, points[:, 1] + frame.top, best])
 
 
 def records_of(scored: Scored, plan: Plan) -> list[dict[str, Any]]:
