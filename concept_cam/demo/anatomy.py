@@ -286,7 +286,18 @@ def _caudal(
     margin = np.zeros((len(shape), TABLE))
     for name in names:
         margin = np.where((shape == name)[:, None], margins[name], margin)
-    # Lobes are rarely equal, margins rarely whole.
+    # The lobes of a fork end in a point or are rounded off.
+    lobe = draws("caudal.lobe", 0.0, 0.30)[:, None] * np.clip((a - 0.72) / 0.28, 0, 1) ** 2
+    margin = np.where((shape == "forked")[:, None], margin - lobe, margin)
+    # Lobes are rarely equal, margins rarely whole: membranes tear between the rays.
+    torn = draws.chance("caudal.slit", 0.35)[:, None]
+    for k in range(4):
+        place, width = (
+            draws(f"caudal.slit{k}", -0.9, 0.9)[:, None],
+            draws(f"caudal.slit_width{k}", 0.015, 0.06),
+        )
+        depth_k = draws(f"caudal.slit_depth{k}", 0.0, 0.38)[:, None] * torn
+        margin = margin * (1 - depth_k * np.clip(1 - np.abs(T[None, :] - place) / width[:, None], 0, 1))
     skew = 1 + draws("caudal.skew", -0.10, 0.10)[:, None] * T[None, :]
     phase = draws("caudal.fray_phase", 0, 6.28)[:, None]
     fray = draws("caudal.fray", 0.0, 0.016) + 0.03 * draws.chance("caudal.torn", 0.12)
@@ -318,7 +329,11 @@ def _caudal(
     )
     base = 0.48 * values["peduncle"]
     values["caudal_base"] = base
-    values["caudal_spread"] = np.maximum(draws("caudal.spread", low, high), 1.35 * base).astype(np.float32)
+    # Out of the water a tail may lie folded.
+    fold = np.where(draws.chance("caudal.folded", 0.25), draws("caudal.fold", 0.6, 1.0), 1.0)
+    values["caudal_spread"] = np.maximum(draws("caudal.spread", low, high) * fold, 1.35 * base).astype(
+        np.float32
+    )
     low, high = _pick(
         shape,
         {

@@ -194,7 +194,7 @@ class Facts:
     Attributes:
         states: int64 [B, C], state number per character in the order of `CHARACTERS`.
         fish: bool [B], there is a fish.
-        scene: int64 [B], number in `SCENES`.
+        scene: int64 [B], number in `SCENES`; -1 where it cannot be told.
         whole: bool [B], the whole fish is meant to be in the frame, and so its surroundings.
         visible: bool [B, P], the part (order of `MASKS`) can be seen.
         in_frame: bool [B, P], any of the part lies in the frame, visible or not.
@@ -257,7 +257,8 @@ def _truth(facts: Facts, claim: Statement) -> npt.NDArray[np.int64]:
     if claim.kind == "scene":
         same = facts.scene == SCENES.index(claim.key)
         # A close-up may show nothing of its surroundings.
-        return np.where(same, np.where(facts.whole | ~facts.fish, TRUE, UNKNOWN), FALSE)
+        told = np.where(same, np.where(facts.whole | ~facts.fish, TRUE, UNKNOWN), FALSE)
+        return np.where(facts.scene < 0, UNKNOWN, told)
     if claim.kind == "part":
         p = MASKS.index(claim.key)
         return np.where(

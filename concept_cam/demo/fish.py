@@ -103,14 +103,21 @@ def coat(draws: Draws, states: npt.NDArray[np.int64], facing: Float, angle: Floa
     pale = np.array([0.88, 0.85, 0.74], dtype=np.float32)
     mark = np.where(light_mark[:, None], flank + (pale - flank) * strength, flank * (1 - strength))
     fin_dark = draws("fin.dark", 0.40, 1.0)[:, None]
-    tint_pick = draws.choice("fin.tint", (0.5, 0.22, 0.14, 0.14))
+    tint_pick = draws.choice("fin.tint", (0.42, 0.26, 0.14, 0.18))
     tints = np.array(
-        [[1, 1, 1], [0.62, 0.16, 0.14], [0.85, 0.62, 0.25], [0.25, 0.25, 0.28]], dtype=np.float32
+        [[1, 1, 1], [0.50, 0.12, 0.12], [0.85, 0.62, 0.25], [0.22, 0.20, 0.22]], dtype=np.float32
     )
-    tint_share = np.where(tint_pick > 0, draws("fin.tint_share", 0.25, 0.75), 0.0)[:, None]
+    tint_share = np.where(tint_pick > 0, draws("fin.tint_share", 0.25, 0.95), 0.0)[:, None]
     fin = 0.45 * back + 0.55 * flank
     fin = (fin * (1 - tint_share) + tints[tint_pick] * tint_share) * fin_dark
     fin = _apart(fin, ground, 0.16)
+    # Towards its margin a fin may take another colour: blood, black or a pale hem.
+    rim_pick = draws.choice("fin.rim", (0.45, 0.25, 0.18, 0.12))
+    rims = np.array([[0, 0, 0], [0.42, 0.08, 0.10], [0.10, 0.09, 0.10], [0.85, 0.80, 0.74]], dtype=np.float32)
+    rim_share = np.where(rim_pick > 0, draws("fin.rim_share", 0.3, 0.9), 0.0)[:, None]
+    rim = _apart(fin + (rims[rim_pick] - fin) * rim_share, ground, 0.12)
+    # Wet skin glitters; strong rays stand out of a thin membrane.
+    wet, bony = draws.chance("coat.wet", 0.25), draws.chance("fin.bony", 0.35)
     iris_pick = draws.choice("eye.iris", (0.4, 0.25, 0.1, 0.25))
     irises = np.array(
         [[0.75, 0.68, 0.40], [0.72, 0.73, 0.72], [0.70, 0.25, 0.15], [0.20, 0.17, 0.13]], dtype=np.float32
@@ -129,7 +136,7 @@ def coat(draws: Draws, states: npt.NDArray[np.int64], facing: Float, angle: Floa
         "gloss": draws("coat.gloss", 0.0, 1.0) ** 2 * 0.55,
         "gloss_place": draws("coat.gloss_place", 0.1, 0.65),
         "gloss_width": draws("coat.gloss_width", 4.0, 25.0),
-        "glint": draws("coat.glint", 0.0, 1.0) ** 2 * 0.5,
+        "glint": draws("coat.glint", 0.0, 1.0) ** 2 * 0.5 + 0.6 * wet,
         "back_edge": draws("coat.back_edge", 0.0, 0.45),
         "belly_edge": draws("coat.belly_edge", -0.10, 0.60),
         "edge_soft": draws("coat.edge_soft", 1.2, 4.0),
@@ -152,8 +159,8 @@ def coat(draws: Draws, states: npt.NDArray[np.int64], facing: Float, angle: Floa
         "skin_rate": draws("skin.rate", 460.0, 820.0),
         "skin_u": draws("skin.u", 0.0, 3.0),
         "skin_v": draws("skin.v", 0.0, 3.0),
-        "fin_opaque": draws("fin.opaque", 0.70, 0.98),
-        "ray_soft": draws("fin.ray_soft", 0.14, 0.42),
+        "fin_opaque": draws("fin.opaque", 0.55, 0.98),
+        "ray_soft": draws("fin.ray_soft", 0.14, 0.42) * np.where(bony, 1.8, 1.0),
         "ray_spiny": draws("fin.ray_spiny", 0.35, 0.70),
         "iris_dark": draws("eye.dark", 0.5, 1.0),
         "pupil": draws("eye.pupil", 0.48, 0.68),
@@ -171,6 +178,7 @@ def coat(draws: Draws, states: npt.NDArray[np.int64], facing: Float, angle: Floa
         "belly": belly,
         "mark": mark,
         "fin": fin,
+        "fin_rim": rim,
         "pectoral": pectoral,
         "iris": irises[iris_pick] * numbers["iris_dark"][:, None],
         "barbel": barbel,
@@ -340,7 +348,7 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     fin_tone = (1.0 - c("fin_edge") * out_there + ray + 1.5 * c("grain") * medium + 0.12 * blotch) * (
         c("ambient") + 0.62 * c("diffuse")
     )
-    fin_rgb = rgb_of("fin") * fin_tone[:, None]
+    fin_rgb = torch.lerp(rgb_of("fin"), rgb_of("fin_rim"), out_there[:, None]) * fin_tone[:, None]
     fleshy_body = rgb_of("back") * 0.9 * shade[:, None]
     fin_rgb = torch.lerp(fin_rgb, fleshy_body, fleshy[:, None])
     thick = c("fin_opaque") + 0.5 * ray.abs() - 0.12 * (x.clamp(0, 1) * on_caudal)

@@ -16,7 +16,7 @@ from concept_cam.types import Concept, DataError
 
 __all__ = ["SEED", "SIZE", "VERSION", "load"]
 
-VERSION = "2"
+VERSION = "3"
 """Raised whenever the pictures, the questions or their answers change: numbers of different versions cannot be compared."""
 
 SEED = 914_200_001
