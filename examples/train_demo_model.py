@@ -2,6 +2,7 @@
 
     python examples/train_demo_model.py --folder runs/demo --steps 14000
     python examples/train_demo_model.py --folder runs/demo --steps 14000          # again: resumes
+    python examples/train_demo_model.py --folder runs/more --steps 1000 --start-from concept_cam/backbones/bundled --warmup 50
     python examples/train_demo_model.py --folder runs/smoke --smoke               # two minutes, checks that learning happens
 
 Curves go to `losses.csv` and `checks.csv` in the folder, the model to `model/` (an open_clip `local-dir:` model).
@@ -10,12 +11,25 @@ Curves go to `losses.csv` and `checks.csv` in the folder, the model to `model/` 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
-from concept_cam.demo import training
+from concept_cam.demo.training.checks import make_checks
+from concept_cam.demo.training.config import READ_SIZE, READ_STRIDE, TrainConfig, smoke_config
+from concept_cam.demo.training.model import ENCODERS
+from concept_cam.demo.training.run import Run, export, train
+
+# What a step has freed is kept for the next one: fresh pages cost as much as the arithmetic on them (glibc; inherited by started processes).
+MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
+    "MALLOC_TOP_PAD_": str(1 << 28),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+}
 
 
 def main() -> None:
@@ -23,11 +37,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    base = training.TrainConfig()
+    base = TrainConfig()
     parser.add_argument(
         "--folder", type=Path, required=True, help="where checkpoints, curves and the model go"
     )
-    parser.add_argument("--arch", choices=sorted(training.ENCODERS), default=base.arch)
+    parser.add_argument("--arch", choices=sorted(ENCODERS), default=base.arch)
     parser.add_argument("--steps", type=int, default=base.steps)
     parser.add_argument("--width", type=int, default=base.width)
     parser.add_argument(
@@ -38,6 +52,14 @@ def main() -> None:
         "--reuse", type=int, default=base.reuse, help="how often each rendered picture is used"
     )
     parser.add_argument("--learning-rate", type=float, default=base.learning_rate)
+    parser.add_argument("--warmup", type=int, default=base.warmup, help="steps of warm-up")
+    parser.add_argument(
+        "--decay", type=float, default=base.decay, help="share of the steps over which the rate falls"
+    )
+    parser.add_argument("--first-picture", type=int, default=0, help="number of the first training picture")
+    parser.add_argument(
+        "--start-from", type=Path, help="folder of an exported model that a new run begins with"
+    )
     parser.add_argument("--seed", type=int, default=base.seed)
     parser.add_argument("--workers", type=int, default=1, help="rendering processes")
     parser.add_argument("--threads", type=int, default=2, help="threads of the training process")
@@ -53,21 +75,34 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a short run on small pictures")
     arguments = parser.parse_args()
     if arguments.processes > 1 and not arguments.export_only:
-        with tempfile.TemporaryDirectory() as meeting:
-            torch.multiprocessing.spawn(
-                work, (arguments, f"file://{meeting}/store"), nprocs=arguments.processes
-            )
+        together(arguments)
     else:
         work(0, arguments, None)
+
+
+def together(arguments: argparse.Namespace) -> None:
+    """Trains in several processes, none of which outlives this one."""
+    os.environ.update({**MEMORY, **os.environ})
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    with tempfile.TemporaryDirectory() as meeting:
+        started = torch.multiprocessing.spawn(
+            work, (arguments, f"file://{meeting}/store"), nprocs=arguments.processes, join=False
+        )
+        try:
+            while not started.join():
+                pass
+        finally:
+            for process in started.processes:
+                process.terminate()
 
 
 def work(rank: int, arguments: argparse.Namespace, meeting: str | None) -> None:
     """Trains in one process, number `rank` of those that meet at the file `meeting`."""
     torch.set_num_threads(arguments.threads)
-    together = arguments.processes if meeting else 1
+    processes = arguments.processes if meeting else 1
     if meeting:
-        torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=together)
-    config = training.TrainConfig(
+        torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
+    config = TrainConfig(
         arch=arguments.arch,
         steps=arguments.steps,
         width=arguments.width,
@@ -75,23 +110,27 @@ def work(rank: int, arguments: argparse.Namespace, meeting: str | None) -> None:
         batch=arguments.batch,
         reuse=arguments.reuse,
         learning_rate=arguments.learning_rate,
+        warmup=arguments.warmup,
+        decay=arguments.decay,
+        first_picture=arguments.first_picture,
         seed=arguments.seed,
     )
     if arguments.smoke:
-        config = training.smoke_config(config)
-    run = training.Run(
+        config = smoke_config(config)
+    run = Run(
         config,
         arguments.folder,
         workers=arguments.workers,
         device=arguments.device,
         rank=rank,
-        world_size=together,
+        world_size=processes,
+        start_from=arguments.start_from,
     )
     if not arguments.export_only:
         sizes = (64, 8, 256) if arguments.smoke else (320, 48, 384)
-        checks = None if rank else training.make_checks(*sizes)
-        readings = ((256, 16),) if arguments.smoke else ((384, 16),)
-        training.train(
+        checks = None if rank else make_checks(*sizes)
+        readings = ((256, READ_STRIDE),) if arguments.smoke else ((READ_SIZE, READ_STRIDE),)
+        train(
             run,
             check_every=arguments.check_every,
             checks=checks,
@@ -101,7 +140,7 @@ def work(rank: int, arguments: argparse.Namespace, meeting: str | None) -> None:
     if rank:
         return
     target = arguments.export_to or arguments.folder / "model"
-    training.export(run, target)
+    export(run, target)
     print(f"model written to {target}")
 
 

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import numpy as np
+
+from concept_cam.demo import captions as writing
+from concept_cam.demo.training.claims import FAMILIES, STATES, claim_average, hidden_families
+from concept_cam.demo.traits import MASKS
+
+
+def test_families_are_hidden_where_none_of_their_parts_is_in_the_frame() -> None:
+    in_frame = np.zeros((3, len(MASKS)), dtype=bool)
+    in_frame[1, MASKS.index("caudal_fin")] = True
+    in_frame[2, MASKS.index("trunk")] = True
+    hidden = hidden_families(in_frame)
+    names = list(FAMILIES)
+    assert hidden.shape == (3, len(names))
+    assert hidden[0].all()
+    seen = {row: {name for name, gone in zip(names, hidden[row], strict=True) if not gone} for row in (1, 2)}
+    assert seen[1] == {"caudal_fin_shape", "parts"}
+    assert seen[2] == {"body_shape", "pattern", "body_colour", "parts"}
+
+
+def test_claim_average_takes_single_claims_only() -> None:
+    forked = writing.Statement("state", "caudal_fin_shape", "forked")
+    other = writing.Statement("state", "barbels", "present")
+    texts = [
+        writing.Caption("a", (forked,)),
+        writing.Caption("b", (forked, other)),
+        writing.Caption("c", (forked,)),
+    ]
+    matrix = claim_average(texts, STATES)
+    assert matrix[STATES.index(forked)].tolist() == [0.5, 0.0, 0.5]
+    assert float(matrix.sum()) == 1.0
