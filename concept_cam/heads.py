@@ -518,6 +518,7 @@ class FinerCam:
                 method=f"finer-cam/{base}",
                 attention="none",
                 resize=item.geometry.policy,
+                views="single",
                 gamma=alpha,
                 weighting=aggregation,
                 feature_norm=self.head.feature_norm,

@@ -19,7 +19,8 @@ from concept_cam.results import Localization, Localizations, Provenance
 from concept_cam.scoring import image_scores, ledger, probabilities, score_patches
 from concept_cam.settings import Settings
 from concept_cam.text_memory import TextMemory, cache_folder
-from concept_cam.types import Concept, ConfigurationError, ImageError, PatchFeatures, PromptError
+from concept_cam.types import Concept, ConfigurationError, ImageError, PatchFeatures, PromptError, choose
+from concept_cam.views import VIEWS
 
 __all__ = ["Localizer"]
 
@@ -189,7 +190,8 @@ class Localizer:
     def _forward(self, pixels: Tensor, valid: np.ndarray) -> tuple[Tensor, Tensor]:
         mask = None if valid.all() else torch.from_numpy(valid).to(self.backbone.device)
         pixels = pixels.to(self.backbone.device, self.backbone.dtype)
-        output = self.backbone.encode_patches(pixels, self.settings.attention, mask)
+        views = choose(self.views, VIEWS, "views")
+        output = views(lambda seen, cells: self.backbone.encode_patches(seen, self.settings.attention, cells), pixels, mask)
         return output.patches.float(), output.image.float()
 
     def _encode_tiles(self, item: Prepared, source: str | None) -> PatchFeatures:
@@ -220,6 +222,7 @@ class Localizer:
             weights_hash=self.backbone.weights_hash,
             attention=self.backbone.default_attention if attention == "auto" else attention,
             source=source,
+            views=self.views,
         )
 
     # ---------------------------------------------------------------------------------------------------- scoring
@@ -297,7 +300,7 @@ class Localizer:
                     probabilities=shares[row],
                     terms=weights[row],
                     geometry=item.geometry,
-                    provenance=self.provenance("direct", item.attention, item.geometry.policy),
+                    provenance=self.provenance("direct", item.attention, item.geometry.policy, item.views),
                     source=item.source,
                     split=_Ledger(item.patches, texts, terms[min(row, len(terms) - 1)], settings.feature_norm),
                 )
@@ -309,7 +312,12 @@ class Localizer:
         """Name of the towers' floating-point type, such as ``"float32"``."""
         return str(self.backbone.dtype).removeprefix("torch.")
 
-    def provenance(self, method: str, attention: str, resize: str) -> Provenance:
+    @property
+    def views(self) -> str:
+        """Name of the views of a picture that are averaged; the checkpoint's choice where the settings leave it open."""
+        return self.backbone.preprocess.views if self.settings.views == "auto" else self.settings.views
+
+    def provenance(self, method: str, attention: str, resize: str, views: str = "single") -> Provenance:
         """Returns what is recorded with every result."""
         return Provenance(
             model=self.backbone.name,
@@ -317,6 +325,7 @@ class Localizer:
             method=method,
             attention=attention,
             resize=resize,
+            views=views,
             gamma=self.settings.gamma,
             weighting=self.settings.weighting,
             feature_norm=self.settings.feature_norm,

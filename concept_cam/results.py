@@ -33,6 +33,7 @@ class Provenance:
         method: Localisation method.
         attention: Dense attention strategy.
         resize: Resize policy.
+        views: Views of the picture that were averaged.
         gamma: Comparison strength.
         weighting: Contrast weighting.
         feature_norm: Patch feature normalisation.
@@ -45,6 +46,7 @@ class Provenance:
     method: str
     attention: str
     resize: str
+    views: str
     gamma: float
     weighting: str
     feature_norm: str

@@ -10,10 +10,13 @@ from typing import Any
 
 from concept_cam.types import ConfigurationError, nearest_names
 
-__all__ = ["DTYPES", "RESIZE_POLICIES", "WEIGHTINGS", "Settings", "read_config"]
+__all__ = ["DTYPES", "RESIZE_POLICIES", "VIEW_NAMES", "WEIGHTINGS", "Settings", "read_config"]
 
 WEIGHTINGS = ("uniform", "softmax", "hardest", "orthogonal")
 """Names of :data:`concept_cam.directions.WEIGHTING`, without loading torch."""
+
+VIEW_NAMES = ("auto", "single", "mirrored")
+"""``"auto"`` and the names of :data:`concept_cam.views.VIEWS`, without loading torch."""
 
 RESIZE_POLICIES = ("pad", "aspect", "squash", "native", "tile")
 """Names of :data:`concept_cam.resizing.RESIZE`, without loading torch."""
@@ -33,6 +36,8 @@ class Settings:
         attention: Dense attention strategy; ``"auto"`` for the model family's default.
         resize: Resize policy.
         size: Side in model pixels at which maps are read; ``None`` for the model's default.
+        views: Views of a picture whose patch features are averaged: ``"single"``, ``"mirrored"`` (twice the time, steadier maps), or
+            ``"auto"`` for the checkpoint's choice. Methods that differentiate or mask the tower look at the picture as it is.
         gamma: Comparison strength; 0 ignores the contrasts, 1 sets them fully against the target.
         weighting: Contrast weighting.
         feature_norm: Patch feature normalisation, ``"l2"`` or ``"none"``.
@@ -47,6 +52,7 @@ class Settings:
     attention: str = "auto"
     resize: str = "pad"
     size: int | None = None
+    views: str = "auto"
     gamma: float = 1.0
     weighting: str = "uniform"
     feature_norm: str = "l2"
@@ -55,7 +61,9 @@ class Settings:
     max_pixels: int = 200_000_000
 
     def __post_init__(self) -> None:
-        for name, known in (("resize", RESIZE_POLICIES), ("weighting", WEIGHTINGS), ("feature_norm", FEATURE_NORMS)):
+        for name, known in (
+            ("resize", RESIZE_POLICIES), ("views", VIEW_NAMES), ("weighting", WEIGHTINGS), ("feature_norm", FEATURE_NORMS)
+        ):
             value = getattr(self, name)
             if value not in known:
                 near = nearest_names(str(value), known, 1)

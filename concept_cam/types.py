@@ -374,6 +374,7 @@ class PatchFeatures:
         weights_hash: Hash of that model's weights.
         attention: Name of the dense attention strategy that made them.
         source: Where the picture came from, when it came from a file.
+        views: Which views of the picture were averaged.
     """
 
     patches: Tensor
@@ -383,6 +384,7 @@ class PatchFeatures:
     weights_hash: str
     attention: str
     source: str | None = None
+    views: str = "single"
 
 
 # --------------------------------------------------------------------------------------------------------------- regions

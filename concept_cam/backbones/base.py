@@ -24,6 +24,7 @@ class Preprocess:
         native: How the checkpoint itself resizes: ``"shortest"`` (resize the short side, centre crop), ``"squash"`` or ``"longest"``.
         flexible: Whether inputs of other sizes than ``size`` can be read.
         read_size: ``(H, W)`` at which maps are read by default; ``size`` for most checkpoints, larger where that localises better.
+        views: Views of a picture that are averaged by default, a name of :data:`concept_cam.views.VIEWS`.
     """
 
     size: tuple[int, int]
@@ -34,6 +35,7 @@ class Preprocess:
     native: str = "shortest"
     flexible: bool = True
     read_size: tuple[int, int] | None = None
+    views: str = "single"
 
     @property
     def default_size(self) -> tuple[int, int]:

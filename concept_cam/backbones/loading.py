@@ -254,6 +254,7 @@ def _preprocess(
         native=config.get("resize_mode") or "shortest",
         flexible=flexible,
         read_size=_pair(config["read_size"]) if config.get("read_size") else None,
+        views=config.get("read_views") or "single",
     )
 
 

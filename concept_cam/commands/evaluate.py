@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from concept_cam.commands.options import build_localizer, interactive, model_options, note, resolve
-from concept_cam.settings import RESIZE_POLICIES, WEIGHTINGS
+from concept_cam.settings import RESIZE_POLICIES, VIEW_NAMES, WEIGHTINGS
 from concept_cam.types import ConfigurationError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
@@ -67,6 +67,11 @@ _resize = click.option(
 )
 _size = click.option(
     "--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]"
+)
+_views = click.option(
+    "--views",
+    type=click.Choice(VIEW_NAMES),
+    help="Views of a picture whose features are averaged.  [default: auto, the model's]",
 )
 
 
@@ -137,6 +142,7 @@ def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
 )
 @_resize
 @_size
+@_views
 @click.option(
     "--metrics",
     "groups",
@@ -287,6 +293,7 @@ def evaluate(
 )
 @_resize
 @_size
+@_views
 @model_options
 @click.option(
     "--output",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from concept_cam.settings import DTYPES, RESIZE_POLICIES, WEIGHTINGS, Settings, read_config
+from concept_cam.settings import DTYPES, RESIZE_POLICIES, VIEW_NAMES, WEIGHTINGS, Settings, read_config
 from concept_cam.types import Concept, nearest_names
 
 if TYPE_CHECKING:
@@ -66,6 +66,11 @@ _SETTING_OPTIONS = (
         help="How the picture meets the model's input.  [default: pad]",
     ),
     click.option("--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]"),
+    click.option(
+        "--views",
+        type=Names(VIEW_NAMES),
+        help="Views of a picture whose features are averaged; mirrored: steadier maps in twice the time.  [default: auto, the model's]",
+    ),
     click.option("--batch-size", type=int, help="Pictures per forward pass.  [default: 8]"),
     click.option("--max-pixels", type=int, help="Largest picture that is decoded.  [default: 200000000]"),
 )
@@ -86,7 +91,7 @@ model_options: Callable[[Any], Any] = _stack(_MODEL_OPTIONS)
 setting_options: Callable[[Any], Any] = _stack(_SETTING_OPTIONS)
 """The fields of :class:`concept_cam.settings.Settings`."""
 
-SETTING_NAMES = ("attention", "gamma", "weighting", "resize", "size", "batch_size", "max_pixels")
+SETTING_NAMES = ("attention", "gamma", "weighting", "resize", "size", "views", "batch_size", "max_pixels")
 
 
 def resolve(options: dict[str, Any]) -> dict[str, Any]:

@@ -853,6 +853,7 @@ def _facts(
             "dtype": localizer.dtype_name,
             "resize": settings.resize,
             "size": settings.size,
+            "views": localizer.views,
             "weighting": settings.weighting,
             "feature_norm": settings.feature_norm,
             "templates": list(settings.templates),

@@ -350,7 +350,7 @@ def _finish(
         dict(sets),
         {
             name: getattr(localizer.settings, name)
-            for name in ("resize", "size", "feature_norm")
+            for name in ("resize", "size", "views", "feature_norm")
             if getattr(localizer.settings, name) != getattr(Settings(), name)
         },
     )

@@ -131,10 +131,10 @@ def encode(backbone: Backbone, pixels: Tensor, valid: np.ndarray | None) -> tupl
 def own_embedding(backbone: Backbone, pixels: Tensor, features: FeatureMap, pooled: Tensor) -> Tensor:
     """Returns the model's own image embedding float32 [B, D], which weighs the contrasts and gives the image-level numbers.
 
-    It is the pooled feature map, except for CLIP ResNets that are read at half their stride: there the objective of gradient methods is
-    the embedding of the finer map, and the model's own is that of the stock map.
+    It is the pooled feature map, except for CLIP ResNets that are read more finely than at their stride: there the objective of gradient
+    methods is the embedding of the finer map, and the model's own is that of the stock map.
     """
-    if not (isinstance(backbone, OpenClipResNet) and backbone.preprocess.stride == (16, 16)):
+    if not (isinstance(backbone, OpenClipResNet) and backbone.preprocess.stride != (32, 32)):
         return pooled
     return backbone.encode_patches(pixels, "auto", features.valid).image.float()
 

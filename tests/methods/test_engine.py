@@ -302,16 +302,17 @@ def test_nan_is_an_error_and_not_a_map() -> None:
         Localizer(Broken()).locate(photograph(), "red", method="grad-cam")
 
 
+@pytest.mark.parametrize("stride", [16, 8])
 @pytest.mark.parametrize("resize", ["pad", "tile"])
-def test_image_level_numbers_of_a_finely_read_resnet_are_the_models_own(resize: str) -> None:
-    """At half stride the pooled map is not the image embedding; scores, probabilities and weights are the direct method's all the same."""
+def test_image_level_numbers_of_a_finely_read_resnet_are_the_models_own(resize: str, stride: int) -> None:
+    """At less than its stride the pooled map is not the image embedding; scores, probabilities and weights are the direct method's all the same."""
     from dataclasses import replace
 
     from concept_cam.backbones.open_clip_resnet import OpenClipResNet
 
     stock = backbone("resnet")
     fine = OpenClipResNet(
-        stock.model, name="fine", preprocess=replace(stock.preprocess, stride=(16, 16)), text=stock._text
+        stock.model, name="fine", preprocess=replace(stock.preprocess, stride=(stride, stride)), text=stock._text
     )
     localizer = Localizer(fine, Settings(weighting="softmax", resize=resize))
     picture = photograph(9, (60, 96))
