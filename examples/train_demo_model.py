@@ -3,6 +3,7 @@
     python examples/train_demo_model.py --folder runs/demo --steps 14000
     python examples/train_demo_model.py --folder runs/demo --steps 14000          # again: resumes
     python examples/train_demo_model.py --folder runs/more --steps 1000 --start-from concept_cam/backbones/bundled --warmup 50
+    python examples/train_demo_model.py --folder runs/vit --arch vit --steps 3000 # small ViT with a class token, for benchmarks
     python examples/train_demo_model.py --folder runs/smoke --smoke               # two minutes, checks that learning happens
 
 Curves go to `losses.csv` and `checks.csv` in the folder, the model to `model/` (an open_clip `local-dir:` model).
@@ -20,7 +21,13 @@ from pathlib import Path
 import torch
 
 from concept_cam.demo.training.checks import make_checks
-from concept_cam.demo.training.config import READ_SIZE, READ_STRIDE, TrainConfig, smoke_config
+from concept_cam.demo.training.config import (
+    READ_SIZE,
+    READ_STRIDE,
+    TrainConfig,
+    class_token_config,
+    smoke_config,
+)
 from concept_cam.demo.training.model import ENCODERS
 from concept_cam.demo.training.run import Run, export, train
 
@@ -115,6 +122,8 @@ def work(rank: int, arguments: argparse.Namespace, meeting: str | None) -> None:
         first_picture=arguments.first_picture,
         seed=arguments.seed,
     )
+    if config.arch == "vit":
+        config = class_token_config(config)
     if arguments.smoke:
         config = smoke_config(config)
     run = Run(

@@ -33,8 +33,8 @@ LOSS_WEIGHTS: Final[dict[str, float]] = {
     "region_rank": 0.5,
     "region_parts": 1.5,
     "region_places": 1.5,
-    "peak": 1.0,
-    "peak_contrast": 1.5,
+    "peak": 1.5,
+    "peak_contrast": 2.5,
     "neutral": 0.5,
 }
 """Captions judged by the image embedding, by their best patches, and by the best patches of a window: true or not, better than
@@ -92,7 +92,7 @@ class TrainConfig:
     window_share: float = 0.7
     regions: int = 96
     region_share: float = 0.7
-    region_sizes: tuple[int, ...] = (192, 256, 320)
+    region_sizes: tuple[int, ...] = (192, 256, 320, 384)
     distorted: float = 0.35
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
@@ -102,6 +102,11 @@ class TrainConfig:
     ema: float = 0.996
     seed: int = 0
     first_picture: int = 0
+
+
+def class_token_config(config: TrainConfig) -> TrainConfig:
+    """The same for a ViT with a class token: one picture size, close-ups, and no windows in place, since its patches are not trained."""
+    return replace(config, arch="vit", phases=((1.0, ((96, 1.0),)),), region_share=0.0)
 
 
 def smoke_config(config: TrainConfig) -> TrainConfig:

@@ -13,7 +13,7 @@ import torch
 from concept_cam import Localizer
 from concept_cam.backbones.torchvision_compat import import_open_clip
 from concept_cam.demo import tokenizer
-from concept_cam.demo.training.config import TrainConfig
+from concept_cam.demo.training.config import TrainConfig, class_token_config
 from concept_cam.demo.training.model import encode_resnet
 from concept_cam.demo.training.run import Run, export, learning_rate_at, train
 from tests.demo.training.tiny import TINY
@@ -85,7 +85,7 @@ def test_the_export_loads_in_stock_open_clip(finished: Run, tmp_path: Path) -> N
 
 
 def test_a_vit_trains_too(tmp_path: Path) -> None:
-    run = Run(dataclasses.replace(TINY, arch="vit", phases=((1.0, ((128, 1.0),)),)), tmp_path, workers=0)
+    run = Run(class_token_config(TINY), tmp_path, workers=0)
     terms = run.advance()
     assert np.isfinite(terms["total"])
     assert "patch" not in terms

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from concept_cam.demo.training.config import TrainConfig
+from concept_cam.demo.training.config import TrainConfig, class_token_config
 from concept_cam.demo.training.pictures import Job
 from concept_cam.demo.training.supply import plan
 
@@ -20,3 +20,11 @@ def test_the_plan_is_deterministic_and_pictures_never_repeat() -> None:
     assert any(job.windows for job in first)
     ends = [job.start + job.count for job in first]
     assert [job.start for job in first[1:]] == ends[:-1]
+
+
+def test_a_class_token_model_sees_close_ups_at_its_own_size_and_no_windows_in_place() -> None:
+    planned = plan(class_token_config(TrainConfig(steps=40)))
+    jobs = [next(planned) for _ in range(40)]
+    assert {job.size for job in jobs} == {96}
+    assert not any(job.regions for job in jobs)
+    assert {job.windows for job in jobs} == {0, TrainConfig().windows}
