@@ -190,8 +190,9 @@ class Localizer:
     def _forward(self, pixels: Tensor, valid: np.ndarray) -> tuple[Tensor, Tensor]:
         mask = None if valid.all() else torch.from_numpy(valid).to(self.backbone.device)
         pixels = pixels.to(self.backbone.device, self.backbone.dtype)
-        views = choose(self.views, VIEWS, "views")
-        output = views(lambda seen, cells: self.backbone.encode_patches(seen, self.settings.attention, cells), pixels, mask)
+        look = choose(self.views, VIEWS, "views")
+        width = self.backbone.grid_size((pixels.shape[-2], pixels.shape[-1]))[1] * self.backbone.preprocess.stride[1]
+        output = look(lambda seen, cells: self.backbone.encode_patches(seen, self.settings.attention, cells), pixels, mask, width)
         return output.patches.float(), output.image.float()
 
     def _encode_tiles(self, item: Prepared, source: str | None) -> PatchFeatures:
@@ -315,7 +316,7 @@ class Localizer:
     @property
     def views(self) -> str:
         """Name of the views of a picture that are averaged; the checkpoint's choice where the settings leave it open."""
-        return self.backbone.preprocess.views if self.settings.views == "auto" else self.settings.views
+        return self.settings.views_of(self.backbone.preprocess.views)
 
     def provenance(self, method: str, attention: str, resize: str, views: str = "single") -> Provenance:
         """Returns what is recorded with every result."""

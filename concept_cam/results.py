@@ -185,7 +185,10 @@ class Localization:
 
     @cached_property
     def peak(self) -> tuple[float, float]:
-        """``(x, y)`` of the heatmap's highest point in original pixels, to 1/16 of a cell; NaN twice where nothing was seen."""
+        """``(x, y)`` of the heatmap's highest point in original pixels, to 1/16 of a cell; NaN twice where nothing was seen.
+
+        It is that of :attr:`heatmap`, whatever upsampling an overlay is drawn with.
+        """
         return highest_point(self.scores, self.geometry)
 
     @property

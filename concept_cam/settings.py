@@ -80,6 +80,10 @@ class Settings:
             if not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{name} must be a whole number of at least 1, received {value!r}.")
 
+    def views_of(self, own: str) -> str:
+        """Returns the name of the views that are averaged, given a checkpoint's ``own`` choice."""
+        return own if self.views == "auto" else self.views
+
     def with_values(self, **values: Any) -> Settings:
         """Returns a copy in which the values that are not ``None`` are replaced.
 

@@ -119,6 +119,15 @@ def test_paths_from_standard_input(picture: Path) -> None:
     assert run("locate", "-", "-t", "red", stdin="").exit_code == 2
 
 
+def test_every_setting_is_an_option_that_arrives(picture: Path, tmp_path: Path) -> None:
+    for given, expected in ((("--views", "mirrored"), "mirrored"), ((), "single")):
+        out = tmp_path / expected
+        result = run("locate", picture, "--target", "red", "--gamma", 0.5, "--resize", "squash", *given, "-o", out)
+        assert result.exit_code == 0, result.output
+        record = json.loads((out / "blocks.json").read_text())["results"][0]["provenance"]
+        assert (record["views"], record["gamma"], record["resize"]) == (expected, 0.5, "squash")
+
+
 def test_json_and_table(picture: Path) -> None:
     record = json.loads(run("locate", picture, "-t", "red", "--format", "json").stdout)
     assert record[0]["target"] == "red"

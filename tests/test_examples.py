@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,3 +32,22 @@ def test_stored_pictures_are_rendered_again(name: str) -> None:
     """Rendering is deterministic: at most 3/255 from the stored reference, on any machine."""
     stored = np.asarray(Image.open(EXAMPLES / "images" / f"{example.FISH[name].name}.png").convert("RGB")).astype(int)
     assert abs(stored - example.render_fish(name).astype(int)).max() <= 3
+
+
+@needs_model
+@pytest.mark.slow
+def test_the_held_out_benchmark_prints_its_tables(tmp_path: Path) -> None:
+    script = [sys.executable, str(EXAMPLES / "benchmarks" / "held_out.py"), "--output", str(tmp_path / "out")]
+    done = subprocess.run([*script, "--pictures", "2", "--validation", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for line in ("| **mean over the parts** |", "| **mean over the characters** |", "Best with contrast: gamma", "| **all characters** |"):
+        assert line in done.stdout
+    assert (tmp_path / "out" / "benchmark" / "report.json").is_file()
+    for wrong, message in (
+        (("--mask", "head"), "expected PART=KEY"),
+        (("--mask", "tail=tail"), "expected PART=KEY with a part of head, "),
+        (("--mask", "head=head"), "--photographs DIR"),
+    ):
+        refused = subprocess.run([*script, *wrong], capture_output=True, text=True)
+        assert refused.returncode == 2
+        assert message in " ".join(refused.stderr.split())

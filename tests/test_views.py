@@ -52,7 +52,7 @@ def test_mirrored_features_are_the_mean_of_both_at_every_cell() -> None:
     def encode(seen: Tensor, cells: Tensor | None) -> ImageFeatures:
         return tower.encode_patches(seen, "value", cells)
 
-    found = mirrored(encode, pixels, valid)
+    found = mirrored(encode, pixels, valid, 32)
     upright = encode(pixels, valid)
     turned = encode(pixels.flip(-1), valid.flip(-1))
     for b in range(2):
@@ -62,7 +62,25 @@ def test_mirrored_features_are_the_mean_of_both_at_every_cell() -> None:
                 torch.testing.assert_close(found.patches[b, y, x], expected)
     assert not found.patches[0, :, 3].any(), "padding of one view is padding of the other"
     torch.testing.assert_close(found.image, upright.image)
-    torch.testing.assert_close(single(encode, pixels, valid).patches, upright.patches)
+    torch.testing.assert_close(single(encode, pixels, valid, 32).patches, upright.patches)
+
+
+def test_columns_beyond_the_grid_stay_where_they_are() -> None:
+    """A tower that drops the last columns must drop the same ones of the mirror image, or both readings are of different places."""
+    tower = LopsidedBackbone()
+    tower.preprocess = replace(tower.preprocess, size=(20, 20), flexible=False)
+    ramp = np.repeat(np.linspace(0, 1, 40)[None, :, None], 40, axis=0).repeat(3, axis=2)
+    asked = {views: Localizer(PlantedLike(tower), Settings(views=views)) for views in VIEWS}
+    one, both = (asked[views].encode(ramp).patches for views in VIEWS)
+    torch.testing.assert_close(both, one, msg="of a tower without a bias both readings are the same")
+
+
+class PlantedLike(PlantedBackbone):
+    """The planted tower with another one's input."""
+
+    def __init__(self, other: PlantedBackbone) -> None:
+        super().__init__()
+        self.preprocess = other.preprocess
 
 
 @pytest.mark.parametrize("size", [(32, 32), (20, 44), (37, 16), (1, 1)])

@@ -20,6 +20,7 @@ from concept_cam.backbones import ALIASES, BUNDLED, FAMILIES
 from concept_cam.backbones.base import Backbone, Preprocess
 from concept_cam.backbones.text import OpenClipTokens, TextEncoder, TransformersTokens
 from concept_cam.backbones.torchvision_compat import import_open_clip, import_transformers
+from concept_cam.settings import VIEW_NAMES
 from concept_cam.types import (
     ConceptCamError,
     ConfigurationError,
@@ -245,6 +246,8 @@ def _preprocess(
         for key, default in (("mean", OPENAI_MEAN), ("std", OPENAI_STD))
     )
     interpolation = config.get("interpolation") or "bicubic"
+    views = config.get("read_views") or "single"
+    choose(views, dict.fromkeys(VIEW_NAMES[1:]), "read_views in the checkpoint's configuration", ModelError)
     return Preprocess(
         size=_pair(size),
         stride=_pair(stride),
@@ -254,7 +257,7 @@ def _preprocess(
         native=config.get("resize_mode") or "shortest",
         flexible=flexible,
         read_size=_pair(config["read_size"]) if config.get("read_size") else None,
-        views=config.get("read_views") or "single",
+        views=views,
     )
 
 

@@ -33,10 +33,10 @@ class OpenClipResNet(BaseBackbone):
     """Reads ``open_clip.modified_resnet.ModifiedResNet``; see :class:`concept_cam.backbones.base.Backbone`.
 
     At a finer stride the last stage (16) or the last two (8) run without their subsampling, what follows it dilated (the "a trous" reading;
-    Chen et al., DeepLab, TPAMI 2018): some rows and columns then hold exactly what stride 32 computes, the others hold what it would
-    compute for the picture shifted by a part of a cell. The map before these stages is extended on every side, so that cells tile the
-    input evenly; at stride 8 a cell is the mean of the four readings at its corners. The image embedding is made from the stock map at
-    every stride.
+    Chen et al., DeepLab, TPAMI 2018): what is read is what stride 32 would compute for the picture shifted by parts of a cell. The map
+    before these stages is extended on every side, so that cells tile the input evenly, which shifts them by half a cell from the stock
+    ones; at stride 8 a cell is the mean of the four readings at its corners. The image embedding is made from the stock map at every
+    stride.
 
     Args:
         model: An open_clip model whose ``visual`` is such a tower.
@@ -71,7 +71,7 @@ class OpenClipResNet(BaseBackbone):
         pixels = self._prepare(pixels)
         if self._is_native(pixels):
             return self._visual(pixels)
-        return self._pool(self._visual.layer4(self._visual.layer3(self._early(pixels))), None)
+        return self._pool(self._stock_cells(self._early(pixels)), None)
 
     @torch.no_grad()
     def encode_patches(
@@ -109,9 +109,7 @@ class OpenClipResNet(BaseBackbone):
         if valid is not None:
             patches = patches * valid[..., None]
         if self._stride < STRIDES[0]:
-            image = self._pool(
-                self._visual.layer4(self._visual.layer3(early)), _coarse(valid, STRIDES[0] // self._stride)
-            )
+            image = self._pool(self._stock_cells(early), _coarse(valid, STRIDES[0] // self._stride))
         else:
             image = pool.c_proj(merge_heads(attend(query[:, :, :1], key, value, scale, keys)))[:, 0]
         return ImageFeatures(patches=patches, image=image)
@@ -147,11 +145,17 @@ class OpenClipResNet(BaseBackbone):
     def _cells(self, early: Tensor) -> Tensor:
         """The last two stages at the stride of ``preprocess``."""
         visual, stride = self._visual, self._stride
-        if stride == 32:
-            return visual.layer4(visual.layer3(early))
+        if stride == STRIDES[0]:
+            return self._stock_cells(early)
         # Extended by 8 pixels at stride 16, 16 pixels at stride 8, so that the cells tile the input.
         margin = 16 // stride
         return fine_map(visual, F.pad(early, (margin,) * 4, mode="replicate"), stride)
+
+    def _stock_cells(self, early: Tensor) -> Tensor:
+        """The last two stages as trained; sides that are no multiple of 32 pixels are extended to one, so that no edge goes unseen."""
+        bottom, right = (-side % 4 for side in early.shape[-2:])
+        early = F.pad(early, (0, right, 0, bottom), mode="replicate") if bottom or right else early
+        return self._visual.layer4(self._visual.layer3(early))
 
     def _tokens(self, cells: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Returns the pooling's tokens [B, 1 + N, K], mean first, and which of them are keys."""
@@ -227,7 +231,7 @@ def _spread_convolution(convolution: Any, x: Tensor, spacing: int) -> Tensor:
 
 
 def _coarse(valid: Tensor | None, factor: int) -> Tensor | None:
-    """Which stock cells show any of the picture, from `factor` times as fine ones: bool [B, h, w] -> [B, h // factor, w // factor]."""
+    """Which stock cells show any of the picture, from `factor` times as fine ones: bool [B, h, w] -> [B, ceil(h / factor), ceil(w / factor)]."""
     if valid is None:
         return None
-    return F.max_pool2d(valid.float()[:, None], factor)[:, 0].bool()
+    return F.max_pool2d(valid.float()[:, None], factor, ceil_mode=True)[:, 0].bool()

@@ -124,7 +124,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "attention": plan.settings.attention,
         "resize": plan.settings.resize,
         "size": plan.settings.size,
-        "views": plan.settings.views,
+        "views": plan.settings.views_of(plan.preprocess.views),
         "gamma": plan.settings.gamma,
         "weighting": plan.settings.weighting,
         "feature_norm": plan.settings.feature_norm,

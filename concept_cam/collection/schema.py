@@ -283,22 +283,22 @@ COLUMNS: tuple[Column, ...] = (
     Column("limit", _FLOAT, "1", "", "The limit under which a call is not made."),
     # where it is
     Column("threshold", _FLOAT, "", "", "Score above which a pixel belongs to the region."),
-    Column("peak_x", _FLOAT, "px", "original", "x of the highest score of the entity."),
-    Column("peak_y", _FLOAT, "px", "original", "y of the highest score of the entity."),
-    Column("peak_score", _FLOAT, "", "", "The score at the peak."),
+    Column("peak_x", _FLOAT, "px", "original", "x of the highest point of the entity's map, interpolated cubically between cells."),
+    Column("peak_y", _FLOAT, "px", "original", "y of the highest point of the entity's map."),
+    Column("peak_score", _FLOAT, "", "", "The highest score of a cell of that map."),
     Column(
         "evidence_x",
         _FLOAT,
         "px",
         "original",
-        "x of the highest score of `best_state` against its contrasts.",
+        "x of the highest point of the map of `best_state` against its contrasts.",
     ),
     Column(
         "evidence_y",
         _FLOAT,
         "px",
         "original",
-        "y of the highest score of `best_state` against its contrasts.",
+        "y of the highest point of the map of `best_state` against its contrasts.",
     ),
     Column(
         "box_x",

@@ -69,7 +69,7 @@ _SETTING_OPTIONS = (
     click.option(
         "--views",
         type=Names(VIEW_NAMES),
-        help="Views of a picture whose features are averaged; mirrored: steadier maps in twice the time.  [default: auto, the model's]",
+        help="Views of a picture whose features are averaged (direct, gem, clip-surgery); mirrored: steadier maps in twice the time.  [default: auto, the model's]",
     ),
     click.option("--batch-size", type=int, help="Pictures per forward pass.  [default: 8]"),
     click.option("--max-pixels", type=int, help="Largest picture that is decoded.  [default: 200000000]"),

@@ -33,9 +33,14 @@ GAMMAS = (0.5, 1.0)
 BASELINES = ("random", "center", "luminance", "subject")
 
 
-def record(report: Report, gamma: float | str) -> RowRecord:
-    """The row of the direct method at `gamma`, or of a baseline."""
-    return next(row for row in report.records if gamma in (row.gamma, row.name))
+def record(report: Report, gamma: float) -> RowRecord:
+    """The row of the direct method at `gamma`."""
+    return next(row for row in report.records if row.gamma == gamma)
+
+
+def baseline(report: Report, name: str) -> RowRecord:
+    """The row of a baseline."""
+    return next(row for row in report.records if row.name == name)
 
 
 def values(
@@ -86,7 +91,8 @@ def part_areas(pictures: int) -> dict[str, float]:
 
 def parts_table(report: Report, areas: Mapping[str, float]) -> None:
     """Pointing and own part, part by part."""
-    direct, plain, center, subject = (record(report, row) for row in (1.0, 0.0, "center", "subject"))
+    direct, plain = record(report, 1.0), record(report, 0.0)
+    center, subject = baseline(report, "center"), baseline(report, "subject")
     rows, means = [], []
     for part in PARTS:
         items = values(direct, "pointing", part, "part")
@@ -157,7 +163,7 @@ def clear_tails(localizer: Localizer, pictures: int) -> None:
 
 
 def best_settings(validation: Mapping[int, Report]) -> tuple[tuple[float, int], tuple[float, int]]:
-    """Gamma and reading size whose maps of states find most of what changes, without and with contrast, on validation pictures."""
+    """Gamma and reading size whose maps of states (not of presence, which has no look-alike) find most of what changes, without and with contrast, on validation pictures."""
     found = {
         (gamma, size): interval(values(record(report, gamma), "ap_difference", kind="state"), "ap_difference")
         for size, report in validation.items()
@@ -170,12 +176,14 @@ def best_settings(validation: Mapping[int, Report]) -> tuple[tuple[float, int], 
     )
 
     def best(contrasted: bool) -> tuple[float, int]:
-        return max((key for key in found if (key[0] > 0) is contrasted), key=lambda key: found[key].value)
+        gamma, size = max((key for key in found if (key[0] > 0) is contrasted), key=lambda key: found[key].value)
+        click.echo(f"Best {'with' if contrasted else 'without'} contrast: gamma {gamma:g}, {size} px")
+        return gamma, size
 
     return best(False), best(True)
 
 
-def gains_table(plain: RowRecord, contrasted: RowRecord, standard: RowRecord) -> None:
+def gains_table(without: RowRecord, contrasted: RowRecord, standard: RowRecord) -> None:
     """AP on the counterfactual difference: contrasted less plain, paired over pictures, character by character."""
 
     def by_question(row: RowRecord) -> dict[tuple[str, str], float]:
@@ -184,7 +192,7 @@ def gains_table(plain: RowRecord, contrasted: RowRecord, standard: RowRecord) ->
             for item in values(row, "ap_difference")
         }
 
-    before, usual = by_question(plain), by_question(standard)
+    before, usual = by_question(without), by_question(standard)
     rows = []
     for name in [*CHARACTERS, None]:
         items = values(contrasted, "ap_difference", name)
@@ -193,11 +201,11 @@ def gains_table(plain: RowRecord, contrasted: RowRecord, standard: RowRecord) ->
         keys = [(item.picture, item.concept) for item in items]
         own, others = [item.values["ap_difference"] for item in items], [before[key] for key in keys]
         gain = metrics.paired_difference(own, others, [item.picture for item in items])
-        means = [f"{np.mean(column):.3f}" for column in ([usual[key] for key in keys], others, own)]
-        rows.append([name or "**all characters**", str(len(items)), *means, shown(gain, "+")])
+        plain, best, default = (f"{np.mean(column):.3f}" for column in (others, own, [usual[key] for key in keys]))
+        rows.append([name or "**all characters**", str(len(items)), plain, best, shown(gain, "+"), default])
     print_table(
         "What contrast adds: AP on what changes between a picture and its twin",
-        ["character", "pairs", "default settings", "best without", "best with", "gain"],
+        ["character", "pairs", "best without", "best with", "gain", "default settings"],
         rows,
     )
 
@@ -233,7 +241,7 @@ def photographs_table(report: Report, pairs: Mapping[str, str]) -> None:
     rows = []
     for part in pairs:
         cells = [interval(values(record(report, row), "pointing", part), "pointing") for row in (1.0, 0.0)]
-        chance = interval(values(record(report, "subject"), "pointing", part), "pointing")
+        chance = interval(values(baseline(report, "subject"), "pointing", part), "pointing")
         rows.append(
             [
                 part,
@@ -243,6 +251,24 @@ def photographs_table(report: Report, pairs: Mapping[str, str]) -> None:
             ]
         )
     print_table("Photographs", ["part", "pictures", "pointing, gamma 1", "gamma 0", "subject"], rows)
+
+
+def parse_masks(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    """`PART=KEY` texts to a table, parts being those of the trait pack."""
+    parts = [concept.name.split("=")[1] for concept in prompts.load("fish:parts")]
+    pairs = dict(text.partition("=")[::2] for text in given)
+    for part, key in pairs.items():
+        if part not in parts or not key:
+            raise click.BadParameter(f"expected PART=KEY with a part of {', '.join(parts)}; received '{part}={key}'.")
+    if pairs and not context.params.get("directory"):
+        raise click.BadParameter("masks belong to --photographs DIR, which is missing.")
+    return pairs
+
+
+def reading_sizes(localizer: Localizer) -> list[int]:
+    """`SIZES`, each to the nearest that the model can read."""
+    stride = localizer.backbone.preprocess.stride[0]
+    return [max(1, round(size / stride)) * stride for size in SIZES]
 
 
 @click.command(help=__doc__)
@@ -256,9 +282,20 @@ def photographs_table(report: Report, pairs: Mapping[str, str]) -> None:
     help="Pictures of another seed.",
 )
 @click.option("--model", help="Another model than the bundled one.")
-@click.option("--photographs", "directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
-    "--mask", "masks", multiple=True, metavar="PART=KEY", help="Part of the pack and key of its masks."
+    "--photographs",
+    "directory",
+    is_eager=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder data set, as of `evaluate --dataset folder:DIR`.",
+)
+@click.option(
+    "--mask",
+    "masks",
+    multiple=True,
+    callback=parse_masks,
+    metavar="PART=KEY",
+    help="Part of the pack and key of its masks.  [default: head=head]",
 )
 def main(
     output: Path,
@@ -266,10 +303,12 @@ def main(
     validation: int,
     model: str | None,
     directory: Path | None,
-    masks: tuple[str, ...],
+    masks: dict[str, str],
 ) -> None:
-    localizers = {size: Localizer.from_pretrained(*filter(None, [model]), size=size) for size in SIZES}
     standard = Localizer.from_pretrained(*filter(None, [model]))
+    localizers = {size: standard.with_settings(size=size) for size in reading_sizes(standard)}
+    pairs = masks or {"head": "head"}
+    real = photographs(directory, pairs) if directory else None
     data = datasets.load("synthetic", limit=pictures)
     report = evaluate(data, standard, gammas=(0.0, 0.5, 1.0), baselines=BASELINES)
     report.save(output / "benchmark")
@@ -294,13 +333,10 @@ def main(
         again = evaluate(data, localizers[size], gammas=(gamma,), baselines=(), groups=groups, examples=0)
         rows.append(record(again, gamma))
     gains_table(*rows, record(report, 1.0))
-    if directory:
-        pairs = dict(mask.split("=", 1) for mask in masks) or {"head": "head"}
-        real = evaluate(
-            photographs(directory, pairs), standard, baselines=BASELINES, groups=("localisation",)
-        )
-        real.save(output / "photographs")
-        photographs_table(real, pairs)
+    if real is not None:
+        found = evaluate(real, standard, baselines=BASELINES, groups=("localisation",))
+        found.save(output / "photographs")
+        photographs_table(found, pairs)
 
 
 if __name__ == "__main__":

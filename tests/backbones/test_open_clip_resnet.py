@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from concept_cam.backbones.base import Preprocess
 from concept_cam.backbones.loading import from_open_clip
 from concept_cam.backbones.open_clip_resnet import OpenClipResNet, corner_map, fine_map
-from concept_cam.types import ConfigurationError
+from concept_cam.types import ConfigurationError, ModelError
 from tests.backbones.models import open_clip_model, simple_tokenizer
 
 
@@ -78,10 +78,40 @@ def test_the_image_embedding_is_the_same_at_every_stride(size: tuple[int, int], 
     assert torch.allclose(fine.encode_patches(pixels, valid=valid).image, masked, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("height", "width"), [(104, 72), (8, 136), (8, 8), (24, 40)])
+@torch.no_grad()
+def test_the_image_embedding_sees_sides_that_are_no_multiple_of_the_stock_stride(height: int, width: int) -> None:
+    fine = backbone(8)
+    pixels = torch.randn(1, 3, height, width)
+    found = fine.encode_patches(pixels)
+    assert found.patches.shape[1:3] == (height // 8, width // 8)
+    early = fine._early(pixels)
+    whole = F.pad(early, (0, -width // 8 % 4, 0, -height // 8 % 4), mode="replicate")
+    expected = fine._pool(fine._visual.layer4(fine._visual.layer3(whole)), None)
+    torch.testing.assert_close(found.image, expected)
+    torch.testing.assert_close(fine.encode_image(pixels), expected)
+    changed = pixels.clone()
+    changed[..., -8:] += 3.0
+    assert (fine.encode_patches(changed).image - found.image).norm() > 1e-3 * found.image.norm()
+    valid = torch.ones(1, height // 8, width // 8, dtype=torch.bool)
+    torch.testing.assert_close(fine.encode_patches(pixels, valid=valid).image, expected)
+
+
 def test_grids() -> None:
     assert backbone(8).grid_size((128, 96)) == (16, 12)
     assert backbone(16).grid_size((128, 96)) == (8, 6)
     assert backbone(32).grid_size((128, 96)) == (4, 3)
+
+
+def test_a_checkpoint_says_how_it_is_read() -> None:
+    model, tokenizer = backbone(32).model, simple_tokenizer()
+    made = from_open_clip(model, tokenizer, {"read_stride": 16, "read_size": 192, "read_views": "mirrored"})
+    assert made.preprocess.stride == (16, 16)
+    assert made.preprocess.default_size == (192, 192)
+    assert made.preprocess.views == "mirrored"
+    assert backbone(16).preprocess.views == "single"
+    with pytest.raises(ModelError, match=r"read_views.*'mirror'.*'mirrored'"):
+        from_open_clip(model, tokenizer, {"read_views": "mirror"})
 
 
 def test_other_strides_are_refused() -> None:

@@ -416,6 +416,8 @@ def test_resume_refuses_another_configuration_and_names_it(
     run_here(pictures[0], tmp_path / "run", localizer, limit=2)
     with pytest.raises(DataError, match=r"gamma: 1\.0 -> 0\.5"):
         run_here(pictures[0], tmp_path / "run", localizer.with_settings(gamma=0.5), resume=True)
+    with pytest.raises(DataError, match=r'views: "single" -> "mirrored"'):
+        run_here(pictures[0], tmp_path / "run", localizer.with_settings(views="mirrored"), resume=True)
     half = Localizer(HalfBackbone(64, 8))
     with pytest.raises(DataError, match=r'dtype: "float32" -> "bfloat16"'):
         run_here(pictures[0], tmp_path / "run", half, resume=True)

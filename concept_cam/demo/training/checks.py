@@ -54,7 +54,7 @@ def make_checks(accuracy_count: int = 320, whole_count: int = 48, size: int = 38
 
 def embed_prompts(clip: Any, tokenizer: Any, texts: Sequence[str]) -> Tensor:
     """Mean of the normalised embeddings of the texts, normalised: [D]."""
-    tokens = torch.tensor(words.encode(tokenizer, texts))
+    tokens = torch.tensor(words.encode(tokenizer, texts), device=clip.logit_scale.device)
     return F.normalize(F.normalize(clip.encode_text(tokens).float(), dim=-1).mean(0), dim=0)
 
 
@@ -63,17 +63,18 @@ def state_accuracy(
     trainee: Trainee, tokenizer: Any, writer: CaptionWriter, pictures: Tensor, facts: Facts
 ) -> dict[str, float]:
     """Zero-shot accuracy per character over the pictures in which it can be told."""
+    device = trainee.clip.logit_scale.device
     image = torch.cat(
         [
-            F.normalize(
-                ENCODERS[trainee.arch](trainee.clip.visual, normalise(b.float() / 255))[0].float(), dim=-1
-            )
-            for b in pictures.split(64)
+            F.normalize(ENCODERS[trainee.arch](trainee.clip.visual, x.to(device))[0].float(), dim=-1).cpu()
+            for x in (normalise(batch.float() / 255) for batch in pictures.split(64))
         ]
     )
     result = {}
     for c, (name, states) in enumerate(writing.prompts_by_state(writer).items()):
-        text = torch.stack([embed_prompts(trainee.clip, tokenizer, list(texts)) for texts in states.values()])
+        text = torch.stack(
+            [embed_prompts(trainee.clip, tokenizer, list(texts)).cpu() for texts in states.values()]
+        )
         rows = torch.from_numpy(facts.judgeable[:, c] & facts.fish)
         truth = torch.from_numpy(facts.states[:, c])[rows]
         guess = (image[rows] @ text.T).argmax(1)
@@ -108,10 +109,11 @@ def localisation(
     hits: dict[str, list[float]] = {part: [] for part in PARTS}
     own: list[float] = []
     for start in range(0, len(x), 16):
-        _, patches = ENCODERS[trainee.arch](trainee.clip.visual, normalise(x[start : start + 16]), stride)
+        batch = normalise(x[start : start + 16]).to(direction.device)
+        _, patches = ENCODERS[trainee.arch](trainee.clip.visual, batch, stride)
         assert patches is not None
         scores = torch.einsum("bhwd,cd->bchw", F.normalize(patches.float(), dim=-1), direction)
-        maps = _to_pixels(scores, size, stride, full)
+        maps = _to_pixels(scores.cpu(), size, stride, full)
         for i in range(len(maps)):
             seen = [p for p in range(len(PARTS)) if checks.facts.visible[start + i, p]]
             masks = checks.masks[start + i, : len(PARTS)]

@@ -54,7 +54,7 @@ class TrainConfig:
         steps: Optimiser steps.
         phases: `(end as a share of the steps, ((picture size in pixels, share of the phase), ...))`: small pictures first, since many
             more of them are seen in the same time.
-        batch: Pictures per step and process at 128 pixels; other sizes get as many pixels.
+        batch: Pictures per step and process at 128 pixels; other sizes get as many pixels, and at least eight pictures.
         reuse: How often a rendered batch is used, each time changed by flips, light and size.
         pool: Rendered batches of one size that a step's pictures are drawn from.
         twins: Share of a batch that are counterfactual twins of others in it.

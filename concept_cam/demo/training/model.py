@@ -80,6 +80,10 @@ def load_weights(clip: Any, folder: Path, vocabulary: Sequence[str]) -> None:
         ) from error
 
 
+MARGINS: Final[dict[int, float]] = {16: 0.5, 8: 2.0}
+"""Stride -> cells between the picture's edge and the map's; see `fine_features`."""
+
+
 def fine_features(visual: Any, x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """Last feature map of a CLIP ResNet as trained and at a finer stride; see `OpenClipResNet`.
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from concept_cam.demo.captions import FALSE, TRUE
 from concept_cam.demo.training.claims import FAMILIES, STATE_BLOCKS, part_contrasts
-from concept_cam.demo.training.config import TrainConfig
-from concept_cam.demo.training.model import Trainee
+from concept_cam.demo.training.config import READ_STRIDE, TrainConfig
+from concept_cam.demo.training.model import MARGINS, Trainee
 from concept_cam.demo.traits import CHARACTERS, PRESENCE_CHARACTERS
 
 
@@ -201,14 +201,14 @@ class Lesson:
     region_hidden: Tensor
 
 
-def cells_in(boxes: Tensor, height: int, width: int, margin: float = 2.0) -> Tensor:
+def cells_in(boxes: Tensor, height: int, width: int, margin: float) -> Tensor:
     """Which cells of a map have their centre in each window: bool [B, K, h * w].
 
     Args:
         boxes: float32 [B, K, 4], windows in shares of the picture's sides.
         height: Rows of the map.
         width: Columns of the map.
-        margin: Cells between the picture's edge and the map's; see `fine_features`.
+        margin: Cells between the picture's edge and the map's; see `MARGINS`.
     """
 
     def within(count: int, low: Tensor, high: Tensor) -> Tensor:
@@ -286,7 +286,7 @@ def losses(trainee: Trainee, x: Tensor, lesson: Lesson, config: TrainConfig) -> 
         away = lesson.hidden[:, None].expand(-1, patches.shape[1], -1)
         if lesson.boxes.shape[1]:
             side = math.isqrt(patches.shape[1])
-            inside = cells_in(lesson.boxes, side, side)
+            inside = cells_in(lesson.boxes, side, side, MARGINS[READ_STRIDE])
             seen = torch.where(inside.any(2)[..., None], lesson.region_truth, 1).flatten(0, 1)
             pooled = soft_maximum_within(scores, inside).flatten(0, 1)
             terms["region"] = truth_loss(pooled + trainee.patch_bias, seen)

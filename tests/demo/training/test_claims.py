@@ -3,7 +3,10 @@ from __future__ import annotations
 import numpy as np
 
 from concept_cam.demo import captions as writing
-from concept_cam.demo.training.claims import FAMILIES, STATES, claim_average, hidden_families
+from concept_cam.demo import world
+from concept_cam.demo.captions import UNKNOWN
+from concept_cam.demo.training.claims import FAMILIES, STATES, claim_average, claimed_states, hidden_families
+from concept_cam.demo.training.pictures import facts_of
 from concept_cam.demo.traits import MASKS
 
 
@@ -31,3 +34,16 @@ def test_claim_average_takes_single_claims_only() -> None:
     matrix = claim_average(texts, STATES)
     assert matrix[STATES.index(forked)].tolist() == [0.5, 0.0, 0.5]
     assert float(matrix.sum()) == 1.0
+
+
+def test_nothing_is_known_of_states_that_no_caption_names() -> None:
+    """The map of an absent part would be that of less fish: it must not be trained."""
+    specimens = world.sample(6, 3, view="whole")
+    facts = facts_of(specimens, world.render(specimens, 64))
+    claimed, truth = claimed_states(facts), writing.statement_truth(facts, STATES)
+    absent = [n for n, claim in enumerate(STATES) if claim.state == "absent"]
+    named = [n for n in range(len(STATES)) if n not in absent]
+    assert len(absent) == 4
+    assert (truth[:, absent] != UNKNOWN).any()
+    assert (claimed[:, absent] == UNKNOWN).all()
+    np.testing.assert_array_equal(claimed[:, named], truth[:, named])

@@ -13,6 +13,7 @@ from concept_cam.demo import world
 from concept_cam.demo.captions import FALSE, TRUE, UNKNOWN
 from concept_cam.demo.training.augmentation import mirror_boxes
 from concept_cam.demo.training.claims import FAMILIES, PLACES, STATES, claim_average
+from concept_cam.demo.training.model import MARGINS
 from concept_cam.demo.training.objectives import (
     cells_in,
     contrast_matrix,
@@ -189,7 +190,7 @@ def test_cells_and_mirrored_windows() -> None:
     assert torch.equal(mirror_boxes(boxes, torch.tensor([False])), boxes)
     # At stride 8 of 64 pixels there are 4 x 4 cells, centred at 20, 28, 36, 44.
     box = torch.tensor([[[19 / 64, 19 / 64, 29 / 64, 21 / 64]]])
-    assert cells_in(box, 4, 4).view(4, 4).nonzero().tolist() == [[0, 0], [1, 0]]
+    assert cells_in(box, 4, 4, MARGINS[8]).view(4, 4).nonzero().tolist() == [[0, 0], [1, 0]]
 
 
 def test_peak_loss_restated() -> None:
