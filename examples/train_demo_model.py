@@ -2,7 +2,7 @@
 
     python examples/train_demo_model.py --folder runs/demo --steps 14000
     python examples/train_demo_model.py --folder runs/demo --steps 14000          # again: resumes
-    python examples/train_demo_model.py --folder runs/more --steps 1000 --start-from concept_cam/backbones/bundled --warmup 50
+    python examples/train_demo_model.py --folder runs/more --steps 1000 --start-from concept_cam/backbones/bundled --keep 0.5
     python examples/train_demo_model.py --folder runs/vit --arch vit --steps 3000 # small ViT with a class token, for benchmarks
     python examples/train_demo_model.py --folder runs/smoke --smoke               # two minutes, checks that learning happens
 
@@ -66,6 +66,12 @@ def main() -> None:
     parser.add_argument("--first-picture", type=int, default=0, help="number of the first training picture")
     parser.add_argument(
         "--start-from", type=Path, help="folder of an exported model that a new run begins with"
+    )
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=0.0,
+        help="share of the weights of --start-from in the model that is written",
     )
     parser.add_argument("--seed", type=int, default=base.seed)
     parser.add_argument("--workers", type=int, default=1, help="rendering processes")
@@ -149,7 +155,7 @@ def work(rank: int, arguments: argparse.Namespace, meeting: str | None) -> None:
     if rank:
         return
     target = arguments.export_to or arguments.folder / "model"
-    export(run, target)
+    export(run, target, arguments.keep)
     print(f"model written to {target}")
 
 

@@ -318,9 +318,37 @@ def train(
     return result
 
 
-def export(run: Run, folder: Path) -> None:
-    """Writes the averaged weights as a stock `open_clip` `local-dir:` model: config, half-precision weights, tokenizer."""
-    from safetensors.torch import save_file
+def blend(start: Mapping[str, Tensor], end: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
+    """Weights between those that a run began with and those that it ended with.
+
+    What training on one world gains there it loses elsewhere; in between, most of both is kept (Wortsman et al., "Robust fine-tuning of
+    zero-shot models", CVPR 2022).
+
+    Args:
+        start: Tensors by name.
+        end: The same names.
+        keep: Share of `start`, 0..1.
+    """
+    return {
+        name: torch.lerp(value.float().cpu(), start[name].float(), keep)
+        if value.is_floating_point()
+        else value
+        for name, value in end.items()
+    }
+
+
+def export(run: Run, folder: Path, keep: float = 0.0) -> None:
+    """Writes the averaged weights as a stock `open_clip` `local-dir:` model: config, half-precision weights, tokenizer.
+
+    Args:
+        run: A run.
+        folder: Where to.
+        keep: Share of the weights of `run.start_from` that are kept; see `blend`.
+    """
+    from safetensors.torch import load_file, save_file
+
+    if keep and run.start_from is None:
+        raise ValueError("there are no weights to keep a share of: give the model that the run started from.")
 
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -337,9 +365,12 @@ def export(run: Run, folder: Path) -> None:
         # Read by this package alone: the finest map that the tower gives, of pictures larger than those it was trained on.
         settings["concept_cam"] = {"read_stride": READ_STRIDE, "read_size": READ_SIZE}
     (folder / "open_clip_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    weights = run.average.clip.state_dict()
+    if run.start_from is not None and keep:
+        weights = blend(load_file(run.start_from / "open_clip_model.safetensors"), weights, keep)
     tensors = {
         name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
-        for name, value in run.average.clip.state_dict().items()
+        for name, value in weights.items()
     }
     save_file(tensors, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
     (folder / "open_clip_model.safetensors").chmod(0o644)

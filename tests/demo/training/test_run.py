@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from concept_cam import Localizer
 from concept_cam.backbones.torchvision_compat import import_open_clip
@@ -82,6 +83,35 @@ def test_the_export_loads_in_stock_open_clip(finished: Run, tmp_path: Path) -> N
     )
     settings = json.loads((tmp_path / "open_clip_config.json").read_text())
     assert settings["model_cfg"]["text_cfg"]["vocab_size"] == len(finished.vocabulary) + 4
+
+
+def test_an_export_may_keep_a_share_of_the_weights_that_the_run_began_with(
+    finished: Run, tmp_path: Path
+) -> None:
+    export(finished, tmp_path / "start")
+    run = Run(dataclasses.replace(TINY, seed=5), tmp_path / "run", workers=0, start_from=tmp_path / "start")
+    run.average.clip.visual.attnpool.c_proj.bias.data += 1.0
+    export(run, tmp_path / "end")
+    export(run, tmp_path / "between", keep=0.25)
+    start, end, between = (
+        load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("start", "end", "between")
+    )
+    name = "visual.attnpool.c_proj.bias"
+    torch.testing.assert_close(
+        between[name].float(), 0.25 * start[name].float() + 0.75 * end[name].float(), atol=2e-3, rtol=0
+    )
+    assert (end[name] - start[name]).mean() == pytest.approx(1.0, abs=1e-2)
+    for key, value in between.items():
+        torch.testing.assert_close(
+            value,
+            torch.lerp(end[key].float(), start[key].float(), 0.25).to(value.dtype)
+            if value.is_floating_point()
+            else end[key],
+            atol=1e-3,
+            rtol=1e-2,
+        )
+    with pytest.raises(ValueError, match="keep a share of"):
+        export(finished, tmp_path / "none", keep=0.5)
 
 
 def test_a_vit_trains_too(tmp_path: Path) -> None:
