@@ -2,8 +2,8 @@
 
     python examples/benchmarks/method_table.py --output method_table/
 
-Trains L-CAM-Fm and L-CAM-Img, then runs ``concept-cam evaluate``: all methods; the direct method with every attention; with several gammas; a small ViT with
-a class token with every attention; and, on fewer and smaller pictures, the two methods that run the tower or its pooling once per channel. Each command is printed, each report stays
+Trains L-CAM-Fm and L-CAM-Img, then runs ``concept-cam evaluate``: all methods; the direct method with every attention; with several gammas; and,
+on fewer and smaller pictures, the two methods that run the tower or its pooling once per channel. Each command is printed, each report stays
 under the output folder, and a finished step is not run again. ``--quick`` proves the whole on one picture.
 """
 
@@ -26,8 +26,6 @@ METHODS = (
 )  # fmt: skip
 SLOW = ("direct", "ablation-cam", "score-cam")
 ATTENTIONS = ("vanilla", "value", "qq", "kk", "qq+kk", "vv")
-CLASS_TOKEN_MODEL = Path(__file__).parent / "class_token_vit"
-"""A small ViT with a class token, trained on the same pictures and captions: what attention strategies are made for."""
 SHOWN = ("direct · gamma 1", "direct · gamma 0", "grad-cam · gamma 1", "finer-cam · gamma 1", "legrad · gamma 1", "lcam:fm · gamma 1")
 """Rows of the picture."""
 
@@ -132,14 +130,12 @@ def picture(path: Path, explainer: str, model: str) -> None:
 @click.option("--pictures", default=30, show_default=True, help="Pictures of the benchmark.")
 @click.option("--slow-pictures", default=5, show_default=True, help="Pictures for the two slow methods.")
 @click.option("--slow-size", default=128, show_default=True, help="Side at which the two slow methods read pictures.")
-@click.option("--class-token-size", default=192, show_default=True, help="Side at which the ViT with a class token reads pictures.")
 @click.option("--gammas", default="0.3,0.6", show_default=True, help="Of the direct method.")
 @click.option("--lcam-pictures", default=300, show_default=True, help="Training pictures of the explainers.")
 @click.option("--lcam-size", type=int, help="Side at which L-CAM-Fm is trained.  [default: the model's native one]")
 @click.option("--quick", is_flag=True, help="Few pictures and steps: does it all run?")
 def main(
-    output: Path, model: str, pictures: int, slow_pictures: int, slow_size: int, class_token_size: int, gammas: str, lcam_pictures: int,
-    lcam_size: int | None, quick: bool,
+    output: Path, model: str, pictures: int, slow_pictures: int, slow_size: int, gammas: str, lcam_pictures: int, lcam_size: int | None, quick: bool
 ) -> None:
     """Prints the tables."""
     steps = {"fm": 300, "img": 200}
@@ -156,22 +152,14 @@ def main(
         evaluate(output / "methods", (*METHODS, *learned), pictures, model, *common),
         evaluate(output / "gammas", ("direct",), pictures, model, "--gamma", gammas, *common),
         evaluate(output / "attentions", ("direct",), pictures, model, "--attention", ",".join(ATTENTIONS), *common),
-        evaluate(
-            output / "class_token", ("direct", "grad-cam", "legrad", "grad-eclip"), pictures, str(CLASS_TOKEN_MODEL), "--attention",
-            ",".join((*ATTENTIONS, "gem", "affinity")), "--size", str(class_token_size), *common,
-        ),
         evaluate(output / "slow", slow, slow_pictures, model, "--size", str(slow_size), *common),
     ]
     picture(output / "methods.png", learned[0], model)
     facts = reports[0]["facts"]
     click.echo(f"{facts['model']['name']} ({facts['model']['weights_hash']}) on {facts['dataset']['name']} {facts['dataset']['version']}\n")
-    click.echo(table([*reports[:3], reports[4]], ("", "", "", f" · {slow_size} px")))
-    click.echo(f"\nA ViT with a class token, read at {class_token_size} px:\n")
-    click.echo(table([reports[3]], ("",)))
+    click.echo(table(reports, ("", "", "", f" · {slow_size} px")))
     click.echo("\nWhat the contrast adds, paired on the same questions:\n")
     click.echo(gains(reports[:3]))
-    click.echo("\nThe same for the ViT with a class token:\n")
-    click.echo(gains(reports[3:4]))
     click.echo(f"\nPicture: {output / 'methods.png'}", err=True)
 
 
