@@ -87,6 +87,10 @@ def main() -> None:
     )
     parser.add_argument("--smoke", action="store_true", help="a short run on small pictures")
     arguments = parser.parse_args()
+    if arguments.keep and arguments.start_from is None:
+        parser.error("--keep is a share of the weights of --start-from, which is missing.")
+    if not 0.0 <= arguments.keep <= 1.0:
+        parser.error(f"--keep is a share between 0 and 1, received {arguments.keep:g}.")
     if arguments.processes > 1 and not arguments.export_only:
         together(arguments)
     else:

@@ -20,7 +20,6 @@ from concept_cam.backbones import ALIASES, BUNDLED, FAMILIES
 from concept_cam.backbones.base import Backbone, Preprocess
 from concept_cam.backbones.text import OpenClipTokens, TextEncoder, TransformersTokens
 from concept_cam.backbones.torchvision_compat import import_open_clip, import_transformers
-from concept_cam.settings import VIEW_NAMES
 from concept_cam.types import (
     ConceptCamError,
     ConfigurationError,
@@ -29,6 +28,7 @@ from concept_cam.types import (
     choose,
     nearest_names,
 )
+from concept_cam.views import VIEWS
 
 __all__ = ["CatalogueEntry", "catalogue", "from_open_clip", "from_transformers", "load"]
 
@@ -247,7 +247,7 @@ def _preprocess(
     )
     interpolation = config.get("interpolation") or "bicubic"
     views = config.get("read_views") or "single"
-    choose(views, dict.fromkeys(VIEW_NAMES[1:]), "read_views in the checkpoint's configuration", ModelError)
+    choose(views, VIEWS, "read_views in the checkpoint's configuration", ModelError)
     return Preprocess(
         size=_pair(size),
         stride=_pair(stride),

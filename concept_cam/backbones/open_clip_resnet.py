@@ -66,12 +66,12 @@ class OpenClipResNet(BaseBackbone):
         )
 
     @torch.no_grad()
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """See :meth:`concept_cam.backbones.base.Backbone.encode_image`."""
+    def encode_image(self, pixels: Tensor, valid: Tensor | None = None) -> Tensor:
+        """See :meth:`concept_cam.backbones.base.Backbone.encode_image`; with ``valid`` as for :meth:`encode_patches`, without its patches."""
         pixels = self._prepare(pixels)
-        if self._is_native(pixels):
+        if valid is None and self._is_native(pixels):
             return self._visual(pixels)
-        return self._pool(self._stock_cells(self._early(pixels)), None)
+        return self._embed(self._early(pixels), self._prepare_valid(valid, pixels))
 
     @torch.no_grad()
     def encode_patches(
@@ -109,7 +109,7 @@ class OpenClipResNet(BaseBackbone):
         if valid is not None:
             patches = patches * valid[..., None]
         if self._stride < STRIDES[0]:
-            image = self._pool(self._stock_cells(early), _coarse(valid, STRIDES[0] // self._stride))
+            image = self._embed(early, valid)
         else:
             image = pool.c_proj(merge_heads(attend(query[:, :, :1], key, value, scale, keys)))[:, 0]
         return ImageFeatures(patches=patches, image=image)
@@ -128,6 +128,10 @@ class OpenClipResNet(BaseBackbone):
     @property
     def _stride(self) -> int:
         return self.preprocess.stride[0]
+
+    def _embed(self, early: Tensor, valid: Tensor | None) -> Tensor:
+        """The image embedding [B, D], from the stock map at every stride."""
+        return self._pool(self._stock_cells(early), _coarse(valid, STRIDES[0] // self._stride))
 
     def _pool(self, cells: Tensor, valid: Tensor | None) -> Tensor:
         """The attention pooling on a map [B, K, h, w] of any size -> [B, D]."""

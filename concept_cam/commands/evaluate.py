@@ -10,8 +10,17 @@ from typing import Any
 
 import click
 
-from concept_cam.commands.options import build_localizer, interactive, model_options, note, resolve
-from concept_cam.settings import RESIZE_POLICIES, VIEW_NAMES, WEIGHTINGS
+from concept_cam.commands.options import (
+    build_localizer,
+    interactive,
+    model_options,
+    note,
+    resize_option,
+    resolve,
+    size_option,
+    views_option,
+)
+from concept_cam.settings import WEIGHTINGS
 from concept_cam.types import ConfigurationError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
@@ -58,21 +67,6 @@ def _dataset_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
-
-
-_resize = click.option(
-    "--resize",
-    type=click.Choice(RESIZE_POLICIES),
-    help="How the picture meets the model's input.  [default: pad]",
-)
-_size = click.option(
-    "--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]"
-)
-_views = click.option(
-    "--views",
-    type=click.Choice(VIEW_NAMES),
-    help="Views of a picture whose features are averaged.  [default: auto, the model's]",
-)
 
 
 def _open(dataset: str, limit: int | None, options: dict[str, Any]) -> Any:
@@ -140,9 +134,9 @@ def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
 @click.option(
     "--weighting", type=click.Choice(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]"
 )
-@_resize
-@_size
-@_views
+@resize_option
+@size_option
+@views_option
 @click.option(
     "--metrics",
     "groups",
@@ -291,9 +285,9 @@ def evaluate(
     show_default=True,
     help="ap, ap_host, auroc, auroc_host, pointing, energy, ap_difference, state_accuracy.",
 )
-@_resize
-@_size
-@_views
+@resize_option
+@size_option
+@views_option
 @model_options
 @click.option(
     "--output",

@@ -45,6 +45,18 @@ _MODEL_OPTIONS = (
     ),
 )
 
+resize_option: Callable[[Any], Any] = click.option(
+    "--resize", type=Names(RESIZE_POLICIES), help="How the picture meets the model's input.  [default: pad]"
+)
+size_option: Callable[[Any], Any] = click.option(
+    "--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]"
+)
+views_option: Callable[[Any], Any] = click.option(
+    "--views",
+    type=Names(VIEW_NAMES),
+    help="Views of a picture whose features are averaged (direct, gem, clip-surgery); mirrored: steadier maps in twice the time.  [default: auto, the model's]",
+)
+
 _SETTING_OPTIONS = (
     click.option(
         "--attention",
@@ -60,17 +72,9 @@ _SETTING_OPTIONS = (
     click.option(
         "--weighting", type=Names(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]"
     ),
-    click.option(
-        "--resize",
-        type=Names(RESIZE_POLICIES),
-        help="How the picture meets the model's input.  [default: pad]",
-    ),
-    click.option("--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]"),
-    click.option(
-        "--views",
-        type=Names(VIEW_NAMES),
-        help="Views of a picture whose features are averaged (direct, gem, clip-surgery); mirrored: steadier maps in twice the time.  [default: auto, the model's]",
-    ),
+    resize_option,
+    size_option,
+    views_option,
     click.option("--batch-size", type=int, help="Pictures per forward pass.  [default: 8]"),
     click.option("--max-pixels", type=int, help="Largest picture that is decoded.  [default: 200000000]"),
 )

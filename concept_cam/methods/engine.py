@@ -136,7 +136,7 @@ def own_embedding(backbone: Backbone, pixels: Tensor, features: FeatureMap, pool
     """
     if not (isinstance(backbone, OpenClipResNet) and backbone.preprocess.stride != (32, 32)):
         return pooled
-    return backbone.encode_patches(pixels, "auto", features.valid).image.float()
+    return backbone.encode_image(pixels, features.valid).float()
 
 
 def slopes(batch: Batch, at: Tensor, embed: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:

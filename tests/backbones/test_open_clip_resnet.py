@@ -76,6 +76,7 @@ def test_the_image_embedding_is_the_same_at_every_stride(size: tuple[int, int], 
     factor = 32 // stride
     masked = coarse.encode_patches(pixels, valid=valid[:, ::factor, ::factor]).image
     assert torch.allclose(fine.encode_patches(pixels, valid=valid).image, masked, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(fine.encode_image(pixels, valid), masked, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(104, 72), (8, 136), (8, 8), (24, 40)])

@@ -347,9 +347,11 @@ def export(run: Run, folder: Path, keep: float = 0.0) -> None:
     """
     from safetensors.torch import load_file, save_file
 
-    if keep and run.start_from is None:
-        raise ValueError("there are no weights to keep a share of: give the model that the run started from.")
-
+    weights = run.average.clip.state_dict()
+    if keep:
+        if run.start_from is None:
+            raise ValueError("there are no weights to keep a share of: give the model that the run started from.")
+        weights = blend(load_file(run.start_from / "open_clip_model.safetensors"), weights, keep)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "model_cfg": model_config(run.config, len(run.vocabulary) + 4),
@@ -365,9 +367,6 @@ def export(run: Run, folder: Path, keep: float = 0.0) -> None:
         # Read by this package alone: the finest map that the tower gives, of pictures larger than those it was trained on.
         settings["concept_cam"] = {"read_stride": READ_STRIDE, "read_size": READ_SIZE}
     (folder / "open_clip_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    weights = run.average.clip.state_dict()
-    if run.start_from is not None and keep:
-        weights = blend(load_file(run.start_from / "open_clip_model.safetensors"), weights, keep)
     tensors = {
         name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for name, value in weights.items()
