@@ -487,7 +487,7 @@ def draw(
     Raises:
         ConfigurationError: There is no picture, it has another size than the result's, or the limits cannot be used.
     """
-    from concept_cam.regions import find_regions, threshold_mask
+    from concept_cam.regions import above, find_regions
     from concept_cam.resampling import heatmap
 
     pixels = found.picture if picture is None else picture
@@ -512,7 +512,7 @@ def draw(
     scale = display_scale(found, limits)
     mixed = blend(grey(shown, np.isfinite(map_)), map_, scale, alpha)
     if threshold is not None:
-        regions = find_regions(map_, threshold_mask(map_, found.threshold(threshold)))
+        regions = find_regions(map_, above(map_, found.threshold(threshold)))
         mixed = outline(mixed, [contour for region in regions for contour in region.contours])
     letters = max(12, round(max(size) / 60))
     image = with_colorbar(Image.fromarray(mixed), scale, "score", letters)

@@ -14,6 +14,7 @@ from concept_cam.types import ConfigurationError, Region, choose
 __all__ = [
     "DEFAULT_THRESHOLD",
     "THRESHOLDS",
+    "above",
     "decode_rle",
     "encode_rle",
     "find_regions",
@@ -88,6 +89,10 @@ def parse_threshold(threshold: str | float) -> str | float:
     return float(threshold)
 
 
+ROUNDING = 1e-6
+"""A map that varies by less than this share of its largest score is flat: that much is the rounding of float32."""
+
+
 def threshold_value(scores: np.ndarray, threshold: str | float) -> float:
     """Returns the threshold in score units for a map.
 
@@ -101,14 +106,18 @@ def threshold_value(scores: np.ndarray, threshold: str | float) -> float:
     valid = scores[np.isfinite(scores)].astype(np.float64)
     if valid.size == 0:
         return math.inf
-    if valid.min() == valid.max() and checked not in ("zero", "half-max"):
+    if np.ptp(valid) <= ROUNDING * np.abs(valid).max() and checked not in ("zero", "half-max"):
         return math.inf  # A flat map has no foreground.
     return THRESHOLDS[checked](valid)
 
 
 def threshold_mask(heatmap: np.ndarray, threshold: str | float) -> np.ndarray:
     """Returns bool [H, W]: scores above the threshold; False where the score is NaN."""
-    limit = threshold_value(heatmap, threshold)
+    return above(heatmap, threshold_value(heatmap, threshold))
+
+
+def above(heatmap: np.ndarray, limit: float) -> np.ndarray:
+    """Returns bool [H, W]: scores above a limit that a strategy found, infinite where it found nothing; False where the score is NaN."""
     with np.errstate(invalid="ignore"):
         return np.asarray(heatmap > limit)
 

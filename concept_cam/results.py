@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from concept_cam import __version__
-from concept_cam.regions import DEFAULT_THRESHOLD, encode_rle, find_regions, threshold_mask, threshold_value
+from concept_cam.regions import DEFAULT_THRESHOLD, above, encode_rle, find_regions, threshold_value
 from concept_cam.resampling import grid_to_pixels, heatmap, highest_point
 from concept_cam.types import Concept, ConfigurationError, Geometry, Region, choose
 
@@ -71,9 +71,7 @@ def _regions_model(found: Localization, threshold: str | float, min_area: float,
         return _regions_original(found, threshold, min_area, largest)
     map_ = grid_to_pixels(found.scores, small)
     least = min_area if min_area < 1 else min_area / (scale_x * scale_y)
-    limit = found.threshold(threshold)
-    with np.errstate(invalid="ignore"):
-        regions = find_regions(map_, map_ > limit, min_area=least, largest=largest)
+    regions = find_regions(map_, above(map_, found.threshold(threshold)), min_area=least, largest=largest)
     return tuple(_enlarge(region, small.original, found.geometry.original) for region in regions)
 
 
@@ -210,12 +208,12 @@ class Localization:
     # ---------------------------------------------------------------------------------------------------- regions
 
     def threshold(self, threshold: str | float = DEFAULT_THRESHOLD) -> float:
-        """Returns the threshold in score units that a strategy gives on this map's grid scores (a number is itself)."""
+        """Returns the threshold in score units that a strategy gives on this map's grid scores (a number is itself); infinite where it finds nothing."""
         return threshold_value(self.scores, threshold)
 
     def mask(self, threshold: str | float = DEFAULT_THRESHOLD) -> np.ndarray:
         """Returns bool [H, W], original frame: where the heatmap exceeds the threshold; False where the model did not look."""
-        return threshold_mask(self.heatmap, self.threshold(threshold) if isinstance(threshold, str) else threshold)
+        return above(self.heatmap, self.threshold(threshold))
 
     def regions(
         self,
@@ -318,7 +316,7 @@ class Localization:
         if path.suffix == ".npz":
             payload = self.to_npz()
         elif path.suffix == ".json":
-            payload = json.dumps(self.to_dict(), ensure_ascii=False, indent=1).encode("utf-8")
+            payload = json_bytes(self.to_dict())
         elif path.suffix == ".png":
             payload = png_bytes(self.overlay())
         else:
@@ -346,6 +344,11 @@ class Localization:
 
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
+
+
+def json_bytes(content: object) -> bytes:
+    """Returns plain data as the content of a JSON file; file names that are not UTF-8 keep their odd bytes as escapes."""
+    return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
 
 
 def png_bytes(image: Image) -> bytes:

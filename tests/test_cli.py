@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -38,6 +39,31 @@ def run(*arguments: object, stdin: str | None = None) -> Result:
 
 def rows(result: Result) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(result.stdout)))
+
+
+def test_a_picture_without_the_target_does_not_stop_the_rest(picture: Path, tmp_path: Path) -> None:
+    green = tmp_path / "green.png"
+    Image.new("RGB", (96, 64), (0, 255, 0)).save(green)
+    out = tmp_path / "out"
+    result = run("locate", green, picture, "-t", "red", "-c", "green", "-o", out)
+    assert result.exit_code == 0, result.output
+    nothing, found = rows(result)
+    assert nothing["x"] == ""
+    assert nothing["area_frac"] == ""
+    assert int(found["width"]) > 0
+    assert json.loads((out / "green.json").read_text())["results"][0]["regions"] == []
+    assert not np.asarray(Image.open(out / "green__red.mask.png")).any()
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="the file system takes names in Unicode only")
+def test_a_file_name_that_is_not_utf8(picture: Path, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    odd.write_bytes(picture.read_bytes())
+    out = tmp_path / "out"
+    assert run("locate", odd, picture, "-t", "red", "-o", out).exit_code == 0
+    records = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
+    assert {record["file_name"] for record in records} == {str(odd), str(picture)}
+    assert slug(os.fsdecode(b"\xe9")) != slug(os.fsdecode(b"\xe8"))
 
 
 def test_one_row_per_picture_and_concept(picture: Path) -> None:

@@ -257,6 +257,23 @@ def test_result_files(planted: Localizer, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*.partial"))
 
 
+@pytest.mark.parametrize("strategy", ["half-max", "zero", "otsu", "li"])
+def test_a_map_without_evidence_has_no_regions(planted: Localizer, strategy: str) -> None:
+    """Nothing is red, all is green: no score is above zero, and strategies that split a histogram find one value."""
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[..., 1] = 255
+    found = planted.locate(picture, "red", ["green"])
+    assert found.scores.max() < 0
+    assert not found.mask(strategy).any()
+    for resolution in ("original", "model"):
+        assert found.regions(strategy, resolution=resolution) == ()
+    plain, outlined = found.overlay(), found.overlay(threshold=strategy)
+    np.testing.assert_array_equal(np.asarray(plain), np.asarray(outlined))
+    record = found.to_dict(strategy)
+    assert record["regions"] == []
+    assert record["threshold"] in ({"strategy": strategy, "value": None}, {"strategy": strategy, "value": 0.0})
+
+
 def test_regions_at_both_resolutions_agree(planted: Localizer) -> None:
     found = planted.locate(blocks(320, 480), "red", ["green"])
     exact, fast = found.regions(0.5)[0], found.regions(0.5, resolution="model")[0]

@@ -109,6 +109,8 @@ def test_every_strategy_separates_a_clear_foreground(name: str) -> None:
 
 @pytest.mark.parametrize("name", THRESHOLDS)
 def test_flat_and_unknown_maps_have_no_foreground(name: str) -> None:
+    rounding = (np.arange(16, dtype=np.float32).reshape(4, 4) - 8) * 1e-8
+    assert not threshold_mask(-0.5 + rounding, name).any()
     assert not threshold_mask(np.full((4, 4), -0.5, np.float32), name).any()
     assert not threshold_mask(np.full((4, 4), np.nan, np.float32), name).any()
 

@@ -375,13 +375,18 @@ class _Job:
             from concept_cam.collection.calibration import read_limits
 
             limits = limits.with_calibration(read_limits(request.calibration))
+        boxes = open_boxes(os.fspath(request.boxes)) if request.boxes is not None else None
+        ignored = open_ignored(os.fspath(request.ignore)) if request.ignore is not None else None
+        for table in (boxes, None if ignored is None else ignored.boxes):
+            if table is not None:
+                table.check(collection)
         options = {
             "limits": limits,
             "regions": request.regions,
             "px_per_mm": None if isinstance(scale, str) else scale,
             "keep_scores": request.keep_scores,
-            "boxes": open_boxes(os.fspath(request.boxes)) if request.boxes is not None else None,
-            "ignored": open_ignored(os.fspath(request.ignore)) if request.ignore is not None else None,
+            "boxes": boxes,
+            "ignored": ignored,
         }
         folder = Path(request.output) if shard is None else Path(request.output) / shard.folder
         return cls(request, collection, folder, shard, options)
@@ -426,10 +431,13 @@ class _Job:
         facts = self.facts_of_input
         given = facts["given"]
         named = given if isinstance(given, str) else [_normal(text) for text in given]
+        # Their sources are the same texts whatever folder they stand in; other layouts' root follows from what is given.
+        rooted = facts["layout"] in ("list", "table")
+        root = {"root": _absolute(facts["root"])} if rooted else {}
         return {
             **describe(plan),
             "dtype": dtype,
-            "input": {"given": named, "layout": facts["layout"], "columns": facts["columns"]},
+            "input": {"given": named, "layout": facts["layout"], "columns": facts["columns"], **root},
             "boxes": _digest(facts["boxes"]),
             "ignore": _digest(facts["ignore"]),
             "shard": None if self.shard is None else str(self.shard),
@@ -473,6 +481,11 @@ class _Job:
 def _normal(text: str) -> str:
     """Returns a path as it is written only one way (``photos/`` and ``./photos`` are one folder); a URL as it stands."""
     return text if is_url(text) else os.path.normpath(text)
+
+
+def _absolute(folder: str | None) -> str | None:
+    """Returns the one name of a folder, from wherever it is named; a URL as it stands."""
+    return folder if folder is None or is_url(folder) else os.path.abspath(folder)
 
 
 def _digest(path: str | None) -> str | None:

@@ -59,63 +59,92 @@ def merge_runs(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike
     infos = [read_info(folder) for folder in folders]
     _check(folders, infos)
     check_folder(target, resume=False)
+    staging = target / STAGING_FOLDER
+    shutil.rmtree(staging, ignore_errors=True)
+    make_directory(staging)
+    try:
+        _write(folders, infos, staging)
+        _move_into_place(staging, target)
+    except OSError as error:
+        # An error of this package is a sentence already.
+        known = isinstance(error, OutputError)
+        reason = str(error) if known else f"cannot write {str(target)!r}: {error.strerror or error}."
+        raise OutputError(f"{reason} The shards are as they were; make room and merge again.") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return read_run(target)
+
+
+def _write(folders: Sequence[Path], infos: Sequence[dict[str, Any]], staging: Path) -> None:
+    """Writes the whole joined run under a hidden name, so that a merge that fails leaves nothing where the run will stand."""
     shards = [info["configuration"]["shard"].partition("/")[0] for info in infos]
-    _copy_parts(folders, shards, target)
+    _copy_parts(folders, shards, make_directory(staging / PARTS_FOLDER))
     errors = [error for folder in folders for error in read_errors(folder)]
+    write_file(staging / ERRORS_FILE, errors_text(errors).encode("utf-8"))
+    write_info(staging, _joined(infos, shards))
+
+
+def _joined(infos: Sequence[dict[str, Any]], shards: Sequence[str]) -> dict[str, Any]:
+    """Returns the ``run.json`` of the joined run."""
     counts = {"pictures": 0, "records": 0, "errors": 0, "duplicates": 0}
     for info in infos:
         for name, count in info.get("counts", {}).items():
             counts[name] = counts.get(name, 0) + count
-    write_file(target / ERRORS_FILE, errors_text(errors).encode("utf-8"), overwrite=True)
     first = infos[0]
-    write_info(
-        target,
-        {
-            **first,
-            "configuration": {**first["configuration"], "shard": None},
-            "started": min(info["started"] for info in infos),
-            "finished": max(info["finished"] for info in infos),
-            "counts": counts,
-            "sessions": [session for info in infos for session in info.get("sessions", [])],
-            "input": {
-                **first["input"],
-                "pictures": sum(info["input"].get("pictures", 0) for info in infos),
-                "fingerprint": None,
-            },
-            "merged": [
-                {"shard": shard, "fingerprint": info["input"].get("fingerprint")}
-                for shard, info in zip(shards, infos)
-            ],
+    return {
+        **first,
+        "configuration": {**first["configuration"], "shard": None},
+        "started": min(info["started"] for info in infos),
+        "finished": max(info["finished"] for info in infos),
+        "counts": counts,
+        "sessions": [session for info in infos for session in info.get("sessions", [])],
+        "input": {
+            **first["input"],
+            "pictures": sum(info["input"].get("pictures", 0) for info in infos),
+            "fingerprint": None,
         },
-    )
-    return read_run(target)
+        "merged": [
+            {"shard": shard, "fingerprint": info["input"].get("fingerprint")}
+            for shard, info in zip(shards, infos)
+        ],
+    }
 
 
-def _copy_parts(folders: Sequence[Path], shards: Sequence[str], target: Path) -> None:
-    """Copies all shards' parts, or none: under a hidden name first, so that a merge that failed can be started again."""
-    staging = target / STAGING_FOLDER
-    shutil.rmtree(staging, ignore_errors=True)
-    make_directory(staging)
+def _copy_parts(folders: Sequence[Path], shards: Sequence[str], parts: Path) -> None:
+    """Copies all shards' parts into the folder ``parts``, under names that differ."""
     keys = DoneKeys()
+    for folder, shard in zip(folders, shards):
+        for part in sorted((folder / PARTS_FOLDER).glob(PART_PATTERN)):
+            found = pq.read_table(part, columns=["image_key"]).column(0).unique().to_pylist()
+            if sum(keys.add(key) for key in found) < len(found):
+                raise DataError(
+                    f"{part} holds pictures that another shard holds too: the shards do not belong together."
+                )
+            name = f"part-{int(shard):05d}-{part.stem.removeprefix('part-')}.parquet"
+            shutil.copyfile(part, parts / name)
+
+
+def _move_into_place(staging: Path, target: Path) -> None:
+    """Moves the joined run to where it will stand, or nothing of it; ``run.json`` is last, since it makes the folder a run."""
+    with contextlib.suppress(FileNotFoundError):
+        (target / PARTS_FOLDER).rmdir()  # empty: the folder was checked
+    moved: list[Path] = []
     try:
-        for folder, shard in zip(folders, shards):
-            for part in sorted((folder / PARTS_FOLDER).glob(PART_PATTERN)):
-                found = pq.read_table(part, columns=["image_key"]).column(0).unique().to_pylist()
-                if sum(keys.add(key) for key in found) < len(found):
-                    raise DataError(
-                        f"{part} holds pictures that another shard holds too: the shards do not belong together."
-                    )
-                name = f"part-{int(shard):05d}-{part.stem.removeprefix('part-')}.parquet"
-                shutil.copyfile(part, staging / name)
-        with contextlib.suppress(FileNotFoundError):
-            (target / PARTS_FOLDER).rmdir()  # empty: the folder was checked
-        staging.rename(target / PARTS_FOLDER)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {str(target)!r}: {error.strerror or error}. The shards are as they were; make room and merge again."
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        for name in (PARTS_FOLDER, ERRORS_FILE, RUN_FILE):
+            moved.append((staging / name).rename(target / name))
+    except BaseException:
+        # What is left without run.json would keep the merge from being started again.
+        for path in moved:
+            _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _check(folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> None:

@@ -45,6 +45,9 @@ __all__ = [
 ERROR_COLUMNS = ("source", "path", "reason")
 LOCK_FILE = ".lock"
 
+LATER_KEYS = frozenset({"input.root"})
+"""Parts of the configuration that earlier versions did not write: a run without them can be continued and merged all the same."""
+
 PART_BYTES = 32 << 20
 """A part is also written when so much is waiting, so that memory stays flat whatever a picture's records hold."""
 
@@ -146,10 +149,12 @@ class RunWriter:
     def _continue(self, info: Mapping[str, Any], configuration: Mapping[str, Any]) -> None:
         found = differences(info.get("configuration", {}), json.loads(json.dumps(dict(configuration))))
         if found:
+            # The folder can differ without an option: by default it is the current one, or the list's own.
+            moved = any(line.startswith("input.root:") for line in found)
             raise DataError(
                 f"{str(self.folder)!r} holds a run with another configuration; a run must be of one piece. Different:\n"
                 + "\n".join(f"  {line}" for line in found)
-                + "\nUse the same options, or another --output."
+                + f"\nUse the same options{' (--root names the folder)' if moved else ''}, or another --output."
             )
         parts = self.folder / PARTS_FOLDER
         for stale in parts.glob(".*.partial"):
@@ -355,7 +360,8 @@ def read_errors(folder: Path) -> list[dict[str, str]]:
     path = folder / ERRORS_FILE
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    # A full disk can cut a line within a character: what is left of it goes with the line.
+    text = path.read_text(encoding="utf-8", errors="replace")
     rows = csv.reader(io.StringIO(text, newline=""))
     found: dict[tuple[str, str], dict[str, str]] = {}
     complete = text.endswith("\n")
@@ -378,13 +384,17 @@ def errors_text(errors: list[dict[str, str]], *, header: bool = True) -> str:
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Names what differs between two configurations, ``name: old value -> new value``."""
+    """Names what differs between two configurations, ``name: old value -> new value``.
+
+    What runs of earlier versions did not note (:data:`LATER_KEYS`) counts only where both have it.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = list(dict.fromkeys([*old, *new]))
+        paths = {key: f"{name}.{key}" if name else str(key) for key in [*old, *new]}
         return [
             line
-            for key in keys
-            for line in differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
+            for key, path in paths.items()
+            if path not in LATER_KEYS or (key in old and key in new)
+            for line in differences(old.get(key), new.get(key), path)
         ]
     return [] if old == new else [f"{name}: {_short(old)} -> {_short(new)}"]
 

@@ -450,7 +450,13 @@ def table_from_records(records: Sequence[Mapping[str, Any]], passthrough: Sequen
             values = [list(value.items()) if isinstance(value, Mapping) else value for value in values]
         try:
             columns.append(pa.array(values, field.type))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        except (
+            pa.ArrowInvalid,
+            pa.ArrowTypeError,
+            pa.ArrowNotImplementedError,
+            OverflowError,
+            UnicodeEncodeError,
+        ) as error:
             raise DataError(f"column {field.name!r} expects {field.type}: {error}") from error
     return pa.Table.from_arrays(columns, schema=schema)
 

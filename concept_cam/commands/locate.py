@@ -57,7 +57,7 @@ COLUMNS = (
     type=click.Path(dir_okay=False),
     metavar="FILE",
     help="Explain a linear classifier (of fit-head, or a layer's .pth or .safetensors) instead of words: --target and --contrast name "
-    "classes, --gamma is alpha, --method the CAM.  [default: the predicted class, grad-cam]",
+    "classes, --gamma is alpha (0.6 if not given; 1 with --weighting softmax or hardest), --method the CAM.  [default: the predicted class, grad-cam]",
 )
 @click.option("--ranks", metavar="NUMBERS", help="With --head: which of the classes of nearest logit are the references.  [default: 1,2,3]")
 @click.option("--method", help="Localisation method, see 'concept-cam models --methods'.  [default: direct]")
@@ -381,11 +381,16 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _digest(text: str) -> str:
+    # File names may hold bytes that are not UTF-8.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
 def slug(text: str, length: int = 60) -> str:
     """Turns any text into a part of a file name that every file system takes; letters of all scripts are kept."""
     clean = re.sub(r"[^\w=.+-]+", "-", text, flags=re.UNICODE).strip("-. ")
     if not clean or len(clean.encode("utf-8")) > length:
-        digest = hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
+        digest = _digest(text)
         while len(clean.encode("utf-8")) > length - 9:
             clean = clean[:-1]
         clean = f"{clean}-{digest}".strip("-")
@@ -405,7 +410,7 @@ def unique_stems(paths: Sequence[str]) -> dict[str, str]:
         for path in double:
             parts = Path(path).absolute().parts[1:-1][-depth:]
             stems[path] = slug("_".join((*parts, Path(path).name)), 120)
-    return {path: f"{stem}-{hashlib.sha256(path.encode()).hexdigest()[:8]}" for path, stem in stems.items()}
+    return {path: f"{stem}-{_digest(path)}" for path, stem in stems.items()}
 
 
 class _Writer:
@@ -444,7 +449,7 @@ class _Writer:
         if self._folder is None:
             return
         from concept_cam.files import write_file
-        from concept_cam.results import png_bytes
+        from concept_cam.results import json_bytes, png_bytes
 
         stem = self._stems[path]
         names = _unique_slugs([found.concept.name for found in answers])
@@ -456,15 +461,15 @@ class _Writer:
             write_file(base.with_name(base.name + ".mask.png"), png_bytes(_mask_image(found, self._threshold)), overwrite=self._overwrite)
             write_file(base.with_name(base.name + ".scores.npz"), found.to_npz(), overwrite=self._overwrite)
             results.append(found.to_dict(self._threshold, min_area=self._min_area))
-        text = json.dumps({"file_name": path, "results": results}, ensure_ascii=False, indent=1)
-        write_file(self._folder / f"{stem}.json", text.encode("utf-8"), overwrite=self._overwrite)
+        payload = json_bytes({"file_name": path, "results": results})
+        write_file(self._folder / f"{stem}.json", payload, overwrite=self._overwrite)
 
 
 def _unique_slugs(names: Sequence[str]) -> list[str]:
     slugs = [slug(name) for name in names]
     folded = [text.casefold() for text in slugs]
     return [
-        f"{text}-{hashlib.sha256(name.encode()).hexdigest()[:8]}" if folded.count(text.casefold()) > 1 else text
+        f"{text}-{_digest(name)}" if folded.count(text.casefold()) > 1 else text
         for text, name in zip(slugs, names)
     ]
 

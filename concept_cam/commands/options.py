@@ -75,7 +75,7 @@ _SETTING_OPTIONS = (
     resize_option,
     size_option,
     views_option,
-    click.option("--batch-size", type=int, help="Pictures per forward pass.  [default: 8]"),
+    click.option("--batch-size", type=int, help="Pictures per forward pass.  [default: 8; annotate on a GPU measures it]"),
     click.option("--max-pixels", type=int, help="Largest picture that is decoded.  [default: 200000000]"),
 )
 

@@ -2,7 +2,8 @@
 
 The folder holds ``tasks.json`` (import it into a project) and ``label_config.xml`` (paste it under Settings, Labeling Interface,
 first). A record's region is a brush mask in Label Studio's own run lengths and a box in percent of the picture; a called state is a
-choice named after its character. Where the run has specimen boxes, every box is a region ``specimen`` and the choices belong to it.
+choice named after its character. Where the run has specimen boxes, every box is a region ``specimen`` and the choices belong to it; the
+other regions carry the specimen's number in their ids.
 Pictures are referred to by their public URI, or as ``/data/local-files/?d=SOURCE`` of Label Studio's local storage, whose root must
 then be the input's folder. Label Studio shows pictures upright, as the coordinates expect.
 
@@ -12,8 +13,9 @@ Read back with :func:`read_labels`, from an export of the project as JSON.
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +29,7 @@ from concept_cam.exports.base import (
     PART_SEPARATOR,
     Label,
     Survey,
+    crop,
     has_region,
     mask_of,
     passthrough_of,
@@ -50,9 +53,15 @@ TASKS_FILE = "tasks.json"
 CONFIG_FILE = "label_config.xml"
 
 _SPECIMEN = "specimen"
+_EXPORTED_ID = re.compile(r".+?(?:-s(?P<specimen>[0-9]+))?-(?:mask|box)")
+"""Id of a region that :func:`write` wrote; exports of earlier versions have no number in it."""
+
 _WORD_SIZE = 8
 _RUN_SIZES = (3, 4, 8, 16)
 """Bits in which a run's length less one is stored; the shortest that holds it is taken."""
+
+Box = tuple[float, float, float, float]
+"""``(x, y, width, height)`` in percent of the picture, as Label Studio states boxes."""
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#B59F00")
 """Okabe and Ito's colours, which people with any colour vision tell apart."""
@@ -235,15 +244,16 @@ def _percent(box: list[int], record: dict[str, Any]) -> dict[str, float]:
 def _results(record: dict[str, Any], found: Survey) -> Iterator[dict[str, Any]]:
     name = found.name(record["pack"], record["character"])
     part = record["kind"] == "part"
-    key = record["record_key"]
+    key, specimen = record["record_key"], record["specimen"]
     if has_region(record) and not (part and record["abstained"]):
         label = f"{name}{PART_SEPARATOR}{record['best_state']}" if part else name
         sure = {} if record["probability"] is None else {"score": record["probability"]}
         brush = {"format": "rle", "rle": encode_brush(mask_of(record)), "brushlabels": [label]}
-        yield {"id": f"{key}-mask", "type": "brushlabels", "from_name": "mask", "value": brush, **sure}
+        region = f"{key}-s{specimen}"
+        yield {"id": f"{region}-mask", "type": "brushlabels", "from_name": "mask", "value": brush, **sure}
         edges = [record[f"box_{side}"] for side in ("x", "y", "width", "height")]
         box = {**_percent(edges, record), "rotation": 0, "rectanglelabels": [label]}
-        yield {"id": f"{key}-box", "type": "rectanglelabels", "from_name": "box", "value": box, **sure}
+        yield {"id": f"{region}-box", "type": "rectanglelabels", "from_name": "box", "value": box, **sure}
     if record["state"] is not None and not part:
         choice: dict[str, Any] = {
             "type": "choices",
@@ -256,7 +266,7 @@ def _results(record: dict[str, Any], found: Survey) -> Iterator[dict[str, Any]]:
             # A choice of a region carries the region's id and geometry.
             edges = [record[f"specimen_{side}"] for side in ("x", "y", "width", "height")]
             choice["value"] |= {**_percent(edges, record), "rotation": 0}
-            yield {"id": f"{_SPECIMEN}-{record['specimen']}", **choice}
+            yield {"id": f"{_SPECIMEN}-{specimen}", **choice}
 
 
 # ------------------------------------------------------------------------------------------------------------------- read
@@ -266,12 +276,14 @@ def read_labels(path: str | Path) -> list[Label]:
     """Reads the states that people set in Label Studio back, one per picture, specimen and character (and part).
 
     Of several annotations of a task the one changed last counts; skipped ones do not. Predictions that nobody looked at are not read.
+    A part that a person drew belongs to the exported specimen box that covers most of it, and to specimen 0 where none does; boxes are
+    taken as upright.
 
     Args:
         path: A project's export in Label Studio's format JSON (not JSON-MIN).
 
     Raises:
-        DataError: The file cannot be read or is not of that format.
+        DataError: The file cannot be read or is not of that format, or a brush region that a person drew is damaged.
     """
     path = Path(path)
     try:
@@ -304,12 +316,13 @@ def read_labels(path: str | Path) -> list[Label]:
     return list(labels)
 
 
-def _read_results(source: str, results: Any) -> Iterator[Label]:
+def _read_results(source: str, results: Sequence[Mapping[str, Any]]) -> Iterator[Label]:
+    specimens = dict(_specimen_boxes(results))
     for result in results:
         value = result.get("value") or {}
         if result.get("type") == "choices":
             pack, character = _split(result["from_name"])
-            specimen = _specimen_number(str(result.get("id", "")))
+            specimen = _specimen_number(_region_id(result)) or 0
             yield from (
                 Label(source, character, state, pack, specimen) for state in value.get("choices") or ()
             )
@@ -318,7 +331,7 @@ def _read_results(source: str, results: Any) -> Iterator[Label]:
                 head, separator, part = name.partition(PART_SEPARATOR)
                 if separator:
                     pack, character = _split(head)
-                    yield Label(source, character, part, pack)
+                    yield Label(source, character, part, pack, _specimen_of_region(source, result, specimens))
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -326,7 +339,72 @@ def _split(name: str) -> tuple[str, str]:
     return (pack, character) if separator else ("", name)
 
 
-def _specimen_number(region: str) -> int:
+def _region_id(result: Mapping[str, Any]) -> str:
     # Label Studio may append "#" and the annotation's id.
-    head, _, number = region.partition("#")[0].rpartition("-")
-    return int(number) if head == _SPECIMEN and number.isdigit() else 0
+    return str(result.get("id", "")).partition("#")[0]
+
+
+def _specimen_number(region: str) -> int | None:
+    head, _, number = region.rpartition("-")
+    return int(number) if head == _SPECIMEN and number.isdigit() else None
+
+
+def _specimen_boxes(results: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Box]]:
+    for result in results:
+        number, box = _specimen_number(_region_id(result)), _rectangle(result)
+        if number is not None and box is not None and result.get("type") == "rectanglelabels":
+            yield number, box
+
+
+def _specimen_of_region(source: str, result: Mapping[str, Any], specimens: Mapping[int, Box]) -> int:
+    """Returns the number in the id of a region that was exported; else finds the specimen by where the region was drawn."""
+    exported = _EXPORTED_ID.fullmatch(_region_id(result))
+    if exported:
+        return int(exported["specimen"] or 0)
+    box = _extent(source, result) if specimens else None
+    if box is None:
+        return 0
+    # Of boxes within one another, which cover it equally, the smallest is meant.
+    cover = {number: (_overlap(box, found), -found[2] * found[3]) for number, found in specimens.items()}
+    best = max(cover, key=cover.__getitem__)
+    return best if cover[best][0] > 0 else 0
+
+
+def _extent(source: str, result: Mapping[str, Any]) -> Box | None:
+    """Returns the box around a region, in percent of the picture; None where it has none."""
+    return _brush_box(source, result) if result.get("type") == "brushlabels" else _rectangle(result)
+
+
+def _rectangle(result: Mapping[str, Any]) -> Box | None:
+    value = result.get("value") or {}
+    edges = [
+        value[name] for name in ("x", "y", "width", "height") if isinstance(value.get(name), int | float)
+    ]
+    return (edges[0], edges[1], edges[2], edges[3]) if len(edges) == 4 else None
+
+
+def _brush_box(source: str, result: Mapping[str, Any]) -> Box | None:
+    rle = (result.get("value") or {}).get("rle")
+    width, height = result.get("original_width"), result.get("original_height")
+    if not rle or not width or not height:
+        return None
+    try:
+        mask = decode_brush(rle, (height, width))
+    except DataError as error:
+        raise DataError(
+            f"{source!r}: the specimen of the brush region {result.get('id')!r} cannot be found. {error} "
+            "Delete the region in Label Studio, or draw it again."
+        ) from error
+    if not mask.any():
+        return None
+    inside, left, top = crop(mask)
+    rows, columns = inside.shape
+    return left / width * 100, top / height * 100, columns / width * 100, rows / height * 100
+
+
+def _overlap(one: Box, two: Box) -> float:
+    across, down = (
+        min(one[axis] + one[axis + 2], two[axis] + two[axis + 2]) - max(one[axis], two[axis])
+        for axis in (0, 1)
+    )
+    return max(0.0, across) * max(0.0, down)

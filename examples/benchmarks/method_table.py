@@ -4,7 +4,7 @@
 
 Trains L-CAM-Fm and L-CAM-Img, then runs ``concept-cam evaluate``: all methods; the direct method with every attention; with several gammas; and,
 on fewer and smaller pictures, the two methods that run the tower or its pooling once per channel. Each command is printed, each report stays
-under the output folder, and a finished step is not run again. ``--quick`` proves the whole on one picture.
+under the output folder, and a finished step is not run again. ``--quick`` proves all but ``score-cam`` on one picture.
 """
 
 from __future__ import annotations

@@ -240,6 +240,22 @@ def test_region_resolutions_agree(tmp_path: Path, localizer: Localizer) -> None:
     assert compared >= 3
 
 
+@pytest.mark.parametrize("option", ["boxes", "ignore"])
+def test_a_row_of_boxes_that_can_mean_two_pictures_is_refused_before_anything_is_written(
+    localizer: Localizer, tmp_path: Path, option: str
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        Image.new("RGB", (64, 32)).save(tmp_path / "in" / folder / "0.png")
+    table = tmp_path / "boxes.csv"
+    table.write_text("file,x,y,width,height\n0.png,0,0,10,10\n")
+    with pytest.raises(DataError, match=r"'a/0\.png' or 'b/0\.png'"):
+        run_here(tmp_path / "in", tmp_path / "run", localizer, **{option: table})
+    assert not (tmp_path / "run" / "run.json").exists()
+    table.write_text("file,x,y,width,height\na/0.png,0,0,10,10\n")
+    run_here(tmp_path / "in", tmp_path / "run", localizer, **{option: table})
+
+
 def test_specimen_boxes_give_one_row_each_in_the_whole_pictures_frame(
     tmp_path: Path, localizer: Localizer
 ) -> None:
@@ -432,6 +448,63 @@ def test_resume_refuses_another_configuration_and_names_it(
     assert again.info["counts"]["pictures"] == 4
 
 
+@pytest.fixture
+def two_folders(tmp_path: Path) -> Path:
+    """Folders ``A`` and ``B`` with pictures of the same names, and a list and a table that name them."""
+    names = [f"{number}.png" for number in range(2)]
+    for seed, name in enumerate("AB"):
+        (tmp_path / name).mkdir()
+        for number, file in enumerate(names):
+            Image.fromarray(picture(10 * seed + number)).save(tmp_path / name / file)
+    (tmp_path / "l.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    (tmp_path / "l.csv").write_text("\n".join(["path", *names]) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["l.txt", "l.csv"])
+def test_resume_refuses_a_list_or_table_under_another_root(
+    name: str, two_folders: Path, localizer: Localizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, run = two_folders / "A", two_folders / "B", two_folders / "run"
+    run_here(two_folders / name, run, localizer, root=str(first), limit=1)
+    with pytest.raises(DataError, match=r"input\.root: .*A\" -> .*B\"\n.*--root"):
+        run_here(two_folders / name, run, localizer, root=str(second), resume=True)
+    with pytest.raises(DataError, match=r"input\.root"):
+        run_here(two_folders / name, run, localizer, resume=True)
+    # The same folder, written another way.
+    monkeypatch.chdir(two_folders)
+    again = run_here(two_folders / name, run, localizer, root="./A/", resume=True)
+    assert {record["path"] for record in again.records()} == {str(first / f"{n}.png") for n in range(2)}
+
+
+def test_resume_refuses_standard_input_from_another_folder(
+    two_folders: Path, localizer: Localizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def go(folder: str, **options: Any) -> Run:
+        monkeypatch.chdir(two_folders / folder)
+        return run_here("-", two_folders / "run", localizer, lines=["0.png", "1.png"], **options)
+
+    go("A", limit=1)
+    with pytest.raises(DataError, match=r"input\.root"):
+        go("B", resume=True)
+    assert go("B", root=str(two_folders / "A"), resume=True).info["counts"]["pictures"] == 2
+
+
+def test_a_run_of_an_earlier_version_that_did_not_note_the_root_is_continued(
+    two_folders: Path, localizer: Localizer
+) -> None:
+    options: dict[str, Any] = {"root": str(two_folders / "A")}
+    run = run_here(two_folders / "l.txt", two_folders / "run", localizer, limit=1, **options)
+    info = dict(run.info)
+    del info["configuration"]["input"]["root"]
+    (run.path / "run.json").write_text(json.dumps(info), encoding="utf-8")
+    again = run_here(two_folders / "l.txt", run.path, localizer, resume=True, **options)
+    assert again.info["counts"]["pictures"] == 2
+    # It is noted from now on.
+    with pytest.raises(DataError, match=r"input\.root"):
+        run_here(two_folders / "l.txt", run.path, localizer, resume=True, root=str(two_folders / "B"))
+
+
 def test_output_of_another_run_and_strange_folders_are_refused(
     pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
 ) -> None:
@@ -507,6 +580,21 @@ def test_a_damaged_part_and_a_cut_error_line_are_done_again(
     assert again.info["counts"]["pictures"] == 17
     assert len(again.errors()) == 3
     by_key(again)
+
+
+def test_an_error_line_cut_within_a_character_is_done_again(tmp_path: Path, localizer: Localizer) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture()).save(tmp_path / "in" / "fish.png")
+    bad = ["日.png", "本.png"]
+    for name in bad:
+        (tmp_path / "in" / name).write_bytes(b"no picture")
+    run = run_here(tmp_path / "in", tmp_path / "run", localizer)
+    errors = run.path / "errors.csv"
+    content = errors.read_bytes()
+    errors.write_bytes(content[: content.rindex("本".encode()) + 2])
+    again = run_here(tmp_path / "in", tmp_path / "run", localizer, resume=True)
+    assert sorted(error["source"] for error in again.errors()) == bad
+    assert errors.read_bytes() == content
 
 
 def test_a_killed_worker_is_survived(

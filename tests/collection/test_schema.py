@@ -110,6 +110,7 @@ def test_records_round_trip() -> None:
         ({**minimal(), "colour": 1}, "unknown columns \\['colour'\\]"),
         ({**minimal(), "state": 3}, "column 'state' expects string"),
         ({**minimal(), "box_x": 2**40}, "column 'box_x' expects int32"),
+        ({**minimal(), "state": "cut \ud83d"}, "column 'state' expects string.*surrogates"),
         ({**minimal(), "model": None}, "lacks a value for \\['model'\\]"),
     ],
 )

@@ -14,7 +14,7 @@ from concept_cam.exports import export
 from concept_cam.exports.base import Label
 from concept_cam.exports.labelstudio import CONFIG_FILE, TASKS_FILE, decode_brush, encode_brush, read_labels
 from concept_cam.types import DataError
-from tests.exports.planted import ODD_NAMES, Planted
+from tests.exports.planted import ODD_NAMES, Planted, make_record, region_columns, ring, write_run
 
 MASKS = {
     "one pixel": np.ones((1, 1), bool),
@@ -71,7 +71,7 @@ def test_masks_boxes_and_choices(planted: Planted, written: Path) -> None:
         (prediction,) = task["predictions"]
         for result in prediction["result"]:
             height, width = result["original_height"], result["original_width"]
-            key = result["id"].rpartition("-")[0]
+            key = result["id"].partition("-")[0]
             if result["type"] == "brushlabels":
                 masks[key] = decode_brush(result["value"]["rle"], (height, width))
             elif result["type"] == "rectanglelabels":
@@ -184,6 +184,127 @@ def test_specimens_keep_their_choices(tray: Planted, tmp_path: Path) -> None:
         if r["value"].get("rectanglelabels") == ["specimen"]
     ]
     assert [box["value"]["x"] for box in boxes] == [0, 50]
+
+
+# ------------------------------------------------------------------------------------------------- parts of specimens
+
+
+@pytest.fixture(scope="module")
+def drawer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tasks of one picture of three specimens, the last within the second; each has a head, the second a wing too."""
+    source, size = "drawer.png", (60, 100)
+    boxes = {0: (0, 0, 40, 60), 1: (40, 0, 60, 60), 2: (80, 40, 20, 20)}
+    records = []
+    for specimen, part, centre in ((0, "head", (30, 20)), (1, "head", (20, 60)), (1, "wing", (20, 80)), (2, "head", (50, 90))):  # fmt: skip
+        edges = zip(("x", "y", "width", "height"), boxes[specimen], strict=True)
+        place = {f"specimen_{side}": edge for side, edge in edges}
+        record = make_record(source, size, "parts", "part", part, specimen=specimen, probability=0.9, **place)
+        records.append(record | region_columns(ring(size, centre, 6)))
+    folder = tmp_path_factory.mktemp("drawer")
+    write_run(folder / "run", records, parts=1)
+    return export(folder / "run", "label-studio", folder / "tasks")
+
+
+def part_labels(path: Path) -> set[tuple[str, int]]:
+    labels = read_labels(path)
+    assert {(label.file_name, label.character) for label in labels} <= {("drawer.png", "parts")}
+    found = {(label.state, label.specimen) for label in labels}
+    assert len(found) == len(labels)
+    return found
+
+
+def draw(folder: Path, path: Path, *regions: dict[str, Any], specimens: bool = True) -> Path:
+    """An export of Label Studio in which a person left nothing but the boxes of the specimens, and drew these regions."""
+    (task,) = as_annotations(folder, path)
+    kept = [r for r in task["annotations"][0]["result"] if specimens and r["id"].startswith("specimen-")]
+    size = {"original_width": 100, "original_height": 60, "image_rotation": 0, "to_name": "image"}
+    drawn = [{"id": f"n_-{number}xYz", **size, **region} for number, region in enumerate(regions)]
+    # Label Studio lists regions in any order.
+    task["annotations"][0]["result"] = [*drawn, *kept]
+    path.write_text(json.dumps([task]), encoding="utf-8")
+    return path
+
+
+def drawn_box(part: str, x: float, y: float, width: float, height: float) -> dict[str, Any]:
+    """A box as a person draws it; edges in pixels of the picture of 100 x 60."""
+    edges = {"x": x, "y": y / 0.6, "width": width, "height": height / 0.6, "rotation": 0}
+    value = {**edges, "rectanglelabels": [f"parts: {part}"]}
+    return {"type": "rectanglelabels", "from_name": "box", "value": value}
+
+
+def drawn_brush(part: str, mask: np.ndarray) -> dict[str, Any]:
+    value = {"format": "rle", "rle": encode_brush(mask), "brushlabels": [f"parts: {part}"]}
+    return {"type": "brushlabels", "from_name": "mask", "value": value}
+
+
+def test_parts_keep_their_specimens(drawer: Path, tmp_path: Path) -> None:
+    as_annotations(drawer, tmp_path / "export.json")
+    assert part_labels(tmp_path / "export.json") == {("head", 0), ("head", 1), ("wing", 1), ("head", 2)}
+
+
+def test_parts_keep_their_specimens_wherever_a_person_moves_them(drawer: Path, tmp_path: Path) -> None:
+    (task,) = as_annotations(drawer, tmp_path / "export.json")
+    results = task["annotations"][0]["result"]
+    moved = [r for r in results if r["type"] == "rectanglelabels" and "-s1-" in r["id"]]
+    for result in moved:
+        result["value"]["x"] = 0
+    task["annotations"][0]["result"] = [*moved, *(r for r in results if r["id"].startswith("specimen-"))]
+    (tmp_path / "export.json").write_text(json.dumps([task]), encoding="utf-8")
+    assert part_labels(tmp_path / "export.json") == {("head", 1), ("wing", 1)}
+
+
+def test_parts_of_an_older_export_are_of_specimen_0(drawer: Path, tmp_path: Path) -> None:
+    (task,) = as_annotations(drawer, tmp_path / "export.json")
+    for result in task["annotations"][0]["result"]:
+        key, _, kind = result["id"].rpartition("-")
+        if key != "specimen":
+            result["id"] = f"{key.partition('-')[0]}-{kind}"
+    (tmp_path / "export.json").write_text(json.dumps([task]), encoding="utf-8")
+    assert part_labels(tmp_path / "export.json") == {("head", 0), ("wing", 0)}
+
+
+@pytest.mark.parametrize(
+    ("box", "specimen"),
+    [
+        ((5, 5, 10, 10), 0),
+        ((60, 5, 10, 10), 1),
+        ((35, 5, 20, 10), 1),  # beyond the edge, three quarters of it in the second
+        ((30, 5, 14, 10), 0),
+        ((85, 45, 10, 10), 2),  # the smallest of those that it lies in
+        ((70, 30, 15, 15), 1),
+        ((0, 0, 0, 0), 0),
+    ],
+)
+def test_a_part_that_a_person_drew_belongs_to_the_specimen_it_lies_in(
+    box: tuple[float, float, float, float], specimen: int, drawer: Path, tmp_path: Path
+) -> None:
+    path = draw(drawer, tmp_path / "export.json", drawn_box("wing", *box))
+    assert part_labels(path) == {("wing", specimen)}
+    mask = np.zeros((60, 100), bool)
+    x, y, width, height = map(int, box)
+    mask[y : y + height, x : x + width] = True
+    path = draw(drawer, tmp_path / "brush.json", drawn_brush("wing", mask))
+    assert part_labels(path) == {("wing", specimen)}
+
+
+def test_a_part_that_a_person_drew_outside_of_all_specimens_is_of_specimen_0(
+    drawer: Path, tmp_path: Path
+) -> None:
+    box = drawn_box("wing", 60, 5, 10, 10)
+    assert part_labels(draw(drawer, tmp_path / "x.json", box, specimens=False)) == {("wing", 0)}
+    (task,) = json.loads(draw(drawer, tmp_path / "x.json", box).read_text(encoding="utf-8"))
+    result = task["annotations"][0]["result"]
+    task["annotations"][0]["result"] = [
+        r for r in result if not r["id"].startswith(("specimen-1", "specimen-2"))
+    ]
+    (tmp_path / "x.json").write_text(json.dumps([task]), encoding="utf-8")
+    assert part_labels(tmp_path / "x.json") == {("wing", 0)}
+
+
+def test_a_damaged_brush_that_a_person_drew_says_which(drawer: Path, tmp_path: Path) -> None:
+    brush = drawn_brush("wing", np.ones((5, 5), bool))
+    with pytest.raises(DataError, match=r"'drawer.png'.*'n_-0xYz'.*expected 60 x 100\. Delete the region"):
+        read_labels(draw(drawer, tmp_path / "x.json", brush))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from concept_cam.collection.inputs.base import IMAGE_SUFFIXES, Collection, Columns, Item, Specimen, is_url
+from concept_cam.collection.inputs.files import subfolders
 from concept_cam.collection.inputs.selection import Shard, parse_shard
 from concept_cam.types import DataError, choose
 
@@ -86,7 +87,7 @@ def open_collection(
         raise DataError(
             "no input was given: expected a folder, a pattern, a table, or - for a list on standard input."
         )
-    name = layout or find_layout(given)
+    name = layout or find_layout(given, skip)
     module, _, function = choose(name, LAYOUTS, "input layout")[0].partition(":")
     source: Collection = getattr(importlib.import_module(module), function)(
         given, columns or Columns(), root=root, lines=lines if given == ["-"] else None, skip=tuple(skip)
@@ -94,8 +95,12 @@ def open_collection(
     return source
 
 
-def find_layout(inputs: Sequence[str]) -> str:
+def find_layout(inputs: Sequence[str], skip: Sequence[str] = ()) -> str:
     """Tells which layout an input has, from its name, or from the first file that a folder holds.
+
+    Args:
+        inputs: As for :func:`open_collection`, as texts.
+        skip: Absolute paths of folders to leave out.
 
     Raises:
         DataError: There is nothing there, or files of several kinds.
@@ -114,7 +119,7 @@ def find_layout(inputs: Sequence[str]) -> str:
     if is_url(given):
         return _by_ending(given) or ("glob" if glob.has_magic(given) else "folder")
     if os.path.isdir(given):
-        return _by_content(given)
+        return _by_content(given, skip)
     if os.path.isfile(given):
         return _by_ending(given) or "list"
     if glob.has_magic(given):
@@ -133,10 +138,10 @@ def _by_ending(path: str) -> str | None:
     return _ENDINGS.get(os.path.splitext(path)[1].lower())
 
 
-def _by_content(folder: str) -> str:
+def _by_content(root: str, skip: Sequence[str]) -> str:
     containers = {".parquet": "parquet", ".tar": "webdataset", ".tgz": "webdataset", ".gz": "webdataset"}
-    for _, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for folder, folders, names in os.walk(root):
+        folders[:] = subfolders(folder, folders, skip)
         endings = {os.path.splitext(name)[1].lower() for name in names if not name.startswith(".")}
         if endings & IMAGE_SUFFIXES:
             return "folder"

@@ -26,25 +26,45 @@ from concept_cam.collection.inputs.base import (
 )
 from concept_cam.types import DataError
 
-__all__ = ["glob_files", "open_folder", "open_glob", "open_list", "walk"]
+__all__ = ["glob_files", "open_folder", "open_glob", "open_list", "subfolders", "walk"]
+
+RUN_FILE, PARTS_FOLDER = "run.json", "parts"
+"""What an annotation run's folder holds; as in :mod:`concept_cam.collection.runs`, which cannot be loaded without pyarrow."""
 
 
 def walk(root: str, suffixes: Iterable[str], skip: Sequence[str] = ()) -> Iterator[str]:
     """Yields the files under a folder whose names end like this, folder by folder in sorted order.
 
-    Hidden files and folders and those in ``skip`` (absolute paths) are left out; links to folders are not followed, since they may form loops.
-    Only one folder's names are held at a time.
+    Hidden files, and the folders that :func:`subfolders` leaves out, are passed over; links to folders are not followed, since they may form
+    loops. Only one folder's names are held at a time.
     """
-    wanted, skipped = frozenset(suffixes), frozenset(skip)
+    wanted = frozenset(suffixes)
     for folder, folders, names in os.walk(root):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.abspath(os.path.join(folder, name)) not in skipped
-        )
+        folders[:] = subfolders(folder, folders, skip)
         for name in sorted(names):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:
                 yield os.path.join(folder, name)
+
+
+def subfolders(folder: str, names: Iterable[str], skip: Sequence[str] = ()) -> list[str]:
+    """Returns which of a folder's folders belong to a collection, sorted: none that is hidden, in ``skip`` (absolute paths) or a run of ours.
+
+    A run that stands beside the pictures holds Parquet parts and perhaps pictures that were made of them, which are no input.
+    """
+    return sorted(
+        name
+        for name in names
+        if not name.startswith(".")
+        and os.path.abspath(path := os.path.join(folder, name)) not in skip
+        and not _is_run(path)
+    )
+
+
+def _is_run(folder: str) -> bool:
+    """Tells whether a folder is an annotation run; ``run.json`` alone may be another program's, beside pictures that are wanted."""
+    return os.path.isfile(os.path.join(folder, RUN_FILE)) and os.path.isdir(
+        os.path.join(folder, PARTS_FOLDER)
+    )
 
 
 def open_folder(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = (), **_: Any) -> Collection:

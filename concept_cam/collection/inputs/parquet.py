@@ -5,13 +5,13 @@ Read in small batches, so that memory does not grow with the table. Layouts, tol
 * encoded bytes: a binary column, or a struct with ``bytes`` as the Hugging Face ``Image`` feature writes it;
 * raw pixels: a binary column beside ``resized_size`` = ``[rows, columns]``: uint8, row by row, blue-green-red, as TreeOfLife's downloader
   writes it; ``original_size`` is the size of the upright picture before it was scaled down, and the frame of all coordinates;
-* paths or URLs: a text column.
+* paths or URLs: a text column; rows of one picture that stand together are one picture with several specimens, as in a CSV table.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from concept_cam.collection.inputs.base import (
     to_number,
 )
 from concept_cam.collection.inputs.files import filesystem, walk
-from concept_cam.collection.inputs.specimens import parse_boxes
+from concept_cam.collection.inputs.specimens import mask_in, parse_boxes
 from concept_cam.collection.inputs.table import path_item
 from concept_cam.types import DataError, ImageError, MissingExtraError
 
@@ -73,13 +73,7 @@ def open_parquet(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = 
             yield from _rows(pq, file, name, columns)
 
     def count() -> int | None:
-        total = 0
-        for file in files:
-            try:
-                total += _open(pq, file).metadata.num_rows
-            except ImageError:
-                total += 1
-        return total
+        return sum(_count(pq, file, columns) for file in files)
 
     return Collection("parquet", root, items, count)
 
@@ -130,32 +124,39 @@ def _open(pq: Any, file: str) -> Any:
         ) from error
 
 
-def _picture_column(schema: Any, columns: Columns, file: str) -> str:
+_TEXT_TYPES = ("is_string", "is_large_string", "is_string_view")
+_BINARY_TYPES = ("is_binary", "is_large_binary", "is_binary_view")
+"""Arrow's predicates of the types of text and of bytes: polars and pandas 3 write the large ones and views. Not every pyarrow has them all."""
+
+
+def _is_any(kind: Any, predicates: Iterable[str]) -> bool:
     import pyarrow as pa
 
+    return any(getattr(pa.types, name)(kind) for name in predicates if hasattr(pa.types, name))
+
+
+def _is_picture(kind: Any) -> bool:
+    """Tells whether values of an Arrow type can be encoded pictures: bytes, or a struct that holds some."""
+    import pyarrow as pa
+
+    return _is_any(kind, _BINARY_TYPES) or (
+        pa.types.is_struct(kind)
+        and any(kind.field(index).name == "bytes" for index in range(kind.num_fields))
+    )
+
+
+def _picture_column(schema: Any, columns: Columns, file: str) -> str:
     names = list(schema.names)
-
-    def is_binary(name: str) -> bool:
-        kind = schema.field(name).type
-        return bool(
-            pa.types.is_binary(kind)
-            or pa.types.is_large_binary(kind)
-            or (
-                pa.types.is_struct(kind)
-                and any(kind.field(index).name == "bytes" for index in range(kind.num_fields))
-            )
-        )
-
     for wanted in (columns.picture, columns.box, columns.mask, columns.px_per_mm):
         if wanted is not None and wanted not in names:
             raise missing_column(f"column {wanted!r}", repr(file), names)
     if columns.picture is not None:
         return columns.picture
-    binary = [name for name in names if is_binary(name)]
+    binary = [name for name in names if _is_picture(schema.field(name).type)]
     known = next((name for name in BYTES_COLUMNS if name in binary), None)
     if known is not None or len(binary) == 1:
         return known or binary[0]
-    text = [name for name in PATH_COLUMNS if name in names and pa.types.is_string(schema.field(name).type)]
+    text = [name for name in PATH_COLUMNS if name in names and _is_any(schema.field(name).type, _TEXT_TYPES)]
     if text:
         return text[0]
     raise missing_column("column with pictures (bytes or paths)", repr(file), names)
@@ -183,16 +184,67 @@ def _rows(pq: Any, file: str, name: str, columns: Columns) -> Iterator[Item]:
         )
         row = 0
         try:
-            for batch in table.iter_batches(batch_size=_batch_rows(table.metadata, picture)):
-                for values in batch.to_pylist():
-                    yield make(values, f"{name}#{row}")
-                    row += 1
+            batches = table.iter_batches(batch_size=_batch_rows(table.metadata, picture))
+            for group in _grouped(batches, picture):
+                yield make(group, f"{name}#{row}")
+                row += len(group)
         except Exception as error:  # a damaged page shows only when it is reached
             yield Item(
                 f"{name}#{row}...",
                 Broken(f"{file!r} cannot be read from row {row} on: {error}. It is damaged."),
                 path=file,
             )
+
+
+def _grouped(batches: Iterable[Any], picture: str) -> Iterator[list[Mapping[str, Any]]]:
+    """Yields the rows that stand together and name one path, across the batches' ends; every other row by itself."""
+    group: list[Mapping[str, Any]] = []
+    current: str | None = None
+    try:
+        for values in (row for batch in batches for row in batch.to_pylist()):
+            path = _path(values[picture])
+            if group and path != current:
+                yield group
+                group = []
+            if path is None:
+                yield [values]
+            else:
+                group.append(values)
+            current = path
+    except Exception:
+        # The rows before the damage are good; the picture in hand may lack specimens.
+        if group:
+            yield group
+        raise
+    if group:
+        yield group
+
+
+def _path(value: Any) -> str | None:
+    """Returns the path or URL that stands in a row's picture column; ``None`` for a picture, and for nothing at all."""
+    if isinstance(value, Mapping):  # Hugging Face: bytes, or a path instead
+        value = value.get("bytes") or value.get("path")
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _count(pq: Any, file: str, columns: Columns) -> int:
+    """Counts what :func:`_rows` yields, without reading pictures: of a table of paths that column is read, to group its rows."""
+    try:
+        table = _open(pq, file)
+    except ImageError:
+        return 1
+    with table:
+        schema = table.schema_arrow
+        try:
+            picture = _picture_column(schema, columns, file)
+        except DataError:
+            return 1
+        if not _is_any(schema.field(picture).type, _TEXT_TYPES):
+            return int(table.metadata.num_rows)
+        try:
+            return sum(1 for _ in _grouped(table.iter_batches(columns=[picture]), picture))
+        except Exception:  # a damaged page; _rows says so
+            return int(table.metadata.num_rows)
 
 
 def _batch_rows(metadata: Any, picture: str) -> int:
@@ -207,14 +259,29 @@ def _batch_rows(metadata: Any, picture: str) -> int:
 
 
 def _item(
-    values: Mapping[str, Any], source: str, *, picture: str, columns: Columns, raw: bool, folder: str
+    rows: Sequence[Mapping[str, Any]],
+    source: str,
+    *,
+    picture: str,
+    columns: Columns,
+    raw: bool,
+    folder: str,
 ) -> Item:
-    texts = {name: _text(value) for name, value in values.items() if name != picture}
+    """Makes one picture of the rows that name its path, or of the one row that holds it."""
+    path = _path(rows[0][picture])
+    if path is None:
+        return _stored_item(rows[0], source, picture, columns, raw, folder)
+    texts = [{**_texts(values, picture), picture: path} for values in rows]
+    return path_item(path, texts, picture, columns, folder)
+
+
+def _stored_item(
+    values: Mapping[str, Any], source: str, picture: str, columns: Columns, raw: bool, folder: str
+) -> Item:
+    texts = _texts(values, picture)
     value = values[picture]
-    if isinstance(value, Mapping):  # Hugging Face: bytes, or a path instead
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, str):
-        return path_item(value, [{picture: value, **texts}], picture, columns, folder)
+    if isinstance(value, Mapping):
+        value = value.get("bytes")
     if values.get(UUID_COLUMN):
         source = str(values[UUID_COLUMN])
     payload: Payload
@@ -226,7 +293,8 @@ def _item(
             px_per_mm = to_number(texts[columns.px_per_mm], f"column {columns.px_per_mm!r}")
         if columns.box or columns.mask:
             boxes = parse_boxes(texts[columns.box]) if columns.box else [None]
-            specimens = tuple(Specimen(box, texts.get(columns.mask or "", "") or None) for box in boxes)
+            mask = mask_in(texts.get(columns.mask or "", ""), folder)
+            specimens = tuple(Specimen(box, mask) for box in boxes)
     except ImageError as error:
         payload = Broken(str(error))
     own = {columns.box, columns.mask, STORED_SIZE if raw else None, ORIGINAL_SIZE if raw else None}
@@ -258,6 +326,11 @@ def _size(value: Any, name: str) -> tuple[int, int]:
     if not isinstance(value, Sequence) or len(value) != 2 or None in value:
         raise ImageError(f"{name!r} is {value!r}: expected two numbers, rows and columns.")
     return int(value[0]), int(value[1])
+
+
+def _texts(values: Mapping[str, Any], picture: str) -> dict[str, str]:
+    """Returns a row's other columns as text."""
+    return {name: _text(value) for name, value in values.items() if name != picture}
 
 
 def _text(value: Any) -> str:

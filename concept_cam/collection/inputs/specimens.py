@@ -1,7 +1,7 @@
 """Boxes and masks that stand beside a collection: specimens of trays and drawers, and what must not be read (labels, rulers).
 
 Boxes are ``x, y, width, height`` in original pixels. Files of boxes are CSV tables with a column that names the picture as the collection's
-``source`` does, or its file name alone where that is unique in the file.
+``source`` does, or by its file name alone where that can mean no other picture; see :meth:`BoxFile.of`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from concept_cam.collection.inputs.base import PATH_COLUMNS, Item, Specimen, missing_column
+from concept_cam.collection.inputs.base import (
+    PATH_COLUMNS,
+    Collection,
+    Item,
+    Specimen,
+    is_url,
+    missing_column,
+)
+from concept_cam.collection.inputs.files import filesystem
 from concept_cam.types import ConfigurationError, DataError, ImageError
 
-__all__ = ["BoxFile", "Ignored", "open_boxes", "open_ignored", "parse_boxes", "read_mask"]
+__all__ = ["BoxFile", "Ignored", "mask_in", "open_boxes", "open_ignored", "parse_boxes", "read_mask"]
 
 Box = tuple[float, float, float, float]
 
@@ -47,6 +55,23 @@ def parse_boxes(text: str) -> list[Box]:
         ) from error
 
 
+def mask_in(text: str, root: str | None) -> str | None:
+    """Returns the mask of a table's cell: an encoding, or a path, which stands in ``root`` as the pictures' paths do; empty is ``None``.
+
+    A path that is not there but is from the working directory, where masks used to be looked up, is kept as it is.
+    """
+    if not text:
+        return None
+    if root is None or _is_encoded(text) or is_url(text):
+        return text
+    path = os.path.join(root, text)
+    return text if not os.path.exists(path) and os.path.exists(text) else path
+
+
+def _is_encoded(mask: str) -> bool:
+    return mask.lstrip().startswith("{")
+
+
 def _box(values: Sequence[Any]) -> Box:
     x, y, width, height = (float(value) for value in values)
     if not all(np.isfinite([x, y, width, height])) or width <= 0 or height <= 0:
@@ -67,8 +92,71 @@ class BoxFile:
     path: str
 
     def of(self, item: Item) -> tuple[Specimen, ...]:
-        """Returns the boxes of a picture: by its source, else by its file name."""
-        return self.boxes.get(item.source) or self.boxes.get(os.path.basename(item.source), ())
+        """Returns the boxes of a picture: of the rows that name its source, else of those that give its file name alone.
+
+        A bare file name is the whole name of a picture that stands directly in the collection's folder: where there is such a file, the row is
+        for it, and pictures of the same name in subfolders have none. The answer follows from the file names alone, so that neither the
+        order of the pictures nor shards change it. Pictures of one name in several subfolders all get the row; :meth:`check` refuses these.
+        """
+        name = self._name(item)
+        return () if name is None else self.boxes[name]
+
+    def check(self, collection: Collection) -> None:
+        """Refuses rows that give a file name alone where several pictures of the collection have it.
+
+        Lists the collection, if there are such rows at all; containers, which hold the pictures themselves, are not read for it.
+
+        Raises:
+            DataError: A row can mean two pictures; the message names both.
+        """
+        if collection.layout in _CONTAINERS or all("/" in name for name in self.boxes):
+            return
+        owners: dict[str, str] = {}
+        for item in collection.items():
+            name = self._name(item)
+            if name is None or name == item.source:
+                continue
+            owner = owners.setdefault(name, item.source)
+            if owner != item.source:
+                raise DataError(
+                    f"the row {name!r} of {self.path!r} can mean {owner!r} or {item.source!r}: name the picture with its folder, as here."
+                )
+
+    def _name(self, item: Item) -> str | None:
+        """Returns the name under which a picture's rows stand."""
+        if item.source in self.boxes:
+            return item.source
+        name = os.path.basename(item.source)
+        return name if name in self.boxes and not _is_of_another(name, item) else None
+
+
+_CONTAINERS = ("parquet", "webdataset")
+"""Layouts in which listing the pictures means reading them."""
+
+
+def _is_of_another(name: str, item: Item) -> bool:
+    """Tells whether a bare file name is that of a file directly in the folder that the item's source is relative to, and not the item's own.
+
+    Raises:
+        ImageError: The folder is remote and cannot be looked into.
+    """
+    if item.path is None:
+        return False
+    if not is_url(item.path):
+        source = os.path.normpath(item.source)
+        root = item.path.removesuffix(os.sep + source)
+        return source != name and root != item.path and os.path.isfile(root + os.sep + name)
+    root = item.path.removesuffix("/" + item.source)
+    if root == item.path:  # a URL of a list: its source is no relative one
+        return False
+    address = f"{root}/{name}"
+    try:
+        fs, path = filesystem(address)
+        return bool(fs.exists(path))
+    except Exception as error:  # every file system has its own errors
+        raise ImageError(
+            f"cannot tell whether the boxes of {name!r} are those of {address!r}: {type(error).__name__}: {error}."
+        ) from error
 
 
 def open_boxes(path: str) -> BoxFile:
@@ -108,7 +196,8 @@ class Ignored:
 
     Attributes:
         boxes: Boxes by picture, from a table.
-        folder: Folder of mask pictures under the pictures' own relative names; anything but black is ignored.
+        folder: Folder of mask pictures under the pictures' own relative names; anything but black and
+            transparent is ignored.
     """
 
     boxes: BoxFile | None = None
@@ -156,8 +245,43 @@ def open_ignored(text: str) -> Ignored:
     )
 
 
+def _read_mask_picture(path: str) -> np.ndarray:
+    """Reads a mask picture: bool [H, W], upright; False where it is black or wholly transparent."""
+    from concept_cam.images import read_image
+
+    picture = read_image(path)
+    if not any("transparency" in note for note in picture.notes):
+        return np.asarray(picture.pixels.any(axis=2), dtype=bool)
+    # Composited over white, what is transparent would count, and so would black that is half transparent.
+    colours, alpha = _read_layers(path)
+    return np.asarray(colours.any(axis=2) & alpha.any(axis=2), dtype=bool)
+
+
+def _read_layers(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a picture's own colours and its alpha, each uint8 [H, W, 3] and upright.
+
+    Raises:
+        ImageError: The picture is larger than Pillow opens, or cannot be read a second time.
+    """
+    from PIL import Image
+
+    from concept_cam.images import read_image
+
+    try:
+        # Not by its path: Pillow would map a TIFF into memory, and then drops the orientation without applying it.
+        with open(path, "rb") as file, Image.open(file) as image:
+            rgba = image.convert("RGBA")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ImageError(
+            f"the transparency of the mask {path!r} cannot be read: {error}. Save the mask in black and white, without transparency."
+        ) from error
+    rgba.info.pop("icc_profile", None)  # alpha is no colour, and black is black in every profile
+    # Each layer keeps the EXIF orientation, which read_image applies.
+    return read_image(rgba.convert("RGB")).pixels, read_image(rgba.getchannel("A")).pixels
+
+
 def read_mask(value: str | Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """Reads a mask: a COCO run-length encoding (mapping or JSON text), or the path of a picture that is black outside.
+    """Reads a mask: a COCO run-length encoding (mapping or JSON text), or the path of a picture that is black or transparent outside.
 
     Args:
         value: The mask.
@@ -169,11 +293,10 @@ def read_mask(value: str | Mapping[str, Any], size: tuple[int, int]) -> np.ndarr
     Raises:
         ImageError: The mask cannot be read or has another size.
     """
-    from concept_cam.images import read_image
     from concept_cam.regions import decode_rle
 
-    if isinstance(value, str) and not value.lstrip().startswith("{"):
-        mask = read_image(value).pixels.any(axis=2)
+    if isinstance(value, str) and not _is_encoded(value):
+        mask = _read_mask_picture(value)
     else:
         try:
             rle = json.loads(value) if isinstance(value, str) else value

@@ -25,7 +25,7 @@ from concept_cam.collection.inputs.base import (
     payload_of,
     to_number,
 )
-from concept_cam.collection.inputs.specimens import parse_boxes
+from concept_cam.collection.inputs.specimens import mask_in, parse_boxes
 from concept_cam.types import DataError, ImageError
 
 __all__ = ["open_table", "path_item", "read_header", "rows_of"]
@@ -78,7 +78,7 @@ def rows_of(path: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def open_table(inputs: Sequence[str], columns: Columns, root: str | None = None, **_: Any) -> Collection:
-    """The pictures that a column of a CSV or TSV file names; relative paths are looked up beside the table, or under ``root``.
+    """The pictures that a column of a CSV or TSV file names; relative paths, of masks too, are looked up beside the table, or under ``root``.
 
     Rows of one picture that stand together, each with a box or a mask, are one picture with several specimens.
 
@@ -131,7 +131,7 @@ def path_item(
             px_per_mm = to_number(rows[0][columns.px_per_mm], f"column {columns.px_per_mm!r}")
         if columns.box or columns.mask:
             specimens = tuple(
-                Specimen(box, row.get(columns.mask or "", "") or None, values)
+                Specimen(box, mask_in(row.get(columns.mask or "", ""), root), values)
                 for row, values in zip(rows, carried)
                 for box in (parse_boxes(row[columns.box]) if columns.box else [None])
             )

@@ -132,12 +132,17 @@ def _json_columns(content: bytes) -> dict[str, str]:
     except ValueError:
         return {"json_error": "not valid JSON"}
     if not isinstance(values, dict):
-        return {"json": json.dumps(values, ensure_ascii=False)}
-    return {
-        str(key): value
-        if isinstance(value, str)
-        else ""
-        if value is None
-        else json.dumps(value, ensure_ascii=False)
-        for key, value in values.items()
-    }
+        return {"json": _valid(json.dumps(values, ensure_ascii=False))}
+    return {_valid(key): _json_text(value) for key, value in values.items()}
+
+
+def _json_text(value: Any) -> str:
+    """Returns a value of a sample's JSON as a column's text."""
+    if value is None:
+        return ""
+    return _valid(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _valid(text: str) -> str:
+    """Returns a text as valid Unicode: JSON may hold half a character (a caption cut within an emoji), which no table can store."""
+    return text.encode("utf-8", "replace").decode("utf-8")

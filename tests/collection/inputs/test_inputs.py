@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from concept_cam.collection.inputs import (
     Columns,
     Item,
     Shard,
+    files,
     find_layout,
     open_collection,
     parse_shard,
 )
-from concept_cam.collection.inputs.specimens import open_boxes, open_ignored, parse_boxes, read_mask
+from concept_cam.collection.inputs.specimens import BoxFile, open_boxes, open_ignored, parse_boxes, read_mask
 from concept_cam.collection.schema import image_key
 from concept_cam.images import read_image
 from concept_cam.regions import encode_rle
@@ -71,6 +73,44 @@ def test_folder(folder: Path) -> None:
         np.testing.assert_array_equal(pixels(item), picture(NAMES.index(item.source)))
     assert open_collection(folder).count() == 4
     assert [item.source for item in items(folder, skip=[str(folder / "b")])] == ["top.png", "c/a fish.png"]
+
+
+def make_run(folder: Path) -> None:
+    """What an annotation run leaves behind, and a picture that was made of it."""
+    (folder / "parts").mkdir(parents=True)
+    (folder / "parts" / "part-000000.parquet").write_bytes(b"PAR1")
+    (folder / "run.json").write_text('{"schema_version": "1"}')
+    (folder / "overlay.png").write_bytes(png(9))
+
+
+def test_runs_beside_the_pictures_are_no_input(folder: Path) -> None:
+    make_run(folder / "annotated")
+    make_run(folder / "b" / "shards" / "shard-00001-of-00002")
+    (folder / "b" / "run.json").write_text("another program's, beside pictures")
+    assert find_layout([str(folder)]) == "folder"
+    assert sorted(item.source for item in items(folder)) == sorted(NAMES)
+    assert open_collection(folder).count() == 4
+    assert items(folder, layout="parquet") == []
+    # A run that is named is read: it may hold pictures that are wanted.
+    assert [item.source for item in items(folder / "annotated", layout="folder")] == ["overlay.png"]
+
+
+def test_folders_that_are_left_out_do_not_decide_the_layout(tmp_path: Path) -> None:
+    root = tmp_path / "coll"
+    (root / "zoo").mkdir(parents=True)
+    (root / "zoo" / "1.png").write_bytes(png(0))
+    (root / "annotated" / "parts").mkdir(parents=True)  # killed before it wrote its run.json
+    (root / "annotated" / "parts" / "part-000000.parquet").write_bytes(b"PAR1")
+    assert find_layout([str(root)]) == "parquet"
+    assert find_layout([str(root)], skip=[str(root / "annotated")]) == "folder"
+    collection = open_collection(root, skip=[str(root / "annotated")])
+    assert collection.layout == "folder"
+    assert [item.source for item in collection.items()] == ["zoo/1.png"]
+
+
+def test_a_run_is_known_by_its_own_file_names() -> None:
+    runs = pytest.importorskip("concept_cam.collection.runs")
+    assert (files.RUN_FILE, files.PARTS_FOLDER) == (runs.RUN_FILE, runs.PARTS_FOLDER)
 
 
 def test_names_that_are_no_unicode(folder: Path) -> None:
@@ -152,6 +192,49 @@ def test_table_with_boxes_has_one_specimen_per_row(folder: Path, tmp_path: Path)
         found[1].payload.read()
 
 
+def test_masks_of_a_table_are_looked_up_where_its_pictures_are(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    truth = np.zeros((96, 128), bool)
+    truth[10:20, 30:50] = True
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name in ("photos/m.png", "elsewhere/here.png"):
+        Image.fromarray(truth).save(tmp_path / name)
+    encoded = json.dumps(encode_rle(truth))
+    masks = ["photos/m.png", encoded, str(tmp_path / "photos" / "m.png"), "here.png", "none.png", ""]
+    expected = [
+        str(tmp_path / "photos" / "m.png"),
+        encoded,
+        str(tmp_path / "photos" / "m.png"),
+        "here.png",  # only in the working directory, as it used to be
+        str(tmp_path / "none.png"),
+        None,
+    ]
+    cells = ["" if mask == "" else json.dumps(mask)[1:-1].replace('\\"', '""') for mask in masks]
+    table = tmp_path / "media.csv"
+    table.write_text(
+        "path,mask\n" + "".join(f'photos/top.png,"{cell}"\n' for cell in cells), encoding="utf-8"
+    )
+    write_parquet(tmp_path / "paths.parquet", {"path": ["photos/top.png"] * len(masks), "mask": masks})
+    write_parquet(tmp_path / "bytes.parquet", {"image": [png(0)] * len(masks), "mask": masks})
+    for name in ("media.csv", "paths.parquet", "bytes.parquet"):
+        found = [
+            specimen
+            for item in items(tmp_path / name, columns=Columns(mask="mask"))
+            for specimen in item.specimens
+        ]
+        assert [specimen.mask for specimen in found] == expected, name
+        for specimen in found[:4]:
+            assert specimen.mask is not None
+            np.testing.assert_array_equal(read_mask(specimen.mask, truth.shape), truth)
+    short = tmp_path / "elsewhere" / "short.csv"
+    short.write_text("path,mask\ntop.png,m.png\n")
+    (item,) = items(short, columns=Columns(mask="mask"), root=str(folder))
+    assert item.specimens[0].mask == str(folder / "m.png")
+
+
 def test_boxes_and_masks() -> None:
     assert parse_boxes("1,2 3;4") == [(1, 2, 3, 4)]
     assert parse_boxes("[[1,2,3,4],[5,6,7,8]]") == [(1, 2, 3, 4), (5, 6, 7, 8)]
@@ -165,6 +248,107 @@ def test_boxes_and_masks() -> None:
         read_mask(encode_rle(mask), (6, 7))
     with pytest.raises(ImageError, match="run-length"):
         read_mask('{"size": 3}', (5, 7))
+
+
+TRANSPARENT = [
+    (255, 255, 255, 0),
+    (0, 0, 0, 0),
+    (0, 0, 0, 255),
+    (0, 0, 0, 128),
+    (9, 0, 0, 1),
+    (255, 255, 255, 255),
+]
+"""Pixels of a mask: the first four are outside, transparent or black, the last two inside."""
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_what_is_transparent_in_a_mask_picture_is_outside(
+    tmp_path: Path, ending: str, orientation: int
+) -> None:
+    stored = np.array([TRANSPARENT, TRANSPARENT[::-1]], dtype=np.uint8)
+    truth = np.array([[0, 0, 0, 0, 1, 1], [1, 1, 0, 0, 0, 0]], bool)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options: dict[str, Any] = {"lossless": True, "exact": True} if ending == "webp" else {}
+    Image.fromarray(stored).save(tmp_path / f"m.{ending}", exif=exif, **options)
+    upright = np.rot90(truth, -1) if orientation == 6 else truth
+    np.testing.assert_array_equal(read_mask(str(tmp_path / f"m.{ending}"), upright.shape), upright)
+    with pytest.raises(ImageError, match="the upright picture 3 x 3"):
+        read_mask(str(tmp_path / f"m.{ending}"), (3, 3))
+
+
+def test_transparency_of_every_kind_of_mask_picture(tmp_path: Path) -> None:
+    truth = np.array([[True, False, False]])
+    palette = Image.fromarray(np.array([[1, 2, 0]], np.uint8), "P")
+    palette.putpalette([0, 0, 0, 255, 255, 255, 200, 200, 200])
+    palette.save(tmp_path / "palette.png", transparency=2)
+    Image.fromarray(np.array([[[255, 255], [255, 0], [0, 255]]], np.uint8), "LA").save(tmp_path / "grey.png")
+    Image.fromarray(np.array([[255, 7, 0]], np.uint8)).save(tmp_path / "key.png", transparency=7)
+    Image.fromarray(np.array([[255, 0, 0]], np.uint8)).save(tmp_path / "none.png")
+    for name in ("palette.png", "grey.png", "key.png", "none.png"):
+        np.testing.assert_array_equal(read_mask(str(tmp_path / name), (1, 3)), truth, err_msg=name)
+
+
+def test_a_transparent_mask_beyond_pillows_limit_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGBA", (20, 20)).save(tmp_path / "m.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ImageError, match=r"m\.png.*without transparency"):
+        read_mask(str(tmp_path / "m.png"), (20, 20))
+
+
+def box_file(folder: Path, *names: str) -> BoxFile:
+    path = folder / "boxes.csv"
+    path.write_text(
+        "file,x,y,width,height\n" + "".join(f"{name},1,2,3,4\n" for name in names), encoding="utf-8"
+    )
+    return open_boxes(str(path))
+
+
+def boxed(boxes: BoxFile, found: list[Item]) -> list[str]:
+    """Sources of the pictures that have boxes; the same in any order and in another process."""
+    sent = pickle.loads(pickle.dumps(boxes))
+    forth = [item.source for item in found if boxes.of(item)]
+    assert sorted(item.source for item in reversed(found) if sent.of(item)) == sorted(forth)
+    return sorted(forth)
+
+
+def test_a_bare_name_in_a_box_file_is_first_of_all_a_whole_name(folder: Path, tmp_path: Path) -> None:
+    (folder / "c" / "top.png").write_bytes(png(5))
+    found = items(folder)
+    assert boxed(box_file(tmp_path, "top.png"), found) == ["top.png"]
+    assert boxed(box_file(tmp_path, "top.png", "c/top.png"), found) == ["c/top.png", "top.png"]
+    assert boxed(box_file(tmp_path, "é鱼.png"), found) == ["b/é鱼.png"]
+    # The rule is the same where only a part of the files is asked for, and for lists, however they write their paths.
+    assert boxed(box_file(tmp_path, "top.png"), items(str(folder / "*" / "top.png"))) == []
+    listing = tmp_path / "list.txt"
+    listing.write_text("./top.png\nb/../c/top.png\n")
+    assert boxed(box_file(tmp_path, "top.png"), items(listing, root=str(folder))) == ["./top.png"]
+    absolute = items("-", lines=[str(folder / "c" / "top.png")])
+    assert boxed(box_file(tmp_path, "top.png"), absolute) == [absolute[0].source]
+
+
+def test_bare_names_behind_urls(tmp_path: Path) -> None:
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    for name in ("0.png", "sub/0.png", "sub/1.png"):
+        memory.pipe(f"/bare/{name}", png(0))
+    found = items("memory://bare")
+    assert boxed(box_file(tmp_path, "0.png", "1.png"), found) == ["0.png", "sub/1.png"]
+
+
+def test_ambiguous_bare_names_are_refused_where_the_collection_can_be_listed(
+    folder: Path, tmp_path: Path
+) -> None:
+    collection = open_collection(folder)
+    box_file(tmp_path, "top.png", "é鱼.png", "b/a fish.png", "c/a fish.png", "gone.png").check(collection)
+    with pytest.raises(DataError, match=r"'a fish\.png'.*'b/a fish\.png' or 'c/a fish\.png'"):
+        box_file(tmp_path, "top.png", "a fish.png").check(collection)
+    (folder / "a fish.png").write_bytes(png(6))  # now the row is for this one
+    box_file(tmp_path, "a fish.png").check(collection)
+    write_tar(tmp_path / "s.tar", {"a/1.png": png(0), "b/1.png": png(1)})
+    box_file(tmp_path, "1.png").check(open_collection(tmp_path / "s.tar"))
 
 
 def test_box_files(tmp_path: Path) -> None:
@@ -207,6 +391,95 @@ def test_parquet_in_the_hugging_face_layout_and_with_paths(folder: Path, tmp_pat
     write_parquet(tmp_path / "paths.parquet", {"path": ["photos/top.png"], "label": [7]})
     assert items(tmp_path / "paths.parquet")[0].columns == {"label": "7"}
     assert pixels(items(tmp_path / "paths.parquet")[0]).shape == (96, 128, 3)
+
+
+def test_parquet_rows_of_one_path_are_specimens_as_in_a_csv_table(folder: Path, tmp_path: Path) -> None:
+    # The rows of the second picture lie across the end of a batch, which has at most 64 rows.
+    paths = ["photos/top.png"] * 63 + ["photos/c/a fish.png"] * 3 + ["photos/b/é鱼.png"]
+    boxes = [f"{number} 0 20 20" for number in range(len(paths))]
+    table = tmp_path / "trays.csv"
+    table.write_text(
+        "path,box,id\n" + "".join(f"{path},{box},i{box[:2]}\n" for path, box in zip(paths, boxes)),
+        encoding="utf-8",
+    )
+    columns = Columns(box="box")
+    expected = items(table, columns=columns)
+    assert [len(item.specimens) for item in expected] == [63, 3, 1]
+    write_parquet(
+        tmp_path / "trays.parquet", {"path": paths, "box": boxes, "id": [f"i{box[:2]}" for box in boxes]}
+    )
+    assert items(tmp_path / "trays.parquet", columns=columns) == expected
+    assert open_collection(tmp_path / "trays.parquet").count() == 3
+    structs = [{"bytes": None, "path": path} for path in paths]
+    write_parquet(tmp_path / "hf.parquet", {"image": structs, "box": boxes})
+    found = items(tmp_path / "hf.parquet", columns=columns)
+    assert [[specimen.box for specimen in item.specimens] for item in found] == [
+        [specimen.box for specimen in item.specimens] for item in expected
+    ]
+
+
+def test_parquet_rows_without_a_path_are_entries_of_their_own(folder: Path, tmp_path: Path) -> None:
+    paths = ["photos/top.png", None, None, "", " ", "photos/c/a fish.png"]
+    write_parquet(tmp_path / "paths.parquet", {"path": paths})
+    found = items(tmp_path / "paths.parquet")
+    empty = [f"paths.parquet#{number}" for number in range(1, 5)]
+    assert [item.source for item in found] == ["photos/top.png", *empty, "photos/c/a fish.png"]
+    for item in found[1:5]:
+        with pytest.raises(ImageError, match="'path' is empty"):
+            item.payload.read()
+    assert open_collection(tmp_path / "paths.parquet").count() == 6
+    # Rows that hold the same bytes are pictures of their own.
+    write_parquet(tmp_path / "bytes.parquet", {"image": [png(0), png(0)]})
+    assert len(items(tmp_path / "bytes.parquet")) == 2
+
+
+def test_a_parquet_table_of_paths_that_is_damaged_gives_what_it_has(folder: Path, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "paths.parquet"
+    paths = ["photos/top.png"] * 64 + ["photos/c/a fish.png"] * 64
+    pq.write_table(
+        pa.table({"path": paths}), path, row_group_size=64, compression="gzip", use_dictionary=False
+    )
+    column = pq.read_metadata(path).row_group(1).column(0)
+    content = bytearray(path.read_bytes())
+    start = column.data_page_offset
+    content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(bytes(content))
+    found = items(path)
+    assert [item.source for item in found] == ["photos/top.png", "paths.parquet#64..."]
+    with pytest.raises(ImageError, match="from row 64 on"):
+        found[1].payload.read()
+    assert open_collection(path).count() == 128
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "string_view"])
+def test_parquet_with_any_type_of_text(folder: Path, tmp_path: Path, kind: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    paths = make_array(pa, ["photos/top.png", "photos/c/a fish.png"], kind)
+    write_parquet(tmp_path / "paths.parquet", {"path": paths, "thumbnail": [1, 2]})
+    assert [item.source for item in items(tmp_path / "paths.parquet")] == paths.to_pylist()
+    assert open_collection(tmp_path / "paths.parquet").count() == 2
+
+
+@pytest.mark.parametrize("kind", ["binary", "large_binary", "binary_view"])
+def test_parquet_with_any_type_of_bytes(tmp_path: Path, kind: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    write_parquet(tmp_path / "a.parquet", {"scan": make_array(pa, [png(0), png(1)], kind)})
+    found = items(tmp_path / "a.parquet")
+    np.testing.assert_array_equal(pixels(found[1]), picture(1))
+
+
+def make_array(pa: Any, values: list[Any], kind: str) -> Any:
+    """An Arrow array of a type that not every pyarrow knows or writes."""
+    if not hasattr(pa, kind):
+        pytest.skip(f"this pyarrow has no {kind}")
+    array = pa.array(values, getattr(pa, kind)())
+    try:
+        pytest.importorskip("pyarrow.parquet").write_table(pa.table({"x": array}), io.BytesIO())
+    except (pa.ArrowNotImplementedError, TypeError):
+        pytest.skip(f"this pyarrow writes no {kind}")
+    return array
 
 
 def test_parquet_in_the_tree_of_life_layout(tmp_path: Path) -> None:
@@ -269,6 +542,25 @@ def test_webdataset(tmp_path: Path, name: str, mode: str) -> None:
     assert found[2].columns == {"cls": "7"}
     np.testing.assert_array_equal(pixels(found[2]), picture(2))
     assert find_layout([str(tmp_path)]) == "webdataset"
+
+
+def test_webdataset_texts_are_valid_unicode(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from concept_cam.collection.schema import table_from_records
+    from tests.exports.planted import make_record
+
+    members = {
+        "1.png": png(0), "1.json": rb'{"caption": "cut \ud83d", "k\udc00": {"deep": "\ud83d"}, "whole": "\ud83d\ude00", "none": null}',
+        "2.png": png(1), "2.json": rb'["\ud83d"]',
+    }  # fmt: skip
+    write_tar(tmp_path / "s.tar", members)
+    first, second = items(tmp_path / "s.tar")
+    assert first.columns == {"caption": "cut ?", "k?": '{"deep": "?"}', "whole": "\U0001f600", "none": ""}
+    assert second.columns == {"json": '["?"]'}
+    record = make_record("s.tar/1.png", (20, 30), "caudal_fin_shape", "shape", "forked")
+    record |= {f"input_{name}": text for name, text in first.columns.items()}
+    (row,) = table_from_records([record], list(first.columns)).to_pylist()
+    assert row["input_caption"] == "cut ?"
 
 
 def test_a_tar_that_is_cut_short_gives_what_it_has(tmp_path: Path) -> None:

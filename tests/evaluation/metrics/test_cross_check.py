@@ -1,6 +1,6 @@
 """Metrics against other people's implementations: Quantus, torchmetrics, torchcam and grad-cam, where they are installed.
 
-Run with ``pip install quantus torchmetrics "concept-cam[test]"`` and
+Run with ``pip install quantus torchmetrics -e ".[test]"`` and
 ``pytest tests/evaluation/metrics/test_cross_check.py tests/methods tests/test_heads.py``.
 """
 

@@ -1,0 +1,134 @@
+"""Shards become one run or stay as they are: a merge that fails leaves nothing behind that keeps it from being started again."""
+
+from __future__ import annotations
+
+import errno
+import json
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
+
+import pyarrow.parquet as pq
+
+from concept_cam.collection.merging import STAGING_FOLDER, merge_runs
+from concept_cam.collection.run_writer import errors_text
+from concept_cam.collection.runs import ERRORS_FILE, PARTS_FOLDER, RUN_FILE, Run
+from concept_cam.collection.schema import table_from_records
+from concept_cam.types import DataError, OutputError
+from tests.exports.planted import make_record
+
+COUNT = 2
+"""Shards of the planted split; each has one picture and one error."""
+
+
+def plant_shards(folder: Path, *, errors: int = 1, host: str = "here", roots: tuple[Any, ...] = ()) -> Path:
+    """Writes finished shards; ``roots`` are the folders that their configurations note, where they do."""
+    for index in range(1, COUNT + 1):
+        shard = folder / f"shard-{index:05d}-of-{COUNT:05d}"
+        (shard / PARTS_FOLDER).mkdir(parents=True)
+        record = make_record(f"{index}.png", (4, 6), "colour", "colour", "red")
+        pq.write_table(table_from_records([record]), shard / PARTS_FOLDER / "part-000001.parquet")
+        rows = [{"source": f"bad {index}-{row}.png", "path": "", "reason": "empty"} for row in range(errors)]
+        (shard / ERRORS_FILE).write_text(errors_text(rows), encoding="utf-8")
+        noted = {} if not roots or roots[index - 1] is None else {"root": roots[index - 1]}
+        info = {
+            "schema_version": "1",
+            "configuration": {"shard": f"{index}/{COUNT}", "input": {"layout": "list", **noted}},
+            "started": f"2026-01-0{index}T00:00:00+00:00",
+            "finished": f"2026-01-0{index}T01:00:00+00:00",
+            "counts": {"pictures": 1, "records": 1, "errors": errors, "duplicates": 0},
+            "sessions": [{"host": host}],
+            "input": {"layout": "list", "pictures": 2, "fingerprint": f"f{index}"},
+        }
+        (shard / RUN_FILE).write_text(json.dumps(info), encoding="utf-8")
+    return folder
+
+
+def assert_joined(run: Run, errors: int = 1) -> None:
+    assert [record["source"] for record in run.records()] == ["1.png", "2.png"]
+    expected = [f"bad {index}-{row}.png" for index in (1, 2) for row in range(errors)]
+    assert [error["source"] for error in run.errors()] == expected
+    assert run.info["counts"] == {"pictures": 2, "records": 2, "errors": COUNT * errors, "duplicates": 0}
+    assert run.info["configuration"]["shard"] is None
+    assert run.info["input"]["pictures"] == 4
+    assert run.info["merged"] == [{"shard": "1", "fingerprint": "f1"}, {"shard": "2", "fingerprint": "f2"}]
+    assert not (run.path / STAGING_FOLDER).exists()
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_shards_become_one_run(tmp_path: Path) -> None:
+    assert_joined(merge_runs([plant_shards(tmp_path / "run")]))
+
+
+@pytest.mark.parametrize("where", [ERRORS_FILE, RUN_FILE])
+def test_no_room_for_the_small_files_leaves_nothing_and_can_be_started_again(
+    where: str, tmp_path: Path
+) -> None:
+    errors = 8000 if where == ERRORS_FILE else 1
+    folder = plant_shards(tmp_path / "run", errors=errors, host="x" * (100_000 if where == RUN_FILE else 1))
+    parts = [part.stat().st_size for part in folder.glob(f"*/{PARTS_FOLDER}/*")]
+    before = sorted(folder.rglob("*"))
+    assert max(parts) < 100_000
+    with room_for(100_000), pytest.raises(OutputError, match=f"{where}.*merge again"):
+        merge_runs([folder])
+    assert sorted(folder.rglob("*")) == before
+    assert_joined(merge_runs([folder]), errors)
+
+
+def failing(name: str, error: BaseException, rename: Callable[..., Path]) -> Callable[..., Path]:
+    def move(path: Path, target: Path) -> Path:
+        if Path(target).name == name:
+            raise error
+        return rename(path, target)
+
+    return move
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
+@pytest.mark.parametrize("name", [PARTS_FOLDER, ERRORS_FILE, RUN_FILE])
+def test_what_was_moved_is_taken_back_when_a_later_move_fails(
+    name: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = plant_shards(tmp_path / "run")
+    before = sorted(folder.rglob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", failing(name, error, Path.rename))
+        expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
+        with pytest.raises(expected, match="merge again" if isinstance(error, OSError) else None):
+            merge_runs([folder])
+    assert sorted(folder.rglob("*")) == before
+    assert_joined(merge_runs([folder]))
+
+
+def test_an_empty_folder_of_parts_is_no_obstacle_and_a_full_one_is_kept(tmp_path: Path) -> None:
+    folder = plant_shards(tmp_path / "run")
+    (folder / PARTS_FOLDER).mkdir()
+    (folder / PARTS_FOLDER / "part-1.parquet").write_bytes(b"someone else's")
+    with pytest.raises(OutputError, match="it has parts"):
+        merge_runs([folder])
+    assert (folder / PARTS_FOLDER / "part-1.parquet").read_bytes() == b"someone else's"
+    (folder / PARTS_FOLDER / "part-1.parquet").unlink()
+    assert_joined(merge_runs([folder]))
+
+
+def test_shards_under_different_roots_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r'input\.root: "/A" -> "/B"'):
+        merge_runs([plant_shards(tmp_path / "differ", roots=("/A", "/B"))])
+    # Versions before did not note it.
+    assert_joined(merge_runs([plant_shards(tmp_path / "older", roots=(None, "/B"))]))
