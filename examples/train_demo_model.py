@@ -26,6 +26,7 @@ from concept_cam.demo.training.config import (
     READ_STRIDE,
     TrainConfig,
     class_token_config,
+    further_config,
     smoke_config,
 )
 from concept_cam.demo.training.model import ENCODERS
@@ -132,6 +133,8 @@ def work(rank: int, arguments: argparse.Namespace, meeting: str | None) -> None:
         first_picture=arguments.first_picture,
         seed=arguments.seed,
     )
+    if arguments.start_from is not None:
+        config = further_config(config)
     if config.arch == "vit":
         config = class_token_config(config)
     if arguments.smoke:

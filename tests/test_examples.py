@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from concept_cam.demo import example
+from concept_cam.evaluation.datasets import synthetic
 from tests.test_readme import needs_model
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -32,6 +33,23 @@ def test_stored_pictures_are_rendered_again(name: str) -> None:
     """Rendering is deterministic: at most 3/255 from the stored reference, on any machine."""
     stored = np.asarray(Image.open(EXAMPLES / "images" / f"{example.FISH[name].name}.png").convert("RGB")).astype(int)
     assert abs(stored - example.render_fish(name).astype(int)).max() <= 3
+
+
+@needs_model
+@pytest.mark.slow
+def test_weights_and_views_are_compared_on_pictures_that_are_not_the_benchmarks() -> None:
+    script = [sys.executable, str(EXAMPLES / "benchmarks" / "compare_weights.py"), "demo", "--pictures", "2"]
+    done = subprocess.run([*script, "--views", "single", "--views", "mirrored"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.splitlines()
+    assert f"seed {synthetic.SEED}" not in table[1]
+    for row, view in zip(table[-2:], ("single", "mirrored"), strict=True):
+        name, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+        assert name == f"demo, {view}"
+        # Chance is below 0.1; two pictures are few, but not all can be missed.
+        assert all(0.3 < float(number.strip("()")) <= 1.0 for number in cells[0].split())
+    refused = subprocess.run([*script, "--mask", "head=head"], capture_output=True, text=True)
+    assert refused.returncode == 2
 
 
 @needs_model

@@ -25,6 +25,7 @@ from concept_cam.evaluation.datasets.base import Dataset, Question
 from concept_cam.evaluation.metrics.intervals import Interval
 from concept_cam.evaluation.report import Observation, Report, RowRecord
 from concept_cam.evaluation.runner import evaluate
+from concept_cam.settings import VIEW_NAMES
 
 VALIDATION_SEED = synthetic.SEED + 1
 SIZES = (256, 384, 512)
@@ -282,6 +283,7 @@ def reading_sizes(localizer: Localizer) -> list[int]:
     help="Pictures of another seed.",
 )
 @click.option("--model", help="Another model than the bundled one.")
+@click.option("--views", type=click.Choice(VIEW_NAMES), default="auto", show_default=True)
 @click.option(
     "--photographs",
     "directory",
@@ -302,10 +304,11 @@ def main(
     pictures: int,
     validation: int,
     model: str | None,
+    views: str,
     directory: Path | None,
     masks: dict[str, str],
 ) -> None:
-    standard = Localizer.from_pretrained(*filter(None, [model]))
+    standard = Localizer.from_pretrained(*filter(None, [model]), views=views)
     localizers = {size: standard.with_settings(size=size) for size in reading_sizes(standard)}
     pairs = masks or {"head": "head"}
     real = photographs(directory, pairs) if directory else None

@@ -92,7 +92,7 @@ class TrainConfig:
     window_share: float = 0.7
     regions: int = 96
     region_share: float = 0.7
-    region_sizes: tuple[int, ...] = (192, 256, 320, 384)
+    region_sizes: tuple[int, ...] = (256, 320, 384)
     distorted: float = 0.35
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
@@ -107,6 +107,11 @@ class TrainConfig:
 def class_token_config(config: TrainConfig) -> TrainConfig:
     """The same for a ViT with a class token: one picture size, close-ups, and no windows in place, since its patches are not trained."""
     return replace(config, arch="vit", phases=((1.0, ((96, 1.0),)),), region_share=0.0)
+
+
+def further_config(config: TrainConfig) -> TrainConfig:
+    """The same for a run that begins with trained weights: it stays at the sizes of the last phase."""
+    return replace(config, phases=((1.0, config.phases[-1][1]),))
 
 
 def smoke_config(config: TrainConfig) -> TrainConfig:

@@ -130,7 +130,7 @@ def render_job(job: Job) -> Pictures:
     if rendering.masks is None:
         return Pictures(rendering.images, facts, none, facts[slice(0, 0)])
     if job.regions:
-        boxes = choose_windows(rendering.masks, rng, 0.03, 0.6, job.regions)
+        boxes = choose_windows(rendering.masks, rng, 0.02, 0.6, job.regions)
         corners = boxes.astype(np.float32)
         corners[..., 2:] += corners[..., :2]
         return Pictures(

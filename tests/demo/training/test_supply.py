@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from concept_cam.demo.training.config import TrainConfig, class_token_config
+from concept_cam.demo.training.config import TrainConfig, class_token_config, further_config
 from concept_cam.demo.training.pictures import Job
 from concept_cam.demo.training.supply import plan
 
@@ -28,3 +28,11 @@ def test_a_class_token_model_sees_close_ups_at_its_own_size_and_no_windows_in_pl
     assert {job.size for job in jobs} == {96}
     assert not any(job.regions for job in jobs)
     assert {job.windows for job in jobs} == {0, TrainConfig().windows}
+
+
+def test_a_run_that_begins_with_trained_weights_stays_at_the_last_sizes() -> None:
+    config = TrainConfig(steps=40, region_share=0.0, reuse=1)
+    planned, further = plan(config), plan(further_config(config))
+    assert min(next(planned).size for _ in range(8)) < 96
+    sizes = {next(further).size for _ in range(40)}
+    assert sizes == {size for size, _ in config.phases[-1][1]}
