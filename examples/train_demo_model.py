@@ -66,7 +66,9 @@ def main() -> None:
     )
     parser.add_argument("--first-picture", type=int, default=0, help="number of the first training picture")
     parser.add_argument(
-        "--start-from", type=Path, help="folder of an exported model that a new run begins with"
+        "--start-from",
+        type=Path,
+        help="folder of an exported model that a new run begins with; it stays at the last sizes",
     )
     parser.add_argument(
         "--keep",
