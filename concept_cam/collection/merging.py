@@ -16,11 +16,18 @@ from concept_cam.collection.run_writer import (
     check_folder,
     differences,
     errors_text,
-    read_errors,
     read_info,
     write_info,
 )
-from concept_cam.collection.runs import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, Run, read_run
+from concept_cam.collection.runs import (
+    ERRORS_FILE,
+    PART_PATTERN,
+    PARTS_FOLDER,
+    RUN_FILE,
+    Run,
+    read_errors,
+    read_run,
+)
 from concept_cam.files import make_directory, write_file
 from concept_cam.types import DataError, OutputError
 

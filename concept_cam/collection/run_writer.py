@@ -25,7 +25,14 @@ import pyarrow.parquet as pq
 
 from concept_cam.collection.engines.base import Answers
 from concept_cam.collection.reading import SPECIMEN_PREFIX
-from concept_cam.collection.runs import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE
+from concept_cam.collection.runs import (
+    ERROR_COLUMNS,
+    ERRORS_FILE,
+    PART_PATTERN,
+    PARTS_FOLDER,
+    RUN_FILE,
+    read_errors,
+)
 from concept_cam.collection.schema import SCHEMA_VERSION, image_key
 from concept_cam.files import make_directory, write_file
 from concept_cam.types import DataError, OutputError
@@ -37,12 +44,10 @@ __all__ = [
     "differences",
     "errors_text",
     "now",
-    "read_errors",
     "read_info",
     "write_info",
 ]
 
-ERROR_COLUMNS = ("source", "path", "reason")
 LOCK_FILE = ".lock"
 
 LATER_KEYS = frozenset({"input.root"})
@@ -353,24 +358,6 @@ def write_info(folder: Path, info: Mapping[str, Any]) -> None:
     """Writes ``run.json``, whole or not at all."""
     text = json.dumps(info, ensure_ascii=False, indent=1, default=str)
     write_file(folder / RUN_FILE, text.encode("utf-8", "backslashreplace"), overwrite=True)
-
-
-def read_errors(folder: Path) -> list[dict[str, str]]:
-    """Reads ``errors.csv``; a last line that was cut by a kill is left out, and so is what an error of an earlier session repeats."""
-    path = folder / ERRORS_FILE
-    if not path.exists():
-        return []
-    # A full disk can cut a line within a character: what is left of it goes with the line.
-    text = path.read_text(encoding="utf-8", errors="replace")
-    rows = csv.reader(io.StringIO(text, newline=""))
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    complete = text.endswith("\n")
-    lines = list(rows)
-    for index, cells in enumerate(lines[1:], 1):
-        cut = index == len(lines) - 1 and not complete
-        if len(cells) == len(ERROR_COLUMNS) and not cut:
-            found.setdefault((cells[0], cells[2]), dict(zip(ERROR_COLUMNS, cells)))
-    return list(found.values())
 
 
 def errors_text(errors: list[dict[str, str]], *, header: bool = True) -> str:

@@ -14,6 +14,7 @@ A run is a folder::
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,12 +32,22 @@ from concept_cam.types import DataError, MissingExtraError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ERRORS_FILE", "PARTS_FOLDER", "PART_PATTERN", "RUN_FILE", "Run", "read_run"]
+__all__ = [
+    "ERRORS_FILE",
+    "ERROR_COLUMNS",
+    "PARTS_FOLDER",
+    "PART_PATTERN",
+    "RUN_FILE",
+    "Run",
+    "read_errors",
+    "read_run",
+]
 
 RUN_FILE = "run.json"
 PARTS_FOLDER = "parts"
 PART_PATTERN = "part-*.parquet"
 ERRORS_FILE = "errors.csv"
+ERROR_COLUMNS = ("source", "path", "reason")
 
 
 @dataclass(frozen=True)
@@ -140,12 +151,8 @@ class Run:
             yield list(group)
 
     def errors(self) -> list[dict[str, str]]:
-        """Returns the rows of ``errors.csv``; none when it is not there."""
-        path = self.path / ERRORS_FILE
-        if not path.exists():
-            return []
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        """Returns the rows of ``errors.csv``, each error once; none when it is not there."""
+        return read_errors(self.path)
 
     def picture_path(self, record: dict[str, Any]) -> Path | None:
         """Returns where a record's picture can be read on this machine, or None.
@@ -205,6 +212,24 @@ def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         for field in schema
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def read_errors(folder: Path) -> list[dict[str, str]]:
+    """Reads ``errors.csv``; a last line that was cut by a kill is left out, and so is what an error of an earlier session repeats."""
+    path = folder / ERRORS_FILE
+    if not path.exists():
+        return []
+    # A full disk can cut a line within a character: what is left of it goes with the line.
+    text = path.read_text(encoding="utf-8", errors="replace")
+    rows = csv.reader(io.StringIO(text, newline=""))
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    complete = text.endswith("\n")
+    lines = list(rows)
+    for index, cells in enumerate(lines[1:], 1):
+        cut = index == len(lines) - 1 and not complete
+        if len(cells) == len(ERROR_COLUMNS) and not cut:
+            found.setdefault((cells[0], cells[2]), dict(zip(ERROR_COLUMNS, cells)))
+    return list(found.values())
 
 
 def read_run(path: str | Path) -> Run:

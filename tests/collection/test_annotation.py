@@ -592,6 +592,7 @@ def test_an_error_line_cut_within_a_character_is_done_again(tmp_path: Path, loca
     errors = run.path / "errors.csv"
     content = errors.read_bytes()
     errors.write_bytes(content[: content.rindex("本".encode()) + 2])
+    assert [error["source"] for error in read_run(run.path).errors()] == bad[:1]
     again = run_here(tmp_path / "in", tmp_path / "run", localizer, resume=True)
     assert sorted(error["source"] for error in again.errors()) == bad
     assert errors.read_bytes() == content

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
 
-from concept_cam.collection.run_writer import differences, errors_text, read_errors
-from concept_cam.collection.runs import ERRORS_FILE
+from concept_cam.collection.run_writer import differences, errors_text
+from concept_cam.collection.runs import ERRORS_FILE, read_errors
 
 ERRORS = [
     {"source": "日本/één.jpg", "path": "/фото/日本/één.jpg", "reason": "cut short"},
