@@ -66,8 +66,8 @@ def test_pictures_are_found_where_they_were_read_and_under_the_root(planted: Pla
 
 def test_errors(planted: Planted, copy: Path) -> None:
     assert planted.run.errors() == []
-    (copy / ERRORS_FILE).write_text('source,reason\n"a, b.jpg",truncated\n', encoding="utf-8")
-    assert Run.open(copy).errors() == [{"source": "a, b.jpg", "reason": "truncated"}]
+    (copy / ERRORS_FILE).write_text('source,path,reason\n"a, b.jpg",/in/a,truncated\n', encoding="utf-8")
+    assert Run.open(copy).errors() == [{"source": "a, b.jpg", "path": "/in/a", "reason": "truncated"}]
 
 
 def test_unfinished_parts_are_not_read(copy: Path) -> None:
