@@ -21,7 +21,6 @@ __all__ = [
     "measure",
     "parse_threshold",
     "rle_from_runs",
-    "threshold_mask",
     "threshold_value",
 ]
 
@@ -109,11 +108,6 @@ def threshold_value(scores: np.ndarray, threshold: str | float) -> float:
     if np.ptp(valid) <= ROUNDING * np.abs(valid).max() and checked not in ("zero", "half-max"):
         return math.inf  # A flat map has no foreground.
     return THRESHOLDS[checked](valid)
-
-
-def threshold_mask(heatmap: np.ndarray, threshold: str | float) -> np.ndarray:
-    """Returns bool [H, W]: scores above the threshold; False where the score is NaN."""
-    return above(heatmap, threshold_value(heatmap, threshold))
 
 
 def above(heatmap: np.ndarray, limit: float) -> np.ndarray:

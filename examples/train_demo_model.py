@@ -92,6 +92,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.keep and arguments.start_from is None:
         parser.error("--keep is a share of the weights of --start-from, which is missing.")
+    if (
+        arguments.start_from is not None
+        and not (arguments.start_from / "open_clip_model.safetensors").is_file()
+    ):
+        parser.error(
+            f"--start-from names a folder with an exported model; {str(arguments.start_from)!r} has no open_clip_model.safetensors."
+        )
     if not 0.0 <= arguments.keep <= 1.0:
         parser.error(f"--keep is a share between 0 and 1, received {arguments.keep:g}.")
     if arguments.processes > 1 and not arguments.export_only:

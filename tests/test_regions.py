@@ -7,14 +7,18 @@ import pytest
 
 from concept_cam.regions import (
     THRESHOLDS,
+    above,
     decode_rle,
     encode_rle,
     find_regions,
     measure,
-    threshold_mask,
     threshold_value,
 )
 from concept_cam.types import ConfigurationError
+
+
+def threshold_mask(heatmap: np.ndarray, threshold: str | float) -> np.ndarray:
+    return above(heatmap, threshold_value(heatmap, threshold))
 
 
 def slow_counts(mask: np.ndarray) -> list[int]:

@@ -377,9 +377,9 @@ class _Job:
             limits = limits.with_calibration(read_limits(request.calibration))
         boxes = open_boxes(os.fspath(request.boxes)) if request.boxes is not None else None
         ignored = open_ignored(os.fspath(request.ignore)) if request.ignore is not None else None
-        for table in (boxes, None if ignored is None else ignored.boxes):
-            if table is not None:
-                table.check(collection)
+        for given in (boxes, ignored):
+            if given is not None:
+                given.check(collection)
         options = {
             "limits": limits,
             "regions": request.regions,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from concept_cam.regions import DEFAULT_THRESHOLD, measure, rle_from_runs, threshold_value
+from concept_cam.regions import DEFAULT_THRESHOLD, above, measure, rle_from_runs, threshold_value
 from concept_cam.resampling import grid_to_pixels
 from concept_cam.types import Geometry, choose
 
@@ -133,8 +133,7 @@ def find_area(
     height, width = seen.original
     # Cells that may not be read are filled with the lowest score, so that they do not spoil their neighbours' interpolation.
     heat = grid_to_pixels(np.where(finite, scores, scores[finite].min()), seen)
-    with np.errstate(invalid="ignore"):
-        mask = heat > limit
+    mask = above(heat, limit)
     if hidden is not None:
         rows, columns = (
             np.minimum(((np.arange(side) + 0.5) * have / side).astype(int), have - 1)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from concept_cam.collection.run_folder import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE
 from concept_cam.collection.schema import PASSTHROUGH_PREFIX, arrow_schema, check_schema, passthrough_columns
 from concept_cam.types import DataError, MissingExtraError
 
@@ -43,10 +44,6 @@ __all__ = [
     "read_run",
 ]
 
-RUN_FILE = "run.json"
-PARTS_FOLDER = "parts"
-PART_PATTERN = "part-*.parquet"
-ERRORS_FILE = "errors.csv"
 ERROR_COLUMNS = ("source", "path", "reason")
 
 

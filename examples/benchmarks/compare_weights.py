@@ -10,12 +10,21 @@ neither the benchmark's nor the training's (mean over the parts), and on a folde
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
-from held_out import VALIDATION_SEED, interval, parse_masks, photographs, print_table, record, values
+from held_out import (
+    VALIDATION_SEED,
+    asking,
+    interval,
+    masks_option,
+    photographs,
+    photographs_option,
+    print_table,
+    record,
+    values,
+)
 
 from concept_cam import Localizer
 from concept_cam.demo.traits import PARTS
@@ -28,13 +37,9 @@ from concept_cam.settings import VIEW_NAMES
 
 def rendered(pictures: int) -> Dataset:
     """Pictures of the validation seed, with the questions about parts alone."""
-    data = synthetic.load(pictures, VALIDATION_SEED)
-    return replace(
-        data,
-        stream=lambda: (
-            replace(sample, questions=tuple(question for question in sample.questions if question.kind == "part"))
-            for sample in data
-        ),
+    return asking(
+        synthetic.load(pictures, VALIDATION_SEED),
+        lambda questions: tuple(question for question in questions if question.kind == "part"),
     )
 
 
@@ -58,28 +63,22 @@ def both(report: Report, parts: Sequence[str]) -> str:
 @click.argument("models", nargs=-1, required=True)
 @click.option("--pictures", type=click.IntRange(min=1), default=128, show_default=True, help="Rendered pictures.")
 @click.option("--views", multiple=True, type=click.Choice(VIEW_NAMES), default=("auto",), show_default=True)
-@click.option(
-    "--photographs",
-    "directory",
-    is_eager=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder data set, as of `evaluate --dataset folder:DIR`.",
-)
-@click.option("--mask", "masks", multiple=True, callback=parse_masks, metavar="PART=KEY", help="Part of the pack and key of its masks.")
-def main(models: tuple[str, ...], pictures: int, views: tuple[str, ...], directory: Path | None, masks: Mapping[str, str]) -> None:
+@photographs_option
+@masks_option
+def main(models: tuple[str, ...], pictures: int, views: tuple[str, ...], directory: Path | None, pairs: Mapping[str, str]) -> None:
     localizers = [(f"{name}, {view}", Localizer.from_pretrained(name, views=view)) for name in models for view in views]
-    real = photographs(directory, masks or {"head": "head"}) if directory else None
+    real = photographs(directory, pairs) if directory else None
     rows = []
     for name, localizer in localizers:
         report = measure(rendered(pictures), localizer)
         shown = [both(report, PARTS), both(report, ("caudal_fin",))]
         if real is not None:
             report = measure(real, localizer)
-            shown += [both(report, (part,)) for part in masks or {"head": "head"}]
+            shown += [both(report, (part,)) for part in pairs]
         rows.append([name, *shown])
     heading = ["model, views", f"rendered, {len(PARTS)} parts", "rendered, caudal_fin"]
     if real is not None:
-        heading += [f"photographs, {part}" for part in masks or {"head": "head"}]
+        heading += [f"photographs, {part}" for part in pairs]
     print_table(f"Pointing, gamma 1 (gamma 0), {pictures} rendered pictures of seed {VALIDATION_SEED}", heading, rows)
 
 

@@ -10,7 +10,7 @@ that it has masks of. Each run's full report stays under the output folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,6 +229,11 @@ def photographs(directory: Path, pairs: Mapping[str, str]) -> Dataset:
             if question.trait == key
         )
 
+    return asking(data, asked)
+
+
+def asking(data: Dataset, asked: Callable[[Sequence[Question]], tuple[Question, ...]]) -> Dataset:
+    """The data set with other questions about each picture; pictures without any are left out."""
     return replace(
         data,
         stream=lambda: (
@@ -263,7 +268,24 @@ def parse_masks(context: click.Context, parameter: click.Parameter, given: Seque
             raise click.BadParameter(f"expected PART=KEY with a part of {', '.join(parts)}; received '{part}={key}'.")
     if pairs and not context.params.get("directory"):
         raise click.BadParameter("masks belong to --photographs DIR, which is missing.")
-    return pairs
+    return pairs or {"head": "head"}
+
+
+photographs_option = click.option(
+    "--photographs",
+    "directory",
+    is_eager=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder data set, as of `evaluate --dataset folder:DIR`.",
+)
+masks_option = click.option(
+    "--mask",
+    "pairs",
+    multiple=True,
+    callback=parse_masks,
+    metavar="PART=KEY",
+    help="Part of the pack and key of its masks.  [default: head=head]",
+)
 
 
 def reading_sizes(localizer: Localizer) -> list[int]:
@@ -284,21 +306,8 @@ def reading_sizes(localizer: Localizer) -> list[int]:
 )
 @click.option("--model", help="Another model than the bundled one.")
 @click.option("--views", type=click.Choice(VIEW_NAMES), default="auto", show_default=True)
-@click.option(
-    "--photographs",
-    "directory",
-    is_eager=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder data set, as of `evaluate --dataset folder:DIR`.",
-)
-@click.option(
-    "--mask",
-    "masks",
-    multiple=True,
-    callback=parse_masks,
-    metavar="PART=KEY",
-    help="Part of the pack and key of its masks.  [default: head=head]",
-)
+@photographs_option
+@masks_option
 def main(
     output: Path,
     pictures: int,
@@ -306,11 +315,10 @@ def main(
     model: str | None,
     views: str,
     directory: Path | None,
-    masks: dict[str, str],
+    pairs: dict[str, str],
 ) -> None:
     standard = Localizer.from_pretrained(*filter(None, [model]), views=views)
     localizers = {size: standard.with_settings(size=size) for size in reading_sizes(standard)}
-    pairs = masks or {"head": "head"}
     real = photographs(directory, pairs) if directory else None
     data = datasets.load("synthetic", limit=pictures)
     report = evaluate(data, standard, gammas=(0.0, 0.5, 1.0), baselines=BASELINES)

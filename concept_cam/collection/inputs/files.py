@@ -24,12 +24,10 @@ from concept_cam.collection.inputs.base import (
     media_uri,
     payload_of,
 )
+from concept_cam.collection.run_folder import PARTS_FOLDER, RUN_FILE
 from concept_cam.types import DataError
 
 __all__ = ["glob_files", "open_folder", "open_glob", "open_list", "subfolders", "walk"]
-
-RUN_FILE, PARTS_FOLDER = "run.json", "parts"
-"""What an annotation run's folder holds; as in :mod:`concept_cam.collection.runs`, which cannot be loaded without pyarrow."""
 
 
 def walk(root: str, suffixes: Iterable[str], skip: Sequence[str] = ()) -> Iterator[str]:

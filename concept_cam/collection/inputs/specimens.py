@@ -203,6 +203,11 @@ class Ignored:
     boxes: BoxFile | None = None
     folder: str | None = None
 
+    def check(self, collection: Collection) -> None:
+        """See :meth:`BoxFile.check`."""
+        if self.boxes is not None:
+            self.boxes.check(collection)
+
     def mask(self, item: Item, size: tuple[int, int]) -> np.ndarray | None:
         """Returns bool [H, W], original frame, True where nothing may be read; ``None`` where all may.
 
