@@ -17,27 +17,31 @@ if TYPE_CHECKING:
     from concept_cam import prompts
     from concept_cam.collection.annotation import annotate
     from concept_cam.collection.runs import Run, read_run
+    from concept_cam.core.concept import Concept
+    from concept_cam.core.errors import ConceptCamError
+    from concept_cam.core.features import PatchFeatures
+    from concept_cam.core.geometry import Geometry
+    from concept_cam.core.regions import Region
+    from concept_cam.core.results import Localization, Localizations
+    from concept_cam.core.settings import Settings
     from concept_cam.evaluation.runner import evaluate
-    from concept_cam.heads import ClassifierHead
     from concept_cam.localizer import Localizer
-    from concept_cam.results import Localization, Localizations
-    from concept_cam.settings import Settings
-    from concept_cam.types import Concept, ConceptCamError, Geometry, PatchFeatures, Region
+    from concept_cam.methods.heads import ClassifierHead
 
 __version__ = "0.1.0"
 
 _PUBLIC: dict[str, str] = {
-    "ClassifierHead": "concept_cam.heads",
-    "Concept": "concept_cam.types",
-    "ConceptCamError": "concept_cam.types",
-    "Geometry": "concept_cam.types",
-    "Localization": "concept_cam.results",
-    "Localizations": "concept_cam.results",
+    "ClassifierHead": "concept_cam.methods.heads",
+    "Concept": "concept_cam.core.concept",
+    "ConceptCamError": "concept_cam.core.errors",
+    "Geometry": "concept_cam.core.geometry",
+    "Localization": "concept_cam.core.results",
+    "Localizations": "concept_cam.core.results",
     "Localizer": "concept_cam.localizer",
-    "PatchFeatures": "concept_cam.types",
-    "Region": "concept_cam.types",
+    "PatchFeatures": "concept_cam.core.features",
+    "Region": "concept_cam.core.regions",
     "Run": "concept_cam.collection.runs",
-    "Settings": "concept_cam.settings",
+    "Settings": "concept_cam.core.settings",
     "annotate": "concept_cam.collection.annotation",
     "evaluate": "concept_cam.evaluation.runner",
     "prompts": "",

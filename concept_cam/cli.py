@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Names the nearest command when one is mistyped."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from concept_cam.types import nearest_names
+            from concept_cam.core.names import nearest_names
 
             near = nearest_names(args[0], COMMANDS, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except Exception as error:
-            from concept_cam.types import ConceptCamError
+            from concept_cam.core.errors import ConceptCamError
 
             if not isinstance(error, ConceptCamError):
                 raise

@@ -11,16 +11,19 @@ import torch
 from torch import Tensor
 
 from concept_cam import backbones
-from concept_cam.backbones.base import Backbone
-from concept_cam.directions import DirectionSet, coefficients, ensemble, nearest_classes
-from concept_cam.images import ImageSource, Picture, read_image
-from concept_cam.resizing import Prepared, merge_windows, prepare
-from concept_cam.results import Localization, Localizations, Provenance
-from concept_cam.scoring import image_scores, ledger, probabilities, score_patches
-from concept_cam.settings import Settings
-from concept_cam.text_memory import TextMemory, cache_folder
-from concept_cam.types import Concept, ConfigurationError, ImageError, PatchFeatures, PromptError, choose
-from concept_cam.views import VIEWS
+from concept_cam.backbones.protocol import Backbone
+from concept_cam.backbones.text_memory import TextMemory, cache_folder
+from concept_cam.backbones.views import VIEWS
+from concept_cam.core.concept import Concept
+from concept_cam.core.directions import DirectionSet, coefficients, ensemble, nearest_classes
+from concept_cam.core.errors import ConfigurationError, ImageError, PromptError
+from concept_cam.core.features import PatchFeatures
+from concept_cam.core.names import choose
+from concept_cam.core.results import Localization, Localizations, Provenance
+from concept_cam.core.scoring import image_scores, ledger, probabilities, score_patches
+from concept_cam.core.settings import Settings
+from concept_cam.pictures.reading import ImageSource, Picture, read_image
+from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
 
 __all__ = ["Localizer"]
 
@@ -58,7 +61,7 @@ class Localizer:
             device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
             dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"`` for the towers; results are always float32.
             settings: How pictures are read and scored.
-            **values: Single fields of :class:`~concept_cam.settings.Settings`, such as ``attention="value"``.
+            **values: Single fields of :class:`~concept_cam.core.settings.Settings`, such as ``attention="value"``.
 
         Raises:
             ModelError: The model is unknown, cannot be loaded or cannot be localised; the message says what to do.
@@ -142,7 +145,7 @@ class Localizer:
         """Runs the image tower: costly, and needed once per picture.
 
         Args:
-            images: One picture or a list or tuple of them (anything that :func:`concept_cam.images.read_image` takes).
+            images: One picture or a list or tuple of them (anything that :func:`concept_cam.pictures.reading.read_image` takes).
 
         Returns:
             Features of the picture, or a list of them in the same order.
@@ -280,9 +283,7 @@ class Localizer:
         settings = self.settings
         patches = torch.stack([item.patches for item in features])
         image = torch.stack([item.image for item in features])
-        terms = coefficients(
-            texts, image, weighting=settings.weighting, gamma=settings.gamma, logit_scale=self.backbone.logit_scale
-        )
+        terms = coefficients(texts, image, weighting=settings.weighting, gamma=settings.gamma, logit_scale=self.backbone.logit_scale)
         maps = score_patches(patches, texts, terms, settings.feature_norm).cpu().numpy()
         levels = image_scores(image, texts, terms).cpu().numpy()
         shares = probabilities(image, texts, self.backbone.logit_scale).cpu().numpy()
@@ -423,15 +424,13 @@ class Localizer:
         answer = localizer._score([features], (concept,))[0]
         return replace(answer, picture=picture.pixels)[0]
 
-    def class_concept(
-        self, features: PatchFeatures, classes: Sequence[str], target: str | None = None, *, references: int = 3
-    ) -> Concept:
+    def class_concept(self, features: PatchFeatures, classes: Sequence[str], target: str | None = None, *, references: int = 3) -> Concept:
         """Chooses the concept of class-list mode for one encoded picture: the named or predicted class against its nearest classes."""
         names = [Concept((name,)).name for name in classes]
         if len(set(names)) != len(names):
             raise PromptError(f"the class list names {sorted({name for name in names if names.count(name) > 1})} more than once.")
         if target is not None and target not in names:
-            from concept_cam.types import nearest_names
+            from concept_cam.core.names import nearest_names
 
             near = nearest_names(target, names, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -455,5 +454,3 @@ class _Ledger:
         rows = self._texts.columns[index][used]
         split = ledger(self._patches, self._texts.texts[rows], self._terms[index][used], self._feature_norm)
         return np.asarray(split.cpu().numpy())
-
-

@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from concept_cam import Localizer, overlay, prompts
-from concept_cam.demo import example
+from concept_cam import Localizer, prompts
+from concept_cam.commands import example
+from concept_cam.core import drawing as overlay
 
 FOLDER = Path(__file__).parent / "images"
 

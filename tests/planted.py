@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concept_cam.backbones.base import ImageFeatures, Preprocess
-from concept_cam.types import PromptError
+from concept_cam.backbones.protocol import ImageFeatures
+from concept_cam.core.errors import PromptError
+from concept_cam.pictures.preprocessing import Preprocess
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 

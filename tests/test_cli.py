@@ -178,7 +178,9 @@ def test_configuration_file(picture: Path, tmp_path: Path) -> None:
     contrasted = float(rows(run("locate", picture, "-t", "red", "-c", "green"))[0]["score"])
     plain = float(rows(run("locate", picture, "-t", "red"))[0]["score"])
     assert float(rows(run("locate", picture, "-t", "red", "-c", "green", "--config", config))[0]["score"]) == pytest.approx(plain)
-    assert float(rows(run("locate", picture, "-t", "red", "-c", "green", "--config", config, "-g", 1))[0]["score"]) == pytest.approx(contrasted)
+    assert float(rows(run("locate", picture, "-t", "red", "-c", "green", "--config", config, "-g", 1))[0]["score"]) == pytest.approx(
+        contrasted
+    )
     config.write_text("gama: 0\n")
     assert "'gamma'" in run("locate", picture, "-t", "red", "--config", config).stderr
     config.write_text("gamma: [1\n")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from concept_cam.demo import example
+from concept_cam.commands import example
 from concept_cam.evaluation.datasets import synthetic
 from tests.test_readme import needs_model
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError, ImageError, PromptError
+from concept_cam.core.settings import Settings
 from concept_cam.localizer import Localizer
-from concept_cam.settings import Settings
-from concept_cam.types import Concept, ConfigurationError, ImageError, PromptError
 from tests.planted import PlantedBackbone
 
 

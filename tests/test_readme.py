@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    from concept_cam.demo import example
+    from concept_cam.commands import example
 
     Image.fromarray(example.render_fish("forked")).save(tmp_path / "fish.png")
     (tmp_path / "photos").mkdir()

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from concept_cam.evaluation.datasets.base import Dataset, Question, Sample
-from concept_cam.types import Concept
+from concept_cam.core.concept import Concept
+from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample
 
 SIZE = (32, 32)
 RED = Concept(("red",), (("green",), ("blue",)), name="parts=red")
@@ -63,14 +63,10 @@ def samples(count: int) -> Iterator[Sample]:
                     difference=load(masks["red"]),
                     twin=lambda twin=twin: twin,
                 ),
-                Question(
-                    THERE, "presence", "mark", load(masks["mark"]) if mark else None, whole, present=mark
-                ),
+                Question(THERE, "presence", "mark", load(masks["mark"]) if mark else None, whole, present=mark),
             ),
         )
 
 
 def dataset(count: int = 6) -> Dataset:
-    return Dataset(
-        "planted", "1", lambda: samples(count), count, Concept(("a thing",), name="host"), {"path": "none"}
-    )
+    return Dataset("planted", "1", lambda: samples(count), count, Concept(("a thing",), name="host"), {"path": "none"})

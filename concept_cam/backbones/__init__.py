@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from concept_cam.backbones.base import Backbone
+    from concept_cam.backbones.protocol import Backbone
 
 __all__ = ["ALIASES", "BUNDLED", "FAMILIES", "Family", "load"]
 
@@ -46,9 +46,7 @@ _CLASS_TOKEN = (
     "the class token gathers the picture in the last attention, so patches keep their place only if that attention is replaced; keys with "
     "a Gaussian neighbourhood did best of the simple replacements in the literature, and keys and values are needed for the class token anyway"
 )
-_MEAN = (
-    "the embedding is the mean of the patch tokens as trained: those tokens already live in the joint space"
-)
+_MEAN = "the embedding is the mean of the patch tokens as trained: those tokens already live in the joint space"
 _POOLED = "the pooling was trained to read the patch tokens as they are; each patch alone through its value path lands in the joint space"
 
 FAMILIES: dict[str, Family] = {
@@ -100,9 +98,7 @@ FAMILIES: dict[str, Family] = {
         "vanilla",
         "there is no last attention to replace: each cell of the last map goes alone through the head",
     ),
-    "transformers-clip": Family(
-        "CLIP of the transformers library", "concept_cam.backbones.transformers_clip", "kk", _CLASS_TOKEN
-    ),
+    "transformers-clip": Family("CLIP of the transformers library", "concept_cam.backbones.transformers_clip", "kk", _CLASS_TOKEN),
     "transformers-siglip": Family(
         "SigLIP and SigLIP2 of the transformers library, fixed size and NaFlex",
         "concept_cam.backbones.transformers_siglip",
@@ -124,9 +120,7 @@ BUNDLED = Path(__file__).parent / "bundled"
 """Folder of the model ``demo`` that comes with the package, in open_clip's ``local-dir`` layout."""
 
 
-def load(
-    name: str = "demo", device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"
-) -> Backbone:
+def load(name: str = "demo", device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32") -> Backbone:
     """Loads an image-text model by name.
 
     Args:
@@ -135,7 +129,7 @@ def load(
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
 
     Returns:
-        The model behind the :class:`~concept_cam.backbones.base.Backbone` protocol, in evaluation mode, pretrained weights loaded.
+        The model behind the :class:`~concept_cam.backbones.protocol.Backbone` protocol, in evaluation mode, pretrained weights loaded.
 
     Raises:
         ModelError: Unknown name (with the nearest ones), missing or damaged files, or no network.

@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from concept_cam import attention as dense
 from concept_cam.backbones import FAMILIES
-from concept_cam.backbones.base import Preprocess
 from concept_cam.backbones.hashing import hash_weights
 from concept_cam.backbones.text import TextEncoder
-from concept_cam.types import AttentionError, ConfigurationError, ImageError, ModelError
+from concept_cam.core import attention as dense
+from concept_cam.core.errors import AttentionError, ConfigurationError, ImageError, ModelError
+from concept_cam.pictures.preprocessing import Preprocess
 
 
 class BaseBackbone:
-    """The part of :class:`~concept_cam.backbones.base.Backbone` that is the same for every family.
+    """The part of :class:`~concept_cam.backbones.protocol.Backbone` that is the same for every family.
 
     Args:
         model: The loaded model, in evaluation mode; never changed.
@@ -55,9 +55,7 @@ class BaseBackbone:
         self.default_attention = FAMILIES[family].auto
         self.context_length = text.context_length
         self.logit_scale = _scalar(model, "logit_scale", math.exp)
-        self.logit_bias: float | None = (
-            _scalar(model, "logit_bias") if getattr(model, "logit_bias", None) is not None else None
-        )
+        self.logit_bias: float | None = _scalar(model, "logit_bias") if getattr(model, "logit_bias", None) is not None else None
         self._text = text
         self._require_eval()
 
@@ -104,7 +102,7 @@ class BaseBackbone:
         return size[0] // stride[0], size[1] // stride[1]
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Runs the text tower; see :meth:`concept_cam.backbones.base.Backbone.encode_text`."""
+        """Runs the text tower; see :meth:`concept_cam.backbones.protocol.Backbone.encode_text`."""
         self._require_eval()
         return self._text(prompts)
 
@@ -118,9 +116,7 @@ class BaseBackbone:
 
     def _require_eval(self) -> None:
         if self.model.training:
-            raise ModelError(
-                f"the model {self.name} is in training mode: call model.eval() first; it is never switched for you."
-            )
+            raise ModelError(f"the model {self.name} is in training mode: call model.eval() first; it is never switched for you.")
 
     def _strategy(self, attention: str) -> dense.Strategy:
         name = self.default_attention if attention == "auto" else attention
@@ -136,9 +132,7 @@ class BaseBackbone:
         """Checks a batch and brings it to the model's device and type."""
         self._require_eval()
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[0] < 1:
-            raise ImageError(
-                f"expected preprocessed pixels of shape [B, 3, H, W], received {list(pixels.shape)}."
-            )
+            raise ImageError(f"expected preprocessed pixels of shape [B, 3, H, W], received {list(pixels.shape)}.")
         self.grid_size((pixels.shape[2], pixels.shape[3]))
         return pixels.to(device=self.device, dtype=self.dtype)
 
@@ -148,15 +142,11 @@ class BaseBackbone:
             return None
         expected = (pixels.shape[0], *self.grid_size((pixels.shape[2], pixels.shape[3])))
         if tuple(valid.shape) != expected or valid.dtype != torch.bool:
-            raise ConfigurationError(
-                f"expected `valid` as bool {list(expected)}, received {valid.dtype} {list(valid.shape)}."
-            )
+            raise ConfigurationError(f"expected `valid` as bool {list(expected)}, received {valid.dtype} {list(valid.shape)}.")
         if bool(valid.all()):
             return None
         if not bool(valid.flatten(1).any(dim=1).all()):
-            raise ConfigurationError(
-                "a picture of the batch is padding only: `valid` must be True somewhere in each."
-            )
+            raise ConfigurationError("a picture of the batch is padding only: `valid` must be True somewhere in each.")
         return valid.to(self.device)
 
     def _is_native(self, pixels: Tensor) -> bool:
@@ -168,9 +158,7 @@ def _scalar(model: nn.Module, name: str, transform: Any = float) -> float:
     return float(transform(parameter.detach().float().reshape(-1)[0].item()))
 
 
-def resize_positions(
-    table: Tensor, native: tuple[int, int], grid: tuple[int, int], mode: str = "bicubic"
-) -> Tensor:
+def resize_positions(table: Tensor, native: tuple[int, int], grid: tuple[int, int], mode: str = "bicubic") -> Tensor:
     """Resizes a table of learned position embeddings to another grid, with antialiasing.
 
     Args:

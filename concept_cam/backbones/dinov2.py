@@ -12,17 +12,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from concept_cam.backbones.base import Preprocess
-from concept_cam.backbones.tokens import (
-    ALL_ATTENTIONS,
-    Block,
-    Embedded,
-    TokenBackbone,
-    masked_mean,
-    merge_heads,
-    split_heads,
-)
-from concept_cam.types import ConfigurationError, ModelError, UnsupportedModelError
+from concept_cam.backbones.tokens import ALL_ATTENTIONS, Block, Embedded, TokenBackbone, masked_mean, merge_heads, split_heads
+from concept_cam.core.errors import ConfigurationError, ModelError, UnsupportedModelError
+from concept_cam.pictures.preprocessing import Preprocess
 
 __all__ = ["POOLINGS", "Dinov2", "load_dinov2"]
 
@@ -70,7 +62,7 @@ class Dinov2Block(Block):
 
 
 class Dinov2(TokenBackbone):
-    """Reads ``transformers.Dinov2Model``; see :class:`concept_cam.backbones.base.Backbone`.
+    """Reads ``transformers.Dinov2Model``; see :class:`concept_cam.backbones.protocol.Backbone`.
 
     Args:
         model: The model, in evaluation mode.
@@ -95,18 +87,12 @@ class Dinov2(TokenBackbone):
             )
         assert config is not None
         patch = int(config.patch_size)
-        side = (
-            READ_SIZE
-            if int(config.image_size) > READ_SIZE and READ_SIZE % patch == 0
-            else int(config.image_size)
-        )
+        side = READ_SIZE if int(config.image_size) > READ_SIZE and READ_SIZE % patch == 0 else int(config.image_size)
         self.model = model
         self.name = name
         self.family = "dinov2"
         self.class_token = pooling == "cls"
-        self.blocks = [
-            Dinov2Block(layer, int(config.num_attention_heads)) for layer in any_model.encoder.layer
-        ]
+        self.blocks = [Dinov2Block(layer, int(config.num_attention_heads)) for layer in any_model.encoder.layer]
         self.preprocess = Preprocess((side, side), (patch, patch), MEAN, STD)
         self.embed_dim = int(config.hidden_size)
         self.attentions = ALL_ATTENTIONS
@@ -119,7 +105,7 @@ class Dinov2(TokenBackbone):
     def _no_text(self) -> NoReturn:
         raise UnsupportedModelError(
             f"{self.name} has no text tower: DINOv2 cannot be asked in words. Use it with a classifier head "
-            "(concept_cam.heads.FinerCam), or choose an image-text model."
+            "(concept_cam.methods.heads.FinerCam), or choose an image-text model."
         )
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
@@ -155,9 +141,7 @@ class Dinov2(TokenBackbone):
         return tokens[:, 0] if self.class_token else tokens[:, 1:].mean(dim=1)
 
 
-def load_dinov2(
-    name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, pooling: str = "mean"
-) -> Dinov2:
+def load_dinov2(name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, pooling: str = "mean") -> Dinov2:
     """Loads DINOv2 from the Hugging Face hub or a folder, safetensors only.
 
     Args:

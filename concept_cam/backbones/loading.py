@@ -17,18 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from concept_cam.backbones import ALIASES, BUNDLED, FAMILIES
-from concept_cam.backbones.base import Backbone, Preprocess
+from concept_cam.backbones.protocol import Backbone
 from concept_cam.backbones.text import OpenClipTokens, TextEncoder, TransformersTokens
 from concept_cam.backbones.torchvision_compat import import_open_clip, import_transformers
-from concept_cam.types import (
-    ConceptCamError,
-    ConfigurationError,
-    ModelError,
-    UnsupportedModelError,
-    choose,
-    nearest_names,
-)
-from concept_cam.views import VIEWS
+from concept_cam.backbones.views import VIEWS
+from concept_cam.core.errors import ConceptCamError, ConfigurationError, ModelError, UnsupportedModelError
+from concept_cam.core.names import choose, nearest_names
+from concept_cam.pictures.preprocessing import Preprocess
 
 __all__ = ["CatalogueEntry", "catalogue", "from_open_clip", "from_transformers", "load"]
 
@@ -61,9 +56,7 @@ OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def load(
-    name: str = "demo", device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"
-) -> Backbone:
+def load(name: str = "demo", device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32") -> Backbone:
     """Loads a model by name; see :func:`concept_cam.backbones.load`."""
     where, kind = _device(device), _dtype(dtype)
     name = ALIASES.get(name.strip(), name.strip())
@@ -109,18 +102,14 @@ def from_open_clip(
     import_open_clip()
     visual = getattr(model, "visual", None)
     if visual is None or not hasattr(model, "encode_text"):
-        raise ModelError(
-            f"{name}: expected an open_clip model with an image and a text tower, received {type(model).__name__}."
-        )
+        raise ModelError(f"{name}: expected an open_clip model with an image and a text tower, received {type(model).__name__}.")
     config = {**(getattr(visual, "preprocess_cfg", None) or {}), **(preprocess_cfg or {})}
     text = _open_clip_text(model, tokenizer)
     kind = type(visual).__name__
     if kind == "VisionTransformer":
         from concept_cam.backbones.open_clip_vit import OpenClipViT
 
-        return OpenClipViT(
-            model, name=name, preprocess=_preprocess(config, visual.image_size, visual.patch_size), text=text
-        )
+        return OpenClipViT(model, name=name, preprocess=_preprocess(config, visual.image_size, visual.patch_size), text=text)
     if kind == "ModifiedResNet":
         from concept_cam.backbones.open_clip_resnet import OpenClipResNet
 
@@ -147,9 +136,7 @@ def _timm(model: nn.Module, visual: Any, config: Mapping[str, Any], name: str, t
         if kind in TRUNKS:
             grid, size = trunk.patch_embed.grid_size, _pair(trunk.patch_embed.img_size or size)
             stride = (size[0] // grid[0], size[1] // grid[1])
-            return TimmViT(
-                model, name=name, preprocess=_preprocess(config, size, stride), text=text, embed_dim=embed_dim
-            )
+            return TimmViT(model, name=name, preprocess=_preprocess(config, size, stride), text=text, embed_dim=embed_dim)
         info = getattr(trunk, "feature_info", None)
         if not info or hasattr(trunk, "num_prefix_tokens"):
             raise UnsupportedModelError(f"{name}: the timm tower {kind} has no spatial map.")
@@ -160,9 +147,7 @@ def _timm(model: nn.Module, visual: Any, config: Mapping[str, Any], name: str, t
         raise _unsupported(name, f"timm tower {kind}", str(error)) from error
 
 
-def from_transformers(
-    model: nn.Module, tokenizer: Any, image_processor: Any = None, name: str = "transformers model"
-) -> Backbone:
+def from_transformers(model: nn.Module, tokenizer: Any, image_processor: Any = None, name: str = "transformers model") -> Backbone:
     """Reads a model of the transformers library that exists already, with whatever weights it has; the model itself is not changed.
 
     Args:
@@ -177,11 +162,7 @@ def from_transformers(
     """
     config: Any = getattr(model, "config", None)
     kind = getattr(config, "model_type", type(model).__name__)
-    if (
-        kind not in TRANSFORMERS_MODELS
-        or not hasattr(model, "text_model")
-        or not hasattr(model, "vision_model")
-    ):
+    if kind not in TRANSFORMERS_MODELS or not hasattr(model, "text_model") or not hasattr(model, "vision_model"):
         raise _unsupported(name, f"model type {kind!r} ({type(model).__name__}) of the transformers library")
     vision = config.vision_config
     siglip = kind != "clip"
@@ -191,9 +172,7 @@ def from_transformers(
     else:
         size = _pair(vision.image_size)
     settings = _processor_settings(image_processor, siglip)
-    tokens = TransformersTokens(
-        tokenizer, int(config.text_config.max_position_embeddings), "max_length" if siglip else "longest"
-    )
+    tokens = TransformersTokens(tokenizer, int(config.text_config.max_position_embeddings), "max_length" if siglip else "longest")
     any_model: Any = model
 
     def tower(inputs: dict[str, Tensor]) -> Tensor:
@@ -241,10 +220,7 @@ def _preprocess(
     stride: int | tuple[int, int],
     flexible: bool = True,
 ) -> Preprocess:
-    mean, std = (
-        tuple(float(part) for part in config.get(key) or default)
-        for key, default in (("mean", OPENAI_MEAN), ("std", OPENAI_STD))
-    )
+    mean, std = (tuple(float(part) for part in config.get(key) or default) for key, default in (("mean", OPENAI_MEAN), ("std", OPENAI_STD)))
     interpolation = config.get("interpolation") or "bicubic"
     views = config.get("read_views") or "single"
     choose(views, VIEWS, "read_views in the checkpoint's configuration", ModelError)
@@ -285,19 +261,13 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     try:
         where = torch.device(device)
     except RuntimeError as error:
-        raise ConfigurationError(
-            f"unknown device {device!r}: expected 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'."
-        ) from error
+        raise ConfigurationError(f"unknown device {device!r}: expected 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'.") from error
     if where.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError(
-            "no CUDA device is available to this torch; use device 'cpu', or install torch for CUDA."
-        )
+        raise ConfigurationError("no CUDA device is available to this torch; use device 'cpu', or install torch for CUDA.")
     if where.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigurationError("no MPS device is available to this torch; use device 'cpu'.")
     return where
@@ -333,9 +303,7 @@ def _unknown(name: str) -> ModelError:
 def _unsupported(name: str, what: str, why: str = "") -> UnsupportedModelError:
     lines = "; ".join(f"{key}: {family.description}" for key, family in FAMILIES.items())
     reason = f" ({why.removeprefix(f'{name}: ').rstrip('.')})" if why else ""
-    return UnsupportedModelError(
-        f"{name}: no spatial map can be read from the {what}{reason}. Families that can be localised: {lines}."
-    )
+    return UnsupportedModelError(f"{name}: no spatial map can be read from the {what}{reason}. Families that can be localised: {lines}.")
 
 
 def _bundled(device: torch.device, dtype: torch.dtype) -> Backbone:
@@ -366,9 +334,7 @@ def _finish(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mo
     return model.to(device=device, dtype=dtype).eval()
 
 
-def _open_clip_folder(
-    folder: Path, name: str, device: torch.device, dtype: torch.dtype, hub: str | None = None
-) -> Backbone:
+def _open_clip_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtype, hub: str | None = None) -> Backbone:
     open_clip = import_open_clip()
     weights = _weights_in(folder)
     if weights is None:
@@ -379,9 +345,7 @@ def _open_clip_folder(
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         model_cfg = config["model_cfg"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{folder / CONFIG} is not an open_clip configuration: {type(error).__name__} {error}."
-        ) from error
+        raise ModelError(f"{folder / CONFIG} is not an open_clip configuration: {type(error).__name__} {error}.") from error
     with _explained(name, weights):
         if _has_caption_projector(weights):
             model = _two_projectors(model_cfg, weights)
@@ -395,9 +359,7 @@ def _open_clip_folder(
     return from_open_clip(_finish(model, device, dtype), tokenizer, preprocess_cfg, name)
 
 
-def _open_clip_file(
-    architecture: str, weights: Path, name: str, device: torch.device, dtype: torch.dtype
-) -> Backbone:
+def _open_clip_file(architecture: str, weights: Path, name: str, device: torch.device, dtype: torch.dtype) -> Backbone:
     open_clip = import_open_clip()
     if not weights.is_file():
         raise ModelError(f"the weights file {str(weights)!r} does not exist (model {name!r}).")
@@ -405,36 +367,24 @@ def _open_clip_file(
         if _has_caption_projector(weights):
             model = _two_projectors(open_clip.get_model_config(architecture), weights)
         else:
-            model = open_clip.create_model(
-                architecture, pretrained=str(weights), require_pretrained=True, weights_only=True
-            )
-    return from_open_clip(
-        _finish(model, device, dtype), _architecture_tokenizer(architecture, name), name=name
-    )
+            model = open_clip.create_model(architecture, pretrained=str(weights), require_pretrained=True, weights_only=True)
+    return from_open_clip(_finish(model, device, dtype), _architecture_tokenizer(architecture, name), name=name)
 
 
-def _open_clip_tag(
-    architecture: str, tag: str, name: str, device: torch.device, dtype: torch.dtype
-) -> Backbone:
+def _open_clip_tag(architecture: str, tag: str, name: str, device: torch.device, dtype: torch.dtype) -> Backbone:
     open_clip = import_open_clip()
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if tag not in tags:
         near = nearest_names(tag, tags)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ModelError(
-            f"open_clip has no weights {tag!r} for {architecture}.{hint} Known: {', '.join(tags) or 'none'}."
-        )
+        raise ModelError(f"open_clip has no weights {tag!r} for {architecture}.{hint} Known: {', '.join(tags) or 'none'}.")
     published = open_clip.pretrained.get_pretrained_cfg(architecture, tag)
     quick = bool(published.get("quick_gelu", False))
     if not quick and (open_clip.get_model_config(architecture) or {}).get("quick_gelu", False):
         # The other activation function would give a plausible but wrong map.
-        raise ModelError(
-            f"the weights {tag!r} were not trained with QuickGELU: use {architecture.removesuffix('-quickgelu')}/{tag}."
-        )
+        raise ModelError(f"the weights {tag!r} were not trained with QuickGELU: use {architecture.removesuffix('-quickgelu')}/{tag}.")
     weights = _published_weights(published, name)
-    settings = {
-        key: published[key] for key in ("mean", "std", "interpolation", "resize_mode") if published.get(key)
-    }
+    settings = {key: published[key] for key in ("mean", "std", "interpolation", "resize_mode") if published.get(key)}
     with _explained(name, weights):
         model = open_clip.create_model(
             architecture,
@@ -444,9 +394,7 @@ def _open_clip_tag(
             force_quick_gelu=quick,
             force_preprocess_cfg=settings,
         )
-    return from_open_clip(
-        _finish(model, device, dtype), _architecture_tokenizer(architecture, name), name=name
-    )
+    return from_open_clip(_finish(model, device, dtype), _architecture_tokenizer(architecture, name), name=name)
 
 
 class _explained:
@@ -463,12 +411,8 @@ class _explained:
             return
         first = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
         if "weights_only" in str(error) or "WeightsUnpickler" in str(error):
-            first = (
-                "it holds more than tensors, and only tensors are read; save its state_dict as .safetensors"
-            )
-        raise ModelError(
-            f"cannot load {self._name} from {self._weights}: {type(error).__name__}: {first}."
-        ) from error
+            first = "it holds more than tensors, and only tensors are read; save its state_dict as .safetensors"
+        raise ModelError(f"cannot load {self._name} from {self._weights}: {type(error).__name__}: {first}.") from error
 
 
 # --------------------------------------------------------------------------------------- BioCAP: two visual projectors
@@ -507,9 +451,7 @@ def _two_projectors(model_cfg: Mapping[str, Any], weights: Path) -> nn.Module:
     """
     open_clip = import_open_clip()
     config = copy.deepcopy(dict(model_cfg))
-    config["vision_cfg"] = {
-        key: value for key, value in config["vision_cfg"].items() if key != "dual_projector"
-    }
+    config["vision_cfg"] = {key: value for key, value in config["vision_cfg"].items() if key != "dual_projector"}
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     model: Any = kind(**config)
     state = _state_dict(weights)
@@ -581,9 +523,7 @@ def _download(repository: str, file: str, name: str, files: str) -> Path | None:
     try:
         return Path(hf_hub_download(repository, file))
     except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"there is no model {repository!r} on the hub, or it needs a login (model {name!r})."
-        ) from error
+        raise ModelError(f"there is no model {repository!r} on the hub, or it needs a login (model {name!r}).") from error
     except LocalEntryNotFoundError as error:
         raise _no_network(name, repository, files) from error
     except EntryNotFoundError:
@@ -636,15 +576,10 @@ def _published_weights(published: Mapping[str, Any], name: str) -> Path:
 # ------------------------------------------------------------------------------------------------------------ tokenizers
 
 
-def _folder_tokenizer(
-    folder: Path, model_cfg: Mapping[str, Any], name: str, hub: str | None
-) -> Callable[..., Tensor]:
+def _folder_tokenizer(folder: Path, model_cfg: Mapping[str, Any], name: str, hub: str | None) -> Callable[..., Tensor]:
     open_clip = import_open_clip()
     wanted = (model_cfg.get("text_cfg") or {}).get("hf_tokenizer_name")
-    inside = any(
-        (folder / file).is_file()
-        for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "tokenizer.model")
-    )
+    inside = any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "tokenizer.model"))
     if not wanted:
         return open_clip.get_tokenizer(f"local-dir:{folder}")
     import_transformers()
@@ -655,9 +590,7 @@ def _folder_tokenizer(
             raise ModelError(f"the tokenizer in {str(folder)!r} cannot be read: {error}.") from error
     source = f"hf-hub:{hub}" if hub else None
     if source is None:
-        raise ModelError(
-            f"{name} needs the files of the tokenizer {wanted!r} (tokenizer.json, tokenizer_config.json) in {str(folder)!r}."
-        )
+        raise ModelError(f"{name} needs the files of the tokenizer {wanted!r} (tokenizer.json, tokenizer_config.json) in {str(folder)!r}.")
     return _hub_tokenizer(source, wanted, name)
 
 
@@ -678,9 +611,7 @@ def _hub_tokenizer(source: str, wanted: str, name: str) -> Callable[..., Tensor]
         return open_clip.get_tokenizer(source, local_files_only=True)
     except Exception as error:
         if not _reachable():
-            raise _no_network(
-                f"the tokenizer of {name}", wanted, "tokenizer.json and tokenizer_config.json"
-            ) from error
+            raise _no_network(f"the tokenizer of {name}", wanted, "tokenizer.json and tokenizer_config.json") from error
     try:
         return open_clip.get_tokenizer(source)
     except Exception as error:
@@ -696,9 +627,7 @@ def _transformers(source: str, name: str, device: torch.device, dtype: torch.dty
         raise ModelError("expected 'transformers:ID' with the id of a model on the hub or a folder.")
     local = Path(source).is_dir()
     if not local and _cached(source, "config.json") is None and not _reachable():
-        raise _no_network(
-            name, source, "config.json, model.safetensors, preprocessor_config.json and the tokenizer's files"
-        )
+        raise _no_network(name, source, "config.json, model.safetensors, preprocessor_config.json and the tokenizer's files")
     only_local = local or (_cached(source, "config.json") is not None and not _reachable())
     try:
         config = transformers.AutoConfig.from_pretrained(source, local_files_only=only_local)
@@ -719,9 +648,7 @@ def _transformers(source: str, name: str, device: torch.device, dtype: torch.dty
             f"the weights of {name} do not fill the model (missing or of another shape: {', '.join(map(str, missing[:5])) or 'some'}); "
             "the rest would be random, so it is not used."
         )
-    return from_transformers(
-        _finish(model, device, dtype), tokenizer, _image_processor(source, only_local), name
-    )
+    return from_transformers(_finish(model, device, dtype), tokenizer, _image_processor(source, only_local), name)
 
 
 def _image_processor(source: str, only_local: bool) -> Any:
@@ -756,18 +683,10 @@ def catalogue() -> list[CatalogueEntry]:
     entries = [CatalogueEntry("demo", "comes with concept-cam", _weights_in(BUNDLED) is not None)]
     for alias, target in ALIASES.items():
         config = _cached(target.removeprefix("hf-hub:"), CONFIG)
-        entries.append(
-            CatalogueEntry(alias, target, config is not None and _weights_in(config.parent) is not None)
-        )
+        entries.append(CatalogueEntry(alias, target, config is not None and _weights_in(config.parent) is not None))
     for architecture, tag in open_clip.list_pretrained():
         published = open_clip.pretrained.get_pretrained_cfg(architecture, tag)
         repository, file = os.path.split(published.get("hf_hub") or "")
-        cached = bool(repository) and any(
-            _cached(repository, name) is not None for name in ((file,) if file else WEIGHTS[:3])
-        )
-        entries.append(
-            CatalogueEntry(
-                f"{architecture}/{tag}", f"open_clip, {repository or published.get('url')}", cached
-            )
-        )
+        cached = bool(repository) and any(_cached(repository, name) is not None for name in ((file,) if file else WEIGHTS[:3]))
+        entries.append(CatalogueEntry(f"{architecture}/{tag}", f"open_clip, {repository or published.get('url')}", cached))
     return entries

@@ -8,19 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from concept_cam.attention import ATTENTION, LastAttention, attend
-from concept_cam.backbones.base import FeatureMap, ImageFeatures, Preprocess
 from concept_cam.backbones.common import BaseBackbone, resize_positions
+from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import masked_mean, merge_heads, split_heads
-from concept_cam.types import ConfigurationError
+from concept_cam.core.attention import ATTENTION, LastAttention, attend
+from concept_cam.core.errors import ConfigurationError
+from concept_cam.pictures.preprocessing import Preprocess
 
 ATTENTIONS: tuple[str, ...] = tuple(
     name
     for name, strategy in ATTENTION.items()
     # The pooling has neither residual connection nor feed-forward network, and there is no middle layer of tokens.
-    if name == "vanilla"
-    or not (strategy.residual or strategy.ffn or "middle" in strategy.needs or name == "qk")
+    if name == "vanilla" or not (strategy.residual or strategy.ffn or "middle" in strategy.needs or name == "qk")
 )
 """Strategies that make sense in an attention pooling; ``vanilla`` lets every cell ask the pooling's attention."""
 
@@ -30,7 +30,7 @@ STRIDES = (32, 16, 8)
 
 
 class OpenClipResNet(BaseBackbone):
-    """Reads ``open_clip.modified_resnet.ModifiedResNet``; see :class:`concept_cam.backbones.base.Backbone`.
+    """Reads ``open_clip.modified_resnet.ModifiedResNet``; see :class:`concept_cam.backbones.protocol.Backbone`.
 
     At a finer stride the last stage (16) or the last two (8) run without their subsampling, what follows it dilated (the "a trous" reading;
     Chen et al., DeepLab, TPAMI 2018): what is read is what stride 32 would compute for the picture shifted by parts of a cell. The map
@@ -52,9 +52,7 @@ class OpenClipResNet(BaseBackbone):
         visual: Any = model.visual
         self._visual = visual
         if preprocess.stride not in [(stride, stride) for stride in STRIDES]:
-            raise ConfigurationError(
-                f"{name}: a CLIP ResNet is read at stride 32, 16 or 8, received {preprocess.stride}."
-            )
+            raise ConfigurationError(f"{name}: a CLIP ResNet is read at stride 32, 16 or 8, received {preprocess.stride}.")
         super().__init__(
             model,
             name=name,
@@ -67,17 +65,15 @@ class OpenClipResNet(BaseBackbone):
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor, valid: Tensor | None = None) -> Tensor:
-        """See :meth:`concept_cam.backbones.base.Backbone.encode_image`; with ``valid`` as for :meth:`encode_patches`, without its patches."""
+        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`; with ``valid`` as for :meth:`encode_patches`, without its patches."""
         pixels = self._prepare(pixels)
         if valid is None and self._is_native(pixels):
             return self._visual(pixels)
         return self._embed(self._early(pixels), self._prepare_valid(valid, pixels))
 
     @torch.no_grad()
-    def encode_patches(
-        self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None
-    ) -> ImageFeatures:
-        """See :meth:`concept_cam.backbones.base.Backbone.encode_patches`."""
+    def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`."""
         strategy = self._strategy(attention)
         pixels = self._prepare(pixels)
         valid = self._prepare_valid(valid, pixels)
@@ -115,14 +111,14 @@ class OpenClipResNet(BaseBackbone):
         return ImageFeatures(patches=patches, image=image)
 
     def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
-        """See :meth:`concept_cam.backbones.base.Backbone.feature_map`."""
+        """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
         pixels = self._prepare(pixels)
         valid = self._prepare_valid(valid, pixels)
         cells = self._cells(self._early(pixels))
         return FeatureMap(cells if valid is None else cells * valid[:, None], valid=valid)
 
     def pool(self, features: FeatureMap) -> Tensor:
-        """See :meth:`concept_cam.backbones.base.Backbone.pool`."""
+        """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
         return self._pool(features.map, features.valid)
 
     @property

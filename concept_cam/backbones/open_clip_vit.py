@@ -8,19 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from concept_cam.backbones.base import Preprocess
 from concept_cam.backbones.common import resize_positions
 from concept_cam.backbones.text import TextEncoder
-from concept_cam.backbones.tokens import (
-    ALL_ATTENTIONS,
-    Block,
-    Embedded,
-    TokenBackbone,
-    masked_mean,
-    merge_heads,
-    split_heads,
-)
-from concept_cam.types import UnsupportedModelError
+from concept_cam.backbones.tokens import ALL_ATTENTIONS, Block, Embedded, TokenBackbone, masked_mean, merge_heads, split_heads
+from concept_cam.core.errors import UnsupportedModelError
+from concept_cam.pictures.preprocessing import Preprocess
 
 
 class OpenClipBlock(Block):
@@ -36,18 +28,13 @@ class OpenClipBlock(Block):
     def __init__(self, block: nn.Module) -> None:
         module: Any = block
         attention = module.attn
-        if (
-            getattr(attention, "in_proj_weight", None) is None
-            or getattr(attention, "logit_scale", None) is not None
-        ):
+        if getattr(attention, "in_proj_weight", None) is None or getattr(attention, "logit_scale", None) is not None:
             raise UnsupportedModelError(
                 f"the attention {type(attention).__name__} of this open_clip model cannot be read: expected joint projection weights "
                 "(in_proj_weight) and plain dot products. Report the model's name to this project."
             )
         if not getattr(attention, "batch_first", True):
-            raise UnsupportedModelError(
-                "the model was built with batch_first=False; build it with open_clip >= 3.0 defaults."
-            )
+            raise UnsupportedModelError("the model was built with batch_first=False; build it with open_clip >= 3.0 defaults.")
         self._block = module
         self._attention = attention
         self._heads = int(attention.num_heads)
@@ -89,9 +76,7 @@ class OpenClipBlock(Block):
     def feed_forward(self, x: Tensor) -> Tensor:
         return self._block.ls_2(self._block.mlp(self._block.ln_2(x)))
 
-    def look(
-        self, query: Tensor, normed: Tensor, value: Tensor, keys: Tensor | None, rope: Tensor | None
-    ) -> Tensor:
+    def look(self, query: Tensor, normed: Tensor, value: Tensor, keys: Tensor | None, rope: Tensor | None) -> Tensor:
         attention = self._attention
         if hasattr(attention, "ln_k"):
             return super().look(query, normed, value, keys, rope)
@@ -120,7 +105,7 @@ def _runs(which: str) -> list[str]:
 
 
 class OpenClipViT(TokenBackbone):
-    """Reads ``open_clip.transformer.VisionTransformer``; see :class:`concept_cam.backbones.base.Backbone`.
+    """Reads ``open_clip.transformer.VisionTransformer``; see :class:`concept_cam.backbones.protocol.Backbone`.
 
     Args:
         model: An open_clip model whose ``visual`` is such a transformer.
@@ -147,9 +132,7 @@ class OpenClipViT(TokenBackbone):
         elif pool == "avg":
             family = "open_clip-vit-mean"
         else:
-            raise UnsupportedModelError(
-                f"{name}: the pooling {pool!r} of this vision transformer gives no image embedding."
-            )
+            raise UnsupportedModelError(f"{name}: the pooling {pool!r} of this vision transformer gives no image embedding.")
         self.class_token = family == "open_clip-vit"
         super().__init__(
             model,
@@ -208,17 +191,13 @@ def _attentional_pool(pooler: Any, tokens: Tensor, keys: Tensor | None) -> Tenso
     """Runs open_clip's ``AttentionalPooler`` with padded tokens left out: [B, L, W] -> [B, queries, D]."""
     normed = pooler.ln_k(tokens)
     query = pooler.ln_q(pooler.query)[None].expand(len(tokens), -1, -1)
-    return pooler.attn(
-        query, normed, normed, key_padding_mask=None if keys is None else ~keys, need_weights=False
-    )[0]
+    return pooler.attn(query, normed, normed, key_padding_mask=None if keys is None else ~keys, need_weights=False)[0]
 
 
 def _value_path(pooler: Any, patches: Tensor) -> Tensor:
     """Passes each patch alone through an ``AttentionalPooler``, whose attention is then its value: [B, N, W] -> [B, N, D]."""
     attention = pooler.attn
     width = attention.embed_dim
-    weight = (
-        attention.v_proj_weight if attention.in_proj_weight is None else attention.in_proj_weight[2 * width :]
-    )
+    weight = attention.v_proj_weight if attention.in_proj_weight is None else attention.in_proj_weight[2 * width :]
     bias = None if attention.in_proj_bias is None else attention.in_proj_bias[2 * width :]
     return attention.out_proj(F.linear(pooler.ln_k(patches), weight, bias))

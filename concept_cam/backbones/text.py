@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from concept_cam.types import ModelError, PromptError
+from concept_cam.core.errors import ModelError, PromptError
 
 TEXT_BATCH = 256
 """Prompts that go through the text tower at once."""
@@ -138,9 +138,7 @@ class TextEncoder:
         device: Where the tower is.
     """
 
-    def __init__(
-        self, tokens: Tokens, tower: Callable[[dict[str, Tensor]], Tensor], device: Callable[[], torch.device]
-    ) -> None:
+    def __init__(self, tokens: Tokens, tower: Callable[[dict[str, Tensor]], Tensor], device: Callable[[], torch.device]) -> None:
         self._tokens = tokens
         self._tower = tower
         self._device = device
@@ -177,9 +175,7 @@ class TextEncoder:
             PromptError: No prompt, an empty one, or one that is longer than the context.
         """
         if isinstance(prompts, str):
-            raise PromptError(
-                f"expected a list of texts, received the single text {prompts!r}: put it into a list."
-            )
+            raise PromptError(f"expected a list of texts, received the single text {prompts!r}: put it into a list.")
         if not prompts:
             raise PromptError("expected at least one text to embed, received none.")
         for prompt in prompts:
@@ -201,6 +197,4 @@ class TextEncoder:
                 "included). Shorten it: nothing is cut off silently."
             )
         if count <= self._empty:
-            raise PromptError(
-                f"nothing is left of the text {prompt!r} once this model's tokenizer has cleaned it. Use words."
-            )
+            raise PromptError(f"nothing is left of the text {prompt!r} once this model's tokenizer has cleaned it. Use words.")

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from concept_cam.backbones.base import FeatureMap, ImageFeatures, Preprocess
 from concept_cam.backbones.common import BaseBackbone
+from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import masked_mean
-from concept_cam.types import UnsupportedModelError
+from concept_cam.core.errors import UnsupportedModelError
+from concept_cam.pictures.preprocessing import Preprocess
 
 ANY_SIZE: tuple[str, ...] = (
     "ConvNeXt",
@@ -31,7 +32,7 @@ ANY_SIZE: tuple[str, ...] = (
 
 
 class TimmSpatial(BaseBackbone):
-    """Reads a timm tower with a spatial map behind open_clip's ``TimmModel``; see :class:`concept_cam.backbones.base.Backbone`.
+    """Reads a timm tower with a spatial map behind open_clip's ``TimmModel``; see :class:`concept_cam.backbones.protocol.Backbone`.
 
     Args:
         model: An open_clip model whose ``visual.trunk`` is such a tower.
@@ -44,9 +45,7 @@ class TimmSpatial(BaseBackbone):
         UnsupportedModelError: The tower pools otherwise than by a mean over the map.
     """
 
-    def __init__(
-        self, model: nn.Module, *, name: str, preprocess: Preprocess, text: TextEncoder, embed_dim: int
-    ) -> None:
+    def __init__(self, model: nn.Module, *, name: str, preprocess: Preprocess, text: TextEncoder, embed_dim: int) -> None:
         visual: Any = model.visual
         self._visual, self._trunk = visual, visual.trunk
         head = getattr(self._trunk, "head", None)
@@ -70,14 +69,12 @@ class TimmSpatial(BaseBackbone):
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """See :meth:`concept_cam.backbones.base.Backbone.encode_image`."""
+        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`."""
         return self._visual(self._prepare(pixels))
 
     @torch.no_grad()
-    def encode_patches(
-        self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None
-    ) -> ImageFeatures:
-        """See :meth:`concept_cam.backbones.base.Backbone.encode_patches`."""
+    def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`."""
         self._strategy(attention)
         features = self.feature_map(pixels, valid)
         cells = features.map.permute(0, 2, 3, 1)
@@ -87,20 +84,18 @@ class TimmSpatial(BaseBackbone):
         return ImageFeatures(patches=patches, image=self.pool(features))
 
     def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
-        """See :meth:`concept_cam.backbones.base.Backbone.feature_map`."""
+        """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
         pixels = self._prepare(pixels)
         valid = self._prepare_valid(valid, pixels)
         cells = self._trunk.forward_features(pixels)
         if cells.ndim != 4:
-            raise UnsupportedModelError(
-                f"{self.name}: the timm tower {type(self._trunk).__name__} has no spatial map."
-            )
+            raise UnsupportedModelError(f"{self.name}: the timm tower {type(self._trunk).__name__} has no spatial map.")
         if self._channels_last:
             cells = cells.permute(0, 3, 1, 2)
         return FeatureMap(cells if valid is None else cells * valid[:, None], valid=valid)
 
     def pool(self, features: FeatureMap) -> Tensor:
-        """See :meth:`concept_cam.backbones.base.Backbone.pool`."""
+        """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
         if features.valid is None:
             cells = features.map.permute(0, 2, 3, 1) if self._channels_last else features.map
             return self._visual.head(self._trunk.forward_head(cells))

@@ -9,20 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from concept_cam.attention import attend
-from concept_cam.backbones.base import Preprocess
 from concept_cam.backbones.common import resize_positions
 from concept_cam.backbones.text import TextEncoder
-from concept_cam.backbones.tokens import (
-    ALL_ATTENTIONS,
-    Block,
-    Embedded,
-    TokenBackbone,
-    masked_mean,
-    merge_heads,
-    split_heads,
-)
-from concept_cam.types import UnsupportedModelError
+from concept_cam.backbones.tokens import ALL_ATTENTIONS, Block, Embedded, TokenBackbone, masked_mean, merge_heads, split_heads
+from concept_cam.core.attention import attend
+from concept_cam.core.errors import UnsupportedModelError
+from concept_cam.pictures.preprocessing import Preprocess
 
 TRUNKS: tuple[str, ...] = ("VisionTransformer", "Eva")
 """timm classes whose pieces are known here."""
@@ -49,9 +41,7 @@ class TimmBlock(Block):
             or getattr(attention, "gate", None) is not None
             or getattr(attention, "num_kv_groups", 1) != 1
         ):
-            raise UnsupportedModelError(
-                f"the timm block {kind} with {type(attention).__name__} cannot be read here."
-            )
+            raise UnsupportedModelError(f"the timm block {kind} with {type(attention).__name__} cannot be read here.")
         self._block = module
         self._attention = attention
         self._post_norm = kind in ("EvaBlockPostNorm", "ResPostBlock")
@@ -129,7 +119,7 @@ def _rotate(x: Tensor, rope: Tensor, half: bool) -> Tensor:
 
 
 class TimmViT(TokenBackbone):
-    """Reads a timm ``VisionTransformer`` or ``Eva`` behind open_clip's ``TimmModel``; see :class:`concept_cam.backbones.base.Backbone`.
+    """Reads a timm ``VisionTransformer`` or ``Eva`` behind open_clip's ``TimmModel``; see :class:`concept_cam.backbones.protocol.Backbone`.
 
     Args:
         model: An open_clip model whose ``visual.trunk`` is such a transformer.
@@ -139,43 +129,31 @@ class TimmViT(TokenBackbone):
         embed_dim: Width of the joint embedding.
     """
 
-    def __init__(
-        self, model: nn.Module, *, name: str, preprocess: Preprocess, text: TextEncoder, embed_dim: int
-    ) -> None:
+    def __init__(self, model: nn.Module, *, name: str, preprocess: Preprocess, text: TextEncoder, embed_dim: int) -> None:
         visual: Any = model.visual
         trunk = visual.trunk
         self._visual, self._trunk = visual, trunk
         self.prefix = int(trunk.num_prefix_tokens)
         self.blocks = [TimmBlock(block) for block in trunk.blocks]
         if getattr(trunk, "rope_mixed", False):
-            raise UnsupportedModelError(
-                f"{name}: rotary embeddings that differ between blocks cannot be read here."
-            )
+            raise UnsupportedModelError(f"{name}: rotary embeddings that differ between blocks cannot be read here.")
         if trunk.attn_pool is not None:
             if (
                 type(trunk.attn_pool).__name__ != "AttentionPoolLatent"
                 or trunk.attn_pool.latent_len != 1
                 or trunk.attn_pool.pos_embed is not None
             ):
-                raise UnsupportedModelError(
-                    f"{name}: the pooling {type(trunk.attn_pool).__name__} of this timm tower cannot be read here."
-                )
+                raise UnsupportedModelError(f"{name}: the pooling {type(trunk.attn_pool).__name__} of this timm tower cannot be read here.")
             family = "timm-vit-attention-pool"
         elif trunk.global_pool == "token":
             family = "timm-vit"
         elif trunk.global_pool == "avg":
             family = "timm-vit-mean"
         else:
-            raise UnsupportedModelError(
-                f"{name}: the pooling {trunk.global_pool!r} of this timm tower cannot be read here."
-            )
+            raise UnsupportedModelError(f"{name}: the pooling {trunk.global_pool!r} of this timm tower cannot be read here.")
         self.class_token = family == "timm-vit"
         # PE-Core's head attends to the class token too, SigLIP's to patches only.
-        self._pool_prefix = bool(
-            getattr(
-                trunk, "pool_include_prefix", type(trunk).__name__ == "Eva" and trunk.attn_pool is not None
-            )
-        )
+        self._pool_prefix = bool(getattr(trunk, "pool_include_prefix", type(trunk).__name__ == "Eva" and trunk.attn_pool is not None))
         super().__init__(
             model,
             name=name,
@@ -190,11 +168,7 @@ class TimmViT(TokenBackbone):
         trunk = self._trunk
         patches, grid = _patch_tokens(trunk.patch_embed, pixels)
         native = trunk.patch_embed.grid_size
-        extra = [
-            token.expand(len(patches), -1, -1)
-            for token in (trunk.cls_token, trunk.reg_token)
-            if token is not None
-        ]
+        extra = [token.expand(len(patches), -1, -1) for token in (trunk.cls_token, trunk.reg_token) if token is not None]
         table = trunk.pos_embed
         if table is None:
             return Embedded(torch.cat([*extra, patches], dim=1), grid, self.rope(grid))
@@ -212,9 +186,7 @@ class TimmViT(TokenBackbone):
         if rope is None:
             return None
         table = rope.get_embed(shape=list(grid))
-        if len(table) == grid[0] * grid[1] and (
-            rope.feat_shape is None or tuple(rope.feat_shape) == tuple(grid)
-        ):
+        if len(table) == grid[0] * grid[1] and (rope.feat_shape is None or tuple(rope.feat_shape) == tuple(grid)):
             return table
         # The module keeps the table of one grid; another grid is asked of a copy, so that the model stays as it is.
         other = copy.deepcopy(rope)
@@ -241,11 +213,7 @@ class TimmViT(TokenBackbone):
         if not self._pool_prefix:
             settled = settled[:, self.prefix :]
             keys = None if keys is None else keys[:, self.prefix :]
-        pooled = (
-            masked_mean(settled, keys)
-            if trunk.attn_pool is None
-            else _latent_pool(trunk.attn_pool, settled, keys)
-        )
+        pooled = masked_mean(settled, keys) if trunk.attn_pool is None else _latent_pool(trunk.attn_pool, settled, keys)
         return self._head(pooled)
 
     def own_embedding(self, pixels: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from concept_cam.attention import ATTENTION, LastAttention, Strategy, attend
-from concept_cam.backbones.base import FeatureMap, ImageFeatures
 from concept_cam.backbones.common import BaseBackbone
+from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
+from concept_cam.core.attention import ATTENTION, LastAttention, Strategy, attend
 
 
 class Block(ABC):
@@ -51,9 +51,7 @@ class Block(ABC):
     def feed_forward(self, x: Tensor) -> Tensor:
         """Returns what the feed-forward network adds to the stream: [B, M, W] -> [B, M, W] (norm, network, layer scale)."""
 
-    def look(
-        self, query: Tensor, normed: Tensor, value: Tensor, keys: Tensor | None, rope: Tensor | None
-    ) -> Tensor:
+    def look(self, query: Tensor, normed: Tensor, value: Tensor, keys: Tensor | None, rope: Tensor | None) -> Tensor:
         """Returns the context [B, heads, 1, d] of one query [B, heads, 1, d] over all tokens, where no other query needs their keys."""
         (key,) = self.project(normed, "k", rope)
         return attend(query, key, value, self.scale, keys)
@@ -163,19 +161,13 @@ class TokenBackbone(BaseBackbone, ABC):
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """See :meth:`concept_cam.backbones.base.Backbone.encode_image`."""
+        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`."""
         pixels = self._prepare(pixels)
-        return (
-            self.own_embedding(pixels)
-            if self._is_native(pixels)
-            else self.pool(self._feature_map(pixels, None))
-        )
+        return self.own_embedding(pixels) if self._is_native(pixels) else self.pool(self._feature_map(pixels, None))
 
     @torch.no_grad()
-    def encode_patches(
-        self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None
-    ) -> ImageFeatures:
-        """See :meth:`concept_cam.backbones.base.Backbone.encode_patches`."""
+    def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`."""
         strategy = self._strategy(attention)
         pixels = self._prepare(pixels)
         sequence = self._sequence(pixels, valid)
@@ -184,18 +176,16 @@ class TokenBackbone(BaseBackbone, ABC):
         return ImageFeatures(patches=sequence.to_grid(patches), image=image)
 
     def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
-        """See :meth:`concept_cam.backbones.base.Backbone.feature_map`."""
+        """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
         return self._feature_map(self._prepare(pixels), valid)
 
     def pool(self, features: FeatureMap) -> Tensor:
-        """See :meth:`concept_cam.backbones.base.Backbone.pool`."""
+        """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
         patches = features.map.flatten(2).transpose(1, 2)
         tokens = patches if features.prefix is None else torch.cat([features.prefix, patches], dim=1)
         keys = None
         if features.valid is not None:
-            keys = torch.cat(
-                [features.valid.new_ones(len(patches), self.prefix), features.valid.flatten(1)], dim=1
-            )
+            keys = torch.cat([features.valid.new_ones(len(patches), self.prefix), features.valid.flatten(1)], dim=1)
         if not self.class_token:
             return self.pool_tokens(tokens, keys)
         rope = self.rope((features.map.shape[2], features.map.shape[3]))
@@ -243,9 +233,7 @@ class TokenBackbone(BaseBackbone, ABC):
                 middle = x
         return x, x if keep_middle and middle is None else middle
 
-    def _last(
-        self, x: Tensor, middle: Tensor | None, sequence: _Sequence, strategy: Strategy
-    ) -> tuple[Tensor, Tensor]:
+    def _last(self, x: Tensor, middle: Tensor | None, sequence: _Sequence, strategy: Strategy) -> tuple[Tensor, Tensor]:
         """Reads patch features [B, N', D] and image embedding [B, D] from the stream that enters the last block."""
         block, keys, rope = self.blocks[-1], sequence.keys, sequence.rope
         own = strategy is ATTENTION["vanilla"]

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import torch
 
-from concept_cam.types import MissingExtraError, ModelError
+from concept_cam.core.errors import MissingExtraError, ModelError
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _DECLARED: list[torch.library.Library] = []
@@ -39,20 +39,14 @@ def prepare_torchvision() -> None:
         except RuntimeError as error:
             missing = re.search(r"operator torchvision::(q?nms) does not exist", str(error))
             if missing is None:
-                raise ModelError(
-                    f"torchvision cannot be imported: {error}. Reinstall torch and torchvision together."
-                ) from error
+                raise ModelError(f"torchvision cannot be imported: {error}. Reinstall torch and torchvision together.") from error
             library = torch.library.Library("torchvision", "FRAGMENT")
             library.define(missing[1] + _SCHEMA)
             _DECLARED.append(library)
             # A failed import leaves half-initialised submodules behind.
-            for name in [
-                name for name in sys.modules if name == "torchvision" or name.startswith("torchvision.")
-            ]:
+            for name in [name for name in sys.modules if name == "torchvision" or name.startswith("torchvision.")]:
                 del sys.modules[name]
-    raise ModelError(
-        "torchvision cannot be imported beside this torch. Reinstall torch and torchvision together."
-    )
+    raise ModelError("torchvision cannot be imported beside this torch. Reinstall torch and torchvision together.")
 
 
 def import_open_clip() -> ModuleType:
@@ -73,6 +67,4 @@ def import_transformers() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise
-        raise MissingExtraError(
-            "transformers", "transformers", "a model or tokenizer of the transformers library"
-        ) from error
+        raise MissingExtraError("transformers", "transformers", "a model or tokenizer of the transformers library") from error

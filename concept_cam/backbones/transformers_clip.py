@@ -7,17 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from concept_cam.backbones.base import Preprocess
 from concept_cam.backbones.common import resize_positions
 from concept_cam.backbones.text import TextEncoder
-from concept_cam.backbones.tokens import (
-    ALL_ATTENTIONS,
-    Block,
-    Embedded,
-    TokenBackbone,
-    merge_heads,
-    split_heads,
-)
+from concept_cam.backbones.tokens import ALL_ATTENTIONS, Block, Embedded, TokenBackbone, merge_heads, split_heads
+from concept_cam.pictures.preprocessing import Preprocess
 
 
 class TransformersBlock(Block):
@@ -34,9 +27,7 @@ class TransformersBlock(Block):
 
     def project(self, normed: Tensor, which: str, rope: Tensor | None = None) -> tuple[Tensor, ...]:
         attention = self._layer.self_attn
-        return tuple(
-            split_heads(getattr(attention, f"{letter}_proj")(normed), self._heads) for letter in which
-        )
+        return tuple(split_heads(getattr(attention, f"{letter}_proj")(normed), self._heads) for letter in which)
 
     def output(self, context: Tensor) -> Tensor:
         return self._layer.self_attn.out_proj(merge_heads(context))
@@ -51,7 +42,7 @@ def pooled(output: Any) -> Tensor:
 
 
 class TransformersClip(TokenBackbone):
-    """Reads ``CLIPModel``; see :class:`concept_cam.backbones.base.Backbone`.
+    """Reads ``CLIPModel``; see :class:`concept_cam.backbones.protocol.Backbone`.
 
     Args:
         model: The model.

@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from concept_cam.backbones.base import Preprocess
 from concept_cam.backbones.common import resize_positions
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import ALL_ATTENTIONS, Embedded, TokenBackbone
 from concept_cam.backbones.transformers_clip import TransformersBlock, pooled
-from concept_cam.types import UnsupportedModelError
+from concept_cam.core.errors import UnsupportedModelError
+from concept_cam.pictures.preprocessing import Preprocess
 
 
 class TransformersSiglip(TokenBackbone):
-    """Reads ``SiglipModel`` and ``Siglip2Model``; see :class:`concept_cam.backbones.base.Backbone`.
+    """Reads ``SiglipModel`` and ``Siglip2Model``; see :class:`concept_cam.backbones.protocol.Backbone`.
 
     Args:
         model: The model.
@@ -35,9 +35,7 @@ class TransformersSiglip(TokenBackbone):
     def __init__(self, model: nn.Module, *, name: str, preprocess: Preprocess, text: TextEncoder) -> None:
         vision: Any = model.vision_model
         if getattr(vision, "head", None) is None:
-            raise UnsupportedModelError(
-                f"{name}: this SigLIP has no attention-pooling head, hence no image embedding."
-            )
+            raise UnsupportedModelError(f"{name}: this SigLIP has no attention-pooling head, hence no image embedding.")
         self._vision = vision
         self._naflex = isinstance(vision.embeddings.patch_embedding, nn.Linear)
         self.blocks = [TransformersBlock(layer) for layer in vision.encoder.layers]
@@ -87,13 +85,9 @@ class TransformersSiglip(TokenBackbone):
             return pooled(model.get_image_features(pixel_values=pixels))
         size = int(self._vision.embeddings.patch_size)
         patches = _patchify(pixels, size)
-        shape = torch.tensor(
-            [[pixels.shape[2] // size, pixels.shape[3] // size]] * len(pixels), device=pixels.device
-        )
+        shape = torch.tensor([[pixels.shape[2] // size, pixels.shape[3] // size]] * len(pixels), device=pixels.device)
         mask = torch.ones(patches.shape[:2], dtype=torch.long, device=pixels.device)
-        return pooled(
-            model.get_image_features(pixel_values=patches, pixel_attention_mask=mask, spatial_shapes=shape)
-        )
+        return pooled(model.get_image_features(pixel_values=patches, pixel_attention_mask=mask, spatial_shapes=shape))
 
 
 def _patchify(pixels: Tensor, size: int) -> Tensor:

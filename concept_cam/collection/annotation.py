@@ -15,22 +15,17 @@ from typing import TYPE_CHECKING, Any
 from concept_cam.collection.calls import Limits
 from concept_cam.collection.engines import ENGINES, find_engine
 from concept_cam.collection.inputs import Collection, Columns, Item, Shard, open_collection, parse_shard
-from concept_cam.collection.inputs.base import is_url
+from concept_cam.collection.inputs.items import is_url
 from concept_cam.collection.plan import Identity, Plan, Regions, describe
 from concept_cam.collection.progress import Progress, Tracker
 from concept_cam.collection.questions import build_questions
-from concept_cam.settings import Settings
-from concept_cam.types import (
-    Concept,
-    ConceptCamError,
-    ConfigurationError,
-    MissingExtraError,
-    choose,
-    nearest_names,
-)
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConceptCamError, ConfigurationError, MissingExtraError
+from concept_cam.core.names import choose, nearest_names
+from concept_cam.core.settings import Settings
 
 if TYPE_CHECKING:
-    from concept_cam.collection.engines.base import Options
+    from concept_cam.collection.engines.annotator import Options
     from concept_cam.collection.run_writer import RunWriter
     from concept_cam.collection.runs import Run
     from concept_cam.localizer import Localizer
@@ -95,9 +90,7 @@ class Request:
     def __post_init__(self) -> None:
         scale = self.px_per_mm
         if scale is not None and not isinstance(scale, str) and not 0 < scale < float("inf"):
-            raise ConfigurationError(
-                f"px_per_mm must be a positive number of pixels per millimetre, or a column, received {scale}."
-            )
+            raise ConfigurationError(f"px_per_mm must be a positive number of pixels per millimetre, or a column, received {scale}.")
         if self.limit is not None and self.limit < 1:
             raise ConfigurationError(f"limit must be at least 1, received {self.limit}.")
 
@@ -105,11 +98,7 @@ class Request:
     def given(self) -> list[str]:
         """The inputs as texts."""
         inputs = self.inputs
-        return (
-            [os.fspath(inputs)]
-            if isinstance(inputs, (str, os.PathLike))
-            else [os.fspath(item) for item in inputs]
-        )
+        return [os.fspath(inputs)] if isinstance(inputs, (str, os.PathLike)) else [os.fspath(item) for item in inputs]
 
     @property
     def packs(self) -> list[Any]:
@@ -124,9 +113,7 @@ def _request(inputs: Any, output: Any, traits: Any, values: Mapping[str, Any]) -
         if name not in known:
             near = nearest_names(name, known, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigurationError(
-                f"annotate has no option {name!r}.{hint} Known: {', '.join(sorted(known))}."
-            )
+            raise ConfigurationError(f"annotate has no option {name!r}.{hint} Known: {', '.join(sorted(known))}.")
     return Request(inputs, output, traits, **values)
 
 
@@ -181,7 +168,7 @@ def annotate(
     require_arrow()
     choose(engine, ENGINES, "engine")
     job = _Job.open(_request(inputs, output, traits, request))
-    from concept_cam.collection.engines.base import Options
+    from concept_cam.collection.engines.annotator import Options
     from concept_cam.collection.run_writer import RunWriter, check_folder
     from concept_cam.collection.runs import read_run
 
@@ -220,9 +207,7 @@ def _run(
         for found in find_engine(engine)(stream, plan, localizer, options, stop.is_set):
             writer.add(found)
             if progress is not None:
-                progress(
-                    tracker.add(len(found.pictures), sum(len(picture.errors) for picture in found.pictures))
-                )
+                progress(tracker.add(len(found.pictures), sum(len(picture.errors) for picture in found.pictures)))
     writer.counts["duplicates"] = stream.duplicates
     if stop.is_set():
         writer.close(finished=False)
@@ -359,9 +344,7 @@ class _Job:
 
         scale, limits = request.px_per_mm, request.limits
         shard = parse_shard(request.shard) if isinstance(request.shard, str) else request.shard
-        columns = Columns(
-            request.column, request.box_column, request.mask_column, scale if isinstance(scale, str) else None
-        )
+        columns = Columns(request.column, request.box_column, request.mask_column, scale if isinstance(scale, str) else None)
         build_questions(request.packs)  # finds errors in packs before a model is loaded
         collection = open_collection(
             request.given,
@@ -372,7 +355,7 @@ class _Job:
             skip=[os.path.abspath(request.output)],
         )
         if request.calibration is not None:
-            from concept_cam.collection.calibration import read_limits
+            from concept_cam.collection.limits import read_limits
 
             limits = limits.with_calibration(read_limits(request.calibration))
         boxes = open_boxes(os.fspath(request.boxes)) if request.boxes is not None else None
@@ -568,7 +551,7 @@ def estimate(
     require_arrow()
     import pyarrow.parquet as pq
 
-    from concept_cam.collection.engines.base import Annotator
+    from concept_cam.collection.engines.annotator import Annotator
 
     job = _Job.open(_request(inputs, output, traits, request))
     ready = _load(localizer, model, device, dtype, settings, batch_size)

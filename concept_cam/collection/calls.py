@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from concept_cam.types import ConfigurationError
+from concept_cam.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from concept_cam.collection.calibration import Calibration
+    from concept_cam.collection.limits import Calibration
 
 __all__ = ["Call", "Limits", "call_part", "call_state", "host_is_missing"]
 
@@ -64,10 +64,7 @@ class Limits:
 
     def with_calibration(self, calibration: Calibration) -> Limits:
         """Returns these limits with those of a calibration file in their place; characters it does not name take its pooled limit."""
-        values = {
-            name: math.inf if limit.value is None else float(limit.value)
-            for name, limit in calibration.limits.items()
-        }
+        values = {name: math.inf if limit.value is None else float(limit.value) for name, limit in calibration.limits.items()}
         return Limits(
             host=self.host,
             probability=values.pop("*", self.probability),

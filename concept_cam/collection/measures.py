@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from concept_cam.regions import DEFAULT_THRESHOLD, above, measure, rle_from_runs, threshold_value
-from concept_cam.resampling import grid_to_pixels
-from concept_cam.types import Geometry, choose
+from concept_cam.core.geometry import Geometry
+from concept_cam.core.names import choose
+from concept_cam.core.regions import DEFAULT_THRESHOLD, above, measure, rle_from_runs, threshold_value
+from concept_cam.core.resampling import grid_to_pixels
 
 __all__ = [
     "RESOLUTIONS",
@@ -113,7 +114,7 @@ def find_area(
         scores: float32 [h, w], grid frame; NaN in padding and where nothing may be read.
         geometry: Frames of the measured picture (the crop, for a specimen).
         frame: Where it lies in the whole picture.
-        threshold: Strategy or number, see :func:`concept_cam.regions.threshold_value`.
+        threshold: Strategy or number, see :func:`concept_cam.core.regions.threshold_value`.
         resolution: A name of :data:`RESOLUTIONS`.
         areas: Keep so many connected areas (8-connected), largest first; 0 for all.
         min_area: Smallest area in original pixels, or below 1 as a share of the measured picture.
@@ -136,8 +137,7 @@ def find_area(
     mask = above(heat, limit)
     if hidden is not None:
         rows, columns = (
-            np.minimum(((np.arange(side) + 0.5) * have / side).astype(int), have - 1)
-            for side, have in zip((height, width), hidden.shape)
+            np.minimum(((np.arange(side) + 0.5) * have / side).astype(int), have - 1) for side, have in zip((height, width), hidden.shape)
         )
         mask &= ~hidden[rows][:, columns]
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -146,15 +146,11 @@ def find_area(
     top, left = int(rows[0]), int(columns[0])
     inside = mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
     labels, count = label(inside, np.ones((3, 3), dtype=bool))
-    least = (
-        min_area if min_area < 1 else min_area / (geometry.original[0] * geometry.original[1])
-    ) * mask.size
+    least = (min_area if min_area < 1 else min_area / (geometry.original[0] * geometry.original[1])) * mask.size
     if count == 1 and inside.sum() >= least:
         return _area(inside, top, left, 1, seen, geometry, frame), limit
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    kept = [int(index) for index in np.argsort(-sizes, kind="stable") if sizes[index] >= least][
-        : areas or None
-    ]
+    kept = [int(index) for index in np.argsort(-sizes, kind="stable") if sizes[index] >= least][: areas or None]
     if not kept:
         return None, limit
     chosen = labels == kept[0] + 1 if len(kept) == 1 else np.isin(labels, [index + 1 for index in kept])
@@ -172,9 +168,7 @@ def _as_seen(geometry: Geometry) -> Geometry:
     return replace(geometry, original=(height, width), scale=scale)
 
 
-def _area(
-    mask: np.ndarray, top: int, left: int, count: int, seen: Geometry, geometry: Geometry, frame: Frame
-) -> Area:
+def _area(mask: np.ndarray, top: int, left: int, count: int, seen: Geometry, geometry: Geometry, frame: Frame) -> Area:
     """Measures a mask whose upper left corner lies at ``top``, ``left`` of the picture as seen."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     inside = mask[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
@@ -186,13 +180,8 @@ def _area(
     found = measure(inside)
     found["centroid_x"] += left
     found["centroid_y"] += top
-    if (
-        abs(scale_x / scale_y - 1) < 0.02
-    ):  # one scale on both axes: angles and ratios hold, lengths grow with it
-        found = {
-            name: value * (scale_x * scale_y) ** 0.5 if name in ("length", "width") else value
-            for name, value in found.items()
-        }
+    if abs(scale_x / scale_y - 1) < 0.02:  # one scale on both axes: angles and ratios hold, lengths grow with it
+        found = {name: value * (scale_x * scale_y) ** 0.5 if name in ("length", "width") else value for name, value in found.items()}
         centroid = found.pop("centroid_x") * scale_x, found.pop("centroid_y") * scale_y
     else:
         row, column = edges[0], edges[1]
@@ -204,14 +193,9 @@ def _area(
         found = measure(full)
         centroid = found.pop("centroid_x") + column[left], found.pop("centroid_y") + row[top]
     found["area"] = float((ends - starts).sum())
-    x0, x1, y0, y1 = (
-        int(value) for value in (edges[1][left], edges[1][right], edges[0][top], edges[0][bottom])
-    )
+    x0, x1, y0, y1 = (int(value) for value in (edges[1][left], edges[1][right], edges[0][top], edges[0][bottom]))
     shift, stretch, place = (left, top), (scale_x, scale_y), (frame.left, frame.top)
-    outlines = tuple(
-        np.round((outline + shift) * stretch + place, 2).astype(np.float32).ravel().tolist()
-        for outline in _outlines(inside)
-    )
+    outlines = tuple(np.round((outline + shift) * stretch + place, 2).astype(np.float32).ravel().tolist() for outline in _outlines(inside))
     return Area(
         box=(x0 + frame.left, y0 + frame.top, x1 - x0, y1 - y0),
         count=count,
@@ -230,9 +214,7 @@ def _edges(full: int, small: int) -> np.ndarray:
     return np.searchsorted(nearest, np.arange(small + 1))
 
 
-def _runs(
-    inside: np.ndarray, top: int, left: int, edges: tuple[np.ndarray, ...], frame: Frame
-) -> tuple[np.ndarray, np.ndarray]:
+def _runs(inside: np.ndarray, top: int, left: int, edges: tuple[np.ndarray, ...], frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     """Returns first and one past last pixel of each run down the columns of the whole picture, without painting the full-size mask."""
     framed = _padded(inside).T[1:-1]
     jumps = framed[:, 1:] - framed[:, :-1]
@@ -245,9 +227,7 @@ def _runs(
     counts = per_column[repeated]
     shift = np.concatenate([[0], np.cumsum(counts)[:-1]]) if counts.size else counts
     index = np.repeat(offsets[repeated] - shift, counts) + np.arange(int(counts.sum()))
-    base = (np.repeat(np.arange(int(wide[0]), int(wide[-1])), counts) + frame.left) * frame.size[
-        0
-    ] + frame.top
+    base = (np.repeat(np.arange(int(wide[0]), int(wide[-1])), counts) + frame.left) * frame.size[0] + frame.top
     starts, ends = base + edges[0][first[index] + top], base + edges[0][last[index] + top]
     kept = ends > starts
     return starts[kept], ends[kept]
@@ -280,9 +260,7 @@ def _outlines(inside: np.ndarray) -> list[np.ndarray]:
             # Where two areas touch at a corner there are two ways on; turning left joins them.
             turn = (end, not forward) if (end, not forward) in down else (end, forward)
             end, forward = down.pop(turn), turn[1]
-            turn = (
-                (end, forward) if (end, forward) in across or (end, forward) == start else (end, not forward)
-            )
+            turn = (end, forward) if (end, forward) in across or (end, forward) == start else (end, not forward)
             path.append(end)
             if turn == start:
                 break
@@ -322,9 +300,7 @@ def _links(steps: np.ndarray, along: int, between: int) -> dict[tuple[int, bool]
 # --------------------------------------------------------------------------------------------------------- uncertainties
 
 
-def uncertainties(
-    values: Mapping[str, float], box: tuple[float, float], cell: tuple[float, float]
-) -> dict[str, float]:
+def uncertainties(values: Mapping[str, float], box: tuple[float, float], cell: tuple[float, float]) -> dict[str, float]:
     """States what one patch means for each measure of a region.
 
     Args:
@@ -353,9 +329,7 @@ def uncertainties(
         known["solidity"] = min(1.0, values["solidity"] * relative)
         ratio = math.sqrt(max(0.0, 1 - values["eccentricity"] ** 2))
         spread = ratio**2 * relative  # d e = r dr / e with r = width / length
-        known["eccentricity"] = min(
-            1.0, spread / values["eccentricity"] if values["eccentricity"] > 0 else 1.0
-        )
+        known["eccentricity"] = min(1.0, spread / values["eccentricity"] if values["eccentricity"] > 0 else 1.0)
     return known
 
 

@@ -11,25 +11,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from concept_cam.collection.run_writer import (
-    DoneKeys,
-    check_folder,
-    differences,
-    errors_text,
-    read_info,
-    write_info,
-)
-from concept_cam.collection.runs import (
-    ERRORS_FILE,
-    PART_PATTERN,
-    PARTS_FOLDER,
-    RUN_FILE,
-    Run,
-    read_errors,
-    read_run,
-)
-from concept_cam.files import make_directory, write_file
-from concept_cam.types import DataError, OutputError
+from concept_cam.collection.run_writer import DoneKeys, check_folder, differences, errors_text, read_info, write_info
+from concept_cam.collection.runs import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, Run, read_errors, read_run
+from concept_cam.core.errors import DataError, OutputError
+from concept_cam.core.files import make_directory, write_file
 
 __all__ = ["merge_runs"]
 
@@ -56,9 +41,7 @@ def merge_runs(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike
         folders = sorted(folders[0].glob("shard-*"))
     if not folders:
         raise DataError(
-            f"{str(runs[0])!r} holds no shards: expected folders such as shard-00001-of-00008."
-            if runs
-            else "no shard was given."
+            f"{str(runs[0])!r} holds no shards: expected folders such as shard-00001-of-00008." if runs else "no shard was given."
         )
     if output is None:
         raise OutputError("--output is needed: name the folder of the joined run.")
@@ -110,10 +93,7 @@ def _joined(infos: Sequence[dict[str, Any]], shards: Sequence[str]) -> dict[str,
             "pictures": sum(info["input"].get("pictures", 0) for info in infos),
             "fingerprint": None,
         },
-        "merged": [
-            {"shard": shard, "fingerprint": info["input"].get("fingerprint")}
-            for shard, info in zip(shards, infos)
-        ],
+        "merged": [{"shard": shard, "fingerprint": info["input"].get("fingerprint")} for shard, info in zip(shards, infos)],
     }
 
 
@@ -124,9 +104,7 @@ def _copy_parts(folders: Sequence[Path], shards: Sequence[str], parts: Path) -> 
         for part in sorted((folder / PARTS_FOLDER).glob(PART_PATTERN)):
             found = pq.read_table(part, columns=["image_key"]).column(0).unique().to_pylist()
             if sum(keys.add(key) for key in found) < len(found):
-                raise DataError(
-                    f"{part} holds pictures that another shard holds too: the shards do not belong together."
-                )
+                raise DataError(f"{part} holds pictures that another shard holds too: the shards do not belong together.")
             name = f"part-{int(shard):05d}-{part.stem.removeprefix('part-')}.parquet"
             shutil.copyfile(part, parts / name)
 
@@ -169,10 +147,7 @@ def _check(folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> None:
     for folder, info in zip(folders[1:], infos[1:]):
         found = [line for line in differences(first, info["configuration"]) if not line.startswith("shard:")]
         if found:
-            raise DataError(
-                f"{folder} has another configuration than {folders[0]}:\n"
-                + "\n".join(f"  {line}" for line in found)
-            )
+            raise DataError(f"{folder} has another configuration than {folders[0]}:\n" + "\n".join(f"  {line}" for line in found))
     counts = {int(shard.partition("/")[2]) for shard in named}
     if len(counts) > 1:
         raise DataError(f"the shards are of {len(counts)} different splits: {', '.join(sorted(named))}.")

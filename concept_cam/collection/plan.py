@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from concept_cam.collection.calls import Limits
-from concept_cam.collection.inputs.base import Item, Specimen
+from concept_cam.collection.inputs.items import Item, Specimen
 from concept_cam.collection.inputs.specimens import BoxFile, Ignored
 from concept_cam.collection.questions import Questions
-from concept_cam.regions import DEFAULT_THRESHOLD
-from concept_cam.settings import Settings
-from concept_cam.types import ConfigurationError
+from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.regions import DEFAULT_THRESHOLD
+from concept_cam.core.settings import Settings
 
 if TYPE_CHECKING:
-    from concept_cam.backbones.base import Preprocess
+    from concept_cam.pictures.preprocessing import Preprocess
 
 __all__ = ["Identity", "Plan", "Regions"]
 
@@ -25,7 +25,7 @@ class Regions:
     """How regions are found.
 
     Attributes:
-        threshold: Strategy of :data:`concept_cam.regions.THRESHOLDS`, or a number in score units.
+        threshold: Strategy of :data:`concept_cam.core.regions.THRESHOLDS`, or a number in score units.
         resolution: A name of :data:`concept_cam.collection.measures.RESOLUTIONS`.
         areas: Connected areas that make up a region, the largest; 0 for all.
         min_area: Smallest area in original pixels, or below 1 as a share of the picture.
@@ -41,15 +41,13 @@ class Regions:
 
     def __post_init__(self) -> None:
         from concept_cam.collection.measures import RESOLUTIONS
-        from concept_cam.regions import parse_threshold
-        from concept_cam.types import choose
+        from concept_cam.core.names import choose
+        from concept_cam.core.regions import parse_threshold
 
         object.__setattr__(self, "threshold", parse_threshold(self.threshold))
         choose(self.resolution, RESOLUTIONS, "region resolution")
         if self.areas < 0 or self.min_area < 0:
-            raise ConfigurationError(
-                f"areas and min_area must not be negative, received {self.areas} and {self.min_area}."
-            )
+            raise ConfigurationError(f"areas and min_area must not be negative, received {self.areas} and {self.min_area}.")
 
 
 @dataclass(frozen=True)
@@ -117,10 +115,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "model": plan.identity.model,
         "weights_hash": plan.identity.weights_hash,
         "package_version": plan.identity.package_version,
-        "packs": {
-            name: {"sha256": facts["sha256"], "characters": facts["characters"]}
-            for name, facts in plan.questions.facts.items()
-        },
+        "packs": {name: {"sha256": facts["sha256"], "characters": facts["characters"]} for name, facts in plan.questions.facts.items()},
         "attention": plan.settings.attention,
         "resize": plan.settings.resize,
         "size": plan.settings.size,

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from concept_cam import prompts
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError, PromptError
+from concept_cam.core.names import normalise_text
 from concept_cam.prompts.schema import host_phrase
-from concept_cam.types import Concept, ConfigurationError, PromptError, normalise_text
 
 __all__ = [
     "DISTANCES",
@@ -126,11 +128,7 @@ class Questions:
         """Indices of the parts' concepts."""
         return tuple(
             dict.fromkeys(
-                state.concept
-                for pack in self.packs
-                for character in pack.characters
-                if character.call < 0
-                for state in character.states
+                state.concept for pack in self.packs for character in pack.characters if character.call < 0 for state in character.states
             )
         )
 
@@ -138,8 +136,7 @@ class Questions:
     def rows(self) -> int:
         """Records per specimen."""
         return sum(
-            len(pack.distances)
-            + sum(len(character.states) if character.call < 0 else 1 for character in pack.characters)
+            len(pack.distances) + sum(len(character.states) if character.call < 0 else 1 for character in pack.characters)
             for pack in self.packs
         )
 
@@ -159,9 +156,7 @@ class _Concepts:
         return self._index[key]
 
 
-def build_questions(
-    specs: Sequence[Any], unknown_words: Callable[[str], Sequence[str]] = lambda text: ()
-) -> Questions:
+def build_questions(specs: Sequence[Any], unknown_words: Callable[[str], Sequence[str]] = lambda text: ()) -> Questions:
     """Turns trait packs into questions.
 
     Args:
@@ -186,9 +181,7 @@ def build_questions(
         wanted = pack.characters if character is None else (pack.character(character),)
         names.update(dict.fromkeys(item.name for item in wanted))
     if not chosen:
-        raise ConfigurationError(
-            "no trait pack was given: expected for example --traits fish; see  concept-cam prompts."
-        )
+        raise ConfigurationError("no trait pack was given: expected for example --traits fish; see  concept-cam prompts.")
     concepts = _Concepts()
     packs = tuple(_pack(pack, tuple(names), concepts, unknown_words) for pack, names in chosen.values())
     facts = {
@@ -242,23 +235,15 @@ def _entity_of(concept: Concept) -> tuple[str | None, str | None]:
     return entity.get("label"), entity.get("id")
 
 
-def _part_character(
-    pack: prompts.Pack, character: prompts.Character, concepts: _Concepts, _host: int
-) -> Character:
+def _part_character(pack: prompts.Pack, character: prompts.Character, concepts: _Concepts, _host: int) -> Character:
     found = prompts.concepts(pack, character.name)
-    states = tuple(
-        State(concept.metadata["state"], concepts.add(concept), _entity_of(concept)) for concept in found
-    )
+    states = tuple(State(concept.metadata["state"], concepts.add(concept), _entity_of(concept)) for concept in found)
     return Character(character.name, character.kind, states)
 
 
-def _state_character(
-    pack: prompts.Pack, character: prompts.Character, concepts: _Concepts, host: int
-) -> Character:
+def _state_character(pack: prompts.Pack, character: prompts.Character, concepts: _Concepts, host: int) -> Character:
     if len(character.states) < 2:
-        raise PromptError(
-            f"the character {pack.name}:{character.name} has one state: a call needs at least two to choose from."
-        )
+        raise PromptError(f"the character {pack.name}:{character.name} has one state: a call needs at least two to choose from.")
     states = []
     for state in character.states:
         concept = prompts.concepts(pack, character.name, state.name)[0]
@@ -285,25 +270,15 @@ def _entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept
     assert entity is not None  # the schema demands it of all kinds but part
     parts = [(owner, state) for owner in pack.characters if owner.kind == "part" for state in owner.states]
     for owner, state in parts:
-        if state.entity is not None and (
-            (entity.id and entity.id == state.entity.id) or entity.label == state.entity.label
-        ):
+        if state.entity is not None and ((entity.id and entity.id == state.entity.id) or entity.label == state.entity.label):
             return prompts.concepts(pack, owner.name, state.name)[0]
     whole = host_phrase(pack.host)
     own = tuple(dict.fromkeys(f"the {noun} of {whole}" for noun in (entity.label, *entity.nouns)))
     taken = {normalise_text(phrase) for phrase in own}
     others = [(state.name, pack.phrases_of(state)) for _, state in parts]
-    others = [
-        (name, phrases)
-        for name, phrases in others
-        if not taken & {normalise_text(phrase) for phrase in phrases}
-    ]
+    others = [(name, phrases) for name, phrases in others if not taken & {normalise_text(phrase) for phrase in phrases}]
     if not others:
-        labels = {
-            item.entity.label
-            for item in pack.characters
-            if item.entity is not None and item.entity.label != entity.label
-        }
+        labels = {item.entity.label for item in pack.characters if item.entity is not None and item.entity.label != entity.label}
         others = [(label, (f"the {label} of {whole}",)) for label in sorted(labels)]
         others = [(label, phrases) for label, phrases in others if normalise_text(phrases[0]) not in taken]
     others.append(("host", pack.host_phrases))

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from concept_cam.collection.inputs.base import Item, Specimen
+from concept_cam.collection.inputs.items import Item, Specimen
 from concept_cam.collection.inputs.specimens import read_mask
 from concept_cam.collection.measures import Frame
-from concept_cam.images import read_image
-from concept_cam.resizing import shrink
-from concept_cam.types import ConceptCamError, ImageError
+from concept_cam.core.errors import ConceptCamError, ImageError
+from concept_cam.pictures.reading import read_image
+from concept_cam.pictures.resizing import shrink
 
 if TYPE_CHECKING:
     from concept_cam.collection.plan import Plan
-    from concept_cam.resizing import Prepared
+    from concept_cam.pictures.resizing import Prepared
 
 __all__ = ["SPECIMEN_PREFIX", "Crop", "Loaded", "load_item", "prepare_crop"]
 
@@ -93,9 +93,7 @@ def load_item(item: Item, plan: Plan) -> Loaded:
     except ConceptCamError as error:
         return Loaded(bare, errors=(_without_name(str(error), item),))
     except MemoryError:
-        return Loaded(
-            bare, errors=("the picture does not fit in memory: scale it down, or use fewer workers.",)
-        )
+        return Loaded(bare, errors=("the picture does not fit in memory: scale it down, or use fewer workers.",))
     crops, errors = [], []
     for number, specimen in enumerate(specimens):
         try:
@@ -151,9 +149,7 @@ def _crop(
     )
 
 
-def _pixel_box(
-    specimen: Specimen, outside: np.ndarray | None, size: tuple[int, int]
-) -> tuple[int, int, int, int]:
+def _pixel_box(specimen: Specimen, outside: np.ndarray | None, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """The specimen's box in whole pixels, inside the picture."""
     if specimen.box is not None:
         x, y, width, height = specimen.box
@@ -205,14 +201,12 @@ def prepare_crop(crop: Crop, plan: Plan) -> Prepared:
     Cells that are mostly under an ``--ignore`` mask are not valid: the model never attends to them.
     """
     from concept_cam.collection.measures import cell_coverage
-    from concept_cam.images import Picture
-    from concept_cam.resizing import prepare, squash
+    from concept_cam.pictures.reading import Picture
+    from concept_cam.pictures.resizing import prepare, squash
 
     height, width = crop.pixels.shape[:2]
     policy = plan.settings.resize
-    if (
-        policy == "aspect"
-    ):  # the worker has resized it to the target, so that what is left is what "squash" does at that size
+    if policy == "aspect":  # the worker has resized it to the target, so that what is left is what "squash" does at that size
         prepared = squash(crop.pixels, plan.preprocess, (height, width))
     else:
         prepared = prepare(Picture(crop.pixels), plan.preprocess, policy, plan.settings.size)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from concept_cam.collection.calls import Call, call_part, call_state, host_is_missing
-from concept_cam.collection.inputs.base import Item, Specimen
+from concept_cam.collection.inputs.items import Item, Specimen
 from concept_cam.collection.measures import Area, Distance, Frame, find_area, measure_distances
 from concept_cam.collection.plan import Plan
 from concept_cam.collection.questions import ABSENT, DISTANCE_PARTS, Character, PackQuestions, State
-from concept_cam.resampling import highest_point
-from concept_cam.types import Geometry
+from concept_cam.core.geometry import Geometry
+from concept_cam.core.resampling import highest_point
 
 __all__ = ["Scored", "records_of"]
 
@@ -126,9 +126,7 @@ def _head(scored: Scored, plan: Plan) -> dict[str, Any]:
     return head
 
 
-def _pack_rows(
-    pack: PackQuestions, scored: Scored, plan: Plan, maps: _Maps, head: dict[str, Any]
-) -> list[dict[str, Any]]:
+def _pack_rows(pack: PackQuestions, scored: Scored, plan: Plan, maps: _Maps, head: dict[str, Any]) -> list[dict[str, Any]]:
     missing = host_is_missing(float(scored.probabilities[pack.host][0]), plan.limits)
     rows: list[dict[str, Any]] = []
     boxes: dict[str, tuple[int, int, int, int]] = {}
@@ -216,9 +214,7 @@ def _part_row(
     call = call_part(
         state.name,
         names,
-        [float(value) for value in scored.probabilities[state.concept][: len(names)]]
-        if concept.contrasts
-        else [],
+        [float(value) for value in scored.probabilities[state.concept][: len(names)]] if concept.contrasts else [],
         float("nan") if peak is None else peak[2],
         plan.limits.of(pack.name, character.name, state.name),
         least_probability=plan.limits.of_part_probability(pack.name, character.name, state.name),
@@ -299,9 +295,7 @@ def _area_columns(area: Area, scored: Scored, scale: float | None) -> dict[str, 
     return columns
 
 
-def _distance_row(
-    pack: PackQuestions, name: str, found: Distance | None, head: dict[str, Any], missing: bool
-) -> dict[str, Any]:
+def _distance_row(pack: PackQuestions, name: str, found: Distance | None, head: dict[str, Any], missing: bool) -> dict[str, Any]:
     row = head | {
         "record_key": _key(head, pack.name, name),
         "pack": pack.name,
@@ -328,6 +322,4 @@ def _keep(row: dict[str, Any], scored: Scored, concepts: Sequence[int], names: I
     row["scores"] = maps.tobytes()
     row["scores_shape"] = list(maps.shape)
     row["scores_names"] = list(names)
-    row["geometry"] = json.dumps(
-        scored.geometry.to_dict() | {"crop_xy": [scored.frame.left, scored.frame.top]}
-    )
+    row["geometry"] = json.dumps(scored.geometry.to_dict() | {"crop_xy": [scored.frame.left, scored.frame.top]})

@@ -23,19 +23,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from concept_cam.collection.engines.base import Answers
+from concept_cam.collection.engines.annotator import Answers
 from concept_cam.collection.reading import SPECIMEN_PREFIX
-from concept_cam.collection.runs import (
-    ERROR_COLUMNS,
-    ERRORS_FILE,
-    PART_PATTERN,
-    PARTS_FOLDER,
-    RUN_FILE,
-    read_errors,
-)
+from concept_cam.collection.runs import ERROR_COLUMNS, ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, read_errors
 from concept_cam.collection.schema import SCHEMA_VERSION, image_key
-from concept_cam.files import make_directory, write_file
-from concept_cam.types import DataError, OutputError
+from concept_cam.core.errors import DataError, OutputError
+from concept_cam.core.files import make_directory, write_file
 
 __all__ = [
     "ERROR_COLUMNS",
@@ -181,11 +174,7 @@ class RunWriter:
         self.counts["errors"] = len(errors)
         # A picture of which one specimen failed is done when its other records are in a part, not before.
         self._known_errors = {(error["source"], error["reason"]) for error in errors}
-        self.done.load(
-            image_key(source)
-            for source, reason in self._known_errors
-            if not reason.startswith(SPECIMEN_PREFIX)
-        )
+        self.done.load(image_key(source) for source, reason in self._known_errors if not reason.startswith(SPECIMEN_PREFIX))
 
     # ------------------------------------------------------------------------------------------------------ writing
 
@@ -281,16 +270,10 @@ def check_folder(folder: Path, resume: bool) -> None:
         raise OutputError(f"{str(folder)!r} is a file, expected the run's folder. Choose another --output.")
     if (folder / RUN_FILE).is_file():
         if not resume:
-            raise OutputError(
-                f"{str(folder)!r} holds an annotation run. Continue it with --resume, or choose another --output."
-            )
+            raise OutputError(f"{str(folder)!r} holds an annotation run. Continue it with --resume, or choose another --output.")
         return
     strange = (
-        [
-            entry
-            for entry in sorted(os.listdir(folder))
-            if not entry.startswith((".", "shard-")) and entry != PARTS_FOLDER
-        ]
+        [entry for entry in sorted(os.listdir(folder)) if not entry.startswith((".", "shard-")) and entry != PARTS_FOLDER]
         if folder.is_dir()
         else []
     )
@@ -311,9 +294,7 @@ def _lock(folder: Path) -> int | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise OutputError(
-            f"another process is writing the run in {str(folder)!r}. Wait for it, or choose another --output."
-        ) from None
+        raise OutputError(f"another process is writing the run in {str(folder)!r}. Wait for it, or choose another --output.") from None
     except OSError:  # file systems without locks
         os.close(descriptor)
         return None

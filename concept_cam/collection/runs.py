@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from concept_cam.collection.run_folder import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE
 from concept_cam.collection.schema import PASSTHROUGH_PREFIX, arrow_schema, check_schema, passthrough_columns
-from concept_cam.types import DataError, MissingExtraError
+from concept_cam.core.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,9 +116,7 @@ class Run:
                     for batch in file.iter_batches(batch_size=4096, columns=present):
                         yield _conform(batch, schema)
             except (pa.ArrowException, OSError) as error:
-                raise DataError(
-                    f"{part} cannot be read: {error}. Delete it and continue the run with --resume."
-                ) from error
+                raise DataError(f"{part} cannot be read: {error}. Delete it and continue the run with --resume.") from error
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Returns the records as an Arrow table; ``columns`` as for :meth:`batches`."""
@@ -181,9 +179,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: expected the output folder of an annotation run.")
     if not path.is_file():
-        raise DataError(
-            f"{folder} is not an annotation run: it has no {RUN_FILE}. Name the folder given to `annotate --output`."
-        )
+        raise DataError(f"{folder} is not an annotation run: it has no {RUN_FILE}. Name the folder given to `annotate --output`.")
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -197,17 +193,12 @@ def _part_schema(part: Path) -> pa.Schema:
     try:
         return pq.read_schema(part)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{part} cannot be read: {error}. Delete it and continue the run with --resume."
-        ) from error
+        raise DataError(f"{part} cannot be read: {error}. Delete it and continue the run with --resume.") from error
 
 
 def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     # A part of an older release lacks newer nullable columns; a part of a merged run may lack a passthrough column.
-    arrays = [
-        batch.column(field.name) if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
-        for field in schema
-    ]
+    arrays = [batch.column(field.name) if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from concept_cam.types import DataError
+from concept_cam.core.errors import DataError
 
 __all__ = [
     "ABSTENTION_REASONS",
@@ -123,12 +123,10 @@ MEASURES: tuple[Measure, ...] = (
         "Angle of the major axis against the x axis, counter-clockwise as seen, over -90 to 90.",
     ),
     Measure("extent", "1", "Area of the region over the area of its box."),
-    Measure(
-        "eccentricity", "1", "Eccentricity of the ellipse with the region's second moments, 0 (circle) to 1."
-    ),
+    Measure("eccentricity", "1", "Eccentricity of the ellipse with the region's second moments, 0 (circle) to 1."),
     Measure("solidity", "1", "Area of the region over the area of its convex hull."),
 )
-"""Shape measures, named as :func:`concept_cam.regions.measure` names them. An uncertainty is what one patch of the model's grid is in original pixels; null below two patches."""
+"""Shape measures, named as :func:`concept_cam.core.regions.measure` names them. An uncertainty is what one patch of the model's grid is in original pixels; null below two patches."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +153,7 @@ class Column:
     def field(self) -> pa.Field:
         """The Arrow field with its documentation as metadata."""
         notes = {"meaning": self.meaning, "unit": self.unit, "frame": self.frame}
-        return pa.field(
-            self.name, self.type, self.nullable, {key: text for key, text in notes.items() if text}
-        )
+        return pa.field(self.name, self.type, self.nullable, {key: text for key, text in notes.items() if text})
 
 
 _TEXT, _BOOL, _INT = pa.string(), pa.bool_(), pa.int32()
@@ -172,16 +168,12 @@ def _measure_columns() -> tuple[Column, ...]:
     for measure in MEASURES:
         frame = "original" if measure.unit != "1" else ""
         columns.append(Column(measure.value, _DOUBLE, measure.unit, frame, measure.meaning))
-        about = (
-            f"Uncertainty of `{measure.value}` from the grid's resolution; null where it cannot be stated."
-        )
+        about = f"Uncertainty of `{measure.value}` from the grid's resolution; null where it cannot be stated."
         columns.append(Column(measure.uncertainty, _DOUBLE, measure.unit, frame, about))
         if measure.metric:
             value, uncertainty = measure.metric
             unit = _METRIC[measure.unit]
-            columns.append(
-                Column(value, _DOUBLE, unit, "", f"`{measure.value}` by `px_per_mm`; null without a scale.")
-            )
+            columns.append(Column(value, _DOUBLE, unit, "", f"`{measure.value}` by `px_per_mm`; null without a scale."))
             columns.append(Column(uncertainty, _DOUBLE, unit, "", f"`{measure.uncertainty}` by `px_per_mm`."))
     return tuple(columns)
 
@@ -259,9 +251,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("quality", _TEXT, "", "", "Label of the called state's quality (PATO)."),
     Column("quality_id", _TEXT, "", "", "Ontology id of the called state's quality."),
-    Column(
-        "quality_match", _TEXT, "", "", "How well the quality fits the state: `exact`, `synonym` or `close`."
-    ),
+    Column("quality_match", _TEXT, "", "", "How well the quality fits the state: `exact`, `synonym` or `close`."),
     Column(
         "probability",
         _FLOAT,
@@ -334,9 +324,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("centroid_x", _DOUBLE, "px", "original", "x of the region's centroid."),
     Column("centroid_y", _DOUBLE, "px", "original", "y of the region's centroid."),
-    Column(
-        "centroid_uncertainty_px", _DOUBLE, "px", "original", "Uncertainty of the centroid along either axis."
-    ),
+    Column("centroid_uncertainty_px", _DOUBLE, "px", "original", "Uncertainty of the centroid along either axis."),
     Column(
         "area_frac",
         _DOUBLE,
@@ -384,18 +372,13 @@ def arrow_schema(passthrough: Iterable[str] = ()) -> pa.Schema:
         passthrough: Names of the input's further columns, without prefix, in order.
     """
     fields = [column.field for column in COLUMNS]
-    fields += [
-        pa.field(PASSTHROUGH_PREFIX + name, pa.string(), True, {"meaning": f"Input column {name!r}."})
-        for name in passthrough
-    ]
+    fields += [pa.field(PASSTHROUGH_PREFIX + name, pa.string(), True, {"meaning": f"Input column {name!r}."}) for name in passthrough]
     return pa.schema(fields, {"concept_cam_schema": SCHEMA_VERSION, "frame": FRAME})
 
 
 def passthrough_columns(schema: pa.Schema) -> tuple[str, ...]:
     """Returns the names of the input's further columns in a run's schema, without prefix."""
-    return tuple(
-        name.removeprefix(PASSTHROUGH_PREFIX) for name in schema.names if name.startswith(PASSTHROUGH_PREFIX)
-    )
+    return tuple(name.removeprefix(PASSTHROUGH_PREFIX) for name in schema.names if name.startswith(PASSTHROUGH_PREFIX))
 
 
 def _digest(*parts: str) -> str:
@@ -438,9 +421,7 @@ def table_from_records(records: Sequence[Mapping[str, Any]], passthrough: Sequen
     required = [column.name for column in COLUMNS if not column.nullable]
     for record in records:
         if unknown := sorted(record.keys() - known):
-            raise DataError(
-                f"a record has unknown columns {unknown}; concept_cam.collection.schema.COLUMNS lists the known ones."
-            )
+            raise DataError(f"a record has unknown columns {unknown}; concept_cam.collection.schema.COLUMNS lists the known ones.")
         if missing := [name for name in required if record.get(name) is None]:
             raise DataError(f"the record of {record.get('source')!r} lacks a value for {missing}.")
     columns = []
@@ -475,19 +456,13 @@ def check_schema(schema: pa.Schema, where: str) -> None:
         )
     present = dict(zip(schema.names, schema.types, strict=True))
     if missing := [column.name for column in COLUMNS if column.name not in present and not column.nullable]:
-        raise DataError(
-            f"{where} is not part of an annotation run: columns {missing} are missing; it has {schema.names}."
-        )
+        raise DataError(f"{where} is not part of an annotation run: columns {missing} are missing; it has {schema.names}.")
     for column in COLUMNS:
         if column.name in present and present[column.name] != column.type:
-            raise DataError(
-                f"{where}: column {column.name!r} is {present[column.name]}, expected {column.type}."
-            )
+            raise DataError(f"{where}: column {column.name!r} is {present[column.name]}, expected {column.type}.")
     names = {column.name for column in COLUMNS}
     if unknown := [name for name in present if name not in names and not name.startswith(PASSTHROUGH_PREFIX)]:
-        raise DataError(
-            f"{where}: unknown columns {unknown}; columns of the input carry the prefix {PASSTHROUGH_PREFIX!r}."
-        )
+        raise DataError(f"{where}: unknown columns {unknown}; columns of the input carry the prefix {PASSTHROUGH_PREFIX!r}.")
 
 
 def markdown_table() -> str:
@@ -495,10 +470,6 @@ def markdown_table() -> str:
     lines = ["| column | type | unit | frame | null | meaning |", "|---|---|---|---|---|---|"]
     for column in COLUMNS:
         null = "yes" if column.nullable else "no"
-        lines.append(
-            f"| `{column.name}` | `{column.type}` | {column.unit} | {column.frame} | {null} | {column.meaning} |"
-        )
-    lines.append(
-        f"| `{PASSTHROUGH_PREFIX}*` | `string` |  |  | yes | Every other column of the input, as text. |"
-    )
+        lines.append(f"| `{column.name}` | `{column.type}` | {column.unit} | {column.frame} | {null} | {column.meaning} |")
+    lines.append(f"| `{PASSTHROUGH_PREFIX}*` | `string` |  |  | yes | Every other column of the input, as text. |")
     return "\n".join(lines) + "\n"

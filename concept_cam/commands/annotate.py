@@ -14,9 +14,9 @@ import click
 from concept_cam.collection.engines import ENGINES
 from concept_cam.collection.inputs import LAYOUTS
 from concept_cam.commands.options import DEFAULT_MODEL, note, resolve, setting_options, warn_unknown_words
-from concept_cam.regions import DEFAULT_THRESHOLD
-from concept_cam.settings import DTYPES, Settings
-from concept_cam.types import ConfigurationError
+from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.regions import DEFAULT_THRESHOLD
+from concept_cam.core.settings import DTYPES, Settings
 
 _RESOLUTIONS = ("model", "original")
 
@@ -49,12 +49,8 @@ _RESOLUTIONS = ("model", "original")
 )
 @setting_options
 @click.option("--layout", type=click.Choice(tuple(LAYOUTS)), help="Input layout.  [default: from the input]")
-@click.option(
-    "--column", help="Column of the pictures' paths, URLs or bytes.  [default: the first known name]"
-)
-@click.option(
-    "--root", type=click.Path(file_okay=False), help="Folder that relative paths of a list or table stand in."
-)
+@click.option("--column", help="Column of the pictures' paths, URLs or bytes.  [default: the first known name]")
+@click.option("--root", type=click.Path(file_okay=False), help="Folder that relative paths of a list or table stand in.")
 @click.option(
     "--boxes",
     metavar="FILE|COLUMN",
@@ -123,17 +119,11 @@ _RESOLUTIONS = ("model", "original")
     help="Limits that 'concept-cam calibrate' fitted.",
 )
 @click.option("--keep-scores", is_flag=True, help="Keep grid scores (float16) in the table.")
-@click.option(
-    "--shard", metavar="I/N", help="Do only part I of N (from 1/N to N/N); slurm: the task of a job array."
-)
+@click.option("--shard", metavar="I/N", help="Do only part I of N (from 1/N to N/N); slurm: the task of a job array.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after N pictures of the input.")
 @click.option("--resume", is_flag=True, help="Continue the run that is in RUN, or start it.")
-@click.option(
-    "--merge", is_flag=True, help="INPUT are the shards of one run, or the folder that holds them: join them."
-)
-@click.option(
-    "--dry-run", is_flag=True, help="Count, try a few pictures, estimate time and disk; write nothing."
-)
+@click.option("--merge", is_flag=True, help="INPUT are the shards of one run, or the folder that holds them: join them.")
+@click.option("--dry-run", is_flag=True, help="Count, try a few pictures, estimate time and disk; write nothing.")
 @click.option(
     "--engine",
     type=click.Choice(tuple(ENGINES)),
@@ -141,12 +131,8 @@ _RESOLUTIONS = ("model", "original")
     show_default=True,
     help="Where the work is done.",
 )
-@click.option(
-    "--ray-address", metavar="ADDRESS", help="Ray cluster that runs.  [default: one is started here]"
-)
-@click.option(
-    "--workers", type=click.IntRange(min=0), help="Worker processes; 0: none.  [default: one per processor]"
-)
+@click.option("--ray-address", metavar="ADDRESS", help="Ray cluster that runs.  [default: one is started here]")
+@click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: none.  [default: one per processor]")
 @click.option(
     "--part-size",
     type=click.IntRange(min=1),
@@ -184,23 +170,14 @@ def annotate(
         return
     if output is None:
         raise ConfigurationError("--output is missing: name the folder of the run, for example -o run/.")
-    values = resolve(
-        {
-            name: options[name]
-            for name in ("config", "model", "device", "dtype", "threshold", *_setting_names())
-        }
-    )
+    values = resolve({name: options[name] for name in ("config", "model", "device", "dtype", "threshold", *_setting_names())})
     request = _request(inputs, output, traits or ("fish",), values, options)
     model = {
         "model": values.get("model") or DEFAULT_MODEL,
         "device": values.get("device") or "auto",
         "dtype": values.get("dtype") or "auto",
         "settings": Settings().with_values(
-            **{
-                name: values[name]
-                for name in (*_setting_names(), "feature_norm", "templates")
-                if name in values
-            }
+            **{name: values[name] for name in (*_setting_names(), "feature_norm", "templates") if name in values}
         ),
         "batch_size": values.get("batch_size"),
     }
@@ -229,11 +206,7 @@ def _request(
 
     require_arrow()
     boxes = options["boxes"]
-    box_file = (
-        boxes
-        if boxes is not None and (Path(boxes).is_file() or boxes.lower().endswith((".csv", ".tsv")))
-        else None
-    )
+    box_file = boxes if boxes is not None and (Path(boxes).is_file() or boxes.lower().endswith((".csv", ".tsv"))) else None
     return {
         "inputs": list(inputs),
         "output": output,
@@ -255,10 +228,7 @@ def _request(
             options["areas"],
             options["min_area"],
         ),
-        **{
-            name: options[name]
-            for name in ("layout", "column", "root", "ignore", "calibration", "keep_scores", "shard", "limit")
-        },
+        **{name: options[name] for name in ("layout", "column", "root", "ignore", "calibration", "keep_scores", "shard", "limit")},
     }
 
 
@@ -323,9 +293,7 @@ def _merge(inputs: tuple[str, ...], output: str | None) -> None:
 
     run = merge_runs(inputs, output)
     counts = run.info["counts"]
-    click.echo(
-        f"{run.path}: {counts['pictures']} pictures, {counts['records']} records of {len(run.info['merged'])} shards"
-    )
+    click.echo(f"{run.path}: {counts['pictures']} pictures, {counts['records']} records of {len(run.info['merged'])} shards")
 
 
 def _free_bytes(folder: Path) -> int:
@@ -341,14 +309,10 @@ def _dry_run(request: dict[str, Any], model: dict[str, Any]) -> None:
     found = estimate(**request, **model)
     total = "an unknown number of" if found.pictures is None else f"{found.pictures}"
     click.echo(f"input: {total} pictures; {found.records:.0f} records each")
-    click.echo(
-        f"tried: {found.sampled} pictures, {found.errors} of them cannot be used, {found.rate:.2f} images/s"
-    )
+    click.echo(f"tried: {found.sampled} pictures, {found.errors} of them cannot be used, {found.rate:.2f} images/s")
     if found.seconds is not None and found.bytes is not None:
         free = _free_bytes(Path(request["output"]))
-        click.echo(
-            f"estimate: {clock(found.seconds)} and {found.bytes / 1e6:.1f} MB for all of them ({free / 1e6:,.0f} MB are free there)"
-        )
+        click.echo(f"estimate: {clock(found.seconds)} and {found.bytes / 1e6:.1f} MB for all of them ({free / 1e6:,.0f} MB are free there)")
     else:
         click.echo(
             f"estimate: {1000 / found.rate:.0f} s and {found.bytes_per_picture / 1e3:.1f} MB per 1000 pictures"

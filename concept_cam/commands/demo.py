@@ -29,9 +29,9 @@ def demo(output: str, overwrite: bool, **options: Any) -> None:
     values = resolve(options)
     from PIL import Image
 
-    from concept_cam.demo import example
-    from concept_cam.files import make_directory, write_file
-    from concept_cam.results import png_bytes
+    from concept_cam.commands import example
+    from concept_cam.core.files import make_directory, write_file
+    from concept_cam.core.results import png_bytes
 
     folder = make_directory(output)
     sheet_path, fish_path = folder / "sheet.png", folder / f"{example.FISH['forked'].name}.png"
@@ -45,7 +45,9 @@ def demo(output: str, overwrite: bool, **options: Any) -> None:
         click.echo(f"{answer.concept.target[0]:<32} peak at x {x:.0f}, y {y:.0f}, score {answer.peak_score:+.3f}")
     click.echo(f"\nLook at {_shown(sheet_path)}")
     click.echo("Ask your own question:")
-    click.echo(f'  concept-cam locate {_shown(fish_path)} --target "a dorsal fin" --contrast "a tail fin" --output {_shown(folder / "mine")}')
+    click.echo(
+        f'  concept-cam locate {_shown(fish_path)} --target "a dorsal fin" --contrast "a tail fin" --output {_shown(folder / "mine")}'
+    )
 
 
 def _shown(path: Path) -> str:

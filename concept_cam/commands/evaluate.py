@@ -20,8 +20,8 @@ from concept_cam.commands.options import (
     size_option,
     views_option,
 )
-from concept_cam.settings import WEIGHTINGS
-from concept_cam.types import ConfigurationError
+from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.settings import WEIGHTINGS
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 
@@ -31,9 +31,7 @@ def _list(context: click.Context, parameter: click.Parameter, values: tuple[str,
     return tuple(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
 
 
-def _numbers(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[float, ...]:
+def _numbers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[float, ...]:
     try:
         return tuple(float(value) for value in _list(context, parameter, values))
     except ValueError as error:
@@ -49,9 +47,7 @@ def _dataset_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="DIR",
                 help="coco: folder of the pictures.",
             ),
-            click.option(
-                "--host", metavar="NOUN", help="coco, folder: noun of the subject and name of its mask."
-            ),
+            click.option("--host", metavar="NOUN", help="coco, folder: noun of the subject and name of its mask."),
             click.option(
                 "--traits",
                 metavar="PACK",
@@ -131,9 +127,7 @@ def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
     metavar="NUMBERS",
     help="Comparison strengths; 0 is always added.  [default: 1]",
 )
-@click.option(
-    "--weighting", type=click.Choice(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]"
-)
+@click.option("--weighting", type=click.Choice(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]")
 @resize_option
 @size_option
 @views_option
@@ -269,9 +263,7 @@ def evaluate(
     metavar="NUMBERS",
     help="[default: 0,0.3,0.6,1]",
 )
-@click.option(
-    "--weighting", "-w", "weightings", multiple=True, callback=_list, metavar="NAMES", help="[default: all]"
-)
+@click.option("--weighting", "-w", "weightings", multiple=True, callback=_list, metavar="NAMES", help="[default: all]")
 @click.option(
     "--templates",
     multiple=True,
@@ -344,9 +336,7 @@ def sweep(
     else:
         from concept_cam import prompts
 
-        pictures = [
-            item for item in sorted(Path(str(unlabelled)).iterdir()) if item.suffix.lower() in IMAGE_SUFFIXES
-        ][:limit]
+        pictures = [item for item in sorted(Path(str(unlabelled)).iterdir()) if item.suffix.lower() in IMAGE_SUFFIXES][:limit]
         concepts = prompts.load(list(specs) or ["fish:parts"])
         found = tuning.sweep_unlabelled(
             [(item.name, item) for item in pictures],
@@ -362,9 +352,7 @@ def sweep(
             f"{trial.value.value:.4f},{trial.value.low:.4f},{trial.value.high:.4f},{one.attention},{one.gamma:g},{one.weighting},{one.templates}"
         )
     found.save(output, overwrite=overwrite)
-    note(
-        f"concept-cam: best: {found.best.name}; on pictures that had no say: {found.held_out.value:.4f}. Use it with --config {output}"
-    )
+    note(f"concept-cam: best: {found.best.name}; on pictures that had no say: {found.held_out.value:.4f}. Use it with --config {output}")
 
 
 def _plain_attentions(names: Iterable[str]) -> tuple[str, ...]:
@@ -403,13 +391,9 @@ def _plain_attentions(names: Iterable[str]) -> tuple[str, ...]:
     show_default=True,
     help="Fewest labelled calls for a limit of a character's own.",
 )
-@click.option(
-    "--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="FILE", help="Limits, YAML."
-)
+@click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="FILE", help="Limits, YAML.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
-def calibrate(
-    calls: str, labels: str | None, target: float, confidence: float, least: int, output: str, overwrite: bool
-) -> None:
+def calibrate(calls: str, labels: str | None, target: float, confidence: float, least: int, output: str, overwrite: bool) -> None:
     """Fits the limits under which no call is made, from about fifty labelled pictures.
 
     CALLS is the folder of an annotation run, or a CSV table with file_name, character, state and probability (and true_state, when it holds the
@@ -421,12 +405,10 @@ def calibrate(
       concept-cam calibrate run/ --labels labels.csv --target 0.95 -o limits.yaml
       concept-cam calibrate calls.csv -o limits.yaml
     """
-    from concept_cam.collection import calibration
+    from concept_cam.evaluation import calibration
 
     if labels is None and not calls.lower().endswith(".csv"):
-        raise ConfigurationError(
-            "a run needs labels: give --labels FILE (CSV, CVAT XML or Label Studio JSON)."
-        )
+        raise ConfigurationError("a run needs labels: give --labels FILE (CSV, CVAT XML or Label Studio JSON).")
     said, facts = calibration.read_calls(calls)
     truth = calibration.read_truth(labels or calls)
     found = calibration.calibrate(said, truth, target, confidence, least, facts)
@@ -440,6 +422,4 @@ def calibrate(
         )
     unreached = [name for name, limit in found.limits.items() if limit.value is None]
     if unreached:
-        note(
-            f"concept-cam: no limit reaches {target:g} for {', '.join(unreached)}: make no calls, label more, or lower --target."
-        )
+        note(f"concept-cam: no limit reaches {target:g} for {', '.join(unreached)}: make no calls, label more, or lower --target.")

@@ -8,9 +8,7 @@ import click
 
 from concept_cam.exports import EXPORTS
 
-_FORMATS = "\b\nFormats:\n" + "\n".join(
-    f"  {name:<21} {entry.description}" for name, entry in EXPORTS.items()
-)
+_FORMATS = "\b\nFormats:\n" + "\n".join(f"  {name:<21} {entry.description}" for name, entry in EXPORTS.items())
 
 _EXAMPLES = """\b
 Examples:

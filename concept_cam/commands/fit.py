@@ -10,27 +10,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from concept_cam.commands.options import build_localizer, model_options, note, resolve
-from concept_cam.settings import RESIZE_POLICIES
-from concept_cam.types import ConfigurationError, OutputError
+from concept_cam.core.errors import ConfigurationError, OutputError
+from concept_cam.core.settings import RESIZE_POLICIES
 
 if TYPE_CHECKING:
-    from concept_cam.backbones.base import Backbone
-    from concept_cam.settings import Settings
+    from concept_cam.backbones.protocol import Backbone
+    from concept_cam.core.settings import Settings
 
-_output = click.option(
-    "--output", "-o", required=True, type=click.Path(dir_okay=False), help="File to write, FILE.safetensors."
-)
+_output = click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), help="File to write, FILE.safetensors.")
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 _resize = click.option(
     "--resize", type=click.Choice([name for name in RESIZE_POLICIES if name not in ("tile", "aspect")]),
     help="How the picture meets the model's input.  [default: pad]",
 )  # fmt: skip
-_size = click.option(
-    "--size", type=int, help="Side in pixels at which pictures are read; explainers: the model's native one."
-)
-_seed = click.option(
-    "--seed", type=int, default=0, show_default=True, help="Seed of what is drawn at random."
-)
+_size = click.option("--size", type=int, help="Side in pixels at which pictures are read; explainers: the model's native one.")
+_seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of what is drawn at random.")
 
 
 @click.command(short_help="Train a linear classifier head on a folder of class folders.")
@@ -46,9 +40,7 @@ _seed = click.option(
     show_default=True,
     help="Form of the embedding it reads.",
 )
-@click.option(
-    "--l2", type=float, default=1e-3, show_default=True, help="Strength of the penalty on large weights."
-)
+@click.option("--l2", type=float, default=1e-3, show_default=True, help="Strength of the penalty on large weights.")
 @click.option(
     "--held-out",
     type=click.FloatRange(0, 0.9),
@@ -79,8 +71,8 @@ def fit_head(
       concept-cam fit-head photos/ --model dinov2:facebook/dinov2-base -o head.safetensors
     """
     _check_output(output, overwrite)
-    from concept_cam.heads import class_folders, image_embeddings
-    from concept_cam.heads import fit_head as fit
+    from concept_cam.methods.heads import class_folders, image_embeddings
+    from concept_cam.methods.heads import fit_head as fit
 
     files = class_folders(folder)
     values = resolve(options)
@@ -123,9 +115,7 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
     show_default=True,
     help="Mask the feature map, or the picture.",
 )
-@click.option(
-    "--head", type=click.Path(dir_okay=False), help="Train for this classifier head instead of for words."
-)
+@click.option("--head", type=click.Path(dir_okay=False), help="Train for this classifier head instead of for words.")
 @click.option(
     "--pictures",
     type=click.IntRange(min=1),
@@ -133,9 +123,7 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
     show_default=True,
     help="Pictures of the fish world.",
 )
-@click.option(
-    "--steps", type=click.IntRange(min=1), help="Optimisation steps.  [default: 300 for fm, 200 for img]"
-)
+@click.option("--steps", type=click.IntRange(min=1), help="Optimisation steps.  [default: 300 for fm, 200 for img]")
 @click.option("--train-batch", type=click.IntRange(min=1), help="Pictures per step.  [default: 16]")
 @_seed
 @_overwrite
@@ -166,9 +154,7 @@ def fit_attention(
     from concept_cam.methods.lcam_training import LcamTraining
 
     defaults = {"fm": (300, 16), "img": (200, 16)}[kind]
-    training = LcamTraining(
-        kind, steps=steps or defaults[0], batch_size=train_batch or defaults[1], seed=seed
-    )
+    training = LcamTraining(kind, steps=steps or defaults[0], batch_size=train_batch or defaults[1], seed=seed)
     values = resolve(options)
     if head is not None:
         explainer = _fit_classes(source, head, values, training)
@@ -178,10 +164,10 @@ def fit_attention(
 
 
 def _fit_classes(source: str, head: str, values: dict[str, Any], training: Any) -> Any:
-    from concept_cam.heads import ClassifierHead, FinerCam, class_folders
-    from concept_cam.images import read_image
+    from concept_cam.methods.heads import ClassifierHead, FinerCam, class_folders
     from concept_cam.methods.lcam_training import train_on_classes
-    from concept_cam.resizing import prepare
+    from concept_cam.pictures.reading import read_image
+    from concept_cam.pictures.resizing import prepare
 
     if source == "synthetic":
         raise ConfigurationError("--head needs a folder of class folders; 'synthetic' asks in words.")
@@ -190,18 +176,15 @@ def _fit_classes(source: str, head: str, values: dict[str, Any], training: Any) 
     settings = settings.with_values(size=_training_size(backbone, settings))
     classifier = ClassifierHead.load(head)
     FinerCam(backbone, classifier, settings)  # Checks that they fit.
-    prepared = [
-        prepare(read_image(path), backbone.preprocess, settings.resize, settings.size) for path, _ in files
-    ]
-    return train_on_classes(
-        backbone, classifier, prepared, [name for _, name in files], training, _progress(training.steps)
-    )
+    prepared = [prepare(read_image(path), backbone.preprocess, settings.resize, settings.size) for path, _ in files]
+    return train_on_classes(backbone, classifier, prepared, [name for _, name in files], training, _progress(training.steps))
 
 
 def _fit_concepts(source: str, pictures: int, values: dict[str, Any], training: Any) -> Any:
-    from concept_cam.heads import class_folders
-    from concept_cam.methods.lcam_training import Example, fish_examples, train_on_concepts
-    from concept_cam.types import Concept
+    from concept_cam.core.concept import Concept
+    from concept_cam.evaluation.fish_examples import fish_examples
+    from concept_cam.methods.heads import class_folders
+    from concept_cam.methods.lcam_training import Example, train_on_concepts
 
     if source == "synthetic":
         examples = fish_examples(pictures, seed=training.seed + 1)
@@ -209,10 +192,7 @@ def _fit_concepts(source: str, pictures: int, values: dict[str, Any], training: 
         files = class_folders(source)
         names = sorted({name for _, name in files})
         phrases = {name: name.replace("_", " ") for name in names}
-        concepts = {
-            name: Concept((phrases[name],), tuple((phrases[other],) for other in names if other != name))
-            for name in names
-        }
+        concepts = {name: Concept((phrases[name],), tuple((phrases[other],) for other in names if other != name)) for name in names}
         examples = [Example(path, concepts[name]) for path, name in files]
     note(f"{len(examples)} examples")
     localizer = build_localizer(values)
@@ -244,7 +224,7 @@ def load_tower(values: dict[str, Any]) -> tuple[Backbone, Any]:
     import torch
 
     from concept_cam.backbones.dinov2 import load_dinov2
-    from concept_cam.settings import Settings
+    from concept_cam.core.settings import Settings
 
     device = values.get("device") or "auto"
     if device == "auto":

@@ -14,30 +14,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from concept_cam.commands.options import (
-    build_localizer,
-    interactive,
-    model_options,
-    note,
-    resolve,
-    setting_options,
-    warn_unknown_words,
-)
-from concept_cam.regions import DEFAULT_THRESHOLD
-from concept_cam.types import (
-    Concept,
-    ConceptCamError,
-    ConfigurationError,
-    ImageError,
-    OutputError,
-    PromptError,
-)
+from concept_cam.commands.options import build_localizer, interactive, model_options, note, resolve, setting_options, warn_unknown_words
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError, OutputError, PromptError
+from concept_cam.core.regions import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
-    from concept_cam.heads import FinerCam
+    from concept_cam.core.results import Localization
+    from concept_cam.core.settings import Settings
     from concept_cam.localizer import Localizer
-    from concept_cam.results import Localization
-    from concept_cam.settings import Settings
+    from concept_cam.methods.heads import FinerCam
 
 COLUMNS = (
     "file_name", "target", "contrast", "score", "probability", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac", "model",
@@ -50,7 +36,12 @@ COLUMNS = (
 @click.option("--target", "-t", multiple=True, help="What to find, in words. Repeat for several concepts.")
 @click.option("--contrast", "-c", multiple=True, help="What to tell it apart from. Repeat; shared by all targets.")
 @click.option("--traits", multiple=True, metavar="SPEC", help="Trait pack or file, optionally :character and =state. Repeat.")
-@click.option("--classes", type=click.Path(dir_okay=False), metavar="FILE", help="Class-list mode: class names, one per line. With --head: names of a head that holds none.")
+@click.option(
+    "--classes",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Class-list mode: class names, one per line. With --head: names of a head that holds none.",
+)
 @click.option("--references", type=click.IntRange(min=1), help="Class-list mode: reference classes, nearest logits.  [default: 3]")
 @click.option(
     "--head",
@@ -68,7 +59,9 @@ COLUMNS = (
 @click.option("--limits", type=(float, float), metavar="LOW HIGH", help="Fixed colour scale for all overlays, in score units.")
 @click.option("--upsampling", type=click.Choice(["cubic", "bilinear", "edge-aware"]), default="cubic", show_default=True)
 @click.option("--output", "-o", type=click.Path(file_okay=False), metavar="DIR", help="Write overlays, masks, scores and JSON here.")
-@click.option("--format", "format_", type=click.Choice(["csv", "json", "table"]), default="csv", show_default=True, help="Format on stdout.")
+@click.option(
+    "--format", "format_", type=click.Choice(["csv", "json", "table"]), default="csv", show_default=True, help="Format on stdout."
+)
 @click.option("--overwrite", is_flag=True, help="Replace files that exist under --output.")
 def locate(
     images: tuple[str, ...],
@@ -170,7 +163,7 @@ def _question(
         raise ConfigurationError("--contrast belongs to --target TEXT; trait packs bring their own contrasts.")
     if not target and not traits:
         raise ConfigurationError(
-            "nothing to find: give --target TEXT (for example --target \"a forked tail fin\"), --traits SPEC or --classes FILE."
+            'nothing to find: give --target TEXT (for example --target "a forked tail fin"), --traits SPEC or --classes FILE.'
         )
     concepts = [Concept((text,), tuple((other,) for other in contrast)) for text in target]
     if traits:
@@ -205,11 +198,11 @@ def _paths(images: Sequence[str]) -> Iterator[str]:
 
 def _check_early(values: dict[str, Any], output: str | None) -> None:
     """Finds wrong options before a model is loaded, which can take minutes."""
-    from concept_cam.regions import parse_threshold
+    from concept_cam.core.regions import parse_threshold
 
     parse_threshold(values.get("threshold", DEFAULT_THRESHOLD))
     if output is not None:
-        from concept_cam.files import make_directory
+        from concept_cam.core.files import make_directory
 
         make_directory(output)
 
@@ -227,7 +220,7 @@ class _Asker(Protocol):
 
 def _answers(asker: _Asker, paths: Sequence[str]) -> Iterator[tuple[str, Sequence[Localization] | ConceptCamError]]:
     """Answers one batch of pictures; a bad picture yields its error and does not stop the others."""
-    from concept_cam.images import read_image
+    from concept_cam.pictures.reading import read_image
 
     pictures: list[Any] = []
     outcomes: dict[int, Sequence[Localization] | ConceptCamError] = {}
@@ -300,7 +293,7 @@ def _head_asker(
     except ValueError as error:
         raise ConfigurationError(f"--ranks takes whole numbers such as 1,2,3, received {ranks!r}.") from error
     from concept_cam.commands.fit import load_tower
-    from concept_cam.heads import ClassifierHead, FinerCam
+    from concept_cam.methods.heads import ClassifierHead, FinerCam
 
     # Class names of a head that holds none, such as a plain .pth.
     classifier = ClassifierHead.load(head, None if classes is None else _read_classes(classes))
@@ -448,8 +441,8 @@ class _Writer:
     def write(self, path: str, answers: Sequence[Localization]) -> None:
         if self._folder is None:
             return
-        from concept_cam.files import write_file
-        from concept_cam.results import json_bytes, png_bytes
+        from concept_cam.core.files import write_file
+        from concept_cam.core.results import json_bytes, png_bytes
 
         stem = self._stems[path]
         names = _unique_slugs([found.concept.name for found in answers])
@@ -468,10 +461,7 @@ class _Writer:
 def _unique_slugs(names: Sequence[str]) -> list[str]:
     slugs = [slug(name) for name in names]
     folded = [text.casefold() for text in slugs]
-    return [
-        f"{text}-{_digest(name)}" if folded.count(text.casefold()) > 1 else text
-        for text, name in zip(slugs, names)
-    ]
+    return [f"{text}-{_digest(name)}" if folded.count(text.casefold()) > 1 else text for text, name in zip(slugs, names)]
 
 
 def _mask_image(found: Localization, threshold: str | float) -> Any:

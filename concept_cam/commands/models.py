@@ -78,7 +78,7 @@ def _models(show_all: bool) -> None:
 
 def _attention() -> None:
     from concept_cam.backbones import FAMILIES
-    from concept_cam.registries import ATTENTION
+    from concept_cam.core.attention_names import ATTENTION
 
     _section("Dense attention strategies (--attention)")
     _table(list(ATTENTION.items()))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from concept_cam.settings import DTYPES, RESIZE_POLICIES, VIEW_NAMES, WEIGHTINGS, Settings, read_config
-from concept_cam.types import Concept, nearest_names
+from concept_cam.core.concept import Concept
+from concept_cam.core.names import nearest_names
+from concept_cam.core.settings import DTYPES, RESIZE_POLICIES, VIEW_NAMES, WEIGHTINGS, Settings, read_config
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
@@ -21,9 +22,7 @@ class Names(click.Choice[str]):
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Returns click's message with the nearest name."""
         near = nearest_names(str(value), self.choices, 1)
-        return super().get_invalid_choice_message(value, ctx) + (
-            f" Did you mean {near[0]!r}?" if near else ""
-        )
+        return super().get_invalid_choice_message(value, ctx) + (f" Did you mean {near[0]!r}?" if near else "")
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,9 +47,7 @@ _MODEL_OPTIONS = (
 resize_option: Callable[[Any], Any] = click.option(
     "--resize", type=Names(RESIZE_POLICIES), help="How the picture meets the model's input.  [default: pad]"
 )
-size_option: Callable[[Any], Any] = click.option(
-    "--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]"
-)
+size_option: Callable[[Any], Any] = click.option("--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]")
 views_option: Callable[[Any], Any] = click.option(
     "--views",
     type=Names(VIEW_NAMES),
@@ -69,9 +66,7 @@ _SETTING_OPTIONS = (
         type=float,
         help="Comparison strength: 0 ignores contrasts, 1 sets them fully against.  [default: 1]",
     ),
-    click.option(
-        "--weighting", type=Names(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]"
-    ),
+    click.option("--weighting", type=Names(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]"),
     resize_option,
     size_option,
     views_option,
@@ -93,7 +88,7 @@ model_options: Callable[[Any], Any] = _stack(_MODEL_OPTIONS)
 """``--model --device --dtype --config``."""
 
 setting_options: Callable[[Any], Any] = _stack(_SETTING_OPTIONS)
-"""The fields of :class:`concept_cam.settings.Settings`."""
+"""The fields of :class:`concept_cam.core.settings.Settings`."""
 
 SETTING_NAMES = ("attention", "gamma", "weighting", "resize", "size", "views", "batch_size", "max_pixels")
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from concept_cam.commands.options import build_localizer, model_options, note, resolve, warn_unknown_words
-from concept_cam.types import Concept, ConfigurationError, OutputError
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError, OutputError
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
@@ -113,9 +114,7 @@ def list_(packs: tuple[str, ...]) -> None:
 
 @prompts.command()
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
-@click.option(
-    "--limit", type=float, help="Least distance of two embeddings below which --model warns.  [default: 0.2]"
-)
+@click.option("--limit", type=float, help="Least distance of two embeddings below which --model warns.  [default: 0.2]")
 @model_options
 def show(specs: tuple[str, ...], limit: float | None, **options: Any) -> None:
     """Shows the exact prompts that the text tower will see.
@@ -171,11 +170,7 @@ def _matrix(result: Separability, character: str) -> None:
     names = [name.rpartition(f"{character}=")[2] for name in result.names]
     width = max(len(name) for name in names)
     columns = [max(len(name), 6) for name in names]
-    click.echo(
-        "  ".join(
-            [" " * width, *(name.rjust(size) for name, size in zip(names, columns, strict=True)), "direction"]
-        )
-    )
+    click.echo("  ".join([" " * width, *(name.rjust(size) for name, size in zip(names, columns, strict=True)), "direction"]))
     norms = {name: f"{norm:.3f}" for name, norm in result.direction_norm.items()}
     for name, full, row in zip(names, result.names, result.cosine, strict=True):
         cells = [f"{value:.3f}".rjust(size) for value, size in zip(row, columns, strict=True)]
@@ -196,9 +191,7 @@ def _matrix(result: Separability, character: str) -> None:
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @model_options
 @click.pass_context
-def check(
-    context: click.Context, files: tuple[str, ...], ontologies: str | None, strict: bool, **options: Any
-) -> None:
+def check(context: click.Context, files: tuple[str, ...], ontologies: str | None, strict: bool, **options: Any) -> None:
     """Checks trait packs: form, phrases, ids. Names file, line and column of each finding.
 
     FILE is a YAML file or the name of a pack. With --model, the tokens of every prompt are counted against that model's context. Exit status:
@@ -222,9 +215,7 @@ def check(
         if localizer is None:
             found += prompt_lint.check(path, tables)
         else:
-            found += prompt_lint.check(
-                path, tables, localizer.backbone.count_tokens, localizer.backbone.context_length
-            )
+            found += prompt_lint.check(path, tables, localizer.backbone.count_tokens, localizer.backbone.context_length)
     for problem in found:
         click.echo(str(problem))
     errors = sum(problem.severity == "error" for problem in found)
@@ -236,9 +227,7 @@ def check(
 @prompts.command()
 @click.argument("name")
 @click.option("--host", help="Common noun of the whole organism or object.  [default: the name]")
-@click.option(
-    "--output", "-o", metavar="FILE", help="Where to write it; '-' for standard output.  [default: NAME.yaml]"
-)
+@click.option("--output", "-o", metavar="FILE", help="Where to write it; '-' for standard output.  [default: NAME.yaml]")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def new(name: str, host: str | None, output: str | None, overwrite: bool) -> None:
     """Writes a commented starter pack to edit.
@@ -257,9 +246,7 @@ def new(name: str, host: str | None, output: str | None, overwrite: bool) -> Non
         with path.open("w" if overwrite else "x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError as error:
-        raise OutputError(
-            f"{str(path)!r} exists: choose another file with --output, or replace it with --overwrite."
-        ) from error
+        raise OutputError(f"{str(path)!r} exists: choose another file with --output, or replace it with --overwrite.") from error
     except OSError as error:
         raise OutputError(f"cannot write {str(path)!r}: {error.strerror}.") from error
     note(f"Wrote {path}. Edit it, then:  concept-cam prompts check {path}")
@@ -291,9 +278,7 @@ def starter(name: str, host: str) -> str:
     from concept_cam.prompts.schema import KINDS, PACK_NAME, host_phrase
 
     if not re.match(PACK_NAME, name):
-        raise ConfigurationError(
-            f"{name!r} cannot name a pack: expected small letters, digits, - and _, such as my-pack."
-        )
+        raise ConfigurationError(f"{name!r} cannot name a pack: expected small letters, digits, - and _, such as my-pack.")
     if not re.match(r"^[^\W\d_][\w' -]*$", host):
         raise ConfigurationError(f"{host!r} cannot be the host: expected a common noun such as fish.")
     title = name.replace("-", " ").replace("_", " ").capitalize()

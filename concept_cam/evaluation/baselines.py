@@ -29,12 +29,8 @@ def random_map(size: tuple[int, int], seed: int = 0, grid: int = RANDOM_GRID) ->
         float32 [H, W].
     """
     cell = max(1.0, min(size) / grid)
-    cells = np.random.default_rng(seed).standard_normal(
-        (max(1, round(size[0] / cell)), max(1, round(size[1] / cell)))
-    )
-    return np.asarray(
-        _bilinear(size[0], cells.shape[0]) @ cells @ _bilinear(size[1], cells.shape[1]).T, dtype=np.float32
-    )
+    cells = np.random.default_rng(seed).standard_normal((max(1, round(size[0] / cell)), max(1, round(size[1] / cell))))
+    return np.asarray(_bilinear(size[0], cells.shape[0]) @ cells @ _bilinear(size[1], cells.shape[1]).T, dtype=np.float32)
 
 
 def _bilinear(size: int, cells: int) -> npt.NDArray[np.float64]:

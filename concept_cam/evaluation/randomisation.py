@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from concept_cam.types import ConfigurationError
+from concept_cam.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from concept_cam.core.errors import ConfigurationError
 from concept_cam.evaluation import metrics
 from concept_cam.evaluation.metrics.intervals import Interval
-from concept_cam.types import ConfigurationError
 
 __all__ = ["METRICS", "Example", "Gain", "Metric", "Observation", "Report", "Row", "RowRecord"]
 
@@ -46,16 +46,10 @@ METRICS: dict[str, Metric] = {
         "AP",
         "Pixel average precision in the picture; knowing nothing scores the target's share of the pixels.",
     ),
-    "ap_host": Metric(
-        "AP in subject", "Pixel average precision within the subject: finding the subject earns nothing."
-    ),
-    "auroc": Metric(
-        "AUROC", "Chance that a target pixel scores above another pixel of the picture; 0.5 knows nothing."
-    ),
+    "ap_host": Metric("AP in subject", "Pixel average precision within the subject: finding the subject earns nothing."),
+    "auroc": Metric("AUROC", "Chance that a target pixel scores above another pixel of the picture; 0.5 knows nothing."),
     "auroc_host": Metric("AUROC in subject", "The same against the rest of the subject; 0.5 knows nothing."),
-    "energy": Metric(
-        "energy", "Share of the positive scores that lies on the target; negative scores count as zero."
-    ),
+    "energy": Metric("energy", "Share of the positive scores that lies on the target; negative scores count as zero."),
     "pointing": Metric(
         "pointing",
         "The highest score lies on the target; the row 'subject' is a random point in the subject.",
@@ -66,26 +60,16 @@ METRICS: dict[str, Metric] = {
     ),
     "iou_best": Metric("IoU best", "IoU at the best threshold of each map: an upper bound."),
     "coverage": Metric("seen", "Share of the target that the method looked at.", ""),
-    "own_part": Metric(
-        "own part", "The part's map is on average higher on its own part than on any other part."
-    ),
-    "ap_difference": Metric(
-        "AP twin", "Pixel average precision on what changes between the picture and its counterfactual twin."
-    ),
+    "own_part": Metric("own part", "The part's map is on average higher on its own part than on any other part."),
+    "ap_difference": Metric("AP twin", "Pixel average precision on what changes between the picture and its counterfactual twin."),
     "auroc_difference": Metric("AUROC twin", "AUROC on what changes between the picture and its twin."),
-    "energy_difference": Metric(
-        "energy twin", "Share of the positive scores on what changes between the picture and its twin."
-    ),
+    "energy_difference": Metric("energy twin", "Share of the positive scores on what changes between the picture and its twin."),
     "state_accuracy": Metric(
         "state",
         "The true state is the most probable among its siblings, from the image embedding; 'random' is one in K.",
     ),
-    "twin_accuracy": Metric(
-        "twin", "The picture that has the state scores above its twin that has not (image level)."
-    ),
-    "twin_map_accuracy": Metric(
-        "twin map", "The map is higher where the trait is than at the same place of the twin."
-    ),
+    "twin_accuracy": Metric("twin", "The picture that has the state scores above its twin that has not (image level)."),
+    "twin_map_accuracy": Metric("twin map", "The map is higher where the trait is than at the same place of the twin."),
     "absence_auroc": Metric(
         "absence",
         "AUROC of present against absent by the image score, mean over traits; absent twins count too.",
@@ -97,37 +81,23 @@ METRICS: dict[str, Metric] = {
         "",
     ),
     "rank_subject": Metric("ρ subject", 'Rank correlation with the map of "the main subject".', ""),
-    "rank_sibling": Metric(
-        "ρ sibling", "Rank correlation with the map of another trait in the same picture.", ""
-    ),
-    "dependence": Metric(
-        "dependence", "1 minus the largest absolute of these correlations: 0 does not depend on the prompt."
-    ),
+    "rank_sibling": Metric("ρ sibling", "Rank correlation with the map of another trait in the same picture.", ""),
+    "dependence": Metric("dependence", "1 minus the largest absolute of these correlations: 0 does not depend on the prompt."),
     "randomised": Metric(
         "ρ random weights",
         "Absolute rank correlation with the map of the same tower with its weights shuffled: what is high shows the picture, not the model.",
         "low",
     ),
     "point_hit": Metric("point hit", "The highest score lies within the tolerance of a point of the part."),
-    "point_auroc": Metric(
-        "point AUROC", "Chance that a point of the part scores above a point of another part."
-    ),
-    "point_miou": Metric(
-        "point mIoU", "TP / (TP + FP + FN) over labelled points at a fixed threshold, mean over concepts."
-    ),
+    "point_auroc": Metric("point AUROC", "Chance that a point of the part scores above a point of another part."),
+    "point_miou": Metric("point mIoU", "TP / (TP + FP + FN) over labelled points at a fixed threshold, mean over concepts."),
     "max_box_acc": Metric("MaxBoxAcc", "Boxes with IoU of at least 0.5 at the best common threshold."),
     "max_box_acc_v2": Metric("MaxBoxAccV2", "Mean over IoU 0.3, 0.5 and 0.7, best component."),
     "pxap": Metric("PxAP", "Average precision of all pixels pooled, each map scaled to its own range."),
-    "drop_5": Metric(
-        "RD 5 %", "Relative confidence drop when the top 5 % of pixels take the mean colour (Finer-CAM)."
-    ),
+    "drop_5": Metric("RD 5 %", "Relative confidence drop when the top 5 % of pixels take the mean colour (Finer-CAM)."),
     "drop_10": Metric("RD 10 %", "The same for the top 10 %."),
-    "deletion": Metric(
-        "deletion", "Area under the confidence while pixels turn grey from the highest score down.", "low"
-    ),
-    "insertion": Metric(
-        "insertion", "Area under the confidence while a blurred picture gets its pixels back."
-    ),
+    "deletion": Metric("deletion", "Area under the confidence while pixels turn grey from the highest score down.", "low"),
+    "insertion": Metric("insertion", "Area under the confidence while a blurred picture gets its pixels back."),
     "average_drop": Metric("average drop", "Loss of confidence when only the map's part is shown.", "low"),
     "average_increase": Metric("average increase", "Share of pictures whose confidence rises then."),
 }
@@ -259,14 +229,8 @@ class Row:
             "seconds_per_image": self.seconds_per_image,
             "seconds_per_concept": self.seconds_per_concept,
             "threshold": _plain(self.threshold),
-            "tables": {
-                kind: {name: item.to_dict() for name, item in table.items()}
-                for kind, table in self.tables.items()
-            },
-            "traits": {
-                trait: {name: item.to_dict() for name, item in table.items()}
-                for trait, table in self.traits.items()
-            },
+            "tables": {kind: {name: item.to_dict() for name, item in table.items()} for kind, table in self.tables.items()},
+            "traits": {trait: {name: item.to_dict() for name, item in table.items()} for trait, table in self.traits.items()},
         }
 
 
@@ -364,13 +328,9 @@ class Report:
         for row in self.rows:
             if row.name == name:
                 return row
-        raise ConfigurationError(
-            f"the report has no row {name!r}; it has {', '.join(row.name for row in self.rows)}."
-        )
+        raise ConfigurationError(f"the report has no row {name!r}; it has {', '.join(row.name for row in self.rows)}.")
 
-    def compare(
-        self, first: str, second: str, metric: str, kind: str = "all", draws: int = 1000, seed: int = 0
-    ) -> Interval:
+    def compare(self, first: str, second: str, metric: str, kind: str = "all", draws: int = 1000, seed: int = 0) -> Interval:
         """Returns the paired difference of two rows on the questions that both answered.
 
         Raises:
@@ -395,10 +355,7 @@ class Report:
         return {
             "facts": dict(self.facts),
             "level": self.level,
-            "metrics": {
-                name: {"title": item.title, "meaning": item.meaning, "better": item.better}
-                for name, item in METRICS.items()
-            },
+            "metrics": {name: {"title": item.title, "meaning": item.meaning, "better": item.better} for name, item in METRICS.items()},
             "rows": [row.to_dict() for row in self.rows],
             "contrast_gains": [gain.to_dict() for gain in self.gains],
             "errors": [dict(item) for item in self.errors],
@@ -410,9 +367,7 @@ class Report:
 
     def kinds(self) -> list[str]:
         """Returns the kinds of questions that were asked."""
-        return [
-            kind for kind in TABLE_TITLES if kind != "all" and any(kind in row.tables for row in self.rows)
-        ]
+        return [kind for kind in TABLE_TITLES if kind != "all" and any(kind in row.tables for row in self.rows)]
 
     def to_markdown(self) -> str:
         """Returns the tables, the gains and the meaning of every metric as Markdown."""
@@ -422,9 +377,7 @@ class Report:
             if not names:
                 continue
             lines += [f"## {TABLE_TITLES[kind]}", ""]
-            lines += [
-                f"| | {' | '.join(METRICS[name].title for name in names)} | s / image | ms / concept | set-up s |"
-            ]
+            lines += [f"| | {' | '.join(METRICS[name].title for name in names)} | s / image | ms / concept | set-up s |"]
             lines += ["|---" * (len(names) + 4) + "|"]
             for row in self.rows:
                 cells = [_text(row.tables.get(kind, {}).get(name)) for name in names]
@@ -458,23 +411,13 @@ class Report:
                 cells = [_text(row.traits.get(trait, {}).get(name)) for trait in traits]
                 lines += [f"| {row.name} | {' | '.join(cells)} |"]
             lines += [""]
-        used = [
-            name
-            for name in METRICS
-            if any(name in self.metric_names(kind) for kind in ("all", *self.kinds()))
-        ]
-        lines += ["## What is measured", ""] + [
-            f"- **{METRICS[name].title}**: {METRICS[name].meaning}" for name in used
-        ]
+        used = [name for name in METRICS if any(name in self.metric_names(kind) for kind in ("all", *self.kinds()))]
+        lines += ["## What is measured", ""] + [f"- **{METRICS[name].title}**: {METRICS[name].meaning}" for name in used]
         return "\n".join(lines) + "\n"
 
     def to_csv(self) -> str:
         """Returns one line per row, picture and question with all its values."""
-        names = [
-            name
-            for name in METRICS
-            if any(name in item.values for record in self.records for item in record.observations)
-        ]
+        names = [name for name in METRICS if any(name in item.values for record in self.records for item in record.observations)]
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["row", "picture", "concept", "kind", "trait", *names])
@@ -497,7 +440,7 @@ class Report:
         Raises:
             ConfigurationError: The report has no examples, or no such row.
         """
-        from concept_cam import overlay
+        from concept_cam.core import drawing as overlay
 
         cells, names = _example_cells(self, None if rows is None else [self.row(name).name for name in rows])
         if not cells:
@@ -519,7 +462,7 @@ class Report:
         Raises:
             OutputError: A file exists and ``overwrite`` is false, or cannot be written.
         """
-        from concept_cam.files import make_directory, write_file
+        from concept_cam.core.files import make_directory, write_file
 
         where = make_directory(folder)
         payloads = {
@@ -541,10 +484,7 @@ def _row(record: RowRecord, options: Mapping[str, Any]) -> Row:
     kinds = dict.fromkeys(item.kind for item in record.observations)
     tables = {"all": _table(record.observations, options)}
     if len(kinds) > 1:
-        tables |= {
-            kind: _table([item for item in record.observations if item.kind == kind], options)
-            for kind in kinds
-        }
+        tables |= {kind: _table([item for item in record.observations if item.kind == kind], options) for kind in kinds}
     traits = dict.fromkeys(item.trait for item in record.observations)
     return Row(
         record.name,
@@ -555,10 +495,7 @@ def _row(record: RowRecord, options: Mapping[str, Any]) -> Row:
         record.seconds_per_image,
         record.seconds_per_concept,
         {kind: table for kind, table in tables.items() if table},
-        {
-            trait: _means([item for item in record.observations if item.trait == trait], options)
-            for trait in traits
-        },
+        {trait: _means([item for item in record.observations if item.trait == trait], options) for trait in traits},
         threshold,
     )
 
@@ -587,11 +524,7 @@ def _fit_iou(record: RowRecord) -> float:
 def _means(items: Sequence[Observation], options: Mapping[str, Any]) -> dict[str, Interval]:
     found: dict[str, Interval] = {}
     for name in METRICS:
-        rows = [
-            (item.values[name], item.picture)
-            for item in items
-            if name in item.values and not math.isnan(item.values[name])
-        ]
+        rows = [(item.values[name], item.picture) for item in items if name in item.values and not math.isnan(item.values[name])]
         if rows:
             values, pictures = zip(*rows)
             found[name] = metrics.mean_interval(values, pictures, **options)
@@ -610,9 +543,7 @@ def _units(items: Sequence[Observation]) -> tuple[npt.NDArray[np.int64], int]:
     return np.array([names[item.picture] for item in items], dtype=np.int64), len(names)
 
 
-def _repeated(
-    units: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64], count: int
-) -> npt.NDArray[np.int64]:
+def _repeated(units: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     """Numbers of the observations of the drawn pictures, with repeats."""
     return np.repeat(np.arange(len(units)), np.bincount(drawn, minlength=count)[units])
 
@@ -657,49 +588,30 @@ def _point_miou(items: Sequence[Observation], options: Mapping[str, Any]) -> dic
     concepts = np.array([item.concept for item in asked])
 
     def at(rows: npt.NDArray[np.int64], column: int) -> float:
-        sums = [
-            tuple(counts[rows[concepts[rows] == name], column].sum(axis=0).tolist())
-            for name in np.unique(concepts[rows])
-        ]
+        sums = [tuple(counts[rows[concepts[rows] == name], column].sum(axis=0).tolist()) for name in np.unique(concepts[rows])]
         return metrics.point_miou(sums)
 
     # As with the IoU of masks, each half of the pictures chooses the threshold of the other.
     halves = [np.flatnonzero(units % 2 == half) for half in (0, 1)]
-    best = [
-        int(np.nanargmax([at(rows, k) for k in range(counts.shape[1])])) if len(rows) else 0
-        for rows in halves
-    ]
+    best = [int(np.nanargmax([at(rows, k) for k in range(counts.shape[1])])) if len(rows) else 0 for rows in halves]
     fitted = np.stack([counts[i, best[1 - units[i] % 2 if len(halves[1]) else 0]] for i in range(len(asked))])
 
     def statistic(drawn: npt.NDArray[np.int64]) -> float:
         rows = _repeated(units, drawn, count)
-        return metrics.point_miou(
-            [
-                tuple(fitted[rows[concepts[rows] == name]].sum(axis=0).tolist())
-                for name in np.unique(concepts[rows])
-            ]
-        )
+        return metrics.point_miou([tuple(fitted[rows[concepts[rows] == name]].sum(axis=0).tolist()) for name in np.unique(concepts[rows])])
 
     return {"point_miou": metrics.bootstrap(statistic, count, **options)}
 
 
 def _box_accuracies(items: Sequence[Observation], options: Mapping[str, Any]) -> dict[str, Interval]:
-    asked = [
-        item for item in items if "box_curve" in item.pooled and not np.isnan(item.pooled["box_curve"]).any()
-    ]
+    asked = [item for item in items if "box_curve" in item.pooled and not np.isnan(item.pooled["box_curve"]).any()]
     if not asked:
         return {}
     units, count = _units(asked)
-    first, every = (
-        np.stack([item.pooled[name] for item in asked]) for name in ("box_curve", "box_curve_all")
-    )
+    first, every = (np.stack([item.pooled[name] for item in asked]) for name in ("box_curve", "box_curve_all"))
     return {
-        "max_box_acc": metrics.bootstrap(
-            lambda drawn: metrics.max_box_acc(first[_repeated(units, drawn, count)]), count, **options
-        ),
-        "max_box_acc_v2": metrics.bootstrap(
-            lambda drawn: metrics.max_box_acc_v2(every[_repeated(units, drawn, count)]), count, **options
-        ),
+        "max_box_acc": metrics.bootstrap(lambda drawn: metrics.max_box_acc(first[_repeated(units, drawn, count)]), count, **options),
+        "max_box_acc_v2": metrics.bootstrap(lambda drawn: metrics.max_box_acc_v2(every[_repeated(units, drawn, count)]), count, **options),
     }
 
 
@@ -711,9 +623,7 @@ def _pixels(items: Sequence[Observation], options: Mapping[str, Any]) -> dict[st
     counts = np.stack([item.pooled["pixel_counts"] for item in asked])
     return {
         "pxap": metrics.bootstrap(
-            lambda drawn: metrics.average_precision_from_counts(
-                counts[_repeated(units, drawn, count)].sum(axis=0)
-            ),
+            lambda drawn: metrics.average_precision_from_counts(counts[_repeated(units, drawn, count)].sum(axis=0)),
             count,
             **options,
         )
@@ -727,9 +637,7 @@ def _paired(
     wanted: Callable[[Observation], bool],
     options: Mapping[str, Any],
 ) -> Interval:
-    other = {
-        (item.picture, item.concept): item.values.get(metric, float("nan")) for item in second.observations
-    }
+    other = {(item.picture, item.concept): item.values.get(metric, float("nan")) for item in second.observations}
     pairs = [
         (item.values[metric], other[item.picture, item.concept], item.picture)
         for item in first.observations
@@ -803,11 +711,7 @@ table.examples td{border:0;padding:.2rem;vertical-align:top;text-align:left;whit
 def _page(report: Report) -> str:
     data, model = report.facts.get("dataset", {}), report.facts.get("model", {})
     about = [f"{data.get('pictures', '?')} pictures"]
-    about += [
-        f"{key} {model[key]}"
-        for key in ("weights_hash", "device", "dtype", "resize", "weighting")
-        if model.get(key)
-    ]
+    about += [f"{key} {model[key]}" for key in ("weights_hash", "device", "dtype", "resize", "weighting") if model.get(key)]
     body = [
         f"<h1>{_esc(_title(report))}</h1>",
         f'<p class="note">{_esc("; ".join(about))}. Each cell: mean over questions, below it the {report.level:.0%} bootstrap interval over pictures. '
@@ -840,21 +744,13 @@ def _cell(interval: Interval | None, best: bool, sign: bool = False) -> str:
     if interval is None or math.isnan(interval.value):
         return "<td></td>"
     form = "{:+.3f}" if sign else "{:.3f}"
-    span = (
-        ""
-        if math.isnan(interval.low)
-        else f"<small>{form.format(interval.low)} to {form.format(interval.high)}</small>"
-    )
+    span = "" if math.isnan(interval.low) else f"<small>{form.format(interval.low)} to {form.format(interval.high)}</small>"
     mark = ' class="best"' if best else ""
     return f"<td{mark}>{form.format(interval.value)}{span}</td>"
 
 
 def _best(rows: Iterable[Row], kind: str, name: str) -> float | None:
-    values = [
-        row.tables.get(kind, {})[name].value
-        for row in rows
-        if row.gamma is not None and name in row.tables.get(kind, {})
-    ]
+    values = [row.tables.get(kind, {})[name].value for row in rows if row.gamma is not None and name in row.tables.get(kind, {})]
     values = [value for value in values if not math.isnan(value)]
     if len(values) < 2 or not METRICS[name].better:
         return None
@@ -862,18 +758,13 @@ def _best(rows: Iterable[Row], kind: str, name: str) -> float | None:
 
 
 def _html_table(report: Report, kind: str, names: Sequence[str]) -> str:
-    head = "".join(
-        f'<th title="{_esc(METRICS[name].meaning)}">{_esc(METRICS[name].title)}</th>' for name in names
-    )
+    head = "".join(f'<th title="{_esc(METRICS[name].meaning)}">{_esc(METRICS[name].title)}</th>' for name in names)
     lines = []
     best = {name: _best(report.rows, kind, name) for name in names}
     for row in report.rows:
         table = row.tables.get(kind, {})
         cells = "".join(
-            _cell(
-                table.get(name), row.gamma is not None and name in table and table[name].value == best[name]
-            )
-            for name in names
+            _cell(table.get(name), row.gamma is not None and name in table and table[name].value == best[name]) for name in names
         )
         times = f"<td>{row.seconds_per_image:.3f}</td><td>{1000 * row.seconds_per_concept:.1f}</td><td>{row.setup_seconds:.2f}</td>"
         mark = ' class="baseline"' if row.gamma is None else ""
@@ -908,9 +799,7 @@ def _breakdown(report: Report) -> Iterator[tuple[str, list[str], list[Row]]]:
     """Yields metric, traits and rows of each table per trait."""
     for name in TRAIT_METRICS:
         known = {trait for row in report.rows for trait, table in row.traits.items() if name in table}
-        traits = [
-            trait for trait in dict.fromkeys(t for row in report.rows for t in row.traits) if trait in known
-        ]
+        traits = [trait for trait in dict.fromkeys(t for row in report.rows for t in row.traits) if trait in known]
         rows = [row for row in report.rows if any(name in table for table in row.traits.values())]
         if len(traits) > 1:
             yield name, traits, rows
@@ -944,10 +833,7 @@ def _html_examples(report: Report) -> str:
     lines = []
     for example, images in zip(report.examples, cells):
         caption = f"<small>{_esc(example.picture_name)}</small>{_esc(example.target)}"
-        own = "".join(
-            f'<td><img alt="{_esc(name)}" src="{_data_uri(image)}"></td>'
-            for name, image in zip(("truth", *names), images)
-        )
+        own = "".join(f'<td><img alt="{_esc(name)}" src="{_data_uri(image)}"></td>' for name, image in zip(("truth", *names), images))
         lines.append(f'<tr><td colspan="{len(names) + 1}">{caption}</td></tr><tr>{own}</tr>')
     return (
         '<h2>Examples</h2><p class="note">One colour scale per column, the same for all its pictures: blue below zero, red above; '
@@ -961,15 +847,13 @@ def _example_cells(report: Report, chosen: Sequence[str] | None = None) -> tuple
     from PIL import Image
     from skimage.measure import find_contours
 
-    from concept_cam import overlay
+    from concept_cam.core import drawing as overlay
 
     wanted = [row.name for row in report.rows] if chosen is None else chosen
     names = [name for name in wanted if any(name in example.heatmaps for example in report.examples)]
     scales: dict[str, overlay.Scale] = {}
     for name in names:
-        values = np.concatenate(
-            [example.heatmaps[name].ravel() for example in report.examples if name in example.heatmaps]
-        )
+        values = np.concatenate([example.heatmaps[name].ravel() for example in report.examples if name in example.heatmaps])
         values = values[np.isfinite(values)]
         low, high = (float(x) for x in np.quantile(values, [0.005, 0.995])) if len(values) else (0.0, 0.0)
         # A diverging scale needs a zero that means something; maps without negative scores run from low to high.
@@ -1002,13 +886,7 @@ def _html_errors(report: Report) -> str:
 
 
 def _html_definitions(report: Report) -> str:
-    used = [
-        name
-        for name in METRICS
-        if any(name in report.metric_names(kind) for kind in ("all", *report.kinds()))
-    ]
-    items = "".join(
-        f"<dt>{_esc(METRICS[name].title)}</dt><dd>{_esc(METRICS[name].meaning)}</dd>" for name in used
-    )
+    used = [name for name in METRICS if any(name in report.metric_names(kind) for kind in ("all", *report.kinds()))]
+    items = "".join(f"<dt>{_esc(METRICS[name].title)}</dt><dd>{_esc(METRICS[name].meaning)}</dd>" for name in used)
     facts = _esc(json.dumps(report.facts, ensure_ascii=False, indent=1, default=str))
     return f"<h2>What is measured</h2><dl>{items}</dl><details><summary>Facts of this run</summary><pre>{facts}</pre></details>"

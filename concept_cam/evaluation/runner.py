@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError, DataError, ImageError
+from concept_cam.core.names import choose
 from concept_cam.evaluation import metrics
 from concept_cam.evaluation.baselines import BASELINES
-from concept_cam.evaluation.datasets.base import Dataset, Question, Sample
+from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample
 from concept_cam.evaluation.randomisation import randomised
 from concept_cam.evaluation.report import Example, Observation, Report, RowRecord
-from concept_cam.types import Concept, ConfigurationError, DataError, ImageError, choose
 
 if TYPE_CHECKING:
-    from concept_cam.images import ImageSource, Picture
     from concept_cam.localizer import Localizer
+    from concept_cam.pictures.reading import ImageSource, Picture
 
 __all__ = [
     "DEFAULT_GROUPS",
@@ -100,10 +102,7 @@ def configurations(
     for method in methods:
         read = attentions if method == "direct" else ("auto",)
         asked = strengths if find_method(method).contrast else strengths[:1]
-        rows += [
-            Configuration(method, attention, gamma, labels.get(method, ""))
-            for attention, gamma in product(read, asked)
-        ]
+        rows += [Configuration(method, attention, gamma, labels.get(method, "")) for attention, gamma in product(read, asked)]
     rows += [Configuration(choose(name, {key: key for key in BASELINES}, "baseline")) for name in baselines]
     if not rows:
         raise ConfigurationError("nothing to evaluate: give at least one method or baseline.")
@@ -112,12 +111,7 @@ def configurations(
 
 def _labels(methods: Sequence[str]) -> dict[str, str]:
     """Names methods that read a file after the file's stem, where that tells them apart."""
-    short = {
-        method: f"{name}:{Path(argument).stem}"
-        for method in methods
-        for name, colon, argument in [method.partition(":")]
-        if colon
-    }
+    short = {method: f"{name}:{Path(argument).stem}" for method in methods for name, colon, argument in [method.partition(":")] if colon}
     return {method: label for method, label in short.items() if list(short.values()).count(label) == 1}
 
 
@@ -125,7 +119,7 @@ def _labels(methods: Sequence[str]) -> dict[str, str]:
 
 
 class Answer(Protocol):
-    """What is measured of a localisation; :class:`concept_cam.results.Localization` has it all."""
+    """What is measured of a localisation; :class:`concept_cam.core.results.Localization` has it all."""
 
     @property
     def heatmap(self) -> Array: ...
@@ -154,35 +148,24 @@ class _Blind:
 class _Asker:
     """Answers questions with one configuration; the direct method encodes each picture once for all gammas of an attention."""
 
-    def __init__(
-        self, configuration: Configuration, localizer: Localizer | None, cache: dict[tuple[str, int], Any]
-    ) -> None:
+    def __init__(self, configuration: Configuration, localizer: Localizer | None, cache: dict[tuple[str, int], Any]) -> None:
         self.configuration = configuration
         self._cache = cache
         self._localizer = None
         if localizer is not None and not configuration.baseline:
-            self._localizer = localizer.with_settings(
-                attention=configuration.attention, gamma=configuration.gamma
-            )
+            self._localizer = localizer.with_settings(attention=configuration.attention, gamma=configuration.gamma)
 
-    def __call__(
-        self, picture: Picture, concepts: Sequence[Concept], host: Array | None, key: str
-    ) -> tuple[Sequence[Answer], float]:
+    def __call__(self, picture: Picture, concepts: Sequence[Concept], host: Array | None, key: str) -> tuple[Sequence[Answer], float]:
         """Returns the answers and the seconds that they took; a shared encoding counts in full for every row."""
         if self._localizer is None:
             start = time.perf_counter()
             make = BASELINES[self.configuration.method]
             shared = None if self.configuration.method == "random" else make(picture.pixels, host, key)
-            maps = [
-                make(picture.pixels, host, f"{key} {concept.name}") if shared is None else shared
-                for concept in concepts
-            ]
+            maps = [make(picture.pixels, host, f"{key} {concept.name}") if shared is None else shared for concept in concepts]
             return [_Blind(values) for values in maps], time.perf_counter() - start
         start = time.perf_counter()
         if self.configuration.method != "direct":
-            answers = list(
-                self._localizer.locate_all([picture], concepts, method=self.configuration.method)[0]
-            )
+            answers = list(self._localizer.locate_all([picture], concepts, method=self.configuration.method)[0])
             return answers, time.perf_counter() - start
         place = (self.configuration.attention, id(picture))
         if place not in self._cache:
@@ -215,9 +198,7 @@ class Truth:
     step: int
 
     @classmethod
-    def read(
-        cls, question: Question, size: tuple[int, int], max_side: int, hosts: dict[Any, Array | None]
-    ) -> Truth:
+    def read(cls, question: Question, size: tuple[int, int], max_side: int, hosts: dict[Any, Array | None]) -> Truth:
         """Reads the masks of one question; hosts shared by several questions are read once."""
         step = -(-max(size) // max_side)
 
@@ -272,9 +253,7 @@ def question_metrics(
     return values, pooled
 
 
-def _localisation(
-    answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]
-) -> None:
+def _localisation(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
     if truth.mask is None:
         return
     heatmap, mask, host = truth.thin(answer.heatmap), truth.mask, truth.host
@@ -293,9 +272,7 @@ def _localisation(
         pooled["iou_curve"] = metrics.iou_curve(heatmap, mask, thresholds)
 
 
-def _counterfactual(
-    answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]
-) -> None:
+def _counterfactual(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
     if truth.difference is None:
         return
     heatmap = truth.thin(answer.heatmap)
@@ -304,9 +281,7 @@ def _counterfactual(
     values["energy_difference"] = metrics.energy_pointing_game(heatmap, truth.difference)
 
 
-def _calls(
-    answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]
-) -> None:
+def _calls(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
     question = truth.question
     peak = float(np.nanmax(answer.scores)) if np.isfinite(answer.scores).any() else float("nan")
     if question.kind == "state" and len(answer.probabilities) > 1:
@@ -317,9 +292,7 @@ def _calls(
         pooled["presence"] = [(question.present, answer.score, peak)]
 
 
-def _points(
-    answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]
-) -> None:
+def _points(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
     points = truth.question.points
     if points is None:
         return
@@ -336,15 +309,11 @@ def _points(
         distance = np.hypot(at[labels, 0] - x, at[labels, 1] - y).min()
         values["point_hit"] = float(distance <= points.tolerance)
     if thresholds is not None:
-        counts = [
-            metrics.point_counts(heatmap, at + 0.5, labels.astype(int), threshold) for threshold in thresholds
-        ]
+        counts = [metrics.point_counts(heatmap, at + 0.5, labels.astype(int), threshold) for threshold in thresholds]
         pooled["point_counts"] = np.asarray(counts)
 
 
-def _boxes(
-    answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]
-) -> None:
+def _boxes(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
     if truth.mask is None:
         return
     heatmap, (target, _) = truth.thin(answer.heatmap), metrics.split_mask(truth.mask)
@@ -353,14 +322,10 @@ def _boxes(
     pooled["box_curve"] = metrics.box_iou_curve(heatmap, box, BOX_THRESHOLDS)
     pooled["box_curve_all"] = metrics.box_iou_curve(heatmap, box, BOX_THRESHOLDS, components="all")
     if len(rows):
-        pooled["pixel_counts"] = metrics.pixel_counts(
-            metrics.minmax(heatmap), truth.mask, np.linspace(0, 1, 257)[1:-1]
-        )
+        pooled["pixel_counts"] = metrics.pixel_counts(metrics.minmax(heatmap), truth.mask, np.linspace(0, 1, 257)[1:-1])
 
 
-def _elsewhere(
-    answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]
-) -> None:
+def _elsewhere(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
     """Groups that need more than one answer are measured per picture."""
 
 
@@ -421,16 +386,12 @@ class _Parts:
         """
         if not self.rows:
             return {}
-        maps = np.stack(
-            [np.asarray(truths[i].thin(answers[i].heatmap), dtype=np.float32).ravel() for i in self.rows]
-        )
+        maps = np.stack([np.asarray(truths[i].thin(answers[i].heatmap), dtype=np.float32).ravel() for i in self.rows])
         known = np.isfinite(maps)
         # Rows are maps, columns masks; NaN pixels weigh nothing.
         sums = np.where(known, maps, 0) @ self.flat.T
         weights = known.astype(np.float32) @ self.flat.T
-        means = np.divide(
-            sums, weights, out=np.full(sums.shape, -np.inf, dtype=np.float32), where=weights > 0
-        )
+        means = np.divide(sums, weights, out=np.full(sums.shape, -np.inf, dtype=np.float32), where=weights > 0)
         result: dict[int, float] = {}
         for place, i in enumerate(self.rows):
             rivals, own = self.rivals[place], means[place, place]
@@ -442,9 +403,7 @@ class _Parts:
         return result
 
 
-def _dependence(
-    answers: Sequence[Answer], controls: Sequence[Answer], truths: Sequence[Truth], key: str
-) -> dict[int, dict[str, float]]:
+def _dependence(answers: Sequence[Answer], controls: Sequence[Answer], truths: Sequence[Truth], key: str) -> dict[int, dict[str, float]]:
     """Rank correlation of every map with that of the host noun, of "the main subject", and of another trait in the same picture."""
     generator = np.random.default_rng(zlib.crc32(key.encode()))
     result: dict[int, dict[str, float]] = {}
@@ -452,17 +411,11 @@ def _dependence(
         if truth.question.kind == "object":
             continue
         maps = {"host": controls[0].scores, "subject": controls[1].scores}
-        siblings = [
-            j
-            for j, other in enumerate(truths)
-            if other.question.trait != truth.question.trait and other.question.kind != "object"
-        ]
+        siblings = [j for j, other in enumerate(truths) if other.question.trait != truth.question.trait and other.question.kind != "object"]
         if siblings:
             maps["sibling"] = answers[int(generator.choice(siblings))].scores
         found = metrics.prompt_dependence(answers[i].scores, maps)
-        result[i] = {f"rank_{name}": value for name, value in found.rank.items()} | {
-            "dependence": found.dependence
-        }
+        result[i] = {f"rank_{name}": value for name, value in found.rank.items()} | {"dependence": found.dependence}
     return result
 
 
@@ -476,20 +429,14 @@ def _twin_values(answer: Answer, other: Answer, truth: Truth, pooled: dict[str, 
     if truth.difference is not None:
         where = metrics.split_mask(truth.difference)[0]
         here, there = truth.thin(answer.heatmap)[where], truth.thin(other.heatmap)[where]
-        values["twin_map_accuracy"] = (
-            wins(float(np.nanmean(here)), float(np.nanmean(there)))
-            if not np.isnan(here).all()
-            else float("nan")
-        )
+        values["twin_map_accuracy"] = wins(float(np.nanmean(here)), float(np.nanmean(there))) if not np.isnan(here).all() else float("nan")
     if truth.question.kind == "presence" and "presence" in pooled:
         peak = float(np.nanmax(other.scores)) if np.isfinite(other.scores).any() else float("nan")
         pooled["presence"] = [*pooled["presence"], (False, other.score, peak)]
     return values
 
 
-def _faithfulness(
-    answer: Answer, question: Question, picture: Picture, localizer: Localizer
-) -> dict[str, float]:
+def _faithfulness(answer: Answer, question: Question, picture: Picture, localizer: Localizer) -> dict[str, float]:
     """Asks the model again about perturbed pictures; confidence is the softmax over target and contrasts."""
     if len(answer.probabilities) < 2 or np.isnan(answer.heatmap).all():
         return {}
@@ -640,7 +587,7 @@ def evaluate(
 
 
 def _read(image: ImageSource, localizer: Localizer | None) -> Picture:
-    from concept_cam.images import read_image
+    from concept_cam.pictures.reading import read_image
 
     return read_image(image) if localizer is None else localizer.read(image)
 
@@ -669,11 +616,7 @@ def _measure(
     parts = _Parts.of(truths)
     host = _full_host(sample)
     # Kept for the whole picture: the rows of one attention share the encoding of the twin as well.
-    twins = {
-        i: _read(question.twin(), localizer)
-        for i, question in enumerate(sample.questions)
-        if question.twin is not None
-    }
+    twins = {i: _read(question.twin(), localizer) for i, question in enumerate(sample.questions) if question.twin is not None}
     gathered: list[tuple[_Row, list[Observation], float]] = []
     kept: dict[str, list[Array]] = {}
     for row in rows:
@@ -741,9 +684,7 @@ def _observe(
             dependence = _dependence(answers[: len(truths)], answers[len(truths) :], truths, sample.name)
     disordered: Sequence[Answer] = ()
     if row.randomised is not None:
-        disordered, _ = row.randomised(
-            picture, [truth.question.concept for truth in truths], None, sample.name
-        )
+        disordered, _ = row.randomised(picture, [truth.question.concept for truth in truths], None, sample.name)
     found = []
     for i, (answer, truth) in enumerate(zip(answers, truths)):
         values, pooled = question_metrics(answer, truth, row.thresholds, groups)
@@ -814,9 +755,7 @@ def _keep_examples(
             kind=question.kind,
             trait=question.trait,
             picture=picture.pixels[::step, ::step].copy(),
-            mask=None
-            if question.mask is None
-            else metrics.split_mask(np.asarray(question.mask()))[0][::step, ::step],
+            mask=None if question.mask is None else metrics.split_mask(np.asarray(question.mask()))[0][::step, ::step],
             heatmaps={name: maps[i][::step, ::step].astype(np.float32) for name, maps in kept.items()},
         )
     )

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError, DataError, ImageError
+from concept_cam.core.names import choose
+from concept_cam.core.settings import Settings
 from concept_cam.evaluation import metrics
-from concept_cam.evaluation.datasets.base import Dataset, Sample
+from concept_cam.evaluation.datasets.samples import Dataset, Sample
 from concept_cam.evaluation.metrics.intervals import Interval
 from concept_cam.evaluation.runner import Answer, Truth
-from concept_cam.settings import Settings
-from concept_cam.types import Concept, ConfigurationError, DataError, ImageError, choose
 
 if TYPE_CHECKING:
-    from concept_cam.images import ImageSource, Picture
+    from concept_cam.core.features import PatchFeatures
     from concept_cam.localizer import Localizer
-    from concept_cam.types import PatchFeatures
+    from concept_cam.pictures.reading import ImageSource, Picture
 
 __all__ = [
     "OBJECTIVES",
@@ -54,9 +56,7 @@ def _state(answer: Answer, truth: Truth) -> float:
 
 
 def _on_mask(measure: Callable[[Array, Array], float]) -> Callable[[Answer, Truth], float]:
-    return lambda answer, truth: (
-        float("nan") if truth.mask is None else measure(truth.thin(answer.heatmap), truth.mask)
-    )
+    return lambda answer, truth: float("nan") if truth.mask is None else measure(truth.thin(answer.heatmap), truth.mask)
 
 
 def _in_host(measure: Callable[[Array, Array, Array], float]) -> Callable[[Answer, Truth], float]:
@@ -69,11 +69,7 @@ def _in_host(measure: Callable[[Array, Array, Array], float]) -> Callable[[Answe
 
 
 def _twin(answer: Answer, truth: Truth) -> float:
-    return (
-        float("nan")
-        if truth.difference is None
-        else metrics.average_precision(truth.thin(answer.heatmap), truth.difference)
-    )
+    return float("nan") if truth.difference is None else metrics.average_precision(truth.thin(answer.heatmap), truth.difference)
 
 
 OBJECTIVES: dict[str, Callable[[Answer, Truth], float]] = {
@@ -122,9 +118,7 @@ def candidates(
     for attention, gamma, weighting, name in product(attentions, gammas, weightings, templates):
         found.append(Candidate(attention, float(gamma), weighting if gamma else weightings[0], name))
     if not found:
-        raise ConfigurationError(
-            "nothing to search: give at least one attention, gamma, weighting and template set."
-        )
+        raise ConfigurationError("nothing to search: give at least one attention, gamma, weighting and template set.")
     return tuple(dict.fromkeys(found))
 
 
@@ -213,7 +207,7 @@ class Sweep:
         Raises:
             OutputError: The file exists and ``overwrite`` is false, or cannot be written.
         """
-        from concept_cam.files import write_file
+        from concept_cam.core.files import write_file
 
         return write_file(path, self.to_yaml().encode("utf-8"), overwrite=overwrite)
 
@@ -266,9 +260,7 @@ def sweep(
             picture = localizer.read(sample.image)
             hosts: dict[Any, Array | None] = {}
             truths = [Truth.read(question, picture.size, max_side, hosts) for question in sample.questions]
-            for candidate, answers in _answers(
-                localizer, picture, [question.concept for question in sample.questions], tried, sets
-            ):
+            for candidate, answers in _answers(localizer, picture, [question.concept for question in sample.questions], tried, sets):
                 values = [measure(answer, truth) for answer, truth in zip(answers, truths)]
                 known = [value for value in values if not np.isnan(value)]
                 if known:

@@ -18,7 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import concept_cam
-from concept_cam.types import MissingExtraError, OutputError, choose
+from concept_cam.core.errors import MissingExtraError, OutputError
+from concept_cam.core.names import choose
 
 if TYPE_CHECKING:
     from concept_cam.collection.runs import Run
@@ -61,19 +62,11 @@ _HERE = "concept_cam.exports"
 EXPORTS: dict[str, Export] = {
     "coco": Export(f"{_HERE}.coco:write", "COCO instances, masks as run lengths", ".json"),
     "cvat": Export(f"{_HERE}.cvat:write", "CVAT for images 1.1: masks and tags to correct", ".xml"),
-    "label-studio": Export(
-        f"{_HERE}.labelstudio:write", "Label Studio: pre-annotated tasks and labelling config", ""
-    ),
-    "audiovisual-core": Export(
-        f"{_HERE}.audiovisual_core:write", "Audiovisual Core regions of interest (rectangles)", ".csv"
-    ),
+    "label-studio": Export(f"{_HERE}.labelstudio:write", "Label Studio: pre-annotated tasks and labelling config", ""),
+    "audiovisual-core": Export(f"{_HERE}.audiovisual_core:write", "Audiovisual Core regions of interest (rectangles)", ".csv"),
     "darwin-core": Export(f"{_HERE}.darwin_core:write", "Darwin Core MeasurementOrFact", ".csv"),
-    "darwin-core-extended": Export(
-        f"{_HERE}.darwin_core:write_extended", "Extended MeasurementOrFact", ".csv"
-    ),
-    "web-annotation": Export(
-        f"{_HERE}.web_annotation:write", "W3C Web Annotation, fragment and SVG selectors", ".json"
-    ),
+    "darwin-core-extended": Export(f"{_HERE}.darwin_core:write_extended", "Extended MeasurementOrFact", ".csv"),
+    "web-annotation": Export(f"{_HERE}.web_annotation:write", "W3C Web Annotation, fragment and SVG selectors", ".json"),
     "csv": Export(f"{_HERE}.long_table:write", "long table: one row per record, every column", ".csv"),
     "masks": Export(f"{_HERE}.masks:write", "one PNG mask per record, with an index", ""),
     "html": Export(f"{_HERE}.html:write", "contact sheet: pages and a folder of thumbnails", ""),
@@ -130,9 +123,7 @@ def export(run: Run | str | Path, to: str, output: str | Path, overwrite: bool =
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(
-            f"cannot write {path}: {reason}. Choose another --output, or make room or rights there."
-        ) from error
+        raise OutputError(f"cannot write {path}: {reason}. Choose another --output, or make room or rights there.") from error
     return path
 
 
@@ -142,15 +133,11 @@ def _check_output(path: Path, to: str, chosen: Export, overwrite: bool) -> None:
     if not path.exists():
         return
     if path.is_dir() != chosen.is_folder:
-        kind, found = (
-            ("folder", "file") if chosen.is_folder else (f"file such as 'traits{chosen.suffix}'", "folder")
-        )
+        kind, found = ("folder", "file") if chosen.is_folder else (f"file such as 'traits{chosen.suffix}'", "folder")
         raise OutputError(f"the export to {to!r} writes a {kind}, but {path} is a {found}.")
     if path.is_dir() and not any(path.iterdir()):
         return
     if not overwrite:
         raise OutputError(f"{path} exists. Name another output, or allow it to be replaced with --overwrite.")
     if path.is_dir() and not (path / FOLDER_FILE).is_file():
-        raise OutputError(
-            f"{path} was not written by an export (it has no {FOLDER_FILE}) and is not replaced. Name another output."
-        )
+        raise OutputError(f"{path} was not written by an export (it has no {FOLDER_FILE}) and is not replaced. Name another output.")

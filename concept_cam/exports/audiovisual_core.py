@@ -14,17 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from concept_cam.collection.runs import Run
-from concept_cam.exports.base import (
-    FRAME,
-    agent,
-    called,
-    carried,
-    has_region,
-    iri,
-    media_of,
-    readable,
-    write_csv,
-)
+from concept_cam.exports.survey import FRAME, agent, called, carried, has_region, iri, media_of, readable, write_csv
 
 __all__ = ["COLUMNS", "SUBJECT_PARTS", "fractions", "subject_part", "write"]
 
@@ -136,8 +126,7 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
             "ac:yFrac": y,
             "ac:widthFrac": width,
             "ac:heightFrac": height,
-            "ac:associatedSpecimenReference": carried(record, "occurrenceID")
-            or carried(record, "materialEntityID"),
+            "ac:associatedSpecimenReference": carried(record, "occurrenceID") or carried(record, "materialEntityID"),
             "dwc:scientificName": carried(record, "scientificName"),
             "dcterms:rights": carried(record, "rights"),
             "dcterms:creator": carried(record, "creator"),

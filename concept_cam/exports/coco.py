@@ -12,17 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from concept_cam.collection.runs import Run
-from concept_cam.exports.base import (
-    FRAME,
-    PART_SEPARATOR,
-    Survey,
-    creator,
-    has_region,
-    passthrough_of,
-    survey,
-    when,
-    write_json,
-)
+from concept_cam.exports.survey import FRAME, PART_SEPARATOR, Survey, creator, has_region, passthrough_of, survey, when, write_json
 
 __all__ = ["write"]
 
@@ -78,12 +68,7 @@ def _annotations(run: Run, found: Survey, categories: dict[str, dict[str, Any]])
     number = 0
     for image, records in enumerate(run.pictures(), start=1):
         for record in records:
-            if (
-                record["abstained"]
-                or record["kind"] == "distance"
-                or record["state"] is None
-                or not has_region(record)
-            ):
+            if record["abstained"] or record["kind"] == "distance" or record["state"] is None or not has_region(record):
                 continue
             number += 1
             name = f"{found.name(record['pack'], record['character'])}{PART_SEPARATOR}{record['state']}"

@@ -19,19 +19,8 @@ from typing import Any
 import numpy as np
 
 from concept_cam.collection.runs import Run
-from concept_cam.exports.base import (
-    FRAME,
-    PACK_SEPARATOR,
-    PART_SEPARATOR,
-    Label,
-    Survey,
-    crop,
-    has_region,
-    mask_of,
-    survey,
-    when,
-)
-from concept_cam.types import DataError
+from concept_cam.core.errors import DataError
+from concept_cam.exports.survey import FRAME, PACK_SEPARATOR, PART_SEPARATOR, Label, Survey, crop, has_region, mask_of, survey, when
 
 __all__ = ["NOT_CALLED", "decode_mask", "encode_mask", "read_labels", "write"]
 
@@ -77,9 +66,7 @@ def decode_mask(attributes: dict[str, str], size: tuple[int, int]) -> np.ndarray
     if sum(runs) != width * height:
         raise DataError(f"CVAT mask: run lengths sum to {sum(runs)}, expected {width} x {height}.")
     if min(left, top) < 0 or top + height > size[0] or left + width > size[1]:
-        raise DataError(
-            f"CVAT mask: box {left, top, width, height} leaves the picture of {size[1]} x {size[0]} pixels."
-        )
+        raise DataError(f"CVAT mask: box {left, top, width, height} leaves the picture of {size[1]} x {size[0]} pixels.")
     values = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
     mask = np.zeros(size, dtype=bool)
     mask[top : top + height, left : left + width] = values
@@ -225,13 +212,9 @@ def _read(path: Path) -> Iterator[Label]:
             if event == "start":
                 root = element if root is None else root
                 if root.tag != "annotations":
-                    raise DataError(
-                        f"{path} is not an annotation file of CVAT: its root is <{root.tag}>, not <annotations>."
-                    )
+                    raise DataError(f"{path} is not an annotation file of CVAT: its root is <{root.tag}>, not <annotations>.")
                 if element.tag == "track":
-                    raise DataError(
-                        f"{path} holds video tracks. Export the task from CVAT as 'CVAT for images 1.1'."
-                    )
+                    raise DataError(f"{path} holds video tracks. Export the task from CVAT as 'CVAT for images 1.1'.")
                 image = element.get("name", "") if element.tag == "image" else image
             elif element.tag in ("mask", "tag", "box", "polygon", "points", "polyline", "ellipse"):
                 label = _read_label(image, element)
@@ -253,6 +236,4 @@ def _read_label(image: str, element: ET.Element) -> Label:
     character = name.removeprefix(pack + separator) if separator else name
     state = values.get("state") or (part or NOT_CALLED)
     specimen = values.get("specimen", "")
-    return Label(
-        image, character, state, pack if separator else "", int(specimen) if specimen.isdigit() else 0
-    )
+    return Label(image, character, state, pack if separator else "", int(specimen) if specimen.isdigit() else 0)

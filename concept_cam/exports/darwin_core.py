@@ -16,7 +16,7 @@ from typing import Any
 
 from concept_cam.collection.runs import Run
 from concept_cam.collection.schema import DISTANCES, MEASURES
-from concept_cam.exports.base import FRAME, agent, called, carried, iri, media_of, readable, when, write_csv
+from concept_cam.exports.survey import FRAME, agent, called, carried, iri, media_of, readable, when, write_csv
 
 __all__ = ["COLUMNS", "EXTENDED_COLUMNS", "UNITS", "write", "write_extended"]
 
@@ -127,14 +127,10 @@ def _measure(record: dict[str, Any], measure: Any, parent: str | None) -> Iterat
     yield {
         "measurementID": record["record_key"] + ("" if distance else f":{measure.name}"),
         "parentMeasurementID": parent,
-        "measurementType": record["character"]
-        if distance
-        else f"{record['entity'] or _type(record)} {measure.name}",
+        "measurementType": record["character"] if distance else f"{record['entity'] or _type(record)} {measure.name}",
         "measurementValue": value,
         "measurementAccuracy": uncertainty,
         "measurementUnit": text,
         "dwciri:measurementUnit": iri(identifier),
-        "measurementRemarks": DISTANCES.get(record["character"], "distance between bounding boxes")
-        if distance
-        else measure.meaning,
+        "measurementRemarks": DISTANCES.get(record["character"], "distance between bounding boxes") if distance else measure.meaning,
     }

@@ -27,9 +27,9 @@ import numpy as np
 
 import concept_cam
 from concept_cam.collection.runs import Run
-from concept_cam.exports.base import PART_SEPARATOR, Survey, passthrough_of, plain, survey, when
-from concept_cam.images import read_image
-from concept_cam.types import ConfigurationError, ImageError
+from concept_cam.core.errors import ConfigurationError, ImageError
+from concept_cam.exports.survey import PART_SEPARATOR, Survey, passthrough_of, plain, survey, when
+from concept_cam.pictures.reading import read_image
 
 __all__ = ["FILE_PICTURES", "THUMBNAIL", "write", "write_file"]
 
@@ -87,9 +87,7 @@ def write(run: Run, path: Path) -> None:
     with ExitStack() as stack:
         files: list[TextIO] = []
         for index in range(len(traits)):
-            file: TextIO = stack.enter_context(
-                (path / "data" / f"trait-{index}.js").open("w", encoding="utf-8")
-            )
+            file: TextIO = stack.enter_context((path / "data" / f"trait-{index}.js").open("w", encoding="utf-8"))
             file.write(f"SHEET_TRAIT({index}, [\n")
             files.append(file)
 
@@ -139,9 +137,7 @@ def write_file(run: Run, path: Path) -> None:
         else:
             rows[entry[0]].append(entry[1])
     sources = [trait.head("") for trait in traits.values()]
-    lines = [
-        f"SHEET_START({_script(_about(run, found, sum(map(len, rows))))}, {_script(sources)}, {_script(heads)});"
-    ]
+    lines = [f"SHEET_START({_script(_about(run, found, sum(map(len, rows))))}, {_script(sources)}, {_script(heads)});"]
     lines += [f"SHEET_TRAIT({index}, {_script(row)});" for index, row in enumerate(rows)]
     path.write_text(_page(run, "<script>\n" + "\n".join(lines) + "\n</script>"), encoding="utf-8")
 
@@ -259,9 +255,7 @@ def _thumbnails(run: Run, items: Sequence[_Item]) -> list[bytes | None]:
     thumbs: list[bytes | None] = []
     for item in items:
         stream = io.BytesIO()
-        upright.resize(item.size, Image.Resampling.LANCZOS, box=item.box, reducing_gap=2.0).save(
-            stream, "JPEG", quality=_QUALITY
-        )
+        upright.resize(item.size, Image.Resampling.LANCZOS, box=item.box, reducing_gap=2.0).save(stream, "JPEG", quality=_QUALITY)
         thumbs.append(stream.getvalue())
     return thumbs
 

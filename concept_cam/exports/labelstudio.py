@@ -23,7 +23,8 @@ from urllib.parse import quote
 import numpy as np
 
 from concept_cam.collection.runs import Run
-from concept_cam.exports.base import (
+from concept_cam.core.errors import DataError
+from concept_cam.exports.survey import (
     FRAME,
     PACK_SEPARATOR,
     PART_SEPARATOR,
@@ -37,7 +38,6 @@ from concept_cam.exports.base import (
     survey,
     write_elements,
 )
-from concept_cam.types import DataError
 
 __all__ = [
     "CONFIG_FILE",
@@ -147,9 +147,7 @@ def write(run: Run, path: Path) -> None:
 def label_config(found: Survey) -> str:
     """Returns the labelling configuration for what a run holds."""
     view = ET.Element("View")
-    ET.SubElement(
-        view, "Image", name="image", value="$image", zoom="true", zoomControl="true", rotateControl="false"
-    )
+    ET.SubElement(view, "Image", name="image", value="$image", zoom="true", zoomControl="true", rotateControl="false")
     names = [name for key in found.states for name in _label_names(found, key)]
     for tag, control in (("BrushLabels", "mask"), ("RectangleLabels", "box")):
         labels = ET.SubElement(view, tag, name=control, toName="image")
@@ -162,9 +160,7 @@ def label_config(found: Survey) -> str:
             continue
         name = found.name(pack, character)
         ET.SubElement(view, "Header", value=name.replace("_", " "), size="5")
-        choices = ET.SubElement(
-            view, "Choices", name=name, toName="image", choice="single-radio", showInline="true"
-        )
+        choices = ET.SubElement(view, "Choices", name=name, toName="image", choice="single-radio", showInline="true")
         if found.specimens:
             choices.attrib.update(perRegion="true", whenTagName="box", whenLabelValue=_SPECIMEN)
         for state in states:
@@ -200,11 +196,7 @@ def _task(records: list[dict[str, Any]], found: Survey) -> dict[str, Any]:
             results += _results(record, found)
     for result in results:
         result.update(size, to_name="image")
-    sure = [
-        record["probability"]
-        for record in records
-        if not record["abstained"] and record["probability"] is not None
-    ]
+    sure = [record["probability"] for record in records if not record["abstained"] and record["probability"] is not None]
     prediction = {
         "model_version": f"{first['model']} (concept-cam {first['package_version']})",
         "score": float(np.mean(sure)) if sure else 0.0,
@@ -293,23 +285,15 @@ def read_labels(path: str | Path) -> list[Label]:
     except ValueError as error:
         raise DataError(f"{path} is not a JSON file: {error}.") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
-        raise DataError(
-            f"{path} is not a JSON export of Label Studio: expected a list of tasks, each with 'data'."
-        )
+        raise DataError(f"{path} is not a JSON export of Label Studio: expected a list of tasks, each with 'data'.")
     labels: dict[Label, None] = {}
     for number, task in enumerate(tasks):
         if "annotations" not in task and "predictions" not in task:
-            raise DataError(
-                f"{path}: task {number} has no 'annotations'. Export the project as JSON, not as JSON-MIN."
-            )
+            raise DataError(f"{path}: task {number} has no 'annotations'. Export the project as JSON, not as JSON-MIN.")
         source = task["data"].get("source")
         if not isinstance(source, str):
-            raise DataError(
-                f"{path}: task {number} has no 'source' in its data; only tasks that this package exported can be read back."
-            )
-        kept = [
-            annotation for annotation in task.get("annotations") or () if not annotation.get("was_cancelled")
-        ]
+            raise DataError(f"{path}: task {number} has no 'source' in its data; only tasks that this package exported can be read back.")
+        kept = [annotation for annotation in task.get("annotations") or () if not annotation.get("was_cancelled")]
         if kept:
             latest = max(kept, key=lambda annotation: str(annotation.get("updated_at") or ""))
             labels.update(dict.fromkeys(_read_results(source, latest.get("result") or ())))
@@ -323,9 +307,7 @@ def _read_results(source: str, results: Sequence[Mapping[str, Any]]) -> Iterator
         if result.get("type") == "choices":
             pack, character = _split(result["from_name"])
             specimen = _specimen_number(_region_id(result)) or 0
-            yield from (
-                Label(source, character, state, pack, specimen) for state in value.get("choices") or ()
-            )
+            yield from (Label(source, character, state, pack, specimen) for state in value.get("choices") or ())
         elif result.get("type") in ("brushlabels", "rectanglelabels"):
             for name in value.get(result["type"]) or ():
                 head, separator, part = name.partition(PART_SEPARATOR)
@@ -377,9 +359,7 @@ def _extent(source: str, result: Mapping[str, Any]) -> Box | None:
 
 def _rectangle(result: Mapping[str, Any]) -> Box | None:
     value = result.get("value") or {}
-    edges = [
-        value[name] for name in ("x", "y", "width", "height") if isinstance(value.get(name), int | float)
-    ]
+    edges = [value[name] for name in ("x", "y", "width", "height") if isinstance(value.get(name), int | float)]
     return (edges[0], edges[1], edges[2], edges[3]) if len(edges) == 4 else None
 
 
@@ -403,8 +383,5 @@ def _brush_box(source: str, result: Mapping[str, Any]) -> Box | None:
 
 
 def _overlap(one: Box, two: Box) -> float:
-    across, down = (
-        min(one[axis] + one[axis + 2], two[axis] + two[axis + 2]) - max(one[axis], two[axis])
-        for axis in (0, 1)
-    )
+    across, down = (min(one[axis] + one[axis + 2], two[axis] + two[axis + 2]) - max(one[axis], two[axis]) for axis in (0, 1))
     return max(0.0, across) * max(0.0, down)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from concept_cam.collection.runs import Run
-from concept_cam.exports.base import write_csv
+from concept_cam.exports.survey import write_csv
 
 __all__ = ["write"]
 

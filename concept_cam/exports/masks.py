@@ -15,7 +15,7 @@ from PIL import Image
 
 from concept_cam.collection.runs import Run
 from concept_cam.collection.schema import PASSTHROUGH_PREFIX
-from concept_cam.exports.base import called, has_region, mask_of, write_csv
+from concept_cam.exports.survey import called, has_region, mask_of, write_csv
 
 __all__ = ["INDEX_FILE", "write"]
 
@@ -64,11 +64,7 @@ def _name(record: dict[str, Any]) -> Iterator[str]:
 
 def _folder(record: dict[str, Any], taken: dict[str, str]) -> str:
     # A source may be absolute, climb out of its folder or be an address: only its safe names are kept.
-    parts = [
-        _safe(part)
-        for part in PurePosixPath(record["source"].replace("\\", "/")).parts
-        if part not in ("/", "..", ".")
-    ]
+    parts = [_safe(part) for part in PurePosixPath(record["source"].replace("\\", "/")).parts if part not in ("/", "..", ".")]
     name = "/".join(parts) or record["image_key"]
     owner = taken.setdefault(f"{name.casefold()}/", record["image_key"])
     return name if owner == record["image_key"] else f"{name}.{record['image_key']}"

@@ -13,17 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from concept_cam.collection.runs import Run
-from concept_cam.exports.base import (
-    FRAME,
-    called,
-    carried,
-    has_region,
-    iri,
-    media_of,
-    readable,
-    when,
-    write_json,
-)
+from concept_cam.exports.survey import FRAME, called, carried, has_region, iri, media_of, readable, when, write_json
 
 __all__ = ["svg", "write"]
 

@@ -1,7 +1,7 @@
 """The family of localisation methods behind one interface: ``method=`` in Python, ``--method`` at the command line.
 
 Importing this package loads no torch. All methods ask the same question: the direction ``w`` of target against contrasts (see
-:mod:`concept_cam.directions`), on the same picture, weights and padding mask. Gradient and perturbation methods explain the objective
+:mod:`concept_cam.core.directions`), on the same picture, weights and padding mask. Gradient and perturbation methods explain the objective
 ``y = e^ . w`` with the unit image embedding ``e^`` (``feature_norm="none"``: ``e . w``), a contrast of logits and never of probabilities;
 the contrast weights are constants. Maps are raw: never min-max scaled. Those whose definition ends in a ReLU come signed, as the sum before
 it, and under the name with ``+relu`` as published.
@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from concept_cam.methods.base import Method
-from concept_cam.types import Concept, ConfigurationError, choose
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.names import choose
+from concept_cam.methods.method import Method
 
 if TYPE_CHECKING:
-    from concept_cam.images import Picture
+    from concept_cam.core.results import Localizations
     from concept_cam.localizer import Localizer
-    from concept_cam.results import Localizations
+    from concept_cam.pictures.reading import Picture
 
 __all__ = ["METHODS", "Method", "explain", "find_method"]
 
@@ -229,6 +231,4 @@ def explain(
         return answers
     import numpy as np
 
-    return [
-        replace(answer, scores=np.maximum(answer.scores, np.float32(0)), split=None) for answer in answers
-    ]
+    return [replace(answer, scores=np.maximum(answer.scores, np.float32(0)), split=None) for answer in answers]

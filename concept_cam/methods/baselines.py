@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from concept_cam.methods.base import Method
-from concept_cam.resizing import Prepared, merge_windows
-from concept_cam.results import Localizations
-from concept_cam.types import Concept
+from concept_cam.core.concept import Concept
+from concept_cam.core.results import Localizations
+from concept_cam.methods.method import Method
+from concept_cam.pictures.resizing import Prepared, merge_windows
 
 if TYPE_CHECKING:
-    from concept_cam.images import Picture
     from concept_cam.localizer import Localizer
+    from concept_cam.pictures.reading import Picture
 
 __all__ = ["center", "luminance", "random"]
 
@@ -27,9 +27,7 @@ Run = Callable[["Localizer", Sequence["Picture"], tuple[Concept, ...], Method], 
 def _baseline(make: Callable[[Localizer, Picture, Prepared, int], np.ndarray]) -> Run:
     """Makes a method of a function that returns maps float32 [C, h, w]; image-level numbers are the direct method's."""
 
-    def run(
-        localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method
-    ) -> list[Localizations]:
+    def run(localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
         prepared = [localizer.prepare(picture) for picture in pictures]
         features = localizer.encode_prepared(prepared, [picture.source for picture in pictures])
         answers = []
@@ -71,11 +69,7 @@ def _luminance(localizer: Localizer, picture: Picture, item: Prepared, count: in
     weights = torch.tensor([0.2126, 0.7152, 0.0722])[:, None, None]
     luma = ((item.batch.float() * std + mean) * weights).sum(dim=1)[:, None]
     cells = torch.nn.functional.adaptive_avg_pool2d(luma, item.batch_valid.shape[1:])[:, 0]
-    grid = (
-        merge_windows(cells[..., None], item.windows, item.geometry.grid)[..., 0]
-        if item.windows
-        else cells[0]
-    )
+    grid = merge_windows(cells[..., None], item.windows, item.geometry.grid)[..., 0] if item.windows else cells[0]
     return np.broadcast_to(grid.numpy(), (count, *item.geometry.grid))
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from concept_cam.methods.base import Method
-from concept_cam.results import Localizations
-from concept_cam.scoring import FEATURE_NORM
-from concept_cam.types import Concept
+from concept_cam.core.concept import Concept
+from concept_cam.core.results import Localizations
+from concept_cam.core.scoring import FEATURE_NORM
+from concept_cam.methods.method import Method
 
 if TYPE_CHECKING:
-    from concept_cam.images import Picture
     from concept_cam.localizer import Localizer
+    from concept_cam.pictures.reading import Picture
 
 __all__ = ["clip_surgery", "direct", "gem"]
 
@@ -23,9 +23,7 @@ EMPTY_PROMPTS = ("a photo of a .", "a photo of the .", "a picture of a .", "a dr
 """Prompts that name nothing: CLIP Surgery's templates around an empty text."""
 
 
-def direct(
-    localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method
-) -> list[Localizations]:
+def direct(localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
     """Scores patch features along directions; see :meth:`concept_cam.localizer.Localizer.score`."""
     return [
         replace(answer, provenance=replace(answer.provenance, method=method.name))
@@ -33,9 +31,7 @@ def direct(
     ]
 
 
-def gem(
-    localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method
-) -> list[Localizations]:
+def gem(localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
     """The direct method with the attention strategy ``gem`` (Bousselham et al., CVPR 2024), in the last block only.
 
     Raises:
@@ -44,9 +40,7 @@ def gem(
     return direct(localizer.with_settings(attention="gem"), pictures, concepts, method)
 
 
-def clip_surgery(
-    localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method
-) -> list[Localizations]:
+def clip_surgery(localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
     """Value-value attention and feature surgery for single texts (Li et al., "CLIP Surgery", 2023): ``f^ . (t - t_empty)``.
 
     What every text shares with the empty text is redundant and is taken out of every term of the direction: ``f^ . (w - s t_empty)`` with

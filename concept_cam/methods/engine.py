@@ -16,18 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from concept_cam.backbones.base import Backbone, FeatureMap
 from concept_cam.backbones.open_clip_resnet import OpenClipResNet
-from concept_cam.directions import DirectionSet, coefficients, directions
-from concept_cam.methods.base import Method
-from concept_cam.resizing import Prepared, merge_windows
-from concept_cam.results import Localizations
-from concept_cam.scoring import FEATURE_NORM, image_scores, probabilities
-from concept_cam.types import Concept, ImageError
+from concept_cam.backbones.protocol import Backbone, FeatureMap
+from concept_cam.core.concept import Concept
+from concept_cam.core.directions import DirectionSet, coefficients, directions
+from concept_cam.core.errors import ImageError
+from concept_cam.core.results import Localizations
+from concept_cam.core.scoring import FEATURE_NORM, image_scores, probabilities
+from concept_cam.methods.method import Method
+from concept_cam.pictures.resizing import Prepared, merge_windows
 
 if TYPE_CHECKING:
-    from concept_cam.images import Picture
     from concept_cam.localizer import Localizer
+    from concept_cam.pictures.reading import Picture
 
 __all__ = ["Batch", "TowerMethod", "encode", "gradients", "graph", "plain", "slopes"]
 
@@ -45,7 +46,7 @@ class Batch:
         features: Feature map, without a graph.
         image: float32 [B, D] pooled feature maps, not normalised.
         directions: float32 [B, C, D], constants.
-        feature_norm: How the image embedding enters the objective, a name of :data:`concept_cam.scoring.FEATURE_NORM`.
+        feature_norm: How the image embedding enters the objective, a name of :data:`concept_cam.core.scoring.FEATURE_NORM`.
         temperature: Factor from the objective to the model's own logits, for methods with a softmax over scores.
     """
 
@@ -160,9 +161,7 @@ def slopes(batch: Batch, at: Tensor, embed: Callable[[Tensor], Tensor]) -> Itera
 def gradients(batch: Batch) -> Iterator[Tensor]:
     """Yields ``dy_c / dA`` float32 [B, K, h, w] for each concept in turn; zero in padding."""
     features = batch.features
-    for gradient in slopes(
-        batch, features.map, lambda map_: batch.backbone.pool(replace(features, map=map_))
-    ):
+    for gradient in slopes(batch, features.map, lambda map_: batch.backbone.pool(replace(features, map=map_))):
         yield gradient if features.valid is None else gradient * features.valid[:, None]
 
 
@@ -219,14 +218,10 @@ def _run(
             items = [prepared[position] for position in chosen]
             sources = [pictures[position].source for position in chosen]
             found = (
-                _tiles(localizer, items[0], texts, sources[0], maps)
-                if items[0].windows
-                else _batch(localizer, items, texts, sources, maps)
+                _tiles(localizer, items[0], texts, sources[0], maps) if items[0].windows else _batch(localizer, items, texts, sources, maps)
             )
             for position, item, (scores, image, terms) in zip(chosen, items, found):
-                answers[position] = _answer(
-                    localizer, item, concepts, texts, method, pictures[position].source, scores, image, terms
-                )
+                answers[position] = _answer(localizer, item, concepts, texts, method, pictures[position].source, scores, image, terms)
     return [answer for answer in answers if answer is not None]
 
 
@@ -286,9 +281,7 @@ def _coefficients(localizer: Localizer, texts: DirectionSet, image: Tensor) -> T
     )
 
 
-def _make_batch(
-    localizer: Localizer, pixels: Tensor, features: FeatureMap, image: Tensor, weights: Tensor
-) -> Batch:
+def _make_batch(localizer: Localizer, pixels: Tensor, features: FeatureMap, image: Tensor, weights: Tensor) -> Batch:
     return Batch(
         backbone=localizer.backbone,
         pixels=pixels,
@@ -304,9 +297,7 @@ def _require_finite(image: Tensor, sources: Sequence[str | None]) -> None:
     finite = torch.isfinite(image).all(dim=-1)
     if not bool(finite.all()):
         source = sources[int((~finite).nonzero()[0])]
-        raise ImageError(
-            f"the model returned NaN or infinity for {source or 'the picture'}: check the pixels, or use --dtype float32."
-        )
+        raise ImageError(f"the model returned NaN or infinity for {source or 'the picture'}: check the pixels, or use --dtype float32.")
 
 
 def _answer(

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concept_cam.attention import attend
 from concept_cam.backbones.tokens import merge_heads
+from concept_cam.core.attention import attend
 from concept_cam.methods.engine import Batch, TowerMethod, plain, slopes
 from concept_cam.methods.pooling import gathering, require_gathering
 
@@ -31,10 +31,7 @@ def _maps(batch: Batch) -> Tensor:
         keys = merge_heads(last.key)[:, last.prefix :].float()
         loose = _loosened(merge_heads(last.query)[:, 0].float(), keys, valid)
         weighted = merge_heads(last.value)[:, last.prefix :].float() * loose[..., None]
-    maps = [
-        torch.einsum("bd,bnd->bn", merge_heads(gradient)[:, 0], weighted)
-        for gradient in slopes(batch, context, last.finish)
-    ]
+    maps = [torch.einsum("bd,bnd->bn", merge_heads(gradient)[:, 0], weighted) for gradient in slopes(batch, context, last.finish)]
     return torch.stack(maps, dim=1).unflatten(2, grid)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from concept_cam.core.errors import MissingExtraError
 from concept_cam.methods.engine import Batch, TowerMethod, gradients
-from concept_cam.types import MissingExtraError
 
 __all__ = ["eigen_cam", "grad_cam", "grad_cam_plusplus", "hires_cam", "kpca_cam", "layer_cam", "xgrad_cam"]
 

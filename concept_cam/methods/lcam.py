@@ -21,16 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concept_cam.backbones.base import Backbone
-from concept_cam.files import METADATA, write_tensors
-from concept_cam.methods.base import Method
+from concept_cam.backbones.protocol import Backbone
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.files import METADATA, write_tensors
+from concept_cam.core.results import Localizations
 from concept_cam.methods.engine import Batch, run
-from concept_cam.results import Localizations
-from concept_cam.types import Concept, ConfigurationError
+from concept_cam.methods.method import Method
 
 if TYPE_CHECKING:
-    from concept_cam.images import Picture
     from concept_cam.localizer import Localizer
+    from concept_cam.pictures.reading import Picture
 
 __all__ = ["KINDS", "Explainer", "lcam"]
 
@@ -73,9 +74,7 @@ class Explainer:
 
     def attend(self, features: Tensor, queries: Tensor) -> Tensor:
         """Returns the maps float32 [B, C, h, w] in 0..1 of feature maps [B, K, h, w] for queries [B, C, Q]."""
-        matrix, vector, query, bias, mean, scale = (
-            getattr(self, name).to(features.device) for name in TENSORS
-        )
+        matrix, vector, query, bias, mean, scale = (getattr(self, name).to(features.device) for name in TENSORS)
         weights = queries @ matrix.T + vector
         standard = (features.float() - mean[:, None, None]) / scale[:, None, None]
         logits = torch.einsum("bck,bkhw->bchw", weights, standard) + (queries @ query)[..., None, None] + bias
@@ -104,9 +103,7 @@ class Explainer:
                 f"({backbone.weights_hash}): train one with 'concept-cam fit-attention'."
             )
         if tuple(classes) != self.classes:
-            mine = (
-                f"the {len(self.classes)} classes of a classifier head" if self.classes else "text directions"
-            )
+            mine = f"the {len(self.classes)} classes of a classifier head" if self.classes else "text directions"
             asked = f"the {len(classes)} classes of another head" if classes else "text directions"
             raise ConfigurationError(f"this explainer was trained for {mine}, it was asked about {asked}.")
 
@@ -138,9 +135,7 @@ class Explainer:
 
         file = Path(path)
         if not file.is_file():
-            raise ConfigurationError(
-                f"the explainer {str(file)!r} does not exist; train one with 'concept-cam fit-attention'."
-            )
+            raise ConfigurationError(f"the explainer {str(file)!r} does not exist; train one with 'concept-cam fit-attention'.")
         try:
             with safe_open(str(file), framework="pt") as opened:
                 facts = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
@@ -166,9 +161,7 @@ class Explainer:
         return state.hexdigest()[:8]
 
 
-def lcam(
-    localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method
-) -> list[Localizations]:
+def lcam(localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
     """Answers with an explainer file: one forward pass per picture, values 0..1.
 
     Raises:

@@ -18,19 +18,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concept_cam.backbones.base import Backbone, FeatureMap
-from concept_cam.directions import coefficients, directions
-from concept_cam.heads import ClassifierHead
+from concept_cam.backbones.protocol import Backbone, FeatureMap
+from concept_cam.core.concept import Concept
+from concept_cam.core.directions import coefficients, directions
+from concept_cam.core.errors import ConfigurationError, DataError
+from concept_cam.core.names import choose
 from concept_cam.methods.engine import encode, graph
+from concept_cam.methods.heads import ClassifierHead
 from concept_cam.methods.lcam import KINDS, Explainer
-from concept_cam.resizing import Prepared
-from concept_cam.types import Concept, ConfigurationError, DataError, choose
+from concept_cam.pictures.resizing import Prepared
 
 if TYPE_CHECKING:
-    from concept_cam.images import ImageSource
     from concept_cam.localizer import Localizer
+    from concept_cam.pictures.reading import ImageSource
 
-__all__ = ["Example", "LcamTraining", "fish_examples", "train_on_classes", "train_on_concepts", "variation"]
 
 PAPER_CELLS = 49
 """Cells of the paper's feature maps (7 x 7), to which the variation is scaled, so that its factor means the same on any grid."""
@@ -67,9 +68,7 @@ class LcamTraining:
     def __post_init__(self) -> None:
         choose(self.kind, KINDS, "kind of explainer")
         if self.steps < 1 or self.batch_size < 1:
-            raise ConfigurationError(
-                f"steps and batch_size must be at least 1, received {self.steps} and {self.batch_size}."
-            )
+            raise ConfigurationError(f"steps and batch_size must be at least 1, received {self.steps} and {self.batch_size}.")
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,7 @@ def variation(maps: Tensor, border: float = 0.3) -> Tensor:
         (edge.square().sum() for edge in (maps[:, 0], maps[:, -1], maps[:, :, 0], maps[:, :, -1])),
         torch.zeros(()),
     )
-    return (
-        (rows + columns + border * edges) / (2 * len(maps)) * (PAPER_CELLS / (maps.shape[1] * maps.shape[2]))
-    )
+    return (rows + columns + border * edges) / (2 * len(maps)) * (PAPER_CELLS / (maps.shape[1] * maps.shape[2]))
 
 
 # ------------------------------------------------------------------------------------------------------------------- store
@@ -119,9 +116,7 @@ class _Store:
         started = time.perf_counter()
         shapes = {tuple(item.pixels.shape) for item in prepared}
         if len(shapes) != 1 or any(item.windows for item in prepared):
-            raise ConfigurationError(
-                "training needs inputs of one size: use the resize policy 'pad' or 'squash'."
-            )
+            raise ConfigurationError("training needs inputs of one size: use the resize policy 'pad' or 'squash'.")
         parts = []
         for start in range(0, len(prepared), batch_size):
             chunk = prepared[start : start + batch_size]
@@ -135,9 +130,7 @@ class _Store:
             torch.cat([pixels for pixels, _, _ in parts]),
             FeatureMap(
                 map=torch.cat([features.map for _, features, _ in parts]),
-                prefix=None
-                if prefixes[0] is None
-                else torch.cat([prefix for prefix in prefixes if prefix is not None]),
+                prefix=None if prefixes[0] is None else torch.cat([prefix for prefix in prefixes if prefix is not None]),
                 valid=torch.cat([features.valid for _, features, _ in parts if features.valid is not None]),
             ),
             torch.cat([image for _, _, image in parts]),
@@ -333,9 +326,7 @@ def train_on_concepts(
     """
     training = training or LcamTraining()
     if not examples or any(not example.concept.contrasts for example in examples):
-        raise DataError(
-            "training on concepts needs examples whose concepts have contrasts: they are what the target is told from."
-        )
+        raise DataError("training on concepts needs examples whose concepts have contrasts: they are what the target is told from.")
     backbone, settings = localizer.backbone, localizer.settings
     pictures: dict[int, int] = {}
     images: list[ImageSource] = []
@@ -370,50 +361,8 @@ def train_on_concepts(
             def cross_entropy(masked: Tensor, which: Tensor = which) -> Tensor:
                 cosines = torch.einsum("bd,brd->br", F.normalize(masked, dim=-1), choices[which])
                 logits = (backbone.logit_scale * cosines).masked_fill(~texts.used[which], float("-inf"))
-                return F.cross_entropy(
-                    logits, torch.zeros(len(which), dtype=torch.long, device=logits.device)
-                )
+                return F.cross_entropy(logits, torch.zeros(len(which), dtype=torch.long, device=logits.device))
 
             yield where, F.normalize(queries, dim=-1), cross_entropy
 
     return _train(store, backbone.embed_dim, batches(), training, (), progress)
-
-
-def fish_examples(count: int, seed: int = 1, size: tuple[int, int] = (192, 288)) -> list[Example]:
-    """Makes training examples of the built-in fish world: visible parts and judgeable states, each against its alternatives.
-
-    The seed of the benchmark is never used for them.
-
-    Args:
-        count: Pictures.
-        seed: Equal seeds give equal pictures.
-        size: ``(H, W)`` of the pictures.
-    """
-    from concept_cam import prompts
-    from concept_cam.demo import world
-    from concept_cam.demo.traits import CHARACTERS, MASKS
-    from concept_cam.evaluation.datasets.synthetic import SEED
-
-    if seed == SEED:
-        raise ConfigurationError(f"the seed {SEED} belongs to the benchmark; choose another.")
-    known = {concept.name: concept for concept in prompts.load("fish") if concept.contrasts}
-    examples = []
-    for start in range(0, count, 8):
-        batch = world.sample(min(8, count - start), seed, view="whole", start=start)
-        rendering = world.render(batch, size, masks=True)
-        pictures = rendering.images.permute(0, 2, 3, 1).cpu().numpy()
-        for row in range(len(batch)):
-            picture = np.ascontiguousarray(pictures[row])
-            states = batch.trait(row)
-            names = [
-                f"parts={part}" for index, part in enumerate(MASKS) if bool(rendering.visible[row, index])
-            ]
-            names += [
-                f"{character}={states[character]}"
-                for index, character in enumerate(CHARACTERS)
-                if character in states
-                and bool(rendering.judgeable[row, index])
-                and states[character] != "absent"
-            ]
-            examples += [Example(picture, known[name]) for name in names if name in known]
-    return examples

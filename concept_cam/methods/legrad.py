@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from concept_cam.backbones.base import Backbone, FeatureMap
 from concept_cam.backbones.open_clip_resnet import OpenClipResNet
+from concept_cam.backbones.protocol import Backbone, FeatureMap
 from concept_cam.backbones.tokens import TokenBackbone
+from concept_cam.core.errors import UnsupportedModelError
 from concept_cam.methods.engine import Batch, TowerMethod, plain, slopes
 from concept_cam.methods.pooling import gathering, pools_by_attention
-from concept_cam.types import UnsupportedModelError
 
 __all__ = ["legrad"]
 

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concept_cam.backbones.base import Backbone, FeatureMap
 from concept_cam.backbones.open_clip_resnet import OpenClipResNet
 from concept_cam.backbones.open_clip_vit import OpenClipViT
+from concept_cam.backbones.protocol import Backbone, FeatureMap
 from concept_cam.backbones.timm_vit import TimmViT, _finish_latent
 from concept_cam.backbones.tokens import TokenBackbone, merge_heads, split_heads
 from concept_cam.backbones.transformers_siglip import TransformersSiglip
-from concept_cam.types import UnsupportedModelError
+from concept_cam.core.errors import UnsupportedModelError
 
 __all__ = ["Gathering", "gathering", "pools_by_attention", "require_gathering"]
 
@@ -56,11 +56,7 @@ def _reader(backbone: Backbone) -> Reader | None:
         return _siglip
     if isinstance(backbone, TimmViT) and backbone._trunk.attn_pool is not None:
         return _latent
-    if (
-        isinstance(backbone, OpenClipViT)
-        and backbone._visual.attn_pool is not None
-        and backbone._visual.pool_type == "tok"
-    ):
+    if isinstance(backbone, OpenClipViT) and backbone._visual.attn_pool is not None and backbone._visual.pool_type == "tok":
         return _pooler
     return None
 
@@ -141,9 +137,7 @@ def _latent(backbone: TimmViT, features: FeatureMap) -> Gathering:
     def finish(context: Tensor) -> Tensor:
         return backbone._head(_finish_latent(pool, merge_heads(context))[:, 0])
 
-    return Gathering(
-        query, pool.k_norm(key), value, float(pool.scale), prefix, _keys(features, prefix), finish
-    )
+    return Gathering(query, pool.k_norm(key), value, float(pool.scale), prefix, _keys(features, prefix), finish)
 
 
 def _siglip(backbone: TransformersSiglip, features: FeatureMap) -> Gathering:
@@ -171,9 +165,7 @@ def _pooler(backbone: OpenClipViT, features: FeatureMap) -> Gathering:
         return x if visual.proj is None else x @ visual.proj
 
     prefix = backbone.prefix
-    return Gathering(
-        query, key, value, float(query.shape[-1]) ** -0.5, prefix, _keys(features, prefix), finish
-    )
+    return Gathering(query, key, value, float(query.shape[-1]) ** -0.5, prefix, _keys(features, prefix), finish)
 
 
 def _project(attention: Any, query: Tensor, tokens: Tensor) -> list[Tensor]:
@@ -185,8 +177,7 @@ def _project(attention: Any, query: Tensor, tokens: Tensor) -> list[Tensor]:
         weights = list(joint.chunk(3))
     biases = [None] * 3 if bias is None else list(bias.chunk(3))
     return [
-        split_heads(F.linear(x, weight, offset), attention.num_heads)
-        for x, weight, offset in zip((query, tokens, tokens), weights, biases)
+        split_heads(F.linear(x, weight, offset), attention.num_heads) for x, weight, offset in zip((query, tokens, tokens), weights, biases)
     ]
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from concept_cam import prompts
+from concept_cam.core.errors import PromptError
+from concept_cam.core.names import normalise_text
 from concept_cam.prompts import Character, Pack, State, ontology, packs
 from concept_cam.prompts import schema as prompt_schema
 from concept_cam.prompts.schema import Document, Problem
-from concept_cam.types import PromptError, normalise_text
 
 __all__ = ["CHECKS", "TokenCounter", "check", "check_text"]
 
@@ -111,11 +112,7 @@ def _phrases(document: Document, pack: Pack) -> Iterator[tuple[tuple[str | int, 
             path = ("characters", character.name, "states", state.name, "phrases")
             for index, phrase in enumerate(state.phrases):
                 yield (
-                    (
-                        path
-                        if path in document.values and (*path, 0) not in document.values
-                        else (*path, index)
-                    ),
+                    (path if path in document.values and (*path, 0) not in document.values else (*path, index)),
                     character,
                     state,
                     phrase,
@@ -131,9 +128,7 @@ def duplicate_phrases(document: Document, pack: Pack) -> Iterator[Problem]:
     for path, character, state, phrase in _phrases(document, pack):
         key = (character.name, state.name, normalise_text(phrase))
         if key in seen:
-            yield document.problem(
-                "warning", "duplicate-phrase", f"{phrase!r} is given twice; delete one.", path
-            )
+            yield document.problem("warning", "duplicate-phrase", f"{phrase!r} is given twice; delete one.", path)
         seen.add(key)
 
 
@@ -186,24 +181,18 @@ def host_missing(document: Document, pack: Pack) -> Iterator[Problem]:
         for state in character.states:
             if not any(_contains(phrase, pack.host) for phrase in pack.phrases_of(state)):
                 path = ("characters", character.name, "states", state.name)
-                message = (
-                    f"neither a template nor a phrase names the host {pack.host!r}: keep it in the prompts."
-                )
+                message = f"neither a template nor a phrase names the host {pack.host!r}: keep it in the prompts."
                 yield document.problem("warning", "no-host", message, path, True)
 
 
 def encoding(document: Document, pack: Pack) -> Iterator[Problem]:
     """Text damaged by a wrong encoding, invisible characters, letters in decomposed form."""
-    places: list[tuple[tuple[str | int, ...], str]] = [
-        (path, phrase) for path, _, _, phrase in _phrases(document, pack)
-    ]
+    places: list[tuple[tuple[str | int, ...], str]] = [(path, phrase) for path, _, _, phrase in _phrases(document, pack)]
     places += _texts(document.data, ())
     for path, text in dict(places).items():
         damaged, hidden = MOJIBAKE.search(text), INVISIBLE.search(text)
         if damaged:
-            message = (
-                f"{text!r} looks like text read with a wrong encoding; write it again and save as UTF-8."
-            )
+            message = f"{text!r} looks like text read with a wrong encoding; write it again and save as UTF-8."
             yield document.problem("error", "encoding", message, path)
         elif hidden:
             message = f"{text!r} holds the invisible character U+{ord(hidden[0]):04X}; write an ordinary space or delete it."
@@ -278,9 +267,7 @@ def _shipped_labels() -> dict[str, str]:
     return {term.id: term.label for pack in packs for _, _, term in ontology.terms(pack) if term.id}
 
 
-def _context(
-    document: Document, pack: Pack, count_tokens: TokenCounter | None, context_length: int
-) -> Iterator[Problem]:
+def _context(document: Document, pack: Pack, count_tokens: TokenCounter | None, context_length: int) -> Iterator[Problem]:
     for path, character, _, phrase in _phrases(document, pack):
         filled = [template.replace("{}", phrase) for template in pack.templates_of(character)]
         if count_tokens is None:

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from concept_cam.core.errors import DataError
+from concept_cam.core.names import nearest_names, normalise_text
 from concept_cam.prompts import Entity, Pack, Quality
-from concept_cam.types import DataError, nearest_names, normalise_text
 
 __all__ = ["Mismatch", "Term", "compare", "read_tables", "terms"]
 
@@ -61,21 +62,15 @@ def read_tables(folder: Path) -> dict[str, Term]:
     """
     files = sorted(folder.glob("*.tsv"))
     if not files:
-        raise DataError(
-            f"no ontology table in {str(folder)!r}: expected .tsv files with the columns id, label and synonyms."
-        )
+        raise DataError(f"no ontology table in {str(folder)!r}: expected .tsv files with the columns id, label and synonyms.")
     result: dict[str, Term] = {}
     for file in files:
         with file.open(encoding="utf-8", errors="replace", newline="") as stream:
             rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
             if not {"id", "label"} <= set(rows.fieldnames or ()):
-                raise DataError(
-                    f"{str(file)!r} is not an ontology table: expected the columns id, label and synonyms in its first line."
-                )
+                raise DataError(f"{str(file)!r} is not an ontology table: expected the columns id, label and synonyms in its first line.")
             for row in rows:
-                result[row["id"]] = Term(
-                    row["id"], _label(row["label"] or ""), tuple(_exact(row.get("synonyms") or ""))
-                )
+                result[row["id"]] = Term(row["id"], _label(row["label"] or ""), tuple(_exact(row.get("synonyms") or "")))
     return result
 
 
@@ -119,9 +114,7 @@ def compare(pack: Pack, tables: Mapping[str, Term]) -> list[Mismatch]:
     return [mismatch for path, name, term in terms(pack) for mismatch in _compare(path, name, term, tables)]
 
 
-def _compare(
-    path: tuple[str, ...], name: str, term: Entity | Quality, tables: Mapping[str, Term]
-) -> Iterator[Mismatch]:
+def _compare(path: tuple[str, ...], name: str, term: Entity | Quality, tables: Mapping[str, Term]) -> Iterator[Mismatch]:
     known = tables.get(term.id or "")
     if known is None:
         same = [other.id for other in tables.values() if other.label == term.label]
@@ -134,9 +127,7 @@ def _compare(
     match = term.match if isinstance(term, Quality) else None
     if match == "exact" and not _named(name, [known.label]):
         hint = "synonym" if _named(name, known.exact) else "close"
-        yield Mismatch(
-            (*path, "match"), f"{name!r} is not the label {known.label!r} of {term.id}: write match: {hint}."
-        )
+        yield Mismatch((*path, "match"), f"{name!r} is not the label {known.label!r} of {term.id}: write match: {hint}.")
     if match == "synonym" and not _named(name, known.exact):
         near = nearest_names(name, known.exact)
         shown = f" (nearest: {near[0]!r})" if near else ""

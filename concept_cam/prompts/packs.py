@@ -2,7 +2,7 @@
 
 A pack has a host (``fish``) and *characters* (``caudal_fin_shape``); a character has an entity and *states* (``forked``, ``rounded`` ...);
 a state has phrases and a quality. Entity + Quality is the Phenoscape convention (Mabee et al. 2007). :func:`load` turns packs into
-:class:`~concept_cam.types.Concept` objects: each state is a target, by default against its sibling states.
+:class:`~concept_cam.core.concept.Concept` objects: each state is a target, by default against its sibling states.
 
 Torch-free, but for :func:`separability`, which asks a model.
 """
@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import PromptError
+from concept_cam.core.names import choose, nearest_names
 from concept_cam.prompts import schema as prompt_schema
 from concept_cam.prompts.schema import as_list, host_phrase
-from concept_cam.types import Concept, PromptError, choose, nearest_names
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
@@ -134,9 +136,7 @@ class Character:
         Raises:
             PromptError: If there is none; names the nearest.
         """
-        return choose(
-            name, {state.name: state for state in self.states}, f"state of {self.name!r}:", PromptError
-        )
+        return choose(name, {state.name: state for state in self.states}, f"state of {self.name!r}:", PromptError)
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,7 @@ class Pack:
         Raises:
             PromptError: If there is none; names the nearest.
         """
-        return choose(
-            name, {item.name: item for item in self.characters}, f"character of {self.name!r}:", PromptError
-        )
+        return choose(name, {item.name: item for item in self.characters}, f"character of {self.name!r}:", PromptError)
 
     @property
     def host_phrases(self) -> tuple[str, ...]:
@@ -185,9 +183,7 @@ class Pack:
 
     def templates_of(self, character: Character) -> tuple[str, ...]:
         """Returns the templates that a character's phrases are put into."""
-        return character.templates or (
-            self.host_templates if character.kind in HOST_KINDS else self.templates
-        )
+        return character.templates or (self.host_templates if character.kind in HOST_KINDS else self.templates)
 
     def phrases_of(self, state: State) -> tuple[str, ...]:
         """Returns a state's phrases; for ``absent``, which has none of its own, the host's."""
@@ -242,9 +238,7 @@ def from_document(document: prompt_schema.Document) -> Pack:
 
 
 def _entity(value: Mapping[str, Any] | None) -> Entity | None:
-    return (
-        None if value is None else Entity(value["label"], value.get("id"), tuple(as_list(value.get("nouns"))))
-    )
+    return None if value is None else Entity(value["label"], value.get("id"), tuple(as_list(value.get("nouns"))))
 
 
 def _character(name: str, value: Mapping[str, Any]) -> Character:
@@ -267,9 +261,7 @@ def _state(name: str, value: Mapping[str, Any]) -> State:
     return State(
         name=name,
         phrases=tuple(as_list(value.get("phrases"))),
-        quality=None
-        if quality is None
-        else Quality(quality["label"], quality.get("id"), quality.get("match")),
+        quality=None if quality is None else Quality(quality["label"], quality.get("id"), quality.get("match")),
         entity=_entity(value.get("entity")),
         contrasts=tuple(as_list(value.get("contrasts"))),
         aliases=dict(value.get("aliases", {})),
@@ -318,9 +310,7 @@ def load_pack(source: str | Path | Mapping[str, Any] | Pack) -> Pack:
     if not path.is_file():
         near = nearest_names(str(source), packs)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise PromptError(
-            f"no trait pack {str(source)!r}: neither a shipped pack ({', '.join(packs)}) nor a YAML file.{hint}"
-        )
+        raise PromptError(f"no trait pack {str(source)!r}: neither a shipped pack ({', '.join(packs)}) nor a YAML file.{hint}")
     try:
         document = prompt_schema.read_file(path)
     except OSError as error:
@@ -396,9 +386,7 @@ def _kept(**values: Any) -> dict[str, Any]:
 
 def _to_yaml(data: Mapping[str, Any]) -> str:
     try:
-        return yaml.safe_dump(
-            _plain(data), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
-        )
+        return yaml.safe_dump(_plain(data), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     except yaml.YAMLError as error:
         raise PromptError(f"the trait pack holds a value that is not plain data: {error}") from error
 
@@ -452,9 +440,7 @@ def merge(packs: Sequence[Pack], name: str | None = None) -> Pack:
 
 def _merge_character(first: Character, second: Character) -> Character:
     if replace(first, states=()) != replace(second, states=()):
-        raise PromptError(
-            f"the character {first.name!r} is defined in two ways: kind, entity, templates, aliases and notes must agree."
-        )
+        raise PromptError(f"the character {first.name!r} is defined in two ways: kind, entity, templates, aliases and notes must agree.")
     states = {state.name: state for state in first.states}
     for state in second.states:
         if states.setdefault(state.name, state) != state:
@@ -490,9 +476,7 @@ def concepts(pack: Pack, character: str | None = None, state: str | None = None)
     result = []
     for item in chosen:
         states = item.states if state is None else (item.state(state),)
-        result += [
-            _concept(pack, item, each) for each in states if state is not None or not _is_absent(item, each)
-        ]
+        result += [_concept(pack, item, each) for each in states if state is not None or not _is_absent(item, each)]
     return result
 
 
@@ -564,9 +548,7 @@ def load(
         source, character, state = split_spec(item) if isinstance(item, str) else (item, None, None)
         if isinstance(source, str):
             source = packs[source] if source in packs else packs.setdefault(source, load_pack(source))
-        result += [
-            concept for concept in concepts(load_pack(source), character, state) if concept not in result
-        ]
+        result += [concept for concept in concepts(load_pack(source), character, state) if concept not in result]
     return unique_names(result)
 
 
@@ -588,9 +570,7 @@ def unique_names(concepts: Sequence[Concept]) -> list[Concept]:
     names = [concept.name for concept in result]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise PromptError(
-            f"two different concepts are called {twice[0]!r}: rename the pack, character or state of one."
-        )
+        raise PromptError(f"two different concepts are called {twice[0]!r}: rename the pack, character or state of one.")
     return result
 
 
@@ -617,9 +597,7 @@ class Separability:
     warnings: tuple[str, ...]
 
 
-def separability(
-    concepts: Sequence[Concept], localizer: Localizer, limit: float = SEPARABILITY_LIMIT
-) -> Separability:
+def separability(concepts: Sequence[Concept], localizer: Localizer, limit: float = SEPARABILITY_LIMIT) -> Separability:
     """Tells before any picture is scored which contrasts a model's text tower can tell apart at all.
 
     A map is a projection on ``t+ - t_j``: where two embeddings nearly coincide, the direction is made of rounding and chance, and so is the map.
@@ -644,9 +622,7 @@ def separability(
         for prompts, name in zip(concept.contrast_prompts, concept.contrast_names, strict=True):
             groups.setdefault(prompts, name)
     vectors = localizer.embed_texts(list(groups))
-    embeddings = np.asarray(
-        vectors.detach().cpu() if hasattr(vectors, "detach") else vectors, dtype=np.float64
-    )
+    embeddings = np.asarray(vectors.detach().cpu() if hasattr(vectors, "detach") else vectors, dtype=np.float64)
     embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     place = {prompts: index for index, prompts in enumerate(groups)}
     warnings: list[str] = []
@@ -654,9 +630,7 @@ def separability(
     for concept in concepts:
         target = embeddings[place[concept.target_prompts]]
         others = embeddings[[place[prompts] for prompts in concept.contrast_prompts]]
-        norms[concept.name] = (
-            float(np.linalg.norm(target - others.mean(axis=0))) if len(others) else float("nan")
-        )
+        norms[concept.name] = float(np.linalg.norm(target - others.mean(axis=0))) if len(others) else float("nan")
         distances = np.linalg.norm(others - target, axis=1)
         for name, distance in zip(concept.contrast_names, distances, strict=True):
             if distance < limit:
@@ -668,6 +642,4 @@ def separability(
             warnings.append(
                 f"{concept.name}: its direction away from all contrasts nearly vanishes (norm {norms[concept.name]:.3f} < {limit:g})."
             )
-    return Separability(
-        tuple(groups.values()), np.clip(embeddings @ embeddings.T, -1.0, 1.0), norms, limit, tuple(warnings)
-    )
+    return Separability(tuple(groups.values()), np.clip(embeddings @ embeddings.T, -1.0, 1.0), norms, limit, tuple(warnings))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
-from concept_cam.types import nearest_names, normalise_text
+from concept_cam.core.names import nearest_names, normalise_text
 
 __all__ = [
     "KINDS",
@@ -86,9 +86,7 @@ LEVELS: dict[str, dict[str, Field]] = {
         "host": Field("text", "Common noun of the whole organism or object, such as `fish`.", True),
         "version": Field("text", "Version of the pack's content, recorded with results."),
         "templates": Field("texts", "Prompts with one {} where the phrase goes, for what the host has."),
-        "host_templates": Field(
-            "texts", "The same for presence and part, whose phrases name the host themselves."
-        ),
+        "host_templates": Field("texts", "The same for presence and part, whose phrases name the host themselves."),
         "notes": Field("text", "Remarks for people."),
         "characters": Field("table", "The questions, each with its states.", True, NAME, of="character"),
     },
@@ -206,9 +204,7 @@ class _Reader:
 
     def error(self, code: str, message: str, node: yaml.Node, path: Path_) -> None:
         mark = node.start_mark
-        self.problems.append(
-            Problem("error", code, message, path, self.source, mark.line + 1, mark.column + 1)
-        )
+        self.problems.append(Problem("error", code, message, path, self.source, mark.line + 1, mark.column + 1))
 
     def walk(self, node: yaml.Node, path: Path_) -> Any:
         self.values[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
@@ -257,9 +253,7 @@ class _Reader:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is None or not isinstance(self.scalar(key_node, path), str):
                 shown = "a list or mapping" if key is None else repr(key)
-                self.error(
-                    "wrong-type", f"a key must be text, received {shown}; put it in quotes.", key_node, path
-                )
+                self.error("wrong-type", f"a key must be text, received {shown}; put it in quotes.", key_node, path)
                 continue
             here = (*path, key)
             same = next((other for other in result if normalise_text(other) == normalise_text(key)), None)
@@ -294,18 +288,14 @@ def read(text: str, source: str = "<text>") -> Document:
     try:
         node = loader.get_single_node()
         if node is None:
-            return Document(
-                {}, source, found=(Problem("error", "empty", "the file is empty.", (), source, 1, 1),)
-            )
+            return Document({}, source, found=(Problem("error", "empty", "the file is empty.", (), source, 1, 1),))
         reader = _Reader(loader, source)
         data = reader.walk(node, ())
         return Document(data, source, reader.keys, reader.values, tuple(reader.problems))
     except yaml.YAMLError as error:
         return Document({}, source, found=(_yaml_problem(error, text, source),))
     except RecursionError:
-        return Document(
-            {}, source, found=(Problem("error", "yaml", "the file is nested too deeply.", (), source, 1, 1),)
-        )
+        return Document({}, source, found=(Problem("error", "yaml", "the file is nested too deeply.", (), source, 1, 1),))
     finally:
         loader.dispose()
 
@@ -315,9 +305,7 @@ def _yaml_problem(error: yaml.YAMLError, text: str, source: str) -> Problem:
     if mark is not None:
         parts = [getattr(error, "context", None), getattr(error, "problem", None)]
         message = ", ".join(part for part in parts if part)
-        return Problem(
-            "error", "yaml", f"not valid YAML: {message}.", (), source, mark.line + 1, mark.column + 1
-        )
+        return Problem("error", "yaml", f"not valid YAML: {message}.", (), source, mark.line + 1, mark.column + 1)
     position = getattr(error, "position", 0)
     character = getattr(error, "character", "")
     shown = f"U+{character:04X}" if isinstance(character, int) else repr(character)
@@ -348,9 +336,7 @@ def read_file(path: Path) -> Document:
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
         byte = raw[start + error.start]
         message = f"byte 0x{byte:02x} is not UTF-8; save the file with the encoding UTF-8."
-        return Document(
-            {}, str(path), found=(Problem("error", "encoding", message, (), str(path), line, column),)
-        )
+        return Document({}, str(path), found=(Problem("error", "encoding", message, (), str(path), line, column),))
     document = read(text, str(path))
     if not start:
         return document
@@ -441,11 +427,7 @@ def _check_value(document: Document, value: Any, spec: Field, path: Path_) -> li
             "labels",
         )
         hint = " Put it in quotes." if quote else ""
-        return [
-            document.problem(
-                "error", "wrong-type", f"expected {expected}, received {_shown(value)}.{hint}", path
-            )
-        ]
+        return [document.problem("error", "wrong-type", f"expected {expected}, received {_shown(value)}.{hint}", path)]
 
     match spec.type:
         case "integer":
@@ -489,18 +471,12 @@ def _check_value(document: Document, value: Any, spec: Field, path: Path_) -> li
             if not isinstance(value, list) or not value:
                 return wrong("a list of texts")
             return [
-                problem
-                for index, text in enumerate(value)
-                for problem in _check_value(document, text, Field("text", ""), (*path, index))
+                problem for index, text in enumerate(value) for problem in _check_value(document, text, Field("text", ""), (*path, index))
             ]
         case "labels":
             if not isinstance(value, Mapping):
                 return wrong("a mapping such as {fishvista: Eye}")
-            return [
-                problem
-                for key, text in value.items()
-                for problem in _check_value(document, text, Field("text", ""), (*path, key))
-            ]
+            return [problem for key, text in value.items() for problem in _check_value(document, text, Field("text", ""), (*path, key))]
         case "object":
             return _check_object(document, value, spec.of, path)
         case "table":
@@ -513,9 +489,7 @@ def _check_value(document: Document, value: Any, spec: Field, path: Path_) -> li
                     message = f"the name {name!r} must look like {_pattern_example(spec.pattern)}."
                     found.append(document.problem("error", "bad-value", message, here, True))
                 # `absent:` alone is a whole state: its phrase is the host.
-                found += _check_object(
-                    document, {} if entry is None and spec.of == "state" else entry, spec.of, here
-                )
+                found += _check_object(document, {} if entry is None and spec.of == "state" else entry, spec.of, here)
             return found
 
 
@@ -568,9 +542,7 @@ def _check_states(document: Document, character: Mapping[str, Any], path: Path_)
                 (*path, "states"),
             )
             return
-        yield from _check_absent(
-            document, (states.get("absent") or {}).get("phrases"), (*path, "states", "absent", "phrases")
-        )
+        yield from _check_absent(document, (states.get("absent") or {}).get("phrases"), (*path, "states", "absent", "phrases"))
     else:
         for state in states:
             if state in RESERVED_STATES:
@@ -623,14 +595,10 @@ def _check_shared(document: Document, character: Mapping[str, Any], path: Path_)
             if owner != name:
                 where: Path_ = (*path, "states", name, "phrases")
                 message = f"{phrase!r} is also a phrase of the sibling state {owner!r}: they cannot be told apart by it."
-                yield document.problem(
-                    "error", "shared-phrase", message, where if single else (*where, index)
-                )
+                yield document.problem("error", "shared-phrase", message, where if single else (*where, index))
 
 
-def _check_contrasts(
-    document: Document, character: str, state: str, references: Sequence[str]
-) -> Iterator[Problem]:
+def _check_contrasts(document: Document, character: str, state: str, references: Sequence[str]) -> Iterator[Problem]:
     characters = document.data["characters"]
     given = document.data["characters"][character]["states"][state] or {}
     single = isinstance(given.get("contrasts"), str)
@@ -650,16 +618,10 @@ def _check_contrasts(
             message = f"unknown character {target[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
         elif reference != "host" and name not in characters[target[0]]["states"]:
             near = nearest_names(name, [*characters[target[0]]["states"], "host"])
-            message = f"unknown state {name!r} of {target[0]!r}" + (
-                f"; did you mean {near[0]!r}?" if near else "."
-            )
+            message = f"unknown state {name!r} of {target[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
         else:
             own = {normalise_text(phrase) for phrase in as_list(given.get("phrases"))}
-            others = (
-                []
-                if reference == "host"
-                else as_list((characters[target[0]]["states"][name] or {}).get("phrases"))
-            )
+            others = [] if reference == "host" else as_list((characters[target[0]]["states"][name] or {}).get("phrases"))
             shared = [phrase for phrase in others if normalise_text(phrase) in own]
             if shared:
                 message = f"the contrast {reference!r} shares the phrase {shared[0]!r} with this state."
@@ -679,16 +641,10 @@ def json_schema() -> dict[str, Any]:
             case "integer":
                 result: dict[str, Any] = {"type": "integer", "const": SCHEMA_VERSION}
             case "text":
-                result = {"type": "string", "minLength": 1} | (
-                    {"pattern": spec.pattern} if spec.pattern else {}
-                )
+                result = {"type": "string", "minLength": 1} | ({"pattern": spec.pattern} if spec.pattern else {})
             case "choice":
                 # A const per value lets an editor show what each means.
-                result = {
-                    "oneOf": [
-                        {"const": value, "description": meaning} for value, meaning in spec.choices.items()
-                    ]
-                }
+                result = {"oneOf": [{"const": value, "description": meaning} for value, meaning in spec.choices.items()]}
             case "texts" | "references":
                 text = {"type": "string", "minLength": 1}
                 result = {"oneOf": [text, {"type": "array", "items": text, "minItems": 1}]}

@@ -35,17 +35,13 @@ def write_pictures(folder: Path, count: int) -> None:
     contents = []
     for seed in range(min(count, DISTINCT)):
         rng = np.random.default_rng(seed)
-        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
-            (640, 480), Image.Resampling.BICUBIC
-        )
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((640, 480), Image.Resampling.BICUBIC)
         draw = ImageDraw.Draw(coarse)
         for _ in range(40):
             x, y = rng.integers(0, 600), rng.integers(0, 440)
             colour = tuple(int(value) for value in rng.integers(0, 256, 3))
             draw.ellipse((x, y, x + int(rng.integers(10, 160)), y + int(rng.integers(10, 90))), fill=colour)
-        noise = Image.fromarray(rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)).filter(
-            ImageFilter.GaussianBlur(1)
-        )
+        noise = Image.fromarray(rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)).filter(ImageFilter.GaussianBlur(1))
         path = folder / f"{seed:05d}.jpg"
         Image.blend(coarse, noise, 0.15).save(path, quality=90)
         contents.append(path.read_bytes())
@@ -72,11 +68,7 @@ def traits(count: int) -> list[str]:
     """Returns specifications of the first ``count`` characters of the shipped packs."""
     from concept_cam import prompts
 
-    names = [
-        f"{pack}:{character.name}"
-        for pack in ("fish", "bird")
-        for character in prompts.load_pack(pack).characters
-    ]
+    names = [f"{pack}:{character.name}" for pack in ("fish", "bird") for character in prompts.load_pack(pack).characters]
     return names[:count]
 
 
@@ -179,7 +171,9 @@ def measure(arguments: argparse.Namespace, count: int, folder: Path) -> dict[str
             Path(output) / "run",
             traits(arguments.characters),
             localizer=localizer,
-            limits=Limits(host=0.0, probability=0.0, score=-10.0, part_probability=0.0),  # random weights find nothing; nobody may abstain from measuring
+            limits=Limits(
+                host=0.0, probability=0.0, score=-10.0, part_probability=0.0
+            ),  # random weights find nothing; nobody may abstain from measuring
             batch_size=batch,
             workers=arguments.workers,
             ready=ready,
@@ -210,11 +204,7 @@ def measure(arguments: argparse.Namespace, count: int, folder: Path) -> dict[str
 def processor() -> str:
     """Names this machine's processor."""
     try:
-        names = [
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ]
+        names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     except OSError:
         names = []
     return f"{len(os.sched_getaffinity(0))} x {names[0] if names else 'unknown processor'}"
@@ -222,9 +212,7 @@ def processor() -> str:
 
 def main() -> None:
     """Runs every number of pictures in a process of its own and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, nargs="+", default=[200])
     parser.add_argument("--characters", type=int, default=20)
     parser.add_argument("--architecture", default="ViT-B-16")
@@ -249,13 +237,7 @@ def main() -> None:
                 if name not in ("pictures", "folder", "one") and value is not None
             ]
             command = [sys.executable, __file__, *options, f"--folder={folder}", f"--one={count}"]
-            rows.append(
-                json.loads(
-                    subprocess.run(
-                        command, check=True, stdout=subprocess.PIPE, text=True
-                    ).stdout.splitlines()[-1]
-                )
-            )
+            rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]))
     print(
         f"{arguments.architecture}, {arguments.dtype}, random weights; JPEG 640 x 480; {arguments.characters} characters; batch {arguments.batch_size}; {processor()}\n"
     )

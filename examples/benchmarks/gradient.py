@@ -20,7 +20,7 @@ from timing import interleave
 from torch import Tensor, nn
 
 from concept_cam import Concept, Localizer
-from concept_cam.backbones.base import FeatureMap
+from concept_cam.backbones.protocol import FeatureMap
 
 
 class Classifier(nn.Module):
@@ -30,9 +30,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = localizer.backbone
         self.anchor = nn.Parameter(torch.zeros(()))  # The libraries ask a model's parameters for its device.
-        texts = [
-            localizer.embed_texts([concept.target_prompts, *concept.contrast_prompts]) for concept in concepts
-        ]
+        texts = [localizer.embed_texts([concept.target_prompts, *concept.contrast_prompts]) for concept in concepts]
         self.register_buffer("weight", torch.stack([rows[0] - rows[1:].mean(0) for rows in texts]))
         self.grid = nn.Identity()
 
@@ -43,9 +41,7 @@ class Classifier(nn.Module):
         return nn.functional.normalize(image, dim=-1) @ self.get_buffer("weight").T
 
 
-def pytorch_grad_cam(
-    localizer: Localizer, concepts: Sequence[Concept], pixels: Tensor
-) -> Callable[[], object]:
+def pytorch_grad_cam(localizer: Localizer, concepts: Sequence[Concept], pixels: Tensor) -> Callable[[], object]:
     """Grad-CAM of pytorch-grad-cam for every concept."""
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -91,9 +87,7 @@ def main(pairs: int, methods: str, counts: str) -> None:
     localizer = make_localizer("auto")
     pixels = torch.randn(1, 3, 224, 224)
     picture = np.random.default_rng(0).integers(0, 255, (224, 224, 3), np.uint8)
-    click.echo(
-        f"ViT-B/16, random weights, one picture, {torch.get_num_threads()} threads, torch {torch.__version__}, {pairs} pairs\n"
-    )
+    click.echo(f"ViT-B/16, random weights, one picture, {torch.get_num_threads()} threads, torch {torch.__version__}, {pairs} pairs\n")
     click.echo("| method | concepts | times slower than direct | 95 % interval |\n|---|---|---|---|")
     for method in methods.split(","):
         for count in map(int, counts.split(",")):

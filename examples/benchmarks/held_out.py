@@ -18,14 +18,14 @@ import click
 import numpy as np
 
 from concept_cam import Localizer, prompts
+from concept_cam.core.settings import VIEW_NAMES
 from concept_cam.demo.traits import CHARACTERS, MASKS, PARTS
 from concept_cam.evaluation import datasets, metrics
 from concept_cam.evaluation.datasets import folder, synthetic
-from concept_cam.evaluation.datasets.base import Dataset, Question
+from concept_cam.evaluation.datasets.samples import Dataset, Question
 from concept_cam.evaluation.metrics.intervals import Interval
 from concept_cam.evaluation.report import Observation, Report, RowRecord
 from concept_cam.evaluation.runner import evaluate
-from concept_cam.settings import VIEW_NAMES
 
 VALIDATION_SEED = synthetic.SEED + 1
 SIZES = (256, 384, 512)
@@ -44,15 +44,9 @@ def baseline(report: Report, name: str) -> RowRecord:
     return next(row for row in report.records if row.name == name)
 
 
-def values(
-    row: RowRecord, metric: str, trait: str | None = None, kind: str | None = None
-) -> list[Observation]:
+def values(row: RowRecord, metric: str, trait: str | None = None, kind: str | None = None) -> list[Observation]:
     """Observations that have the metric."""
-    return [
-        item
-        for item in row.observations
-        if metric in item.values and trait in (None, item.trait) and kind in (None, item.kind)
-    ]
+    return [item for item in row.observations if metric in item.values and trait in (None, item.trait) and kind in (None, item.kind)]
 
 
 def interval(items: Sequence[Observation], metric: str) -> Interval:
@@ -98,9 +92,7 @@ def parts_table(report: Report, areas: Mapping[str, float]) -> None:
     for part in PARTS:
         items = values(direct, "pointing", part, "part")
         cells = [interval(items, "pointing"), interval(values(plain, "pointing", part, "part"), "pointing")]
-        chance = [
-            interval(values(row, "pointing", part, "part"), "pointing").value for row in (center, subject)
-        ]
+        chance = [interval(values(row, "pointing", part, "part"), "pointing").value for row in (center, subject)]
         own = interval(values(direct, "own_part", part, "part"), "own_part")
         means.append([cells[0].value, cells[1].value, *chance, own.value])
         rows.append(
@@ -188,10 +180,7 @@ def gains_table(without: RowRecord, contrasted: RowRecord, standard: RowRecord) 
     """AP on the counterfactual difference: contrasted less plain, paired over pictures, character by character."""
 
     def by_question(row: RowRecord) -> dict[tuple[str, str], float]:
-        return {
-            (item.picture, item.concept): item.values["ap_difference"]
-            for item in values(row, "ap_difference")
-        }
+        return {(item.picture, item.concept): item.values["ap_difference"] for item in values(row, "ap_difference")}
 
     before, usual = by_question(without), by_question(standard)
     rows = []
@@ -236,9 +225,7 @@ def asking(data: Dataset, asked: Callable[[Sequence[Question]], tuple[Question, 
     """The data set with other questions about each picture; pictures without any are left out."""
     return replace(
         data,
-        stream=lambda: (
-            replace(sample, questions=found) for sample in data if (found := asked(sample.questions))
-        ),
+        stream=lambda: (replace(sample, questions=found) for sample in data if (found := asked(sample.questions))),
     )
 
 

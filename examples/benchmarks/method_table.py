@@ -135,7 +135,15 @@ def picture(path: Path, explainer: str, model: str) -> None:
 @click.option("--lcam-size", type=int, help="Side at which L-CAM-Fm is trained.  [default: the model's native one]")
 @click.option("--quick", is_flag=True, help="Few pictures and steps: does it all run?")
 def main(
-    output: Path, model: str, pictures: int, slow_pictures: int, slow_size: int, gammas: str, lcam_pictures: int, lcam_size: int | None, quick: bool
+    output: Path,
+    model: str,
+    pictures: int,
+    slow_pictures: int,
+    slow_size: int,
+    gammas: str,
+    lcam_pictures: int,
+    lcam_size: int | None,
+    quick: bool,
 ) -> None:
     """Prints the tables."""
     steps = {"fm": 300, "img": 200}

@@ -36,7 +36,9 @@ def main(pairs: int, pictures: int, sizes: tuple[int, ...], threads: int, device
     """Prints the table."""
     torch.set_num_threads(threads)
     click.echo(f"{pictures} pictures at once, {threads} threads, {device}, torch {torch.__version__}, {pairs} pairs\n")
-    click.echo("| pixels | masks | eager, pictures/s | compiled, pictures/s | ratio (median) | 95 % interval | compiling, s |\n|---|---|---|---|---|---|---|")
+    click.echo(
+        "| pixels | masks | eager, pictures/s | compiled, pictures/s | ratio (median) | 95 % interval | compiling, s |\n|---|---|---|---|---|---|---|"
+    )
     specimens = world.sample(pictures, 3)
     for size in sizes:
         start = time.perf_counter()

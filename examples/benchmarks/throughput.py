@@ -16,10 +16,27 @@ from timing import interleave
 from concept_cam import Concept, Localizer, Settings
 from concept_cam.backbones.loading import from_open_clip
 from concept_cam.backbones.torchvision_compat import import_open_clip
-from concept_cam.resizing import Prepared
-from concept_cam.types import Geometry
+from concept_cam.core.geometry import Geometry
+from concept_cam.pictures.resizing import Prepared
 
-WORDS = ["forked", "rounded", "square", "pointed", "striped", "spotted", "barred", "plain", "long", "short", "deep", "slender", "red", "blue", "green", "silver"]
+WORDS = [
+    "forked",
+    "rounded",
+    "square",
+    "pointed",
+    "striped",
+    "spotted",
+    "barred",
+    "plain",
+    "long",
+    "short",
+    "deep",
+    "slender",
+    "red",
+    "blue",
+    "green",
+    "silver",
+]
 
 
 def make_localizer(attention: str, dtype: torch.dtype = torch.float32) -> Localizer:

@@ -140,31 +140,21 @@ def transformers_model(kind: str) -> nn.Module:
         return randomise(transformers.CLIPModel(config))
     if kind == "siglip":
         vision = {**common, "image_size": 32, "patch_size": 8}
-        return randomise(
-            transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision))
-        )
+        return randomise(transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision)))
     vision = {**common, "num_patches": 16, "patch_size": 8}
-    return randomise(
-        transformers.Siglip2Model(transformers.Siglip2Config(text_config=text, vision_config=vision))
-    )
+    return randomise(transformers.Siglip2Model(transformers.Siglip2Config(text_config=text, vision_config=vision)))
 
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "vit": lambda: open_clip_model(VIT),
     "vit-layer-scale": lambda: open_clip_model({**VIT, "ls_init_value": 0.1}, quick_gelu=True),
-    "vit-mean": lambda: open_clip_model(
-        {**VIT, "pool_type": "avg", "no_ln_pre": True, "pos_embed_type": "sin_cos_2d"}
-    ),
-    "vit-mean-late-norm": lambda: open_clip_model(
-        {**VIT, "pool_type": "avg", "final_ln_after_pool": True}, custom_text=True
-    ),
+    "vit-mean": lambda: open_clip_model({**VIT, "pool_type": "avg", "no_ln_pre": True, "pos_embed_type": "sin_cos_2d"}),
+    "vit-mean-late-norm": lambda: open_clip_model({**VIT, "pool_type": "avg", "final_ln_after_pool": True}, custom_text=True),
     "coca": coca_model,
     "resnet": lambda: open_clip_model(RESNET),
     "timm-token": lambda: open_clip_model(timm_vision("test_vit", "token", 224), custom_text=True),
     "timm-mean-registers": lambda: open_clip_model(timm_vision("test_vit2", "avg", 224), custom_text=True),
-    "timm-map": lambda: open_clip_model(
-        timm_vision("test_vit3", "map", 224, "none") | {"timm_proj": "linear"}, custom_text=True
-    ),
+    "timm-map": lambda: open_clip_model(timm_vision("test_vit3", "map", 224, "none") | {"timm_proj": "linear"}, custom_text=True),
     "timm-convnext": lambda: open_clip_model(timm_vision("test_convnext", "", 160), custom_text=True),
     "timm-resnet": lambda: open_clip_model(timm_vision("test_resnet", "avg", 160), custom_text=True),
     "transformers-clip": lambda: transformers_model("clip"),

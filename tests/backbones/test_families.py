@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from concept_cam.attention import READERS
 from concept_cam.backbones import FAMILIES
-from concept_cam.backbones.base import Backbone
-from concept_cam.types import AttentionError, ConfigurationError, ImageError, ModelError
+from concept_cam.backbones.protocol import Backbone
+from concept_cam.core.attention import READERS
+from concept_cam.core.errors import AttentionError, ConfigurationError, ImageError, ModelError
 from tests.backbones.models import BUILDERS, TOKEN_KINDS, backbone, own_embedding, pictures, relative, wrap
 
 KINDS = sorted(BUILDERS)
@@ -81,13 +81,9 @@ def test_padding_is_never_seen(kind: str) -> None:
     valid[1, -1:, :] = False
     valid[1, :, -1] = False
     pixels = pictures(model)
-    shown = valid.repeat_interleave(model.preprocess.stride[0], 1).repeat_interleave(
-        model.preprocess.stride[1], 2
-    )
+    shown = valid.repeat_interleave(model.preprocess.stride[0], 1).repeat_interleave(model.preprocess.stride[1], 2)
     noisy = torch.where(shown[:, None], pixels, pictures(model, seed=7) * 3)
-    for attention in (
-        name for name in model.attentions if name in ("vanilla", *READERS, "kk+residual", "gem+ffn")
-    ):
+    for attention in (name for name in model.attentions if name in ("vanilla", *READERS, "kk+residual", "gem+ffn")):
         clean = model.encode_patches(pixels, attention, valid)
         assert (clean.patches[~valid] == 0).all()
         assert (clean.patches[valid].abs().sum(dim=-1) > 0).all()
@@ -114,11 +110,7 @@ def test_dropping_padding_equals_masking_keys(kind: str) -> None:
         x = model.enter(embedded.tokens)
         for block in model.blocks:
             query, key, value = block.project(block.norm(x), "qkv", embedded.rope)
-            weights = (
-                (query @ key.transpose(2, 3) * block.scale)
-                .masked_fill(~keys[:, None, None], float("-inf"))
-                .softmax(-1)
-            )
+            weights = (query @ key.transpose(2, 3) * block.scale).masked_fill(~keys[:, None, None], float("-inf")).softmax(-1)
             x = x + block.output(weights @ value)
             x = x + block.feed_forward(x)
         expected = model.project_patches(x[:, model.prefix :]).unflatten(1, (rows, columns))
@@ -199,11 +191,7 @@ def test_gradient_at_the_feature_map(kind: str) -> None:
     (gradient,) = torch.autograd.grad((image @ direction).sum(), leaf)
     assert gradient.shape == leaf.shape
     assert leaf.shape[2:] == model.grid_size(model.preprocess.size)
-    step = (
-        torch.randn(leaf.shape, generator=torch.Generator().manual_seed(4))
-        * 1e-3
-        * float(leaf.detach().std())
-    )
+    step = torch.randn(leaf.shape, generator=torch.Generator().manual_seed(4)) * 1e-3 * float(leaf.detach().std())
     with torch.no_grad():
         moved = [model.pool(replace(features, map=leaf + sign * step)) @ direction for sign in (1, -1)]
     numeric = (moved[0] - moved[1]).sum() / 2
@@ -275,9 +263,7 @@ def test_wrong_input_says_what_was_expected(kind: str) -> None:
         model.encode_patches(torch.zeros(1, 3, height, width), valid=torch.ones(1, 1, 1, dtype=torch.bool))
     rows, columns = model.grid_size((height, width))
     with pytest.raises(ConfigurationError, match="padding only"):
-        model.encode_patches(
-            torch.zeros(1, 3, height, width), valid=torch.zeros(1, rows, columns, dtype=torch.bool)
-        )
+        model.encode_patches(torch.zeros(1, 3, height, width), valid=torch.zeros(1, rows, columns, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("kind", ["resnet", "timm-convnext", "transformers-clip"])
@@ -295,9 +281,7 @@ def test_spatial_towers_have_no_attention_to_replace() -> None:
         backbone("timm-convnext").encode_patches(pictures(backbone("timm-convnext")), "kk")
 
 
-@pytest.mark.parametrize(
-    ("kind", "exact"), [("vit-mean", True), ("timm-resnet", True), ("timm-convnext", False)]
-)
+@pytest.mark.parametrize(("kind", "exact"), [("vit-mean", True), ("timm-resnet", True), ("timm-convnext", False)])
 def test_mean_of_patches_is_the_image_where_all_is_linear(kind: str, exact: bool) -> None:
     """ConvNeXt normalises after pooling, so its cells are an approximation; the others are exact."""
     model = backbone(kind)
@@ -330,6 +314,4 @@ def test_value_path_is_the_pooling_of_one_patch(kind: str, pool: str) -> None:
         keys = torch.zeros(1, whole.shape[1], dtype=torch.bool)
         keys[0, prefix + patch] = True
         with torch.no_grad():
-            torch.testing.assert_close(
-                model.pool_tokens(whole, keys)[0], features[patch], rtol=1e-4, atol=1e-5
-            )
+            torch.testing.assert_close(model.pool_tokens(whole, keys)[0], features[patch], rtol=1e-4, atol=1e-5)

@@ -13,7 +13,7 @@ from concept_cam import backbones
 from concept_cam.backbones import ALIASES, FAMILIES, loading
 from concept_cam.backbones.loading import catalogue, from_open_clip, load
 from concept_cam.backbones.torchvision_compat import import_open_clip
-from concept_cam.types import ConceptCamError, ConfigurationError, ModelError, UnsupportedModelError
+from concept_cam.core.errors import ConceptCamError, ConfigurationError, ModelError, UnsupportedModelError
 from tests.backbones.models import (
     RESNET,
     TEXT,
@@ -40,9 +40,7 @@ PREPROCESS = {
 def save_open_clip(folder: Path, model: torch.nn.Module, vision: dict[str, Any], **text: Any) -> Path:
     folder.mkdir(exist_ok=True)
     config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": {**TEXT, **text}}
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESS})
-    )
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESS}))
     save_file(
         {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
         folder / "open_clip_model.safetensors",
@@ -86,10 +84,7 @@ def test_folder(folder: Path, vit: Any, prefix: str) -> None:
 
 def test_same_weights_same_hash_and_other_weights_another(folder: Path, vit: torch.nn.Module) -> None:
     assert load(str(folder)).weights_hash == from_open_clip(vit, simple_tokenizer()).weights_hash
-    assert (
-        from_open_clip(randomise(open_clip_model(VIT), seed=9), simple_tokenizer()).weights_hash
-        != load(str(folder)).weights_hash
-    )
+    assert from_open_clip(randomise(open_clip_model(VIT), seed=9), simple_tokenizer()).weights_hash != load(str(folder)).weights_hash
 
 
 def test_dtype_and_device(folder: Path) -> None:
@@ -107,9 +102,7 @@ def test_dtype_and_device(folder: Path) -> None:
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
 def test_checkpoint_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vit: Any, suffix: str) -> None:
     open_clip = import_open_clip()
-    monkeypatch.setitem(
-        open_clip.factory._MODEL_CONFIGS, "tiny-vit", {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": TEXT}
-    )
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-vit", {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": TEXT})
     file = tmp_path / f"weights.{suffix}"
     if suffix == "pt":
         torch.save(
@@ -211,12 +204,8 @@ def test_an_empty_folder_is_explained(tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
-def test_cached_hub_model_needs_no_network(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        loading, "_cached", lambda repository, file: folder / file if (folder / file).is_file() else None
-    )
+def test_cached_hub_model_needs_no_network(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_cached", lambda repository, file: folder / file if (folder / file).is_file() else None)
     model = load("bioclip")
     assert model.name == "hf-hub:imageomics/bioclip"
     assert model.encode_text(["a fish"]).shape == (1, 24)
@@ -266,9 +255,7 @@ def test_biocap_layout(tmp_path: Path, config_key: bool, suffix: str) -> None:
     assert relative(loaded.encode_image(pixels), before @ caption) < 1e-5
     assert loaded.logit_scale == pytest.approx(float(torch.tensor(3.0).exp()))
     with torch.no_grad():
-        assert (
-            relative(loaded.encode_text(["a fish"]), model.encode_text(simple_tokenizer()(["a fish"]))) < 1e-5
-        )
+        assert relative(loaded.encode_text(["a fish"]), model.encode_text(simple_tokenizer()(["a fish"]))) < 1e-5
         taxonomic = model.encode_image(pixels)
     assert relative(features.image, taxonomic) > 0.1
 
@@ -344,7 +331,7 @@ def test_resnet_from_a_folder(tmp_path: Path) -> None:
 def test_families_name_their_module_and_strategy() -> None:
     from importlib import import_module
 
-    from concept_cam.registries import ATTENTION
+    from concept_cam.core.attention_names import ATTENTION
 
     for family in FAMILIES.values():
         assert import_module(family.module).__doc__
@@ -356,7 +343,7 @@ def test_families_name_their_module_and_strategy() -> None:
 def test_listing_names_loads_no_model_library() -> None:
     import subprocess
 
-    code = "import sys, concept_cam.backbones, concept_cam.registries; print([n for n in ('torch', 'open_clip', 'timm', 'transformers') if n in sys.modules])"
+    code = "import sys, concept_cam.backbones, concept_cam.core.attention_names; print([n for n in ('torch', 'open_clip', 'timm', 'transformers') if n in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

@@ -4,17 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from concept_cam.backbones.base import Preprocess
 from concept_cam.backbones.loading import from_open_clip
 from concept_cam.backbones.open_clip_resnet import OpenClipResNet, corner_map, fine_map
-from concept_cam.types import ConfigurationError, ModelError
+from concept_cam.core.errors import ConfigurationError, ModelError
+from concept_cam.pictures.preprocessing import Preprocess
 from tests.backbones.models import open_clip_model, simple_tokenizer
 
 
 def backbone(stride: int, layers: tuple[int, int, int, int] = (1, 1, 1, 2)) -> OpenClipResNet:
-    model = open_clip_model(
-        {"layers": list(layers), "width": 16, "head_width": 64, "image_size": 128, "patch_size": None}
-    )
+    model = open_clip_model({"layers": list(layers), "width": 16, "head_width": 64, "image_size": 128, "patch_size": None})
     made = from_open_clip(model, simple_tokenizer(), {"read_stride": stride})
     assert isinstance(made, OpenClipResNet)
     return made

@@ -11,7 +11,7 @@ from concept_cam.backbones.loading import from_open_clip
 from concept_cam.backbones.open_clip_vit import OpenClipBlock, _runs
 from concept_cam.backbones.tokens import Block
 from concept_cam.backbones.torchvision_compat import import_open_clip
-from concept_cam.types import UnsupportedModelError
+from concept_cam.core.errors import UnsupportedModelError
 from tests.backbones.models import (
     VIT,
     backbone,
@@ -26,9 +26,7 @@ from tests.backbones.models import (
 def own_attention_block(**options: Any) -> torch.nn.Module:
     """A block with open_clip's own ``Attention`` in place of ``nn.MultiheadAttention``."""
     torch.manual_seed(0)
-    return randomise(
-        import_open_clip().transformer.CustomResidualAttentionBlock(32, 4, ls_init_value=0.5, **options)
-    )
+    return randomise(import_open_clip().transformer.CustomResidualAttentionBlock(32, 4, ls_init_value=0.5, **options))
 
 
 @pytest.mark.parametrize(
@@ -70,9 +68,7 @@ def test_block_with_inner_norms(option: str) -> None:
     module: Any = own_attention_block(**{option: True})
     x = torch.randn(2, 9, 32)
     with torch.no_grad():
-        torch.testing.assert_close(
-            OpenClipBlock(module)(x, torch.ones(2, 9, dtype=torch.bool)), module(x), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(OpenClipBlock(module)(x, torch.ones(2, 9, dtype=torch.bool)), module(x), rtol=1e-4, atol=1e-5)
 
 
 def test_attention_with_cosines_is_refused() -> None:
@@ -154,13 +150,9 @@ def test_vanilla_patches_equal_open_clips_own_tokens() -> None:
     inner = model.model
     pixels = pictures(model)
     with torch.no_grad():
-        tokens = inner.visual.ln_post(
-            inner.visual.forward_intermediates(pixels, output_fmt="NLC")["image_intermediates"][-1]
-        )
+        tokens = inner.visual.ln_post(inner.visual.forward_intermediates(pixels, output_fmt="NLC")["image_intermediates"][-1])
     features = model.encode_patches(pixels, "vanilla")
-    torch.testing.assert_close(
-        features.patches.flatten(1, 2), tokens @ inner.visual.proj, rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(features.patches.flatten(1, 2), tokens @ inner.visual.proj, rtol=1e-4, atol=1e-5)
 
 
 def test_value_with_its_tails_by_hand() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from concept_cam.backbones.text import OpenClipTokens, TextEncoder, TransformersTokens
-from concept_cam.types import ModelError, PromptError
+from concept_cam.core.errors import ModelError, PromptError
 from tests.backbones.models import backbone, simple_tokenizer, word_tokenizer
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from concept_cam.backbones.torchvision_compat import import_transformers
-from concept_cam.types import MissingExtraError
+from concept_cam.core.errors import MissingExtraError
 
 BROKEN = '''
 import importlib.abc, importlib.machinery, sys, types
@@ -31,16 +31,11 @@ from concept_cam.backbones.torchvision_compat import prepare_torchvision
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False
-    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_missing_operators_are_declared_and_the_import_goes_through() -> None:
-    code = (
-        BROKEN.format(fail="")
-        + "prepare_torchvision(); import torchvision; print(torch.ops.torchvision.qnms)"
-    )
+    code = BROKEN.format(fail="") + "prepare_torchvision(); import torchvision; print(torch.ops.torchvision.qnms)"
     out = run(code)
     assert out.returncode == 0, out.stderr
     assert "torchvision.qnms" in out.stdout
@@ -62,9 +57,7 @@ def test_a_torchvision_that_works_is_left_alone() -> None:
 
 
 def test_open_clip_can_be_imported_here() -> None:
-    out = run(
-        "from concept_cam.backbones.torchvision_compat import import_open_clip; print(import_open_clip().__name__)"
-    )
+    out = run("from concept_cam.backbones.torchvision_compat import import_open_clip; print(import_open_clip().__name__)")
     assert out.stdout.strip() == "open_clip", out.stderr
 
 

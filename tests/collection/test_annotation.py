@@ -25,9 +25,9 @@ from concept_cam.collection.annotation import Interrupted, annotate, estimate
 from concept_cam.collection.calls import Limits
 from concept_cam.collection.merging import merge_runs
 from concept_cam.collection.runs import Run, read_run
+from concept_cam.core.errors import ConfigurationError, DataError, OutputError
+from concept_cam.core.regions import decode_rle
 from concept_cam.localizer import Localizer
-from concept_cam.regions import decode_rle
-from concept_cam.types import ConfigurationError, DataError, OutputError
 from tests.colour_world import HEAD, PACK, TAIL, other, picture, write_pictures
 from tests.planted import PlantedBackbone
 
@@ -54,9 +54,7 @@ def whole(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
     """One uninterrupted run in this process."""
-    return run_here(
-        pictures[0], tmp_path_factory.mktemp("runs") / "whole", localizer, px_per_mm=2.0, keep_scores=True
-    )
+    return run_here(pictures[0], tmp_path_factory.mktemp("runs") / "whole", localizer, px_per_mm=2.0, keep_scores=True)
 
 
 def run_here(inputs: Any, output: Path, localizer: Localizer, traits: Any = PACK, **options: Any) -> Run:
@@ -94,18 +92,14 @@ def assert_agree(first: Run, second: Run) -> None:
 # ---------------------------------------------------------------------------------------------------------------- truth
 
 
-def test_every_good_picture_once_and_every_bad_one_in_the_errors(
-    whole: Run, pictures: tuple[Path, list[str], list[str]]
-) -> None:
+def test_every_good_picture_once_and_every_bad_one_in_the_errors(whole: Run, pictures: tuple[Path, list[str], list[str]]) -> None:
     _, good, bad = pictures
     groups = {group[0]["source"]: group for group in whole.pictures()}
     assert sorted(groups) == sorted(good)
     assert all(len(group) == ROWS for group in groups.values())
     errors = {error["source"]: error["reason"] for error in whole.errors()}
     assert sorted(errors) == sorted(bad)
-    assert {
-        "empty" in reason or "not a picture" in reason or "cut short" in reason for reason in errors.values()
-    } == {True}
+    assert {"empty" in reason or "not a picture" in reason or "cut short" in reason for reason in errors.values()} == {True}
     assert whole.info["counts"] == {"pictures": 17, "records": 17 * ROWS, "errors": 3, "duplicates": 0}
     assert whole.info["finished"] is not None
     assert whole.info["input"]["pictures"] == 20
@@ -196,9 +190,7 @@ def test_an_absent_mark_has_no_region(whole: Run) -> None:
     assert all(record["rle_counts"] is None and record["region_count"] == 0 for record in marks)
 
 
-def test_kept_scores_are_the_grid_scores(
-    whole: Run, localizer: Localizer, pictures: tuple[Path, list[str], list[str]]
-) -> None:
+def test_kept_scores_are_the_grid_scores(whole: Run, localizer: Localizer, pictures: tuple[Path, list[str], list[str]]) -> None:
     record = next(record for record in whole.records() if record["character"] == "head_colour")
     maps = np.frombuffer(record["scores"], "<f2").reshape(record["scores_shape"])
     assert record["scores_names"] == ["entity", "red", "blue"]
@@ -224,11 +216,7 @@ def test_region_resolutions_agree(tmp_path: Path, localizer: Localizer) -> None:
 
     Image.fromarray(picture(0, (384, 512))).save(tmp_path / "large.png")
     fast = by_key(run_here(tmp_path, tmp_path / "fast", localizer, regions=Regions(threshold="otsu")))
-    exact = by_key(
-        run_here(
-            tmp_path, tmp_path / "exact", localizer, regions=Regions(threshold="otsu", resolution="original")
-        )
-    )
+    exact = by_key(run_here(tmp_path, tmp_path / "exact", localizer, regions=Regions(threshold="otsu", resolution="original")))
     compared = 0
     for key, row in fast.items():
         if row["rle_counts"] is None:
@@ -256,9 +244,7 @@ def test_a_row_of_boxes_that_can_mean_two_pictures_is_refused_before_anything_is
     run_here(tmp_path / "in", tmp_path / "run", localizer, **{option: table})
 
 
-def test_specimen_boxes_give_one_row_each_in_the_whole_pictures_frame(
-    tmp_path: Path, localizer: Localizer
-) -> None:
+def test_specimen_boxes_give_one_row_each_in_the_whole_pictures_frame(tmp_path: Path, localizer: Localizer) -> None:
     tray = np.concatenate([picture(1), picture(2)], axis=1)
     (tmp_path / "in").mkdir()
     Image.fromarray(tray).save(tmp_path / "in" / "tray.png")
@@ -294,19 +280,13 @@ def test_ignored_areas_are_neither_seen_nor_found(tmp_path: Path, localizer: Loc
     mask = np.zeros((96, 128), np.uint8)
     mask[0:16, 96:128] = 255
     Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
-    seen = next(
-        row
-        for row in run_here(tmp_path / "in", tmp_path / "seen", localizer).records()
-        if row["best_state"] == "head"
-    )
+    seen = next(row for row in run_here(tmp_path / "in", tmp_path / "seen", localizer).records() if row["best_state"] == "head")
     assert seen["peak_score"] > 0
     for name in ("labels.csv", "masks"):
         run = run_here(tmp_path / "in", tmp_path / f"run {name}", localizer, ignore=tmp_path / name)
         for row in run.records():
             if row["rle_counts"] is not None:
-                assert not decode_rle({"size": row["rle_size"], "counts": row["rle_counts"]})[
-                    0:16, 96:128
-                ].any()
+                assert not decode_rle({"size": row["rle_size"], "counts": row["rle_counts"]})[0:16, 96:128].any()
             if row["peak_x"] is not None:
                 assert not (row["peak_x"] >= 96 and row["peak_y"] < 16)
 
@@ -377,10 +357,7 @@ def test_killed_twice_and_resumed_agrees_with_an_uninterrupted_run(
 
 def run_keys(run: Run) -> tuple[dict[str, tuple[Any, ...]], list[dict[str, str]]]:
     """What a run without scale and kept scores shares with one that has them."""
-    keys = {
-        key: (row["state"], row["box_x"], row["rle_counts"], row["abstained_because"])
-        for key, row in by_key(run).items()
-    }
+    keys = {key: (row["state"], row["box_x"], row["rle_counts"], row["abstained_because"]) for key, row in by_key(run).items()}
     return keys, sorted(run.errors(), key=str)
 
 
@@ -490,9 +467,7 @@ def test_resume_refuses_standard_input_from_another_folder(
     assert go("B", root=str(two_folders / "A"), resume=True).info["counts"]["pictures"] == 2
 
 
-def test_a_run_of_an_earlier_version_that_did_not_note_the_root_is_continued(
-    two_folders: Path, localizer: Localizer
-) -> None:
+def test_a_run_of_an_earlier_version_that_did_not_note_the_root_is_continued(two_folders: Path, localizer: Localizer) -> None:
     options: dict[str, Any] = {"root": str(two_folders / "A")}
     run = run_here(two_folders / "l.txt", two_folders / "run", localizer, limit=1, **options)
     info = dict(run.info)
@@ -532,9 +507,7 @@ def test_a_part_ends_when_much_is_waiting(
     assert run.info["counts"]["pictures"] == 17
 
 
-def test_two_processes_do_not_write_one_run(
-    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
-) -> None:
+def test_two_processes_do_not_write_one_run(pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
     messages = []
 
     def second(_progress: Any) -> None:
@@ -546,9 +519,7 @@ def test_two_processes_do_not_write_one_run(
     assert messages
 
 
-def test_full_disk_leaves_finished_parts_valid(
-    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
-) -> None:
+def test_full_disk_leaves_finished_parts_valid(pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
     def fill(progress: Any) -> None:
         if progress.done >= 6:
             resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
@@ -598,9 +569,7 @@ def test_an_error_line_cut_within_a_character_is_done_again(tmp_path: Path, loca
     assert errors.read_bytes() == content
 
 
-def test_a_killed_worker_is_survived(
-    whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
-) -> None:
+def test_a_killed_worker_is_survived(whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
     import multiprocessing
 
     killed = []
@@ -629,13 +598,9 @@ def test_a_killed_worker_is_survived(
 # ------------------------------------------------------------------------------------------------------------- the rest
 
 
-def test_shards_split_and_merge(
-    whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
-) -> None:
+def test_shards_split_and_merge(whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
     for index in (1, 2, 3):
-        run_here(
-            pictures[0], tmp_path / "run", localizer, shard=f"{index}/3", px_per_mm=2.0, keep_scores=True
-        )
+        run_here(pictures[0], tmp_path / "run", localizer, shard=f"{index}/3", px_per_mm=2.0, keep_scores=True)
     with pytest.raises(DataError, match="2/3"):
         merge_runs(
             [tmp_path / "run" / "shard-00001-of-00003", tmp_path / "run" / "shard-00003-of-00003"],
@@ -685,9 +650,7 @@ def test_many_keys_are_remembered_in_little_memory(monkeypatch: pytest.MonkeyPat
     assert len(done._new) < max(100, len(known) // 8)
 
 
-def test_duplicates_in_a_list_are_done_once(
-    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
-) -> None:
+def test_duplicates_in_a_list_are_done_once(pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
     paths = [str(pictures[0] / name) for name in pictures[1][:2]]
     run = run_here("-", tmp_path / "run", localizer, lines=[paths[0], paths[1], paths[0]])
     assert run.info["counts"] == {"pictures": 2, "records": 2 * ROWS, "errors": 0, "duplicates": 1}
@@ -697,9 +660,7 @@ def test_a_picture_that_vanishes_and_one_that_is_huge(localizer: Localizer, tmp_
     (tmp_path / "in").mkdir()
     Image.fromarray(picture()).save(tmp_path / "in" / "a.png")
     Image.new("RGB", (400, 300)).save(tmp_path / "in" / "huge.png")
-    lines = [str(tmp_path / "in" / name) for name in ("a.png", "gone.png", "huge.png", "")] + [
-        str(tmp_path / "in")
-    ]
+    lines = [str(tmp_path / "in" / name) for name in ("a.png", "gone.png", "huge.png", "")] + [str(tmp_path / "in")]
     run = run_here("-", tmp_path / "run", localizer.with_settings(max_pixels=100_000), lines=lines)
     reasons = {Path(error["source"]).name: error["reason"] for error in run.errors()}
     assert "no such picture" in reasons["gone.png"]
@@ -708,9 +669,7 @@ def test_a_picture_that_vanishes_and_one_that_is_huge(localizer: Localizer, tmp_
     assert run.info["counts"]["pictures"] == 1
 
 
-def test_estimate_writes_nothing(
-    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
-) -> None:
+def test_estimate_writes_nothing(pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
     found = estimate(pictures[0], tmp_path / "run", PACK, localizer=localizer, sample=8)
     assert found.pictures == 20
     assert found.sampled == 8

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from concept_cam.collection.calibration import Calibration, Limit
 from concept_cam.collection.calls import Limits, call_part, call_state, host_is_missing
+from concept_cam.collection.limits import Calibration, Limit
 from concept_cam.collection.schema import ABSTENTION_REASONS
-from concept_cam.types import ConfigurationError
+from concept_cam.core.errors import ConfigurationError
 
 
 def test_the_best_state_is_called_with_probability_and_margin() -> None:
@@ -61,9 +61,7 @@ def test_every_reason_is_documented() -> None:
 
 
 def test_limits_of_single_characters_and_of_a_calibration() -> None:
-    limits = Limits(
-        probability=0.4, score=0.05, characters={"fish/shape": 0.8, "colour": 0.6, "parts=eye": 0.2}
-    )
+    limits = Limits(probability=0.4, score=0.05, characters={"fish/shape": 0.8, "colour": 0.6, "parts=eye": 0.2})
     assert limits.of("fish", "shape") == 0.8
     assert limits.of("bird", "shape") == 0.4
     assert limits.of("bird", "colour") == 0.6

@@ -7,9 +7,9 @@ import pytest
 
 from concept_cam.collection.measures import Frame, cell_coverage, find_area, measure_distances, uncertainties
 from concept_cam.collection.questions import DISTANCE_PARTS, DISTANCES
-from concept_cam.regions import decode_rle, encode_rle, find_regions, measure
-from concept_cam.resampling import grid_to_pixels
-from concept_cam.types import Geometry
+from concept_cam.core.geometry import Geometry
+from concept_cam.core.regions import decode_rle, encode_rle, find_regions, measure
+from concept_cam.core.resampling import grid_to_pixels
 
 GEOMETRIES = (
     Geometry("pad", (480, 640), (224, 224), (14, 14), (0.35, 0.35), (28.0, 0.0)),

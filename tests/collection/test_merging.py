@@ -20,7 +20,7 @@ from concept_cam.collection.merging import STAGING_FOLDER, merge_runs
 from concept_cam.collection.run_writer import errors_text
 from concept_cam.collection.runs import ERRORS_FILE, PARTS_FOLDER, RUN_FILE, Run
 from concept_cam.collection.schema import table_from_records
-from concept_cam.types import DataError, OutputError
+from concept_cam.core.errors import DataError, OutputError
 from tests.exports.planted import make_record
 
 COUNT = 2
@@ -77,9 +77,7 @@ def test_shards_become_one_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", [ERRORS_FILE, RUN_FILE])
-def test_no_room_for_the_small_files_leaves_nothing_and_can_be_started_again(
-    where: str, tmp_path: Path
-) -> None:
+def test_no_room_for_the_small_files_leaves_nothing_and_can_be_started_again(where: str, tmp_path: Path) -> None:
     errors = 8000 if where == ERRORS_FILE else 1
     folder = plant_shards(tmp_path / "run", errors=errors, host="x" * (100_000 if where == RUN_FILE else 1))
     parts = [part.stat().st_size for part in folder.glob(f"*/{PARTS_FOLDER}/*")]

@@ -17,10 +17,7 @@ def test_a_log_gets_plain_lines() -> None:
     line(Progress(3, 12, 1, 1.5, 2.0))
     line(Progress(4, None, 0, 2.0, 2.0))
     line.close()
-    assert (
-        stream.getvalue()
-        == "3/12 (25 %) pictures, 2.0 images/s, 00:04 left, 1 errors\n4 pictures, 2.0 images/s\n"
-    )
+    assert stream.getvalue() == "3/12 (25 %) pictures, 2.0 images/s, 00:04 left, 1 errors\n4 pictures, 2.0 images/s\n"
 
 
 def test_a_terminal_gets_one_line_with_a_bar() -> None:

@@ -6,25 +6,21 @@ import pytest
 
 from concept_cam import prompts
 from concept_cam.collection.questions import build_questions
-from concept_cam.types import ConfigurationError, PromptError
+from concept_cam.core.errors import ConfigurationError, PromptError
 
 
 def test_every_character_of_the_fish_pack_has_its_questions() -> None:
     questions = build_questions(["fish"])
     (pack,) = questions.packs
     loaded = prompts.load_pack("fish")
-    assert [character.name for character in pack.characters] == [
-        character.name for character in loaded.characters
-    ]
+    assert [character.name for character in pack.characters] == [character.name for character in loaded.characters]
     for character, source in zip(pack.characters, loaded.characters):
         assert [state.name for state in character.states] == [state.name for state in source.states]
         for state in character.states:
             assert questions.concepts[state.concept].metadata["state"] == state.name
         if source.kind != "part":
             call = questions.concepts[character.call]
-            assert (call.target, *call.contrasts) == tuple(
-                loaded.phrases_of(state) for state in source.states
-            )
+            assert (call.target, *call.contrasts) == tuple(loaded.phrases_of(state) for state in source.states)
     assert pack.distances == ("SL_bbox", "HL_bbox", "HH_bbox", "ED_bbox")
     parts = len(loaded.character("parts").states)
     assert questions.rows == len(loaded.characters) - 1 + parts + 4
@@ -35,11 +31,7 @@ def test_the_region_is_the_entitys_own_part_where_the_pack_has_it() -> None:
     characters = {character.name: character for character in questions.packs[0].characters}
     parts = {state.name: state.concept for state in characters["parts"].states}
     assert characters["caudal_fin_shape"].region == parts["caudal_fin"]
-    assert (
-        characters["dorsal_fin_number"].region
-        == characters["dorsal_fin_texture"].region
-        == parts["dorsal_fin"]
-    )
+    assert characters["dorsal_fin_number"].region == characters["dorsal_fin_texture"].region == parts["dorsal_fin"]
     assert characters["adipose_fin"].region == parts["adipose_fin"]
     spot = questions.concepts[characters["eye_spot"].region]
     assert "the eye spot of a fish" in spot.target

@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from concept_cam.backbones.base import Preprocess
-from concept_cam.collection.inputs.base import Blob, Buffer, Item, Specimen
+from concept_cam.collection.inputs.items import Blob, Buffer, Item, Specimen
 from concept_cam.collection.inputs.specimens import BoxFile, Ignored
 from concept_cam.collection.plan import Identity, Plan
 from concept_cam.collection.questions import build_questions
 from concept_cam.collection.reading import load_item, prepare_crop
-from concept_cam.images import Picture
-from concept_cam.regions import encode_rle
-from concept_cam.resizing import prepare, shrink
-from concept_cam.settings import RESIZE_POLICIES, Settings
+from concept_cam.core.regions import encode_rle
+from concept_cam.core.settings import RESIZE_POLICIES, Settings
+from concept_cam.pictures.preprocessing import Preprocess
+from concept_cam.pictures.reading import Picture
+from concept_cam.pictures.resizing import prepare, shrink
 from tests.colour_world import PACK
 
 PREPROCESS = Preprocess((64, 64), (8, 8), (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
@@ -88,9 +88,7 @@ def test_buffers_keep_the_original_frame() -> None:
 
 def test_specimens_are_cut_out_and_boxes_clipped() -> None:
     pixels = noise(40, 60)
-    given = item(
-        pixels, specimens=(Specimen((-5, -5, 30, 20)), Specimen((50, 30, 99, 99)), Specimen((200, 0, 5, 5)))
-    )
+    given = item(pixels, specimens=(Specimen((-5, -5, 30, 20)), Specimen((50, 30, 99, 99)), Specimen((200, 0, 5, 5))))
     loaded = load_item(given, plan(resize="native"))
     assert [crop.box for crop in loaded.crops] == [(0, 0, 25, 15), (50, 30, 10, 10)]
     np.testing.assert_array_equal(loaded.crops[0].pixels, pixels[0:15, 0:25])
@@ -136,15 +134,7 @@ def test_whatever_is_wrong_is_in_the_answer() -> None:
     large = item(noise(40, 60))
     small_limit = replace(plan(), settings=Settings(max_pixels=100))
     assert "2,400" in load_item(large, small_limit).errors[0]
+    assert "empty" in load_item(item(noise(4, 6), specimens=(Specimen(mask=encode_rle(np.zeros((4, 6), bool))),)), plan()).errors[0]
     assert (
-        "empty"
-        in load_item(
-            item(noise(4, 6), specimens=(Specimen(mask=encode_rle(np.zeros((4, 6), bool))),)), plan()
-        ).errors[0]
-    )
-    assert (
-        "rows x columns"
-        in load_item(
-            item(noise(4, 6), specimens=(Specimen(mask=encode_rle(np.zeros((4, 5), bool))),)), plan()
-        ).errors[0]
+        "rows x columns" in load_item(item(noise(4, 6), specimens=(Specimen(mask=encode_rle(np.zeros((4, 5), bool))),)), plan()).errors[0]
     )

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq  # noqa: E402
 
 from concept_cam.collection.runs import ERRORS_FILE, PARTS_FOLDER, RUN_FILE, Run, read_run  # noqa: E402
 from concept_cam.collection.schema import table_from_records  # noqa: E402
-from concept_cam.types import DataError  # noqa: E402
+from concept_cam.core.errors import DataError  # noqa: E402
 from tests.exports.planted import ODD_NAMES, Planted, plant  # noqa: E402
 
 
@@ -57,10 +57,7 @@ def test_pictures_are_found_where_they_were_read_and_under_the_root(planted: Pla
     run = planted.run
     record = planted.record(ODD_NAMES[0], "adipose_fin")
     assert run.picture_path(record) == Path(record["path"])
-    assert (
-        run.picture_path({**record, "path": "/no/longer/there.jpg"})
-        == planted.path.parent / "photos" / ODD_NAMES[0]
-    )
+    assert run.picture_path({**record, "path": "/no/longer/there.jpg"}) == planted.path.parent / "photos" / ODD_NAMES[0]
     assert run.picture_path(planted.record(ODD_NAMES[4], "adipose_fin")) is None
 
 

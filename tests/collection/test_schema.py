@@ -22,8 +22,8 @@ from concept_cam.collection.schema import (  # noqa: E402
     record_key,
     table_from_records,
 )
-from concept_cam.regions import measure  # noqa: E402
-from concept_cam.types import DataError  # noqa: E402
+from concept_cam.core.errors import DataError  # noqa: E402
+from concept_cam.core.regions import measure  # noqa: E402
 from tests.exports.planted import make_record, ring  # noqa: E402
 
 
@@ -122,9 +122,7 @@ def test_wrong_records_are_refused(record: dict[str, Any], expected: str) -> Non
 def test_wrong_tables_are_refused() -> None:
     good = arrow_schema()
     check_schema(good, "part-0")
-    check_schema(
-        good.remove(good.get_field_index("limit")), "part-0"
-    )  # A nullable column may come with a later release.
+    check_schema(good.remove(good.get_field_index("limit")), "part-0")  # A nullable column may come with a later release.
     with pytest.raises(DataError, match=r"'model'.*missing"):
         check_schema(good.remove(good.get_field_index("model")), "part-0")
     with pytest.raises(DataError, match="'score' is string, expected float"):

@@ -41,18 +41,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def call(*arguments: str, input: str | None = None) -> Result:
-    options = (
-        ["--traits", "colours.yaml", "--model", "planted", "--workers", "0"]
-        if "--merge" not in arguments
-        else []
-    )
+    options = ["--traits", "colours.yaml", "--model", "planted", "--workers", "0"] if "--merge" not in arguments else []
     return CliRunner().invoke(main, ["annotate", *arguments, *options], input=input)
 
 
 def test_a_folder(folder: Path) -> None:
-    result = call(
-        "in", "-o", "run", "--px-per-mm", "4", "--threshold", "half-max", "--gamma", "0.5", "--keep-scores"
-    )
+    result = call("in", "-o", "run", "--px-per-mm", "4", "--threshold", "half-max", "--gamma", "0.5", "--keep-scores")
     assert result.exit_code == 0, result.output
     assert "7 pictures, 63 records; 1 errors" in result.stdout
     run = read_run(folder / "run")
@@ -121,9 +115,7 @@ def test_every_layout_gives_the_same_calls(folder: Path) -> None:
         assert result.exit_code == 0, result.output
         run = read_run(folder / output)
         found[name] = [
-            (row["best_state"], row["state"], row["box_width"], row["image_width"])
-            for row in run.records()
-            if row["kind"] != "distance"
+            (row["best_state"], row["state"], row["box_width"], row["image_width"]) for row in run.records() if row["kind"] != "distance"
         ]
         digests = {row["sha256"] for row in run.records()}
         assert len(digests) == 3
@@ -155,7 +147,7 @@ def test_shards_and_merge(folder: Path) -> None:
 
 
 def test_calibrated_limits_decide(folder: Path) -> None:
-    from concept_cam.collection.calibration import Calibration, Limit
+    from concept_cam.collection.limits import Calibration, Limit
 
     none = Limit("probability", None, 20, 0, float("nan"), float("nan"), float("nan"), 0.0)
     Calibration(0.9, 0.8, {"head_colour": none}, {}).save(folder / "limits.yaml")

@@ -9,8 +9,8 @@ from PIL import Image
 
 from concept_cam.cli import main
 from concept_cam.commands import evaluate as commands
+from concept_cam.core.settings import Settings
 from concept_cam.localizer import Localizer
-from concept_cam.settings import Settings
 from tests import worlds
 from tests.planted import PlantedBackbone
 
@@ -20,11 +20,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model of every command in this file: no weights are loaded."""
 
     def build(values: dict[str, object]) -> Localizer:
-        kept = {
-            name: values[name]
-            for name in ("gamma", "weighting", "resize", "size")
-            if values.get(name) is not None
-        }
+        kept = {name: values[name] for name in ("gamma", "weighting", "resize", "size") if values.get(name) is not None}
         return Localizer(PlantedBackbone(32, 8), Settings(feature_norm="none").with_values(**kept))
 
     monkeypatch.setattr(commands, "build_localizer", build)
@@ -40,9 +36,7 @@ def photos(tmp_path: Path) -> Path:
         Image.fromarray(pixels).save(root / "images" / f"p{number}.png")
         masks["thing"] = masks["red"] | masks["green"] | masks["white"]
         for name in ("red", "green", "thing"):
-            Image.fromarray(np.where(masks[name], 255, 0).astype(np.uint8)).save(
-                root / "masks" / f"p{number}__{name}.png"
-            )
+            Image.fromarray(np.where(masks[name], 255, 0).astype(np.uint8)).save(root / "masks" / f"p{number}__{name}.png")
     return root
 
 
@@ -157,10 +151,7 @@ def test_sweep_without_labels(photos: Path, tmp_path: Path) -> None:
 def test_calibrate_from_a_table(tmp_path: Path) -> None:
     table, out = tmp_path / "calls.csv", tmp_path / "limits.yaml"
     lines = ["file_name,character,state,probability,true_state"]
-    lines += [
-        f"f{i}.jpg,tail,forked,{0.5 if i % 5 == 0 else 0.9},{'rounded' if i % 5 == 0 else 'forked'}"
-        for i in range(40)
-    ]
+    lines += [f"f{i}.jpg,tail,forked,{0.5 if i % 5 == 0 else 0.9},{'rounded' if i % 5 == 0 else 'forked'}" for i in range(40)]
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     found = run("calibrate", table, "-o", out)
     assert found.exit_code == 0, found.output
@@ -202,9 +193,7 @@ def test_calibrate_from_corrected_labels(tool: str, tmp_path: Path) -> None:
     assert shape["accuracy"] == 1.0
 
     text = Path(labels).read_text(encoding="utf-8")
-    state = next(
-        r["state"] for r in planted.records if r["character"] == "caudal_fin_shape" and not r["abstained"]
-    )
+    state = next(r["state"] for r in planted.records if r["character"] == "caudal_fin_shape" and not r["abstained"])
     other = next(name for name in ("rounded", "truncate") if name != state)
     if tool == "cvat":
         assert f">{state}</attribute>" in text
@@ -212,9 +201,7 @@ def test_calibrate_from_corrected_labels(tool: str, tmp_path: Path) -> None:
     else:
         tasks = json.loads(text)
         for task in tasks:
-            task["annotations"] = json.loads(
-                json.dumps(task["annotations"]).replace(f'"{state}"', f'"{other}"')
-            )
+            task["annotations"] = json.loads(json.dumps(task["annotations"]).replace(f'"{state}"', f'"{other}"'))
         assert json.dumps(tasks) != json.dumps(json.loads(text))
         text = json.dumps(tasks)
     corrected = tmp_path / f"corrected{Path(labels).suffix}"

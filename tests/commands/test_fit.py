@@ -7,12 +7,12 @@ import pytest
 from click.testing import CliRunner
 
 from concept_cam.commands import fit
-from concept_cam.heads import ClassifierHead
+from concept_cam.core.errors import ConfigurationError, DataError, OutputError
 from concept_cam.localizer import Localizer
+from concept_cam.methods.heads import ClassifierHead
 from concept_cam.methods.lcam import Explainer
-from concept_cam.types import ConfigurationError, DataError, OutputError
 from tests.methods.models import LinearBackbone
-from tests.test_heads import colour_folder
+from tests.methods.test_heads import colour_folder
 
 
 @pytest.fixture
@@ -42,15 +42,9 @@ def test_fit_head_and_attention(data: Path, tmp_path: Path) -> None:
 
 def test_wrong_arguments(data: Path, tmp_path: Path) -> None:
     assert isinstance(run(fit.fit_head, str(data), "-o", "head.pth").exception, ConfigurationError)
-    assert isinstance(
-        run(fit.fit_head, str(tmp_path), "-o", str(tmp_path / "x" / "h.safetensors")).exception, OutputError
-    )
-    assert isinstance(
-        run(fit.fit_head, str(tmp_path / "none"), "-o", str(tmp_path / "h.safetensors")).exception, DataError
-    )
-    answer = run(
-        fit.fit_attention, "synthetic", "-o", str(tmp_path / "h.safetensors"), "--head", "h.safetensors"
-    )
+    assert isinstance(run(fit.fit_head, str(tmp_path), "-o", str(tmp_path / "x" / "h.safetensors")).exception, OutputError)
+    assert isinstance(run(fit.fit_head, str(tmp_path / "none"), "-o", str(tmp_path / "h.safetensors")).exception, DataError)
+    answer = run(fit.fit_attention, "synthetic", "-o", str(tmp_path / "h.safetensors"), "--head", "h.safetensors")
     assert isinstance(answer.exception, ConfigurationError)
 
 
@@ -117,9 +111,7 @@ def test_locate_with_a_head(data: Path, tmp_path: Path) -> None:
         (("--head", "HEAD", "--method", "direct"), "cannot explain a classifier"),
     ],
 )
-def test_locate_with_a_head_names_what_is_wrong(
-    data: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
-) -> None:
+def test_locate_with_a_head_names_what_is_wrong(data: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     from concept_cam.commands.locate import locate
 
     head = tmp_path / "head.safetensors"

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from concept_cam import prompts
 from concept_cam.cli import main
 from concept_cam.commands import prompts as command
+from concept_cam.core.errors import ConfigurationError
 from concept_cam.prompts.schema import json_schema
-from concept_cam.types import ConfigurationError
 
 
 @pytest.fixture(autouse=True)
@@ -55,16 +55,11 @@ def test_show_prints_the_exact_prompts() -> None:
     result = run("show", "fish:caudal_fin_shape=forked")
     (concept,) = prompts.load("fish:caudal_fin_shape=forked")
     lines = result.output.splitlines()
-    assert (
-        lines[0]
-        == "caudal_fin_shape=forked  (shape; caudal fin UBERON:4000164; bifurcated PATO:0001784, close)"
-    )
+    assert lines[0] == "caudal_fin_shape=forked  (shape; caudal fin UBERON:4000164; bifurcated PATO:0001784, close)"
     assert [line[4:] for line in lines if line.startswith("  + ")] == list(concept.target_prompts)
     shown = [line[4:].rsplit("  [", 1) for line in lines if line.startswith("  - ")]
     expected = [
-        [prompt, f"{name}]"]
-        for name, group in zip(concept.contrast_names, concept.contrast_prompts, strict=True)
-        for prompt in group
+        [prompt, f"{name}]"] for name, group in zip(concept.contrast_names, concept.contrast_prompts, strict=True) for prompt in group
     ]
     assert shown == expected
 
@@ -75,9 +70,7 @@ def test_show_of_an_unknown_trait_suggests_the_nearest() -> None:
     assert "Did you mean 'caudal_fin_shape'?" in result.output
 
 
-def test_show_with_a_model_prints_cosines_and_warns(
-    planted, monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> None:
+def test_show_with_a_model_prints_cosines_and_warns(planted, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     asked: dict[str, object] = {}
 
     def build(values):
@@ -122,10 +115,7 @@ def test_check_names_file_line_and_column(folder: Path) -> None:
     (folder / "bad.yaml").write_text("pack: bad\nhost: fish\ncharcters: {}\n", encoding="utf-8")
     result = run("check", "bad.yaml")
     assert result.exit_code == 1
-    assert (
-        "bad.yaml:3:1: error: charcters: unknown key 'charcters' in a pack; did you mean 'characters'? [unknown-key]"
-        in result.output
-    )
+    assert "bad.yaml:3:1: error: charcters: unknown key 'charcters' in a pack; did you mean 'characters'? [unknown-key]" in result.output
     assert "1 file: 2 errors, 0 warnings" in result.output
 
 
@@ -169,18 +159,14 @@ def test_check_counts_tokens_with_the_model(planted, monkeypatch: pytest.MonkeyP
     (folder / "fins.yaml").write_text(text, encoding="utf-8")
     assert run("check", "fins.yaml", "--model", "planted").exit_code == 0
     longest = planted.backbone.context_length
-    (folder / "fins.yaml").write_text(
-        text.replace("a striped body,", f"a {'very ' * longest}striped body,"), encoding="utf-8"
-    )
+    (folder / "fins.yaml").write_text(text.replace("a striped body,", f"a {'very ' * longest}striped body,"), encoding="utf-8")
     result = run("check", "fins.yaml", "--model", "planted")
     assert result.exit_code == 1
     assert "[context-length]" in result.output
     assert f"the model reads {longest}" in result.output
 
 
-@pytest.mark.parametrize(
-    ("name", "host"), [("shells", "shell"), ("insect_wings", "insect"), ("owls-2", "barn owl")]
-)
+@pytest.mark.parametrize(("name", "host"), [("shells", "shell"), ("insect_wings", "insect"), ("owls-2", "barn owl")])
 def test_new_writes_a_pack_that_passes_the_check(folder: Path, name: str, host: str) -> None:
     result = run("new", name, "--host", host)
     assert result.exit_code == 0, result.output

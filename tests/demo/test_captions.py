@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from training import tokenizer
 
 from concept_cam import prompts
-from concept_cam.demo import captions, tokenizer
+from concept_cam.demo import captions
 from concept_cam.demo.captions import FALSE, TRUE, UNKNOWN, Caption, CaptionWriter, Facts, Statement
 from concept_cam.demo.traits import CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS, SCENES
 

@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError, DataError, OutputError
+from concept_cam.core.settings import Settings
 from concept_cam.evaluation import metrics
-from concept_cam.evaluation.datasets.base import Dataset, Points, Question, Sample
+from concept_cam.evaluation.datasets.samples import Dataset, Points, Question, Sample
 from concept_cam.evaluation.randomisation import randomised
 from concept_cam.evaluation.report import METRICS, Report
 from concept_cam.evaluation.runner import Configuration, configurations, evaluate
 from concept_cam.localizer import Localizer
 from concept_cam.methods.lcam_training import Example, LcamTraining, train_on_concepts
-from concept_cam.settings import Settings
-from concept_cam.types import Concept, ConfigurationError, DataError, OutputError
 from tests import worlds
 from tests.backbones.models import backbone
 from tests.methods.models import LinearBackbone, untouched
@@ -83,9 +84,7 @@ def test_values_equal_the_metrics_called_by_hand(localizer: Localizer, report: R
         answer = localizer.locate_all([sample.image], [question.concept])[0][0]
         if question.mask is not None:
             assert observed.values["ap"] == metrics.average_precision(answer.heatmap, question.mask())
-            assert observed.values["ap_host"] == metrics.average_precision(
-                answer.heatmap, question.mask(), question.host()
-            )
+            assert observed.values["ap_host"] == metrics.average_precision(answer.heatmap, question.mask(), question.host())
             assert observed.values["energy"] == metrics.energy_pointing_game(answer.heatmap, question.mask())
 
 
@@ -107,9 +106,7 @@ def test_contrast_gain_is_a_paired_difference(report: Report) -> None:
     gain = found["ap", "part"]
     assert (gain.row, gain.against) == (DIRECT, PLAIN)
     pairs = [
-        (a.values["ap"], b.values["ap"])
-        for a, b in zip(report.records[0].observations, report.records[1].observations)
-        if a.kind == "part"
+        (a.values["ap"], b.values["ap"]) for a, b in zip(report.records[0].observations, report.records[1].observations) if a.kind == "part"
     ]
     assert gain.difference.value == pytest.approx(np.mean([a - b for a, b in pairs]))
     assert gain.difference.low <= gain.difference.value <= gain.difference.high
@@ -151,9 +148,7 @@ def test_points_instead_of_masks(localizer: Localizer) -> None:
     pixels, _ = worlds.picture(0, True)
     points = Points(np.array([[4.0, 12.0], [24.0, 12.0], [12.0, 4.0]]), (1, 0, 0), tolerance=6.0)
     sample = Sample("p", pixels, (Question(worlds.RED, "part", "red", points=points),))
-    data = Dataset(
-        "planted", "1", lambda: iter([sample, replace(sample, name="q")]), 2, Concept(("a thing",))
-    )
+    data = Dataset("planted", "1", lambda: iter([sample, replace(sample, name="q")]), 2, Concept(("a thing",)))
     found = evaluate(data, localizer, draws=20, baselines=("luminance",))
     table = found.row(DIRECT).tables["all"]
     assert table["point_hit"].value == 1.0

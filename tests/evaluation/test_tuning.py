@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import yaml
 
-from concept_cam.evaluation.datasets.base import Dataset
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError, DataError
+from concept_cam.core.settings import Settings, read_config
+from concept_cam.evaluation.datasets.samples import Dataset
 from concept_cam.evaluation.tuning import Candidate, Sweep, candidates, sweep, sweep_unlabelled
 from concept_cam.localizer import Localizer
-from concept_cam.settings import Settings, read_config
-from concept_cam.types import Concept, ConfigurationError, DataError
 from tests import worlds
 from tests.planted import PlantedBackbone
 
@@ -41,16 +42,10 @@ def test_the_best_is_the_best_by_hand(localizer: Localizer, found: Sweep) -> Non
         means = []
         for sample in worlds.dataset(6):
             answers = tuned.locate_all([sample.image], [question.concept for question in sample.questions])[0]
-            values = [
-                metrics.average_precision(a.heatmap, q.mask())
-                for a, q in zip(answers, sample.questions)
-                if q.mask is not None
-            ]
+            values = [metrics.average_precision(a.heatmap, q.mask()) for a, q in zip(answers, sample.questions) if q.mask is not None]
             means.append(np.mean(values))
         assert trial.value.value == pytest.approx(np.mean(means))
-    assert [trial.value.value for trial in found.trials] == sorted(
-        (trial.value.value for trial in found.trials), reverse=True
-    )
+    assert [trial.value.value for trial in found.trials] == sorted((trial.value.value for trial in found.trials), reverse=True)
     assert found.best.gamma == 1.0
 
 
@@ -165,7 +160,5 @@ def test_without_labels_maps_that_follow_the_prompt_win() -> None:
     assert tuned.trials[0].value.value > 0.5
     # Concepts that the model cannot tell apart agree with each other as much as with themselves.
     same = [Concept(("red",), name="a"), Concept(("red",), name="b")]
-    blind = sweep_unlabelled(
-        pictures, same, localizer, draws=20, attentions=("value",), gammas=(0.0,), weightings=("uniform",)
-    )
+    blind = sweep_unlabelled(pictures, same, localizer, draws=20, attentions=("value",), gammas=(0.0,), weightings=("uniform",))
     assert blind.trials[0].value.value == pytest.approx(0.0, abs=1e-6)

@@ -7,9 +7,7 @@ import importlib.util
 import pytest
 
 if importlib.util.find_spec("pyarrow") is None:
-    collect_ignore_glob = [
-        "test_*.py"
-    ]  # Annotation runs are Parquet data sets: without the extra there is nothing to export.
+    collect_ignore_glob = ["test_*.py"]  # Annotation runs are Parquet data sets: without the extra there is nothing to export.
 else:
     from tests.exports.planted import Planted, plant, plant_specimens
 

@@ -14,7 +14,7 @@ from skimage.measure import find_contours, regionprops
 
 from concept_cam.collection.runs import PARTS_FOLDER, RUN_FILE, Run
 from concept_cam.collection.schema import image_key, record_key, table_from_records
-from concept_cam.regions import encode_rle, measure
+from concept_cam.core.regions import encode_rle, measure
 
 SHAPES = ("forked", "rounded", "truncate")
 
@@ -99,9 +99,7 @@ def region_columns(mask: np.ndarray) -> dict[str, Any]:
     }
 
 
-def make_record(
-    source: str, size: tuple[int, int], character: str, kind: str, best: str | None, **values: Any
-) -> dict[str, Any]:
+def make_record(source: str, size: tuple[int, int], character: str, kind: str, best: str | None, **values: Any) -> dict[str, Any]:
     """A record with the columns that every record has."""
     specimen, pack = values.get("specimen", 0), values.get("pack", "fish")
     part = best if kind == "part" else ""
@@ -144,9 +142,7 @@ def save_picture(path: Path, size: tuple[int, int], seed: int, rotated: bool = F
     image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, comment=b"SECRET-COMMENT", quality=95)
 
 
-def write_run(
-    path: Path, records: list[dict[str, Any]], passthrough: tuple[str, ...] = (), parts: int = 2
-) -> None:
+def write_run(path: Path, records: list[dict[str, Any]], passthrough: tuple[str, ...] = (), parts: int = 2) -> None:
     """Writes records as a run of several parts; records of one picture stay together."""
     (path / PARTS_FOLDER).mkdir(parents=True)
     sources = list(dict.fromkeys(record["source"] for record in records))
@@ -185,9 +181,7 @@ def plant(folder: Path) -> Planted:
         fin = {"entity": "caudal fin", "entity_id": "UBERON:4000164"}
         best = SHAPES[number % 3]
         unsure = number == 2
-        odds = {
-            state: 0.5 + 0.09 * number if state == best else (0.5 - 0.09 * number) / 2 for state in SHAPES
-        }
+        odds = {state: 0.5 + 0.09 * number if state == best else (0.5 - 0.09 * number) / 2 for state in SHAPES}
         call = {
             "probability": odds[best],
             "probabilities": odds,
@@ -270,14 +264,8 @@ def plant(folder: Path) -> Planted:
                 record["area_mm2"] = record["area_px2"] / 4.0
             planted.records.append(record)
         known = number != 3
-        line = (
-            {"length_px": 40.0, "length_uncertainty_px": 8.0, "contour": [[2.0, 10.0, 42.0, 10.0]]}
-            if known
-            else {}
-        )
-        planted.records.append(
-            make_record(source, size, "SL_bbox", "distance", None, **shared, **line, abstained=not known)
-        )
+        line = {"length_px": 40.0, "length_uncertainty_px": 8.0, "contour": [[2.0, 10.0, 42.0, 10.0]]} if known else {}
+        planted.records.append(make_record(source, size, "SL_bbox", "distance", None, **shared, **line, abstained=not known))
     write_run(planted.path, planted.records, ("occurrenceID", "rights", "creator", "species"))
     return planted
 

@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 
 from concept_cam.exports import export
-from concept_cam.exports.audiovisual_core import (
-    COLUMNS,
-    SUBJECT_PART_ADDRESS,
-    SUBJECT_PARTS,
-    fractions,
-    subject_part,
-)
+from concept_cam.exports.audiovisual_core import COLUMNS, SUBJECT_PART_ADDRESS, SUBJECT_PARTS, fractions, subject_part
 from tests.exports.planted import ODD_NAMES, Planted
 
 STANDARDS = Path(__file__).parent / "standards"
@@ -38,9 +32,7 @@ def test_every_column_is_a_term_of_the_standard() -> None:
 
 
 def test_subject_parts_are_those_of_the_standard() -> None:
-    known = dict(
-        zip(terms("ac_subject_part.tsv", "label"), terms("ac_subject_part.tsv", "localName"), strict=True)
-    )
+    known = dict(zip(terms("ac_subject_part.tsv", "label"), terms("ac_subject_part.tsv", "localName"), strict=True))
     assert {label: local for label, local in known.items() if local not in ("p", "p0000")} == SUBJECT_PARTS
 
 

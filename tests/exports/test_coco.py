@@ -39,11 +39,7 @@ def test_masks_boxes_and_areas_are_the_planted_ones(planted: Planted, loaded: An
         rows, columns = np.nonzero(mask)
         assert annotation["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
         seen.add(key)
-    expected = {
-        r["record_key"]
-        for r in planted.records
-        if not r["abstained"] and planted.masks.get(r["record_key"], np.zeros(1)).any()
-    }
+    expected = {r["record_key"] for r in planted.records if not r["abstained"] and planted.masks.get(r["record_key"], np.zeros(1)).any()}
     assert seen == expected
     assert len(seen) == 9
 
@@ -65,9 +61,7 @@ def test_images_and_categories(planted: Planted, loaded: Any) -> None:
     names = {category["name"]: category for category in loaded.loadCats(loaded.getCatIds())}
     assert {"caudal_fin_shape: forked", "parts: head", "adipose_fin: absent"} <= set(names)
     assert names["parts: head"]["supercategory"] == "parts"
-    (annotation,) = loaded.loadAnns(
-        loaded.getAnnIds(imgIds=[2], catIds=[names["caudal_fin_shape: rounded"]["id"]])
-    )
+    (annotation,) = loaded.loadAnns(loaded.getAnnIds(imgIds=[2], catIds=[names["caudal_fin_shape: rounded"]["id"]]))
     record = planted.record(ODD_NAMES[1], "caudal_fin_shape")
     assert annotation["attributes"]["record_key"] == record["record_key"]
     assert annotation["score"] == pytest.approx(record["probability"], abs=1e-6)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from concept_cam.core.errors import DataError
 from concept_cam.exports import export
-from concept_cam.exports.base import Label
 from concept_cam.exports.cvat import NOT_CALLED, decode_mask, encode_mask, read_labels
-from concept_cam.types import DataError
+from concept_cam.exports.survey import Label
 from tests.exports.planted import ODD_NAMES, Planted, write_run
 
 
@@ -82,10 +82,7 @@ def test_every_record_stands_as_mask_or_tag(planted: Planted, written: Path) -> 
 
 
 def test_labels_offer_the_states(written: Path) -> None:
-    labels = {
-        label.findtext("name"): label
-        for label in ET.parse(written).getroot().iterfind("meta/task/labels/label")
-    }
+    labels = {label.findtext("name"): label for label in ET.parse(written).getroot().iterfind("meta/task/labels/label")}
     assert set(labels) == {"caudal_fin_shape", "adipose_fin", "parts: head", "parts: pelvic_fin"}
     for name, states, default in (
         ("caudal_fin_shape", ["forked", "rounded", "truncate", NOT_CALLED], NOT_CALLED),
@@ -99,11 +96,7 @@ def test_labels_offer_the_states(written: Path) -> None:
 
 
 def test_labels_are_read_back(planted: Planted, written: Path) -> None:
-    expected = {
-        Label(r["source"], r["character"], r["state"])
-        for r in planted.records
-        if r["kind"] != "distance" and not r["abstained"]
-    }
+    expected = {Label(r["source"], r["character"], r["state"]) for r in planted.records if r["kind"] != "distance" and not r["abstained"]}
     labels = read_labels(written)
     assert set(labels) == expected
     assert len(labels) == len(expected) == 14
@@ -114,15 +107,9 @@ def test_corrections_are_read_back(written: Path, tmp_path: Path) -> None:
     image = next(image for image in tree.getroot().iter("image") if image.get("name") == ODD_NAMES[2])
     mask = next(mask for mask in image.iter("mask") if mask.get("label") == "caudal_fin_shape")
     next(iter(mask)).text = "rounded"  # The record had abstained.
-    image.append(
-        ET.Element("mask", {**mask.attrib, "label": "parts: pelvic_fin"})
-    )  # Drawn by hand, attributes left alone.
+    image.append(ET.Element("mask", {**mask.attrib, "label": "parts: pelvic_fin"}))  # Drawn by hand, attributes left alone.
     tree.write(tmp_path / "corrected.xml", encoding="utf-8")
-    labels = [
-        (label.character, label.state)
-        for label in read_labels(tmp_path / "corrected.xml")
-        if label.file_name == ODD_NAMES[2]
-    ]
+    labels = [(label.character, label.state) for label in read_labels(tmp_path / "corrected.xml") if label.file_name == ODD_NAMES[2]]
     assert sorted(labels) == [
         ("adipose_fin", "absent"),
         ("caudal_fin_shape", "rounded"),
@@ -179,9 +166,7 @@ def test_control_characters_do_not_break_the_file(planted: Planted, tmp_path: Pa
 
 
 def test_datumaro_reads_the_same_masks(planted: Planted, written: Path) -> None:
-    cvat = pytest.importorskip(
-        "datumaro.plugins.data_formats.cvat.base", reason="datumaro is another reader of CVAT's format"
-    )
+    cvat = pytest.importorskip("datumaro.plugins.data_formats.cvat.base", reason="datumaro is another reader of CVAT's format")
 
     class Reader(cvat.CvatBase):
         """Parses only; pictures need not lie beside the file."""
@@ -190,14 +175,7 @@ def test_datumaro_reads_the_same_masks(planted: Planted, written: Path) -> None:
             return parsed
 
     frames = Reader(str(written))._items
-    masks = [
-        annotation
-        for frame in frames
-        for annotation in frame["annotations"]
-        if annotation.type.name == "mask"
-    ]
+    masks = [annotation for frame in frames for annotation in frame["annotations"] if annotation.type.name == "mask"]
     assert len(masks) == 10
     for annotation in masks:
-        assert np.array_equal(
-            annotation.image.astype(bool), planted.masks[annotation.attributes["record_key"]]
-        )
+        assert np.array_equal(annotation.image.astype(bool), planted.masks[annotation.attributes["record_key"]])

@@ -25,14 +25,10 @@ def rows(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> list[dic
 
 
 def test_every_column_is_a_term_of_the_standard() -> None:
-    with (Path(__file__).parent / "standards" / "darwin_core_measurement_terms.tsv").open(
-        encoding="utf-8", newline=""
-    ) as file:
+    with (Path(__file__).parent / "standards" / "darwin_core_measurement_terms.tsv").open(encoding="utf-8", newline="") as file:
         known = {row["iri"] for row in csv.DictReader(file, delimiter="\t")}
     for name in COLUMNS:
-        space = (
-            "http://rs.tdwg.org/dwc/iri/" if name.startswith("dwciri:") else "http://rs.tdwg.org/dwc/terms/"
-        )
+        space = "http://rs.tdwg.org/dwc/iri/" if name.startswith("dwciri:") else "http://rs.tdwg.org/dwc/terms/"
         assert space + name.removeprefix("dwciri:") in known, name
 
 
@@ -86,21 +82,15 @@ def test_measures_stand_below_their_call(planted: Planted, rows: list[dict[str, 
 def test_distances(planted: Planted, rows: list[dict[str, str]]) -> None:
     lengths = [row for row in rows if row["measurementType"] == "SL_bbox"]
     assert len(lengths) == 4  # One is not known.
-    assert {
-        (row["measurementValue"], row["measurementUnit"], row["parentMeasurementID"]) for row in lengths
-    } == {("40.0", "px", "")}
+    assert {(row["measurementValue"], row["measurementUnit"], row["parentMeasurementID"]) for row in lengths} == {("40.0", "px", "")}
     assert {row["measurementID"] for row in lengths} <= {record["record_key"] for record in planted.records}
 
 
-def test_extended_form_has_the_same_rows_under_its_own_names(
-    planted: Planted, rows: list[dict[str, str]], tmp_path: Path
-) -> None:
+def test_extended_form_has_the_same_rows_under_its_own_names(planted: Planted, rows: list[dict[str, str]], tmp_path: Path) -> None:
     extended = read(export(planted.path, "darwin-core-extended", tmp_path / "emof.csv"))
     assert tuple(extended[0]) == EXTENDED_COLUMNS
     assert [list(row.values()) for row in extended] == [list(row.values()) for row in rows]
-    assert {"measurementTypeID", "measurementValueID", "measurementUnitID"} == set(EXTENDED_COLUMNS) - set(
-        COLUMNS
-    )
+    assert {"measurementTypeID", "measurementValueID", "measurementUnitID"} == set(EXTENDED_COLUMNS) - set(COLUMNS)
 
 
 def test_quality_is_the_value_s_address(tmp_path: Path, planted: Planted) -> None:
@@ -119,11 +109,7 @@ def test_quality_is_the_value_s_address(tmp_path: Path, planted: Planted) -> Non
 
 
 def test_specimens_are_named(tray: Planted, tmp_path: Path) -> None:
-    calls = [
-        row
-        for row in read(export(tray.path, "darwin-core", tmp_path / "x.csv"))
-        if not row["parentMeasurementID"]
-    ]
+    calls = [row for row in read(export(tray.path, "darwin-core", tmp_path / "x.csv")) if not row["parentMeasurementID"]]
     assert [row["measurementRemarks"].rpartition("; ")[2] for row in calls] == [
         "specimen 0",
         "specimen 0",

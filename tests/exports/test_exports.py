@@ -12,23 +12,19 @@ import pytest
 from click.testing import CliRunner
 
 from concept_cam.commands.export import export as command
+from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError, OutputError
 from concept_cam.exports import EXPORTS, FOLDER_FILE, export
-from concept_cam.types import ConceptCamError, ConfigurationError, DataError, OutputError
 from tests.exports.planted import Planted
 
 
 def contents(path: Path) -> dict[str, bytes]:
     if path.is_file():
         return {"": path.read_bytes()}
-    return {
-        str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()
-    }
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
 @pytest.mark.parametrize("name", EXPORTS)
-def test_every_format_writes_whole_and_leaves_nothing_else(
-    name: str, planted: Planted, tmp_path: Path
-) -> None:
+def test_every_format_writes_whole_and_leaves_nothing_else(name: str, planted: Planted, tmp_path: Path) -> None:
     entry = EXPORTS[name]
     output = tmp_path / "deep" / f"ex port{entry.suffix}"
     assert export(planted.path, name, output) == output
@@ -78,9 +74,7 @@ def test_foreign_folders_and_wrong_kinds_stay(planted: Planted, tmp_path: Path) 
     assert file.read_text(encoding="utf-8") == "mine"
 
 
-def test_a_failed_export_keeps_what_stood_there(
-    planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_export_keeps_what_stood_there(planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "out.json"
     output.write_text("before", encoding="utf-8")
 
@@ -120,7 +114,7 @@ def test_missing_library_names_its_extra(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"
         "from concept_cam.exports import export\n"
-        "from concept_cam.types import MissingExtraError\n"
+        "from concept_cam.core.errors import MissingExtraError\n"
         "try: export('run', 'coco', 'never.json')\n"
         "except MissingExtraError as error: print(error)\n"
     )

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from concept_cam.core.errors import ConfigurationError
 from concept_cam.exports import export, html
-from concept_cam.types import ConfigurationError
 from tests.exports.planted import (
     ODD_NAMES,
     SHAPES,
@@ -51,9 +51,7 @@ def start_of(text: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [
-        json.loads(line.removesuffix(",")) for line in path.read_text(encoding="utf-8").splitlines()[1:-1]
-    ]
+    return [json.loads(line.removesuffix(",")) for line in path.read_text(encoding="utf-8").splitlines()[1:-1]]
 
 
 # ------------------------------------------------------------------------------------------------------------- the files
@@ -87,15 +85,10 @@ def test_data_files(planted: Planted, sheet: Path) -> None:
 
 def test_thumbnails_are_upright_and_carry_nothing_else(planted: Planted, sheet: Path, single: Path) -> None:
     source = Path(planted.record(ODD_NAMES[0], "adipose_fin")["path"])
-    assert all(
-        secret in source.read_bytes() for secret in (b"SECRET-OWNER", b"SECRET-DAY", b"SECRET-COMMENT")
-    )
+    assert all(secret in source.read_bytes() for secret in (b"SECRET-OWNER", b"SECRET-DAY", b"SECRET-COMMENT"))
     thumbnails = [path.read_bytes() for path in sorted((sheet / "thumbs").rglob("*.jpg"))]
     inside = [
-        base64.b64decode(text)
-        for text in re.findall(
-            r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", single.read_text(encoding="utf-8")
-        )
+        base64.b64decode(text) for text in re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", single.read_text(encoding="utf-8"))
     ]
     assert len(thumbnails) == len(inside) == 4
     for data in thumbnails + inside:
@@ -124,16 +117,10 @@ def test_missing_and_exchanged_pictures_have_no_thumbnail(planted: Planted, tmp_
     records = [{**record, "path": None} for record in planted.records if record["source"] == ODD_NAMES[2]]
     write_run(run, records, ("occurrenceID", "rights", "creator", "species"), parts=1)
     save_picture(tmp_path / "photos" / ODD_NAMES[2], (99, 34), 3)  # Another size than the run saw.
-    items = start_of(
-        (export(run, "html", tmp_path / "sheet") / "data" / "start.js").read_text(encoding="utf-8")
-    )[2]
+    items = start_of((export(run, "html", tmp_path / "sheet") / "data" / "start.js").read_text(encoding="utf-8"))[2]
     assert "t" not in items[0]
     save_picture(tmp_path / "photos" / ODD_NAMES[2], SIZES[2], 3)
-    items = start_of(
-        (export(run, "html", tmp_path / "sheet", overwrite=True) / "data" / "start.js").read_text(
-            encoding="utf-8"
-        )
-    )[2]
+    items = start_of((export(run, "html", tmp_path / "sheet", overwrite=True) / "data" / "start.js").read_text(encoding="utf-8"))[2]
     assert items[0]["t"] == "thumbs/000/000000.jpg"
 
 
@@ -141,9 +128,7 @@ def test_large_pictures_are_reduced_with_their_outlines(tmp_path: Path) -> None:
     size = (900, 2400)
     save_picture(tmp_path / "photos" / "big.png", size, 1)
     mask = ring(size, (450, 2000), 300)
-    record = make_record(
-        "big.png", size, "caudal_fin_shape", "shape", "forked", probability=0.9
-    ) | region_columns(mask)
+    record = make_record("big.png", size, "caudal_fin_shape", "shape", "forked", probability=0.9) | region_columns(mask)
     write_run(tmp_path / "run", [record], parts=1)
     sheet = export(tmp_path / "run", "html", tmp_path / "sheet")
     (item,) = start_of((sheet / "data" / "start.js").read_text(encoding="utf-8"))[2]
@@ -151,12 +136,7 @@ def test_large_pictures_are_reduced_with_their_outlines(tmp_path: Path) -> None:
     with Image.open(sheet / item["t"]) as image:
         assert image.size == (item["tw"], item["th"])
     (row,) = rows_of(sheet / "data" / "trait-0.js")
-    points = np.array(
-        [
-            [float(number) for number in pair.split(" ")]
-            for pair in row["o"].removeprefix("M").removesuffix("Z").split("L")
-        ]
-    )
+    points = np.array([[float(number) for number in pair.split(" ")] for pair in row["o"].removeprefix("M").removesuffix("Z").split("L")])
     assert len(points) < 60
     assert np.abs(np.hypot(points[:, 0] - 400, points[:, 1] - 90) - 60).max() < 1
 
@@ -243,17 +223,13 @@ CALLS = [(ODD_NAMES[n], SHAPES[n % 3] + ("?" if n == 2 else "")) for n in range(
 def test_sheet_opens_sorted_and_without_errors(page: Any) -> None:
     assert cards(page) == CALLS
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
-    loaded = page.execute_script(
-        "return [...document.querySelectorAll('.card img')].filter(i => i.loading == 'lazy').length"
-    )
+    loaded = page.execute_script("return [...document.querySelectorAll('.card img')].filter(i => i.loading == 'lazy').length")
     assert loaded == 4
     wait(
         page,
         "return [...document.querySelectorAll('.card img')].every(i => i.complete && i.naturalWidth > 0)",
     )
-    assert page.execute_script("return document.querySelector('.missing').textContent").startswith(
-        "The picture was not at hand"
-    )
+    assert page.execute_script("return document.querySelector('.missing').textContent").startswith("The picture was not at hand")
     # The name with mark-up is text, not elements.
     assert page.execute_script("return document.querySelectorAll('.card b').length") == 0
 
@@ -370,10 +346,7 @@ def test_overlay_lies_on_the_region(page: Any) -> None:
 
 @pytest.mark.browser
 def test_pages_of_a_long_run(browser: Any, tmp_path: Path) -> None:
-    records = [
-        make_record(f"{n:04d}.jpg", (20, 30), "caudal_fin_shape", "shape", "forked", probability=n / 600)
-        for n in range(600)
-    ]
+    records = [make_record(f"{n:04d}.jpg", (20, 30), "caudal_fin_shape", "shape", "forked", probability=n / 600) for n in range(600)]
     write_run(tmp_path / "run", records, parts=3)
     browser.get((export(tmp_path / "run", "html", tmp_path / "sheet") / "index.html").as_uri())
     wait(browser, "return document.querySelectorAll('.card').length == 240")
@@ -391,9 +364,7 @@ def test_page_without_its_folder_says_so(browser: Any, sheet: Path, tmp_path: Pa
     shutil.copy(sheet / "index.html", tmp_path / "index.html")
     browser.get((tmp_path / "index.html").as_uri())
     wait(browser, "return !document.getElementById('message').hidden")
-    assert "send and keep them together" in browser.execute_script(
-        "return document.getElementById('message').textContent"
-    )
+    assert "send and keep them together" in browser.execute_script("return document.getElementById('message').textContent")
 
 
 @pytest.mark.browser
@@ -401,7 +372,5 @@ def test_specimens_are_shown_apart(browser: Any, tray: Planted, tmp_path: Path) 
     browser.get((export(tray.path, "html", tmp_path / "sheet") / "index.html").as_uri())
     wait(browser, "return document.querySelectorAll('.card').length == 2")
     assert cards(browser) == [("tray 1.png  #0", "silver"), ("tray 1.png  #1", "red")]
-    sizes = browser.execute_script(
-        "return [...document.querySelectorAll('.card svg')].map(s => s.getAttribute('viewBox'))"
-    )
+    sizes = browser.execute_script("return [...document.querySelectorAll('.card svg')].map(s => s.getAttribute('viewBox'))")
     assert sizes == ["0 0 50 50", "0 0 50 50"]

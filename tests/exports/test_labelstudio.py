@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from concept_cam.core.errors import DataError
 from concept_cam.exports import export
-from concept_cam.exports.base import Label
 from concept_cam.exports.labelstudio import CONFIG_FILE, TASKS_FILE, decode_brush, encode_brush, read_labels
-from concept_cam.types import DataError
+from concept_cam.exports.survey import Label
 from tests.exports.planted import ODD_NAMES, Planted, make_record, region_columns, ring, write_run
 
 MASKS = {
@@ -80,9 +80,7 @@ def test_masks_boxes_and_choices(planted: Planted, written: Path) -> None:
                 assert round(value["y"] * height / 100, 6) == record["box_y"]
                 assert round(value["width"] * width / 100, 6) == record["box_width"]
                 assert round(value["height"] * height / 100, 6) == record["box_height"]
-        choices = {
-            r["from_name"]: r["value"]["choices"] for r in prediction["result"] if r["type"] == "choices"
-        }
+        choices = {r["from_name"]: r["value"]["choices"] for r in prediction["result"] if r["type"] == "choices"}
         called = planted.record(source, "caudal_fin_shape")["state"]
         assert choices == {"adipose_fin": ["absent"], **({"caudal_fin_shape": [called]} if called else {})}
     assert len(masks) == 10
@@ -96,9 +94,7 @@ def test_addresses(written: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["planted", "tray"])
-def test_label_studio_s_own_check_accepts_config_and_tasks(
-    which: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_label_studio_s_own_check_accepts_config_and_tasks(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     interface = pytest.importorskip("label_studio_sdk.label_interface", reason="Label Studio's own check")
     folder = export(request.getfixturevalue(which).path, "label-studio", tmp_path / "x")
     checked = interface.LabelInterface((folder / CONFIG_FILE).read_text(encoding="utf-8"))
@@ -128,20 +124,14 @@ def as_annotations(folder: Path, path: Path) -> list[dict[str, Any]]:
     for number, task in enumerate(tasks):
         (prediction,) = task["predictions"]
         result = [{**entry, "id": f"{entry['id']}#{number}"} for entry in prediction["result"]]
-        task["annotations"] = [
-            {"id": number, "result": result, "updated_at": "2026-02-01T00:00:00Z", "was_cancelled": False}
-        ]
+        task["annotations"] = [{"id": number, "result": result, "updated_at": "2026-02-01T00:00:00Z", "was_cancelled": False}]
     path.write_text(json.dumps(tasks), encoding="utf-8")
     return tasks
 
 
 def test_labels_are_read_back(planted: Planted, written: Path, tmp_path: Path) -> None:
     as_annotations(written, tmp_path / "export.json")
-    expected = {
-        Label(r["source"], r["character"], r["state"])
-        for r in planted.records
-        if r["kind"] != "distance" and not r["abstained"]
-    }
+    expected = {Label(r["source"], r["character"], r["state"]) for r in planted.records if r["kind"] != "distance" and not r["abstained"]}
     labels = read_labels(tmp_path / "export.json")
     assert set(labels) == expected
     assert len(labels) == len(expected)
@@ -156,15 +146,11 @@ def test_latest_annotation_counts_and_skipped_ones_do_not(written: Path, tmp_pat
         "value": {"choices": ["truncate"]},
     }
     tasks[0]["annotations"].append({"id": 90, "result": [choice], "updated_at": "2026-03-01T00:00:00Z"})
-    tasks[0]["annotations"].append(
-        {"id": 91, "result": [], "updated_at": "2026-04-01T00:00:00Z", "was_cancelled": True}
-    )
+    tasks[0]["annotations"].append({"id": 91, "result": [], "updated_at": "2026-04-01T00:00:00Z", "was_cancelled": True})
     tasks[1]["annotations"] = []
     (tmp_path / "export.json").write_text(json.dumps(tasks), encoding="utf-8")
     labels = read_labels(tmp_path / "export.json")
-    assert [label for label in labels if label.file_name == ODD_NAMES[0]] == [
-        Label(ODD_NAMES[0], "caudal_fin_shape", "truncate")
-    ]
+    assert [label for label in labels if label.file_name == ODD_NAMES[0]] == [Label(ODD_NAMES[0], "caudal_fin_shape", "truncate")]
     assert not [label for label in labels if label.file_name == ODD_NAMES[1]]
 
 
@@ -178,11 +164,7 @@ def test_specimens_keep_their_choices(tray: Planted, tmp_path: Path) -> None:
     assert set(read_labels(tmp_path / "export.json")) == {
         Label(r["source"], "body_colour", r["state"], r["pack"], r["specimen"]) for r in tray.records
     }
-    boxes = [
-        r
-        for r in tasks_of(folder)[0]["predictions"][0]["result"]
-        if r["value"].get("rectanglelabels") == ["specimen"]
-    ]
+    boxes = [r for r in tasks_of(folder)[0]["predictions"][0]["result"] if r["value"].get("rectanglelabels") == ["specimen"]]
     assert [box["value"]["x"] for box in boxes] == [0, 50]
 
 
@@ -287,16 +269,12 @@ def test_a_part_that_a_person_drew_belongs_to_the_specimen_it_lies_in(
     assert part_labels(path) == {("wing", specimen)}
 
 
-def test_a_part_that_a_person_drew_outside_of_all_specimens_is_of_specimen_0(
-    drawer: Path, tmp_path: Path
-) -> None:
+def test_a_part_that_a_person_drew_outside_of_all_specimens_is_of_specimen_0(drawer: Path, tmp_path: Path) -> None:
     box = drawn_box("wing", 60, 5, 10, 10)
     assert part_labels(draw(drawer, tmp_path / "x.json", box, specimens=False)) == {("wing", 0)}
     (task,) = json.loads(draw(drawer, tmp_path / "x.json", box).read_text(encoding="utf-8"))
     result = task["annotations"][0]["result"]
-    task["annotations"][0]["result"] = [
-        r for r in result if not r["id"].startswith(("specimen-1", "specimen-2"))
-    ]
+    task["annotations"][0]["result"] = [r for r in result if not r["id"].startswith(("specimen-1", "specimen-2"))]
     (tmp_path / "x.json").write_text(json.dumps([task]), encoding="utf-8")
     assert part_labels(tmp_path / "x.json") == {("wing", 0)}
 

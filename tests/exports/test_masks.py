@@ -57,15 +57,11 @@ def test_specimens_have_masks_of_their_own(tray: Planted, tmp_path: Path) -> Non
         ["x" * 200 + ".png", "é" * 300],
     ],
 )
-def test_hostile_and_colliding_sources_stay_inside(
-    sources: list[str], planted: Planted, tmp_path: Path
-) -> None:
+def test_hostile_and_colliding_sources_stay_inside(sources: list[str], planted: Planted, tmp_path: Path) -> None:
     copies = Planted(tmp_path / "run")
     for source in sources:
         key = record_key(source, 0, "fish", "caudal_fin_shape")
-        copies.records.append(
-            {**planted.records[0], "source": source, "image_key": image_key(source), "record_key": key}
-        )
+        copies.records.append({**planted.records[0], "source": source, "image_key": image_key(source), "record_key": key})
         copies.masks[key] = planted.masks[planted.records[0]["record_key"]]
     write_run(copies.path, copies.records, ("occurrenceID", "rights", "creator", "species"), parts=1)
     folder = export(copies.path, "masks", tmp_path / "out")

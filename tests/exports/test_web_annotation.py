@@ -24,11 +24,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(scope="module")
 def page(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return json.loads(
-        export(planted.path, "web-annotation", tmp_path_factory.mktemp("wa") / "page.json").read_text(
-            encoding="utf-8"
-        )
-    )
+    return json.loads(export(planted.path, "web-annotation", tmp_path_factory.mktemp("wa") / "page.json").read_text(encoding="utf-8"))
 
 
 def selectors(annotation: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -56,17 +52,13 @@ def test_members_of_the_model(planted: Planted, page: dict[str, Any]) -> None:
     assert re.match(r"urn:", page["id"])
     assert "after EXIF orientation" in page["label"]
     ids = [annotation["id"] for annotation in page["items"]]
-    assert ids == [
-        f"urn:concept-cam:{record['record_key']}" for record in planted.records if not record["abstained"]
-    ]
+    assert ids == [f"urn:concept-cam:{record['record_key']}" for record in planted.records if not record["abstained"]]
     for annotation in page["items"]:
         assert annotation["type"] == "Annotation"
         assert annotation["motivation"] in MOTIVATIONS
         assert annotation["created"] == "2026-01-02T03:05:06+00:00"
         assert {body["purpose"] for body in annotation["body"]} <= MOTIVATIONS
-        assert not re.search(
-            r"[\s<>\"{}]", annotation["target"]["source"]
-        )  # An IRI reference has none of these.
+        assert not re.search(r"[\s<>\"{}]", annotation["target"]["source"])  # An IRI reference has none of these.
 
 
 def test_box_and_outline_are_the_planted_region(planted: Planted, page: dict[str, Any]) -> None:
@@ -95,9 +87,7 @@ def test_bodies_and_whole_pictures(planted: Planted, page: dict[str, Any]) -> No
     by_id = {annotation["id"].rpartition(":")[2]: annotation for annotation in page["items"]}
     fin = by_id[planted.record(ODD_NAMES[1], "caudal_fin_shape")["record_key"]]
     assert fin["body"][0]["value"] == "caudal fin shape: rounded"
-    assert {"http://purl.obolibrary.org/obo/UBERON_4000164"} == {
-        body["source"] for body in fin["body"] if "source" in body
-    }
+    assert {"http://purl.obolibrary.org/obo/UBERON_4000164"} == {body["source"] for body in fin["body"] if "source" in body}
     assert fin["target"]["rights"] == 'CC BY 4.0, "quoted"'
     assert fin["target"]["creator"] == {"name": "Ada Løv"}
     named = {body["value"] for body in fin["body"] if body["purpose"] == "identifying"}

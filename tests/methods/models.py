@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from concept_cam.backbones.base import FeatureMap, ImageFeatures
+from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
 from tests.planted import PlantedBackbone
 
 
@@ -46,9 +46,7 @@ class LinearBackbone(PlantedBackbone):
         weight = features.valid.flatten(1).float()
         return self.model((cells * weight[:, None]).sum(dim=2) / weight.sum(dim=1, keepdim=True))
 
-    def encode_patches(
-        self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None
-    ) -> ImageFeatures:
+    def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
         with torch.no_grad():
             features = self.feature_map(pixels, valid)
             return ImageFeatures(self.model(features.map.permute(0, 2, 3, 1)), self.pool(features))
@@ -62,16 +60,10 @@ def _state(model: nn.Module) -> dict[str, Any]:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
         "values": {name: value.clone() for name, value in model.state_dict().items()},
-        "gradients": {
-            name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()
-        },
+        "gradients": {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
         "required": {name: p.requires_grad for name, p in model.named_parameters()},
         "modes": {name: module.training for name, module in model.named_modules()},
-        "hooks": {
-            (name, kind): len(getattr(module, kind))
-            for name, module in model.named_modules()
-            for kind in hooks
-        },
+        "hooks": {(name, kind): len(getattr(module, kind)) for name, module in model.named_modules() for kind in hooks},
         "classes": {name: type(module) for name, module in model.named_modules()},
         "modules": {name: id(module) for name, module in model.named_modules()},
         "attributes": {name: sorted(module.__dict__) for name, module in model.named_modules()},

@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import AttentionError
+from concept_cam.core.settings import Settings
 from concept_cam.localizer import Localizer
 from concept_cam.methods.direct import EMPTY_PROMPTS
-from concept_cam.settings import Settings
-from concept_cam.types import AttentionError, Concept
 from tests.backbones.models import backbone
 from tests.methods.models import LinearBackbone, photograph
 
@@ -92,10 +93,7 @@ def test_attention_pooling_of_resnets() -> None:
         query, key, value = pool.q_proj(tokens[:1]), pool.k_proj(tokens), pool.v_proj(tokens)
         size = query.shape[1] // pool.num_heads
         weights = torch.stack(
-            [
-                (query[0, h * size :][:size] @ key[:, h * size :][:, :size].T / size**0.5).softmax(0)
-                for h in range(pool.num_heads)
-            ]
+            [(query[0, h * size :][:size] @ key[:, h * size :][:, :size].T / size**0.5).softmax(0) for h in range(pool.num_heads)]
         )
     weights.requires_grad_(True)
     output = torch.cat([weights[h] @ value[:, h * size :][:, :size] for h in range(pool.num_heads)])
@@ -105,21 +103,15 @@ def test_attention_pooling_of_resnets() -> None:
     cosine = F.cosine_similarity(query, key[1:], dim=-1)
     loose = (cosine - cosine.min()) / (cosine.max() - cosine.min())
     eclip = localizer.locate_all([PICTURE], [CONCEPT], method="grad-eclip")[0].scores[0]
-    np.testing.assert_allclose(
-        eclip.ravel(), ((value[1:] * by_output).sum(dim=1) * loose).detach().numpy(), atol=1e-6, rtol=1e-3
-    )
+    np.testing.assert_allclose(eclip.ravel(), ((value[1:] * by_output).sum(dim=1) * loose).detach().numpy(), atol=1e-6, rtol=1e-3)
     legrad = localizer.locate_all([PICTURE], [CONCEPT], method="legrad")[0].scores[0]
-    np.testing.assert_allclose(
-        legrad.ravel(), by_weights.clamp(min=0).mean(dim=0)[1:].numpy(), atol=1e-7, rtol=1e-3
-    )
+    np.testing.assert_allclose(legrad.ravel(), by_weights.clamp(min=0).mean(dim=0)[1:].numpy(), atol=1e-7, rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "kind", ["vit", "resnet", "timm-map", "transformers-siglip", "transformers-siglip2", "coca"]
-)
+@pytest.mark.parametrize("kind", ["vit", "resnet", "timm-map", "transformers-siglip", "transformers-siglip2", "coca"])
 @pytest.mark.parametrize("padded", [False, True])
 def test_the_gathering_attention_makes_the_image_embedding(kind: str, padded: bool) -> None:
-    from concept_cam.attention import attend
+    from concept_cam.core.attention import attend
     from concept_cam.methods.pooling import gathering
 
     model = backbone(kind)
@@ -136,7 +128,7 @@ def test_the_gathering_attention_makes_the_image_embedding(kind: str, padded: bo
 @pytest.mark.parametrize("kind", ["timm-map", "transformers-siglip", "coca"])
 def test_attention_pooling_of_transformers(kind: str) -> None:
     """LeGrad reads the pooling of each of the last blocks' tokens, Grad-ECLIP that of the last one; written out."""
-    from concept_cam.backbones.base import FeatureMap
+    from concept_cam.backbones.protocol import FeatureMap
     from concept_cam.methods.pooling import gathering
 
     localizer = Localizer(backbone(kind))
@@ -192,9 +184,7 @@ def test_padding_changes_no_attention_map() -> None:
         batch = Batch(model, pixels, features, image, direction(localizer)[None, None])
         other = find_method(name).load().maps(batch)[0, 0].numpy()
         valid = np.isfinite(found)
-        np.testing.assert_allclose(
-            other[valid], found[valid], atol=1e-5 * np.abs(found[valid]).max() + 1e-8, rtol=1e-3
-        )
+        np.testing.assert_allclose(other[valid], found[valid], atol=1e-5 * np.abs(found[valid]).max() + 1e-8, rtol=1e-3)
 
 
 def test_gem_is_the_direct_method_with_its_attention() -> None:
@@ -217,16 +207,9 @@ def test_clip_surgery_takes_out_the_empty_text() -> None:
     np.testing.assert_allclose(found.scores, expected.numpy(), atol=1e-6)
     # A full contrast has nothing redundant left.
     full = localizer.locate(PICTURE, "a fin", ["a tail"], method="clip-surgery")
-    np.testing.assert_allclose(
-        full.scores, localizer.locate(PICTURE, "a fin", ["a tail"], attention="vv").scores, atol=1e-6
-    )
+    np.testing.assert_allclose(full.scores, localizer.locate(PICTURE, "a fin", ["a tail"], attention="vv").scores, atol=1e-6)
     half = localizer.locate(PICTURE, "a fin", ["a tail"], method="clip-surgery", gamma=0.5)
-    assert (
-        np.abs(
-            half.scores - localizer.locate(PICTURE, "a fin", ["a tail"], attention="vv", gamma=0.5).scores
-        ).max()
-        > 1e-4
-    )
+    assert np.abs(half.scores - localizer.locate(PICTURE, "a fin", ["a tail"], attention="vv", gamma=0.5).scores).max() > 1e-4
 
 
 def test_baselines() -> None:

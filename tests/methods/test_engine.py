@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import AttentionError, ImageError, UnsupportedModelError
+from concept_cam.core.settings import Settings
 from concept_cam.localizer import Localizer
 from concept_cam.methods import METHODS
 from concept_cam.methods.engine import Batch, encode, gradients
 from concept_cam.methods.lcam_training import Example, LcamTraining, train_on_concepts
-from concept_cam.settings import Settings
-from concept_cam.types import AttentionError, Concept, ImageError, UnsupportedModelError
 from tests.backbones.models import BUILDERS, backbone, wrap
 from tests.methods.models import LinearBackbone, photograph, untouched
 
@@ -131,12 +132,8 @@ def test_the_model_is_left_alone_when_a_method_raises(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in QUICK if name not in ("lcam", "kpca-cam", "xgrad-cam")])
 def test_bfloat16_runs_and_agrees_roughly(name: str) -> None:
     full, half = BUILDERS["vit"](), BUILDERS["vit"]().to(torch.bfloat16)
-    expected = (
-        Localizer(wrap("vit", full)).locate_all([photograph(2, (40, 40))], CONCEPTS, method=name)[0].scores
-    )
-    found = (
-        Localizer(wrap("vit", half)).locate_all([photograph(2, (40, 40))], CONCEPTS, method=name)[0].scores
-    )
+    expected = Localizer(wrap("vit", full)).locate_all([photograph(2, (40, 40))], CONCEPTS, method=name)[0].scores
+    found = Localizer(wrap("vit", half)).locate_all([photograph(2, (40, 40))], CONCEPTS, method=name)[0].scores
     assert found.dtype == np.float32
     assert np.isfinite(found).all()
     if METHODS[name].contrast:
@@ -186,14 +183,8 @@ def test_every_method_answers_on_every_kind_of_tower(kind: str) -> None:
 
 def test_four_threads_give_the_maps_of_one() -> None:
     localizer = Localizer(backbone("vit"))
-    jobs = [
-        (name, seed)
-        for seed in range(2)
-        for name in ("grad-cam", "layer-cam", "ablation-cam", "grad-eclip", "legrad")
-    ]
-    expected = [
-        localizer.locate_all([photograph(seed)], CONCEPTS, method=name)[0].scores for name, seed in jobs
-    ]
+    jobs = [(name, seed) for seed in range(2) for name in ("grad-cam", "layer-cam", "ablation-cam", "grad-eclip", "legrad")]
+    expected = [localizer.locate_all([photograph(seed)], CONCEPTS, method=name)[0].scores for name, seed in jobs]
     found: dict[int, np.ndarray] = {}
 
     def work(first: int) -> None:
@@ -211,9 +202,7 @@ def test_four_threads_give_the_maps_of_one() -> None:
         np.testing.assert_allclose(found[index], scores, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name", ["direct", "grad-cam", "hires-cam", "eigen-cam", "legrad", "luminance", "center", "random"]
-)
+@pytest.mark.parametrize("name", ["direct", "grad-cam", "hires-cam", "eigen-cam", "legrad", "luminance", "center", "random"])
 def test_tiles_give_one_map(name: str) -> None:
     localizer = Localizer(backbone("vit"), Settings(resize="tile"))
     found = localizer.locate_all([photograph(3, (64, 150))], CONCEPTS, method=name)[0]
@@ -311,9 +300,7 @@ def test_image_level_numbers_of_a_finely_read_resnet_are_the_models_own(resize: 
     from concept_cam.backbones.open_clip_resnet import OpenClipResNet
 
     stock = backbone("resnet")
-    fine = OpenClipResNet(
-        stock.model, name="fine", preprocess=replace(stock.preprocess, stride=(stride, stride)), text=stock._text
-    )
+    fine = OpenClipResNet(stock.model, name="fine", preprocess=replace(stock.preprocess, stride=(stride, stride)), text=stock._text)
     localizer = Localizer(fine, Settings(weighting="softmax", resize=resize))
     picture = photograph(9, (60, 96))
     direct = localizer.locate_all([picture], CONCEPTS)[0]

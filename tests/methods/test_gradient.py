@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from concept_cam.core.concept import Concept
+from concept_cam.core.settings import Settings
 from concept_cam.localizer import Localizer
 from concept_cam.methods import find_method
 from concept_cam.methods.engine import Batch, encode
 from concept_cam.methods.gradient import fix_sign, load_library
-from concept_cam.settings import Settings
-from concept_cam.types import Concept
 from tests.backbones.models import backbone
 from tests.methods.models import photograph
 

@@ -8,24 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from concept_cam.heads import FinerCam, class_folders, fit_head, image_embeddings
-from concept_cam.images import read_image
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError, DataError
+from concept_cam.core.settings import Settings
 from concept_cam.localizer import Localizer
+from concept_cam.methods.heads import FinerCam, class_folders, fit_head, image_embeddings
 from concept_cam.methods.lcam import Explainer
-from concept_cam.methods.lcam_training import (
-    Example,
-    LcamTraining,
-    area,
-    train_on_classes,
-    train_on_concepts,
-    variation,
-)
-from concept_cam.resizing import prepare
-from concept_cam.settings import Settings
-from concept_cam.types import Concept, ConfigurationError, DataError
+from concept_cam.methods.lcam_training import Example, LcamTraining, area, train_on_classes, train_on_concepts, variation
+from concept_cam.pictures.reading import read_image
+from concept_cam.pictures.resizing import prepare
 from tests.backbones.models import backbone
 from tests.methods.models import LinearBackbone, photograph, untouched
-from tests.test_heads import colour_folder
+from tests.methods.test_heads import colour_folder
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -107,9 +101,7 @@ def test_the_map_is_a_convolution_and_a_sigmoid(tmp_path: Path) -> None:
         for c in range(2):
             weight = (parts["matrix"] @ queries[b, c] + parts["vector"]) / parts["scale"]
             bias = queries[b, c] @ parts["query"] + parts["bias"] - weight @ parts["mean"]
-            expected = torch.sigmoid(
-                torch.nn.functional.conv2d(features[b : b + 1], weight[None, :, None, None], bias)
-            )[0, 0]
+            expected = torch.sigmoid(torch.nn.functional.conv2d(features[b : b + 1], weight[None, :, None, None], bias))[0, 0]
             torch.testing.assert_close(found[b, c], expected, atol=1e-5, rtol=1e-5)
     path = explainer.save(tmp_path / "a.safetensors")
     torch.testing.assert_close(Explainer.load(path).attend(features, queries), found)
@@ -152,9 +144,7 @@ def test_trains_on_a_class_token_tower_with_padding() -> None:
     for kind in ("fm", "img"):
         losses: dict[int, float] = {}
         with untouched(model.model):
-            explainer = train_on_concepts(
-                localizer, examples, LcamTraining(kind, steps=12, batch_size=4), losses.__setitem__
-            )
+            explainer = train_on_concepts(localizer, examples, LcamTraining(kind, steps=12, batch_size=4), losses.__setitem__)
         assert losses[11] < losses[0]
         again = train_on_concepts(localizer, examples, LcamTraining(kind, steps=12, batch_size=4))
         assert again.digest == explainer.digest
@@ -167,7 +157,7 @@ def test_wrong_files_and_questions(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"bad")
     with pytest.raises(ConfigurationError, match="cannot read"):
         Explainer.load(tmp_path / "bad.safetensors")
-    from tests.test_heads import make_head
+    from tests.methods.test_heads import make_head
 
     make_head(4).save(tmp_path / "head.safetensors")
     with pytest.raises(ConfigurationError, match="no explainer"):

@@ -53,14 +53,10 @@ def test_ablation_equals_grad_cam_with_an_ablation_to_zero() -> None:
     for index in range(2):
         cam = cams.AblationCAM(whole, [whole.layer], ablation_layer=Zero())
         activations = batch.features.map.numpy()
-        weights = cam.get_cam_weights(
-            batch.pixels, whole.layer, [ClassifierOutputTarget(index)], torch.from_numpy(activations), None
-        )
+        weights = cam.get_cam_weights(batch.pixels, whole.layer, [ClassifierOutputTarget(index)], torch.from_numpy(activations), None)
         theirs = (weights[0, :, None, None] * activations[0]).sum(axis=0)
         # Theirs is divided by the score, whose sign would turn the map around.
-        np.testing.assert_allclose(
-            found[index] / float(scores[index]), theirs, rtol=1e-2, atol=1e-3 * np.abs(theirs).max()
-        )
+        np.testing.assert_allclose(found[index] / float(scores[index]), theirs, rtol=1e-2, atol=1e-3 * np.abs(theirs).max())
 
 
 def test_score_cam_equals_torchcam_run_by_hand() -> None:

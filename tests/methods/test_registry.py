@@ -6,9 +6,10 @@ import sys
 import numpy as np
 import pytest
 
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError, MissingExtraError
 from concept_cam.localizer import Localizer
 from concept_cam.methods import METHODS, explain, find_method
-from concept_cam.types import Concept, ConfigurationError, MissingExtraError
 from tests.methods.models import LinearBackbone, photograph
 
 

@@ -65,9 +65,7 @@ def test_the_good_file_is_good() -> None:
     [case[1:] for case in WRONG],
     ids=[case[0] for case in WRONG],
 )
-def test_wrong_file(
-    old: str, new: str, severity: str, line: int, column: int, code: str, message: str
-) -> None:
+def test_wrong_file(old: str, new: str, severity: str, line: int, column: int, code: str, message: str) -> None:
     assert old in GOOD
     found = [problem for problem in lint(GOOD.replace(old, new, 1)) if problem.code == code]
     assert found, "nothing was found"
@@ -101,9 +99,7 @@ def test_good_phrases_stay_silent(phrase: str) -> None:
 
 
 def test_plural_of_a_noun_counts_as_the_noun() -> None:
-    leaves = GOOD.replace("nouns: [tail]", "nouns: [leaf, berry]").replace(
-        "a rounded tail]", "round leaves, red berries]"
-    )
+    leaves = GOOD.replace("nouns: [tail]", "nouns: [leaf, berry]").replace("a rounded tail]", "round leaves, red berries]")
     leaves = leaves.replace(", a forked tail]", "]")
     assert lint(leaves) == []
 

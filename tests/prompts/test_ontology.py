@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from concept_cam import prompts
+from concept_cam.core.errors import DataError
 from concept_cam.prompts import ontology
-from concept_cam.types import DataError
 
 TABLE = (
     "id\tlabel\tsynonyms\n"

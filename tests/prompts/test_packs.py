@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from concept_cam import prompts
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import PromptError
 from concept_cam.prompts import Pack, packs
-from concept_cam.types import Concept, PromptError
 
 SHELL = """\
 pack: shells
@@ -224,9 +225,7 @@ def test_several_specs_without_repeats() -> None:
 
 
 def test_names_that_packs_share_get_the_pack() -> None:
-    names = [
-        concept.name for concept in prompts.load(["fish:parts=eye", "bird:parts=eye", "fish:parts=mouth"])
-    ]
+    names = [concept.name for concept in prompts.load(["fish:parts=eye", "bird:parts=eye", "fish:parts=mouth"])]
     assert names == ["fish:parts=eye", "bird:parts=eye", "parts=mouth"]
 
 
@@ -250,9 +249,7 @@ def test_dump_and_load_is_the_identity(name: str) -> None:
 
 
 def test_dump_keeps_what_yaml_would_misread() -> None:
-    text = SHELL.replace("a flat spire", '"yes: [a flat] spire # é 渦"').replace(
-        "pack: shells", 'pack: shells\nversion: "1.0"'
-    )
+    text = SHELL.replace("a flat spire", '"yes: [a flat] spire # é 渦"').replace("pack: shells", 'pack: shells\nversion: "1.0"')
     pack = prompts.parse(text)
     assert pack.version == "1.0"
     assert pack.character("coil").state("flat").phrases == ("yes: [a flat] spire # é 渦",)
@@ -260,9 +257,7 @@ def test_dump_keeps_what_yaml_would_misread() -> None:
 
 
 def test_an_implied_absent_is_the_same_as_a_written_one() -> None:
-    written = SHELL.replace(
-        "{phrases: [a shell with a hole]}\n", "{phrases: [a shell with a hole]}\n      absent:\n"
-    )
+    written = SHELL.replace("{phrases: [a shell with a hole]}\n", "{phrases: [a shell with a hole]}\n      absent:\n")
     assert written != SHELL
     assert prompts.parse(written) == prompts.parse(SHELL)
 
@@ -364,9 +359,7 @@ def test_every_state_has_three_to_six_phrases(name: str) -> None:
 
 def test_fishvista_names_are_all_there() -> None:
     pack = prompts.load_pack("fish")
-    assert {
-        state.aliases["fishvista"]: state.name for state in pack.character("parts").states if state.aliases
-    } == FISHVISTA_PARTS
+    assert {state.aliases["fishvista"]: state.name for state in pack.character("parts").states if state.aliases} == FISHVISTA_PARTS
     traits = {character.aliases.get("fishvista") for character in pack.characters}
     traits |= {state.aliases.get("fishvista") for state in pack.character("dorsal_fin_number").states}
     assert traits >= FISHVISTA_TRAITS
@@ -379,9 +372,7 @@ def test_caudal_fin_is_the_caudal_fin() -> None:
     }
 
 
-def test_installed_packs_are_preferred_to_the_repository(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_installed_packs_are_preferred_to_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "concept_cam"
     (package / "_packs").mkdir(parents=True)
     (package / "_packs" / "shells.yaml").write_text(SHELL, encoding="utf-8")
@@ -439,9 +430,7 @@ def test_separability_warns_of_a_direction_that_vanishes_though_no_pair_does() -
 
 
 def test_separability_takes_a_real_localizer(planted) -> None:
-    result = prompts.separability(
-        [Concept(("a red fin",), ("a green fin", "a red tail"), name="fin=red")], planted
-    )
+    result = prompts.separability([Concept(("a red fin",), ("a green fin", "a red tail"), name="fin=red")], planted)
     assert result.cosine.shape == (3, 3)
     assert np.allclose(np.diag(result.cosine), 1)
     # The planted text tower knows colours alone: "a red tail" is "a red fin".

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from concept_cam import prompts
+from concept_cam.core.errors import PromptError
 from concept_cam.prompts import schema as prompt_schema
 from concept_cam.prompts.schema import Problem
-from concept_cam.types import PromptError
 
 GOOD = """\
 pack: shells
@@ -118,9 +118,7 @@ def test_wrong_file(old: str, new: str, line: int, column: int, code: str, messa
     assert (first.line, first.column, first.code, first.severity) == (line, column, code, "error"), str(first)
     assert message in first.message
     assert str(first).startswith(f"shells.yaml:{line}:{column}: error: ")
-    assert len({(problem.line, problem.column, problem.code) for problem in found}) <= 2, [
-        str(problem) for problem in found
-    ]
+    assert len({(problem.line, problem.column, problem.code) for problem in found}) <= 2, [str(problem) for problem in found]
 
 
 def test_empty_file() -> None:
@@ -135,11 +133,7 @@ def test_a_text_is_no_pack() -> None:
 
 
 def test_all_errors_are_found_at_once_in_the_order_of_the_file() -> None:
-    found = errors(
-        GOOD.replace("host: shell", "hots: shell")
-        .replace("kind: shape", "kind: form")
-        .replace("kind: part", "kind: bit")
-    )
+    found = errors(GOOD.replace("host: shell", "hots: shell").replace("kind: shape", "kind: form").replace("kind: part", "kind: bit"))
     assert [(problem.line, problem.code) for problem in found] == [
         (1, "missing-key"),
         (2, "unknown-key"),
@@ -150,17 +144,12 @@ def test_all_errors_are_found_at_once_in_the_order_of_the_file() -> None:
 
 def test_loading_lists_every_error() -> None:
     with pytest.raises(PromptError, match=r"(?s)shells\.yaml:2:1: error: .*shells\.yaml:5:11: error: "):
-        prompts.parse(
-            GOOD.replace("host: shell", "hots: shell").replace("kind: shape", "kind: form"), "shells.yaml"
-        )
+        prompts.parse(GOOD.replace("host: shell", "hots: shell").replace("kind: shape", "kind: form"), "shells.yaml")
 
 
 def test_a_million_laughs_are_refused_quickly() -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [
-        f"{new}: &{new} [{', '.join(['*' + old] * 10)}]"
-        for old, new in zip("abcdefgh", "bcdefghi", strict=True)
-    ]
+    lines += [f"{new}: &{new} [{', '.join(['*' + old] * 10)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
     found = errors("\n".join(lines))
     assert any("unfolds to more than" in problem.message for problem in found)
 
@@ -216,9 +205,7 @@ def test_shipped_packs_satisfy_the_schema(name: str) -> None:
     assert schema_accepts(prompts.available()[name].read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in WRONG if case[5] in ("unknown-key", "bad-value")], ids=lambda case: case[0]
-)
+@pytest.mark.parametrize("case", [case for case in WRONG if case[5] in ("unknown-key", "bad-value")], ids=lambda case: case[0])
 def test_schema_refuses_what_the_checker_refuses(case: tuple) -> None:
     assert schema_accepts(GOOD)
     assert not schema_accepts(GOOD.replace(case[1], case[2], 1))
@@ -232,6 +219,4 @@ def test_every_field_is_described() -> None:
 
 def test_generated_schema_file_is_up_to_date() -> None:
     path = prompts.available()["fish"].parent / "trait-pack.schema.json"
-    assert json.loads(path.read_text(encoding="utf-8")) == prompt_schema.json_schema(), (
-        f"run:  concept-cam prompts schema > {path}"
-    )
+    assert json.loads(path.read_text(encoding="utf-8")) == prompt_schema.json_schema(), f"run:  concept-cam prompts schema > {path}"

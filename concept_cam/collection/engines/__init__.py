@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, cast
 
-from concept_cam.types import choose
+from concept_cam.core.names import choose
 
 if TYPE_CHECKING:
-    from concept_cam.collection.engines.base import Engine
+    from concept_cam.collection.engines.annotator import Engine
 
 __all__ = ["ENGINES", "find_engine"]
 

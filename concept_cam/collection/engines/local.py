@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from concept_cam.collection.engines.base import Annotator, Answers, Options, answers_of
+from concept_cam.collection.engines.annotator import Annotator, Answers, Options, answers_of
 from concept_cam.collection.engines.pool import Task, WorkerDied, WorkerPool
-from concept_cam.collection.inputs.base import Item
+from concept_cam.collection.inputs.items import Item
 from concept_cam.collection.plan import Plan
 from concept_cam.collection.reading import Loaded, load_item
 from concept_cam.collection.records import Scored
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["processors", "run"]
 
-DIED = (
-    "its worker process was ended twice while reading it (out of memory, or a file that crashes the decoder)."
-)
+DIED = "its worker process was ended twice while reading it (out of memory, or a file that crashes the decoder)."
 
 
 def processors() -> int:
@@ -52,7 +50,7 @@ def run(
     options: Options,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Answers]:
-    """See :class:`concept_cam.collection.engines.base.Engine`.
+    """See :class:`concept_cam.collection.engines.annotator.Engine`.
 
     Reading runs about two batches ahead of the model and measuring one behind it, so that memory stays flat and the model never waits as
     long as the workers keep up.
@@ -103,9 +101,7 @@ def _measured(pool: WorkerPool, scored: list[tuple[Loaded, list[Scored]]], task:
     return found
 
 
-def _in_process(
-    items: Iterable[Item], annotator: Annotator, batch: int, stop: Callable[[], bool]
-) -> Iterator[Answers]:
+def _in_process(items: Iterable[Item], annotator: Annotator, batch: int, stop: Callable[[], bool]) -> Iterator[Answers]:
     chunk: list[Item] = []
     for item in items:
         if stop():

@@ -42,9 +42,7 @@ class WorkerPool:
         niceness: How far the workers' priority is lowered.
     """
 
-    def __init__(
-        self, workers: int, initializer: Callable[..., None], arguments: tuple[Any, ...], niceness: int = 5
-    ) -> None:
+    def __init__(self, workers: int, initializer: Callable[..., None], arguments: tuple[Any, ...], niceness: int = 5) -> None:
         self._workers, self._initializer, self._arguments, self._niceness = (
             workers,
             initializer,

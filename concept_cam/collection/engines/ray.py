@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from concept_cam.collection.engines.base import Annotator, Answers, Options
+from concept_cam.collection.engines.annotator import Annotator, Answers, Options
 from concept_cam.collection.engines.local import processors
-from concept_cam.collection.inputs.base import Blob, Buffer, Item
+from concept_cam.collection.inputs.items import Blob, Buffer, Item
 from concept_cam.collection.plan import Plan
-from concept_cam.types import ConfigurationError, MissingExtraError
+from concept_cam.core.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
@@ -33,7 +33,7 @@ CHUNK_PICTURES, CHUNK_BYTES = 20_000, 1 << 30
 
 
 class RayWorker:
-    """A stateful actor of ``map_batches``: the same :class:`~concept_cam.collection.engines.base.Annotator` as everywhere.
+    """A stateful actor of ``map_batches``: the same :class:`~concept_cam.collection.engines.annotator.Annotator` as everywhere.
 
     Args:
         backbone: The model.
@@ -81,7 +81,7 @@ def run(
     options: Options,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Answers]:
-    """See :class:`concept_cam.collection.engines.base.Engine`.
+    """See :class:`concept_cam.collection.engines.annotator.Engine`.
 
     ``workers`` is the number of actors: one per GPU of the cluster, or on CPUs one for every eight processors.
 
@@ -168,15 +168,11 @@ def _own_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _chunk(
-    ray: Any, chunk: list[Item], plan: Plan, localizer: Localizer, options: Options, stop: Callable[[], bool]
-) -> Iterator[Answers]:
+def _chunk(ray: Any, chunk: list[Item], plan: Plan, localizer: Localizer, options: Options, stop: Callable[[], bool]) -> Iterator[Answers]:
     resources = ray.cluster_resources()
     on_gpu = localizer.backbone.device.type == "cuda"
     processors_of_cluster = int(resources.get("CPU", 1))
-    actors = options.workers or (
-        int(resources.get("GPU", 1)) if on_gpu else max(1, processors_of_cluster // 8)
-    )
+    actors = options.workers or (int(resources.get("GPU", 1)) if on_gpu else max(1, processors_of_cluster // 8))
     threads = 0 if on_gpu else max(1, processors_of_cluster // actors)
     batch = localizer.settings.batch_size
     # Enough blocks that every actor has work; whole batches, so that none is computed in small change.

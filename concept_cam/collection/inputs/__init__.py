@@ -12,10 +12,11 @@ import importlib
 import os
 from collections.abc import Iterable, Sequence
 
-from concept_cam.collection.inputs.base import IMAGE_SUFFIXES, Collection, Columns, Item, Specimen, is_url
 from concept_cam.collection.inputs.files import subfolders
+from concept_cam.collection.inputs.items import IMAGE_SUFFIXES, Collection, Columns, Item, Specimen, is_url
 from concept_cam.collection.inputs.selection import Shard, parse_shard
-from concept_cam.types import DataError, choose
+from concept_cam.core.errors import DataError
+from concept_cam.core.names import choose
 
 __all__ = [
     "LAYOUTS",
@@ -78,15 +79,9 @@ def open_collection(
         DataError: There is nothing there, or a table lacks a column.
         ConfigurationError: Unknown layout.
     """
-    given = (
-        [os.fspath(inputs)]
-        if isinstance(inputs, (str, os.PathLike))
-        else [os.fspath(item) for item in inputs]
-    )
+    given = [os.fspath(inputs)] if isinstance(inputs, (str, os.PathLike)) else [os.fspath(item) for item in inputs]
     if not given:
-        raise DataError(
-            "no input was given: expected a folder, a pattern, a table, or - for a list on standard input."
-        )
+        raise DataError("no input was given: expected a folder, a pattern, a table, or - for a list on standard input.")
     name = layout or find_layout(given, skip)
     module, _, function = choose(name, LAYOUTS, "input layout")[0].partition(":")
     source: Collection = getattr(importlib.import_module(module), function)(
@@ -125,13 +120,9 @@ def find_layout(inputs: Sequence[str], skip: Sequence[str] = ()) -> str:
     if glob.has_magic(given):
         kinds = {_by_ending(path) for path in glob.iglob(given, recursive=True)}
         if not kinds:
-            raise DataError(
-                f"the pattern {given!r} matches nothing. Put it in quotes, so that the shell leaves it alone, and check it."
-            )
+            raise DataError(f"the pattern {given!r} matches nothing. Put it in quotes, so that the shell leaves it alone, and check it.")
         return "glob" if kinds & {None, "list"} else kinds.pop() or "glob"
-    raise DataError(
-        f"no such input: {given!r}. Expected a folder, a pattern, a .csv, .parquet or .tar file, a URL, or - for a list."
-    )
+    raise DataError(f"no such input: {given!r}. Expected a folder, a pattern, a .csv, .parquet or .tar file, a URL, or - for a list.")
 
 
 def _by_ending(path: str) -> str | None:

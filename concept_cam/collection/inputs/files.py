@@ -11,21 +11,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from concept_cam.collection.inputs.base import (
+from concept_cam.collection.inputs.items import (
     IMAGE_SUFFIXES,
     Collection,
     Columns,
     File,
     Item,
     Url,
-    display,
     import_fsspec,
     is_url,
     media_uri,
     payload_of,
 )
 from concept_cam.collection.run_folder import PARTS_FOLDER, RUN_FILE
-from concept_cam.types import DataError
+from concept_cam.core.errors import DataError
+from concept_cam.core.names import display
 
 __all__ = ["glob_files", "open_folder", "open_glob", "open_list", "subfolders", "walk"]
 
@@ -52,17 +52,13 @@ def subfolders(folder: str, names: Iterable[str], skip: Sequence[str] = ()) -> l
     return sorted(
         name
         for name in names
-        if not name.startswith(".")
-        and os.path.abspath(path := os.path.join(folder, name)) not in skip
-        and not _is_run(path)
+        if not name.startswith(".") and os.path.abspath(path := os.path.join(folder, name)) not in skip and not _is_run(path)
     )
 
 
 def _is_run(folder: str) -> bool:
     """Tells whether a folder is an annotation run; ``run.json`` alone may be another program's, beside pictures that are wanted."""
-    return os.path.isfile(os.path.join(folder, RUN_FILE)) and os.path.isdir(
-        os.path.join(folder, PARTS_FOLDER)
-    )
+    return os.path.isfile(os.path.join(folder, RUN_FILE)) and os.path.isdir(os.path.join(folder, PARTS_FOLDER))
 
 
 def open_folder(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = (), **_: Any) -> Collection:
@@ -77,9 +73,7 @@ def open_folder(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = (
             source = display(os.path.relpath(path, absolute).replace(os.sep, "/"))
             yield Item(source, File(path), path=display(path))
 
-    return Collection(
-        "folder", display(absolute), items, lambda: sum(1 for _ in walk(absolute, IMAGE_SUFFIXES, skip))
-    )
+    return Collection("folder", display(absolute), items, lambda: sum(1 for _ in walk(absolute, IMAGE_SUFFIXES, skip)))
 
 
 def _open_url_folder(url: str) -> Collection:
@@ -107,9 +101,7 @@ def glob_files(pattern: str) -> list[str]:
     if is_url(pattern):
         fs, base = filesystem(pattern)
         return sorted(fs.unstrip_protocol(path) for path in fs.glob(base) if fs.isfile(path))
-    return sorted(
-        os.path.abspath(path) for path in globbing.iglob(pattern, recursive=True) if os.path.isfile(path)
-    )
+    return sorted(os.path.abspath(path) for path in globbing.iglob(pattern, recursive=True) if os.path.isfile(path))
 
 
 def open_glob(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = (), **_: Any) -> Collection:
@@ -121,17 +113,11 @@ def open_glob(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = (),
     excluded = tuple(folder + os.sep for folder in skip)
 
     def paths() -> list[str]:
-        return (
-            [path for path in glob_files(pattern) if not path.startswith(excluded)]
-            if excluded
-            else glob_files(pattern)
-        )
+        return [path for path in glob_files(pattern) if not path.startswith(excluded)] if excluded else glob_files(pattern)
 
     def items() -> Iterator[Item]:
         for path in paths():
-            yield Item(
-                display(os.path.relpath(path, root).replace(os.sep, "/")), File(path), path=display(path)
-            )
+            yield Item(display(os.path.relpath(path, root).replace(os.sep, "/")), File(path), path=display(path))
 
     return Collection("glob", display(root), items, lambda: len(paths()))
 

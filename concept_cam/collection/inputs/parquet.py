@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from concept_cam.collection.inputs.base import (
+from concept_cam.collection.inputs.files import filesystem, walk
+from concept_cam.collection.inputs.items import (
     MEDIA_COLUMNS,
     PATH_COLUMNS,
     UUID_COLUMN,
@@ -27,16 +28,15 @@ from concept_cam.collection.inputs.base import (
     Item,
     Payload,
     Specimen,
-    display,
     is_url,
     media_uri,
     missing_column,
     to_number,
 )
-from concept_cam.collection.inputs.files import filesystem, walk
 from concept_cam.collection.inputs.specimens import mask_in, parse_boxes
 from concept_cam.collection.inputs.table import path_item
-from concept_cam.types import DataError, ImageError, MissingExtraError
+from concept_cam.core.errors import DataError, ImageError, MissingExtraError
+from concept_cam.core.names import display
 
 __all__ = ["open_parquet"]
 
@@ -78,22 +78,14 @@ def open_parquet(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = 
     return Collection("parquet", root, items, count)
 
 
-def container_files(
-    inputs: Sequence[str], suffix: str | tuple[str, ...], skip: Sequence[str] = ()
-) -> tuple[str | None, list[str]]:
+def container_files(inputs: Sequence[str], suffix: str | tuple[str, ...], skip: Sequence[str] = ()) -> tuple[str | None, list[str]]:
     """Returns the folder that container files are named after, and the files: those given, or all under a folder, sorted."""
     endings = (suffix,) if isinstance(suffix, str) else suffix
     if is_url(inputs[0]):
         found: list[str] = []
         for url in inputs:
             fs, base = filesystem(url)
-            paths = (
-                fs.glob(base)
-                if any(sign in base for sign in "*?[")
-                else fs.find(base)
-                if fs.isdir(base)
-                else [base]
-            )
+            paths = fs.glob(base) if any(sign in base for sign in "*?[") else fs.find(base) if fs.isdir(base) else [base]
             found += sorted(fs.unstrip_protocol(path) for path in paths if path.lower().endswith(endings))
         return None, found
     if len(inputs) == 1 and os.path.isdir(inputs[0]):
@@ -119,9 +111,7 @@ def _open(pq: Any, file: str) -> Any:
             return pq.ParquetFile(fs.open(path, "rb"), pre_buffer=False)
         return pq.ParquetFile(file, memory_map=True, pre_buffer=False)
     except Exception as error:  # pyarrow and the file systems raise many kinds
-        raise ImageError(
-            f"{file!r} cannot be read as Parquet: {error}. It is damaged or cut short."
-        ) from error
+        raise ImageError(f"{file!r} cannot be read as Parquet: {error}. It is damaged or cut short.") from error
 
 
 _TEXT_TYPES = ("is_string", "is_large_string", "is_string_view")
@@ -140,8 +130,7 @@ def _is_picture(kind: Any) -> bool:
     import pyarrow as pa
 
     return _is_any(kind, _BINARY_TYPES) or (
-        pa.types.is_struct(kind)
-        and any(kind.field(index).name == "bytes" for index in range(kind.num_fields))
+        pa.types.is_struct(kind) and any(kind.field(index).name == "bytes" for index in range(kind.num_fields))
     )
 
 
@@ -275,9 +264,7 @@ def _item(
     return path_item(path, texts, picture, columns, folder)
 
 
-def _stored_item(
-    values: Mapping[str, Any], source: str, picture: str, columns: Columns, raw: bool, folder: str
-) -> Item:
+def _stored_item(values: Mapping[str, Any], source: str, picture: str, columns: Columns, raw: bool, folder: str) -> Item:
     texts = _texts(values, picture)
     value = values[picture]
     if isinstance(value, Mapping):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from concept_cam.types import ConfigurationError
+from concept_cam.core.errors import ConfigurationError
 
 __all__ = ["Shard", "parse_shard"]
 
@@ -56,9 +56,7 @@ def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> Shar
     variables = os.environ if environment is None else environment
     if text == "slurm":
         try:
-            task, first, count = (
-                int(variables[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "MIN", "COUNT")
-            )
+            task, first, count = (int(variables[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "MIN", "COUNT"))
         except (KeyError, ValueError) as error:
             raise ConfigurationError(
                 f"--shard slurm reads the variables of a Slurm job array, but {error} is not set: start the job with sbatch --array=1-N, or give i/n."
@@ -67,7 +65,5 @@ def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> Shar
         return Shard((task - first) // step + 1, count)
     found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
     if not found:
-        raise ConfigurationError(
-            f"cannot read the shard {text!r}: expected i/n, such as 1/8 for the first of eight, or slurm."
-        )
+        raise ConfigurationError(f"cannot read the shard {text!r}: expected i/n, such as 1/8 for the first of eight, or slurm.")
     return Shard(int(found[1]), int(found[2]))

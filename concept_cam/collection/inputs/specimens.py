@@ -16,16 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from concept_cam.collection.inputs.base import (
-    PATH_COLUMNS,
-    Collection,
-    Item,
-    Specimen,
-    is_url,
-    missing_column,
-)
 from concept_cam.collection.inputs.files import filesystem
-from concept_cam.types import ConfigurationError, DataError, ImageError
+from concept_cam.collection.inputs.items import PATH_COLUMNS, Collection, Item, Specimen, is_url, missing_column
+from concept_cam.core.errors import ConfigurationError, DataError, ImageError
+from concept_cam.core.tables import read_header, rows_of
 
 __all__ = ["BoxFile", "Ignored", "mask_in", "open_boxes", "open_ignored", "parse_boxes", "read_mask"]
 
@@ -42,17 +36,11 @@ def parse_boxes(text: str) -> list[Box]:
     """
     found = text.strip()
     try:
-        values: Any = (
-            json.loads(found)
-            if found.startswith("[")
-            else [float(part) for part in re.split(r"[\s,;]+", found) if part]
-        )
+        values: Any = json.loads(found) if found.startswith("[") else [float(part) for part in re.split(r"[\s,;]+", found) if part]
         boxes = values if values and isinstance(values[0], list) else [values]
         return [_box(box) for box in boxes]
     except (ValueError, TypeError) as error:
-        raise ImageError(
-            f"the box {text!r} cannot be read: expected x, y, width and height in pixels, such as '10 20 300 200'."
-        ) from error
+        raise ImageError(f"the box {text!r} cannot be read: expected x, y, width and height in pixels, such as '10 20 300 200'.") from error
 
 
 def mask_in(text: str, root: str | None) -> str | None:
@@ -154,9 +142,7 @@ def _is_of_another(name: str, item: Item) -> bool:
         fs, path = filesystem(address)
         return bool(fs.exists(path))
     except Exception as error:  # every file system has its own errors
-        raise ImageError(
-            f"cannot tell whether the boxes of {name!r} are those of {address!r}: {type(error).__name__}: {error}."
-        ) from error
+        raise ImageError(f"cannot tell whether the boxes of {name!r} are those of {address!r}: {type(error).__name__}: {error}.") from error
 
 
 def open_boxes(path: str) -> BoxFile:
@@ -165,14 +151,10 @@ def open_boxes(path: str) -> BoxFile:
     Raises:
         DataError: A column is missing, or a row is no box.
     """
-    from concept_cam.collection.inputs.table import read_header, rows_of
-
     header, _ = read_header(path)
     name = next((known for known in (*PATH_COLUMNS, "source") if known in header), None)
     if name is None:
-        raise missing_column(
-            "column that names the picture (such as 'file')", f"the table of boxes {path!r}", header
-        )
+        raise missing_column("column that names the picture (such as 'file')", f"the table of boxes {path!r}", header)
     missing = [column for column in BOX_COLUMNS if column not in header]
     if missing:
         raise missing_column(f"columns {missing}", f"the table of boxes {path!r}", header)
@@ -182,9 +164,7 @@ def open_boxes(path: str) -> BoxFile:
             box = _box([row[column] for column in BOX_COLUMNS])
         except ValueError:
             cells = [row[column] for column in BOX_COLUMNS]
-            raise DataError(
-                f"{path!r}, line {line}: {cells} is no box (x, y, width, height in pixels)."
-            ) from None
+            raise DataError(f"{path!r}, line {line}: {cells} is no box (x, y, width, height in pixels).") from None
         carried = {key: value for key, value in row.items() if key not in (name, *BOX_COLUMNS)}
         boxes.setdefault(row[name].replace(os.sep, "/"), []).append(Specimen(box, columns=carried))
     return BoxFile({key: tuple(found) for key, found in boxes.items()}, path)
@@ -252,7 +232,7 @@ def open_ignored(text: str) -> Ignored:
 
 def _read_mask_picture(path: str) -> np.ndarray:
     """Reads a mask picture: bool [H, W], upright; False where it is black or wholly transparent."""
-    from concept_cam.images import read_image
+    from concept_cam.pictures.reading import read_image
 
     picture = read_image(path)
     if not any("transparency" in note for note in picture.notes):
@@ -270,7 +250,7 @@ def _read_layers(path: str) -> tuple[np.ndarray, np.ndarray]:
     """
     from PIL import Image
 
-    from concept_cam.images import read_image
+    from concept_cam.pictures.reading import read_image
 
     try:
         # Not by its path: Pillow would map a TIFF into memory, and then drops the orientation without applying it.
@@ -298,7 +278,7 @@ def read_mask(value: str | Mapping[str, Any], size: tuple[int, int]) -> np.ndarr
     Raises:
         ImageError: The mask cannot be read or has another size.
     """
-    from concept_cam.regions import decode_rle
+    from concept_cam.core.regions import decode_rle
 
     if isinstance(value, str) and not _is_encoded(value):
         mask = _read_mask_picture(value)
@@ -309,7 +289,5 @@ def read_mask(value: str | Mapping[str, Any], size: tuple[int, int]) -> np.ndarr
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ImageError(f"the mask is no COCO run-length encoding: {error}.") from error
     if mask.shape != tuple(size):
-        raise ImageError(
-            f"the mask is {mask.shape[0]} x {mask.shape[1]}, the upright picture {size[0]} x {size[1]} (rows x columns)."
-        )
+        raise ImageError(f"the mask is {mask.shape[0]} x {mask.shape[1]}, the upright picture {size[0]} x {size[1]} (rows x columns).")
     return np.asarray(mask, dtype=bool)

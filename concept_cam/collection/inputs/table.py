@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-from concept_cam.collection.inputs.base import (
+from concept_cam.collection.inputs.items import (
     PATH_COLUMNS,
     Broken,
     Collection,
@@ -18,7 +15,6 @@ from concept_cam.collection.inputs.base import (
     Item,
     Payload,
     Specimen,
-    display,
     is_url,
     media_uri,
     missing_column,
@@ -26,55 +22,11 @@ from concept_cam.collection.inputs.base import (
     to_number,
 )
 from concept_cam.collection.inputs.specimens import mask_in, parse_boxes
-from concept_cam.types import DataError, ImageError
+from concept_cam.core.errors import ImageError
+from concept_cam.core.names import display
+from concept_cam.core.tables import read_header, rows_of
 
-__all__ = ["open_table", "path_item", "read_header", "rows_of"]
-
-
-def read_header(path: str) -> tuple[list[str], str]:
-    """Returns a table's column names and its delimiter.
-
-    Raises:
-        DataError: The file cannot be read, is empty, or names a column twice.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            line = stream.readline()
-            delimiter = "\t" if Path(path).suffix.lower() in (".tsv", ".tab") else max(",;\t", key=line.count)
-            stream.seek(0)
-            header = next(csv.reader(stream, delimiter=delimiter), [])
-    except OSError as error:
-        raise DataError(f"cannot read the table {path!r}: {error.strerror or error}.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path!r} is not a table in UTF-8: {error}. Save it as CSV UTF-8.") from error
-    if not any(name.strip() for name in header):
-        raise DataError(f"the table {path!r} is empty: its first line must name the columns.")
-    double = sorted({name for name in header if header.count(name) > 1})
-    if double:
-        raise DataError(f"the table {path!r} has two columns {double[0]!r}: rename one.")
-    return header, delimiter
-
-
-def rows_of(path: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields a table's rows with their line numbers; short rows are filled with empty cells, further cells dropped.
-
-    Raises:
-        DataError: The file cannot be read.
-    """
-    header, delimiter = read_header(path)
-    csv.field_size_limit(
-        min(sys.maxsize, 2**31 - 1)
-    )  # a mask in a cell is longer than the 128 KiB that csv allows by default
-    try:
-        with open(path, encoding="utf-8-sig", newline="", errors="surrogateescape") as stream:
-            reader = csv.reader(stream, delimiter=delimiter)
-            next(reader)
-            for cells in reader:
-                if any(cells):
-                    cells = [display(cell) if not cell.isascii() else cell for cell in cells]
-                    yield reader.line_num, dict(zip(header, [*cells, *[""] * (len(header) - len(cells))]))
-    except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read the table {path!r}: {error}.") from error
+__all__ = ["open_table", "path_item"]
 
 
 def open_table(inputs: Sequence[str], columns: Columns, root: str | None = None, **_: Any) -> Collection:
@@ -89,9 +41,7 @@ def open_table(inputs: Sequence[str], columns: Columns, root: str | None = None,
     header, _delimiter = read_header(path)
     name = columns.picture or next((known for known in PATH_COLUMNS if known in header), None)
     if name is None or name not in header:
-        raise missing_column(
-            f"column {name!r}" if name else "column that names the pictures", f"the table {path!r}", header
-        )
+        raise missing_column(f"column {name!r}" if name else "column that names the pictures", f"the table {path!r}", header)
     for wanted in (columns.box, columns.mask, columns.px_per_mm):
         if wanted is not None and wanted not in header:
             raise missing_column(f"column {wanted!r}", f"the table {path!r}", header)
@@ -115,9 +65,7 @@ def open_table(inputs: Sequence[str], columns: Columns, root: str | None = None,
     return Collection("table", display(folder), items, count)
 
 
-def path_item(
-    text: str, rows: Sequence[Mapping[str, str]], name: str, columns: Columns, root: str | None
-) -> Item:
+def path_item(text: str, rows: Sequence[Mapping[str, str]], name: str, columns: Columns, root: str | None) -> Item:
     """Makes one picture of the table rows that name it; a row that cannot be used makes the picture's payload say why."""
     payload: Payload
     payload, path = payload_of(text, root)

@@ -11,7 +11,8 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from concept_cam.collection.inputs.base import (
+from concept_cam.collection.inputs.files import filesystem
+from concept_cam.collection.inputs.items import (
     IMAGE_SUFFIXES,
     Blob,
     Broken,
@@ -19,15 +20,14 @@ from concept_cam.collection.inputs.base import (
     Columns,
     Item,
     Specimen,
-    display,
     is_url,
     media_uri,
     to_number,
 )
-from concept_cam.collection.inputs.files import filesystem
 from concept_cam.collection.inputs.parquet import container_files
 from concept_cam.collection.inputs.specimens import parse_boxes
-from concept_cam.types import ImageError
+from concept_cam.core.errors import ImageError
+from concept_cam.core.names import display
 
 __all__ = ["TAR_SUFFIXES", "open_webdataset"]
 
@@ -36,9 +36,7 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _TEXTS = (".txt", ".cls", ".text", ".caption")
 
 
-def open_webdataset(
-    inputs: Sequence[str], columns: Columns, skip: Sequence[str] = (), **_: Any
-) -> Collection:
+def open_webdataset(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = (), **_: Any) -> Collection:
     """Tar shards, or all under a folder; sources are ``shard.tar/key.jpg``."""
     root, files = container_files(inputs, TAR_SUFFIXES, skip)
 
@@ -104,11 +102,7 @@ def _sample(name: str, key: str, members: dict[str, bytes], columns: Columns) ->
         own = {columns.box, columns.mask}
         carried = {column: text for column, text in texts.items() if column not in own}
         try:
-            scale = (
-                to_number(texts.get(columns.px_per_mm, ""), f"column {columns.px_per_mm!r}")
-                if columns.px_per_mm
-                else None
-            )
+            scale = to_number(texts.get(columns.px_per_mm, ""), f"column {columns.px_per_mm!r}") if columns.px_per_mm else None
             boxes = parse_boxes(texts[columns.box]) if columns.box and texts.get(columns.box) else []
             masked = texts.get(columns.mask, "") if columns.mask else ""
             specimens = tuple(Specimen(box) for box in boxes) or ((Specimen(mask=masked),) if masked else ())
@@ -121,9 +115,7 @@ def _sample(name: str, key: str, members: dict[str, bytes], columns: Columns) ->
 def _pictures(members: Iterable[str]) -> list[str]:
     """The members that are pictures: those with a plain ending (``.jpg``), else those such as ``.seg.png``, which often are masks."""
     plain = [ending for ending in members if ending.lower() in IMAGE_SUFFIXES]
-    return plain or [
-        ending for ending in members if "." + ending.lower().rpartition(".")[2] in IMAGE_SUFFIXES
-    ]
+    return plain or [ending for ending in members if "." + ending.lower().rpartition(".")[2] in IMAGE_SUFFIXES]
 
 
 def _json_columns(content: bytes) -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from concept_cam.evaluation.datasets.base import KINDS, Dataset, Points, Question, Sample
-from concept_cam.types import DataError, choose
+from concept_cam.core.errors import DataError
+from concept_cam.core.names import choose
+from concept_cam.evaluation.datasets.samples import KINDS, Dataset, Points, Question, Sample
 
 __all__ = ["KINDS", "LOADERS", "Dataset", "Points", "Question", "Sample", "load", "split_spec"]
 
@@ -58,9 +59,7 @@ def load(spec: str, *, limit: int | None = None, **options: Any) -> Dataset:
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
-        raise DataError(
-            f"the data set {name!r} does not have the option {str(error).split(chr(39))[1]!r}."
-        ) from None
+        raise DataError(f"the data set {name!r} does not have the option {str(error).split(chr(39))[1]!r}.") from None
     if not isinstance(dataset, Dataset):
         raise DataError(f"the loader of {name!r} returned {type(dataset).__name__}, expected a Dataset.")
     return dataset.limited(limit)

@@ -12,18 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from skimage.draw import polygon
 
-from concept_cam.evaluation.datasets.base import Dataset, Question, Sample, part_concepts
-from concept_cam.regions import decode_rle
-from concept_cam.types import Concept, DataError
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import DataError
+from concept_cam.core.regions import decode_rle
+from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample, part_concepts
 
 __all__ = ["decode_segmentation", "load"]
 
 VERSION = "1"
 
 
-def load(
-    path: str | Path, images: str | Path | None = None, host: str | None = None, traits: str | None = None
-) -> Dataset:
+def load(path: str | Path, images: str | Path | None = None, host: str | None = None, traits: str | None = None) -> Dataset:
     """Opens a COCO file whose categories are parts.
 
     Several annotations of one category in one picture are one mask together; ``iscrowd`` areas are ignored (128). The category named
@@ -43,9 +42,7 @@ def load(
         content = json.loads(source.read_text(encoding="utf-8"))
         rows, annotations, categories = content["images"], content["annotations"], content["categories"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{source} is no COCO file ({error!r}): expected JSON with images, annotations and categories."
-        ) from error
+        raise DataError(f"{source} is no COCO file ({error!r}): expected JSON with images, annotations and categories.") from error
     folder = Path(images) if images is not None else source.parent / "images"
     if images is None and not folder.is_dir():
         folder = source.parent
@@ -60,9 +57,7 @@ def load(
             by_picture.setdefault(item["image_id"], []).append(item)
     asked = [row for row in rows if row["id"] in by_picture]
     if not asked:
-        raise DataError(
-            f"{source}: no annotation has a segmentation; boxes alone say too little about parts."
-        )
+        raise DataError(f"{source}: no annotation has a segmentation; boxes alone say too little about parts.")
     used = {names[item["category_id"]] for items in by_picture.values() for item in items}
     parts = sorted(used - {noun})
     concepts = part_concepts(parts, noun, traits)
@@ -116,15 +111,11 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> npt.NDArray
     """
     if isinstance(segmentation, dict):
         if tuple(segmentation.get("size", ())) != size:
-            raise DataError(
-                f"a run-length mask has the size {segmentation.get('size')}, its picture {list(size)} (rows, columns)."
-            )
+            raise DataError(f"a run-length mask has the size {segmentation.get('size')}, its picture {list(size)} (rows, columns).")
         counts = segmentation["counts"]
         if isinstance(counts, list):
             if sum(counts) != size[0] * size[1]:
-                raise DataError(
-                    f"run lengths add up to {sum(counts)} pixels, the picture has {size[0] * size[1]}."
-                )
+                raise DataError(f"run lengths add up to {sum(counts)} pixels, the picture has {size[0] * size[1]}.")
             flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
             return np.asarray(flat.reshape(size, order="F"))
         return np.asarray(decode_rle({"size": list(size), "counts": counts}), dtype=bool)

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from concept_cam.evaluation.datasets.base import Dataset, Points, Question, Sample, read_labels
-from concept_cam.types import Concept, DataError
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import DataError
+from concept_cam.evaluation.datasets.samples import Dataset, Points, Question, Sample, read_labels
 
 __all__ = ["ATTRIBUTE_PARTS", "load"]
 
@@ -77,11 +78,7 @@ def load(path: str | Path, split: str = "test") -> Dataset:
     images = {int(row[0]): row[1] for row in _table(root / "images.txt", 2)}
     boxes = {int(row[0]): tuple(map(float, row[1:5])) for row in _table(root / "bounding_boxes.txt", 5)}
     if split != "all":
-        wanted = {
-            int(row[0])
-            for row in _table(root / "train_test_split.txt", 2)
-            if (row[1] == "1") == (split == "train")
-        }
+        wanted = {int(row[0]) for row in _table(root / "train_test_split.txt", 2) if (row[1] == "1") == (split == "train")}
         images = {number: name for number, name in images.items() if number in wanted}
     parts = {int(row[0]): _merge(" ".join(row[1:])) for row in _table(root / "parts" / "parts.txt", 2)}
     points: dict[int, list[tuple[str, float, float]]] = {}
@@ -92,10 +89,7 @@ def load(path: str | Path, split: str = "test") -> Dataset:
     present = _present(root, attributes, set(images))
     names = sorted(set(parts.values()))
     concepts = {name: _part_concept(name, names) for name in names}
-    states = {
-        group: _state_concepts(group, [state for other, state in attributes.values() if other == group])
-        for group in ATTRIBUTE_PARTS
-    }
+    states = {group: _state_concepts(group, [state for other, state in attributes.values() if other == group]) for group in ATTRIBUTE_PARTS}
     segmentations = next(
         (folder for folder in (root / "segmentations", root.parent / "segmentations") if folder.is_dir()),
         None,
@@ -106,14 +100,8 @@ def load(path: str | Path, split: str = "test") -> Dataset:
         for number, name in images.items():
             box, visible = boxes[number], points.get(number, [])
             mask = segmentations / Path(name).with_suffix(".png") if segmentations else None
-            host = (
-                partial(_segmentation, mask)
-                if mask is not None and mask.is_file()
-                else partial(_box_mask, root / "images" / name, box)
-            )
-            questions = (
-                [Question(whole, "object", "bird", host)] if mask is not None and mask.is_file() else []
-            )
+            host = partial(_segmentation, mask) if mask is not None and mask.is_file() else partial(_box_mask, root / "images" / name, box)
+            questions = [Question(whole, "object", "bird", host)] if mask is not None and mask.is_file() else []
             questions += [
                 Question(concepts[part], "part", part, host=host, points=_points(visible, (part,), box))
                 for part in sorted({point[0] for point in visible})
@@ -146,9 +134,7 @@ def _table(path: Path, columns: int) -> list[list[str]]:
     try:
         rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}): expected the folder CUB_200_2011."
-        ) from error
+        raise DataError(f"{path} cannot be read ({error.strerror}): expected the folder CUB_200_2011.") from error
     short = next((row for row in rows if len(row) < columns), None)
     if short is not None:
         raise DataError(f"{path}: the line {' '.join(short)!r} has {len(short)} columns, expected {columns}.")
@@ -171,9 +157,7 @@ def _attributes(root: Path) -> dict[int, tuple[str, str]]:
     return found
 
 
-def _present(
-    root: Path, attributes: dict[int, tuple[str, str]], wanted: set[int]
-) -> dict[int, dict[str, str]]:
+def _present(root: Path, attributes: dict[int, tuple[str, str]], wanted: set[int]) -> dict[int, dict[str, str]]:
     """Picture -> group -> its one certain state. Some lines of the published file have extra columns at their end."""
     found: dict[int, dict[str, list[str]]] = {}
     with (root / "attributes" / "image_attribute_labels.txt").open(encoding="utf-8") as file:
@@ -184,10 +168,7 @@ def _present(
             group, state = attributes[int(row[1])]
             if group in ATTRIBUTE_PARTS:
                 found.setdefault(int(row[0]), {}).setdefault(group, []).append(state)
-    return {
-        number: {group: states[0] for group, states in groups.items() if len(states) == 1}
-        for number, groups in found.items()
-    }
+    return {number: {group: states[0] for group, states in groups.items() if len(states) == 1} for number, groups in found.items()}
 
 
 def _part_concept(name: str, names: list[str]) -> Concept:
@@ -204,9 +185,7 @@ def _part_concept(name: str, names: list[str]) -> Concept:
 def _state_concepts(group: str, states: list[str]) -> dict[str, Concept]:
     """One concept per state of an attribute group; a group with a single state cannot be asked."""
     phrase = ATTRIBUTE_PARTS[group][0]
-    words = {
-        state: phrase.format(re.sub(r"\s*\(.*?\)", "", state.replace("_", " ")).strip()) for state in states
-    }
+    words = {state: phrase.format(re.sub(r"\s*\(.*?\)", "", state.replace("_", " ")).strip()) for state in states}
     if len(set(words.values())) < 2:
         return {}
     return {
@@ -234,7 +213,7 @@ def _segmentation(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _box_mask(picture: Path, box: tuple[float, ...]) -> npt.NDArray[np.bool_]:
-    from concept_cam.images import read_image
+    from concept_cam.pictures.reading import read_image
 
     height, width = read_image(picture).size
     mask = np.zeros((height, width), dtype=bool)

@@ -23,8 +23,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from concept_cam import prompts
-from concept_cam.evaluation.datasets.base import Dataset, Question, Sample, part_concepts, read_labels
-from concept_cam.types import Concept, DataError
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import DataError
+from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample, part_concepts, read_labels
 
 __all__ = ["PRESENCE_COLUMNS", "load"]
 
@@ -62,9 +63,7 @@ def load(path: str | Path, split: str = "test", traits: str = "fish") -> Dataset
     places = _pictures(root)
     here = [(row, places[row["filename"]]) for row in rows if row["filename"] in places]
     if not here:
-        raise DataError(
-            f"none of the {len(rows)} pictures of {table.name} is under {root / 'Images'}: unpack them there."
-        )
+        raise DataError(f"none of the {len(rows)} pictures of {table.name} is under {root / 'Images'}: unpack them there.")
     concepts = part_concepts(list(names.values()), "fish", traits, alias="fishvista")
     pack = prompts.load_pack(traits)
     presence = {
@@ -88,9 +87,7 @@ def load(path: str | Path, split: str = "test", traits: str = "fish") -> Dataset
             for column, concept in presence.items():
                 answer = row.get(column, "").strip()
                 if answer in ("0", "0.0", "1", "1.0"):
-                    questions.append(
-                        Question(concept, "presence", column, host=host, present=answer.startswith("1"))
-                    )
+                    questions.append(Question(concept, "presence", column, host=host, present=answer.startswith("1")))
             yield Sample(row["filename"], picture, tuple(questions))
 
     facts = {
@@ -108,9 +105,7 @@ def _trait_names(path: Path) -> dict[int, str]:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = {int(number): str(name) for number, name in content.items()}
     except (OSError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}): it should map a trait's number in the masks to its name."
-        ) from error
+        raise DataError(f"{path} cannot be read ({error}): it should map a trait's number in the masks to its name.") from error
     return {number: name for number, name in names.items() if name.lower() != "background"}
 
 
@@ -119,9 +114,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror}. Splits are train, val, test and data."
-        ) from error
+        raise DataError(f"{path} cannot be read: {error.strerror}. Splits are train, val, test and data.") from error
     if not rows or "filename" not in rows[0]:
         raise DataError(f"{path} has no column 'filename': it is not a table of Fish-Vista.")
     return rows
@@ -141,7 +134,7 @@ def _trait_mask(path: Path, number: int) -> npt.NDArray[np.bool_]:
 
 
 def _host(picture: Path, mask: Path) -> npt.NDArray[np.bool_]:
-    from concept_cam.images import read_image
+    from concept_cam.pictures.reading import read_image
 
     pixels = read_image(picture).pixels
     drawn = read_labels(mask) > 0

@@ -8,15 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from concept_cam.evaluation.datasets.base import (
-    IMAGE_SUFFIXES,
-    Dataset,
-    Question,
-    Sample,
-    part_concepts,
-    read_mask,
-)
-from concept_cam.types import Concept, DataError, nearest_names
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import DataError
+from concept_cam.core.names import nearest_names
+from concept_cam.evaluation.datasets.samples import IMAGE_SUFFIXES, Dataset, Question, Sample, part_concepts, read_mask
 
 __all__ = ["MANIFEST", "load"]
 
@@ -59,11 +54,7 @@ def load(path: str | Path, host: str | None = None, traits: str | None = None) -
 
 def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
     folders = [folder for folder in (root / "images", root) if folder.is_dir()]
-    pictures = sorted(
-        item
-        for item in folders[0].iterdir()
-        if item.suffix.lower() in IMAGE_SUFFIXES and "__" not in item.stem
-    )
+    pictures = sorted(item for item in folders[0].iterdir() if item.suffix.lower() in IMAGE_SUFFIXES and "__" not in item.stem)
     masks: dict[str, dict[str, Path]] = {}
     for folder in (root / "masks", root):
         for item in sorted(folder.glob("*__*.png")) if folder.is_dir() else ():
@@ -89,9 +80,7 @@ def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
             subject = partial(read_mask, found[host]) if host in found else None
             questions = [Question(whole, "object", host, subject)] if subject is not None else []
             questions += [
-                Question(concepts[part], "part", part, partial(read_mask, mask), subject)
-                for part, mask in found.items()
-                if part != host
+                Question(concepts[part], "part", part, partial(read_mask, mask), subject) for part, mask in found.items() if part != host
             ]
             yield Sample(item.name, item, tuple(questions))
 
@@ -121,15 +110,11 @@ def _from_manifest(root: Path, host: str | None) -> Dataset:
             raise DataError(f"{root / MANIFEST}: row {number} lacks {', '.join(missing)}.")
         pictures.setdefault(row["image"], []).append(row)
     objects = [row for row in rows if row.get("level") == "object"]
-    whole = Concept(
-        (objects[0].get("query", objects[0]["key"]) if objects else f"a {host or 'organism'}",), name="host"
-    )
+    whole = Concept((objects[0].get("query", objects[0]["key"]) if objects else f"a {host or 'organism'}",), name="host")
 
     def stream() -> Iterator[Sample]:
         for image, own in pictures.items():
-            yield Sample(
-                image, root / image, tuple(question for row in own for question in _questions(root, row, own))
-            )
+            yield Sample(image, root / image, tuple(question for row in own for question in _questions(root, row, own)))
 
     facts = {"path": str(root), "host": whole.target[0], "parts": sorted({row["key"] for row in rows})}
     return Dataset("folder", VERSION, stream, len(pictures), whole, facts)
@@ -137,9 +122,7 @@ def _from_manifest(root: Path, host: str | None) -> Dataset:
 
 def _questions(root: Path, row: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[Question]:
     key = row["key"]
-    subject = next(
-        (other for name in row.get("nested_in", ()) for other in rows if other["key"] == name), None
-    )
+    subject = next((other for name in row.get("nested_in", ()) for other in rows if other["key"] == name), None)
     mask = partial(read_mask, root / row["mask"])
     host = partial(read_mask, root / subject["mask"]) if subject else None
     kind = "object" if row.get("level") == "object" else "part"

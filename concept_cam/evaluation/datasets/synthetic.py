@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from concept_cam import prompts
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import DataError
 from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
-from concept_cam.evaluation.datasets.base import Dataset, MaskLoader, Question, Sample
-from concept_cam.types import Concept, DataError
+from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader, Question, Sample
 
 __all__ = ["SEED", "SIZE", "VERSION", "load"]
 
@@ -115,9 +116,7 @@ class _Truth:
         )
 
 
-def _choose_twin(
-    traits: dict[str, str], judgeable: npt.NDArray[np.bool_], number: int
-) -> tuple[str, str] | None:
+def _choose_twin(traits: dict[str, str], judgeable: npt.NDArray[np.bool_], number: int) -> tuple[str, str] | None:
     """The character to change and its new state: characters and states take turns by the picture's number."""
     names = list(CHARACTERS)
     for step in range(len(names)):
@@ -139,9 +138,7 @@ def _changed(
     if not rows:
         return {}
     originals = world.concatenate([batch[i] for i in rows])
-    others = world.concatenate(
-        [world.twin(batch[i], *chosen) for i in rows if (chosen := twins[i]) is not None]
-    )
+    others = world.concatenate([world.twin(batch[i], *chosen) for i in rows if (chosen := twins[i]) is not None])
     pictures = np.ascontiguousarray(world.render(others, size).images.permute(0, 2, 3, 1).cpu().numpy())
     masks = world.difference(originals, others, size).cpu().numpy()
     return {row: (pictures[k], masks[k]) for k, row in enumerate(rows)}

@@ -46,15 +46,7 @@ from concept_cam.evaluation.metrics.localisation import (
     pointing_game,
     pxap,
 )
-from concept_cam.evaluation.metrics.masks import (
-    IGNORE,
-    NOT_TARGET,
-    TARGET,
-    coverage,
-    labelled_scores,
-    prevalence,
-    split_mask,
-)
+from concept_cam.evaluation.metrics.masks import IGNORE, NOT_TARGET, TARGET, coverage, labelled_scores, prevalence, split_mask
 
 __all__ = [
     "COMPONENTS",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from concept_cam.types import DataError
+from concept_cam.core.errors import DataError
 
 __all__ = [
     "PromptDependence",
@@ -25,9 +25,7 @@ Array = npt.NDArray[Any]
 def _common(a: Array, b: Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:
-        raise DataError(
-            f"two maps of shapes {a.shape} and {b.shape} cannot be compared: they must be of one picture."
-        )
+        raise DataError(f"two maps of shapes {a.shape} and {b.shape} cannot be compared: they must be of one picture.")
     both = ~(np.isnan(a) | np.isnan(b))
     return a[both], b[both]
 

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from concept_cam.types import ConfigurationError, DataError, choose
+from concept_cam.core.errors import ConfigurationError, DataError
+from concept_cam.core.names import choose
 
 __all__ = [
     "FILLS",
@@ -39,13 +40,7 @@ Score = Callable[[Image], Array]
 
 def _blurred(image: Image) -> Image:
     sigma = max(image.shape[:2]) / 20
-    return (
-        np.stack(
-            [ndimage.gaussian_filter(image[..., c].astype(np.float32), sigma) for c in range(3)], axis=-1
-        )
-        .round()
-        .astype(np.uint8)
-    )
+    return np.stack([ndimage.gaussian_filter(image[..., c].astype(np.float32), sigma) for c in range(3)], axis=-1).round().astype(np.uint8)
 
 
 def _mean(image: Image) -> Image:
@@ -101,9 +96,7 @@ def masked_top(image: Image, heatmap: Array, fraction: float, fill: str = "mean"
 
 def _same_size(image: Image, heatmap: Array) -> None:
     if image.shape[:2] != heatmap.shape:
-        raise DataError(
-            f"the picture has {image.shape[:2]} pixels, the map {heatmap.shape}: both must be [H, W] alike."
-        )
+        raise DataError(f"the picture has {image.shape[:2]} pixels, the map {heatmap.shape}: both must be [H, W] alike.")
 
 
 def relative_confidence_drop(
@@ -135,9 +128,7 @@ def relative_confidence_drop(
     """
     if target == competing:
         raise ConfigurationError(f"the target and the competing class are both column {target}.")
-    rows = np.asarray(
-        probabilities(np.stack([image, masked_top(image, heatmap, fraction, fill)])), dtype=np.float64
-    )
+    rows = np.asarray(probabilities(np.stack([image, masked_top(image, heatmap, fraction, fill)])), dtype=np.float64)
     before, after = rows
     return float((before[target] - after[target]) - (before[competing] - after[competing]))
 
@@ -238,11 +229,7 @@ def drop_and_increase(image: Image, heatmap: Array, score: Score, fill: str = "b
     _same_size(image, heatmap)
     values = np.asarray(heatmap, dtype=np.float64)
     low, high = (np.nanmin(values), np.nanmax(values)) if not np.isnan(values).all() else (0.0, 0.0)
-    share = (
-        np.nan_to_num((values - low) / (high - low))[..., None]
-        if high > low
-        else np.zeros((*values.shape, 1))
-    )
+    share = np.nan_to_num((values - low) / (high - low))[..., None] if high > low else np.zeros((*values.shape, 1))
     shown = (share * image + (1 - share) * fill_image(image, fill)).round().astype(np.uint8)
     full, part = np.asarray(score(np.stack([image, shown])), dtype=np.float64)
     return DropIncrease(float(full), float(part))

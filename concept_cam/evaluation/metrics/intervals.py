@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from concept_cam.types import ConfigurationError, DataError
+from concept_cam.core.errors import ConfigurationError, DataError
 
 __all__ = ["Interval", "bootstrap", "mean_interval", "paired_difference"]
 
@@ -48,9 +48,7 @@ class Interval:
 
 def _check(draws: int, level: float) -> None:
     if draws < 1 or not 0 < level < 1:
-        raise ConfigurationError(
-            f"a bootstrap needs draws >= 1 and a level in 0..1, received {draws} and {level}."
-        )
+        raise ConfigurationError(f"a bootstrap needs draws >= 1 and a level in 0..1, received {draws} and {level}.")
 
 
 def bootstrap(
@@ -85,23 +83,15 @@ def bootstrap(
     return Interval(value, float(low), float(high), count)
 
 
-def _clusters(
-    values: Array, units: Sequence[Any] | None
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _clusters(values: Array, units: Sequence[Any] | None) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Sums and sizes per unit, NaN values left out."""
     values = np.asarray(values, dtype=np.float64)
-    names = (
-        np.arange(len(values))
-        if units is None
-        else np.unique(np.asarray(units, dtype=object).astype(str), return_inverse=True)[1]
-    )
+    names = np.arange(len(values)) if units is None else np.unique(np.asarray(units, dtype=object).astype(str), return_inverse=True)[1]
     if len(names) != len(values):
         raise DataError(f"received {len(values)} values and {len(names)} units.")
     keep = ~np.isnan(values)
     size = int(names.max()) + 1 if len(names) else 0
-    sums: npt.NDArray[np.float64] = np.bincount(names[keep], weights=values[keep], minlength=size).astype(
-        np.float64
-    )
+    sums: npt.NDArray[np.float64] = np.bincount(names[keep], weights=values[keep], minlength=size).astype(np.float64)
     sizes = np.bincount(names[keep], minlength=size).astype(np.float64)
     return sums[sizes > 0], sizes[sizes > 0]
 

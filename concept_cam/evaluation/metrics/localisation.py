@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from concept_cam.core.errors import ConfigurationError, DataError
+from concept_cam.core.names import choose
 from concept_cam.evaluation.metrics.masks import labelled_scores, split_mask
-from concept_cam.types import ConfigurationError, DataError, choose
 
 __all__ = [
     "COMPONENTS",
@@ -135,9 +136,7 @@ NEGATIVES: dict[str, Callable[[Array], Array]] = {
 """What to do with negative scores where energy is summed: ``clip`` sets them to zero, ``shift`` moves the minimum to zero."""
 
 
-def energy_pointing_game(
-    heatmap: Array, mask: Array, negatives: str = "clip", within: Array | None = None
-) -> float:
+def energy_pointing_game(heatmap: Array, mask: Array, negatives: str = "clip", within: Array | None = None) -> float:
     """Share of the map's energy that falls on the target.
 
     ``sum_{mask} s / sum s`` (Score-CAM, Wang et al. 2020, there with boxes). The definition needs ``s >= 0``, a signed map does not
@@ -205,9 +204,7 @@ def pointing_game(heatmap: Array, mask: Array, tolerance: float = 0.0, within: A
 # ---------------------------------------------------------------------------------------------------------------- IoU
 
 
-def iou_curve(
-    heatmap: Array, mask: Array, thresholds: Sequence[float] | Array, within: Array | None = None
-) -> Float:
+def iou_curve(heatmap: Array, mask: Array, thresholds: Sequence[float] | Array, within: Array | None = None) -> Float:
     """Intersection over union of ``heatmap >= threshold`` with the target, for each threshold.
 
     Args:
@@ -271,10 +268,7 @@ def _largest(labels: npt.NDArray[np.int32], count: int) -> list[tuple[int, int, 
 
 
 def _boxes(labels: npt.NDArray[np.int32], count: int) -> list[tuple[int, int, int, int]]:
-    return [
-        (where[1].start, where[0].start, where[1].stop, where[0].stop)
-        for where in ndimage.find_objects(labels)
-    ]
+    return [(where[1].start, where[0].start, where[1].stop, where[0].stop) for where in ndimage.find_objects(labels)]
 
 
 COMPONENTS: dict[str, Callable[[npt.NDArray[np.int32], int], list[tuple[int, int, int, int]]]] = {
@@ -357,9 +351,7 @@ def max_box_acc_v2(curves: Array, overlaps: Sequence[float] = (0.3, 0.5, 0.7)) -
 # ------------------------------------------------------------------------------------------------------- pooled pixels
 
 
-def pixel_counts(
-    heatmap: Array, mask: Array, edges: Sequence[float] | Array, within: Array | None = None
-) -> npt.NDArray[np.int64]:
+def pixel_counts(heatmap: Array, mask: Array, edges: Sequence[float] | Array, within: Array | None = None) -> npt.NDArray[np.int64]:
     """Counts target and other pixels between thresholds, so that pictures can be pooled without keeping their pixels.
 
     Args:
@@ -376,12 +368,9 @@ def pixel_counts(
     if np.any(np.diff(cuts) <= 0):
         raise ConfigurationError("the edges of pixel counts must ascend.")
     groups = labelled_scores(heatmap, mask, within)
-    return np.stack(
-        [
-            np.bincount(np.searchsorted(cuts, scores, side="right"), minlength=len(cuts) + 1)
-            for scores in groups
-        ]
-    ).astype(np.int64)
+    return np.stack([np.bincount(np.searchsorted(cuts, scores, side="right"), minlength=len(cuts) + 1) for scores in groups]).astype(
+        np.int64
+    )
 
 
 def average_precision_from_counts(counts: Array) -> float:
@@ -425,9 +414,7 @@ def pxap(pairs: Iterable[tuple[Array, Array]], bins: int = 1000) -> float:
 # -------------------------------------------------------------------------------------------------------------- points
 
 
-def point_counts(
-    heatmap: Array, points: Array, labels: Sequence[int] | Array, threshold: float
-) -> tuple[int, int, int]:
+def point_counts(heatmap: Array, points: Array, labels: Sequence[int] | Array, threshold: float) -> tuple[int, int, int]:
     """Counts point labels that the thresholded map gets right and wrong.
 
     Args:
@@ -450,9 +437,7 @@ def point_counts(
     keep = np.isin(truth, (0, 1))
     at, truth = at[keep], truth[keep].astype(bool)
     if len(at) and (at.min() < 0 or at[:, 0].max() >= heatmap.shape[1] or at[:, 1].max() >= heatmap.shape[0]):
-        raise DataError(
-            f"a point lies outside the picture of {heatmap.shape[1]} x {heatmap.shape[0]} pixels."
-        )
+        raise DataError(f"a point lies outside the picture of {heatmap.shape[1]} x {heatmap.shape[0]} pixels.")
     scores = heatmap[at[:, 1], at[:, 0]]
     seen = ~np.isnan(scores)
     called, truth = scores[seen] >= threshold, truth[seen]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from concept_cam.types import DataError
+from concept_cam.core.errors import DataError
 
 __all__ = ["TARGET", "IGNORE", "NOT_TARGET", "coverage", "labelled_scores", "prevalence", "split_mask"]
 
@@ -37,10 +37,7 @@ def split_mask(mask: Array) -> tuple[Bool, Bool]:
     if mask.dtype == bool:
         return mask, np.ones(mask.shape, dtype=bool)
     target, ignored = mask == TARGET, mask == IGNORE
-    if (
-        np.count_nonzero(target) + np.count_nonzero(ignored) + np.count_nonzero(mask == NOT_TARGET)
-        != mask.size
-    ):
+    if np.count_nonzero(target) + np.count_nonzero(ignored) + np.count_nonzero(mask == NOT_TARGET) != mask.size:
         odd = sorted(set(np.unique(mask).tolist()) - {TARGET, IGNORE, NOT_TARGET})[:5]
         raise DataError(
             f"a mask holds {odd}; expected bool, or 255 (target), 0 (not) and 128 (ignore). Convert it with  mask > 0  if it is 0/1."
@@ -66,20 +63,14 @@ def labelled_scores(heatmap: Array, mask: Array, within: Array | None = None) ->
     heatmap = np.asarray(heatmap)
     target, counted = split_mask(mask)
     if heatmap.shape != target.shape:
-        raise DataError(
-            f"the map has shape {heatmap.shape}, its mask {target.shape}: both must be [H, W] of the original picture."
-        )
+        raise DataError(f"the map has shape {heatmap.shape}, its mask {target.shape}: both must be [H, W] of the original picture.")
     if within is not None:
         host = split_mask(within)[0]
         if host.shape != target.shape:
-            raise DataError(
-                f"the host mask has shape {host.shape}, the target mask {target.shape}: they must agree."
-            )
+            raise DataError(f"the host mask has shape {host.shape}, the target mask {target.shape}: they must agree.")
         counted = counted & host
     # float32 holds float16 exactly; converting integers to it would merge large distinct values.
-    wide = heatmap.astype(
-        np.float64 if heatmap.dtype.kind in "iub" or heatmap.dtype.itemsize > 4 else np.float32, copy=False
-    )
+    wide = heatmap.astype(np.float64 if heatmap.dtype.kind in "iub" or heatmap.dtype.itemsize > 4 else np.float32, copy=False)
     missing = np.isnan(wide)
     if missing.any():
         counted = counted & ~missing

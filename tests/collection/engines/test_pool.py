@@ -76,10 +76,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
             os.kill(worker, 0)
         except ProcessLookupError:
             break
-        if (
-            Path(f"/proc/{worker}/stat").exists()
-            and Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z"
-        ):
+        if Path(f"/proc/{worker}/stat").exists() and Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z":
             break  # ended; nobody has collected it yet
         time.sleep(0.1)
     else:

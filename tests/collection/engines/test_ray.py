@@ -9,9 +9,9 @@ import pytest
 
 from concept_cam.collection.annotation import annotate
 from concept_cam.collection.engines.ray import chunks
-from concept_cam.collection.inputs.base import Blob, File, Item
+from concept_cam.collection.inputs.items import Blob, File, Item
+from concept_cam.core.errors import ConfigurationError, MissingExtraError
 from concept_cam.localizer import Localizer
-from concept_cam.types import ConfigurationError, MissingExtraError
 from tests.collection.test_annotation import assert_agree
 from tests.colour_world import PACK, write_pictures
 from tests.planted import PlantedBackbone
@@ -35,9 +35,7 @@ def test_a_missing_ray_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setitem(sys.modules, "ray", None)
     write_pictures(tmp_path / "in", 1)
     with pytest.raises(MissingExtraError, match=r"concept-cam\[ray\]"):
-        annotate(
-            tmp_path / "in", tmp_path / "run", PACK, localizer=Localizer(PlantedBackbone(64, 8)), engine="ray"
-        )
+        annotate(tmp_path / "in", tmp_path / "run", PACK, localizer=Localizer(PlantedBackbone(64, 8)), engine="ray")
 
 
 @pytest.mark.slow
@@ -47,14 +45,10 @@ def test_ray_and_local_agree(tmp_path: Path) -> None:
     localizer = Localizer(PlantedBackbone(64, 8))
     local = annotate(tmp_path / "in", tmp_path / "local", PACK, localizer=localizer, workers=0)
     before = signal.getsignal(signal.SIGTERM)
-    half = annotate(
-        tmp_path / "in", tmp_path / "ray", PACK, localizer=localizer, engine="ray", workers=2, limit=15
-    )
+    half = annotate(tmp_path / "in", tmp_path / "ray", PACK, localizer=localizer, engine="ray", workers=2, limit=15)
     assert half.info["engine"] == "ray"
     assert signal.getsignal(signal.SIGTERM) is before
-    run = annotate(
-        tmp_path / "in", tmp_path / "ray", PACK, localizer=localizer, engine="ray", workers=2, resume=True
-    )
+    run = annotate(tmp_path / "in", tmp_path / "ray", PACK, localizer=localizer, engine="ray", workers=2, resume=True)
     assert_agree(local, run)
     sources = [group[0]["source"] for group in run.pictures()]
     assert sources == [group[0]["source"] for group in local.pictures()]

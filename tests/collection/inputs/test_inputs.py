@@ -14,21 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from concept_cam.collection.inputs import (
-    LAYOUTS,
-    Columns,
-    Item,
-    Shard,
-    files,
-    find_layout,
-    open_collection,
-    parse_shard,
-)
+from concept_cam.collection.inputs import LAYOUTS, Columns, Item, Shard, files, find_layout, open_collection, parse_shard
 from concept_cam.collection.inputs.specimens import BoxFile, open_boxes, open_ignored, parse_boxes, read_mask
 from concept_cam.collection.schema import image_key
-from concept_cam.images import read_image
-from concept_cam.regions import encode_rle
-from concept_cam.types import ConfigurationError, DataError, ImageError
+from concept_cam.core.errors import ConfigurationError, DataError, ImageError
+from concept_cam.core.regions import encode_rle
+from concept_cam.pictures.reading import read_image
 from tests.colour_world import picture
 
 
@@ -41,9 +32,7 @@ def png(seed: int) -> bytes:
 def items(*arguments: Any, **options: Any) -> list[Item]:
     collection = open_collection(*arguments, **options)
     found = list(collection.items())
-    assert [item.source for item in collection.items()] == [item.source for item in found], (
-        "the order changed"
-    )
+    assert [item.source for item in collection.items()] == [item.source for item in found], "the order changed"
     assert len({item.source for item in found}) == len(found)
     return found
 
@@ -182,9 +171,7 @@ def test_table_carries_columns_and_names_those_it_has(folder: Path, tmp_path: Pa
 
 def test_table_with_boxes_has_one_specimen_per_row(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "trays.csv"
-    table.write_text(
-        'file,box,id\nphotos/top.png,1 2 30 40,A\nphotos/top.png,"[50, 2, 30, 40]",B\nphotos/c/a fish.png,broken,C\n'
-    )
+    table.write_text('file,box,id\nphotos/top.png,1 2 30 40,A\nphotos/top.png,"[50, 2, 30, 40]",B\nphotos/c/a fish.png,broken,C\n')
     found = items(table, columns=Columns(box="box"))
     assert [specimen.box for specimen in found[0].specimens] == [(1, 2, 30, 40), (50, 2, 30, 40)]
     assert [specimen.columns["id"] for specimen in found[0].specimens] == ["A", "B"]
@@ -192,9 +179,7 @@ def test_table_with_boxes_has_one_specimen_per_row(folder: Path, tmp_path: Path)
         found[1].payload.read()
 
 
-def test_masks_of_a_table_are_looked_up_where_its_pictures_are(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_masks_of_a_table_are_looked_up_where_its_pictures_are(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
     truth = np.zeros((96, 128), bool)
     truth[10:20, 30:50] = True
@@ -214,17 +199,11 @@ def test_masks_of_a_table_are_looked_up_where_its_pictures_are(
     ]
     cells = ["" if mask == "" else json.dumps(mask)[1:-1].replace('\\"', '""') for mask in masks]
     table = tmp_path / "media.csv"
-    table.write_text(
-        "path,mask\n" + "".join(f'photos/top.png,"{cell}"\n' for cell in cells), encoding="utf-8"
-    )
+    table.write_text("path,mask\n" + "".join(f'photos/top.png,"{cell}"\n' for cell in cells), encoding="utf-8")
     write_parquet(tmp_path / "paths.parquet", {"path": ["photos/top.png"] * len(masks), "mask": masks})
     write_parquet(tmp_path / "bytes.parquet", {"image": [png(0)] * len(masks), "mask": masks})
     for name in ("media.csv", "paths.parquet", "bytes.parquet"):
-        found = [
-            specimen
-            for item in items(tmp_path / name, columns=Columns(mask="mask"))
-            for specimen in item.specimens
-        ]
+        found = [specimen for item in items(tmp_path / name, columns=Columns(mask="mask")) for specimen in item.specimens]
         assert [specimen.mask for specimen in found] == expected, name
         for specimen in found[:4]:
             assert specimen.mask is not None
@@ -263,9 +242,7 @@ TRANSPARENT = [
 
 @pytest.mark.parametrize("ending", ["png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_what_is_transparent_in_a_mask_picture_is_outside(
-    tmp_path: Path, ending: str, orientation: int
-) -> None:
+def test_what_is_transparent_in_a_mask_picture_is_outside(tmp_path: Path, ending: str, orientation: int) -> None:
     stored = np.array([TRANSPARENT, TRANSPARENT[::-1]], dtype=np.uint8)
     truth = np.array([[0, 0, 0, 0, 1, 1], [1, 1, 0, 0, 0, 0]], bool)
     exif = Image.Exif()
@@ -290,9 +267,7 @@ def test_transparency_of_every_kind_of_mask_picture(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_mask(str(tmp_path / name), (1, 3)), truth, err_msg=name)
 
 
-def test_a_transparent_mask_beyond_pillows_limit_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_transparent_mask_beyond_pillows_limit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGBA", (20, 20)).save(tmp_path / "m.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ImageError, match=r"m\.png.*without transparency"):
@@ -301,9 +276,7 @@ def test_a_transparent_mask_beyond_pillows_limit_says_so(
 
 def box_file(folder: Path, *names: str) -> BoxFile:
     path = folder / "boxes.csv"
-    path.write_text(
-        "file,x,y,width,height\n" + "".join(f"{name},1,2,3,4\n" for name in names), encoding="utf-8"
-    )
+    path.write_text("file,x,y,width,height\n" + "".join(f"{name},1,2,3,4\n" for name in names), encoding="utf-8")
     return open_boxes(str(path))
 
 
@@ -338,9 +311,7 @@ def test_bare_names_behind_urls(tmp_path: Path) -> None:
     assert boxed(box_file(tmp_path, "0.png", "1.png"), found) == ["0.png", "sub/1.png"]
 
 
-def test_ambiguous_bare_names_are_refused_where_the_collection_can_be_listed(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_ambiguous_bare_names_are_refused_where_the_collection_can_be_listed(folder: Path, tmp_path: Path) -> None:
     collection = open_collection(folder)
     box_file(tmp_path, "top.png", "é鱼.png", "b/a fish.png", "c/a fish.png", "gone.png").check(collection)
     with pytest.raises(DataError, match=r"'a fish\.png'.*'b/a fish\.png' or 'c/a fish\.png'"):
@@ -405,9 +376,7 @@ def test_parquet_rows_of_one_path_are_specimens_as_in_a_csv_table(folder: Path, 
     columns = Columns(box="box")
     expected = items(table, columns=columns)
     assert [len(item.specimens) for item in expected] == [63, 3, 1]
-    write_parquet(
-        tmp_path / "trays.parquet", {"path": paths, "box": boxes, "id": [f"i{box[:2]}" for box in boxes]}
-    )
+    write_parquet(tmp_path / "trays.parquet", {"path": paths, "box": boxes, "id": [f"i{box[:2]}" for box in boxes]})
     assert items(tmp_path / "trays.parquet", columns=columns) == expected
     assert open_collection(tmp_path / "trays.parquet").count() == 3
     structs = [{"bytes": None, "path": path} for path in paths]
@@ -438,9 +407,7 @@ def test_a_parquet_table_of_paths_that_is_damaged_gives_what_it_has(folder: Path
     pq = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "paths.parquet"
     paths = ["photos/top.png"] * 64 + ["photos/c/a fish.png"] * 64
-    pq.write_table(
-        pa.table({"path": paths}), path, row_group_size=64, compression="gzip", use_dictionary=False
-    )
+    pq.write_table(pa.table({"path": paths}), path, row_group_size=64, compression="gzip", use_dictionary=False)
     column = pq.read_metadata(path).row_group(1).column(0)
     content = bytearray(path.read_bytes())
     start = column.data_page_offset

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from concept_cam.core.errors import DataError
+from concept_cam.core.regions import encode_rle
 from concept_cam.evaluation import datasets
 from concept_cam.evaluation.datasets.coco import decode_segmentation
-from concept_cam.regions import encode_rle
-from concept_cam.types import DataError
-from tests.evaluation.datasets.test_base import save
+from tests.evaluation.datasets.test_samples import save
 
 SIZE = (10, 14)
 
@@ -32,10 +32,7 @@ def content() -> dict[str, Any]:
             {"id": 7, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]},
             {"id": 8, "file_name": "b.png", "height": 3, "width": 3},
         ],
-        "categories": [
-            {"id": i, "name": name, "supercategory": "fish"}
-            for i, name in enumerate(["fish", "caudal fin", "head"])
-        ],
+        "categories": [{"id": i, "name": name, "supercategory": "fish"} for i, name in enumerate(["fish", "caudal fin", "head"])],
         "annotations": [
             {"image_id": 7, "category_id": 0, "segmentation": [[1, 1, 13, 1, 13, 9, 1, 9]]},
             {"image_id": 7, "category_id": 1, "segmentation": dict(rle)},

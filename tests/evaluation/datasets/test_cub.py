@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from concept_cam.core.errors import DataError
 from concept_cam.evaluation import datasets
-from concept_cam.types import DataError
-from tests.evaluation.datasets.test_base import save
+from tests.evaluation.datasets.test_samples import save
 
 PARTS = ("back", "beak", "belly", "left eye", "right eye", "tail")
 ATTRIBUTES = (
@@ -33,9 +33,7 @@ def write(root: Path) -> Path:
     }
     for name, lines in text.items():
         (root / name).write_text(lines, encoding="utf-8")
-    (root.parent / "attributes.txt").write_text(
-        "".join(f"{i} {name}\n" for i, name in enumerate(ATTRIBUTES, 1)), encoding="utf-8"
-    )
+    (root.parent / "attributes.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(ATTRIBUTES, 1)), encoding="utf-8")
     return root
 
 

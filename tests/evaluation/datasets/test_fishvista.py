@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from concept_cam.core.errors import DataError
 from concept_cam.evaluation import datasets
-from concept_cam.types import DataError
-from tests.evaluation.datasets.test_base import save
+from tests.evaluation.datasets.test_samples import save
 
 TRAITS = {"0": "Background", "1": "Head", "2": "Eye", "3": "Dorsal fin", "7": "Caudal fin", "9": "Barbel"}
 HEADER = "filename,source_filename,family,standardized_species,file_name,adipose_fin,pelvic_fin,barbel,multiple_dorsal_fin\n"
@@ -33,9 +33,7 @@ def write(root: Path) -> Path:
         mask = Image.fromarray(numbers)
         (root / "segmentation_masks" / "images").mkdir(parents=True, exist_ok=True)
         mask.save(root / "segmentation_masks" / "images" / f"{Path(name).stem}.png")
-        rows.append(
-            f"{name},x.jpg,Grammatidae,Gramma loreto,segmentation_masks/images/{Path(name).stem}.png,0,1.0,-1,0\n"
-        )
+        rows.append(f"{name},x.jpg,Grammatidae,Gramma loreto,segmentation_masks/images/{Path(name).stem}.png,0,1.0,-1,0\n")
     (root / "segmentation_test.csv").write_text(HEADER + "".join(rows), encoding="utf-8")
     (root / "segmentation_masks" / "seg_id_trait_map.json").write_text(json.dumps(TRAITS), encoding="utf-8")
     return root

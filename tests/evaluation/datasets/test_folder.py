@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from concept_cam.core.errors import DataError
 from concept_cam.evaluation import datasets
-from concept_cam.types import DataError
-from tests.evaluation.datasets.test_base import save
+from tests.evaluation.datasets.test_samples import save
 
 SHAPE = (6, 9)
 

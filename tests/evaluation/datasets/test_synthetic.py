@@ -3,11 +3,11 @@ import hashlib
 import numpy as np
 import pytest
 
+from concept_cam.core.errors import DataError
 from concept_cam.demo.traits import CHARACTERS, PRESENCE_CHARACTERS
 from concept_cam.evaluation import datasets
 from concept_cam.evaluation.datasets import synthetic
-from concept_cam.evaluation.datasets.base import Sample
-from concept_cam.types import DataError
+from concept_cam.evaluation.datasets.samples import Sample
 
 COUNT = 12
 
@@ -33,9 +33,7 @@ def test_the_pictures_do_not_depend_on_how_many_are_made(samples: list[Sample]) 
 
 
 def test_pictures_differ(samples: list[Sample]) -> None:
-    assert (
-        len({hashlib.sha256(np.ascontiguousarray(sample.image)).hexdigest() for sample in samples}) == COUNT
-    )
+    assert len({hashlib.sha256(np.ascontiguousarray(sample.image)).hexdigest() for sample in samples}) == COUNT
 
 
 def test_masks_lie_in_the_fish(samples: list[Sample]) -> None:
@@ -61,9 +59,7 @@ def test_questions_name_true_states(samples: list[Sample]) -> None:
 
 
 def test_twins_differ_only_where_they_say(samples: list[Sample]) -> None:
-    twins = [
-        (sample, question) for sample in samples for question in sample.questions if question.twin is not None
-    ]
+    twins = [(sample, question) for sample in samples for question in sample.questions if question.twin is not None]
     assert len(twins) >= COUNT - 2
     assert len({question.trait for _, question in twins}) >= 6
     inside, outside = [], []

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from concept_cam.core.errors import DataError
 from concept_cam.evaluation import metrics
-from concept_cam.types import DataError
 
 
 @pytest.mark.parametrize("seed", range(5))

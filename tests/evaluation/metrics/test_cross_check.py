@@ -1,7 +1,7 @@
 """Metrics against other people's implementations: Quantus, torchmetrics, torchcam and grad-cam, where they are installed.
 
 Run with ``pip install quantus torchmetrics -e ".[test]"`` and
-``pytest tests/evaluation/metrics/test_cross_check.py tests/methods tests/test_heads.py``.
+``pytest tests/evaluation/metrics/test_cross_check.py tests/methods tests.methods.test_heads.py``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ SHAPE = (9, 13)
 def library(name: str) -> Any:
     """Imports an optional library, or skips; some of them import torchvision."""
     prepare_torchvision()
-    return pytest.importorskip(
-        name, reason=f"{name.partition('.')[0]} is optional: pip install {name.partition('.')[0]}"
-    )
+    return pytest.importorskip(name, reason=f"{name.partition('.')[0]} is optional: pip install {name.partition('.')[0]}")
 
 
 def maps(count: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -141,14 +139,10 @@ def test_rankings_overlap_and_correlation_equal_torchmetrics() -> None:
         # It takes scores outside 0..1 for logits; ranks are all that counts.
         scores = torch.from_numpy((heatmap - heatmap.min()).ravel() / np.ptp(heatmap))
         truth = torch.from_numpy(mask.ravel().astype(np.int64))
-        assert metrics.average_precision(heatmap, mask) == pytest.approx(
-            float(binary_average_precision(scores, truth)), abs=1e-5
-        )
+        assert metrics.average_precision(heatmap, mask) == pytest.approx(float(binary_average_precision(scores, truth)), abs=1e-5)
         assert metrics.auroc(heatmap, mask) == pytest.approx(float(binary_auroc(scores, truth)), abs=1e-5)
         called = torch.from_numpy((heatmap >= 0.3).ravel().astype(np.int64))
-        assert metrics.iou(heatmap, mask, 0.3) == pytest.approx(
-            float(binary_jaccard_index(called, truth)), abs=1e-6
-        )
+        assert metrics.iou(heatmap, mask, 0.3) == pytest.approx(float(binary_jaccard_index(called, truth)), abs=1e-6)
         other = heatmaps[0]
         theirs = spearman_corrcoef(torch.from_numpy(heatmap.ravel()), torch.from_numpy(other.ravel()))
         assert metrics.rank_correlation(heatmap, other) == pytest.approx(float(theirs), abs=1e-5)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.evaluation import metrics
-from concept_cam.types import ConfigurationError, DataError
 
 SHAPE = (8, 10)
 
@@ -62,9 +62,7 @@ def test_relative_confidence_drop_rewards_only_what_tells_the_classes_apart() ->
 
     body = np.zeros(SHAPE)
     body[6] = 1.0
-    assert metrics.relative_confidence_drop(image, oracle(), probabilities, 0, 1, 10 / 80) == pytest.approx(
-        0.5
-    )
+    assert metrics.relative_confidence_drop(image, oracle(), probabilities, 0, 1, 10 / 80) == pytest.approx(0.5)
     assert metrics.relative_confidence_drop(image, body, probabilities, 0, 1, 10 / 80) == pytest.approx(0.0)
     with pytest.raises(ConfigurationError, match="both column 0"):
         metrics.relative_confidence_drop(image, body, probabilities, 0, 0)
@@ -72,9 +70,7 @@ def test_relative_confidence_drop_rewards_only_what_tells_the_classes_apart() ->
 
 def test_deletion_and_insertion_of_the_oracle() -> None:
     image, heatmap = picture(), oracle()
-    fractions, values = metrics.perturbation_curve(
-        image, heatmap, red, "deletion", steps=8, fill="black", batch=3
-    )
+    fractions, values = metrics.perturbation_curve(image, heatmap, red, "deletion", steps=8, fill="black", batch=3)
     assert fractions == pytest.approx(np.arange(9) / 8)
     assert values == pytest.approx([1] + [0] * 8)
     assert metrics.deletion_auc(image, heatmap, red, steps=8) == pytest.approx(1 / 16)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.evaluation import metrics
-from concept_cam.types import ConfigurationError, DataError
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:

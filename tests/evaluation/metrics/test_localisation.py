@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.evaluation import metrics
-from concept_cam.types import ConfigurationError, DataError
 
 
 def slow_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -40,24 +40,16 @@ def cases(ties: bool) -> list[tuple[np.ndarray, np.ndarray]]:
 @pytest.mark.parametrize("ties", [False, True])
 def test_rankings_equal_their_definitions(ties: bool) -> None:
     for heatmap, mask in cases(ties):
-        assert metrics.average_precision(heatmap, mask) == pytest.approx(
-            slow_average_precision(heatmap.ravel(), mask.ravel()), abs=1e-12
-        )
-        assert metrics.auroc(heatmap, mask) == pytest.approx(
-            slow_auroc(heatmap.ravel(), mask.ravel()), abs=1e-12
-        )
+        assert metrics.average_precision(heatmap, mask) == pytest.approx(slow_average_precision(heatmap.ravel(), mask.ravel()), abs=1e-12)
+        assert metrics.auroc(heatmap, mask) == pytest.approx(slow_auroc(heatmap.ravel(), mask.ravel()), abs=1e-12)
 
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_rankings_equal_scikit_learn(ties: bool) -> None:
-    sklearn = pytest.importorskip(
-        "sklearn.metrics", reason="scikit-learn is only in the development environment"
-    )
+    sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is only in the development environment")
     for heatmap, mask in cases(ties):
         truth, scores = mask.ravel(), heatmap.ravel()
-        assert metrics.average_precision(heatmap, mask) == pytest.approx(
-            sklearn.average_precision_score(truth, scores), abs=1e-12
-        )
+        assert metrics.average_precision(heatmap, mask) == pytest.approx(sklearn.average_precision_score(truth, scores), abs=1e-12)
         assert metrics.auroc(heatmap, mask) == pytest.approx(sklearn.roc_auc_score(truth, scores), abs=1e-12)
 
 
@@ -73,9 +65,7 @@ def test_rankings_ignore_what_must_be_ignored() -> None:
     keep[[2, 4]] = False
     expected = slow_average_precision(heatmap[keep], mask[keep])
     assert metrics.average_precision(broken, three, host) == pytest.approx(expected, abs=1e-12)
-    assert metrics.auroc(broken, three, host) == pytest.approx(
-        slow_auroc(heatmap[keep], mask[keep]), abs=1e-12
-    )
+    assert metrics.auroc(broken, three, host) == pytest.approx(slow_auroc(heatmap[keep], mask[keep]), abs=1e-12)
 
 
 def test_rankings_of_degenerate_maps() -> None:
@@ -93,9 +83,7 @@ def test_rankings_of_degenerate_maps() -> None:
 
 def test_rankings_do_not_depend_on_a_monotone_change() -> None:
     for heatmap, mask in cases(True):
-        assert metrics.average_precision(heatmap, mask) == metrics.average_precision(
-            np.exp(heatmap.astype(np.float64)), mask
-        )
+        assert metrics.average_precision(heatmap, mask) == metrics.average_precision(np.exp(heatmap.astype(np.float64)), mask)
 
 
 @pytest.mark.parametrize("invert", [False, True])
@@ -201,9 +189,7 @@ def test_box_curve_of_a_planted_box() -> None:
     curve = metrics.box_iou_curve(heatmap, [(10, 5, 20, 10)], [0.5, 0.9])
     assert curve == pytest.approx([1.0, 1.0])
     assert metrics.box_iou_curve(heatmap, [(0, 0, 2, 2)], [0.5, 0.9]) == pytest.approx([0.0, 0.0])
-    assert metrics.box_iou_curve(heatmap, [(0, 0, 2, 2)], [0.5, 0.9], components="all") == pytest.approx(
-        [1.0, 0.0]
-    )
+    assert metrics.box_iou_curve(heatmap, [(0, 0, 2, 2)], [0.5, 0.9], components="all") == pytest.approx([1.0, 0.0])
     assert metrics.box_iou_curve(heatmap, [(10, 5, 15, 10)], [0.5]) == pytest.approx([0.5])
     assert np.isnan(metrics.box_iou_curve(heatmap, [], [0.5])).all()
     assert metrics.box_iou_curve(np.zeros((4, 4)), [(0, 0, 4, 4)], [0.0, 0.5]).tolist() == [0.0, 0.0]
@@ -249,9 +235,7 @@ def test_pxap_equals_the_pooled_average_precision() -> None:
 def test_average_precision_from_counts_equals_that_of_the_pixels() -> None:
     for heatmap, mask in cases(True):
         counts = metrics.pixel_counts(heatmap, mask, np.unique(heatmap))
-        assert metrics.average_precision_from_counts(counts) == pytest.approx(
-            metrics.average_precision(heatmap, mask)
-        )
+        assert metrics.average_precision_from_counts(counts) == pytest.approx(metrics.average_precision(heatmap, mask))
 
 
 # -------------------------------------------------------------------------------------------------------------- points

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from concept_cam.core.errors import DataError
 from concept_cam.evaluation import metrics
-from concept_cam.types import DataError
 
 
 def test_three_valued_mask_splits() -> None:
@@ -12,9 +12,7 @@ def test_three_valued_mask_splits() -> None:
     assert counted.tolist() == [[True, False, True]]
 
 
-@pytest.mark.parametrize(
-    "mask", [np.array([[0, 1]], dtype=np.uint8), np.array([[0, 254, 255]], dtype=np.uint8)]
-)
+@pytest.mark.parametrize("mask", [np.array([[0, 1]], dtype=np.uint8), np.array([[0, 254, 255]], dtype=np.uint8)])
 def test_other_values_are_refused(mask: np.ndarray) -> None:
     with pytest.raises(DataError, match="expected bool, or 255"):
         metrics.split_mask(mask)

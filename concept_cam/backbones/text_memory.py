@@ -1,0 +1,107 @@
+"""Embeds each distinct prompt once: in memory, and on disk by prompt and weights hash, so that a trait pack is embedded once per model."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from concept_cam.backbones.protocol import Backbone
+from concept_cam.core.errors import OutputError
+from concept_cam.core.files import write_file
+
+__all__ = ["CACHE_VARIABLE", "TextMemory", "cache_folder"]
+
+CACHE_VARIABLE = "CONCEPT_CAM_CACHE"
+"""Environment variable that names the cache folder; ``off`` keeps nothing on disk."""
+
+_CHUNK = 256
+
+
+def cache_folder() -> Path | None:
+    """Returns the folder of the disk cache, ``None`` when it is switched off."""
+    named = os.environ.get(CACHE_VARIABLE, "")
+    if named.lower() in ("off", "0", "none"):
+        return None
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "concept_cam"
+
+
+class TextMemory:
+    """Prompt embeddings of one model; shared by all localizers made from each other, safe in several threads and processes.
+
+    Args:
+        backbone: The model.
+        folder: Folder of the disk cache; ``None`` for none.
+    """
+
+    def __init__(self, backbone: Backbone, folder: Path | None = None) -> None:
+        self._backbone = backbone
+        self._folder = folder
+        self._embedded: dict[str, Tensor] = {}
+        self._lock = threading.Lock()
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Returns float32 [N, D] on the CPU, not normalised.
+
+        Raises:
+            PromptError: An empty prompt, or one longer than the model's context.
+        """
+        with self._lock:
+            missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embedded]
+        if missing:
+            stored = {prompt: embedding for prompt in missing if (embedding := self._read(prompt)) is not None}
+            self._keep(stored)
+            missing = [prompt for prompt in missing if prompt not in stored]
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing[start : start + _CHUNK]
+            fresh = dict(zip(chunk, self._backbone.encode_text(chunk).float().cpu(), strict=True))
+            self._keep(fresh)
+            for prompt, embedding in fresh.items():
+                self._write(prompt, embedding)
+        return torch.stack([self._embedded[prompt] for prompt in prompts])
+
+    def _keep(self, embeddings: dict[str, Tensor]) -> None:
+        with self._lock:
+            self._embedded.update(embeddings)
+
+    def _path(self, prompt: str) -> Path | None:
+        if self._folder is None:
+            return None
+        # The towers' number format changes the last digits, so it belongs to the key.
+        model = f"{self._backbone.weights_hash}-{str(self._backbone.dtype).removeprefix('torch.')}"
+        digest = hashlib.sha256(prompt.encode("utf-8")).hexdigest()[:32]
+        return self._folder / "text" / model / f"{digest}.npy"
+
+    def _read(self, prompt: str) -> Tensor | None:
+        path = self._path(prompt)
+        if path is None:
+            return None
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None  # Not there, or damaged: it is simply made again.
+        if array.shape != (self._backbone.embed_dim,) or array.dtype != np.float32 or not np.isfinite(array).all():
+            return None
+        return torch.from_numpy(array)
+
+    def _write(self, prompt: str, embedding: Tensor) -> None:
+        path = self._path(prompt)
+        if path is None:
+            return
+        import io
+
+        buffer = io.BytesIO()
+        np.save(buffer, embedding.numpy().astype(np.float32), allow_pickle=False)
+        with contextlib.suppress(OSError, OutputError):  # A cache that cannot be written costs time, not the answer.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(path, buffer.getvalue(), overwrite=True)

@@ -1,0 +1,192 @@
+"""What all engines share: the worker that takes pictures through the model, and the protocol between an engine and the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from concept_cam.collection.inputs.items import Item
+from concept_cam.collection.plan import Plan
+from concept_cam.collection.reading import Crop, Loaded, load_item, prepare_crop
+from concept_cam.collection.records import Scored, records_of
+from concept_cam.core.errors import ImageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+    from concept_cam.core.directions import DirectionSet
+    from concept_cam.localizer import Localizer
+
+__all__ = ["Annotator", "Answers", "Done", "Engine", "Options", "answers_of"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """One picture that was dealt with.
+
+    Attributes:
+        source: The picture.
+        path: Where it was read, if it is a file of its own.
+        image_key: Its stable id.
+        rows: Number of its records.
+        errors: Why it, or a specimen of it, could not be used.
+    """
+
+    source: str
+    path: str | None
+    image_key: str
+    rows: int
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What came out of some pictures.
+
+    Attributes:
+        pictures: The pictures, in order.
+        table: Their records, in the same order (:mod:`concept_cam.collection.schema`).
+    """
+
+    pictures: tuple[Done, ...]
+    table: pa.Table
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an engine works; none of it changes results.
+
+    Attributes:
+        workers: Worker processes; ``None`` for as many as there are processors, 0 for none (everything in this process).
+        ray_address: A Ray cluster that runs; ``None`` to start one here.
+    """
+
+    workers: int | None = None
+    ray_address: str | None = None
+
+
+class Engine(Protocol):
+    """Takes pictures through reading, the model and measuring; yields answers in the order of the pictures.
+
+    ``items`` is drawn from as needed, never all at once. After ``stop()`` is true, the batch in flight is finished and no other begun.
+    Closing the iterator ends the engine at once.
+    """
+
+    def __call__(
+        self,
+        items: Iterable[Item],
+        plan: Plan,
+        localizer: Localizer,
+        options: Options,
+        stop: Callable[[], bool],
+    ) -> Iterator[Answers]: ...
+
+
+class Annotator:
+    """The worker: one model, many pictures. Every engine runs this class.
+
+    Args:
+        localizer: Model and settings.
+        plan: What is asked.
+    """
+
+    def __init__(self, localizer: Localizer, plan: Plan) -> None:
+        self.localizer = localizer
+        self.plan = plan
+
+    def __call__(self, items: Sequence[Item]) -> Answers:
+        """Does everything for some pictures in this process."""
+        return answers_of(self.score([load_item(item, self.plan) for item in items]), self.plan)
+
+    def score(self, loaded: Sequence[Loaded]) -> list[tuple[Loaded, list[Scored]]]:
+        """Runs the model on pictures that were read: all crops share forward passes, all concepts are scored together.
+
+        A crop on which the model fails (NaN) becomes an error of its picture.
+        """
+        flat = [(position, crop) for position, found in enumerate(loaded) for crop in found.crops]
+        results: list[tuple[Loaded, list[Scored]]] = [(found, []) for found in loaded]
+        for (position, crop), outcome in zip(flat, self._maps([crop for _, crop in flat])):
+            found, scored = results[position]
+            if isinstance(outcome, ImageError):
+                results[position] = (replace(found, errors=(*found.errors, str(outcome))), scored)
+            else:
+                geometry, scores, image_scores, probabilities = outcome
+                scored.append(
+                    Scored(
+                        found.item,
+                        found.sha256,
+                        crop.number,
+                        crop.box,
+                        crop.specimen,
+                        crop.frame,
+                        geometry,
+                        crop.hidden,
+                        scores,
+                        image_scores,
+                        probabilities,
+                    )
+                )
+        return results
+
+    def _maps(self, crops: Sequence[Crop]) -> list[Any]:
+        if not crops:
+            return []
+        prepared = [prepare_crop(crop, self.plan) for crop in crops]
+        try:
+            features = self.localizer.encode_prepared(prepared)
+        except ImageError as error:
+            # One crop broke the model's output: find out which.
+            return [error] if len(crops) == 1 else [outcome for crop in crops for outcome in self._maps([crop])]
+        concepts = self.localizer.phrased(self.plan.questions.concepts)
+        answers = self.localizer.score(features, concepts)
+        texts = self.localizer.directions(concepts)
+        outcomes = []
+        for item, encoded, answer in zip(prepared, features, answers):
+            scores = answer.scores if item.valid.all() else np.where(item.valid, answer.scores, np.float32(np.nan))
+            shares = self._local_shares(encoded.patches, texts, scores, answer.probabilities)
+            outcomes.append((item.geometry, scores, answer.image_scores, shares))
+        return outcomes
+
+    def _local_shares(self, patches: Tensor, texts: DirectionSet, scores: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Puts the probability at a part's best patch in place of that over the picture: all parts are in the picture at once.
+
+        Args:
+            patches: float [h, w, D].
+            texts: Embeddings of all concepts.
+            scores: float32 [C, h, w]; NaN where nothing may be read.
+            shares: float32 [C, 1 + R], over the picture.
+        """
+        import torch
+
+        from concept_cam.core.scoring import probabilities
+
+        parts = self.plan.questions.parts
+        if not parts:
+            return shares
+        flat = np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1)[list(parts)]
+        with torch.inference_mode():
+            best = patches.flatten(0, 1)[torch.from_numpy(flat.argmax(axis=1)).to(patches.device)]
+            found = probabilities(best, texts, self.localizer.backbone.logit_scale).cpu().numpy()
+        local = shares.copy()
+        local[list(parts)] = found[np.arange(len(parts)), list(parts)]
+        return local
+
+
+def answers_of(scored: Sequence[tuple[Loaded, list[Scored]]], plan: Plan) -> Answers:
+    """Makes calls and measures for pictures that the model has seen; needs no model."""
+    from concept_cam.collection.schema import PASSTHROUGH_PREFIX, image_key, table_from_records
+
+    pictures, rows = [], []
+    for found, crops in scored:
+        own = [row for crop in crops for row in records_of(crop, plan)]
+        rows += own
+        pictures.append(Done(found.item.source, found.item.path, image_key(found.item.source), len(own), found.errors))
+    passthrough = dict.fromkeys(name for row in rows for name in row if name.startswith(PASSTHROUGH_PREFIX))
+    return Answers(
+        tuple(pictures),
+        table_from_records(rows, [name.removeprefix(PASSTHROUGH_PREFIX) for name in passthrough]),
+    )

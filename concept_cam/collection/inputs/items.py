@@ -1,0 +1,324 @@
+"""What every input layout yields: pictures to read later, with a stable name and the input's other columns.
+
+Everything here is plain data that can be sent to another process; nothing is read until :meth:`Payload.read` is called.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from concept_cam.core.errors import ConfigurationError, DataError, ImageError, MissingExtraError
+from concept_cam.core.names import display
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "PATH_COLUMNS",
+    "Blob",
+    "Broken",
+    "Buffer",
+    "Collection",
+    "Columns",
+    "File",
+    "Item",
+    "Payload",
+    "Raw",
+    "Specimen",
+    "Url",
+    "is_url",
+]
+
+IMAGE_SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".jp2",
+        ".ppm",
+        ".pgm",
+        ".tga",
+    ]
+)
+"""Endings that a folder is searched for. Lists, globs and tables may name any file."""
+
+PATH_COLUMNS = (
+    "path", "file", "file_name", "filename", "filepath", "file_path", "image_path", "image", "img_path", "accessURI", "media_uri", "url",
+    "identifier",
+)  # fmt: skip
+"""Columns that are taken for the picture's path when none is named, the first that is there."""
+
+MEDIA_COLUMNS = ("media_uri", "accessURI", "ac:accessURI", "identifier", "image_url", "url", "uri")
+"""Columns that are taken for the picture's public address when they hold one."""
+
+UUID_COLUMN = "uuid"
+"""Column that names a table's row for good, where there is one."""
+
+
+# ------------------------------------------------------------------------------------------------------------- payloads
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a payload holds: an encoded file, or pixels.
+
+    Attributes:
+        content: Encoded bytes, or uint8 [H, W, 3] RGB.
+        digest_of: Bytes whose SHA-256 identifies the picture.
+        original: ``(H, W)`` of the upright picture that the pixels were made from, where they were scaled before; else ``None``.
+    """
+
+    content: bytes | np.ndarray
+    digest_of: bytes
+    original: tuple[int, int] | None = None
+
+
+class Payload(Protocol):
+    """Something that a picture can be read from, later and elsewhere."""
+
+    def read(self) -> Raw:
+        """Reads it.
+
+        Raises:
+            ImageError: It cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class File:
+    """A file on disk."""
+
+    path: str
+
+    def read(self) -> Raw:
+        """Reads the file's bytes."""
+        try:
+            with open(self.path, "rb") as stream:
+                content = stream.read()
+        except FileNotFoundError:
+            raise ImageError(f"no such picture: {display(self.path)!r}; it was moved or deleted, or the list is wrong.") from None
+        except IsADirectoryError:
+            raise ImageError(f"{display(self.path)!r} is a folder, expected a picture file.") from None
+        except (OSError, ValueError) as error:
+            raise ImageError(f"cannot read {display(self.path)!r}: {getattr(error, 'strerror', None) or error}.") from error
+        return Raw(content, content)
+
+
+@dataclass(frozen=True)
+class Url:
+    """A file that fsspec reads: ``s3://``, ``gs://``, ``https://``, ``zip://`` ..."""
+
+    url: str
+
+    def read(self) -> Raw:
+        """Downloads the file's bytes."""
+        fsspec = import_fsspec()
+        try:
+            with fsspec.open(self.url, "rb") as stream:
+                content = stream.read()
+        except ImportError as error:
+            raise ConfigurationError(f"{self.url!r} needs another library: {error}") from error
+        except Exception as error:  # every file system has its own errors
+            raise ImageError(f"cannot read {self.url!r}: {type(error).__name__}: {error}") from error
+        return Raw(content, content)
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Encoded bytes that stood in a table or archive."""
+
+    content: bytes
+
+    def read(self) -> Raw:
+        """Returns the bytes."""
+        return Raw(self.content, self.content)
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Raw pixels: uint8, row by row, blue-green-red (the TreeOfLife layout).
+
+    Attributes:
+        content: ``H * W * 3`` bytes.
+        stored: ``(H, W)`` of the buffer.
+        original: ``(H, W)`` of the upright picture before it was scaled down to the buffer.
+    """
+
+    content: bytes
+    stored: tuple[int, int]
+    original: tuple[int, int] | None = None
+
+    def read(self) -> Raw:
+        """Returns the pixels as RGB."""
+        height, width = self.stored
+        if height < 1 or width < 1 or len(self.content) != height * width * 3:
+            raise ImageError(
+                f"the buffer holds {len(self.content)} bytes, but {height} x {width} x 3 = {max(0, height * width * 3)} were expected "
+                "(rows x columns of 'resized_size' x blue, green, red). The row is damaged."
+            )
+        pixels = np.frombuffer(self.content, np.uint8).reshape(height, width, 3)[:, :, ::-1]
+        original = self.original
+        if original is not None and min(original) < 1:
+            raise ImageError(f"'original_size' is {original[0]} x {original[1]}: expected two positive numbers (rows, columns).")
+        return Raw(np.ascontiguousarray(pixels), self.content, None if original == self.stored else original)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An entry of the input that is no picture at all; reading it says why."""
+
+    reason: str
+
+    def read(self) -> Raw:
+        """Raises the error."""
+        raise ImageError(self.reason)
+
+
+# ---------------------------------------------------------------------------------------------------------------- items
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """One specimen of a picture: trays and drawers hold many.
+
+    Attributes:
+        box: ``(x, y, width, height)``, original pixels; ``None`` for the whole picture or for where the mask is.
+        mask: COCO run-length encoding (JSON text or mapping), or the path of a mask picture; ``None`` for none.
+        columns: Input columns of this specimen; they win over the picture's.
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    mask: str | Mapping[str, Any] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of a collection.
+
+    Attributes:
+        source: Unique, stable name: path relative to the input, URL, or table row; always valid Unicode.
+        payload: Reads the picture.
+        path: Absolute path or URL, where the picture is a file of its own.
+        media_uri: Public address, where the input names one.
+        columns: The input's other columns, as text.
+        specimens: Boxes or masks that stand in the input itself.
+        px_per_mm: Scale, original pixels per millimetre.
+    """
+
+    source: str
+    payload: Payload
+    path: str | None = None
+    media_uri: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    specimens: tuple[Specimen, ...] = ()
+    px_per_mm: float | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table mean what.
+
+    Attributes:
+        picture: Path, URL or bytes of the picture; ``None`` to find it by name and type.
+        box: Box or boxes of specimens.
+        mask: Mask of a specimen.
+        px_per_mm: Scale.
+    """
+
+    picture: str | None = None
+    box: str | None = None
+    mask: str | None = None
+    px_per_mm: str | None = None
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A collection of pictures, not read yet.
+
+    Attributes:
+        layout: Name of the layout in :data:`concept_cam.collection.inputs.LAYOUTS`.
+        root: Folder that relative sources stand in, where there is one.
+        items: Starts a new pass over the pictures, always in the same order.
+        count: Counts them without reading them; ``None`` where that would mean reading everything.
+    """
+
+    layout: str
+    root: str | None
+    items: Callable[[], Iterator[Item]]
+    count: Callable[[], int | None]
+
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+
+
+def is_url(text: str) -> bool:
+    """Tells whether a text is a URL rather than a path (``C://`` is a path)."""
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and len(scheme) > 1 and scheme.replace("+", "").replace("-", "").replace("::", "").isalnum()
+
+
+def payload_of(text: str, root: str | None) -> tuple[Payload, str]:
+    """Returns what reads a path or URL of a list, and the absolute path or URL."""
+    if is_url(text):
+        return Url(text), text
+    path = text if root is None or os.path.isabs(text) else os.path.join(root, text)
+    return File(path), display(os.path.abspath(path))
+
+
+def media_uri(columns: Mapping[str, str], path: str | None = None) -> str | None:
+    """Returns the public address of a picture: from the known columns, else its path when that is a web address."""
+    for name in MEDIA_COLUMNS:
+        value = columns.get(name, "")
+        if value.startswith(("http://", "https://")):
+            return value
+    return path if path is not None and path.startswith(("http://", "https://")) else None
+
+
+def missing_column(wanted: str, where: str, present: list[str]) -> DataError:
+    """Returns the error for a table that lacks a column."""
+    return DataError(f"{where} has no {wanted}. Its columns: {', '.join(present) or 'none'}. Name one of these with --column.")
+
+
+def to_number(text: str, what: str) -> float | None:
+    """Reads a positive number of a table; empty is ``None``.
+
+    Raises:
+        ImageError: The text is no positive number; it concerns this row alone.
+    """
+    if not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise ImageError(f"{what} is {text!r}: expected a positive number.")
+    return value
+
+
+def import_fsspec() -> Any:
+    """Imports fsspec.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import fsspec
+    except ImportError as error:
+        raise MissingExtraError("fsspec", "annotate", "reading from URLs") from error
+    return fsspec

@@ -1,0 +1,124 @@
+"""Abstention limits: under which probability or score no call is made; fitted by :mod:`concept_cam.evaluation.calibration`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from concept_cam.core.errors import DataError
+
+__all__ = ["POOLED", "SCHEMA_VERSION", "Calibration", "Limit", "read_limits"]
+
+SCHEMA_VERSION = 1
+POOLED = "*"
+"""Name of the limit that is fitted to all characters together, for those with too few labels of their own."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The limit of one character.
+
+    Attributes:
+        measure: What it is on: ``"probability"``, or ``"score"`` for parts.
+        value: Calls below it are not made; ``None`` where no limit reaches the target, so none should be made.
+        labelled: Labelled calls that it was fitted to.
+        kept: Those at or above it.
+        accuracy: Share of the kept calls that are right.
+        low: Lower confidence bound of that share.
+        expected_accuracy: The same share when each picture is held out of the fit: the honest estimate.
+        expected_kept: Share of calls that are then made.
+        pooled: Whether it was fitted to all characters together for want of labels.
+    """
+
+    measure: str
+    value: float | None
+    labelled: int
+    kept: int
+    accuracy: float
+    low: float
+    expected_accuracy: float
+    expected_kept: float
+    pooled: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data for YAML; NaN becomes ``None``."""
+        return {name: (None if isinstance(value, float) and np.isnan(value) else value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Limits of every character.
+
+    Attributes:
+        target: Share of calls that are to be right.
+        confidence: With this probability the true share is above the lower bound.
+        limits: ``pack/character`` (or the character alone) -> limit.
+        facts: Model, weights, run.
+    """
+
+    target: float
+    confidence: float
+    limits: Mapping[str, Limit]
+    facts: Mapping[str, Any]
+
+    def to_yaml(self) -> str:
+        """Returns the limits as YAML; :func:`read_limits` reads them back."""
+        import yaml
+
+        head = (
+            "# Abstention limits: calls below them are not made. null: no limit reaches the target, make no calls.\n"
+            "# They hold for this model, these prompts and pictures like the labelled ones.\n"
+        )
+        content = {
+            "schema": SCHEMA_VERSION,
+            "target": self.target,
+            "confidence": self.confidence,
+            **dict(self.facts),
+            "limits": {name: limit.to_dict() for name, limit in self.limits.items()},
+        }
+        return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes the limits.
+
+        Raises:
+            OutputError: The file exists and ``overwrite`` is false, or cannot be written.
+        """
+        from concept_cam.core.files import write_file
+
+        return write_file(path, self.to_yaml().encode("utf-8"), overwrite=overwrite)
+
+
+def _number(key: str, value: Any) -> Any:
+    """YAML has no NaN of its own: a missing share is null. A null limit stays ``None``."""
+    return float("nan") if value is None and key != "value" else value
+
+
+def read_limits(path: str | os.PathLike[str]) -> Calibration:
+    """Reads limits that :meth:`Calibration.save` wrote.
+
+    Raises:
+        DataError: The file cannot be read or is of another schema.
+    """
+    import yaml
+
+    source = Path(path)
+    try:
+        content = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{source} cannot be read: {error}.") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA_VERSION or not isinstance(content.get("limits"), dict):
+        raise DataError(f"{source} holds no abstention limits of schema {SCHEMA_VERSION}: write them with  concept-cam calibrate.")
+    limits: dict[str, Limit] = {}
+    for name, entry in content["limits"].items():
+        try:
+            limits[str(name)] = Limit(**{key: _number(key, value) for key, value in entry.items()})
+        except (TypeError, AttributeError) as error:
+            raise DataError(f"{source}: the limit of {name!r} cannot be read: {error}.") from error
+    facts = {key: value for key, value in content.items() if key not in ("schema", "target", "confidence", "limits")}
+    return Calibration(float(content["target"]), float(content["confidence"]), limits, facts)

@@ -1,0 +1,105 @@
+"""A question to a picture, in words: a target and its contrasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from concept_cam.core.errors import PromptError
+from concept_cam.core.names import normalise_text
+
+__all__ = ["Concept"]
+
+
+def _phrases(value: str | Sequence[str], role: str) -> tuple[str, ...]:
+    if not isinstance(value, Iterable):
+        raise PromptError(f"the {role} must be text or several texts, received {value!r} ({type(value).__name__}).")
+    phrases = (value,) if isinstance(value, str) else tuple(value)
+    if not phrases:
+        raise PromptError(f"the {role} has no phrase: expected at least one text such as 'a forked tail fin'.")
+    for phrase in phrases:
+        if not isinstance(phrase, str):
+            raise PromptError(f"the {role} must be text, received {phrase!r} ({type(phrase).__name__}).")
+        if not normalise_text(phrase):
+            raise PromptError(f"the {role} is empty: expected a text such as 'a forked tail fin', received {phrase!r}.")
+    return phrases
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One question to an image: where is the target, as opposed to the contrasts?
+
+    Attributes:
+        target: Synonym phrases of the target (a single text is accepted and becomes a tuple of one).
+        contrasts: One tuple of synonym phrases per contrast (texts are accepted likewise); may be empty.
+        name: Short unique name used in tables and file names; the first target phrase by default.
+        contrast_names: One name per contrast; their first phrases by default.
+        templates: Every template holds ``{}`` exactly once; each phrase is put into each template.
+        metadata: Further facts carried through to the outputs (pack, character, state, entity, ontology ids ...).
+
+    Raises:
+        PromptError: On empty text, a target that equals one of its contrasts (after normalisation), a contrast that is named twice,
+            or a template without exactly one ``{}``.
+    """
+
+    target: tuple[str, ...]
+    contrasts: tuple[tuple[str, ...], ...] = ()
+    name: str = ""
+    contrast_names: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ("{}",)
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        target = _phrases(self.target, "target")
+        given = (self.contrasts,) if isinstance(self.contrasts, str) else self.contrasts
+        contrasts = tuple(_phrases(contrast, "contrast") for contrast in given)
+        templates = (self.templates,) if isinstance(self.templates, str) else tuple(self.templates)
+        for template in templates:
+            if template.count("{}") != 1:
+                raise PromptError(f"the template {template!r} must hold '{{}}' exactly once, where the phrase goes.")
+        if not templates:
+            raise PromptError("a concept needs at least one template; '{}' stands for the phrase alone.")
+        targets = {normalise_text(phrase): phrase for phrase in target}
+        seen: dict[str, str] = {}
+        for contrast in contrasts:
+            for phrase in contrast:
+                key = normalise_text(phrase)
+                if key in targets:
+                    raise PromptError(
+                        f"the contrast {phrase!r} equals the target {targets[key]!r}: their difference is zero. "
+                        "Name what the target should be told apart from."
+                    )
+            first = normalise_text(contrast[0])
+            if first in seen:
+                raise PromptError(f"the contrast {contrast[0]!r} is given twice (also as {seen[first]!r}).")
+            seen[first] = contrast[0]
+        names = tuple(self.contrast_names) or tuple(contrast[0] for contrast in contrasts)
+        if len(names) != len(contrasts):
+            raise PromptError(f"received {len(names)} contrast names for {len(contrasts)} contrasts.")
+        object.__setattr__(self, "target", target)
+        object.__setattr__(self, "contrasts", contrasts)
+        object.__setattr__(self, "templates", templates)
+        object.__setattr__(self, "name", self.name or target[0])
+        object.__setattr__(self, "contrast_names", names)
+        object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapping proxy cannot be sent to another process; worker processes receive concepts.
+        arguments = (self.target, self.contrasts, self.name, self.contrast_names, self.templates, dict(self.metadata))
+        return (Concept, arguments)
+
+    def prompts(self, phrases: Sequence[str]) -> tuple[str, ...]:
+        """Returns every template filled with every phrase, the exact texts that the text tower sees."""
+        return tuple(template.replace("{}", phrase) for template in self.templates for phrase in phrases)
+
+    @property
+    def target_prompts(self) -> tuple[str, ...]:
+        """The exact texts whose mean embedding is the target."""
+        return self.prompts(self.target)
+
+    @property
+    def contrast_prompts(self) -> tuple[tuple[str, ...], ...]:
+        """The exact texts of each contrast, in order."""
+        return tuple(self.prompts(contrast) for contrast in self.contrasts)

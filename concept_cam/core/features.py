@@ -1,0 +1,38 @@
+"""What the image tower says about one picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from concept_cam.core.geometry import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["PatchFeatures"]
+
+
+@dataclass(frozen=True)
+class PatchFeatures:
+    """What the image tower says about one picture; costly to compute, cheap to query.
+
+    Attributes:
+        patches: float32 [h, w, D] patch features in the joint space, not normalised.
+        image: float32 [D] image embedding, not normalised (the tower's own ``encode_image`` output for the model's input).
+        geometry: Frames of the picture.
+        model: Name of the model that made them.
+        weights_hash: Hash of that model's weights.
+        attention: Name of the dense attention strategy that made them.
+        source: Where the picture came from, when it came from a file.
+        views: Which views of the picture were averaged.
+    """
+
+    patches: Tensor
+    image: Tensor
+    geometry: Geometry
+    model: str
+    weights_hash: str
+    attention: str
+    source: str | None = None
+    views: str = "single"

@@ -1,0 +1,52 @@
+"""Names and phrases: looking them up, finding the nearest, comparing them."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from concept_cam.core.errors import ConceptCamError, ConfigurationError
+
+T = TypeVar("T")
+
+__all__ = ["choose", "display", "nearest_names", "normalise_text"]
+
+
+def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Returns up to ``count`` known names that resemble ``name``, the most similar first."""
+    folded = {key.casefold(): key for key in known}
+    return [folded[key] for key in difflib.get_close_matches(name.casefold(), folded, n=count, cutoff=0.5)]
+
+
+def choose(name: str, table: Mapping[str, T], what: str, error: type[ConceptCamError] = ConfigurationError) -> T:
+    """Looks a name up in a registry.
+
+    Args:
+        name: The name asked for.
+        table: The registry.
+        what: What the registry holds, for the message (``"weighting"``).
+        error: Class of the error that is raised.
+
+    Returns:
+        The registry's entry.
+
+    Raises:
+        ConceptCamError: Of class ``error`` when the name is unknown; the message names the nearest and all known ones.
+    """
+    if name in table:
+        return table[name]
+    near = nearest_names(name, table)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise error(f"unknown {what} {name!r}.{hint} Known: {', '.join(sorted(table))}.")
+
+
+def normalise_text(text: str) -> str:
+    """Returns the form in which two phrases are compared: Unicode NFKC, case folded, white space collapsed, end stop dropped."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".").rstrip()
+
+
+def display(path: str) -> str:
+    """Returns a path as valid Unicode: bytes of a file name that are no UTF-8 become ``\\xNN``."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,461 @@
+"""What a query gives back: scores, heatmap, peak, regions, ledger and pictures of one concept in one image."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from concept_cam import __version__
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.geometry import Geometry
+from concept_cam.core.names import choose
+from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, encode_rle, find_regions, threshold_value
+from concept_cam.core.resampling import grid_to_pixels, heatmap, highest_point
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from concept_cam.core.drawing import Scale
+
+__all__ = ["REGION_RESOLUTION", "Localization", "Localizations", "Provenance", "png_bytes"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything that is needed to compute a result again.
+
+    Attributes:
+        model: Canonical model name.
+        weights_hash: Hash of its weights.
+        method: Localisation method.
+        attention: Dense attention strategy.
+        resize: Resize policy.
+        views: Views of the picture that were averaged.
+        gamma: Comparison strength.
+        weighting: Contrast weighting.
+        feature_norm: Patch feature normalisation.
+        dtype: Floating-point type of the towers.
+        version: Version of this package.
+    """
+
+    model: str
+    weights_hash: str
+    method: str
+    attention: str
+    resize: str
+    views: str
+    gamma: float
+    weighting: str
+    feature_norm: str
+    dtype: str
+    version: str = __version__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data for JSON."""
+        return dict(vars(self))
+
+
+def _regions_original(found: Localization, threshold: str | float, min_area: float, largest: int | None) -> tuple[Region, ...]:
+    """Exact: on the heatmap at the picture's own size."""
+    return find_regions(found.heatmap, found.mask(threshold), min_area=min_area, largest=largest)
+
+
+def _regions_model(found: Localization, threshold: str | float, min_area: float, largest: int | None) -> tuple[Region, ...]:
+    """Fast: measured at the size at which the model saw the picture, then mapped to the original frame by ``Geometry``."""
+    small = _at_model_resolution(found.geometry)
+    scale_y, scale_x = found.geometry.original[0] / small.original[0], found.geometry.original[1] / small.original[1]
+    if scale_y <= 1 and scale_x <= 1:
+        return _regions_original(found, threshold, min_area, largest)
+    map_ = grid_to_pixels(found.scores, small)
+    least = min_area if min_area < 1 else min_area / (scale_x * scale_y)
+    regions = find_regions(map_, above(map_, found.threshold(threshold)), min_area=least, largest=largest)
+    return tuple(_enlarge(region, small.original, found.geometry.original) for region in regions)
+
+
+REGION_RESOLUTION: dict[str, Callable[[Localization, str | float, float, int | None], tuple[Region, ...]]] = {
+    "original": _regions_original,
+    "model": _regions_model,
+}
+"""At which resolution regions are measured."""
+
+
+def _at_model_resolution(geometry: Geometry) -> Geometry:
+    height = max(1, round(geometry.original[0] * geometry.scale[0]))
+    width = max(1, round(geometry.original[1] * geometry.scale[1]))
+    scale = geometry.scale[0] * geometry.original[0] / height, geometry.scale[1] * geometry.original[1] / width
+    return replace(geometry, original=(height, width), scale=scale)
+
+
+def _enlarge(region: Region, small: tuple[int, int], large: tuple[int, int]) -> Region:
+    from concept_cam.core.regions import decode_rle, measure
+
+    scale_y, scale_x = large[0] / small[0], large[1] / small[1]
+    mask = decode_rle(region.rle)
+    rows = np.minimum(((np.arange(large[0]) + 0.5) / scale_y).astype(int), small[0] - 1)
+    columns = np.minimum(((np.arange(large[1]) + 0.5) / scale_x).astype(int), small[1] - 1)
+    full = mask[rows][:, columns]
+    ys, xs = np.flatnonzero(full.any(axis=1)), np.flatnonzero(full.any(axis=0))
+    if ys.size == 0:  # A picture that was enlarged for the model: the region is smaller than one of its pixels.
+        y, x = int(region.peak[1] * scale_y), int(region.peak[0] * scale_x)
+        full[min(y, large[0] - 1), min(x, large[1] - 1)] = True
+        ys, xs = np.flatnonzero(full.any(axis=1)), np.flatnonzero(full.any(axis=0))
+    box = int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+    top, bottom, left, right = box[1], box[3], box[0], box[2]
+    small_measures = measure(mask[region.box[1] : region.box[3], region.box[0] : region.box[2]])
+    # Angles, shares and moments hold at either resolution when the scale is the same on both axes; otherwise measure exactly.
+    if abs(scale_x / scale_y - 1) < 0.02:
+        scale = (scale_x * scale_y) ** 0.5
+        measures = dict(small_measures)
+        measures["length"] *= scale
+        measures["width"] *= scale
+        measures["centroid_x"] = (small_measures["centroid_x"] + region.box[0]) * scale_x
+        measures["centroid_y"] = (small_measures["centroid_y"] + region.box[1]) * scale_y
+    else:
+        measures = measure(full[top:bottom, left:right])
+        measures["centroid_x"] += left
+        measures["centroid_y"] += top
+    measures["area"] = float(full.sum())
+    factor = np.array([scale_x, scale_y])
+    return Region(
+        box=box,
+        area=int(full.sum()),
+        rle=encode_rle(full),
+        contours=tuple(contour * factor for contour in region.contours),
+        peak=(region.peak[0] * scale_x, region.peak[1] * scale_y),
+        peak_score=region.peak_score,
+        mean_score=region.mean_score,
+        measures=measures,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Localization:
+    """Where one concept is in one image.
+
+    Attributes:
+        concept: What was asked.
+        scores: float32 [h, w], grid frame; signed, unscaled; NaN in padding.
+        geometry: Frames of the picture.
+        score: Image-level score, the cosine of the image embedding along the direction, in [-1, 1] (NaN where a method has none).
+        probabilities: Softmax over target and contrasts at the model's temperature, target first; empty without contrasts.
+        weights: ``pi`` of each contrast (before ``gamma``).
+        provenance: How the result was computed.
+        source: Where the picture came from, when it came from a file.
+        picture: uint8 [H, W, 3] upright, when it is at hand.
+    """
+
+    concept: Concept
+    scores: np.ndarray
+    geometry: Geometry
+    score: float
+    probabilities: tuple[float, ...]
+    weights: tuple[float, ...]
+    provenance: Provenance
+    source: str | None = None
+    picture: np.ndarray | None = field(default=None, repr=False, compare=False)
+    split: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """One line to read: a map of hundreds of numbers tells nobody anything."""
+        height, width = self.geometry.original
+        against = f" against {', '.join(map(repr, self.concept.contrast_names))}" if self.concept.contrasts else ""
+        where = f" in {self.source!r}" if self.source else ""
+        return f"<Localization of {self.concept.name!r}{against}{where}: {width} x {height} pixels, score {self.score:+.3f}>"
+
+    # ---------------------------------------------------------------------------------------------------- numbers
+
+    @property
+    def probability(self) -> float | None:
+        """Probability of the target against its contrasts in 0..1; ``None`` without contrasts."""
+        return self.probabilities[0] if self.probabilities else None
+
+    @cached_property
+    def heatmap(self) -> np.ndarray:
+        """float32 [H, W], original frame: the signed scores, interpolated between cell centres (cubic); NaN where the model did not look."""
+        return grid_to_pixels(self.scores, self.geometry)
+
+    def upsample(self, upsampling: str = "cubic", picture: np.ndarray | None = None) -> np.ndarray:
+        """Returns the heatmap float32 [H, W] with another strategy, for example ``"edge-aware"`` (needs the picture)."""
+        return heatmap(self.scores, self.geometry, upsampling, self.picture if picture is None else picture)
+
+    @cached_property
+    def peak(self) -> tuple[float, float]:
+        """``(x, y)`` of the heatmap's highest point in original pixels, to 1/16 of a cell; NaN twice where nothing was seen.
+
+        It is that of :attr:`heatmap`, whatever upsampling an overlay is drawn with.
+        """
+        return highest_point(self.scores, self.geometry)
+
+    @property
+    def peak_score(self) -> float:
+        """The highest score of a cell."""
+        return float(np.nanmax(self.scores)) if np.isfinite(self.scores).any() else float("nan")
+
+    def ledger(self) -> dict[str, np.ndarray]:
+        """Splits the score by text: the target's term and each contrast's, float32 [h, w] each; they sum to :attr:`scores`.
+
+        Raises:
+            ConfigurationError: The method is not linear in the texts, so it has no ledger.
+        """
+        if self.split is None:
+            raise ConfigurationError(f"the method {self.provenance.method!r} has no contrast ledger; only 'direct' is linear in the texts.")
+        terms = np.where(np.isfinite(self.scores), self.split(), np.nan)
+        return dict(zip((self.concept.target[0], *self.concept.contrast_names), terms))
+
+    # ---------------------------------------------------------------------------------------------------- regions
+
+    def threshold(self, threshold: str | float = DEFAULT_THRESHOLD) -> float:
+        """Returns the threshold in score units that a strategy gives on this map's grid scores (a number is itself); infinite where it finds nothing."""
+        return threshold_value(self.scores, threshold)
+
+    def mask(self, threshold: str | float = DEFAULT_THRESHOLD) -> np.ndarray:
+        """Returns bool [H, W], original frame: where the heatmap exceeds the threshold; False where the model did not look."""
+        return above(self.heatmap, self.threshold(threshold))
+
+    def regions(
+        self,
+        threshold: str | float = DEFAULT_THRESHOLD,
+        *,
+        min_area: float = 0.0,
+        largest: int | None = None,
+        resolution: str = "original",
+    ) -> tuple[Region, ...]:
+        """Returns the connected regions above the threshold, largest first, in original pixels.
+
+        Args:
+            threshold: A strategy of :data:`concept_cam.core.regions.THRESHOLDS`, or a number in score units.
+            min_area: Smallest area in original pixels, or below 1 as a share of the picture.
+            largest: Keep only so many.
+            resolution: ``"original"`` (exact) or ``"model"`` (measured at the model's resolution and mapped; fast on large pictures).
+        """
+        find = choose(resolution, REGION_RESOLUTION, "region resolution")
+        return find(self, threshold, min_area, largest)
+
+    # --------------------------------------------------------------------------------------------------- pictures
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest score of this map."""
+        if not np.isfinite(self.scores).any():
+            return 0.0, 0.0
+        return float(np.nanmin(self.scores)), float(np.nanmax(self.scores))
+
+    @property
+    def question(self) -> str:
+        """The question in words: the target, and what it was told apart from."""
+        concept = self.concept
+        return " vs. ".join([concept.target[0], " | ".join(concept.contrast_names)] if concept.contrasts else [concept.target[0]])
+
+    def display_scale(self, limits: tuple[float, float] | None = None) -> Scale:
+        """Returns the colours of the map: diverging about zero with contrasts, else from low to high.
+
+        Args:
+            limits: Fixed limits in score units; by default the map's own range, symmetric about zero with contrasts.
+        """
+        from concept_cam.core.drawing import Scale
+
+        low, high = self.limits
+        if self.concept.contrasts:
+            reach = max(abs(low), abs(high))
+            low, high = -reach, reach
+        return Scale(limits or (low, high), "blue-red" if self.concept.contrasts else "viridis")
+
+    def overlay(
+        self,
+        *,
+        picture: np.ndarray | None = None,
+        limits: tuple[float, float] | None = None,
+        threshold: str | float | None = None,
+        upsampling: str = "cubic",
+        title: str | None = None,
+    ) -> Image:
+        """Draws the heatmap over the picture, with a colour bar in score units and the outline of the regions.
+
+        Args:
+            picture: uint8 [H, W, 3] upright; needed when the result was made from features alone.
+            limits: Fixed colour scale in score units, to be shared across the pictures that are compared; by default this map's own
+                range, symmetric about zero for contrasted concepts.
+            threshold: Outline the regions above this threshold; ``None`` draws none.
+            upsampling: Strategy of :data:`concept_cam.core.resampling.UPSAMPLING`.
+            title: Text above; the question asked by default.
+        """
+        from concept_cam.core import drawing
+
+        pixels = self.picture if picture is None else picture
+        if pixels is None:
+            raise ConfigurationError("this result was made without its picture: pass it, overlay(picture=read_image(path).pixels).")
+        return drawing.draw_map(
+            self.scores,
+            self.geometry,
+            pixels,
+            self.display_scale(limits),
+            threshold=None if threshold is None else self.threshold(threshold),
+            upsampling=upsampling,
+            title=self.question if title is None else title,
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        import io
+
+        if self.picture is None:
+            return None
+        buffer = io.BytesIO()
+        self.overlay().save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    # ----------------------------------------------------------------------------------------------------- output
+
+    def to_dict(self, threshold: str | float = DEFAULT_THRESHOLD, *, min_area: float = 0.0) -> dict[str, Any]:
+        """Returns everything as plain data for JSON: question, numbers, regions with RLE masks, geometry, provenance."""
+        concept = self.concept
+        return {
+            "file": self.source,
+            "concept": {
+                "name": concept.name,
+                "target": list(concept.target),
+                "contrasts": [list(contrast) for contrast in concept.contrasts],
+                "contrast_names": list(concept.contrast_names),
+                "templates": list(concept.templates),
+                "metadata": dict(concept.metadata),
+            },
+            "score": _number(self.score),
+            "probability": self.probability,
+            "probabilities": dict(zip((concept.name, *concept.contrast_names), self.probabilities)),
+            "contrast_weights": dict(zip(concept.contrast_names, self.weights)),
+            "peak": [_number(value) for value in self.peak],
+            "peak_score": _number(self.peak_score),
+            "threshold": {"strategy": threshold, "value": _number(self.threshold(threshold))},
+            "regions": [region.to_dict() for region in self.regions(threshold, min_area=min_area)],
+            "frame": "original pixels after EXIF orientation; pixel i covers [i, i+1)",
+            "geometry": self.geometry.to_dict(),
+            "provenance": self.provenance.to_dict(),
+        }
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes the result; the file's ending chooses what: ``.npz`` scores and geometry, ``.json`` all numbers, ``.png`` the overlay.
+
+        Raises:
+            OutputError: The file exists and ``overwrite`` is false, or cannot be written.
+            ConfigurationError: Another ending.
+        """
+        from concept_cam.core.files import write_file
+
+        path = Path(path)
+        if path.suffix == ".npz":
+            payload = self.to_npz()
+        elif path.suffix == ".json":
+            payload = json_bytes(self.to_dict())
+        elif path.suffix == ".png":
+            payload = png_bytes(self.overlay())
+        else:
+            raise ConfigurationError(f"cannot tell what to write to {path.name!r}: expected a name that ends in .npz, .json or .png.")
+        return write_file(path, payload, overwrite=overwrite)
+
+    def to_npz(self) -> bytes:
+        """Returns a compressed ``.npz`` with ``scores``, its frames and the question; loads without pickle."""
+        import io
+
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            scores=self.scores,
+            original_size=np.array(self.geometry.original),
+            model_size=np.array(self.geometry.model),
+            scale_yx=np.array(self.geometry.scale),
+            offset_yx=np.array(self.geometry.offset),
+            target=np.array(self.concept.target),
+            contrasts=np.array(self.concept.contrast_names, dtype=np.str_),
+            provenance=np.array(json.dumps(self.provenance.to_dict())),
+        )
+        return buffer.getvalue()
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def json_bytes(content: object) -> bytes:
+    """Returns plain data as the content of a JSON file; file names that are not UTF-8 keep their odd bytes as escapes."""
+    return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
+
+
+def png_bytes(image: Image) -> bytes:
+    """Returns an image as the content of a PNG file."""
+    import io
+
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True, eq=False)
+class Localizations(Sequence[Localization]):
+    """The answers of one image to many concepts; single answers are built when they are looked at.
+
+    Attributes:
+        concepts: The questions, length C.
+        scores: float32 [C, h, w]; NaN in padding.
+        image_scores: float32 [C].
+        probabilities: float32 [C, 1 + R].
+        terms: float32 [C, 1 + R] coefficients (``+1``, ``-gamma pi_j``).
+        geometry: Frames of the picture.
+        provenance: How the results were computed.
+        source: Where the picture came from, when it came from a file.
+        picture: uint8 [H, W, 3] upright, when it is at hand.
+    """
+
+    concepts: tuple[Concept, ...]
+    scores: np.ndarray = field(repr=False)
+    image_scores: np.ndarray = field(repr=False)
+    probabilities: np.ndarray = field(repr=False)
+    terms: np.ndarray = field(repr=False)
+    geometry: Geometry
+    provenance: Provenance
+    source: str | None = None
+    picture: np.ndarray | None = field(default=None, repr=False, compare=False)
+    split: Callable[[int], np.ndarray] | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.concepts)
+
+    @overload
+    def __getitem__(self, index: int) -> Localization: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Localization]: ...
+    def __getitem__(self, index: int | slice) -> Localization | list[Localization]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"answer {index} of {len(self)}")
+        index %= len(self)
+        concept = self.concepts[index]
+        count = len(concept.contrasts)
+        gamma = self.provenance.gamma
+        split = self.split
+        return Localization(
+            concept=concept,
+            scores=self.scores[index],
+            geometry=self.geometry,
+            score=float(self.image_scores[index]),
+            probabilities=tuple(float(value) for value in self.probabilities[index, : 1 + count]) if count else (),
+            weights=tuple(float(-term / gamma) if gamma else 0.0 for term in self.terms[index, 1 : 1 + count]),
+            provenance=self.provenance,
+            source=self.source,
+            picture=self.picture,
+            split=None if split is None else lambda: split(index),
+        )
+
+    def __iter__(self) -> Iterator[Localization]:
+        return (self[position] for position in range(len(self)))
+
+    def by_name(self) -> Mapping[str, Localization]:
+        """Returns the answers by concept name."""
+        return {concept.name: self[position] for position, concept in enumerate(self.concepts)}

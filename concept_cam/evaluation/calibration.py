@@ -1,0 +1,334 @@
+"""When may a call be made? Fits abstention limits to about fifty labelled pictures."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from concept_cam.collection.limits import POOLED, Calibration, Limit
+from concept_cam.core.errors import ConfigurationError, DataError
+from concept_cam.core.names import choose, nearest_names
+from concept_cam.exports.survey import Label
+
+__all__ = [
+    "ModelCall",
+    "calibrate",
+    "fit_limit",
+    "read_calls",
+    "read_truth",
+]
+
+Key = tuple[str, str, str, int]
+_Judged = tuple[float, bool]
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """One call that a model made, whether or not it abstained.
+
+    Attributes:
+        file_name: The picture, as ``source`` of the run.
+        character: Name of the character; for a part ``character=part``.
+        state: The state with the most evidence.
+        probability: Its probability among its siblings.
+        score: Its raw evidence.
+        pack: Name of the pack.
+        specimen: Number of the specimen.
+        part: Whether the character is a part, which is found rather than called.
+    """
+
+    file_name: str
+    character: str
+    state: str
+    probability: float
+    score: float
+    pack: str = ""
+    specimen: int = 0
+    part: bool = False
+
+
+# ----------------------------------------------------------------------------------------------------------------- fit
+
+
+def _lower_bounds(right: np.ndarray, count: np.ndarray, confidence: float) -> np.ndarray:
+    """One-sided Clopper-Pearson bounds; 0 where nothing is right."""
+    found = stats.beta.ppf(1 - confidence, np.maximum(right, 1), count - right + 1)
+    return np.where(right > 0, found, 0.0)
+
+
+def _lower_bound(right: int, count: int, confidence: float) -> float:
+    return float(_lower_bounds(np.array([right]), np.array([count]), confidence)[0])
+
+
+def _search(values: np.ndarray, right: np.ndarray, target: float, confidence: float) -> float | None:
+    """The lowest limit whose kept calls are right often enough with the confidence asked for."""
+    order = np.argsort(-values, kind="stable")
+    ordered, hits = values[order], np.cumsum(right[order])
+    # Equal values enter together: only the last of a tie is a limit.
+    ends = np.flatnonzero(np.append(np.diff(ordered) != 0, True))
+    enough = ends[_lower_bounds(hits[ends], ends + 1, confidence) >= target]
+    return float(ordered[enough[-1]]) if len(enough) else None
+
+
+def fit_limit(
+    values: Sequence[float],
+    right: Sequence[bool],
+    target: float = 0.9,
+    confidence: float = 0.8,
+    measure: str = "probability",
+) -> Limit:
+    """Fits one abstention limit.
+
+    The limit is the lowest value such that, of the calls at or above it, the share that is right is at least ``target`` by its one-sided
+    Clopper-Pearson bound. Since the same calls choose the limit and measure it, that share is optimistic; ``expected_accuracy`` holds
+    each call out in turn.
+
+    Args:
+        values: Probability or score of each labelled call; NaN calls are left out.
+        right: Whether each is right.
+        target: Share that is to be right, 0..1.
+        confidence: Of the bound, 0..1; 0.5 asks little more than the plain share.
+        measure: Recorded.
+
+    Returns:
+        The limit; its value is ``None`` when no limit reaches the target.
+
+    Raises:
+        ConfigurationError: Target or confidence outside 0..1.
+        DataError: No labelled call.
+    """
+    if not (0 < target < 1 and 0 < confidence < 1):
+        raise ConfigurationError(f"target and confidence must lie between 0 and 1, received {target} and {confidence}.")
+    scores, hits = np.asarray(values, dtype=np.float64), np.asarray(right, dtype=bool)
+    if scores.shape != hits.shape:
+        raise DataError(f"received {scores.size} values and {hits.size} judgements.")
+    known = ~np.isnan(scores)
+    scores, hits = scores[known], hits[known]
+    if not len(scores):
+        raise DataError("there is no labelled call to fit a limit to.")
+    limit = _search(scores, hits, target, confidence)
+    kept = np.zeros(len(scores), dtype=bool) if limit is None else scores >= limit
+    held = np.zeros(len(scores), dtype=bool)
+    for i in range(len(scores)):
+        rest = np.arange(len(scores)) != i
+        other = _search(scores[rest], hits[rest], target, confidence) if rest.any() else None
+        held[i] = other is not None and scores[i] >= other
+    return Limit(
+        measure,
+        limit,
+        len(scores),
+        int(kept.sum()),
+        float(hits[kept].mean()) if kept.any() else float("nan"),
+        _lower_bound(int(hits[kept].sum()), int(kept.sum()), confidence) if kept.any() else float("nan"),
+        float(hits[held].mean()) if held.any() else float("nan"),
+        float(held.mean()),
+    )
+
+
+def calibrate(
+    calls: Iterable[ModelCall],
+    truth: Iterable[Label],
+    target: float = 0.9,
+    confidence: float = 0.8,
+    least: int = 15,
+    facts: Mapping[str, Any] | None = None,
+) -> Calibration:
+    """Fits the limit of every character.
+
+    A call is right when the label of its picture, specimen and character names its state. A part is there when a label names it, and not
+    there when its picture has labels of parts of that character but none of this one. Characters with fewer than ``least`` labelled calls
+    take the limit of all characters together (parts and states apart), listed under ``*``.
+
+    Args:
+        calls: What the model said.
+        truth: What people said; the state ``absent`` is a state like others.
+        target: Share of calls that are to be right.
+        confidence: Of the bound.
+        least: Fewest labelled calls for a limit of their own.
+        facts: Recorded.
+
+    Raises:
+        DataError: No call has a label; the message compares names.
+    """
+    said = list(calls)
+    known: dict[Key, set[str]] = {}
+    for label in truth:
+        known.setdefault((label.pack, label.file_name, label.character, label.specimen), set()).add(label.state)
+    groups: dict[tuple[str, str, bool], list[_Judged]] = {}
+    for call in said:
+        states = _states(known, call)
+        if states is None:
+            continue
+        value = call.score if call.part else call.probability
+        if np.isnan(value):  # Nothing was measured that a limit could be set on.
+            continue
+        groups.setdefault((call.pack, f"{call.character}={call.state}" if call.part else call.character, call.part), []).append(
+            (value, call.state in states)
+        )
+    if not groups:
+        raise DataError(_no_match(said, known))
+
+    def fit(judged: Sequence[_Judged], part: bool) -> Limit:
+        values, right = [value for value, _ in judged], [hit for _, hit in judged]
+        return fit_limit(values, right, target, confidence, "score" if part else "probability")
+
+    pooled = {
+        part: fit(judged, part)
+        for part in (False, True)
+        if (judged := [pair for (_, _, own), group in groups.items() if own == part for pair in group])
+    }
+    several = len({pack for pack, _, _ in groups}) > 1
+    limits = {f"{POOLED} parts" if part else POOLED: limit for part, limit in pooled.items()}
+    for (pack, character, part), judged in groups.items():
+        name = f"{pack}/{character}" if several else character
+        limits[name] = fit(judged, part) if len(judged) >= least else _borrowed(pooled[part], judged, confidence)
+    return Calibration(target, confidence, limits, dict(facts or {}))
+
+
+def _borrowed(pooled: Limit, judged: Sequence[_Judged], confidence: float) -> Limit:
+    """The limit of all characters together, with what it does to these few calls."""
+    right = [hit for value, hit in judged if pooled.value is not None and value >= pooled.value]
+    nan = float("nan")
+    accuracy = float(np.mean(right)) if right else nan
+    low = _lower_bound(sum(right), len(right), confidence) if right else nan
+    return Limit(pooled.measure, pooled.value, len(judged), len(right), accuracy, low, nan, nan, pooled=True)
+
+
+def _states(known: Mapping[Key, set[str]], call: ModelCall) -> set[str] | None:
+    """The labelled states of a call's character, or ``None`` when nobody looked at it. Exports of one pack do not name it."""
+    for pack in (call.pack, ""):
+        found = known.get((pack, call.file_name, call.character, call.specimen))
+        if found is not None:
+            return found
+    return None
+
+
+def _no_match(calls: Sequence[ModelCall], known: Mapping[Key, set[str]]) -> str:
+    if not calls or not known:
+        return f"nothing to fit: {len(calls)} calls and {len(known)} labels."
+    pictures, labelled = {call.file_name for call in calls}, next(iter(known))[1]
+    if labelled not in pictures:
+        near = nearest_names(labelled, pictures, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"no call has a label: {labelled!r} of the labels is no picture of the run.{hint}"
+    names = sorted({call.character for call in calls})
+    return f"no call has a label: the labels are of {sorted({key[2] for key in known})[:5]}, the calls of {names[:5]}."
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def read_calls(path: str | os.PathLike[str]) -> tuple[list[ModelCall], dict[str, Any]]:
+    """Reads what a model said: the folder of an annotation run, or a CSV table of calls.
+
+    The table needs ``file_name`` (or ``source``), ``character``, ``state`` (or ``best_state``) and ``probability``; ``score``, ``pack``,
+    ``specimen`` and ``kind`` are read where they are there.
+
+    Returns:
+        The calls and the facts of the run (model, weights).
+
+    Raises:
+        DataError: Neither of the two.
+    """
+    source = Path(path)
+    if source.suffix.lower() == ".csv":
+        rows = [_renamed(row) for row in _csv_rows(source, {"character", "probability"})]
+        return [_call(row, source, number) for number, row in enumerate(rows, 2)], {}
+    from concept_cam.collection.runs import read_run
+
+    run = read_run(source)
+    columns = ["source", "specimen", "pack", "character", "kind", "best_state", "probability", "score"]
+    columns = [name for name in columns if name in run.schema.names]
+    calls = [
+        _call(_renamed(record), source, number) for number, record in enumerate(run.records(columns)) if record["best_state"] is not None
+    ]
+    return calls, {name: run.info[name] for name in ("model", "weights_hash") if name in run.info}
+
+
+def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: value for key, value in row.items() if value not in (None, "")}
+    if "source" in found:
+        found.setdefault("file_name", found["source"])
+    if "best_state" in found:
+        found["state"] = found["best_state"]
+    return found
+
+
+def _call(row: Mapping[str, Any], source: Path, line: int) -> ModelCall:
+    missing = [name for name in ("file_name", "character", "state") if name not in row]
+    if missing:
+        raise DataError(f"{source}, row {line}: {', '.join(missing)} is missing.")
+    try:
+        return ModelCall(
+            str(row["file_name"]),
+            str(row["character"]),
+            str(row["state"]),
+            float(row.get("probability", "nan")),
+            float(row.get("score", "nan")),
+            str(row.get("pack", "")),
+            int(row.get("specimen", 0)),
+            row.get("kind") == "part",
+        )
+    except ValueError as error:
+        raise DataError(f"{source}, row {line}: {error}.") from error
+
+
+def _csv_rows(path: Path, needed: set[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    if missing := needed - set(reader.fieldnames or ()):
+        raise DataError(f"{path} has no column {sorted(missing)[0]!r}; it has {', '.join(reader.fieldnames or ())}.")
+    return rows
+
+
+def _truth_csv(path: Path) -> list[Label]:
+    rows = _csv_rows(path, {"character"})
+    found = []
+    for number, row in enumerate(rows, 2):
+        name = row.get("file_name") or row.get("source")
+        state = row["true_state"] if "true_state" in row else row.get("state")
+        if not name:
+            raise DataError(f"{path}, row {number}: file_name is missing.")
+        if state:  # a row that nobody filled in says nothing
+            found.append(Label(name, row["character"], state, row.get("pack") or "", int(row.get("specimen") or 0)))
+    return found
+
+
+def _truth_cvat(path: Path) -> list[Label]:
+    from concept_cam.exports.cvat import read_labels
+
+    return read_labels(path)
+
+
+def _truth_labelstudio(path: Path) -> list[Label]:
+    from concept_cam.exports.labelstudio import read_labels
+
+    return read_labels(path)
+
+
+TRUTH_READERS = {".csv": _truth_csv, ".xml": _truth_cvat, ".json": _truth_labelstudio}
+"""Ending -> reader of labels: a table, CVAT for images 1.1, a JSON export of Label Studio."""
+
+
+def read_truth(path: str | os.PathLike[str]) -> list[Label]:
+    """Reads what people said; the file's ending says how.
+
+    ``.csv``: a table with ``file_name`` (or ``source``), ``character`` and ``true_state`` (or ``state``; empty: nobody looked), optionally ``pack``
+    and ``specimen``. ``.xml``: an export of CVAT in the format "CVAT for images 1.1". ``.json``: an export of Label Studio.
+
+    Raises:
+        DataError: Another ending, or a file that cannot be used.
+    """
+    source = Path(path)
+    return choose(source.suffix.lower(), TRUTH_READERS, "kind of label file", DataError)(source)

@@ -1,0 +1,274 @@
+"""What the exports share: what the run holds, names of labels, masks, ontology addresses, and streaming writers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+import concept_cam
+from concept_cam.collection.runs import Run
+from concept_cam.collection.schema import FRAME, PASSTHROUGH_PREFIX
+from concept_cam.core.errors import DataError
+from concept_cam.core.regions import decode_rle
+
+__all__ = [
+    "FRAME",
+    "Label",
+    "Survey",
+    "CARRIED",
+    "agent",
+    "carried",
+    "crop",
+    "has_region",
+    "iri",
+    "mask_of",
+    "media_of",
+    "passthrough_of",
+    "readable",
+    "survey",
+    "when",
+    "write_csv",
+    "write_json",
+]
+
+Record = Mapping[str, Any]
+
+PART_SEPARATOR = ": "
+"""Between a character of kind ``part`` and the part in a label's name."""
+
+PACK_SEPARATOR = "/"
+"""Between a pack and a character in a label's name, where the run has several packs."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label that a person corrected in another tool, read back.
+
+    Attributes:
+        file_name: The picture, as the export named it: ``source`` of the run.
+        character: Name of the character.
+        state: The state that the person set.
+        pack: Name of the pack; empty where the run had only one.
+        specimen: Number of the specimen.
+    """
+
+    file_name: str
+    character: str
+    state: str
+    pack: str = ""
+    specimen: int = 0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a run holds, found in one pass over a few columns.
+
+    Attributes:
+        states: Every character's states in order of appearance, by ``(pack, character)``; distances have none.
+        kinds: Every character's kind, by ``(pack, character)``.
+        packs: Names of the packs.
+        specimens: Whether any picture has specimen boxes.
+        pictures: Number of pictures.
+    """
+
+    states: Mapping[tuple[str, str], tuple[str, ...]]
+    kinds: Mapping[tuple[str, str], str]
+    packs: tuple[str, ...]
+    specimens: bool
+    pictures: int
+
+    def name(self, pack: str, character: str) -> str:
+        """Returns the character's name in label lists; the pack is part of it where there are several."""
+        return f"{pack}{PACK_SEPARATOR}{character}" if len(self.packs) > 1 else character
+
+
+def survey(run: Run) -> Survey:
+    """Looks through a run for its characters, states, specimens and pictures."""
+    states: dict[tuple[str, str], dict[str, None]] = {}
+    kinds: dict[tuple[str, str], str] = {}
+    packs: dict[str, None] = {}
+    specimens, pictures, last = False, 0, None
+    for record in run.records(["image_key", "pack", "character", "kind", "best_state", "probabilities", "specimen_x"]):
+        key = (record["pack"], record["character"])
+        packs[record["pack"]] = None
+        kinds[key] = record["kind"]
+        known = states.setdefault(key, {})
+        if record["kind"] != "part":
+            known.update(dict.fromkeys(record["probabilities"] or ()))
+        if record["best_state"] is not None:
+            known[record["best_state"]] = None
+        specimens = specimens or record["specimen_x"] is not None
+        pictures += record["image_key"] != last
+        last = record["image_key"]
+    return Survey({key: tuple(known) for key, known in states.items()}, kinds, tuple(packs), specimens, pictures)
+
+
+# --------------------------------------------------------------------------------------------------------------- records
+
+
+def has_region(record: Record) -> bool:
+    """Whether a record has a mask with at least one pixel."""
+    return record["rle_counts"] is not None and bool(record["box_width"]) and bool(record["box_height"])
+
+
+def mask_of(record: Record) -> np.ndarray:
+    """Returns the record's mask, bool [H, W], original frame.
+
+    Raises:
+        DataError: The stored run lengths do not fit the picture.
+    """
+    size = [record["image_height"], record["image_width"]]
+    if record["rle_size"] is not None and list(record["rle_size"]) != size:
+        raise DataError(f"record {record['record_key']}: the mask is {record['rle_size']}, the picture {size} (rows, columns).")
+    try:
+        return decode_rle({"size": size, "counts": record["rle_counts"]})
+    except (ValueError, IndexError) as error:
+        raise DataError(f"record {record['record_key']} of {record['source']!r} has a damaged mask: {error}") from error
+
+
+def crop(mask: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Returns the part of a mask within its bounding box, with the box's left and upper edge."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, left = int(rows[0]), int(columns[0])
+    return mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1], left, top
+
+
+def media_of(record: Record) -> str:
+    """Returns the address of a record's picture: its public URI, else its source as a relative or absolute reference."""
+    if record["media_uri"]:
+        return str(record["media_uri"])
+    source = str(record["source"])
+    return source if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) else quote(source)
+
+
+def passthrough_of(record: Record) -> dict[str, str]:
+    """Returns the input's further columns of a record that have a value, under their own names."""
+    return {
+        name.removeprefix(PASSTHROUGH_PREFIX): value
+        for name, value in record.items()
+        if name.startswith(PASSTHROUGH_PREFIX) and value not in (None, "")
+    }
+
+
+CARRIED: dict[str, tuple[str, ...]] = {
+    "occurrenceID": ("occurrenceID", "dwc:occurrenceID"),
+    "materialEntityID": ("materialEntityID", "dwc:materialEntityID"),
+    "catalogNumber": ("catalogNumber", "dwc:catalogNumber"),
+    "scientificName": ("scientificName", "dwc:scientificName", "species"),
+    "rights": ("rights", "dcterms:rights", "dc:rights", "license", "dcterms:license"),
+    "creator": ("creator", "dcterms:creator", "dc:creator"),
+}
+"""Input columns that the standards have a term for, under the names that collections give them, the first that has a value."""
+
+
+def carried(record: Record, term: str) -> str | None:
+    """Returns what the input says of a picture or specimen by a term of :data:`CARRIED`, where it says it."""
+    values = (record.get(PASSTHROUGH_PREFIX + name) for name in CARRIED[term])
+    return next((str(value) for value in values if value), None)
+
+
+def readable(name: str) -> str:
+    """Returns a character's or state's name as people read it: underscores become spaces."""
+    return name.replace("_", " ")
+
+
+def iri(identifier: str | None) -> str | None:
+    """Returns the address of an ontology id: ``PATO:0001784`` -> ``http://purl.obolibrary.org/obo/PATO_0001784``."""
+    if not identifier or re.match(r"https?://", identifier):
+        return identifier or None
+    found = re.fullmatch(r"([A-Za-z][A-Za-z0-9]*):(\d+)", identifier)
+    return f"http://purl.obolibrary.org/obo/{found[1]}_{found[2]}" if found else None
+
+
+def agent(record: Record) -> str:
+    """Returns who made a record, as the standards ask for it."""
+    return f"concept-cam {record['package_version']} (machine), model {record['model']}"
+
+
+def when(run: Run) -> str:
+    """Returns when the run was made (ISO 8601), or empty text."""
+    return str(run.info.get("finished") or run.info.get("started") or "")
+
+
+def creator() -> dict[str, str]:
+    """Returns name and version of this package, for the head of a file."""
+    return {"name": "concept-cam", "version": concept_cam.__version__}
+
+
+# --------------------------------------------------------------------------------------------------------------- writers
+
+
+def plain(value: Any) -> Any:
+    """Returns a value as JSON knows it: not-a-number and infinity become None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def write_json(path: Path, head: Mapping[str, Any], **lists: Iterable[Any]) -> None:
+    """Writes a JSON object whose long lists are streamed, one element per line, so that memory stays flat.
+
+    Args:
+        path: File to write.
+        head: Short members, first.
+        lists: Long members by name.
+    """
+    with path.open("w", encoding="utf-8") as file:
+        file.write("{")
+        separator = "\n"
+        for name, value in head.items():
+            file.write(f"{separator}{json.dumps(name)}: {json.dumps(plain(value), ensure_ascii=False, allow_nan=False)}")
+            separator = ",\n"
+        for name, values in lists.items():
+            file.write(f"{separator}{json.dumps(name)}: [")
+            write_elements(file, values)
+            file.write("\n]")
+            separator = ",\n"
+        file.write("\n}\n")
+
+
+def write_elements(file: Any, values: Iterable[Any]) -> None:
+    """Writes the elements of a JSON list, one per line, without the brackets."""
+    separator = "\n"
+    for value in values:
+        file.write(separator + json.dumps(plain(value), ensure_ascii=False, allow_nan=False))
+        separator = ",\n"
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a CSV file (UTF-8, RFC 4180); a missing value is an empty cell, a float its shortest exact form."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="raise")
+        writer.writeheader()
+        writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
+
+
+def cell(value: Any) -> str | int:
+    """Returns a value as a CSV cell."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
+    return value
+
+
+def called(run: Run) -> Iterator[dict[str, Any]]:
+    """Streams the records that make a call (or measure a distance), in order."""
+    return (record for record in run.records() if not record["abstained"])

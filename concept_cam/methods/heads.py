@@ -1,0 +1,621 @@
+"""Finer-CAM in its original form: linear classifier heads, whose weight rows take the place of text embeddings.
+
+Zhang et al., "Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation", CVPR 2025: a class is explained by its
+logit minus those of the classes that are most easily taken for it. ``z_n = W_n . e + b_n`` with the image embedding ``e`` of a frozen tower.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from concept_cam.backbones.protocol import Backbone
+from concept_cam.core.concept import Concept
+from concept_cam.core.directions import nearest_classes
+from concept_cam.core.errors import ConfigurationError, DataError, ImageError
+from concept_cam.core.files import METADATA, write_tensors
+from concept_cam.core.names import choose, nearest_names
+from concept_cam.core.results import Localization, Provenance
+from concept_cam.core.scoring import FEATURE_NORM
+from concept_cam.core.settings import Settings
+from concept_cam.methods import find_method
+from concept_cam.methods.engine import Batch, TowerMethod, encode, plain
+from concept_cam.pictures.reading import ImageSource, Picture, read_image
+from concept_cam.pictures.resizing import Prepared, prepare
+
+__all__ = ["AGGREGATIONS", "Aggregation", "ClassifierHead", "FinerCam", "class_folders", "fit_head"]
+
+
+# ------------------------------------------------------------------------------------------------------------------ head
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifierHead:
+    """A linear classifier over a tower's image embedding.
+
+    Attributes:
+        weight: float32 [N, D], one row per class.
+        bias: float32 [N].
+        classes: Their names.
+        feature_norm: Whether it reads the embedding as it is (``"none"``) or at unit length (``"l2"``).
+        weights_hash: Hash of the tower's weights it was trained on; empty when that is not known.
+
+    Raises:
+        ConfigurationError: Shapes that do not fit, values that are not finite, fewer than two classes or double names.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    classes: tuple[str, ...]
+    feature_norm: str = "none"
+    weights_hash: str = ""
+
+    def __post_init__(self) -> None:
+        weight, bias = self.weight.detach().float().cpu(), self.bias.detach().float().cpu()
+        if weight.ndim != 2 or len(weight) < 2:
+            raise ConfigurationError(
+                f"a classifier head needs a weight matrix [classes, D] with at least two rows, received {list(weight.shape)}."
+            )
+        if tuple(bias.shape) != (len(weight),):
+            raise ConfigurationError(f"expected a bias of {len(weight)} values, received {list(bias.shape)}.")
+        if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+            raise ConfigurationError("the classifier head holds NaN or infinity.")
+        classes = tuple(self.classes)
+        if len(classes) != len(weight) or len(set(classes)) != len(classes):
+            raise ConfigurationError(
+                f"expected {len(weight)} different class names, received {len(classes)}, {len(set(classes))} of them different."
+            )
+        choose(self.feature_norm, FEATURE_NORM, "feature normalisation")
+        object.__setattr__(self, "weight", weight)
+        object.__setattr__(self, "bias", bias)
+        object.__setattr__(self, "classes", classes)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @classmethod
+    def from_matrix(
+        cls,
+        weight: Tensor | np.ndarray,
+        bias: Tensor | np.ndarray | None = None,
+        classes: Sequence[str] | None = None,
+        *,
+        feature_norm: str = "none",
+    ) -> ClassifierHead:
+        """Makes a head of a matrix [N, D] and a bias [N] (zero by default)."""
+        matrix = torch.as_tensor(weight)
+        offset = torch.zeros(len(matrix)) if bias is None else torch.as_tensor(bias)
+        names = tuple(f"class {i}" for i in range(len(matrix))) if classes is None else tuple(classes)
+        return cls(matrix, offset, names, feature_norm)
+
+    @classmethod
+    def from_state_dict(
+        cls, state: Mapping[str, Any], classes: Sequence[str] | None = None, *, feature_norm: str = "none"
+    ) -> ClassifierHead:
+        """Makes a head of a linear layer's state: the one matrix in it, and the one vector of fitting length as bias.
+
+        Raises:
+            ConfigurationError: It holds no matrix or several.
+        """
+        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        matrices = {name: value for name, value in tensors.items() if value.ndim == 2}
+        if len(matrices) != 1:
+            raise ConfigurationError(
+                f"expected the state of one linear layer (one matrix [classes, D]), found {len(matrices)} matrices among: "
+                f"{', '.join(sorted(tensors)) or 'no tensors'}."
+            )
+        weight = next(iter(matrices.values()))
+        vectors = [value for value in tensors.values() if tuple(value.shape) == (len(weight),)]
+        if len(vectors) > 1:
+            raise ConfigurationError(f"expected one bias of {len(weight)} values, found {len(vectors)}.")
+        return cls.from_matrix(weight, vectors[0] if vectors else None, classes, feature_norm=feature_norm)
+
+    @classmethod
+    def from_sklearn(cls, model: Any, *, feature_norm: str = "none") -> ClassifierHead:
+        """Makes a head of a fitted linear classifier of scikit-learn, or of a pipeline of a ``StandardScaler`` and one.
+
+        A two-class model's single row ``d`` becomes the rows ``-d/2`` and ``d/2``: the same decision and the same probability.
+
+        Raises:
+            ConfigurationError: The model is not linear, or not fitted.
+        """
+        mean, scale, final = 0.0, 1.0, model
+        if hasattr(model, "steps"):
+            steps = [step for _, step in model.steps]
+            final = steps[-1]
+            if len(steps) > 2 or (len(steps) == 2 and not hasattr(steps[0], "scale_")):
+                raise ConfigurationError("expected a pipeline of StandardScaler and a linear classifier.")
+            if len(steps) == 2:
+                mean = 0.0 if steps[0].mean_ is None else steps[0].mean_
+                scale = 1.0 if steps[0].scale_ is None else steps[0].scale_
+        if not hasattr(final, "coef_") or not hasattr(final, "classes_"):
+            raise ConfigurationError(
+                f"expected a fitted linear classifier of scikit-learn (with coef_ and classes_), received {type(final).__name__}."
+            )
+        weight = np.atleast_2d(np.asarray(final.coef_, dtype=np.float64)) / scale
+        bias = np.broadcast_to(np.asarray(final.intercept_, dtype=np.float64), (len(weight),)) - weight @ (np.zeros(weight.shape[1]) + mean)
+        if len(weight) == 1:
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        return cls.from_matrix(weight, bias, [str(name) for name in final.classes_], feature_norm=feature_norm)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        classes: Sequence[str] | None = None,
+        *,
+        feature_norm: str | None = None,
+    ) -> ClassifierHead:
+        """Reads a head: ``.safetensors`` (its names are in its header when this package wrote it), ``.pth``, ``.pt`` or ``.bin``.
+
+        Only tensors are read: a file that holds other objects is refused, never unpickled.
+
+        Args:
+            path: The file.
+            classes: Class names, when the file has none.
+            feature_norm: See :class:`ClassifierHead`; the file's own, or ``"none"``.
+
+        Raises:
+            ConfigurationError: The file is missing, damaged, holds more than tensors, or does not hold one linear layer.
+        """
+        file = Path(path)
+        facts: dict[str, Any] = {}
+        try:
+            if file.suffix == ".safetensors":
+                from safetensors import SafetensorError, safe_open
+
+                try:
+                    with safe_open(str(file), framework="pt") as opened:
+                        facts = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+                        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                except SafetensorError as error:
+                    raise ConfigurationError(f"{str(file)!r} is no safetensors file: {error}.") from error
+            else:
+                import pickle
+
+                try:
+                    state = torch.load(file, map_location="cpu", weights_only=True)
+                except pickle.UnpicklingError as error:
+                    raise ConfigurationError(
+                        f"{str(file)!r} holds more than tensors, which is not read: save the layer's state_dict() alone."
+                    ) from error
+        except (OSError, EOFError, RuntimeError) as error:
+            raise ConfigurationError(f"cannot read the classifier head {str(file)!r}: {error}.") from error
+        if not isinstance(state, Mapping):
+            state = {"weight": state}
+        if isinstance(state.get("state_dict"), Mapping):
+            state = state["state_dict"]
+        names = classes if classes is not None else facts.get("classes")
+        norm = feature_norm or facts.get("feature_norm", "none")
+        head = cls.from_state_dict(state, names, feature_norm=norm)
+        return replace(head, weights_hash=str(facts.get("weights_hash", "")))
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes the head as ``.safetensors``, class names in its header.
+
+        Raises:
+            OutputError: The file exists, or cannot be written.
+            ConfigurationError: Another ending.
+        """
+        facts = {
+            "kind": "classifier head",
+            "classes": list(self.classes),
+            "feature_norm": self.feature_norm,
+            "weights_hash": self.weights_hash,
+        }
+        tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
+        return write_tensors(path, tensors, facts, overwrite=overwrite)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Returns float32 [B, N] of image embeddings [B, D], not normalised."""
+        weight, bias = self.weight.to(image.device), self.bias.to(image.device)
+        return FEATURE_NORM[self.feature_norm](image) @ weight.T + bias
+
+    def index(self, name: str | int) -> int:
+        """Returns the number of a class.
+
+        Raises:
+            ConfigurationError: There is no such class.
+        """
+        if isinstance(name, int):
+            if not 0 <= name < len(self):
+                raise ConfigurationError(f"expected a class number from 0 to {len(self) - 1}, received {name}.")
+            return name
+        if name not in self.classes:
+            near = nearest_names(name, self.classes, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(f"the classifier head has no class {name!r} among its {len(self)}.{hint}")
+        return self.classes.index(name)
+
+
+# ----------------------------------------------------------------------------------------------------------- aggregation
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """How the reference classes' logits are set against the target's.
+
+    Attributes:
+        description: One line for people.
+        alpha: Comparison strength by default.
+        weights: ``(logits [N], references, alpha, target) -> float32 [N]``: what each class's logit contributes to the objective.
+    """
+
+    description: str
+    alpha: float
+    weights: Callable[[Tensor, int, Sequence[int], float], Tensor]
+
+
+def _combine(logits: Tensor, target: int, references: Sequence[int], shares: Tensor, alpha: float) -> Tensor:
+    terms = torch.zeros_like(logits)
+    terms[list(references)] = -alpha * shares
+    terms[target] += 1
+    return terms
+
+
+def _uniform(logits: Tensor, target: int, references: Sequence[int], alpha: float) -> Tensor:
+    return _combine(logits, target, references, torch.full((len(references),), 1 / len(references)).to(logits), alpha)
+
+
+def _softmax(logits: Tensor, target: int, references: Sequence[int], alpha: float) -> Tensor:
+    return _combine(logits, target, references, torch.softmax(logits[list(references)], dim=0), alpha)
+
+
+def _hardest(logits: Tensor, target: int, references: Sequence[int], alpha: float) -> Tensor:
+    chosen = max(references, key=lambda reference: float(logits[reference]))
+    return _combine(logits, target, [chosen], torch.ones(1).to(logits), alpha)
+
+
+def _released(logits: Tensor, target: int, references: Sequence[int], alpha: float) -> Tensor:
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = logits.detach().clone().requires_grad_(True)
+        shares = torch.softmax(leaf, dim=0)[list(references)]
+        objective = (shares * (leaf[target] - alpha * leaf[list(references)])).sum() / (shares.sum() + 1e-9)
+        (terms,) = torch.autograd.grad(objective, leaf)
+    return terms
+
+
+AGGREGATIONS: dict[str, Aggregation] = {
+    "uniform": Aggregation("mean over the references (the paper)", 0.6, _uniform),
+    "softmax": Aggregation("references by their probability, weights constant", 1.0, _softmax),
+    "hardest": Aggregation("the most probable reference alone (the paper's compare mode)", 1.0, _hardest),
+    "released": Aggregation(
+        "the released code: references by their probability, the gradient runs through the weights too",
+        1.0,
+        _released,
+    ),
+}
+"""How references are combined, by name. ``released`` reproduces the gradient of the released code's objective; methods without a gradient
+see its linear part."""
+
+
+# -------------------------------------------------------------------------------------------------------------- Finer-CAM
+
+
+class FinerCam:
+    """Explains a classifier's class against the classes that are most easily taken for it.
+
+    Args:
+        backbone: The frozen tower; text is not needed.
+        head: The classifier.
+        settings: How pictures are read; only ``resize``, ``size``, ``batch_size`` and ``max_pixels`` are used.
+
+    Raises:
+        ConfigurationError: Head and tower do not fit, or the resize policy shows the tower parts of the picture only.
+    """
+
+    def __init__(self, backbone: Backbone, head: ClassifierHead, settings: Settings | None = None) -> None:
+        self.backbone, self.head, self.settings = backbone, head, settings or Settings()
+        if head.weight.shape[1] != backbone.embed_dim:
+            raise ConfigurationError(
+                f"the classifier head reads {head.weight.shape[1]} numbers, the image embedding of {backbone.name} has {backbone.embed_dim}."
+            )
+        if head.weights_hash and head.weights_hash != backbone.weights_hash:
+            raise ConfigurationError(
+                f"the classifier head was trained on other weights (hash {head.weights_hash}) than those of {backbone.name} "
+                f"({backbone.weights_hash})."
+            )
+        if self.settings.resize == "tile":
+            raise ConfigurationError("a classifier reads the whole picture: use a resize policy such as 'pad' instead of 'tile'.")
+
+    def logits(self, images: Sequence[ImageSource]) -> Tensor:
+        """Returns the class logits of pictures, float32 [B, N] on the CPU."""
+        found = torch.zeros(len(images), len(self.head))
+        for positions, _, _, image in self._encoded([self._read(image) for image in images]):
+            found[positions] = self.head.logits(image).cpu()
+        return found
+
+    def explain(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        target: str | int | Sequence[str | int] | None = None,
+        *,
+        references: Sequence[str | int] | None = None,
+        ranks: Sequence[int] = (1, 2, 3),
+        alpha: float | None = None,
+        aggregation: str = "uniform",
+        base: str = "grad-cam",
+    ) -> Any:
+        """Shows where the target class is told from its references.
+
+        Args:
+            images: A picture, or a list or tuple of them.
+            target: Name or number of the class, or one per picture; ``None`` for the predicted one.
+            references: Names or numbers of the reference classes; the target is left out where it is among them.
+            ranks: Without ``references``: which of the classes of nearest logit, 1 for the nearest; ranks beyond the last class are dropped.
+            alpha: Comparison strength; the aggregation's own by default. 0 explains the class alone.
+            aggregation: A name of :data:`AGGREGATIONS`.
+            base: A method of :data:`concept_cam.methods.METHODS` that reads a feature map (``"grad-cam"``, ``"layer-cam"``, ``"score-cam"``,
+                each signed or with ``+relu``), or ``"lcam:PATH"`` trained for this head.
+
+        Returns:
+            A :class:`~concept_cam.core.results.Localization`, or a list of them. ``score`` is the objective, ``probabilities`` the softmax over target
+            and references, ``weights`` what each reference contributes before ``alpha``.
+
+        Raises:
+            ConfigurationError: An unknown class, aggregation or base, or no reference left.
+        """
+        with plain():
+            return self._explain(images, target, references, ranks, alpha, aggregation, base)
+
+    def _explain(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        target: str | int | Sequence[str | int] | None,
+        references: Sequence[str | int] | None,
+        ranks: Sequence[int],
+        alpha: float | None,
+        aggregation: str,
+        base: str,
+    ) -> Any:
+        chosen = choose(aggregation, AGGREGATIONS, "aggregation")
+        strength = chosen.alpha if alpha is None else alpha
+        if not 0 <= strength < float("inf"):
+            raise ConfigurationError(f"alpha must be a number >= 0, received {strength}.")
+        if any(rank < 1 for rank in ranks) or not ranks:
+            raise ConfigurationError(f"ranks count from 1, the class of nearest logit; received {list(ranks)}.")
+        several = isinstance(images, (list, tuple))
+        given: Any = images if several else [images]
+        pictures = [self._read(image) for image in given]
+        targets = self._targets(target, len(pictures))
+        maps, relu = _base(base, self)
+        answers: list[Localization | None] = [None] * len(pictures)
+        for positions, items, batch, image in self._encoded(pictures):
+            logits = self.head.logits(image)
+            rows = []
+            for row, position in enumerate(positions):
+                index = targets[position]
+                index = int(logits[row].argmax()) if index is None else index
+                others = self._references(logits[row], index, references, ranks)
+                rows.append((index, others, chosen.weights(logits[row], index, others, strength)))
+            terms = torch.stack([weights for _, _, weights in rows])
+            weight = self.head.weight.to(terms.device)
+            values = maps(replace(batch, directions=(terms @ weight)[:, None]), [index for index, _, _ in rows])
+            scores = values.detach().float().cpu().numpy()[:, 0]
+            scores = np.maximum(scores, 0) if relu else scores
+            for row, (position, item) in enumerate(zip(positions, items)):
+                index, others, weights = rows[row]
+                answers[position] = self._answer(
+                    pictures[position],
+                    item,
+                    scores[row],
+                    logits[row],
+                    index,
+                    others,
+                    weights,
+                    strength,
+                    aggregation,
+                    base,
+                )
+        found = [answer for answer in answers if answer is not None]
+        return found if several else found[0]
+
+    # ---------------------------------------------------------------------------------------------------------- pieces
+
+    def _read(self, image: ImageSource) -> Picture:
+        return read_image(image, max_pixels=self.settings.max_pixels)
+
+    def _encoded(self, pictures: Sequence[Picture]) -> Iterator[tuple[list[int], list[Prepared], Batch, Tensor]]:
+        settings = self.settings
+        prepared = [prepare(picture, self.backbone.preprocess, settings.resize, settings.size) for picture in pictures]
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for position, item in enumerate(prepared):
+            sizes.setdefault(tuple(item.pixels.shape), []).append(position)
+        for members in sizes.values():
+            for start in range(0, len(members), settings.batch_size):
+                positions = members[start : start + settings.batch_size]
+                items = [prepared[position] for position in positions]
+                pixels = torch.stack([item.pixels for item in items])
+                pixels, features, image = encode(self.backbone, pixels, np.stack([item.valid for item in items]))
+                if not torch.isfinite(image).all():
+                    raise ImageError(f"the model {self.backbone.name} returned NaN or infinity: check the pictures, or use float32.")
+                empty = torch.zeros(len(items), 0, self.backbone.embed_dim)
+                batch = Batch(self.backbone, pixels, features, image, empty, self.head.feature_norm)
+                yield positions, items, batch, image
+
+    def _targets(self, target: str | int | Sequence[str | int] | None, count: int) -> list[int | None]:
+        if target is None:
+            return [None] * count
+        if isinstance(target, (str, int)):
+            return [self.head.index(target)] * count
+        if len(target) != count:
+            raise ConfigurationError(f"received {len(target)} targets for {count} pictures.")
+        return [self.head.index(name) for name in target]
+
+    def _references(self, logits: Tensor, target: int, references: Sequence[str | int] | None, ranks: Sequence[int]) -> list[int]:
+        if references is None:
+            order = nearest_classes(logits, target, len(self.head))
+            return [order[rank - 1] for rank in dict.fromkeys(ranks) if rank <= len(order)] or order[-1:]
+        given = (references,) if isinstance(references, str) else references
+        chosen = [index for index in dict.fromkeys(self.head.index(name) for name in given) if index != target]
+        if not chosen:
+            raise ConfigurationError(f"no reference class is left beside the target {self.head.classes[target]!r}.")
+        return chosen
+
+    def _answer(
+        self,
+        picture: Picture,
+        item: Prepared,
+        scores: np.ndarray,
+        logits: Tensor,
+        target: int,
+        references: Sequence[int],
+        terms: Tensor,
+        alpha: float,
+        aggregation: str,
+        base: str,
+    ) -> Localization:
+        classes = self.head.classes
+        valid = item.geometry.valid()
+        members = [target, *references]
+        return Localization(
+            concept=Concept((classes[target],), tuple((classes[index],) for index in references)),
+            scores=np.where(valid, scores, np.float32(np.nan)).astype(np.float32),
+            geometry=item.geometry,
+            score=float(terms @ logits),
+            probabilities=tuple(torch.softmax(logits[members], dim=0).tolist()),
+            weights=tuple(float(-terms[index] / alpha) if alpha else 0.0 for index in references),
+            provenance=Provenance(
+                model=self.backbone.name,
+                weights_hash=self.backbone.weights_hash,
+                method=f"finer-cam/{base}",
+                attention="none",
+                resize=item.geometry.policy,
+                views="single",
+                gamma=alpha,
+                weighting=aggregation,
+                feature_norm=self.head.feature_norm,
+                dtype=str(self.backbone.dtype).removeprefix("torch."),
+            ),
+            source=picture.source,
+            picture=picture.pixels,
+        )
+
+
+def _base(name: str, cam: FinerCam) -> tuple[Callable[[Batch, Sequence[int]], Tensor], bool]:
+    """Returns ``(batch, targets) -> maps [B, 1, h, w]`` of a base method, and whether negative values are dropped."""
+    method = find_method(name)
+    if method.takes:
+        from concept_cam.methods.lcam import Explainer
+
+        explainer = Explainer.load(method.argument)
+        explainer.require(cam.backbone, cam.head.classes)
+        return explainer.class_maps, method.relu
+    function = method.load()
+    if not isinstance(function, TowerMethod):
+        raise ConfigurationError(
+            f"the method {name!r} cannot explain a classifier; use one that reads a feature map, such as 'grad-cam' or 'layer-cam'."
+        )
+    function.check(cam.backbone)
+    return (lambda batch, targets: function.maps(batch)), method.relu
+
+
+# --------------------------------------------------------------------------------------------------------------- training
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+
+
+def class_folders(folder: str | os.PathLike[str]) -> list[tuple[Path, str]]:
+    """Lists the pictures of a folder that has one folder per class: ``(path, class name)``, in the order of names.
+
+    Raises:
+        DataError: The folder is missing, or has fewer than two class folders with pictures.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"{str(root)!r} is not a folder; expected one with a folder of pictures per class.")
+    found = [
+        (path, directory.name)
+        for directory in sorted(root.iterdir())
+        if directory.is_dir() and not directory.name.startswith(".")
+        for path in sorted(directory.rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    ]
+    if len({name for _, name in found}) < 2:
+        raise DataError(
+            f"{str(root)!r} holds pictures of {len({name for _, name in found})} class folders; expected at least two: ROOT/CLASS/picture.jpg."
+        )
+    return found
+
+
+def image_embeddings(backbone: Backbone, images: Sequence[ImageSource], settings: Settings | None = None) -> Tensor:
+    """Returns the image embeddings float32 [M, D] of pictures, on the CPU, not normalised."""
+    settings = settings or Settings()
+    rows = []
+    for start in range(0, len(images), settings.batch_size):
+        chunk = [
+            prepare(
+                read_image(image, max_pixels=settings.max_pixels),
+                backbone.preprocess,
+                settings.resize,
+                settings.size,
+            )
+            for image in images[start : start + settings.batch_size]
+        ]
+        if all(item.pixels.shape == chunk[0].pixels.shape for item in chunk):
+            groups = [chunk]
+        else:
+            groups = [[item] for item in chunk]
+        for group in groups:
+            pixels = torch.stack([item.pixels for item in group])
+            rows.append(encode(backbone, pixels, np.stack([item.valid for item in group]))[2].cpu())
+    return torch.cat(rows)
+
+
+def fit_head(
+    embeddings: Tensor,
+    labels: Sequence[str],
+    *,
+    feature_norm: str = "none",
+    l2: float = 1e-3,
+    weights_hash: str = "",
+) -> ClassifierHead:
+    """Fits a multinomial logistic regression by L-BFGS on centred features of one common scale, both folded into the weights.
+
+    Scaling each dimension by itself would put large weights on dimensions of little variance; they hardly change what is predicted, but a
+    map, which multiplies them with single patches, would show little else.
+
+    Args:
+        embeddings: float [M, D] image embeddings, not normalised.
+        labels: Class name of each.
+        feature_norm: Whether the head reads embeddings as they are or at unit length.
+        l2: Factor of the weights' squared length in the loss.
+        weights_hash: Recorded with the head.
+
+    Raises:
+        DataError: Fewer than two classes, or lengths that differ.
+    """
+    classes = tuple(sorted(set(labels)))
+    if len(classes) < 2 or len(labels) != len(embeddings):
+        raise DataError(
+            f"received {len(embeddings)} embeddings, {len(labels)} labels of {len(classes)} classes; expected two classes at least."
+        )
+    features = choose(feature_norm, FEATURE_NORM, "feature normalisation")(embeddings).double()
+    mean = features.mean(dim=0)
+    scale = (features - mean).square().mean().sqrt().clamp(min=1e-12)
+    inputs = (features - mean) / scale
+    truth = torch.tensor([classes.index(label) for label in labels])
+    with torch.inference_mode(False), torch.enable_grad():
+        inputs = inputs.clone()
+        weight = torch.zeros(len(classes), inputs.shape[1], dtype=torch.float64, requires_grad=True)
+        bias = torch.zeros(len(classes), dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(inputs @ weight.T + bias, truth) + l2 * weight.square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    folded = weight.detach() / scale
+    return ClassifierHead(folded, bias.detach() - folded @ mean, classes, feature_norm, weights_hash)

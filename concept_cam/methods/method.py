@@ -1,0 +1,44 @@
+"""What a localisation method is: plain data, torch-free."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Method"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to answer "where is it?".
+
+    Attributes:
+        name: Its name, recorded with every result.
+        function: ``"module:function"``, imported at the first use; called with a localizer, pictures, concepts and the method, it returns
+            one :class:`~concept_cam.core.results.Localizations` per picture.
+        description: One line for people.
+        source: The paper that defines it.
+        extra: Name of the extra that brings the library it needs, or ``None``.
+        contrast: Whether contrasts change its maps.
+        relu: Whether negative values are dropped at the end.
+        takes: What follows the name and a colon, such as ``"PATH"``; empty for most.
+        argument: The text that followed.
+    """
+
+    name: str
+    function: str
+    description: str
+    source: str = ""
+    extra: str | None = None
+    contrast: bool = True
+    relu: bool = False
+    takes: str = ""
+    argument: str = ""
+
+    def load(self) -> Callable[..., Any]:
+        """Imports the function."""
+        module, _, name = self.function.partition(":")
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return function

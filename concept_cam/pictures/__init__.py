@@ -1,0 +1,1 @@
+"""Pictures: from a file to upright pixels, and from those to the size that a model reads."""

@@ -1,0 +1,468 @@
+"""Reading pictures: whatever the source, upright 8-bit sRGB pixels come out, or one clear error.
+
+Loads Pillow and numpy, never torch, so that worker processes read pictures cheaply. No global state of Pillow is changed
+(``MAX_IMAGE_PIXELS``, ``LOAD_TRUNCATED_IMAGES``): several threads may read at once, and an application's own settings stay.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import stat
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from concept_cam.core.errors import ImageError
+from concept_cam.core.names import nearest_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["MAX_PIXELS", "ImageSource", "Picture", "read_image"]
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor | Picture"
+
+MAX_PIXELS = 200_000_000
+"""Most pixels of a picture that is decoded by default."""
+
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture with this EXIF orientation upright; 1 and unknown values need nothing."""
+
+_REFUSED_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+"""Formats that Pillow lists but that are no pixels: drawings (EPS would run Ghostscript), weather data, video."""
+
+_SIGNATURES = (
+    (b"%PDF", "a PDF document"),
+    (b"%!PS", "a PostScript drawing"),
+    (b"<!DOCTYPE", "a web page, as a failed download leaves it"),
+    (b"<!doctype", "a web page, as a failed download leaves it"),
+    (b"<html", "a web page, as a failed download leaves it"),
+    (b"<svg", "an SVG drawing"),
+    (b"<?xml", "an XML document"),
+    (b"version https://git-lfs", "a Git LFS pointer; run 'git lfs pull'"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture, ready to be resized.
+
+    Attributes:
+        pixels: uint8 [H, W, 3], sRGB, upright.
+        source: Path or name that the picture came from; ``None`` for bytes and arrays.
+        exif_orientation: EXIF orientation 1..8 that was found (and applied); 1 when there was none.
+        mode: What the source held before conversion: Pillow's mode (``"RGB"``, ``"P"``, ``"CMYK"`` ...), or dtype and shape of an array.
+        notes: What was done to the pixels, in words: compositing, colour profile, scaling, first frame.
+    """
+
+    pixels: np.ndarray
+    source: str | None = None
+    exif_orientation: int = 1
+    mode: str = "RGB"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape, dtype = np.shape(self.pixels), getattr(self.pixels, "dtype", None)
+        if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise ImageError(f"a Picture holds uint8 pixels [H, W, 3], received {dtype} {list(shape)}. Use read_image() to convert others.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(H, W)`` in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def to_pil(self) -> Image.Image:
+        """Returns the pixels as an RGB Pillow image."""
+        return Image.fromarray(self.pixels)
+
+
+def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Reads a picture from nearly anything.
+
+    Files, bytes and Pillow images: the EXIF orientation is applied; transparency is composited over white; ICC profiles are converted
+    to sRGB (a damaged or unsuitable profile is a warning, and the pixels are taken as sRGB); 16-bit values are scaled by 1/257;
+    32-bit integers must lie in 0..65535 and are scaled like 16-bit ones; floats must lie in 0..1; of animated files the first frame is
+    read (of an open Pillow image: the frame it is at).
+
+    Arrays: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha, composited over white) of uint8, uint16 (scaled by 1/257), bool, floats in 0..1,
+    or other integers in 0..255. Tensors likewise, and also [C, H, W]: a tensor whose first axis has 1, 3 or 4 entries is ``CHW``,
+    every other tensor is ``HWC``.
+
+    Args:
+        source: Path, binary file object (read from its start, left open), bytes, Pillow image, array, tensor, or a Picture (returned as is).
+        max_pixels: Most pixels of a picture from a file; checked before anything is decoded.
+
+    Returns:
+        The picture; its pixels share no memory with an array or tensor given.
+
+    Raises:
+        ImageError: The source is missing, a folder, empty, no picture, truncated, too large, or holds values that are not pixels.
+    """
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, np.ndarray):
+        return _from_array(source, "array")
+    if _is_tensor(source):
+        return _from_tensor(cast("Tensor", source))
+    if isinstance(source, Image.Image):
+        name = getattr(source, "filename", "") or None
+        return _decode(source, None if name is None else os.fsdecode(name), max_pixels, first_frame=False)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _from_file(io.BytesIO(source), "the given bytes", None, max_pixels)
+    if isinstance(source, (str, os.PathLike)):
+        with _open_path(source) as file:
+            name = os.fspath(source)
+            return _from_file(file, repr(name), name, max_pixels)
+    if hasattr(source, "read"):
+        given = getattr(source, "name", None)
+        name = given if isinstance(given, str) else None
+        return _from_file(_binary(source), repr(name) if name else "the given file object", name, max_pixels)
+    raise ImageError(
+        f"cannot read a picture from {type(source).__name__}: expected a path, file object, bytes, Pillow image, numpy array or tensor."
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+
+@contextmanager
+def _open_path(source: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a path for reading, or says why not."""
+    text = os.fspath(source)
+    if not isinstance(text, str):
+        raise ImageError(f"a path must be text, received {text!r}.")
+    if not text.strip():
+        raise ImageError("the path of the picture is empty: expected a file such as 'fish.jpg'.")
+    if text.startswith(("http://", "https://")):
+        raise ImageError(f"{text!r} is a web address: download the picture first and give its path.")
+    path = Path(text)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise ImageError(_missing(path)) from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot read {text!r}: {error}.") from error
+    if stat.S_ISDIR(mode):
+        raise ImageError(f"{text!r} is a folder, expected a picture file. Give the files in it, for example {text.rstrip('/')}/*.jpg")
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise ImageError(f"{text!r} is a device, expected a picture file.")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ImageError(f"cannot read {text!r}: {error.strerror or error}.") from error
+    with file:
+        yield file if file.seekable() else io.BytesIO(file.read())
+
+
+def _missing(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"no such picture: {str(path)!r}; the folder {str(folder)!r} does not exist either."
+    # A collection's folder can hold a million files; a hint is not worth comparing with them all.
+    names = [entry.name for entry in itertools.islice(_entries(folder), 5000)]
+    near = nearest_names(path.name, names, 1)
+    hint = f" Did you mean {str(folder / near[0])!r}?" if near else " Check the path."
+    return f"no such picture: {str(path)!r}.{hint}"
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError:
+        return
+
+
+def _binary(source: Any) -> BinaryIO:
+    """Returns a seekable binary file over a file object, positioned at its start."""
+    try:
+        if source.seekable():
+            source.seek(0)
+            if isinstance(source.read(0), bytes):
+                return cast(BinaryIO, source)
+            raise ImageError("the file object was opened as text: open it in binary mode, open(path, 'rb').")
+        data = source.read()
+    except (OSError, ValueError, AttributeError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"cannot read the given file object: {error}.") from error
+    if not isinstance(data, bytes):
+        raise ImageError("the file object was opened as text: open it in binary mode, open(path, 'rb').")
+    return io.BytesIO(data)
+
+
+def _from_file(file: BinaryIO, label: str, name: str | None, max_pixels: int) -> Picture:
+    head = file.read(64)
+    if not head:
+        raise ImageError(f"{label} is empty (zero bytes): expected a picture. Copy or download it again.")
+    image = _identify(file, label, max_pixels)
+    if image is None:
+        raise ImageError(f"{label} is not a picture: {_guess(head)}. Expected JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP or the like.")
+    return _decode(image, name, max_pixels, first_frame=True, label=label)
+
+
+def _guess(head: bytes) -> str:
+    if head[4:8] == b"ftyp":
+        kind = "a HEIC photograph, which Pillow cannot read; convert it to JPEG" if head[8:12] in _HEIF_BRANDS else "a video"
+        return f"it looks like {kind}"
+    for signature, what in _SIGNATURES:
+        if head.lstrip().startswith(signature):
+            return f"it looks like {what}"
+    return "its content is of no known image format"
+
+
+def _identify(file: BinaryIO, label: str, max_pixels: int) -> Image.Image | None:
+    """Opens a file lazily through Pillow's registry of formats; ``None`` when no format accepts it.
+
+    ``Image.open`` applies the process-wide ``MAX_IMAGE_PIXELS``, below which ``max_pixels`` could not be raised without changing it for
+    every other thread; this is the same search without that limit. The caller checks the size before decoding.
+    """
+    file.seek(0)
+    prefix = file.read(16)
+    tried: set[str] = set()
+    for load_plugins in (Image.preinit, Image.init):
+        load_plugins()
+        for name in [name for name in Image.ID if name not in tried and name not in _REFUSED_FORMATS]:
+            tried.add(name)
+            factory, accept = Image.OPEN[name]
+            try:
+                if accept is not None and accept(prefix) is not True:
+                    continue
+                file.seek(0)
+                return factory(file, "")
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                continue  # Pillow's own signal for "not this format after all".
+            except Image.DecompressionBombError as error:
+                raise ImageError(f"{label} is too large for Pillow's reader of {name}: {error}") from error
+            except Exception as error:  # a damaged header can raise nearly anything in a format plugin
+                raise ImageError(f"{label} cannot be read as {name}: {error}. The file is damaged; copy it again.") from error
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------------ decoding
+
+
+def _decode(image: Image.Image, name: str | None, max_pixels: int, *, first_frame: bool, label: str = "") -> Picture:
+    label = label or (repr(name) if name else "the given Pillow image")
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{label} has no pixels: its size is {width} x {height}.")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{label} has {width} x {height} = {width * height:,} pixels, more than the limit of {max_pixels:,}. "
+            "If the file is trusted, raise the limit (max_pixels, --max-pixels); otherwise scale the picture down."
+        )
+    notes: list[str] = []
+    if first_frame and _has_frames(image):
+        notes.append("first frame of an animated or multi-page file")
+    mode, found = image.mode, _orientation(image)
+    try:
+        image.load()
+        # Some readers (TIFF) turn the picture themselves while loading and drop the tag.
+        turn = _TRANSPOSE.get(_orientation(image))
+        rgb = _to_rgb(image, notes, label)
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError(f"{label} ({width} x {height} pixels) does not fit in memory: scale it down.") from error
+    except Exception as error:  # a damaged body can raise nearly anything in a decoder
+        raise ImageError(f"{label} is damaged or cut short: {error}. Copy or download it again.") from error
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+    return Picture(np.array(rgb), source=name, exif_orientation=found, mode=mode, notes=tuple(notes))
+
+
+def _has_frames(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # damage in later frames must not cost the first
+        return False
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation 1..8; damaged metadata must not cost the picture."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:
+        return 1
+    return value if value in _TRANSPOSE else 1
+
+
+def _to_rgb(image: Image.Image, notes: list[str], label: str) -> Image.Image:
+    """Converts a loaded image of any mode to 8-bit sRGB, before the orientation is applied."""
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_scale_to_uint8(np.asarray(image), label, wide=True, notes=notes))
+    alpha: Image.Image | None = None
+    if image.has_transparency_data:
+        base = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+        if image.mode in ("La", "RGBa"):
+            image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert(base)
+    rgb = _to_srgb(image, profile, notes, label)
+    if alpha is None:
+        return rgb
+    low, _ = cast("tuple[int, int]", alpha.getextrema())
+    if low == 255:
+        return rgb
+    notes.append("transparency composited over white")
+    return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
+
+
+_PROFILE_MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str], label: str) -> Image.Image:
+    if image.mode == "LAB":
+        notes.append("converted from CIE L*a*b*")
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return cast(Image.Image, ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB"))
+    if profile:
+        try:
+            return _apply_profile(image, profile, notes)
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+            notes.append("ICC profile ignored")
+            warnings.warn(
+                f"{label}: the ICC colour profile cannot be used ({error}); its colours are taken as sRGB.",
+                UserWarning,
+                stacklevel=2,
+            )
+    if image.mode == "CMYK":
+        notes.append("CMYK converted without a profile")
+    return image.convert("RGB")
+
+
+def _apply_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = opened.profile.xcolor_space
+    mode = _PROFILE_MODES.get(space)
+    if mode is None:
+        raise ValueError(f"profile of the colour space {space.strip()!r}")
+    if image.mode not in ("CMYK", "L", "1") or (image.mode == "L" and mode == "RGB"):
+        image = image.convert("RGB")  # palettes, YCbCr ...; a grey picture may carry an RGB profile
+    elif image.mode == "1":
+        image = image.convert("L" if mode == "L" else "RGB")
+    if image.mode != mode:
+        raise ValueError(f"profile of the colour space {space.strip()!r} in a picture of mode {image.mode}")
+    description = ImageCms.getProfileDescription(opened).strip()
+    if description.lower().startswith("srgb") and "v4" not in description.lower():
+        return image.convert("RGB")  # Already there; a round trip would only cost time and rounding.
+    notes.append(f"ICC profile {description!r} converted to sRGB")
+    converted = ImageCms.profileToProfile(
+        image,
+        opened,
+        ImageCms.createProfile("sRGB"),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode="RGB",
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    return cast(Image.Image, converted)
+
+
+# ------------------------------------------------------------------------------------------------------------ arrays
+
+
+def _is_tensor(source: object) -> bool:
+    """Whether this is a torch tensor, without importing torch."""
+    return any(kind.__module__.partition(".")[0] == "torch" and kind.__name__ == "Tensor" for kind in type(source).__mro__)
+
+
+def _from_tensor(tensor: Tensor) -> Picture:
+    detached = tensor.detach().cpu()
+    if detached.is_floating_point():
+        detached = detached.float()  # numpy has no bfloat16
+    array = detached.numpy()
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        array = np.moveaxis(array, 0, -1)
+    return _from_array(array, "tensor")
+
+
+def _from_array(array: np.ndarray, what: str) -> Picture:
+    shape = list(array.shape)
+    if array.ndim == 4:
+        raise ImageError(f"received a batch, {what} of shape {shape}: pass one picture at a time.")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        hint = ""
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            hint = " Channels come last in arrays: array.transpose(1, 2, 0)."
+        raise ImageError(
+            f"received an {what} of shape {shape}, expected [H, W] or [H, W, 1, 3 or 4].{hint}".replace("an tensor", "a tensor")
+        )
+    if array.size == 0:
+        raise ImageError(f"the {what} of shape {shape} has no pixels.")
+    notes: list[str] = []
+    values = _scale_to_uint8(array, f"the {what}", wide=False, notes=notes)
+    if values.ndim == 2:
+        values = values[:, :, None]
+    if values.shape[2] == 4:
+        values = _over_white(values)
+        notes.append("transparency composited over white")
+    pixels = np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+    if np.shares_memory(pixels, array):
+        pixels = pixels.copy()
+    return Picture(pixels, mode=f"{array.dtype} {shape}", notes=tuple(notes))
+
+
+def _over_white(rgba: np.ndarray) -> np.ndarray:
+    alpha = rgba[:, :, 3:].astype(np.uint16)
+    blended = rgba[:, :, :3] * alpha + 255 * (255 - alpha)
+    return ((blended + 127) // 255).astype(np.uint8)
+
+
+def _scale_to_uint8(values: np.ndarray, label: str, *, wide: bool, notes: list[str]) -> np.ndarray:
+    """Brings pixel values to uint8 of the same shape.
+
+    Args:
+        values: Any real dtype.
+        label: Whose values they are, for messages.
+        wide: Integers other than uint8 and bool are 16-bit values in a wider type (Pillow's modes ``I``), not 0..255.
+        notes: What was done is appended here.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values)
+        if not finite.all():
+            count = int(values.size - np.count_nonzero(finite))
+            raise ImageError(f"{label} holds {count} NaN or infinite of {values.size} values: pixels must be finite numbers in 0..1.")
+        top, name = 1.0, "floats"
+    elif values.dtype.kind in "iu":
+        top, name = (65535.0, "integers") if wide or values.dtype.kind + str(values.dtype.itemsize) == "u2" else (255.0, "integers")
+    else:
+        raise ImageError(f"{label} holds {values.dtype} values, expected uint8, uint16, bool, or floats in 0..1.")
+    low, high = float(values.min()), float(values.max())
+    slack = 1e-6 if values.dtype.kind == "f" else 0.0
+    if low < -slack or high > top + slack:
+        hint = ""
+        if values.dtype.kind == "f":
+            hint = " Divide by 255 if it holds 0..255." if low >= 0 else " Undo the normalisation, if it has been normalised."
+        raise ImageError(f"{label} holds {name} from {low:.6g} to {high:.6g}, expected 0..{top:.0f}.{hint}")
+    if top != 255.0:
+        notes.append(f"{values.dtype} values 0..{top:.0f} scaled to 0..255")
+    scaled = np.clip(values.astype(np.float32), 0.0, top) * np.float32(255.0 / top)
+    return np.rint(scaled).astype(np.uint8)

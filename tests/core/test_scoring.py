@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from concept_cam.core import settings
+from concept_cam.core.directions import WEIGHTING, coefficients, directions
+from concept_cam.core.scoring import FEATURE_NORM, image_scores, ledger, probabilities, score_patches
+from tests.core.test_directions import image, random_set
+
+
+def patches(count: int = 2, dim: int = 8) -> torch.Tensor:
+    return torch.randn(count, 3, 5, dim, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize("weighting", WEIGHTING)
+@pytest.mark.parametrize("feature_norm", FEATURE_NORM)
+def test_score_is_feature_times_direction(weighting: str, feature_norm: str) -> None:
+    texts, features = random_set(), patches()
+    terms = coefficients(texts, image(), weighting=weighting, gamma=0.7, logit_scale=3.0)
+    scores = score_patches(features, texts, terms, feature_norm)
+    weights = directions(texts, terms).expand(2, -1, -1)
+    assert scores.shape == (2, 3, 3, 5)
+    for b in range(2):
+        for c in range(3):
+            for y in range(3):
+                for x in range(5):
+                    f = features[b, y, x]
+                    f = f / f.norm() if feature_norm == "l2" else f
+                    assert float(scores[b, c, y, x]) == pytest.approx(float(f @ weights[b, c]), abs=1e-5)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTING)
+def test_ledger_sums_to_the_score(weighting: str) -> None:
+    texts, features = random_set(), patches()
+    terms = coefficients(texts, image(), weighting=weighting, gamma=1.0, logit_scale=3.0)
+    scores = score_patches(features, texts, terms)
+    for b in range(2):
+        row = terms[min(b, len(terms) - 1)]
+        for c in range(3):
+            split = ledger(features[b], texts.texts[texts.columns[c]], row[c])
+            assert torch.allclose(split.sum(dim=0), scores[b, c], atol=1e-6)
+
+
+def test_contrast_is_the_difference_of_two_maps() -> None:
+    """What contrast can and cannot add: the score is linear, so one direction equals the difference of two plain maps."""
+    texts, features = random_set(), patches()
+    both = score_patches(features, texts, coefficients(texts, image(), weighting="uniform", gamma=1.0, logit_scale=1.0))
+    plain = torch.nn.functional.normalize(features, dim=-1)
+    for c in range(3):
+        rows = [int(r) for r, there in zip(texts.contrasts[c], texts.present[c]) if there]
+        difference = plain @ texts.texts[texts.target[c]] - sum(plain @ texts.texts[r] for r in rows) / len(rows)
+        assert torch.allclose(both[:, c], difference, atol=1e-6)
+
+
+def test_mean_of_patch_scores_is_the_unnormalised_logit() -> None:
+    texts, features = random_set(), patches()
+    terms = coefficients(texts, image(), weighting="uniform", gamma=1.0, logit_scale=1.0)
+    pooled = features.mean(dim=(1, 2))
+    assert torch.allclose(
+        score_patches(features, texts, terms, "none").mean(dim=(2, 3)),
+        pooled @ directions(texts, terms)[0].T,
+        atol=1e-5,
+    )
+
+
+def test_batch_equals_singles() -> None:
+    texts, features, pictures = random_set(), patches(), image()
+    for weighting in WEIGHTING:
+        both = score_patches(features, texts, coefficients(texts, pictures, weighting=weighting, gamma=1.0, logit_scale=2.0))
+        for b in range(2):
+            terms = coefficients(texts, pictures[b : b + 1], weighting=weighting, gamma=1.0, logit_scale=2.0)
+            assert torch.allclose(score_patches(features[b : b + 1], texts, terms)[0], both[b], atol=1e-6)
+
+
+def test_image_scores_are_cosines_and_probabilities_softmax() -> None:
+    texts, pictures = random_set(), image()
+    terms = coefficients(texts, pictures, weighting="uniform", gamma=1.0, logit_scale=4.0)
+    levels, shares = image_scores(pictures, texts, terms), probabilities(pictures, texts, 4.0)
+    for b in range(2):
+        e = pictures[b] / pictures[b].norm()
+        for c in range(3):
+            w = directions(texts, terms)[0, c]
+            assert float(levels[b, c]) == pytest.approx(float(e @ w / w.norm()), abs=1e-5)
+            rows = [int(texts.target[c])] + [int(r) for r, there in zip(texts.contrasts[c], texts.present[c]) if there]
+            expected = torch.softmax(torch.stack([4.0 * (e @ texts.texts[r]) for r in rows]), dim=0)
+            assert torch.allclose(shares[b, c, : len(rows)], expected, atol=1e-5)
+            assert shares[b, c, len(rows) :].sum() == 0
+
+
+def test_half_precision_features_give_float32_scores() -> None:
+    texts = random_set()
+    terms = coefficients(texts, image(), weighting="uniform", gamma=1.0, logit_scale=1.0)
+    exact, half = score_patches(patches(), texts, terms), score_patches(patches().bfloat16(), texts, terms)
+    assert half.dtype == torch.float32
+    assert torch.allclose(exact, half, atol=2e-2)
+
+
+def test_settings_list_the_same_norms() -> None:
+    assert set(settings.FEATURE_NORMS) == set(FEATURE_NORM)

@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from concept_cam.backbones.dinov2 import Dinov2
+from concept_cam.backbones.protocol import Backbone
+from concept_cam.backbones.torchvision_compat import import_transformers
+from concept_cam.core.errors import ConfigurationError, DataError, OutputError, UnsupportedModelError
+from concept_cam.core.settings import Settings
+from concept_cam.methods.heads import AGGREGATIONS, ClassifierHead, FinerCam, class_folders, fit_head, image_embeddings
+from tests.backbones.models import backbone, randomise
+from tests.methods.models import LinearBackbone, photograph, untouched
+
+
+def make_head(width: int, count: int = 6, seed: int = 0, **values: Any) -> ClassifierHead:
+    generator = torch.Generator().manual_seed(seed)
+    names = [f"species {i}" for i in range(count)]
+    weight, bias = torch.randn(count, width, generator=generator), torch.randn(count, generator=generator)
+    return ClassifierHead.from_matrix(weight, bias, names, **values)
+
+
+@pytest.fixture(scope="module")
+def dino() -> Any:
+    transformers = import_transformers()
+    torch.manual_seed(0)
+    config = transformers.Dinov2Config(hidden_size=24, num_hidden_layers=3, num_attention_heads=4, mlp_ratio=2, image_size=28, patch_size=7)
+    return randomise(transformers.Dinov2Model(config))
+
+
+# ------------------------------------------------------------------------------------------------------------------ head
+
+
+def test_from_state_dict_and_files(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(5, 3)
+    torch.save(layer.state_dict(), tmp_path / "head.pth")
+    names = ("a", "b", "c")
+    head = ClassifierHead.load(tmp_path / "head.pth", names)
+    image = torch.randn(4, 5)
+    torch.testing.assert_close(head.logits(image), layer(image).detach())
+    head.save(tmp_path / "head.safetensors")
+    again = ClassifierHead.load(tmp_path / "head.safetensors")
+    assert again.classes == names
+    torch.testing.assert_close(again.logits(image), head.logits(image))
+    with pytest.raises(OutputError, match="exists"):
+        head.save(tmp_path / "head.safetensors")
+    with pytest.raises(ConfigurationError, match=r"\.safetensors"):
+        head.save(tmp_path / "head.bin")
+    torch.save({"state_dict": layer.state_dict(), "epoch": 3}, tmp_path / "wrapped.pth")
+    torch.testing.assert_close(ClassifierHead.load(tmp_path / "wrapped.pth").weight, layer.weight.detach())
+    torch.save(layer, tmp_path / "module.pth")
+    with pytest.raises(ConfigurationError, match="more than tensors"):
+        ClassifierHead.load(tmp_path / "module.pth")
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ConfigurationError, match="no safetensors file"):
+        ClassifierHead.load(tmp_path / "broken.safetensors")
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        ClassifierHead.load(tmp_path / "missing.pth")
+
+
+def test_unusable_heads() -> None:
+    with pytest.raises(ConfigurationError, match="2 matrices"):
+        ClassifierHead.from_state_dict({"a": torch.zeros(2, 3), "b": torch.zeros(2, 2)})
+    with pytest.raises(ConfigurationError, match="two rows"):
+        ClassifierHead.from_matrix(torch.zeros(1, 3))
+    with pytest.raises(ConfigurationError, match="bias"):
+        ClassifierHead.from_matrix(torch.zeros(2, 3), torch.zeros(3))
+    with pytest.raises(ConfigurationError, match="different class names"):
+        ClassifierHead.from_matrix(torch.zeros(2, 3), classes=["a", "a"])
+    with pytest.raises(ConfigurationError, match="NaN"):
+        ClassifierHead.from_matrix(torch.full((2, 3), torch.nan))
+    with pytest.raises(ConfigurationError, match="Did you mean 'species 1'"):
+        make_head(4).index("species1")
+    with pytest.raises(ConfigurationError, match="0 to 5"):
+        make_head(4).index(6)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_from_sklearn(count: int, scaled: bool) -> None:
+    linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is optional")
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    generator = np.random.default_rng(0)
+    labels = np.array([f"kind {i % count}" for i in range(80)])
+    features = generator.normal(size=(80, 5)) + 2.0 * np.array([[int(name[-1])] for name in labels]) + 7
+    model = linear.LogisticRegression()
+    model = make_pipeline(StandardScaler(), model) if scaled else model
+    model.fit(features, labels)
+    head = ClassifierHead.from_sklearn(model)
+    assert head.classes == tuple(f"kind {i}" for i in range(count))
+    shares = torch.softmax(head.logits(torch.tensor(features, dtype=torch.float32)), dim=1)
+    np.testing.assert_allclose(shares.numpy(), model.predict_proba(features), atol=1e-4)
+    with pytest.raises(ConfigurationError, match="linear classifier"):
+        ClassifierHead.from_sklearn(object())
+
+
+def test_fit_head_separates_what_can_be_separated() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = [f"kind {i % 3}" for i in range(90)]
+    centres = torch.randn(3, 6, generator=generator) * 4 + 50
+    features = torch.stack([centres[i % 3] + torch.randn(6, generator=generator) * 0.3 for i in range(90)])
+    head = fit_head(features, truth)
+    assert [head.classes[i] for i in head.logits(features).argmax(dim=1).tolist()] == truth
+    unit = fit_head(features, truth, feature_norm="l2")
+    scaled = unit.logits(features * 3)
+    torch.testing.assert_close(scaled, unit.logits(features), atol=1e-3, rtol=1e-4)
+    with pytest.raises(DataError, match="two classes"):
+        fit_head(features, ["one"] * 90)
+
+
+# -------------------------------------------------------------------------------------------------------------- Finer-CAM
+
+
+def manual_grad_cam(model: Any, pixels: torch.Tensor, objective: Any) -> np.ndarray:
+    """Grad-CAM written out: mean gradient per channel times activation."""
+    features = model.feature_map(pixels)
+    leaf = features.map.detach().requires_grad_(True)
+    from dataclasses import replace
+
+    (gradient,) = torch.autograd.grad(objective(model.pool(replace(features, map=leaf))).sum(), leaf)
+    return (gradient.mean(dim=(2, 3), keepdim=True) * leaf).sum(dim=1).detach().numpy()
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("kind", ["vit", "resnet", "dino"])
+def test_definition(kind: str, aggregation: str, dino: Any) -> None:
+    model = Dinov2(dino) if kind == "dino" else backbone(kind)
+    head = make_head(model.embed_dim)
+    cam = FinerCam(model, head, Settings(resize="squash"))
+    picture = photograph(3, model.preprocess.size)
+    found = cam.explain(picture, alpha=0.8, aggregation=aggregation)
+    from concept_cam.pictures.reading import read_image
+    from concept_cam.pictures.resizing import prepare
+
+    pixels = prepare(read_image(picture), model.preprocess, "squash").batch
+    with torch.no_grad():
+        logits = head.logits(model.encode_image(pixels))[0]
+    target = int(logits.argmax())
+    nearest = sorted((i for i in range(6) if i != target), key=lambda i: abs(float(logits[i] - logits[target])))[:3]
+    assert found.concept.target == (head.classes[target],)
+    assert found.concept.contrast_names == tuple(head.classes[i] for i in nearest)
+
+    def objective(image: torch.Tensor) -> torch.Tensor:
+        z = head.logits(image)
+        if aggregation == "uniform":
+            return z[:, target] - 0.8 * z[:, nearest].mean(dim=1)
+        if aggregation == "hardest":
+            return z[:, target] - 0.8 * z[:, nearest].max(dim=1).values
+        shares = torch.softmax(z, dim=1)[:, nearest]
+        if aggregation == "softmax":
+            shares = shares.detach()
+        return (shares * (z[:, [target]] - 0.8 * z[:, nearest])).sum(dim=1) / shares.sum(dim=1)
+
+    expected = manual_grad_cam(model, pixels, objective)[0]
+    np.testing.assert_allclose(found.scores, expected, atol=1e-4 * np.abs(expected).max())
+    assert found.provenance.weighting == aggregation
+    assert sum(found.probabilities) == pytest.approx(1)
+
+
+def test_equals_the_finer_cam_of_grad_cam() -> None:
+    """The released objective, through the library's own class with its own choice of classes."""
+    pytest.importorskip("ttach", reason="the extra 'cams' is not installed")
+    from concept_cam.methods.gradient import load_library
+
+    cams = load_library()
+    from tests.methods.test_gradient import Whole, scaled
+
+    model = backbone("resnet")
+    head = make_head(model.embed_dim, 8)
+    pictures = [photograph(seed, model.preprocess.size) for seed in range(3)]
+    mine = FinerCam(model, head, Settings(resize="squash")).explain(pictures, aggregation="released", alpha=0.7)
+    whole = Whole(model, head.weight)
+    whole.forward = lambda pixels: head.logits(model.pool(_through(model, whole.layer, pixels)))  # type: ignore[method-assign]
+    theirs_cam = cams.FinerCAM(whole, [whole.layer])
+    side = mine[0].scores.shape
+    theirs_cam.base_cam.get_target_width_height = lambda _: side[::-1]
+    from concept_cam.pictures.reading import read_image
+    from concept_cam.pictures.resizing import prepare
+
+    pixels = torch.cat([prepare(read_image(picture), model.preprocess, "squash").batch for picture in pictures])
+    theirs = theirs_cam(pixels, alpha=0.7)
+    for found, other in zip(mine, theirs):
+        np.testing.assert_allclose(scaled(found.scores), other, atol=2e-4)
+
+
+def _through(model: Any, layer: torch.nn.Module, pixels: torch.Tensor) -> Any:
+    from dataclasses import replace
+
+    with torch.no_grad():
+        features = model.feature_map(pixels)
+    return replace(features, map=layer(features.map.detach().requires_grad_(True)))
+
+
+@pytest.mark.parametrize("base", ["grad-cam", "layer-cam"])
+def test_equals_the_finer_cam_of_torchcam(base: str) -> None:
+    methods = pytest.importorskip("torchcam.methods", reason="the extra 'cams' is not installed")
+    if not hasattr(methods, "FinerCAM"):
+        pytest.skip("this torchcam has no FinerCAM")
+    pytest.importorskip("ttach", reason="the extra 'cams' is not installed")
+    from tests.methods.test_gradient import Whole
+
+    model = backbone("resnet")
+    head = make_head(model.embed_dim, 8)
+    pictures = [photograph(seed, model.preprocess.size) for seed in range(3)]
+    mine = FinerCam(model, head, Settings(resize="squash")).explain(pictures, base=f"{base}+relu")
+    from concept_cam.pictures.reading import read_image
+    from concept_cam.pictures.resizing import prepare
+
+    pixels = torch.cat([prepare(read_image(picture), model.preprocess, "squash").batch for picture in pictures])
+    whole = Whole(model, head.weight)
+    whole.forward = lambda pixels: head.logits(model.pool(_through(model, whole.layer, pixels)))  # type: ignore[method-assign]
+    kind = {"grad-cam": methods.GradCAM, "layer-cam": methods.LayerCAM}[base]
+    with methods.FinerCAM(whole, "layer", base_method=kind) as cam:
+        scores = whole(pixels)
+        theirs = cam(scores.argmax(dim=1).tolist(), scores, normalized=False)[0].numpy()
+    for found, other in zip(mine, theirs):
+        np.testing.assert_allclose(found.scores, other, rtol=1e-3, atol=1e-4 * max(other.max(), 1e-6))
+
+
+def test_identity_with_the_patch_map() -> None:
+    """Mean pooling and a linear head: ``relu(f . (W_t - alpha mean W_r)) / hw``."""
+    model = LinearBackbone()
+    head = make_head(4)
+    picture = photograph(5, (32, 32))
+    found = FinerCam(model, head).explain(picture, "species 2", references=["species 0", 4])
+    from concept_cam.localizer import Localizer
+
+    patches = Localizer(model).encode(picture).patches.numpy()
+    weight = head.weight.numpy()
+    expected = patches @ (weight[2] - 0.6 * (weight[0] + weight[4]) / 2) / 16
+    np.testing.assert_allclose(found.scores, expected, atol=1e-6)
+    assert found.weights == pytest.approx((0.5, 0.5))
+
+
+def test_batches_equal_singles_and_targets_may_differ() -> None:
+    model = backbone("vit")
+    cam = FinerCam(model, make_head(model.embed_dim), Settings(batch_size=2))
+    pictures = [photograph(seed, size) for seed, size in enumerate([(40, 60), (60, 40), (32, 32)])]
+    names = ["species 1", 3, "species 5"]
+    together = cam.explain(pictures, names, aggregation="softmax")
+    for picture, name, found in zip(pictures, names, together):
+        alone = cam.explain(picture, name, aggregation="softmax")
+        np.testing.assert_allclose(found.scores, alone.scores, atol=1e-4 * np.nanmax(np.abs(alone.scores)))
+        assert found.concept == alone.concept
+        assert found.score == pytest.approx(alone.score, rel=1e-3)
+    assert cam.logits(pictures).shape == (3, 6)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "layer-cam",
+        "hires-cam",
+        "score-cam",
+        "ablation-cam",
+        "eigen-cam",
+        "grad-eclip",
+        "legrad",
+        "grad-cam+relu",
+    ],
+)
+def test_every_base_runs_and_leaves_the_model_alone(base: str) -> None:
+    model = backbone("vit")
+    cam = FinerCam(model, make_head(model.embed_dim))
+    with untouched(model.model):
+        found = cam.explain(photograph(6), base=base)
+    assert np.isfinite(found.scores).any()
+    assert found.provenance.method == f"finer-cam/{base}"
+
+
+def test_ranks_alpha_and_wrong_questions() -> None:
+    model = backbone("vit")
+    cam = FinerCam(model, make_head(model.embed_dim))
+    picture = photograph(7)
+    every = cam.explain(picture, 0, ranks=range(1, 9))
+    assert len(every.concept.contrasts) == 5
+    second = cam.explain(picture, 0, ranks=[2])
+    assert second.concept.contrast_names == (every.concept.contrast_names[1],)
+    plain = cam.explain(picture, 0, alpha=0)
+    other = cam.explain(picture, 0, alpha=0, ranks=[2])
+    np.testing.assert_allclose(plain.scores, other.scores, atol=1e-6)
+    for values, match in (
+        ({"aggregation": "mean"}, "aggregation"),
+        ({"alpha": -1}, "alpha"),
+        ({"ranks": [0]}, "ranks"),
+        ({"references": ["species 0"], "target": "species 0"}, "no reference"),
+        ({"target": ["species 0", "species 1"]}, "2 targets for 1"),
+        ({"base": "gem"}, "cannot explain a classifier"),
+    ):
+        with pytest.raises(ConfigurationError, match=match):
+            cam.explain(picture, **values)
+    with pytest.raises(ConfigurationError, match="reads 3 numbers"):
+        FinerCam(model, make_head(3))
+    with pytest.raises(ConfigurationError, match="tile"):
+        FinerCam(model, make_head(model.embed_dim), Settings(resize="tile"))
+    from dataclasses import replace
+
+    with pytest.raises(ConfigurationError, match="other weights"):
+        FinerCam(model, replace(make_head(model.embed_dim), weights_hash="0" * 16))
+
+
+# ----------------------------------------------------------------------------------------------------------------- DINOv2
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_dinov2_reads_the_model(dino: Any, pooling: str) -> None:
+    model = Dinov2(dino, pooling=pooling)
+    assert isinstance(model, Backbone)
+    generator = torch.Generator().manual_seed(1)
+    for size in ((28, 28), (21, 42)):
+        pixels = torch.randn(2, 3, *size, generator=generator)
+        with torch.no_grad():
+            tokens = dino(pixels).last_hidden_state
+        own = tokens[:, 0] if pooling == "cls" else tokens[:, 1:].mean(dim=1)
+        torch.testing.assert_close(model.encode_image(pixels), own, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(model.pool(model.feature_map(pixels)).detach(), own, atol=1e-5, rtol=1e-4)
+        features = model.encode_patches(pixels, "vanilla")
+        torch.testing.assert_close(features.patches.flatten(1, 2), tokens[:, 1:], atol=1e-5, rtol=1e-4)
+    assert len(model.weights_hash) == 16
+
+
+def test_dinov2_has_no_words(dino: Any) -> None:
+    from concept_cam.localizer import Localizer
+
+    with pytest.raises(UnsupportedModelError, match="no text tower"):
+        Localizer(Dinov2(dino)).locate(photograph(), "a fin")
+    with pytest.raises(ConfigurationError, match="pooling"):
+        Dinov2(dino, pooling="max")
+    with pytest.raises(UnsupportedModelError, match="Dinov2Model"):
+        Dinov2(torch.nn.Linear(2, 2))
+
+
+def test_dinov2_from_a_folder(dino: Any, tmp_path: Path) -> None:
+    from concept_cam.backbones.dinov2 import load_dinov2
+    from concept_cam.core.errors import ModelError
+
+    dino.save_pretrained(tmp_path / "dino")
+    model = load_dinov2(str(tmp_path / "dino"))
+    pixels = torch.randn(1, 3, 28, 28)
+    torch.testing.assert_close(model.encode_image(pixels), Dinov2(dino).encode_image(pixels))
+    with pytest.raises(ModelError, match="cannot load DINOv2"):
+        load_dinov2(str(tmp_path / "nothing"))
+
+
+# ---------------------------------------------------------------------------------------------------------------- folders
+
+
+def colour_folder(root: Path, count: int = 4) -> Path:
+    """Class folders of pictures in which one corner has the class's colour."""
+    generator = np.random.default_rng(0)
+    for name, colour in {"red": (255, 0, 0), "green": (0, 255, 0)}.items():
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            picture = generator.integers(90, 120, (32, 32, 3), np.uint8)
+            picture[:16, 16:] = colour
+            Image.fromarray(picture).save(root / name / f"{index}.png")
+    return root
+
+
+def test_class_folders_and_embeddings(tmp_path: Path) -> None:
+    files = class_folders(colour_folder(tmp_path / "data"))
+    assert [name for _, name in files] == ["green"] * 4 + ["red"] * 4
+    model = LinearBackbone()
+    found = image_embeddings(model, [path for path, _ in files], Settings(batch_size=3))
+    assert found.shape == (8, 4)
+    head = fit_head(found, [name for _, name in files], l2=0.1, weights_hash=model.weights_hash)
+    cam = FinerCam(model, head)
+    shown = cam.explain([path for path, _ in files], alpha=1.0)
+    for (_, name), answer in zip(files, shown):
+        assert answer.concept.target == (name,)
+        assert answer.peak[0] > 16
+        assert answer.peak[1] < 16
+    with pytest.raises(DataError, match="not a folder"):
+        class_folders(tmp_path / "nothing")
+    (tmp_path / "empty" / "one").mkdir(parents=True)
+    with pytest.raises(DataError, match="at least two"):
+        class_folders(tmp_path / "empty")
