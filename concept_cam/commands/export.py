@@ -14,7 +14,7 @@ _EXAMPLES = """\b
 Examples:
   concept-cam export run/ --to html --output sheet/
   concept-cam export run/ --to coco --output instances.json
-  concept-cam export run/ --to darwin-core --output measurements.csv"""
+  concept-cam export run/ --to darwin-core --base https://museum.org/photos/ --output measurements.csv"""
 
 
 @click.command(
@@ -39,11 +39,18 @@ Examples:
     help="File or folder to write.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier export wrote there.")
-def export(run: Path, to: str, output: Path, overwrite: bool) -> None:
+@click.option("--base", metavar="URL", help="Put relative sources behind this address, where a format names the pictures.")
+@click.option(
+    "--escape/--no-escape",
+    default=True,
+    help="CSV: put an apostrophe before text that a spreadsheet would run as a formula. Default: --escape.",
+)
+@click.option("--mark/--no-mark", default=None, help="CSV: begin with the UTF-8 mark that spreadsheets look for. Default: only --to csv.")
+def export(run: Path, to: str, output: Path, overwrite: bool, base: str | None, escape: bool, mark: bool | None) -> None:
     """Write the annotation run in folder RUN in another format.
 
     All coordinates refer to the upright picture: a tool that ignores the EXIF orientation of photographs must be told to apply it.
     """
     from concept_cam.exports import export as write
 
-    click.echo(write(run, to, output, overwrite))
+    click.echo(write(run, to, output, overwrite, base=base, escape=escape, mark=mark))

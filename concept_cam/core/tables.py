@@ -10,7 +10,15 @@ from pathlib import Path
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import display
 
-__all__ = ["read_header", "rows_of"]
+__all__ = ["FORMULA_STARTS", "read_header", "rows_of", "unescaped"]
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet takes for a formula; exports put an apostrophe before such text."""
+
+
+def unescaped(text: str) -> str:
+    """Takes off the apostrophe that our own tables carry before text that begins like a formula."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA_STARTS) else text
 
 
 def read_header(path: str) -> tuple[list[str], str]:

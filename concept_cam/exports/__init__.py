@@ -12,10 +12,10 @@ import importlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import concept_cam
 from concept_cam.core.errors import MissingExtraError, OutputError
@@ -23,6 +23,7 @@ from concept_cam.core.names import choose
 
 if TYPE_CHECKING:
     from concept_cam.collection.runs import Run
+    from concept_cam.exports.survey import Form
 
 __all__ = ["EXPORTS", "FOLDER_FILE", "Export", "export"]
 
@@ -35,23 +36,25 @@ class Export:
     """One format.
 
     Attributes:
-        target: ``module:function``; the function takes an open run and the path to write.
+        target: ``module:function``; the function takes an open run, the path to write and a :class:`~concept_cam.exports.survey.Form`.
         description: One line for people.
         suffix: Of the file that is written; empty when the format is a folder.
         extra: Extra of this package that the format needs besides pyarrow; empty when none.
+        companion: Suffix of a second file that is written beside the first; empty when none.
     """
 
     target: str
     description: str
     suffix: str
     extra: str = ""
+    companion: str = ""
 
     @property
     def is_folder(self) -> bool:
         """Whether the format is a folder of files."""
         return not self.suffix
 
-    def load(self) -> Callable[[Run, Path], None]:
+    def load(self) -> Callable[[Run, Path, Form], None]:
         """Imports the function that writes the format."""
         module, function = self.target.split(":")
         return getattr(importlib.import_module(module), function)
@@ -61,7 +64,12 @@ _HERE = "concept_cam.exports"
 
 EXPORTS: dict[str, Export] = {
     "coco": Export(f"{_HERE}.coco:write", "COCO instances, masks as run lengths", ".json"),
-    "cvat": Export(f"{_HERE}.cvat:write", "CVAT for images 1.1: masks and tags to correct", ".xml"),
+    "cvat": Export(
+        f"{_HERE}.cvat:write",
+        "CVAT for images 1.1: masks and tags to correct, and the labels for the task",
+        ".xml",
+        companion=".labels.json",
+    ),
     "label-studio": Export(f"{_HERE}.labelstudio:write", "Label Studio: pre-annotated tasks and labelling config", ""),
     "audiovisual-core": Export(f"{_HERE}.audiovisual_core:write", "Audiovisual Core regions of interest (rectangles)", ".csv"),
     "darwin-core": Export(f"{_HERE}.darwin_core:write", "Darwin Core MeasurementOrFact", ".csv"),
@@ -75,7 +83,7 @@ EXPORTS: dict[str, Export] = {
 """Formats by name."""
 
 
-def export(run: Run | str | Path, to: str, output: str | Path, overwrite: bool = False) -> Path:
+def export(run: Run | str | Path, to: str, output: str | Path, overwrite: bool = False, **form: Any) -> Path:
     """Writes a run in another format.
 
     Args:
@@ -83,12 +91,13 @@ def export(run: Run | str | Path, to: str, output: str | Path, overwrite: bool =
         to: A name of :data:`EXPORTS`.
         output: File or folder to write; folders above it are made.
         overwrite: Replace what an earlier export wrote there.
+        **form: Fields of :class:`~concept_cam.exports.survey.Form`: ``base``, ``escape``, ``mark``.
 
     Returns:
         ``output``.
 
     Raises:
-        ConfigurationError: Unknown format.
+        ConfigurationError: Unknown format, or a name that is no field of the form.
         DataError: The run cannot be read.
         MissingExtraError: A library that the format needs is not installed.
         OutputError: The output exists and may not be replaced, or cannot be written.
@@ -98,7 +107,11 @@ def export(run: Run | str | Path, to: str, output: str | Path, overwrite: bool =
     _check_output(path, to, chosen, overwrite)
     try:
         from concept_cam.collection.runs import Run
+        from concept_cam.exports.survey import Form
 
+        names = [field.name for field in fields(Form)]
+        for name in form:
+            choose(name, dict.fromkeys(names), "field of an export's form")
         write = chosen.load()
     except ModuleNotFoundError as error:
         name = (error.name or "").split(".")[0]
@@ -115,9 +128,12 @@ def export(run: Run | str | Path, to: str, output: str | Path, overwrite: bool =
                 fresh.mkdir()
                 notes = {"format": to, "package_version": concept_cam.__version__, "run": opened.name}
                 (fresh / FOLDER_FILE).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
-            write(opened, fresh)
+            write(opened, fresh, Form(**form))
             if chosen.is_folder and path.is_dir():
                 shutil.rmtree(path)
+            if chosen.companion:
+                # First: a file whose companion is missing would look complete.
+                fresh.with_name(fresh.name + chosen.companion).replace(beside(path, chosen))
             fresh.replace(path)
     except OutputError:
         raise
@@ -127,9 +143,16 @@ def export(run: Run | str | Path, to: str, output: str | Path, overwrite: bool =
     return path
 
 
+def beside(path: Path, chosen: Export) -> Path:
+    """Returns where the companion of an export stands: ``instances.xml`` has ``instances.labels.json``."""
+    return path.with_name(path.name.removesuffix(chosen.suffix) + chosen.companion)
+
+
 def _check_output(path: Path, to: str, chosen: Export, overwrite: bool) -> None:
     if not path.name:
         raise OutputError(f"the output {str(path)!r} has no name; expected a new file or folder.")
+    if chosen.companion and beside(path, chosen).exists() and not overwrite:
+        raise OutputError(f"{beside(path, chosen)} exists. Name another output, or allow it to be replaced with --overwrite.")
     if not path.exists():
         return
     if path.is_dir() != chosen.is_folder:

@@ -14,7 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from concept_cam.collection.runs import Run
-from concept_cam.exports.survey import FRAME, agent, called, carried, has_region, iri, media_of, readable, write_csv
+from concept_cam.exports.survey import (
+    FRAME,
+    PLAIN,
+    Form,
+    agent,
+    called,
+    carried,
+    has_region,
+    iri,
+    is_address,
+    media_of,
+    readable,
+    write_csv,
+)
 
 __all__ = ["COLUMNS", "SUBJECT_PARTS", "fractions", "subject_part", "write"]
 
@@ -28,7 +41,9 @@ COLUMNS: tuple[str, ...] = (
     "ac:associatedSpecimenReference",
     "dwc:scientificName",
     "dcterms:rights",
+    "dc:rights",
     "dcterms:creator",
+    "dc:creator",
     "ac:subjectPart",
     "ac:subjectPartLiteral",
     "dcterms:description",
@@ -107,12 +122,12 @@ def fractions(start: int, size: int, whole: int) -> tuple[str, str]:
     return f"{position:f}", f"{extent:f}"
 
 
-def write(run: Run, path: Path) -> None:
+def write(run: Run, path: Path, form: Form = PLAIN) -> None:
     """Writes the run's regions of interest as one CSV file."""
-    write_csv(path, COLUMNS, _rows(run))
+    write_csv(path, COLUMNS, _rows(run, form), form)
 
 
-def _rows(run: Run) -> Iterator[dict[str, Any]]:
+def _rows(run: Run, form: Form) -> Iterator[dict[str, Any]]:
     for record in called(run):
         if record["kind"] == "distance" or not has_region(record):
             continue
@@ -121,15 +136,14 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
         state = readable(record["state"] or "")
         yield {
             "dcterms:identifier": f"urn:concept-cam:{record['record_key']}",
-            "ac:isROIOf": media_of(record),
+            "ac:isROIOf": media_of(record, form.base),
             "ac:xFrac": x,
             "ac:yFrac": y,
             "ac:widthFrac": width,
             "ac:heightFrac": height,
             "ac:associatedSpecimenReference": carried(record, "occurrenceID") or carried(record, "materialEntityID"),
             "dwc:scientificName": carried(record, "scientificName"),
-            "dcterms:rights": carried(record, "rights"),
-            "dcterms:creator": carried(record, "creator"),
+            **_owners(record),
             "ac:subjectPart": subject_part(record["entity"]),
             "ac:subjectPartLiteral": record["entity"],
             "dcterms:description": f"{readable(record['character'])}: {state}",
@@ -141,6 +155,12 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
             "ac:hashFunction": "SHA-256",
             "ac:hashValue": record["sha256"],
         }
+
+
+def _owners(record: dict[str, Any]) -> dict[str, str]:
+    """Rights and creator: an IRI under the ``dcterms:`` term, which asks for one, free text under that of ``dc:``."""
+    said = {term: carried(record, term) for term in ("rights", "creator")}
+    return {f"{'dcterms' if is_address(value) else 'dc'}:{term}": value for term, value in said.items() if value}
 
 
 def _probability(record: dict[str, Any]) -> str:

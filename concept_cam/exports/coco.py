@@ -12,12 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from concept_cam.collection.runs import Run
-from concept_cam.exports.survey import FRAME, PART_SEPARATOR, Survey, creator, has_region, passthrough_of, survey, when, write_json
+from concept_cam.exports.survey import (
+    FRAME,
+    PART_SEPARATOR,
+    PLAIN,
+    Form,
+    Survey,
+    creator,
+    has_region,
+    passthrough_of,
+    survey,
+    when,
+    write_json,
+)
 
 __all__ = ["write"]
 
 
-def write(run: Run, path: Path) -> None:
+def write(run: Run, path: Path, form: Form = PLAIN) -> None:
     """Writes the run as one COCO instances file."""
     found = survey(run)
     categories = _categories(found)

@@ -5,11 +5,15 @@ A record with a region is a ``mask`` in CVAT's own run lengths (row by row withi
 own (``parts: head``). Records that abstain stand as ``not called``. Pictures are named by the run's ``source``.
 The format has no place for the input's columns: they are found again by ``record_key``.
 
+Beside it stands ``NAME.labels.json``: the labels with all their attributes as CVAT's task constructor takes them ("Raw"). Make the task with
+these labels *before* the annotations are uploaded: CVAT drops attributes that the task does not know, ``state`` and ``record_key`` among them.
+
 Read back with :func:`read_labels`, from an export of the task in the same format.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -20,12 +24,28 @@ import numpy as np
 
 from concept_cam.collection.runs import Run
 from concept_cam.core.errors import DataError
-from concept_cam.exports.survey import FRAME, PACK_SEPARATOR, PART_SEPARATOR, Label, Survey, crop, has_region, mask_of, survey, when
+from concept_cam.exports.survey import (
+    FRAME,
+    PACK_SEPARATOR,
+    PART_SEPARATOR,
+    PLAIN,
+    Form,
+    Label,
+    Survey,
+    crop,
+    has_region,
+    mask_of,
+    survey,
+    when,
+)
 
-__all__ = ["NOT_CALLED", "decode_mask", "encode_mask", "read_labels", "write"]
+__all__ = ["LABELS_SUFFIX", "NOT_CALLED", "decode_mask", "encode_mask", "read_labels", "write"]
 
 NOT_CALLED = "not called"
 """State of a record that abstains, and of one that a person leaves open."""
+
+LABELS_SUFFIX = ".labels.json"
+"""Of the file beside the annotations that lists the labels."""
 
 _ATTRIBUTES = ("state", "specimen", "probability", "record_key")
 
@@ -78,9 +98,11 @@ def _text(value: Any) -> str:
     return re.sub("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", str(value))
 
 
-def write(run: Run, path: Path) -> None:
-    """Writes the run as one CVAT for images 1.1 file."""
+def write(run: Run, path: Path, form: Form = PLAIN) -> None:
+    """Writes the run as one CVAT for images 1.1 file, and the labels for the task constructor beside it."""
     found = survey(run)
+    labels = [_constructor_label(*label) for label in _labels(found)]
+    path.with_name(path.name + LABELS_SUFFIX).write_text(json.dumps(labels, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     with path.open("w", encoding="utf-8") as file:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
         file.write(_serialise(_meta(run, found)))
@@ -109,28 +131,48 @@ def _meta(run: Run, found: Survey) -> ET.Element:
     _leaf(task, "created", when(run))
     _leaf(task, "frame", FRAME)
     labels = ET.SubElement(task, "labels")
+    for label in _labels(found):
+        _label(labels, *label)
+    return meta
+
+
+def _labels(found: Survey) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Name, states and default state of every label."""
     for (pack, character), states in found.states.items():
         kind, name = found.kinds[pack, character], found.name(pack, character)
         if kind == "part":
             for part in states:
-                _label(labels, f"{name}{PART_SEPARATOR}{part}", (part, NOT_CALLED), default=part)
+                yield f"{name}{PART_SEPARATOR}{part}", (part, NOT_CALLED), part
         elif kind != "distance":
-            _label(labels, name, (*states, NOT_CALLED), default=NOT_CALLED)
-    return meta
+            yield name, (*states, NOT_CALLED), NOT_CALLED
+
+
+def _attributes(states: tuple[str, ...], default: str) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
+    """Name, input type, default value and values of every attribute of a label."""
+    for name in _ATTRIBUTES:
+        yield (name, "select", default, states) if name == "state" else (name, "text", "", ())
+
+
+def _constructor_label(name: str, states: tuple[str, ...], default: str) -> dict[str, Any]:
+    """A label as CVAT's task constructor takes it."""
+    attributes = [
+        {"name": attribute, "mutable": False, "input_type": kind, "default_value": value, "values": list(values) or [""]}
+        for attribute, kind, value, values in _attributes(states, default)
+    ]
+    return {"name": _text(name), "type": "any", "attributes": attributes}
 
 
 def _label(labels: ET.Element, name: str, states: tuple[str, ...], default: str) -> None:
     label = ET.SubElement(labels, "label")
     _leaf(label, "name", name)
     attributes = ET.SubElement(label, "attributes")
-    for attribute in _ATTRIBUTES:
+    for attribute, kind, value, values in _attributes(states, default):
         element = ET.SubElement(attributes, "attribute")
         _leaf(element, "name", attribute)
-        choice = attribute == "state"
         _leaf(element, "mutable", "False")
-        _leaf(element, "input_type", "select" if choice else "text")
-        _leaf(element, "default_value", default if choice else "")
-        _leaf(element, "values", "\n".join(states) if choice else "")
+        _leaf(element, "input_type", kind)
+        _leaf(element, "default_value", value)
+        _leaf(element, "values", "\n".join(values))
 
 
 def _image(number: int, records: list[dict[str, Any]], found: Survey) -> ET.Element:

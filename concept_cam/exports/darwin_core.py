@@ -16,7 +16,7 @@ from typing import Any
 
 from concept_cam.collection.runs import Run
 from concept_cam.collection.schema import DISTANCES, MEASURES
-from concept_cam.exports.survey import FRAME, agent, called, carried, iri, media_of, readable, when, write_csv
+from concept_cam.exports.survey import FRAME, PLAIN, Form, agent, called, carried, iri, media_of, readable, when, write_csv
 
 __all__ = ["COLUMNS", "EXTENDED_COLUMNS", "UNITS", "write", "write_extended"]
 
@@ -60,18 +60,18 @@ UNITS: dict[str, tuple[str, str | None]] = {
 """How a unit is written, and its id in the Units of Measurement Ontology where it has one."""
 
 
-def write(run: Run, path: Path) -> None:
+def write(run: Run, path: Path, form: Form = PLAIN) -> None:
     """Writes the run as MeasurementOrFact CSV."""
-    write_csv(path, COLUMNS, _rows(run))
+    write_csv(path, COLUMNS, _rows(run, form), form)
 
 
-def write_extended(run: Run, path: Path) -> None:
+def write_extended(run: Run, path: Path, form: Form = PLAIN) -> None:
     """Writes the run as extended MeasurementOrFact CSV."""
-    rows = ({_EXTENDED.get(name, name): value for name, value in row.items()} for row in _rows(run))
-    write_csv(path, EXTENDED_COLUMNS, rows)
+    rows = ({_EXTENDED.get(name, name): value for name, value in row.items()} for row in _rows(run, form))
+    write_csv(path, EXTENDED_COLUMNS, rows, form)
 
 
-def _rows(run: Run) -> Iterator[dict[str, Any]]:
+def _rows(run: Run, form: Form) -> Iterator[dict[str, Any]]:
     date = when(run)
     for record in called(run):
         shared = {name: carried(record, name) for name in _IDENTIFIERS} | {
@@ -83,7 +83,7 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
         parent = None
         if record["kind"] != "distance":
             parent = record["record_key"]
-            yield shared | _call(record)
+            yield shared | _call(record, form)
         for measure in MEASURES:
             yield from (shared | row for row in _measure(record, measure, parent))
 
@@ -100,7 +100,7 @@ def _type(record: dict[str, Any]) -> str:
     return character if not entity or entity.casefold() in character.casefold() else f"{entity}: {character}"
 
 
-def _call(record: dict[str, Any]) -> dict[str, Any]:
+def _call(record: dict[str, Any], form: Form) -> dict[str, Any]:
     probability = "" if record["probability"] is None else f"probability {record['probability']:.3f}; "
     # A part is a fact of presence.
     value = "present" if record["kind"] == "part" else readable(record["state"] or "")
@@ -112,7 +112,7 @@ def _call(record: dict[str, Any]) -> dict[str, Any]:
         "measurementType": _type(record),
         "measurementValue": value,
         "dwciri:measurementValue": iri(record["quality_id"]),
-        "measurementRemarks": f"{probability}{quality}machine-made; picture {media_of(record)}{media}{specimen}",
+        "measurementRemarks": f"{probability}{quality}machine-made; picture {media_of(record, form.base)}{media}{specimen}",
     }
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import concept_cam
 from concept_cam.collection.runs import Run
 from concept_cam.core.errors import ConfigurationError, ImageError
-from concept_cam.exports.survey import PART_SEPARATOR, Survey, passthrough_of, plain, survey, when
+from concept_cam.exports.survey import PART_SEPARATOR, PLAIN, Form, Survey, passthrough_of, plain, survey, when
 from concept_cam.pictures.reading import read_image
 
 __all__ = ["FILE_PICTURES", "THUMBNAIL", "write", "write_file"]
@@ -77,7 +77,7 @@ class _Item:
         return max(1, round((right - left) * self.scale)), max(1, round((bottom - top) * self.scale))
 
 
-def write(run: Run, path: Path) -> None:
+def write(run: Run, path: Path, form: Form = PLAIN) -> None:
     """Writes the contact sheet as ``index.html`` with its data and thumbnails into the folder ``path``."""
     found = survey(run)
     traits = _traits(found)
@@ -113,7 +113,7 @@ def write(run: Run, path: Path) -> None:
     (path / "index.html").write_text(_page(run, '<script src="data/start.js"></script>'), encoding="utf-8")
 
 
-def write_file(run: Run, path: Path) -> None:
+def write_file(run: Run, path: Path, form: Form = PLAIN) -> None:
     """Writes the contact sheet as one file.
 
     Raises:

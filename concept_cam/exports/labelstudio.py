@@ -4,8 +4,10 @@ The folder holds ``tasks.json`` (import it into a project) and ``label_config.xm
 first). A record's region is a brush mask in Label Studio's own run lengths and a box in percent of the picture; a called state is a
 choice named after its character. Where the run has specimen boxes, every box is a region ``specimen`` and the choices belong to it; the
 other regions carry the specimen's number in their ids.
-Pictures are referred to by their public URI, or as ``/data/local-files/?d=SOURCE`` of Label Studio's local storage, whose root must
-then be the input's folder. Label Studio shows pictures upright, as the coordinates expect.
+Pictures are referred to by their public URI, else behind the form's ``base``, else as ``/data/local-files/?d=FOLDER/SOURCE`` of Label Studio's
+local storage, where FOLDER is the input's folder: the storage's document root must be the folder *above* it, since Label Studio refuses to serve
+files that lie directly in its root. ``README.txt`` in the export says how, in four steps. Label Studio shows pictures upright, as the
+coordinates expect.
 
 Read back with :func:`read_labels`, from an export of the project as JSON.
 """
@@ -13,6 +15,7 @@ Read back with :func:`read_labels`, from an export of the project as JSON.
 from __future__ import annotations
 
 import json
+import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,11 +31,14 @@ from concept_cam.exports.survey import (
     FRAME,
     PACK_SEPARATOR,
     PART_SEPARATOR,
+    PLAIN,
+    Form,
     Label,
     Survey,
     crop,
     has_region,
     mask_of,
+    media_of,
     passthrough_of,
     plain,
     survey,
@@ -41,6 +47,7 @@ from concept_cam.exports.survey import (
 
 __all__ = [
     "CONFIG_FILE",
+    "README_FILE",
     "TASKS_FILE",
     "decode_brush",
     "encode_brush",
@@ -51,6 +58,25 @@ __all__ = [
 
 TASKS_FILE = "tasks.json"
 CONFIG_FILE = "label_config.xml"
+README_FILE = "README.txt"
+
+_STEPS = """How to open this in Label Studio
+
+1. Start Label Studio so that it may read the pictures. The document root is the folder above them:
+     LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true \\
+     LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={above} label-studio start
+2. Make a project. Under Settings, Labeling Interface, Code: paste label_config.xml, and save.
+3. Under Settings, Cloud Storage, Add Source Storage, Local files: give the absolute path {above}/{folder}, and add the storage.
+   Do not sync it: the tasks below name the pictures already.
+4. Import tasks.json. Every task shows its picture with the predictions; correct them and submit.
+
+Then export the project as JSON (not JSON-MIN) and read the labels back:  concept-cam calibrate RUN --labels export.json -o limits.yaml
+"""
+
+_CONTROLS = ("image", "mask", "box")
+"""Names that the configuration gives to the picture, the brush and the rectangles."""
+
+_TAIL = " (character)"
 
 _SPECIMEN = "specimen"
 _EXPORTED_ID = re.compile(r".+?(?:-s(?P<specimen>[0-9]+))?-(?:mask|box)")
@@ -134,13 +160,16 @@ def decode_brush(rle: list[int], size: tuple[int, int]) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------------ write
 
 
-def write(run: Run, path: Path) -> None:
-    """Writes ``tasks.json`` and ``label_config.xml`` into the folder ``path``."""
+def write(run: Run, path: Path, form: Form = PLAIN) -> None:
+    """Writes ``tasks.json``, ``label_config.xml`` and ``README.txt`` into the folder ``path``."""
     found = survey(run)
+    root = str((run.info.get("input") or {}).get("root") or "")
+    above, folder = os.path.split(root.rstrip("/\\")) if root and "://" not in root else ("", "")
+    (path / README_FILE).write_text(_STEPS.format(above=above or "/folder/above/the/pictures", folder=folder or "photos"), encoding="utf-8")
     (path / CONFIG_FILE).write_text(label_config(found), encoding="utf-8")
     with (path / TASKS_FILE).open("w", encoding="utf-8") as file:
         file.write("[")
-        write_elements(file, (_task(records, found) for records in run.pictures()))
+        write_elements(file, (_task(records, found, form.base, folder) for records in run.pictures()))
         file.write("\n]\n")
 
 
@@ -160,7 +189,7 @@ def label_config(found: Survey) -> str:
             continue
         name = found.name(pack, character)
         ET.SubElement(view, "Header", value=name.replace("_", " "), size="5")
-        choices = ET.SubElement(view, "Choices", name=name, toName="image", choice="single-radio", showInline="true")
+        choices = ET.SubElement(view, "Choices", name=_control(name), toName="image", choice="single-radio", showInline="true")
         if found.specimens:
             choices.attrib.update(perRegion="true", whenTagName="box", whenLabelValue=_SPECIMEN)
         for state in states:
@@ -176,11 +205,11 @@ def _label_names(found: Survey, key: tuple[str, str]) -> list[str]:
     return [] if kind == "distance" else [name]
 
 
-def _task(records: list[dict[str, Any]], found: Survey) -> dict[str, Any]:
+def _task(records: list[dict[str, Any]], found: Survey, base: str | None = None, folder: str = "") -> dict[str, Any]:
     first = records[0]
     data = {
         **passthrough_of(first),
-        "image": first["media_uri"] or _address(first["source"]),
+        "image": _address(first, base, folder),
         "source": first["source"],
         "image_key": first["image_key"],
         "frame": FRAME,
@@ -205,8 +234,16 @@ def _task(records: list[dict[str, Any]], found: Survey) -> dict[str, Any]:
     return plain({"data": data, "predictions": [prediction]})
 
 
-def _address(source: str) -> str:
-    return source if "://" in source else f"/data/local-files/?d={quote(source)}"
+def _address(record: dict[str, Any], base: str | None, folder: str) -> str:
+    source = str(record["source"])
+    if record["media_uri"] or "://" in source or base is not None:
+        return media_of(record, base)
+    return f"/data/local-files/?d={quote(f'{folder}/{source}' if folder else source)}"
+
+
+def _control(name: str) -> str:
+    """Name of a character's choices: that of another control of the configuration gets a tail, for every name may stand once."""
+    return f"{name}{_TAIL}" if name in _CONTROLS else name
 
 
 def _specimens(records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -249,7 +286,7 @@ def _results(record: dict[str, Any], found: Survey) -> Iterator[dict[str, Any]]:
     if record["state"] is not None and not part:
         choice: dict[str, Any] = {
             "type": "choices",
-            "from_name": name,
+            "from_name": _control(name),
             "value": {"choices": [record["state"]]},
         }
         if not found.specimens:
@@ -305,7 +342,7 @@ def _read_results(source: str, results: Sequence[Mapping[str, Any]]) -> Iterator
     for result in results:
         value = result.get("value") or {}
         if result.get("type") == "choices":
-            pack, character = _split(result["from_name"])
+            pack, character = _split(str(result.get("from_name", "")).removesuffix(_TAIL))
             specimen = _specimen_number(_region_id(result)) or 0
             yield from (Label(source, character, state, pack, specimen) for state in value.get("choices") or ())
         elif result.get("type") in ("brushlabels", "rectanglelabels"):

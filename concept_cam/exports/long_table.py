@@ -1,6 +1,6 @@
 """The long table as CSV: one row per record, every column of the run under its own name.
 
-Lists and maps are JSON; a missing value is an empty cell. Grid scores are binary and stay in the Parquet data set.
+Lists and maps are JSON; a missing value is an empty cell. The file begins with the UTF-8 mark, so that spreadsheets read ``px²`` and ``°`` right. Grid scores are binary and stay in the Parquet data set.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from concept_cam.collection.runs import Run
-from concept_cam.exports.survey import write_csv
+from concept_cam.exports.survey import PLAIN, Form, write_csv
 
 __all__ = ["write"]
 
 _BINARY = ("scores", "scores_shape", "scores_names")
 
 
-def write(run: Run, path: Path) -> None:
+def write(run: Run, path: Path, form: Form = PLAIN) -> None:
     """Writes the run as one CSV file."""
     columns = [name for name in run.schema.names if name not in _BINARY]
-    write_csv(path, columns, run.records(columns))
+    write_csv(path, columns, run.records(columns), form, mark=True)

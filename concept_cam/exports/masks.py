@@ -15,7 +15,7 @@ from PIL import Image
 
 from concept_cam.collection.runs import Run
 from concept_cam.collection.schema import PASSTHROUGH_PREFIX
-from concept_cam.exports.survey import called, has_region, mask_of, write_csv
+from concept_cam.exports.survey import PLAIN, Form, called, has_region, mask_of, write_csv
 
 __all__ = ["INDEX_FILE", "write"]
 
@@ -35,10 +35,10 @@ _COLUMNS = (
 )
 
 
-def write(run: Run, path: Path) -> None:
+def write(run: Run, path: Path, form: Form = PLAIN) -> None:
     """Writes the run's masks into the folder ``path``."""
     columns = (*_COLUMNS, *(PASSTHROUGH_PREFIX + name for name in run.passthrough))
-    write_csv(path / INDEX_FILE, columns, _masks(run, path, columns))
+    write_csv(path / INDEX_FILE, columns, _masks(run, path, columns), form)
 
 
 def _masks(run: Run, path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

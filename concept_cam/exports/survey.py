@@ -19,16 +19,21 @@ from concept_cam.collection.runs import Run
 from concept_cam.collection.schema import FRAME, PASSTHROUGH_PREFIX
 from concept_cam.core.errors import DataError
 from concept_cam.core.regions import decode_rle
+from concept_cam.core.tables import FORMULA_STARTS
 
 __all__ = [
     "FRAME",
+    "PLAIN",
+    "Form",
     "Label",
     "Survey",
     "CARRIED",
     "agent",
     "carried",
     "crop",
+    "escaped",
     "has_region",
+    "is_address",
     "iri",
     "mask_of",
     "media_of",
@@ -41,6 +46,25 @@ __all__ = [
 ]
 
 Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How an export is written, where people differ.
+
+    Attributes:
+        base: What relative sources are put behind, such as ``https://museum.org/photos/``; ``None`` leaves them relative to the input.
+        escape: Whether text cells of CSV files that a spreadsheet would take for a formula get an apostrophe in front; see :func:`escaped`.
+        mark: Whether CSV files begin with the UTF-8 mark, without which spreadsheets misread ``px²`` and ``°``; ``None`` leaves it to the format.
+    """
+
+    base: str | None = None
+    escape: bool = True
+    mark: bool | None = None
+
+
+PLAIN = Form()
+"""An export as it is written by default."""
 
 PART_SEPARATOR = ": "
 """Between a character of kind ``part`` and the part in a label's name."""
@@ -142,12 +166,19 @@ def crop(mask: np.ndarray) -> tuple[np.ndarray, int, int]:
     return mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1], left, top
 
 
-def media_of(record: Record) -> str:
-    """Returns the address of a record's picture: its public URI, else its source as a relative or absolute reference."""
+def media_of(record: Record, base: str | None = None) -> str:
+    """Returns the address of a record's picture: its public URI, else its source behind ``base``, else as a relative or absolute reference."""
     if record["media_uri"]:
         return str(record["media_uri"])
     source = str(record["source"])
-    return source if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) else quote(source)
+    if is_address(source):
+        return source
+    return quote(source) if base is None else f"{base.rstrip('/')}/{quote(source.lstrip('/'))}"
+
+
+def is_address(text: str) -> bool:
+    """Tells whether a text is an absolute IRI (``https://...``, ``urn:...``) rather than words or a path."""
+    return re.fullmatch(r"(?:[A-Za-z][A-Za-z0-9+.-]+://|(?:urn|doi|ark|orcid|mailto):)[^\s<>\"{}|\\^`]+", text) is not None
 
 
 def passthrough_of(record: Record) -> dict[str, str]:
@@ -248,12 +279,41 @@ def write_elements(file: Any, values: Iterable[Any]) -> None:
         separator = ",\n"
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a CSV file (UTF-8, RFC 4180); a missing value is an empty cell, a float its shortest exact form."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", extrasaction="raise")
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], form: Form = PLAIN, *, mark: bool = False) -> None:
+    """Writes a CSV file (UTF-8, RFC 4180); a missing value is an empty cell, a float its shortest exact form.
+
+    Args:
+        path: File to write.
+        columns: Names of the columns.
+        rows: Values by column name.
+        form: How it is written.
+        mark: Whether the file begins with the UTF-8 mark where the form leaves that open.
+    """
+    encoding = "utf-8-sig" if (mark if form.mark is None else form.mark) else "utf-8"
+    finish = escaped if form.escape else _as_it_is
+    with path.open("w", encoding=encoding, newline="") as file:
+        writer = csv.DictWriter(file, [finish(name) for name in columns], restval="", extrasaction="raise")
         writer.writeheader()
-        writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
+        writer.writerows({finish(name): finish(cell(value)) for name, value in row.items()} for row in rows)
+
+
+def escaped(value: Any) -> Any:
+    """Puts an apostrophe before a text that a spreadsheet would run as a formula.
+
+    Those begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return (OWASP, "CSV Injection"). A plain number is none, whatever its sign.
+    :func:`concept_cam.core.tables.unescaped` takes the apostrophe off again.
+    """
+    if not isinstance(value, str) or not value.startswith(FORMULA_STARTS):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def cell(value: Any) -> str | int:

@@ -13,14 +13,27 @@ from typing import Any
 from urllib.parse import quote
 
 from concept_cam.collection.runs import Run
-from concept_cam.exports.survey import FRAME, called, carried, has_region, iri, media_of, readable, when, write_json
+from concept_cam.exports.survey import (
+    FRAME,
+    PLAIN,
+    Form,
+    called,
+    carried,
+    has_region,
+    iri,
+    is_address,
+    media_of,
+    readable,
+    when,
+    write_json,
+)
 
 __all__ = ["svg", "write"]
 
 CONTEXT = "http://www.w3.org/ns/anno.jsonld"
 
 
-def write(run: Run, path: Path) -> None:
+def write(run: Run, path: Path, form: Form = PLAIN) -> None:
     """Writes the run as one annotation page."""
     head = {
         "@context": CONTEXT,
@@ -28,7 +41,7 @@ def write(run: Run, path: Path) -> None:
         "type": "AnnotationPage",
         "label": f"concept-cam annotation run {run.name}; frame: {FRAME}",
     }
-    write_json(path, head, items=_annotations(run))
+    write_json(path, head, items=_annotations(run, form))
 
 
 def svg(record: dict[str, Any]) -> str:
@@ -47,7 +60,7 @@ def svg(record: dict[str, Any]) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><path {style} d="{" ".join(paths)}"/></svg>'
 
 
-def _annotations(run: Run) -> Iterator[dict[str, Any]]:
+def _annotations(run: Run, form: Form) -> Iterator[dict[str, Any]]:
     date = when(run)
     for record in called(run):
         if record["kind"] == "distance" and record["length_px"] is None:
@@ -58,14 +71,15 @@ def _annotations(run: Run) -> Iterator[dict[str, Any]]:
             "motivation": "describing" if record["kind"] == "distance" else "classifying",
             "creator": {"type": "Software", "name": f"concept-cam {record['package_version']}"},
             "body": _bodies(record),
-            "target": _target(record),
+            "target": _target(record, form),
         }
         if date:
             annotation["created"] = date
         if rights := carried(record, "rights"):
-            annotation["target"]["rights"] = rights
+            # The term "rights" of the vocabulary asks for an IRI; words have a term of their own.
+            annotation["target"]["rights" if is_address(rights) else "dc:rights"] = rights
         if creator := carried(record, "creator"):
-            annotation["target"]["creator"] = {"name": creator}
+            annotation["target"]["creator"] = creator if is_address(creator) else {"name": creator}
         yield annotation
 
 
@@ -102,8 +116,8 @@ def _text(value: str, purpose: str) -> dict[str, Any]:
     }
 
 
-def _target(record: dict[str, Any]) -> dict[str, Any]:
-    target: dict[str, Any] = {"type": "SpecificResource", "source": media_of(record)}
+def _target(record: dict[str, Any], form: Form) -> dict[str, Any]:
+    target: dict[str, Any] = {"type": "SpecificResource", "source": media_of(record, form.base)}
     selectors = []
     if has_region(record):
         box = ",".join(str(record[f"box_{side}"]) for side in ("x", "y", "width", "height"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -93,6 +94,23 @@ def test_labels_offer_the_states(written: Path) -> None:
         assert attribute.findtext("name") == "state"
         assert (attribute.findtext("values") or "").split("\n") == states
         assert attribute.findtext("default_value") == default
+
+
+def test_the_labels_of_the_task_constructor_are_those_of_the_annotations(written: Path) -> None:
+    labels = json.loads(written.with_suffix(".labels.json").read_text(encoding="utf-8"))
+    tree = ET.parse(written).getroot()
+    used = {(element.get("label"), attribute.get("name")) for element in tree.iter() if element.get("label") for attribute in element}
+    assert used == {(label["name"], attribute["name"]) for label in labels for attribute in label["attributes"]}
+    offered = {label["name"]: next(a["values"] for a in label["attributes"] if a["name"] == "state") for label in labels}
+    states = {
+        (element.get("label"), attribute.text)
+        for element in tree.iter()
+        if element.get("label")
+        for attribute in element
+        if attribute.get("name") == "state"
+    }
+    assert all(state in offered[str(name)] for name, state in states)
+    assert {label["type"] for label in labels} == {"any"}
 
 
 def test_labels_are_read_back(planted: Planted, written: Path) -> None:

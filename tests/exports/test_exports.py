@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -13,8 +14,9 @@ from click.testing import CliRunner
 
 from concept_cam.commands.export import export as command
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError, OutputError
+from concept_cam.core.tables import FORMULA_STARTS, unescaped
 from concept_cam.exports import EXPORTS, FOLDER_FILE, export
-from tests.exports.planted import Planted
+from tests.exports.planted import ODD_NAMES, Planted, write_run
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -29,7 +31,8 @@ def test_every_format_writes_whole_and_leaves_nothing_else(name: str, planted: P
     output = tmp_path / "deep" / f"ex port{entry.suffix}"
     assert export(planted.path, name, output) == output
     assert output.is_dir() == entry.is_folder
-    assert os.listdir(output.parent) == [output.name]
+    beside = [output.name.removesuffix(entry.suffix) + entry.companion] if entry.companion else []
+    assert sorted(os.listdir(output.parent)) == sorted([output.name, *beside])
     first = contents(output)
     assert all(first.values())
     with pytest.raises(OutputError, match=r"exists.*--overwrite"):
@@ -78,7 +81,7 @@ def test_a_failed_export_keeps_what_stood_there(planted: Planted, tmp_path: Path
     output = tmp_path / "out.json"
     output.write_text("before", encoding="utf-8")
 
-    def full(run: object, path: Path) -> None:
+    def full(run: object, path: Path, form: object) -> None:
         path.write_text("half", encoding="utf-8")
         raise OSError(28, "No space left on device")
 
@@ -100,8 +103,6 @@ def test_unwritable_place_is_one_clear_error(planted: Planted, tmp_path: Path) -
 
 
 def test_damaged_mask_is_a_data_error(planted: Planted, tmp_path: Path) -> None:
-    from tests.exports.planted import write_run
-
     record = dict(planted.records[0])
     record["rle_counts"] = record["rle_counts"][:-2]
     write_run(tmp_path / "run", [record], ("occurrenceID", "rights", "creator", "species"), parts=1)
@@ -143,3 +144,54 @@ def test_command(planted: Planted, tmp_path: Path) -> None:
     wrong = runner.invoke(command, [str(planted.path), "--to", "yolo", "--output", str(output)])
     assert wrong.exit_code == 2
     assert "yolo" in wrong.output
+
+
+def test_a_form_s_fields_are_checked(planted: Planted, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"field of an export's form 'escap'.*Did you mean 'escape'"):
+        export(planted.path, "csv", tmp_path / "x.csv", escap=False)
+
+
+def test_the_companion_is_not_overwritten(planted: Planted, tmp_path: Path) -> None:
+    mine = tmp_path / "task.labels.json"
+    mine.write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"task.labels.json exists"):
+        export(planted.path, "cvat", tmp_path / "task.xml")
+    assert mine.read_text(encoding="utf-8") == "mine"
+    assert not (tmp_path / "task.xml").exists()
+
+
+FORMULAS = ("=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")')
+
+
+@pytest.mark.parametrize("name", [name for name, entry in EXPORTS.items() if entry.suffix == ".csv"])
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_no_cell_of_a_table_is_a_formula(name: str, formula: str, planted: Planted, tmp_path: Path) -> None:
+    columns = ("occurrenceID", "rights", "creator", "species")
+    record = {**planted.record(ODD_NAMES[0], "caudal_fin_shape"), "input_species": formula, "input_occurrenceID": "-12.5"}
+    write_run(tmp_path / "run", [record], columns, parts=1)
+    safe = export(tmp_path / "run", name, tmp_path / "safe.csv")
+    with safe.open(encoding="utf-8-sig", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert [cell for cell in cells if cell.startswith(FORMULA_STARTS) and not is_number(cell)] == []
+    assert f"'{formula}" in cells
+    assert "-12.5" in cells  # A number is no formula.
+    assert {unescaped(cell) for cell in cells} >= {formula}
+    raw = export(tmp_path / "run", name, tmp_path / "raw.csv", escape=False)
+    with raw.open(encoding="utf-8-sig", newline="") as file:
+        assert formula in [cell for row in csv.reader(file) for cell in row]
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("name", "own"), [("csv", True), ("darwin-core", False), ("audiovisual-core", False)])
+def test_the_mark_of_utf_8_stands_where_it_is_asked_for(name: str, own: bool, planted: Planted, tmp_path: Path) -> None:
+    mark = "\ufeff".encode()
+    assert export(planted.path, name, tmp_path / "own.csv").read_bytes().startswith(mark) == own
+    assert export(planted.path, name, tmp_path / "with.csv", mark=True).read_bytes().startswith(mark)
+    assert not export(planted.path, name, tmp_path / "without.csv", mark=False).read_bytes().startswith(mark)

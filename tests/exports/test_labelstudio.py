@@ -12,7 +12,7 @@ import pytest
 
 from concept_cam.core.errors import DataError
 from concept_cam.exports import export
-from concept_cam.exports.labelstudio import CONFIG_FILE, TASKS_FILE, decode_brush, encode_brush, read_labels
+from concept_cam.exports.labelstudio import CONFIG_FILE, README_FILE, TASKS_FILE, decode_brush, encode_brush, read_labels
 from concept_cam.exports.survey import Label
 from tests.exports.planted import ODD_NAMES, Planted, make_record, region_columns, ring, write_run
 
@@ -89,7 +89,7 @@ def test_masks_boxes_and_choices(planted: Planted, written: Path) -> None:
 
 def test_addresses(written: Path) -> None:
     images = [task["data"]["image"] for task in tasks_of(written)]
-    assert images[2] == "/data/local-files/?d=fish/a%20b%20%281%29.png"
+    assert images[2] == "/data/local-files/?d=photos/fish/a%20b%20%281%29.png"  # The folder too: the root itself is not served.
     assert images[4] == "https://example.org/gone%20away.png"
 
 
@@ -105,6 +105,36 @@ def test_label_studio_s_own_check_accepts_config_and_tasks(which: str, request: 
             assert checked.validate_prediction(prediction, return_errors=True) == []
             spoilt = {**prediction, "result": [{**prediction["result"][0], "from_name": "nothing"}]}
             assert checked.validate_prediction(spoilt, return_errors=True)
+
+
+def test_the_four_steps_stand_beside_the_tasks(planted: Planted, written: Path) -> None:
+    steps = (written / README_FILE).read_text(encoding="utf-8")
+    above = planted.path.parent
+    assert f"DOCUMENT_ROOT={above} " in steps
+    assert f"absolute path {above}/photos," in steps
+    assert [line[:2] for line in steps.splitlines() if line[:1].isdigit()] == ["1.", "2.", "3.", "4."]
+
+
+def test_addresses_behind_a_base(planted: Planted, tmp_path: Path) -> None:
+    folder = export(planted.path, "label-studio", tmp_path / "x", base="https://museum.org/photos/")
+    images = [task["data"]["image"] for task in tasks_of(folder)]
+    assert images[2] == "https://museum.org/photos/fish/a%20b%20%281%29.png"
+    assert images[4] == "https://example.org/gone%20away.png"
+
+
+@pytest.mark.parametrize("character", ["mask", "box", "image"])
+def test_characters_called_as_a_control_keep_a_name_of_their_own(character: str, planted: Planted, tmp_path: Path) -> None:
+    records = [{**planted.record(ODD_NAMES[0], "caudal_fin_shape"), "character": character}]
+    write_run(tmp_path / "run", records, ("occurrenceID", "rights", "creator", "species"), parts=1)
+    folder = export(tmp_path / "run", "label-studio", tmp_path / "x")
+    root = ET.parse(folder / CONFIG_FILE).getroot()
+    names = [tag.get("name") for tag in root.iter() if tag.get("name")]
+    assert len(set(names)) == len(names)
+    (task,) = tasks_of(folder)
+    assert {result["from_name"] for result in task["predictions"][0]["result"]} <= set(names)
+    corrected = [{**task, "annotations": task["predictions"], "predictions": []}]
+    (tmp_path / "export.json").write_text(json.dumps(corrected), encoding="utf-8")
+    assert [(label.character, label.state) for label in read_labels(tmp_path / "export.json")] == [(character, records[0]["state"])]
 
 
 def test_config_offers_states_and_parts(written: Path) -> None:

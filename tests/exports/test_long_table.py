@@ -14,7 +14,7 @@ from tests.exports.planted import Planted
 
 def test_every_value_comes_back(planted: Planted, tmp_path: Path) -> None:
     path = export(planted.path, "csv", tmp_path / "table.csv")
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(planted.records)
     expected = [column.name for column in COLUMNS if not column.name.startswith("scores")] + [

@@ -13,7 +13,7 @@ import pytest
 from skimage.draw import polygon2mask
 
 from concept_cam.exports import export
-from tests.exports.planted import ODD_NAMES, Planted
+from tests.exports.planted import ODD_NAMES, Planted, write_run
 
 MOTIVATIONS = {
     "assessing", "bookmarking", "classifying", "commenting", "describing", "editing", "highlighting", "identifying", "linking",
@@ -88,7 +88,8 @@ def test_bodies_and_whole_pictures(planted: Planted, page: dict[str, Any]) -> No
     fin = by_id[planted.record(ODD_NAMES[1], "caudal_fin_shape")["record_key"]]
     assert fin["body"][0]["value"] == "caudal fin shape: rounded"
     assert {"http://purl.obolibrary.org/obo/UBERON_4000164"} == {body["source"] for body in fin["body"] if "source" in body}
-    assert fin["target"]["rights"] == 'CC BY 4.0, "quoted"'
+    assert fin["target"]["dc:rights"] == 'CC BY 4.0, "quoted"'
+    assert "rights" not in fin["target"]  # The term asks for an IRI.
     assert fin["target"]["creator"] == {"name": "Ada Løv"}
     named = {body["value"] for body in fin["body"] if body["purpose"] == "identifying"}
     assert named == {"occurrenceID: urn:occ:1", "scientificName: Danio rerio"}
@@ -96,7 +97,7 @@ def test_bodies_and_whole_pictures(planted: Planted, page: dict[str, Any]) -> No
     assert absent["target"] == {
         "type": "SpecificResource",
         "source": "https://example.org/gone%20away.png",
-        "rights": 'CC BY 4.0, "quoted"',
+        "dc:rights": 'CC BY 4.0, "quoted"',
         "creator": {"name": "Ada Løv"},
     }
     line = by_id[planted.record(ODD_NAMES[1], "SL_bbox")["record_key"]]
@@ -107,3 +108,13 @@ def test_bodies_and_whole_pictures(planted: Planted, page: dict[str, Any]) -> No
 def test_one_annotation_per_call(tray: Planted, tmp_path: Path) -> None:
     written = json.loads(export(tray.path, "web-annotation", tmp_path / "x.json").read_text(encoding="utf-8"))
     assert len(written["items"]) == 4
+
+
+def test_iris_are_rights_and_creators(planted: Planted, tmp_path: Path) -> None:
+    licence, person = "https://creativecommons.org/licenses/by/4.0/", "https://orcid.org/0000-0002-1825-0097"
+    record = {**planted.record(ODD_NAMES[0], "caudal_fin_shape"), "input_rights": licence, "input_creator": person, "media_uri": None}
+    write_run(tmp_path / "run", [record], ("occurrenceID", "rights", "creator", "species"), parts=1)
+    path = export(tmp_path / "run", "web-annotation", tmp_path / "x.json", base="https://museum.org/photos")
+    (item,) = json.loads(path.read_text(encoding="utf-8"))["items"]
+    assert (item["target"]["rights"], item["target"]["creator"]) == (licence, person)
+    assert item["target"]["source"] == "https://museum.org/photos/fish/%C3%A9%C3%A9n%20vis%20%E9%B1%BC.jpg"

@@ -108,9 +108,13 @@ function inRange(row) {
   const low = +$("low").value / 100, high = +$("high").value / 100;
   return row.p == null ? low === 0 && high === 1 : row.p >= low - 1e-9 && row.p <= high + 1e-9;
 }
+// Two spellings of one name are one to a searcher: letters without their accents, one Unicode form, one case.
+function folded(text) {
+  return text.normalize("NFKD").replace(/\p{M}/gu, "").toLocaleLowerCase();
+}
 function refresh() {
-  const text = $("search").value.trim().toLocaleLowerCase();
-  const named = rows.filter((row) => !text || items[row.i].f.toLocaleLowerCase().includes(text));
+  const text = folded($("search").value.trim());
+  const named = rows.filter((row) => !text || folded(items[row.i].f).includes(text));
   chips(named.filter(inRange));
   histogram(named);
   shown = named.filter((row) => inRange(row) && !hidden.has(key(row))).sort(SORTS[$("sort").value][1]);
