@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concept_cam.backbones.protocol import ImageFeatures
-from concept_cam.core.errors import PromptError
+from concept_cam.backbones.protocol import FeatureMap, Gathering, ImageFeatures
+from concept_cam.core.errors import PromptError, UnsupportedModelError
 from concept_cam.pictures.preprocessing import Preprocess
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}
@@ -27,6 +27,8 @@ class PlantedBackbone:
     context_length = 16
     attentions = ("value",)
     default_attention = "value"
+    gathers = ""
+    transformer = None
 
     def __init__(self, size: int = 32, stride: int = 8) -> None:
         self.preprocess = Preprocess((size, size), (stride, stride), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
@@ -52,6 +54,12 @@ class PlantedBackbone:
         weight = torch.ones(patches.shape[:3]) if valid is None else valid.float()
         image = (patches * weight[..., None]).sum(dim=(1, 2)) / weight.sum(dim=(1, 2))[:, None]
         return ImageFeatures(patches, image)
+
+    def gathering(self, features: FeatureMap) -> Gathering:
+        raise UnsupportedModelError("the planted tower has no attention.")
+
+    def stock_embedding(self, pixels: Tensor, features: FeatureMap, pooled: Tensor) -> Tensor:
+        return pooled
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         self.text_calls += len(prompts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,14 @@ from torch import Tensor, nn
 
 from concept_cam.backbones import FAMILIES
 from concept_cam.backbones.hashing import hash_weights
+from concept_cam.backbones.protocol import FeatureMap, Gathering
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.core import attention as dense
-from concept_cam.core.errors import AttentionError, ConfigurationError, ImageError, ModelError
+from concept_cam.core.errors import AttentionError, ConfigurationError, ImageError, ModelError, UnsupportedModelError
 from concept_cam.pictures.preprocessing import Preprocess
+
+if TYPE_CHECKING:
+    from concept_cam.backbones.tokens import TokenBackbone
 
 
 class BaseBackbone:
@@ -100,6 +104,26 @@ class BaseBackbone:
                     f"received {size[0]}x{size[1]}."
                 )
         return size[0] // stride[0], size[1] // stride[1]
+
+    @property
+    def gathers(self) -> str:
+        """Whose attention gathers the picture; see :class:`concept_cam.backbones.protocol.Backbone`."""
+        return ""
+
+    @property
+    def transformer(self) -> TokenBackbone | None:
+        """The tower's blocks, for methods that read inside a vision transformer."""
+        return None
+
+    def gathering(self, features: FeatureMap) -> Gathering:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.gathering`."""
+        raise UnsupportedModelError(
+            f"{self.name!r} (family {self.family}) has neither the attention of a class token nor an attention pooling that is read here."
+        )
+
+    def stock_embedding(self, pixels: Tensor, features: FeatureMap, pooled: Tensor) -> Tensor:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.stock_embedding`."""
+        return pooled
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Runs the text tower; see :meth:`concept_cam.backbones.protocol.Backbone.encode_text`."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import BaseBackbone, resize_positions
-from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
+from concept_cam.backbones.protocol import BY_POOLING, FeatureMap, Gathering, ImageFeatures
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import masked_mean, merge_heads, split_heads
 from concept_cam.core.attention import ATTENTION, LastAttention, attend
@@ -47,6 +47,8 @@ class OpenClipResNet(BaseBackbone):
     Raises:
         ConfigurationError: Another stride.
     """
+
+    gathers = BY_POOLING
 
     def __init__(self, model: nn.Module, *, name: str, preprocess: Preprocess, text: TextEncoder) -> None:
         visual: Any = model.visual
@@ -121,6 +123,14 @@ class OpenClipResNet(BaseBackbone):
         """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
         return self._pool(features.map, features.valid)
 
+    def gathering(self, features: FeatureMap) -> Gathering:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.gathering`."""
+        return self._gathering(*self._tokens(features.map, features.valid))
+
+    def stock_embedding(self, pixels: Tensor, features: FeatureMap, pooled: Tensor) -> Tensor:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.stock_embedding`."""
+        return pooled if self._stride == STRIDES[0] else self.encode_image(pixels, features.valid)
+
     @property
     def _stride(self) -> int:
         return self.preprocess.stride[0]
@@ -131,11 +141,17 @@ class OpenClipResNet(BaseBackbone):
 
     def _pool(self, cells: Tensor, valid: Tensor | None) -> Tensor:
         """The attention pooling on a map [B, K, h, w] of any size -> [B, D]."""
-        tokens, keys = self._tokens(cells, valid)
+        last = self._gathering(*self._tokens(cells, valid))
+        return last.finish(attend(last.query, last.key, last.value, last.scale, last.keys))
+
+    def _gathering(self, tokens: Tensor, keys: Tensor | None) -> Gathering:
+        """The pooling's attention: the mean of the tokens asks all of them."""
         pool, heads = self._visual.attnpool, self._visual.attnpool.num_heads
         query = split_heads(pool.q_proj(tokens[:, :1]), heads)
         key, value = split_heads(pool.k_proj(tokens), heads), split_heads(pool.v_proj(tokens), heads)
-        return pool.c_proj(merge_heads(attend(query, key, value, float(query.shape[-1]) ** -0.5, keys)))[:, 0]
+        return Gathering(
+            query, key, value, float(query.shape[-1]) ** -0.5, 1, keys, lambda context: pool.c_proj(merge_heads(context))[:, 0]
+        )
 
     def _early(self, pixels: Tensor) -> Tensor:
         """The stages whose stride is never changed: [B, 3, H, W] -> [B, K', H / 8, W / 8]."""

@@ -9,8 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import resize_positions
+from concept_cam.backbones.protocol import BY_POOLING, FeatureMap, Gathering
 from concept_cam.backbones.text import TextEncoder
-from concept_cam.backbones.tokens import ALL_ATTENTIONS, Block, Embedded, TokenBackbone, masked_mean, merge_heads, split_heads
+from concept_cam.backbones.tokens import (
+    ALL_ATTENTIONS,
+    Block,
+    Embedded,
+    TokenBackbone,
+    map_tokens,
+    masked_mean,
+    merge_heads,
+    project_attention,
+    split_heads,
+    valid_tokens,
+)
 from concept_cam.core.errors import UnsupportedModelError
 from concept_cam.pictures.preprocessing import Preprocess
 
@@ -181,6 +193,30 @@ class OpenClipViT(TokenBackbone):
             if visual.final_ln_after_pool:
                 pooled = visual.ln_post(pooled)
         return pooled if visual.proj is None else pooled @ visual.proj
+
+    @property
+    def gathers(self) -> str:
+        pooled = self._visual.attn_pool is not None and self._visual.pool_type == "tok"
+        return BY_POOLING if pooled else super().gathers
+
+    def gathering(self, features: FeatureMap) -> Gathering:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.gathering`.
+
+        CoCa: the first query of the attentional pooler is the image embedding, the others feed the captioner.
+        """
+        if self.gathers != BY_POOLING:
+            return super().gathering(features)
+        visual, prefix = self._visual, self.prefix
+        pool = visual.attn_pool
+        tokens = pool.ln_k(map_tokens(features, prefix))
+        asked = pool.ln_q(pool.query)[None, :1].expand(len(tokens), -1, -1)
+        query, key, value = project_attention(pool.attn, asked, tokens)
+
+        def finish(context: Tensor) -> Tensor:
+            x = visual.ln_post(pool.attn.out_proj(merge_heads(context)))[:, 0]
+            return x if visual.proj is None else x @ visual.proj
+
+        return Gathering(query, key, value, float(query.shape[-1]) ** -0.5, prefix, valid_tokens(features, prefix), finish)
 
     def own_embedding(self, pixels: Tensor) -> Tensor:
         out = self._visual(pixels)

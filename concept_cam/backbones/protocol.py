@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -11,6 +11,11 @@ from concept_cam.pictures.preprocessing import Preprocess
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from concept_cam.backbones.tokens import TokenBackbone
+
+BY_CLASS_TOKEN = "class token"
+BY_POOLING = "attention pooling"
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,29 @@ class FeatureMap:
     valid: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Gathering:
+    """The attention that gathers the picture: one query that attends to all tokens and becomes the image embedding; ``L = prefix + N`` tokens.
+
+    Attributes:
+        query: [B, heads, 1, d].
+        key: [B, heads, L, d].
+        value: [B, heads, L, d].
+        scale: Factor of the dot products.
+        prefix: Tokens before the patches.
+        keys: bool [B, L], False for padding; ``None``: all valid.
+        finish: Context [B, heads, 1, d] -> image embedding [B, D], not normalised; differentiable.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: float
+    prefix: int
+    keys: Tensor | None
+    finish: Callable[[Tensor], Tensor]
+
+
 @runtime_checkable
 class Backbone(Protocol):
     """An image tower and a text tower with a joint space.
@@ -62,6 +90,8 @@ class Backbone(Protocol):
         context_length: Most tokens the text tower takes, special tokens included.
         attentions: Names of the dense attention strategies that the family supports.
         default_attention: The one that ``"auto"`` stands for.
+        gathers: Whose attention gathers the picture: :data:`BY_CLASS_TOKEN`, :data:`BY_POOLING`, or ``""`` where :meth:`gathering` has none.
+        transformer: The tower's blocks, for methods that read inside a vision transformer; ``None`` for other towers.
         device: Where the parameters are.
         dtype: Floating-point type that the towers run in.
     """
@@ -75,6 +105,12 @@ class Backbone(Protocol):
     context_length: int
     attentions: tuple[str, ...]
     default_attention: str
+
+    @property
+    def gathers(self) -> str: ...
+
+    @property
+    def transformer(self) -> TokenBackbone | None: ...
 
     @property
     def weights_hash(self) -> str: ...
@@ -121,6 +157,21 @@ class Backbone(Protocol):
 
     def pool(self, features: FeatureMap) -> Tensor:
         """Runs the rest of the tower, differentiably: [B, D], not normalised; ``pool(feature_map(x))`` is the image embedding."""
+        ...
+
+    def gathering(self, features: FeatureMap) -> Gathering:
+        """Returns the attention that gathers the picture from a feature map: the class token's in the last block, or the pooling's.
+
+        Raises:
+            UnsupportedModelError: The tower has none, or one that is not read here.
+        """
+        ...
+
+    def stock_embedding(self, pixels: Tensor, features: FeatureMap, pooled: Tensor) -> Tensor:
+        """Returns the model's own image embedding [B, D] of pixels whose feature map was pooled already.
+
+        That is ``pooled``, except for towers whose map is read more finely than it was trained: there ``pool`` embeds the finer map.
+        """
         ...
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:

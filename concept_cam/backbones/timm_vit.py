@@ -10,8 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import resize_positions
+from concept_cam.backbones.protocol import BY_POOLING, FeatureMap, Gathering
 from concept_cam.backbones.text import TextEncoder
-from concept_cam.backbones.tokens import ALL_ATTENTIONS, Block, Embedded, TokenBackbone, masked_mean, merge_heads, split_heads
+from concept_cam.backbones.tokens import (
+    ALL_ATTENTIONS,
+    Block,
+    Embedded,
+    TokenBackbone,
+    map_tokens,
+    masked_mean,
+    merge_heads,
+    split_heads,
+    valid_tokens,
+)
 from concept_cam.core.attention import attend
 from concept_cam.core.errors import UnsupportedModelError
 from concept_cam.pictures.preprocessing import Preprocess
@@ -215,6 +226,25 @@ class TimmViT(TokenBackbone):
             keys = None if keys is None else keys[:, self.prefix :]
         pooled = masked_mean(settled, keys) if trunk.attn_pool is None else _latent_pool(trunk.attn_pool, settled, keys)
         return self._head(pooled)
+
+    @property
+    def gathers(self) -> str:
+        return super().gathers if self._trunk.attn_pool is None else BY_POOLING
+
+    def gathering(self, features: FeatureMap) -> Gathering:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.gathering`."""
+        if self.gathers != BY_POOLING:
+            return super().gathering(features)
+        pool = self._trunk.attn_pool
+        prefix = self.prefix if self._pool_prefix else 0
+        tokens = map_tokens(features, prefix)
+        query = pool.q_norm(split_heads(pool.q(pool.latent.expand(len(tokens), -1, -1)), pool.num_heads))
+        key, value = (split_heads(part, pool.num_heads) for part in pool.kv(tokens).chunk(2, dim=-1))
+
+        def finish(context: Tensor) -> Tensor:
+            return self._head(_finish_latent(pool, merge_heads(context))[:, 0])
+
+        return Gathering(query, pool.k_norm(key), value, float(pool.scale), prefix, valid_tokens(features, prefix), finish)
 
     def own_embedding(self, pixels: Tensor) -> Tensor:
         return self._visual(pixels)

@@ -11,12 +11,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from concept_cam.backbones.common import BaseBackbone
-from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
+from concept_cam.backbones.protocol import BY_CLASS_TOKEN, FeatureMap, Gathering, ImageFeatures
 from concept_cam.core.attention import ATTENTION, LastAttention, Strategy, attend
 
 
@@ -155,6 +157,16 @@ class TokenBackbone(BaseBackbone, ABC):
         """Runs the model's own image embedding at its native size."""
 
     @property
+    def gathers(self) -> str:
+        """Whose attention gathers the picture; families with an attention pooling say so themselves."""
+        return BY_CLASS_TOKEN if self.class_token else ""
+
+    @property
+    def transformer(self) -> TokenBackbone:
+        """Itself."""
+        return self
+
+    @property
     def middle(self) -> int:
         """Number of blocks after which the tokens of the ``affinity`` strategies are taken: two thirds of the depth."""
         return max(1, min(len(self.blocks) - 1, round(2 * len(self.blocks) / 3)))
@@ -181,19 +193,22 @@ class TokenBackbone(BaseBackbone, ABC):
 
     def pool(self, features: FeatureMap) -> Tensor:
         """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
-        patches = features.map.flatten(2).transpose(1, 2)
-        tokens = patches if features.prefix is None else torch.cat([features.prefix, patches], dim=1)
-        keys = None
-        if features.valid is not None:
-            keys = torch.cat([features.valid.new_ones(len(patches), self.prefix), features.valid.flatten(1)], dim=1)
         if not self.class_token:
-            return self.pool_tokens(tokens, keys)
-        rope = self.rope((features.map.shape[2], features.map.shape[3]))
-        block = self.blocks[-1]
-        normed = torch.cat([block.norm(tokens[:, : self.prefix]), patches], dim=1)
-        key, value = block.project(normed, "kv", rope)
+            return self.pool_tokens(map_tokens(features, self.prefix), valid_tokens(features, self.prefix))
+        last = TokenBackbone.gathering(self, features)
+        return last.finish(attend(last.query, last.key, last.value, last.scale, last.keys))
+
+    def gathering(self, features: FeatureMap) -> Gathering:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.gathering`: the class token's query in the last block."""
+        if not self.class_token or features.prefix is None:
+            return super().gathering(features)
+        block, tokens = self.blocks[-1], features.prefix
+        normed = torch.cat([block.norm(tokens), features.map.flatten(2).transpose(1, 2)], dim=1)
+        key, value = block.project(normed, "kv", self.rope((features.map.shape[2], features.map.shape[3])))
         (query,) = block.project(normed[:, :1], "q")
-        return self._class_embedding(tokens, attend(query, key, value, block.scale, keys))
+        prefix = tokens.shape[1]
+        keys = valid_tokens(features, prefix)
+        return Gathering(query, key, value, block.scale, prefix, keys, lambda context: self._class_embedding(tokens, context))
 
     def rope(self, grid: tuple[int, int]) -> Tensor | None:
         """Returns the rotary embedding [h * w, e] of a grid, for towers that have one."""
@@ -297,6 +312,33 @@ class TokenBackbone(BaseBackbone, ABC):
             prefix=x[:, : self.prefix] if self.prefix else None,
             valid=None if sequence.index is None else self._prepare_valid(valid, pixels),
         )
+
+
+def map_tokens(features: FeatureMap, prefix: int) -> Tensor:
+    """Returns a feature map as tokens [B, prefix + N, K]."""
+    patches = features.map.flatten(2).transpose(1, 2)
+    return patches if not prefix or features.prefix is None else torch.cat([features.prefix, patches], dim=1)
+
+
+def valid_tokens(features: FeatureMap, prefix: int) -> Tensor | None:
+    """Returns which tokens of a feature map are no padding, bool [B, prefix + N]; ``None``: all."""
+    if features.valid is None:
+        return None
+    valid = features.valid.flatten(1)
+    return torch.cat([valid.new_ones(len(valid), prefix), valid], dim=1)
+
+
+def project_attention(attention: Any, query: Tensor, tokens: Tensor) -> list[Tensor]:
+    """Projects with the weights of an ``nn.MultiheadAttention``, joint or apart: query, key and value, each [B, heads, M, d]."""
+    joint, bias = attention.in_proj_weight, attention.in_proj_bias
+    if joint is None:
+        weights = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
+    else:
+        weights = list(joint.chunk(3))
+    biases = [None] * 3 if bias is None else list(bias.chunk(3))
+    return [
+        split_heads(F.linear(x, weight, offset), attention.num_heads) for x, weight, offset in zip((query, tokens, tokens), weights, biases)
+    ]
 
 
 def masked_mean(tokens: Tensor, keys: Tensor | None) -> Tensor:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import resize_positions
+from concept_cam.backbones.protocol import BY_POOLING, FeatureMap, Gathering
 from concept_cam.backbones.text import TextEncoder
-from concept_cam.backbones.tokens import ALL_ATTENTIONS, Embedded, TokenBackbone
+from concept_cam.backbones.tokens import ALL_ATTENTIONS, Embedded, TokenBackbone, map_tokens, merge_heads, project_attention, valid_tokens
 from concept_cam.backbones.transformers_clip import TransformersBlock, pooled
 from concept_cam.core.errors import UnsupportedModelError
 from concept_cam.pictures.preprocessing import Preprocess
@@ -31,6 +32,7 @@ class TransformersSiglip(TokenBackbone):
 
     prefix = 0
     class_token = False
+    gathers = BY_POOLING
 
     def __init__(self, model: nn.Module, *, name: str, preprocess: Preprocess, text: TextEncoder) -> None:
         vision: Any = model.vision_model
@@ -78,6 +80,18 @@ class TransformersSiglip(TokenBackbone):
         padding = None if keys is None else ~keys
         x = head.attention(probe, settled, settled, key_padding_mask=padding, need_weights=False)[0]
         return (x + head.mlp(head.layernorm(x)))[:, 0]
+
+    def gathering(self, features: FeatureMap) -> Gathering:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.gathering`."""
+        head = self._vision.head
+        tokens = map_tokens(features, 0)
+        query, key, value = project_attention(head.attention, head.probe.expand(len(tokens), -1, -1), tokens)
+
+        def finish(context: Tensor) -> Tensor:
+            x = head.attention.out_proj(merge_heads(context))
+            return (x + head.mlp(head.layernorm(x)))[:, 0]
+
+        return Gathering(query, key, value, float(query.shape[-1]) ** -0.5, 0, valid_tokens(features, 0), finish)
 
     def own_embedding(self, pixels: Tensor) -> Tensor:
         model: Any = self.model

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from concept_cam.backbones.open_clip_resnet import OpenClipResNet
 from concept_cam.backbones.protocol import Backbone, FeatureMap
 from concept_cam.core.concept import Concept
 from concept_cam.core.directions import DirectionSet, coefficients, directions
@@ -132,12 +131,9 @@ def encode(backbone: Backbone, pixels: Tensor, valid: np.ndarray | None) -> tupl
 def own_embedding(backbone: Backbone, pixels: Tensor, features: FeatureMap, pooled: Tensor) -> Tensor:
     """Returns the model's own image embedding float32 [B, D], which weighs the contrasts and gives the image-level numbers.
 
-    It is the pooled feature map, except for CLIP ResNets that are read more finely than at their stride: there the objective of gradient
-    methods is the embedding of the finer map, and the model's own is that of the stock map.
+    The objective of gradient methods is the embedding of the feature map, which for some towers is read more finely than it was trained.
     """
-    if not (isinstance(backbone, OpenClipResNet) and backbone.preprocess.stride != (32, 32)):
-        return pooled
-    return backbone.encode_image(pixels, features.valid).float()
+    return backbone.stock_embedding(pixels, features, pooled).float()
 
 
 def slopes(batch: Batch, at: Tensor, embed: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from concept_cam.backbones.tokens import merge_heads
 from concept_cam.core.attention import attend
 from concept_cam.methods.engine import Batch, TowerMethod, plain, slopes
-from concept_cam.methods.pooling import gathering, require_gathering
+from concept_cam.methods.pooling import require_gathering
 
 __all__ = ["grad_eclip"]
 
@@ -25,7 +25,7 @@ def _maps(batch: Batch) -> Tensor:
     """
     grid = (batch.features.map.shape[2], batch.features.map.shape[3])
     with plain():
-        last = gathering(batch.backbone, batch.features)
+        last = batch.backbone.gathering(batch.features)
         context = attend(last.query, last.key, last.value, last.scale, last.keys)
         valid = batch.valid.flatten(1)
         keys = merge_heads(last.key)[:, last.prefix :].float()

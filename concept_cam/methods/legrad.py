@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from concept_cam.backbones.open_clip_resnet import OpenClipResNet
-from concept_cam.backbones.protocol import Backbone, FeatureMap
+from concept_cam.backbones.protocol import BY_POOLING, Backbone, FeatureMap
 from concept_cam.backbones.tokens import TokenBackbone
 from concept_cam.core.errors import UnsupportedModelError
 from concept_cam.methods.engine import Batch, TowerMethod, plain, slopes
-from concept_cam.methods.pooling import gathering, pools_by_attention
 
 __all__ = ["legrad"]
 
@@ -29,11 +27,11 @@ def _maps(batch: Batch) -> Tensor:
     attention, both belong to the pooling applied to the block's tokens; a CLIP ResNet has that pooling alone. Values are not negative; the
     paper's min-max scaling is left out.
     """
-    if isinstance(batch.backbone, OpenClipResNet):
+    backbone = batch.backbone.transformer
+    if backbone is None:
         return _pooling(batch, batch.features)
-    assert isinstance(batch.backbone, TokenBackbone)
-    last = _Stream.of(batch, batch.backbone)
-    read = _pooled_layer if pools_by_attention(batch.backbone) else _layer
+    last = _Stream.of(batch, backbone)
+    read = _pooled_layer if backbone.gathers == BY_POOLING else _layer
     return torch.stack([read(last, index) for index in last.blocks]).mean(dim=0)
 
 
@@ -107,7 +105,7 @@ def _pooled_layer(last: _Stream, index: int) -> Tensor:
 
 def _pooling(batch: Batch, features: FeatureMap) -> Tensor:
     with plain():
-        last = gathering(batch.backbone, features)
+        last = batch.backbone.gathering(features)
         attention = _attention(last.query, last.key, last.scale, last.keys)
     maps = [
         gradient.clamp(min=0).mean(dim=1)[:, 0, last.prefix :]
@@ -124,8 +122,9 @@ def _attention(query: Tensor, key: Tensor, scale: float, keys: Tensor | None) ->
 
 
 def _check(backbone: Backbone) -> None:
-    own = isinstance(backbone, TokenBackbone) and not backbone.family.endswith(("pool", "siglip"))
-    if not own and not pools_by_attention(backbone):
+    # The mean-pooled queries of a two-part pooler are neither a block's own attention nor one query that gathers the picture.
+    own = backbone.transformer is not None and not backbone.family.endswith("attention-pool")
+    if not own and backbone.gathers != BY_POOLING:
         raise UnsupportedModelError(
             f"LeGrad reads a transformer's self-attention or an attention pooling, which {backbone.name!r} (family {backbone.family}) does not "
             "have. Use 'direct', 'grad-cam' or 'hires-cam' with this model."

@@ -112,7 +112,6 @@ def test_attention_pooling_of_resnets() -> None:
 @pytest.mark.parametrize("padded", [False, True])
 def test_the_gathering_attention_makes_the_image_embedding(kind: str, padded: bool) -> None:
     from concept_cam.core.attention import attend
-    from concept_cam.methods.pooling import gathering
 
     model = backbone(kind)
     pixels = torch.randn(2, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))
@@ -120,7 +119,7 @@ def test_the_gathering_attention_makes_the_image_embedding(kind: str, padded: bo
     valid[0, -1] = not padded
     with torch.no_grad():
         features = model.feature_map(pixels, valid if padded else None)
-        last = gathering(model, features)
+        last = model.gathering(features)
         found = last.finish(attend(last.query, last.key, last.value, last.scale, last.keys))
         torch.testing.assert_close(found, model.pool(features), atol=1e-4, rtol=1e-4)
 
@@ -129,7 +128,6 @@ def test_the_gathering_attention_makes_the_image_embedding(kind: str, padded: bo
 def test_attention_pooling_of_transformers(kind: str) -> None:
     """LeGrad reads the pooling of each of the last blocks' tokens, Grad-ECLIP that of the last one; written out."""
     from concept_cam.backbones.protocol import FeatureMap
-    from concept_cam.methods.pooling import gathering
 
     localizer = Localizer(backbone(kind))
     model, pixels = localizer.backbone, localizer.prepare(PICTURE).batch
@@ -143,7 +141,7 @@ def test_attention_pooling_of_transformers(kind: str) -> None:
                 x = block(x, None, embedded.rope)
             x = model.settle(x)
             grid = x[:, model.prefix :].transpose(1, 2).unflatten(2, (rows, columns))
-            last = gathering(model, FeatureMap(grid, x[:, : model.prefix] if model.prefix else None))
+            last = model.gathering(FeatureMap(grid, x[:, : model.prefix] if model.prefix else None))
             attention = (last.query @ last.key.transpose(2, 3) * last.scale).softmax(-1)
         attention.requires_grad_(True)
         score = F.normalize(last.finish(attention @ last.value), dim=-1)[0] @ direction(localizer)
