@@ -73,7 +73,7 @@ def _pick(state: npt.NDArray[np.str_], options: dict[str, tuple[float, float]]) 
     return low.astype(np.float32), high.astype(np.float32)
 
 
-def _at(table: Float, u: Float) -> Float:
+def at(table: Float, u: Float) -> Float:
     """Table value at u in [0, 1], one per row."""
     column = np.clip(np.rint(u * (TABLE - 1)), 0, TABLE - 1).astype(np.int64)
     return np.asarray(np.take_along_axis(table, column[:, None], axis=1)[:, 0], dtype=np.float32)
@@ -118,7 +118,7 @@ def _head(
     operculum = draws("head.operculum", 0.20, 0.29)
     values["operculum"] = operculum
     values["operculum_bulge"] = draws("head.bulge", 0.02, 0.05)
-    head_depth = _at(tables["upper"], 0.5 * operculum) - _at(tables["lower"], 0.5 * operculum)
+    head_depth = at(tables["upper"], 0.5 * operculum) - at(tables["lower"], 0.5 * operculum)
     # Superior mouths sit on an upturned snout, inferior ones under an overhanging one.
     low, high = _pick(
         position, {"terminal": (-0.05, 0.05), "superior": (0.30, 0.42), "inferior": (-0.16, -0.06)}
@@ -132,7 +132,7 @@ def _head(
     values["mouth_open"] = draws("mouth.open", 0.05, 0.16) * gape
     inferior = position == "inferior"
     mouth_u = np.where(inferior, draws("mouth.set_back", 0.16, 0.30) * operculum, 0.0)
-    under = _at(tables["lower"], mouth_u)
+    under = at(tables["lower"], mouth_u)
     values["mouth_u"] = mouth_u.astype(np.float32)
     values["mouth_v"] = np.where(inferior, under, tip).astype(np.float32)
     # Direction in which the gape runs from the lips into the head.
@@ -141,8 +141,8 @@ def _head(
     )
     values["mouth_angle"] = draws("mouth.angle", low, high)
     eye_u = draws("eye.place", 0.36, 0.55) * operculum
-    top = _at(tables["upper"], eye_u)
-    bottom = _at(tables["lower"], eye_u)
+    top = at(tables["upper"], eye_u)
+    bottom = at(tables["lower"], eye_u)
     values["eye_u"] = eye_u
     values["eye_v"] = bottom + (top - bottom) * draws("eye.height", 0.62, 0.74)
     values["eye_radius"] = np.minimum(draws("eye.radius", 0.020, 0.040), 0.17 * (top - bottom)).astype(
@@ -165,7 +165,7 @@ def _head(
     values["barbel_u"] = (values["mouth_u"] + 0.16 * gape).astype(np.float32)
     values["barbel_v"] = (values["mouth_v"] + 0.0 * gape).astype(np.float32)
     spot_u = draws("eye_spot.place", 0.74, 0.90)
-    half = np.minimum(_at(tables["upper"], spot_u), -_at(tables["lower"], spot_u))
+    half = np.minimum(at(tables["upper"], spot_u), -at(tables["lower"], spot_u))
     values["eye_spot_u"] = spot_u
     values["eye_spot_v"] = half * draws("eye_spot.height", -0.10, 0.35)
     values["eye_spot_radius"] = np.minimum(draws("eye_spot.radius", 0.026, 0.042), 0.62 * half).astype(
@@ -352,12 +352,12 @@ def _caudal(
 
 def _pectoral(draws: Draws, values: dict[str, Float], tables: dict[str, Float]) -> None:
     values["pectoral_u"] = values["operculum"] + draws("pectoral.place", 0.005, 0.04)
-    lower = _at(tables["lower"], values["pectoral_u"])
+    lower = at(tables["lower"], values["pectoral_u"])
     values["pectoral_v"] = lower * draws("pectoral.height", 0.20, 0.75)
     values["pectoral_angle"] = draws("pectoral.angle", 0.05, 0.95) + (draws("pectoral.erect") < 0.2) * 0.6
     values["pectoral_angle"] = values["pectoral_angle"].astype(np.float32)
     # Seen a little from above or below, the fin of the far side shows beyond the outline.
-    upper = _at(tables["upper"], values["pectoral_u"])
+    upper = at(tables["upper"], values["pectoral_u"])
     values["far_v"] = upper * draws("far.height", 0.55, 0.95)
     values["far_angle"] = -draws("far.angle", 0.5, 1.5)
     values["has.far"] = draws.chance("far.shown", 0.18).astype(np.float32)
@@ -396,7 +396,7 @@ def _places(
     line_length = 1 - v["operculum"]
     zero = np.zeros_like(middle)
     table: dict[str, tuple[Float, Float, Float, Float]] = {
-        "head": (half_head, 0.5 * (_at(upper, half_head) + _at(lower, half_head)), head_area, v["operculum"]),
+        "head": (half_head, 0.5 * (at(upper, half_head) + at(lower, half_head)), head_area, v["operculum"]),
         "eye": (v["eye_u"], v["eye_v"], np.pi * v["eye_radius"] ** 2, 2 * v["eye_radius"]),
         "mouth": (
             mouth_u,
@@ -407,32 +407,32 @@ def _places(
         "operculum": (
             (1 - 0.5 * PLATE) * v["operculum"],
             zero,
-            PLATE * v["operculum"] * 0.82 * _at(span, 0.8 * v["operculum"]),
-            _at(span, v["operculum"]),
+            PLATE * v["operculum"] * 0.82 * at(span, 0.8 * v["operculum"]),
+            at(span, v["operculum"]),
         ),
         "trunk": (
             middle,
-            0.5 * (_at(upper, middle) + _at(lower, middle)),
+            0.5 * (at(upper, middle) + at(lower, middle)),
             body_area - head_area,
             line_length,
         ),
-        "lateral_line": (middle, v["line_height"] * _at(upper, middle), 0.022 * line_length, line_length),
+        "lateral_line": (middle, v["line_height"] * at(upper, middle), 0.022 * line_length, line_length),
         "caudal_fin": (1 + 0.5 * v["caudal_length"], zero, caudal_area, 2 * v["caudal_spread"]),
         "dorsal_fin": (
             dorsal_u,
-            _at(upper, dorsal_u) + 0.4 * v["dorsal_height"],
+            at(upper, dorsal_u) + 0.4 * v["dorsal_height"],
             (tables["dorsal"] * is_dorsal).mean(axis=1),
             v["dorsal_end"] - v["dorsal_start"],
         ),
         "anal_fin": (
             anal_u,
-            _at(lower, anal_u) - 0.4 * v["anal_height"],
+            at(lower, anal_u) - 0.4 * v["anal_height"],
             (tables["ventral"] * (1 - is_pelvic)).mean(axis=1),
             v["anal_length"],
         ),
         "pelvic_fin": (
             pelvic_u,
-            _at(lower, pelvic_u) - 0.4 * v["pelvic_height"],
+            at(lower, pelvic_u) - 0.4 * v["pelvic_height"],
             (tables["ventral"] * is_pelvic).mean(axis=1),
             v["pelvic_height"],
         ),
@@ -444,7 +444,7 @@ def _places(
         ),
         "adipose_fin": (
             adipose_u,
-            _at(upper, adipose_u) + 0.4 * v["adipose_height"],
+            at(upper, adipose_u) + 0.4 * v["adipose_height"],
             (tables["dorsal"] * (1 - is_dorsal)).mean(axis=1),
             v["adipose_length"],
         ),

@@ -66,6 +66,7 @@ def place(draws: Draws, framing: Anatomy, focus: np.ndarray, size: tuple[int, in
     angle = np.where(
         draws.chance("camera.any", 1 / 12), np.pi * angle, 0.44 * np.sign(angle) * np.abs(angle) ** 1.6
     )
+    angle = np.where(draws.chance("camera.upended", 0.0), angle + np.float32(np.pi), angle)
     facing = np.where(draws.chance("camera.facing", 0.5), 1.0, -1.0)
     cos, sin = np.abs(np.cos(angle)), np.abs(np.sin(angle))
     tall = framing.values["depth"] + 0.25 if height < 0.75 * width else np.full_like(angle, 0.45)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,3 +53,65 @@ class Draws:
     def chance(self, name: str, probability: float | Float) -> npt.NDArray[np.bool_]:
         """True with the given probability, bool [B]."""
         return np.asarray(self(name) < probability)
+
+
+@dataclass(frozen=True)
+class Style:
+    """What pictures of a style draw otherwise than the plain world does, by the names of the parameters.
+
+    Attributes:
+        ranges: parameter -> (low, high) of a uniform number.
+        chances: parameter -> probability of a chance.
+        weights: parameter -> weights of a choice.
+        scenes: scene -> weight, among those that were asked for; empty for the usual weights.
+        posed: the fish may lie, be turned and fold its fins in any way.
+    """
+
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    chances: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    scenes: Mapping[str, float] = field(default_factory=dict)
+    posed: bool = False
+
+
+@dataclass(frozen=True)
+class StyledDraws(Draws):
+    """Named random numbers whose ranges, chances and weights depend on the style of the row.
+
+    Attributes:
+        style: int64 [B], numbers in `styles`.
+        styles: the styles.
+    """
+
+    style: npt.NDArray[np.int64]
+    styles: Sequence[Style]
+
+    def __call__(self, name: str, low: float | Float = 0.0, high: float | Float = 1.0) -> Float:
+        """Uniform in [low, high), or in the range that the row's style has for `name`; float32 [B]."""
+        for number, style in enumerate(self.styles):
+            if name in style.ranges:
+                rows = self.style == number
+                low, high = (
+                    np.where(rows, own, usual)
+                    for own, usual in zip(style.ranges[name], (low, high), strict=True)
+                )
+        return super().__call__(name, low, high)
+
+    def choice(
+        self, name: str, weights: Sequence[float] | npt.NDArray[np.floating[Any]]
+    ) -> npt.NDArray[np.int64]:
+        """As `Draws.choice`, with the weights of the row's style where it has some."""
+        table = np.atleast_2d(np.asarray(weights, dtype=np.float64))
+        for number, style in enumerate(self.styles):
+            if name in style.weights:
+                table = np.where((self.style == number)[:, None], np.asarray(style.weights[name]), table)
+        return super().choice(name, table)
+
+    def chance(self, name: str, probability: float | Float) -> npt.NDArray[np.bool_]:
+        """As `Draws.chance`, with the probability of the row's style where it has one."""
+        for number, style in enumerate(self.styles):
+            if name in style.chances:
+                probability = np.where(self.style == number, style.chances[name], probability).astype(
+                    np.float32
+                )
+        return super().chance(name, probability)

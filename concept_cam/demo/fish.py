@@ -43,7 +43,7 @@ class Coat:
 @dataclass(frozen=True)
 class Ingredients:
     """What `paint` needs of b fishes: numbers [b, 1, 1], colours [b, 3, 1, 1], shape tables [b, N], how they read the skin
-    texture, and which patterns and whether barbels and far fins occur among them.
+    texture, and which patterns and whether barbels, far fins and fishes that are not seen flat from their side occur among them.
     """
 
     numbers: dict[str, torch.Tensor]
@@ -53,6 +53,7 @@ class Ingredients:
     patterns: tuple[str, ...]
     barbels: bool
     far: bool
+    posed: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,9 @@ def coat(draws: Draws, states: npt.NDArray[np.int64], facing: Float, angle: Floa
     back, flank, belly = palette[:, 0], _apart(palette[:, 1], ground, 0.07), palette[:, 2]
     contrast = draws("coat.countershade", 0.35, 1.1)[:, None]
     back, belly = flank + contrast * (back - flank), flank + contrast * (belly - flank)
+    # Many fishes of any colour have a white belly; none in the plain style, which has what the palette says.
+    pale_belly = belly + (np.array([0.88, 0.86, 0.82]) - belly) * draws("coat.pale_share", 0.5, 1.0)[:, None]
+    belly = np.where(draws.chance("coat.pale", 0.0)[:, None], pale_belly.astype(np.float32), belly)
     # Markings are darker than the flank; on dark fishes, and now and then on others, they are lighter.
     dark_fish = flank.mean(axis=1) < 0.22
     light_mark = dark_fish | (draws.chance("pattern.light", 0.25) & (flank.mean(axis=1) < 0.42))
@@ -137,6 +141,9 @@ def coat(draws: Draws, states: npt.NDArray[np.int64], facing: Float, angle: Floa
         "gloss_place": draws("coat.gloss_place", 0.1, 0.65),
         "gloss_width": draws("coat.gloss_width", 4.0, 25.0),
         "glint": draws("coat.glint", 0.0, 1.0) ** 2 * 0.5 + 0.6 * wet,
+        "sheen": np.maximum(draws("coat.sheen", 0.0, 0.0), 0.0),
+        "sheen_place": draws("coat.sheen_place", -0.2, 0.75),
+        "sheen_width": draws("coat.sheen_width", 1.6, 6.0),
         "back_edge": draws("coat.back_edge", 0.0, 0.45),
         "belly_edge": draws("coat.belly_edge", -0.10, 0.60),
         "edge_soft": draws("coat.edge_soft", 1.2, 4.0),
@@ -224,17 +231,29 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
 
     parts: dict[str, torch.Tensor] = {}
     upper, lower = lookup(table("upper"), u), lookup(table("lower"), u)
-    above, below = v - upper, lower - v
-    body = cover(torch.minimum(-torch.maximum(above, below), torch.minimum(u, 1.012 - u)))
+    seen_as = (
+        _rolled(u, v, upper, lower, lookup(table("width"), u), a) if what.posed else _flat(v, upper, lower)
+    )
+    above, below = seen_as.above, seen_as.below
+    body = cover(torch.minimum(-torch.maximum(seen_as.over, seen_as.under), torch.minimum(u, 1.012 - u)))
 
     # Median fins: a height over the outline, read along the leaning rays.
     w_dorsal = u - a("dorsal_slant") * above
     height = lookup(table("dorsal"), w_dorsal)
-    dorsal_side = cover(_fin_distance(height, above))
-    is_adipose = _step(w_dorsal - a("adipose_from"))
     w_ventral = u - a("ventral_slant") * below
     depth = lookup(table("ventral"), w_ventral)
-    ventral_side = cover(_fin_distance(depth, below))
+    if seen_as.fins is None:
+        dorsal_side, ventral_side = cover(_fin_distance(height, above)), cover(_fin_distance(depth, below))
+    else:
+        # Foreshortened; a fin that stands on the near side of the body begins at its root.
+        dorsal_side, ventral_side = (
+            cover(_fin_distance(high, off, 0.03 - 0.027 * near) * squeezed.abs())
+            for high, off, near, squeezed in (
+                (height, above, a("pose.back"), seen_as.fins[0]),
+                (depth, below, a("pose.belly"), seen_as.fins[1]),
+            )
+        )
+    is_adipose = _step(w_dorsal - a("adipose_from"))
     is_anal = _step(w_ventral - a("anal_from"))
 
     # Caudal fin: a fan whose rays end at a margin.
@@ -242,8 +261,15 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     inside = x.clamp(0.0, 1.6)
     bow = a("caudal_power")
     grow = torch.lerp(inside.sqrt(), inside, (bow - 0.5) * 2)
-    half = torch.addcmul(a("caudal_base"), a("caudal_spread") - a("caudal_base"), grow)
     across = v - a("caudal_tilt") * (u - 1.0)
+    spread = a("caudal_spread")
+    if what.posed:
+        # Twisted or folded: each lobe is foreshortened by itself.
+        across = across - a("pose.curl") * (u - 1.0) * (u - 1.0)
+        spread = spread * torch.lerp(a("pose.tail_low"), a("pose.tail_up"), _step(across))
+    half = torch.addcmul(a("caudal_base"), spread - a("caudal_base"), grow)
+    if what.posed:
+        half = half.clamp(min=0.008)
     t = across / half
     margin = lookup(table("caudal"), t * 0.5 + 0.5)
     reach = torch.minimum((margin - x) * a("caudal_length"), (1.0 - t.abs()) * half)
@@ -252,6 +278,11 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
 
     outside = 1.0 - body
     dorsal_seen, ventral_seen = dorsal_side * outside, ventral_side * outside
+    skin_seen = body
+    if what.posed:
+        on_back, on_belly = dorsal_side * a("pose.back"), ventral_side * a("pose.belly")
+        dorsal_seen, ventral_seen = torch.maximum(dorsal_seen, on_back), torch.maximum(ventral_seen, on_belly)
+        skin_seen = body * (1.0 - torch.maximum(on_back, on_belly))
     parts["caudal_fin"] = caudal * outside
     parts["adipose_fin"] = dorsal_seen * is_adipose
     parts["dorsal_fin"] = dorsal_seen - parts["adipose_fin"]
@@ -282,10 +313,15 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
 
     # The body as a rounded solid.
     span = (upper - lower).clamp(min=1e-3)
-    s = ((2 * v - upper - lower) / span).clamp_(-1, 1)
-    round_z = (1.0 - s * s).clamp_(min=0.02).sqrt_()
+    if seen_as.turned is None or seen_as.screen is None:
+        s = screen = ((2 * v - upper - lower) / span).clamp_(-1, 1)
+    else:
+        # From here on, v is the height of the point of the skin that is seen, and s its place between belly and back.
+        s, screen = seen_as.turned, seen_as.screen
+        v_seen, v = v, 0.5 * (upper + lower + span * s)
+    round_z = (1.0 - screen * screen).clamp_(min=0.02).sqrt_()
     light = (
-        torch.addcmul(s * c("light_v"), round_z, c("light_z"))
+        torch.addcmul(screen * c("light_v"), round_z, c("light_z"))
         .add_((0.45 - u) * 0.5 * c("light_u"))
         .clamp_(min=0)
     )
@@ -334,10 +370,16 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     # Behind the gill cover lies its shadow.
     tone = tone * (1.0 - 0.22 * (1.0 + edge * 28).clamp_(0, 1) * trunk_share)
     shade = shade * tone
-    off_gloss = s - c("gloss_place")
+    off_gloss = screen - c("gloss_place")
     gloss = c("gloss") / (1.0 + c("gloss_width") * off_gloss * off_gloss) * (0.6 + 0.5 * medium).clamp_(0, 2)
     glint = (0.8 * medium + 0.4 * fine + 0.7 * blotch - 1.5).clamp_(0, 1) * c("glint") * round_z
-    rgb = torch.addcmul((gloss + glint)[:, None], rgb, shade[:, None])
+    shine = gloss + glint
+    if what.posed:
+        # Wet skin mirrors a lamp as broad patches along the ridge that faces it.
+        off_sheen = (screen - c("sheen_place") + 0.16 * blotch) * c("sheen_width")
+        patches = (0.5 + 0.55 * blotch + 0.12 * medium).clamp_(0, 1)
+        shine = shine + c("sheen") * (1.0 - off_sheen * off_sheen).clamp_(min=0) * patches
+    rgb = torch.addcmul(shine[:, None], rgb, shade[:, None])
 
     # Fins behind the body.
     fin_cover = torch.maximum(caudal, torch.maximum(dorsal_side, ventral_side))
@@ -354,7 +396,11 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     thick = c("fin_opaque") + 0.5 * ray.abs() - 0.12 * (x.clamp(0, 1) * on_caudal)
     fin_alpha = fin_cover * torch.maximum(thick, fleshy).clamp_(0.3, 1)
     total = torch.maximum(body, fin_alpha)
-    rgb = torch.lerp(fin_rgb, rgb, body[:, None])
+    behind = body
+    if what.posed:
+        behind = body * (1.0 - torch.maximum(on_back, on_belly) * torch.maximum(thick, fleshy).clamp(0.3, 1))
+        skin_v, v = v, v_seen
+    rgb = torch.lerp(fin_rgb, rgb, behind[:, None])
     solid = torch.maximum(body, fin_cover)
 
     # Pectoral fins: fans, the far one behind the body, the near one over the flank.
@@ -363,10 +409,13 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     )
     fan_light = c("ambient") + 0.7 * c("diffuse")
     fan_opaque = 0.5 + 0.45 * c("fin_opaque")
+    if what.posed:
+        fan = fan * torch.lerp(outside, torch.ones_like(body), a("pose.near_front"))
     pectoral = fan
     if what.far:
         far, far_rays = _fan(u - a("pectoral_u"), v - a("far_v"), a("far_angle"), a, table("pectoral"), px)
-        far = far * (1.0 - body) * a("has.far")
+        shown = torch.lerp(outside, torch.ones_like(body), a("pose.far_front")) if what.posed else outside
+        far = far * shown * a("has.far")
         far_tone = (0.8 + far_rays * c("ray_soft") + c("grain") * medium) * fan_light
         rgb = torch.lerp(rgb, rgb_of("pectoral") * far_tone[:, None], far[:, None])
         total = torch.maximum(total, far * fan_opaque)
@@ -377,7 +426,11 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     total = torch.maximum(total, fan_alpha)
     solid = torch.maximum(solid, pectoral)
     parts["pectoral_fin"] = pectoral
-    not_pectoral = 1.0 - fan
+    not_pectoral = 1.0 - (pectoral if what.posed else fan)
+    if what.posed:
+        # What is drawn on the skin is hidden where a fin lies over it.
+        not_pectoral = not_pectoral * (1.0 - torch.maximum(on_back, on_belly))
+        body, v = skin_seen, skin_v
 
     # Eye spot, on fishes that have one.
     dx, dy = u - a("eye_spot_u"), v - a("eye_spot_v")
@@ -410,15 +463,21 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     eye = cover(radius - off) * body
     pupil = cover(c("pupil") * radius - off)
     ring = cover(1.22 * radius - off) * body
-    shine = cover(0.26 * radius - torch.sqrt((dx - 0.25 * radius) ** 2 + (dy - 0.3 * radius) ** 2))
+    sparkle = cover(0.26 * radius - torch.sqrt((dx - 0.25 * radius) ** 2 + (dy - 0.3 * radius) ** 2))
     rgb = rgb * (1.0 - 0.35 * (ring - eye))[:, None]
-    eye_rgb = rgb_of("iris") * ((1.0 - 0.93 * pupil) * c("ambient") * 1.5)[:, None] + (0.85 * shine)[:, None]
+    eye_rgb = (
+        rgb_of("iris") * ((1.0 - 0.93 * pupil) * c("ambient") * 1.5)[:, None] + (0.85 * sparkle)[:, None]
+    )
     rgb = torch.lerp(rgb, eye_rgb, eye[:, None])
 
     # Barbels, in front of everything.
     barbels = torch.zeros_like(u)
     if what.barbels:
-        barbels = _barbels(u, v, px, a) * a("has.barbels")
+        if what.posed:
+            mirrored = _barbels(u, a("pose.mirror_v") - v_seen, px, a) * a("pose.both_barbels")
+            barbels = torch.maximum(_barbels(u, v_seen, px, a), mirrored) * a("has.barbels")
+        else:
+            barbels = _barbels(u, v, px, a) * a("has.barbels")
         tone = (c("ambient") + 0.6 * c("diffuse"))[:, None]
         rgb = torch.lerp(rgb, rgb_of("barbel") * tone, barbels[:, None])
         total = torch.maximum(total, barbels)
@@ -462,9 +521,70 @@ def _step(x: torch.Tensor) -> torch.Tensor:
     return (x * 1e6).clamp_(0, 1)
 
 
-def _fin_distance(height: torch.Tensor, above: torch.Tensor) -> torch.Tensor:
-    """Signed distance into a median fin of the given height; none where there is no fin, nor deep inside the body."""
-    return torch.minimum(torch.minimum(height - above, above + 0.03), (height - 0.003) * 10)
+def _fin_distance(
+    height: torch.Tensor, above: torch.Tensor, root: float | torch.Tensor = 0.03
+) -> torch.Tensor:
+    """Signed distance into a median fin of the given height; none where there is no fin, nor more than `root` inside the body."""
+    return torch.minimum(torch.minimum(height - above, above + root), (height - 0.003) * 10)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """How the cross-sections of the bodies are seen, float32 [b, H, W] each.
+
+    Attributes:
+        over: height over the outline that is seen.
+        under: depth under it.
+        above: height over the root of the fins of the back, along the fins.
+        below: depth under the root of the fins of the belly, along the fins.
+        screen: place between the lower (-1) and the upper outline (1) that are seen; None where it is `turned`.
+        turned: place between belly (-1) and back (1) of the point of the skin that is seen; None for a fish seen from its side.
+        fins: foreshortening of the fins of the back and of the belly; None for a fish seen from its side.
+    """
+
+    over: torch.Tensor
+    under: torch.Tensor
+    above: torch.Tensor
+    below: torch.Tensor
+    screen: torch.Tensor | None = None
+    turned: torch.Tensor | None = None
+    fins: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+def _flat(v: torch.Tensor, upper: torch.Tensor, lower: torch.Tensor) -> _Seen:
+    """A fish seen from its side."""
+    above, below = v - upper, lower - v
+    return _Seen(above, below, above, below)
+
+
+def _rolled(
+    u: torch.Tensor,
+    v: torch.Tensor,
+    upper: torch.Tensor,
+    lower: torch.Tensor,
+    width: torch.Tensor,
+    a: Numbers,
+) -> _Seen:
+    """A fish rolled about its long axis: see `poses`, of which this is the formula for pixels."""
+    cos, sin = a("pose.cos"), a("pose.sin")
+    middle = (upper + lower) * (0.5 * cos)
+    rise, side = (upper - lower).clamp(min=1e-3) * (0.5 * cos), width * sin
+    radius = torch.addcmul(rise * rise, side, side).clamp_(min=1e-8).sqrt_()
+    off = v - middle
+    screen = (off / radius).clamp_(-1, 1)
+    towards = (1.0 - screen * screen).clamp_(min=0).sqrt_()
+    turned = ((side * towards + rise * screen) / radius).clamp_(-1, 1)
+    dorsal = torch.lerp(a("pose.dorsal"), a("pose.adipose"), _step(u - 0.79))
+    ventral = torch.lerp(a("pose.pelvic"), a("pose.anal"), _step(u - 0.585))
+    return _Seen(
+        off - radius,
+        -off - radius,
+        (off - rise) / dorsal,
+        (-off - rise) / ventral,
+        screen,
+        turned,
+        (dorsal, ventral),
+    )
 
 
 def _striped(

@@ -18,11 +18,13 @@ import torch
 from concept_cam.demo.anatomy import Anatomy, build
 from concept_cam.demo.camera import Camera, fish_coordinates, pixels, place
 from concept_cam.demo.camera import numbers as camera_numbers
-from concept_cam.demo.draws import Draws
+from concept_cam.demo.draws import Draws, StyledDraws
 from concept_cam.demo.fish import PATTERNS, Ingredients, coat, numbers, paint, skin_reading
 from concept_cam.demo.photograph import develop, exposure, tone
+from concept_cam.demo.poses import Pose, pose
 from concept_cam.demo.sampling import colours, columns
 from concept_cam.demo.scenes import ground, ground_reading, lay_objects, light_field, scenery, shadow
+from concept_cam.demo.styles import PROFILES, STYLES
 from concept_cam.demo.textures import atlas
 from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PRESENCE_CHARACTERS, SCENES
 
@@ -69,6 +71,7 @@ class Specimens:
         focus: int64 [B], -1 for a whole fish, else the number in `MASKS` of what the close-up is aimed at.
         framing: int64 [B], the body shape the camera is aimed by: that of the sampled fish, kept by its twins.
         scene: int64 [B], number in `SCENES`.
+        style: int64 [B], number in `STYLES`.
     """
 
     seed: npt.NDArray[np.int64]
@@ -78,6 +81,7 @@ class Specimens:
     focus: npt.NDArray[np.int64]
     framing: npt.NDArray[np.int64]
     scene: npt.NDArray[np.int64]
+    style: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.seed)
@@ -134,6 +138,7 @@ def sample(
     traits: Mapping[str, str] | None = None,
     empty: float | None = None,
     start: int = 0,
+    profile: str = "plain",
 ) -> Specimens:
     """Draw `count` specimens, numbers `start` to `start + count - 1` under `seed`.
 
@@ -145,9 +150,12 @@ def sample(
         traits: character -> state for the characters that are not to vary.
         empty: share of pictures without a fish; by default 0.05 in `mixed`, else 0.
         start: number of the first specimen.
+        profile: name in `styles.PROFILES`. `plain` is the world of the benchmark; `photographs` mixes in styles that look more like
+            photographs, in which fishes lie in any way (seen from above or below, edge-on tails, folded fins), wet, badly lit, blurred
+            and cut off by the frame.
 
     Raises:
-        ValueError: an unknown view, scene, character or state.
+        ValueError: an unknown view, scene, character, state or profile.
     """
     shares = {"whole": 1.0, "closeup": 0.0, "mixed": 1.0 / 3.0}
     if view not in shares:
@@ -157,7 +165,11 @@ def sample(
         raise ValueError(f"unknown scenes {unknown}: expected one or more of {', '.join(SCENES)}")
     fixed = {name: _state_number(name, state) for name, state in (traits or {}).items()}
     index = np.arange(start, start + count, dtype=np.int64)
-    draws = Draws(np.full(count, seed, dtype=np.int64), index)
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}: expected one of {', '.join(PROFILES)}")
+    seeds = np.full(count, seed, dtype=np.int64)
+    style = Draws(seeds, index).choice("style", [PROFILES[profile].get(name, 0.0) for name in STYLES])
+    draws = _draws(seeds, index, style)
     states = np.stack(
         [
             np.full(count, fixed[name], dtype=np.int64)
@@ -170,11 +182,18 @@ def sample(
     focus = draws.choice("focus", [FOCUS_WEIGHTS[name] for name in MASKS])
     focus = np.where(draws.chance("whole", shares[view]), -1, focus)
     fish = ~draws.chance("empty", (0.05 if view == "mixed" else 0.0) if empty is None else empty)
-    scene = np.array([SCENES.index(name) for name in scenes])[
-        draws.choice("scene", [_SCENE_WEIGHTS.get(name, 1.0) for name in scenes])
-    ]
+    usual = [_SCENE_WEIGHTS.get(name, 1.0) for name in scenes]
+    # A style has its own scenes, unless none of them was asked for.
+    own = [[each.scenes.get(name, 0.0) for name in scenes] for each in STYLES.values()]
+    scene_weights = np.array([row if any(row) else usual for row in own])[style]
+    scene = np.array([SCENES.index(name) for name in scenes])[draws.choice("scene", scene_weights)]
     framing = states[:, list(CHARACTERS).index("body_shape")].copy()
-    return Specimens(draws.seed, index, states, fish, focus, framing, scene)
+    return Specimens(draws.seed, index, states, fish, focus, framing, scene, style)
+
+
+def _draws(seed: npt.NDArray[np.int64], index: npt.NDArray[np.int64], style: npt.NDArray[np.int64]) -> Draws:
+    """Random numbers of specimens in their styles."""
+    return StyledDraws(seed, index, style, tuple(STYLES.values())) if style.any() else Draws(seed, index)
 
 
 def _state_number(character: str, state: str) -> int:
@@ -218,8 +237,9 @@ def render(
         # A compiled program is for one batch size: fill the last chunk.
         specimens = specimens[np.minimum(np.arange(-(-count // chunk) * chunk), count - 1)]
     textures = atlas(str(where))
-    draws = Draws(specimens.seed, specimens.index)
-    anatomy, camera = geometry(specimens, (height, width))
+    draws = _draws(specimens.seed, specimens.index, specimens.style)
+    lying, camera = _geometry(specimens, (height, width))
+    anatomy = lying.anatomy
     scenes, settings = scenery(draws, specimens.scene), exposure(draws)
     coats = coat(draws, specimens.states, camera.facing, camera.angle, scenes.colours["base"])
     fish_numbers = {**numbers(anatomy, coats, camera.scale), **camera_numbers(camera, anatomy)}
@@ -245,6 +265,7 @@ def render(
             tuple(name for name in PATTERNS if compiled or (coats.pattern[rows] == name).any()),
             compiled or bool(anatomy.present["barbels"][rows].any()),
             compiled or bool(anatomy.values["has.far"][rows].any()),
+            bool(_posed(specimens)[slice(None) if compiled else rows].any()),
         )
         rgb, parts, amount = compose(what, n, tints, textures.texels, rgb)
         pictures.append(develop(rgb, settings, rows, textures, noise=noise))
@@ -263,7 +284,7 @@ def render(
     seen = torch.cat(amounts).cpu().numpy()
     share = seen / np.maximum(anatomy.areas * camera.scale[:, None] ** 2, 1e-3)
     visible = _visible(seen, share) & specimens.fish[:, None]
-    judgeable = _judgeable(visible, share, anatomy, camera) & specimens.fish[:, None]
+    judgeable = _judgeable(visible, share, anatomy, camera) & lying.judged & specimens.fish[:, None]
     return Rendering(
         torch.cat(pictures)[:count],
         torch.cat(planes)[:count] if masks else None,
@@ -274,10 +295,21 @@ def render(
 
 
 def geometry(specimens: Specimens, size: tuple[int, int]) -> tuple[Anatomy, Camera]:
-    """Shapes of the fishes and the cameras that see them in pictures of `size` (H, W)."""
-    draws = Draws(specimens.seed, specimens.index)
-    framing = build(draws, _canonical(specimens))
-    return build(draws, specimens.states), place(draws, framing, specimens.focus, size)
+    """Shapes of the fishes as they lie and the cameras that see them in pictures of `size` (H, W)."""
+    lying, camera = _geometry(specimens, size)
+    return lying.anatomy, camera
+
+
+def _geometry(specimens: Specimens, size: tuple[int, int]) -> tuple[Pose, Camera]:
+    draws = _draws(specimens.seed, specimens.index, specimens.style)
+    posed = _posed(specimens)
+    framing = pose(draws, build(draws, _canonical(specimens)), posed).anatomy
+    return pose(draws, build(draws, specimens.states), posed), place(draws, framing, specimens.focus, size)
+
+
+def _posed(specimens: Specimens) -> npt.NDArray[np.bool_]:
+    """Which fishes may lie in any way, bool [B]."""
+    return np.array([style.posed for style in STYLES.values()])[specimens.style]
 
 
 def _compose(

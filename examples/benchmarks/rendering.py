@@ -17,6 +17,7 @@ import torch
 from timing import interleave
 
 from concept_cam.demo import world
+from concept_cam.demo.styles import PROFILES
 
 
 def render(specimens: world.Specimens, size: int, engine: world.Engine, masks: bool, device: str) -> None:
@@ -32,14 +33,23 @@ def render(specimens: world.Specimens, size: int, engine: world.Engine, masks: b
 @click.option("--size", "sizes", multiple=True, type=int, default=(96, 128), show_default=True)
 @click.option("--threads", default=1, show_default=True, help="Threads of torch.")
 @click.option("--device", default="cpu", show_default=True)
-def main(pairs: int, pictures: int, sizes: tuple[int, ...], threads: int, device: str) -> None:
+@click.option(
+    "--profile",
+    default="plain",
+    show_default=True,
+    type=click.Choice(list(PROFILES)),
+    help="What the pictures look like.",
+)
+def main(pairs: int, pictures: int, sizes: tuple[int, ...], threads: int, device: str, profile: str) -> None:
     """Prints the table."""
     torch.set_num_threads(threads)
-    click.echo(f"{pictures} pictures at once, {threads} threads, {device}, torch {torch.__version__}, {pairs} pairs\n")
+    click.echo(
+        f"{pictures} pictures at once, {threads} threads, {device}, torch {torch.__version__}, {pairs} pairs, profile {profile}\n"
+    )
     click.echo(
         "| pixels | masks | eager, pictures/s | compiled, pictures/s | ratio (median) | 95 % interval | compiling, s |\n|---|---|---|---|---|---|---|"
     )
-    specimens = world.sample(pictures, 3)
+    specimens = world.sample(pictures, 3, profile=profile)
     for size in sizes:
         start = time.perf_counter()
         render(specimens, size, "compiled", True, device)
