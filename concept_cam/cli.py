@@ -30,6 +30,33 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Every command: where it is defined and what it does, in one line."""
 
 
+OLD_SPELLINGS: dict[tuple[str, str], str] = {
+    ("annotate", "-t"): "--traits",
+    ("calibrate", "--target"): "--accuracy",
+    ("locate", "--limits"): "--colour-scale",
+    ("prompts", "--limit"): "--least-distance",
+}
+"""Options that had another name, by command; they work, with a notice, until the release after 0.2."""
+
+
+def _today(args: list[str]) -> list[str]:
+    """Puts the names of today in place of options' old ones, and says so."""
+    if not args:
+        return args
+    translated = args[:1]
+    for position, text in enumerate(args[1:], 1):
+        if text == "--":
+            return [*translated, *args[position:]]
+        name, equals, value = text.partition("=") if text.startswith("--") else (text[:2], "", text[2:])
+        new = OLD_SPELLINGS.get((args[0], name))
+        if new is None:
+            translated.append(text)
+            continue
+        click.echo(f"concept-cam: note: {name} of {args[0]!r} is called {new} now; the old spelling goes after release 0.2.", err=True)
+        translated += [new, value] if value and not equals else [new + equals + value]
+    return translated
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is looked up, and lists commands without importing any."""
 
@@ -41,10 +68,12 @@ class LazyGroup(click.Group):
         """Imports one command."""
         if cmd_name not in COMMANDS:
             return None
+        from concept_cam.commands.console import add_options
+
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
-        return command
+        return add_options(command)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Names the nearest command when one is mistyped."""
@@ -54,7 +83,7 @@ class LazyGroup(click.Group):
             near = nearest_names(args[0], COMMANDS, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"unknown command {args[0]!r}.{hint} Known: {', '.join(COMMANDS)}.")
-        return super().resolve_command(ctx, args)
+        return super().resolve_command(ctx, _today(args))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the table of commands."""
@@ -76,7 +105,9 @@ class LazyGroup(click.Group):
 
             if not isinstance(error, ConceptCamError):
                 raise
-            click.echo(f"concept-cam: error: {error}", err=True)
+            from concept_cam.commands.console import warn
+
+            warn(f"error: {error}")
             sys.exit(2)
 
 

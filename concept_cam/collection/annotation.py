@@ -17,11 +17,11 @@ from concept_cam.collection.engines import ENGINES, find_engine
 from concept_cam.collection.inputs import Collection, Columns, Item, Shard, open_collection, parse_shard
 from concept_cam.collection.inputs.items import is_url
 from concept_cam.collection.plan import Identity, Plan, Regions, describe
-from concept_cam.collection.progress import Progress, Tracker
 from concept_cam.collection.questions import build_questions
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, MissingExtraError
 from concept_cam.core.names import choose, nearest_names
+from concept_cam.core.progress import Progress, Tracker
 from concept_cam.core.settings import Settings
 
 if TYPE_CHECKING:

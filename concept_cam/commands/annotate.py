@@ -13,7 +13,8 @@ import click
 
 from concept_cam.collection.engines import ENGINES
 from concept_cam.collection.inputs import LAYOUTS
-from concept_cam.commands.options import DEFAULT_MODEL, note, resolve, setting_options, warn_unknown_words
+from concept_cam.commands.console import ProgressDisplay, warn
+from concept_cam.commands.options import DEFAULT_MODEL, resolve, setting_options, warn_unknown_words
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.regions import DEFAULT_THRESHOLD
 from concept_cam.core.settings import DTYPES, Settings
@@ -26,7 +27,6 @@ _RESOLUTIONS = ("model", "original")
 @click.option("--output", "-o", type=click.Path(file_okay=False), metavar="RUN", help="Folder of the run.")
 @click.option(
     "--traits",
-    "-t",
     multiple=True,
     metavar="PACK",
     help="Trait pack or file, optionally :character. Repeat.  [default: fish]",
@@ -257,9 +257,8 @@ def _number_or_column(text: str | None) -> float | str | None:
 def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]) -> None:
     from concept_cam.collection.annotation import Interrupted
     from concept_cam.collection.annotation import annotate as annotate_collection
-    from concept_cam.collection.progress import ProgressLine
 
-    line = ProgressLine()
+    line = ProgressDisplay()
     execution = {name: options[name] for name in ("resume", "engine", "workers", "ray_address")}
     try:
         run = annotate_collection(
@@ -272,7 +271,7 @@ def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]
         )
     except Interrupted as error:
         line.close()
-        note(f"concept-cam: {error}")
+        warn(f"{error}")
         sys.exit(130)
     finally:
         line.close()
@@ -281,7 +280,7 @@ def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]
     errors = f"; {counts['errors']} errors, see {run.path / 'errors.csv'}" if counts["errors"] else ""
     click.echo(f"{run.path}: {counts['pictures']} pictures, {counts['records']} records{again}{errors}")
     if counts["pictures"] == 0:
-        note("concept-cam: not one picture could be annotated; check the input.")
+        warn("not one picture could be annotated; check the input.")
         sys.exit(1)
 
 
@@ -304,12 +303,12 @@ def _free_bytes(folder: Path) -> int:
 
 def _dry_run(request: dict[str, Any], model: dict[str, Any]) -> None:
     from concept_cam.collection.annotation import estimate
-    from concept_cam.collection.progress import clock
+    from concept_cam.core.progress import clock
 
     found = estimate(**request, **model)
     total = "an unknown number of" if found.pictures is None else f"{found.pictures}"
     click.echo(f"input: {total} pictures; {found.records:.0f} records each")
-    click.echo(f"tried: {found.sampled} pictures, {found.errors} of them cannot be used, {found.rate:.2f} images/s")
+    click.echo(f"tried: {found.sampled} pictures, {found.errors} of them cannot be used, {found.rate:.2f}/s")
     if found.seconds is not None and found.bytes is not None:
         free = _free_bytes(Path(request["output"]))
         click.echo(f"estimate: {clock(found.seconds)} and {found.bytes / 1e6:.1f} MB for all of them ({free / 1e6:,.0f} MB are free there)")

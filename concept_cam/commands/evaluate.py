@@ -10,11 +10,10 @@ from typing import Any
 
 import click
 
+from concept_cam.commands.console import note, track, warn
 from concept_cam.commands.options import (
     build_localizer,
-    interactive,
     model_options,
-    note,
     resize_option,
     resolve,
     size_option,
@@ -76,20 +75,7 @@ def _open(dataset: str, limit: int | None, options: dict[str, Any]) -> Any:
 
 
 def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    """A progress bar on stderr; every tenth of the way as a line where nobody watches."""
-
-    def wrap(items: Iterable[Any]) -> Iterable[Any]:
-        if interactive():
-            with click.progressbar(items, length=count, file=sys.stderr, label="pictures") as bar:
-                yield from bar
-            return
-        step = max(1, count // 10)
-        for number, item in enumerate(items, 1):
-            yield item
-            if number % step == 0:
-                note(f"concept-cam: {number} of {count} pictures")
-
-    return wrap
+    return lambda items: track(items, count)
 
 
 @click.command(short_help="Measure methods on a data set with part masks.")
@@ -225,7 +211,7 @@ def evaluate(
     click.echo(report.to_markdown(), nl=False)
     note(f"concept-cam: wrote {folder / 'report.html'}")
     if report.errors:
-        note(f"concept-cam: {len(report.errors)} pictures could not be used; they are listed in the report.")
+        warn(f"{len(report.errors)} pictures could not be used; they are listed in the report.")
         sys.exit(1)
 
 
@@ -371,7 +357,7 @@ def _plain_attentions(names: Iterable[str]) -> tuple[str, ...]:
     help="CSV table, CVAT 1.1 XML or Label Studio JSON; by default the column true_state of CALLS.",
 )
 @click.option(
-    "--target",
+    "--accuracy",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.9,
     show_default=True,
@@ -393,7 +379,7 @@ def _plain_attentions(names: Iterable[str]) -> tuple[str, ...]:
 )
 @click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="FILE", help="Limits, YAML.")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
-def calibrate(calls: str, labels: str | None, target: float, confidence: float, least: int, output: str, overwrite: bool) -> None:
+def calibrate(calls: str, labels: str | None, accuracy: float, confidence: float, least: int, output: str, overwrite: bool) -> None:
     """Fits the limits under which no call is made, from about fifty labelled pictures.
 
     CALLS is the folder of an annotation run, or a CSV table with file_name, character, state and probability (and true_state, when it holds the
@@ -402,7 +388,7 @@ def calibrate(calls: str, labels: str | None, target: float, confidence: float, 
     \b
     Examples:
       concept-cam calibrate run/ --labels annotations.xml -o limits.yaml
-      concept-cam calibrate run/ --labels labels.csv --target 0.95 -o limits.yaml
+      concept-cam calibrate run/ --labels labels.csv --accuracy 0.95 -o limits.yaml
       concept-cam calibrate calls.csv -o limits.yaml
     """
     from concept_cam.evaluation import calibration
@@ -411,7 +397,7 @@ def calibrate(calls: str, labels: str | None, target: float, confidence: float, 
         raise ConfigurationError("a run needs labels: give --labels FILE (CSV, CVAT XML or Label Studio JSON).")
     said, facts = calibration.read_calls(calls)
     truth = calibration.read_truth(labels or calls)
-    found = calibration.calibrate(said, truth, target, confidence, least, facts)
+    found = calibration.calibrate(said, truth, accuracy, confidence, least, facts)
     found.save(output, overwrite=overwrite)
     click.echo("character,measure,limit,labelled,kept,accuracy,expected_accuracy,expected_kept,pooled")
     for name, limit in found.limits.items():
@@ -422,4 +408,4 @@ def calibrate(calls: str, labels: str | None, target: float, confidence: float, 
         )
     unreached = [name for name, limit in found.limits.items() if limit.value is None]
     if unreached:
-        note(f"concept-cam: no limit reaches {target:g} for {', '.join(unreached)}: make no calls, label more, or lower --target.")
+        warn(f"no limit reaches {accuracy:g} for {', '.join(unreached)}: make no calls, label more, or lower --accuracy.")

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from concept_cam.commands.options import build_localizer, model_options, note, resolve
+from concept_cam.commands.console import ProgressDisplay, note
+from concept_cam.commands.options import build_localizer, model_options, resolve
 from concept_cam.core.errors import ConfigurationError, OutputError
+from concept_cam.core.progress import Tracker
 from concept_cam.core.settings import RESIZE_POLICIES
 
 if TYPE_CHECKING:
@@ -206,11 +208,14 @@ def _training_size(backbone: Backbone, settings: Settings) -> int:
 
 
 def _progress(steps: int) -> Callable[[int, float], None]:
-    every = max(1, steps // 10)
+    display, tracker = ProgressDisplay(), Tracker(lambda: steps, unit="steps")
+    click.get_current_context().call_on_close(display.close)
 
     def report(step: int, loss: float) -> None:
-        if (step + 1) % every == 0 or step + 1 == steps:
-            note(f"step {step + 1}/{steps}: loss {loss:.3f}")
+        progress = tracker.add(1, 0, f"loss {loss:.3f}")
+        display(progress)
+        if progress.done == steps:
+            note(str(progress))
 
     return report
 

@@ -6,15 +6,17 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from concept_cam.commands.options import build_localizer, interactive, model_options, note, resolve, setting_options, warn_unknown_words
+from concept_cam.commands.console import print_table, track, warn
+from concept_cam.commands.options import build_localizer, model_options, resolve, setting_options, warn_unknown_words
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError, OutputError, PromptError
 from concept_cam.core.regions import DEFAULT_THRESHOLD
@@ -56,7 +58,9 @@ COLUMNS = (
 @setting_options
 @click.option("--threshold", help="Mask threshold: half-max, otsu, li, yen, zero ... or a number in score units.  [default: half-max]")
 @click.option("--min-area", type=float, default=0.0, help="Drop regions of fewer pixels (below 1: share of the picture).")
-@click.option("--limits", type=(float, float), metavar="LOW HIGH", help="Fixed colour scale for all overlays, in score units.")
+@click.option(
+    "--colour-scale", "limits", type=(float, float), metavar="LOW HIGH", help="Fixed colour scale for all overlays, in score units."
+)
 @click.option("--upsampling", type=click.Choice(["cubic", "bilinear", "edge-aware"]), default="cubic", show_default=True)
 @click.option("--output", "-o", type=click.Path(file_okay=False), metavar="DIR", help="Write overlays, masks, scores and JSON here.")
 @click.option(
@@ -86,12 +90,12 @@ def locate(
 
     Prints one row per picture and concept. SCORE is the cosine of the whole picture along the direction, PROBABILITY the softmax over
     target and contrasts at the model's own temperature; peak and box are original pixels of the upright picture, half-open, of the
-    largest region. IMAGE '-' reads paths from standard input, one per line.
+    largest region. IMAGE may be a folder, which is searched through; '-' reads paths from standard input, one per line.
 
     \b
     Examples:
       concept-cam locate fish.png -t "a forked tail fin" -c "a rounded tail fin" -o out/
-      concept-cam locate *.jpg -t "a dorsal fin" -t "a tail fin" --contrast "a fish" --format table
+      concept-cam locate photos/ -t "a dorsal fin" -t "a tail fin" --contrast "a fish" --format table
       concept-cam locate fish.png --traits fish:caudal_fin_shape -o out/
       concept-cam locate bird.jpg --classes species.txt --model hf-hub:imageomics/bioclip-2 -o out/
       concept-cam locate bird.jpg --head head.safetensors --model dinov2:facebook/dinov2-base --method layer-cam+relu -o out/
@@ -115,21 +119,17 @@ def locate(
         asker = _WordAsker(localizer, question, values.get("method", "direct"))
     printer = _Printer(format_)
     failed = 0
-    step = max(1, asker.settings.batch_size)
-    chunks = [paths[start : start + step] for start in range(0, len(paths), step)]
-    with _progress(chunks, len(paths)) as bar:
-        for chunk in bar:
-            for path, answer in _answers(asker, chunk):
-                if isinstance(answer, ConceptCamError):
-                    failed += 1
-                    note(f"concept-cam: {answer}")
-                    continue
-                for found in answer:
-                    printer.row(_row(path, found, values.get("threshold", DEFAULT_THRESHOLD), min_area))
-                writer.write(path, answer)
+    for path, answer in track(_all_answers(asker, paths), len(paths)):
+        if isinstance(answer, ConceptCamError):
+            failed += 1
+            warn(f"{answer}")
+            continue
+        for found in answer:
+            printer.row(_row(path, found, values.get("threshold", DEFAULT_THRESHOLD), min_area))
+        writer.write(path, answer)
     printer.close()
     if failed:
-        note(f"concept-cam: {failed} of {len(paths)} pictures could not be used; the others are done.")
+        warn(f"{failed} of {len(paths)} pictures could not be used; the others are done.")
         sys.exit(1)
 
 
@@ -192,8 +192,20 @@ def _paths(images: Sequence[str]) -> Iterator[str]:
     for image in images:
         if image == "-":
             yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        elif os.path.isdir(image):
+            yield from _pictures_in(image)
         else:
             yield image
+
+
+def _pictures_in(folder: str) -> Iterator[str]:
+    """The pictures of a folder and of those within it, as `annotate` finds them."""
+    from concept_cam.collection.inputs import open_collection
+
+    found = [item.source for item in open_collection(folder, layout="folder").items()]
+    if not found:
+        raise ConfigurationError(f"the folder {folder!r} holds no picture.")
+    yield from (os.path.join(folder, source) for source in found)
 
 
 def _check_early(values: dict[str, Any], output: str | None) -> None:
@@ -216,6 +228,13 @@ class _Asker(Protocol):
     settings: Settings
 
     def __call__(self, pictures: list[Any]) -> list[Sequence[Localization]]: ...
+
+
+def _all_answers(asker: _Asker, paths: Sequence[str]) -> Iterator[tuple[str, Sequence[Localization] | ConceptCamError]]:
+    """Answers batch by batch."""
+    step = max(1, asker.settings.batch_size)
+    for start in range(0, len(paths), step):
+        yield from _answers(asker, paths[start : start + step])
 
 
 def _answers(asker: _Asker, paths: Sequence[str]) -> Iterator[tuple[str, Sequence[Localization] | ConceptCamError]]:
@@ -355,17 +374,8 @@ class _Printer:
         if self._format == "json":
             click.echo(json.dumps(self._rows, ensure_ascii=False, indent=1))
         elif self._format == "table":
-            click.echo(format_table(self._rows))
-
-
-def format_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Formats rows for reading in a terminal: the columns that vary, aligned."""
-    names = [name for name in COLUMNS if name not in ("model", "contrast")]
-    cells = [[_cell(row[name]) for name in names] for row in rows]
-    widths = [max(len(name), *(len(line[index]) for line in cells)) if cells else len(name) for index, name in enumerate(names)]
-    lines = ["  ".join(name.ljust(width) for name, width in zip(names, widths))]
-    lines += ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in cells]
-    return "\n".join(line.rstrip() for line in lines)
+            names = [name for name in COLUMNS if name not in ("model", "contrast")]
+            print_table([[_cell(row[name]) for name in names] for row in self._rows], names)
 
 
 def _cell(value: Any) -> str:
@@ -468,31 +478,3 @@ def _mask_image(found: Localization, threshold: str | float) -> Any:
     from PIL import Image
 
     return Image.fromarray(found.mask(threshold).astype("uint8") * 255)
-
-
-def _progress(chunks: Sequence[Sequence[str]], count: int) -> Any:
-    """A progress bar on stderr for people who wait for more than one picture."""
-    if count > 1 and interactive():
-        return click.progressbar(chunks, label="pictures", file=sys.stderr, item_show_func=lambda chunk: chunk[-1] if chunk else None)
-    return _Plain(chunks, count)
-
-
-class _Plain:
-    """Progress for logs: a line every batch, nothing for a single picture."""
-
-    def __init__(self, chunks: Iterable[Sequence[str]], count: int) -> None:
-        self._chunks, self._count = chunks, count
-
-    def __enter__(self) -> _Plain:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def __iter__(self) -> Iterator[Sequence[str]]:
-        done = 0
-        for chunk in self._chunks:
-            yield chunk
-            done += len(chunk)
-            if self._count > 1:
-                note(f"{done}/{self._count} pictures")

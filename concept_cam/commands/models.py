@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from concept_cam.commands.console import print_table
+
 
 @dataclass(frozen=True)
 class Cached:
@@ -126,7 +128,5 @@ def _section(title: str) -> None:
 
 
 def _table(rows: list[tuple[str, str]]) -> None:
-    width = min(26, max(len(name) for name, _ in rows))
-    for name, text in rows:
-        click.echo(f"  {name:<{width}}  {text}")
+    print_table(rows, indent=2)
     click.echo()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from concept_cam.commands.console import detail, warn
 from concept_cam.core.concept import Concept
 from concept_cam.core.names import nearest_names
 from concept_cam.core.settings import DTYPES, RESIZE_POLICIES, VIEW_NAMES, WEIGHTINGS, Settings, read_config
@@ -106,31 +107,24 @@ def build_localizer(values: dict[str, Any]) -> Localizer:
 
     names = (*SETTING_NAMES, "feature_norm", "templates")
     settings = Settings().with_values(**{name: values[name] for name in names if name in values})
-    return Localizer.from_pretrained(
+    start = time.perf_counter()
+    localizer = Localizer.from_pretrained(
         values.get("model") or DEFAULT_MODEL,
         device=values.get("device") or "auto",
         dtype=values.get("dtype") or "float32",
         settings=settings,
     )
+    detail(f"loaded {localizer.backbone.name!r} (weights {localizer.backbone.weights_hash}) in {time.perf_counter() - start:.1f} s")
+    detail(f"settings: {localizer.settings}")
+    return localizer
 
 
 def warn_unknown_words(localizer: Localizer, concepts: list[Concept]) -> None:
     """Says on stderr which words the model has never seen; what it shows for them means nothing."""
     words = localizer.unknown_words(concepts)
     if words:
-        click.echo(
-            f"concept-cam: warning: the model {localizer.backbone.name!r} has never seen {', '.join(map(repr, words))}: maps for prompts "
+        warn(
+            f"warning: the model {localizer.backbone.name!r} has never seen {', '.join(map(repr, words))}: maps for prompts "
             "with unknown words mean little. It knows only the fish world it was trained on; use a real checkpoint, "
-            "for example --model hf-hub:imageomics/bioclip-2 or --model ViT-B-16/openai.",
-            err=True,
+            "for example --model hf-hub:imageomics/bioclip-2 or --model ViT-B-16/openai."
         )
-
-
-def note(text: str) -> None:
-    """Prints a line on stderr, away from the results."""
-    click.echo(text, err=True)
-
-
-def interactive() -> bool:
-    """Tells whether a person watches stderr."""
-    return sys.stderr.isatty()

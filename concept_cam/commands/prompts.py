@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from concept_cam.commands.options import build_localizer, model_options, note, resolve, warn_unknown_words
+from concept_cam.commands.console import note, print_table, warn
+from concept_cam.commands.options import build_localizer, model_options, resolve, warn_unknown_words
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, OutputError
 
@@ -94,14 +94,14 @@ def list_(packs: tuple[str, ...]) -> None:
     from concept_cam.prompts import available, load_pack
 
     if not packs:
-        rows = [("pack", "host", "characters", "states", "title")]
+        rows: list[tuple[str, ...]] = []
         for name in available():
             pack = load_pack(name)
             total = sum(len(character.states) for character in pack.characters)
             rows.append((name, pack.host, str(len(pack.characters)), str(total), pack.title or ""))
-        _table(rows)
+        print_table(rows, ("pack", "host", "characters", "states", "title"))
         return
-    rows = [("traits", "kind", "entity", "id", "states")]
+    rows = []
     for name in packs:
         pack = load_pack(name)
         for character in pack.characters:
@@ -109,12 +109,12 @@ def list_(packs: tuple[str, ...]) -> None:
             states = ", ".join(state.name for state in character.states)
             label, identifier = (entity.label, entity.id or "") if entity else ("", "")
             rows.append((f"{name}:{character.name}", character.kind, label, identifier, states))
-    _table(rows)
+    print_table(rows, ("traits", "kind", "entity", "id", "states"))
 
 
 @prompts.command()
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
-@click.option("--limit", type=float, help="Least distance of two embeddings below which --model warns.  [default: 0.2]")
+@click.option("--least-distance", "limit", type=float, help="Least distance of two embeddings below which --model warns.  [default: 0.2]")
 @model_options
 def show(specs: tuple[str, ...], limit: float | None, **options: Any) -> None:
     """Shows the exact prompts that the text tower will see.
@@ -135,7 +135,7 @@ def show(specs: tuple[str, ...], limit: float | None, **options: Any) -> None:
         _show(concept)
     if not options.get("model"):
         if limit is not None:
-            raise ConfigurationError("--limit judges embeddings, so it needs --model NAME.")
+            raise ConfigurationError("--least-distance judges embeddings, so it needs --model NAME.")
         return
     localizer = build_localizer(resolve(options))
     warn_unknown_words(localizer, concepts)
@@ -177,7 +177,7 @@ def _matrix(result: Separability, character: str) -> None:
         click.echo("  ".join([name.ljust(width), *cells, norms.get(full, "").rjust(9)]).rstrip())
     click.echo()
     for warning in result.warnings:
-        note(f"concept-cam: warning: {warning}")
+        warn(f"warning: {warning}")
 
 
 @prompts.command()
@@ -287,9 +287,3 @@ def starter(name: str, host: str) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        click.echo("  ".join([cell.ljust(width) for cell, width in zip(row, widths)] + [row[-1]]).rstrip())

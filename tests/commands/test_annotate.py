@@ -202,9 +202,9 @@ def test_help_loads_no_torch() -> None:
 
 
 def test_plain_lines_in_a_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from concept_cam.collection import progress
+    from concept_cam.commands import console
 
-    monkeypatch.setattr(progress.ProgressLine.__init__, "__defaults__", (None, 0.0))
+    monkeypatch.setattr(console.ProgressDisplay.__init__, "__defaults__", (0.0,))
     result = call("in", "-o", "run", "--batch-size", "2")
     assert "8/8 (100 %) pictures" in result.stderr
     assert json.loads((folder / "run" / "run.json").read_text())["batch_size"] == 2

@@ -36,7 +36,7 @@ def test_fit_head_and_attention(data: Path, tmp_path: Path) -> None:
         path = tmp_path / f"lcam{len(extra)}.safetensors"
         done = run(fit.fit_attention, str(data), "-o", str(path), "--steps", "5", *extra)
         assert done.exit_code == 0, done.output
-        assert "step 5/5" in done.output
+        assert "5/5 (100 %) steps" in done.output
         assert Explainer.load(path).classes == (("green", "red") if extra else ())
 
 

@@ -1,0 +1,207 @@
+"""What every command says beside its results: notes, warnings, how far it is, and tables. Results go to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import click
+
+from concept_cam.core.errors import OutputError
+from concept_cam.core.progress import Progress, Tracker
+
+__all__ = ["DETAIL", "NOTE", "WARNING", "ProgressDisplay", "add_options", "detail", "interactive", "note", "print_table", "track", "warn"]
+
+T = TypeVar("T")
+
+DETAIL, NOTE, WARNING = 0, 1, 2
+"""How much a line matters: ``-v`` shows all, the default what is worth a note, ``-q`` warnings and errors alone."""
+
+_LEAST = "concept_cam.least"
+_LOG = "concept_cam.log"
+
+# ------------------------------------------------------------------------------------------------------------------ lines
+
+
+def detail(text: str) -> None:
+    """Says on stderr what only ``-v`` shows."""
+    _say(text, DETAIL)
+
+
+def note(text: str) -> None:
+    """Says a line on stderr, away from the results."""
+    _say(text, NOTE)
+
+
+def warn(text: str) -> None:
+    """Says on stderr what must be read, ``-q`` or not; ``concept-cam:`` stands before it."""
+    _say(f"concept-cam: {text}", WARNING)
+
+
+def _say(text: str, level: int) -> None:
+    if level >= _meta(_LEAST, NOTE):
+        click.echo(text, err=True)
+    stream: TextIO | None = _meta(_LOG, None)
+    if stream is not None:
+        moment = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        stream.write(f"{moment}  {text}\n")
+        stream.flush()
+
+
+def _meta(name: str, otherwise: Any) -> Any:
+    context = click.get_current_context(silent=True)
+    return otherwise if context is None else context.meta.get(name, otherwise)
+
+
+def interactive() -> bool:
+    """Tells whether a person watches stderr."""
+    return sys.stderr.isatty()
+
+
+# ---------------------------------------------------------------------------------------------------------------- options
+
+
+def _loudness(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.meta[_LEAST] = DETAIL if parameter.name == "verbose" else WARNING
+
+
+def _log_file(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    try:
+        stream = context.with_resource(Path(value).open("a", encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115
+    except OSError as error:
+        raise OutputError(f"cannot write the log {value!r}: {error.strerror or error}. Choose another --log-file.") from error
+    context.meta[_LOG] = stream
+    stream.write(f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')}  $ {' '.join(sys.argv)}\n")
+
+
+def _options() -> tuple[click.Option, ...]:
+    return (
+        click.Option(
+            ["-v", "--verbose"], is_flag=True, expose_value=False, callback=_loudness, help="Say more: what is loaded, and times."
+        ),
+        click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_loudness, help="Say warnings and errors alone."),
+        click.Option(
+            ["--log-file"],
+            type=click.Path(dir_okay=False),
+            metavar="FILE",
+            expose_value=False,
+            callback=_log_file,
+            help="Append all that is said, with the time.",
+        ),
+    )
+
+
+def add_options(command: click.Command) -> click.Command:
+    """Gives a command, and every command of a group, the options ``-v``, ``-q`` and ``--log-file``."""
+    if not any(parameter.name == "verbose" for parameter in command.params):
+        command.params.extend(_options())
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            add_options(inner)
+    return command
+
+
+# --------------------------------------------------------------------------------------------------------------- progress
+
+
+class ProgressDisplay:
+    """Shows how far a job is: a bar on a terminal, a line now and then in a log; nothing when asked to be quiet.
+
+    Args:
+        every: Seconds between lines in a log.
+    """
+
+    def __init__(self, every: float = 30.0) -> None:
+        self._every = every
+        self._last = time.monotonic()
+        self._bar: Any = None
+        self._quiet = _meta(_LEAST, NOTE) > NOTE
+
+    def __call__(self, progress: Progress) -> None:
+        """Shows where the job is, when it is time."""
+        if self._quiet:
+            return
+        if interactive():
+            if self._bar is None:
+                self._bar = _rich_bar()
+                self._bar.start()
+                self._bar.add_task("", total=progress.total)
+            self._bar.update(self._bar.task_ids[0], completed=progress.done, total=progress.total, description=str(progress))
+            return
+        moment = time.monotonic()
+        if moment - self._last >= self._every:
+            self._last = moment
+            note(str(progress))
+
+    def close(self) -> None:
+        """Ends the bar on a terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _rich_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    return Bar(BarColumn(bar_width=24), TextColumn("{task.description}", markup=False), console=Console(stderr=True))
+
+
+def track(items: Iterable[T], total: int | None, unit: str = "pictures") -> Iterator[T]:
+    """Yields the items and shows how far they are, with rate and time left; a single one is not worth a word.
+
+    Args:
+        items: What is worked on.
+        total: How many there are, where that is known.
+        unit: What they are called.
+    """
+    if total == 1:
+        yield from items
+        return
+    display, tracker = ProgressDisplay(), Tracker(lambda: total, unit=unit)
+    try:
+        for item in items:
+            yield item
+            display(tracker.add(1, 0))
+    finally:
+        display.close()
+
+
+# ----------------------------------------------------------------------------------------------------------------- tables
+
+
+def print_table(rows: Sequence[Sequence[str]], head: Sequence[str] = (), *, indent: int = 0) -> None:
+    """Prints aligned columns on stdout; the last one is wrapped under itself where the terminal is too narrow.
+
+    Args:
+        rows: Cells.
+        head: Names of the columns; none for a table without a head.
+        indent: Spaces before every line.
+    """
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(head))
+    columns = len(head) or max((len(row) for row in rows), default=0)
+    for position in range(columns):
+        last = position == columns - 1
+        table.add_column(Text(head[position]) if head else "", no_wrap=not last, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    # A pipe has no width: nothing is wrapped there, so that the next program finds one row on one line.
+    width = None if sys.stdout.isatty() else 100_000
+    console = Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
+    with console.capture() as captured:
+        console.print(Padding(table, (0, 0, 0, indent)))
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())

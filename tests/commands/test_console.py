@@ -1,0 +1,122 @@
+"""What commands say beside their results."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from concept_cam.cli import COMMANDS, OLD_SPELLINGS, main
+from concept_cam.commands import console
+from concept_cam.core.progress import Progress
+
+
+@click.command()
+@click.option("--loud", is_flag=True)
+def talk(loud: bool) -> None:
+    console.detail("a detail")
+    console.note("a note")
+    console.warn("a warning")
+    click.echo("the result")
+    for _ in console.track(range(3), 3, "steps"):
+        pass
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(console.add_options(talk), [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "a note\nconcept-cam: a warning\n"),
+        (("-v",), "a detail\na note\nconcept-cam: a warning\n"),
+        (("--quiet",), "concept-cam: a warning\n"),
+    ],
+)
+def test_how_much_is_said(options: tuple[str, ...], said: str) -> None:
+    result = run(*options)
+    assert result.exit_code == 0, result.output
+    assert (result.stdout, result.stderr) == ("the result\n", said)
+
+
+def test_the_log_holds_all_with_the_time(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    for _ in range(2):
+        assert run("-q", "--log-file", log).exit_code == 0
+    lines = log.read_text(encoding="utf-8").splitlines()
+    said = [line.partition("  ")[2] for line in lines]
+    assert said[1:4] == ["a detail", "a note", "concept-cam: a warning"]
+    assert said[0].startswith("$ ")
+    assert len(lines) == 8  # Appended to, not replaced.
+    assert all(line[:4].isdigit() and line[10] == "T" for line in lines)
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["prompts", "list", "--log-file", str(tmp_path / "none" / "x.log")])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("concept-cam: error: cannot write the log")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_knows_the_options(name: str) -> None:
+    command = main.get_command(click.Context(main), name)  # type: ignore[attr-defined]
+    inner = list(command.commands.values()) if isinstance(command, click.Group) else [command]
+    for each in inner:
+        names = [option for parameter in each.params for option in parameter.opts]
+        assert names.count("-v") == names.count("-q") == names.count("--log-file") == 1
+
+
+def test_a_log_gets_lines_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    display = console.ProgressDisplay(every=0.0)
+    display(Progress(3, 12, 1, 1.5, 2.0))
+    display.close()
+    late = console.ProgressDisplay(every=1000.0)
+    late(Progress(4, 12, 1, 1.5, 2.0))
+    assert capsys.readouterr().err == "3/12 (25 %) pictures, 2.0/s, 00:04 left, 1 errors\n"
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    display = console.ProgressDisplay()
+    display(Progress(6, 12, 0, 3.0, 2.0))
+    display.close()
+    text = capsys.readouterr().err
+    assert "━" in text
+    assert "6/12 (50 %) pictures, 2.0/s, 00:03 left" in text
+
+
+def test_a_single_item_is_not_worth_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "ProgressDisplay", lambda: pytest.fail("one item needs no bar"))
+    assert list(console.track(["only"], 1)) == ["only"]
+
+
+def test_tables_keep_a_row_on_one_line_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_table([("a", "word " * 60), ("long name", "[red]not markup[/red]")], ("name", "text"), indent=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  name       text"
+    assert lines[1] == "  a          " + ("word " * 60).strip()
+    assert lines[2] == "  long name  [red]not markup[/red]"
+
+
+@pytest.mark.parametrize(("command", "old"), OLD_SPELLINGS)
+def test_old_spellings_work_with_a_notice(command: str, old: str) -> None:
+    from concept_cam.cli import _today
+
+    new = OLD_SPELLINGS[command, old]
+    assert _today([command, "x", old, "0.5"]) == [command, "x", new, "0.5"]
+    joined = f"{old}=0.5" if old.startswith("--") else f"{old}0.5"
+    assert _today([command, joined]) in ([command, f"{new}=0.5"], [command, new, "0.5"])
+    assert _today([command, "--", old]) == [command, "--", old]
+    assert _today(["demo", old]) == ["demo", old]
+
+
+def test_old_spellings_are_named_on_stderr(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["annotate", str(tmp_path), "-t", "fish"])
+    assert "-t of 'annotate' is called --traits now" in result.stderr
+    assert "--output is missing" in result.stderr
