@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, cast, overload
 
 import numpy as np
@@ -48,6 +48,17 @@ class Localizer:
         self.settings = settings or Settings()
         self._texts = TextMemory(backbone, cache_folder())
         self._asked: tuple[tuple[tuple[Concept, ...], DirectionSet], ...] = ()
+
+    def __repr__(self) -> str:
+        """The model, and the settings that are not the defaults."""
+        plain = Settings()
+        changed = [
+            f"{item.name}={value!r}"
+            for item in fields(Settings)
+            if (value := getattr(self.settings, item.name)) != getattr(plain, item.name)
+        ]
+        settings = f"; {', '.join(changed)}" if changed else ""
+        return f"<Localizer of {self.backbone.name!r} (weights {self.backbone.weights_hash}) on {self.backbone.device}, {self.dtype_name}{settings}>"
 
     @classmethod
     def from_pretrained(
@@ -145,7 +156,8 @@ class Localizer:
         """Runs the image tower: costly, and needed once per picture.
 
         Args:
-            images: One picture or a list or tuple of them (anything that :func:`concept_cam.pictures.reading.read_image` takes).
+            images: One picture or a list or tuple of them (anything that :func:`concept_cam.pictures.reading.read_image` takes), or a batch:
+                a tensor [B, C, H, W] or [B, H, W, C], or an array [B, H, W, C].
 
         Returns:
             Features of the picture, or a list of them in the same order.
@@ -153,8 +165,9 @@ class Localizer:
         Raises:
             ImageError: A picture cannot be read or the model returns NaN for it.
         """
-        if isinstance(images, (list, tuple)):
-            return self.encode_prepared(*self._prepare(images))
+        several = as_list(images)
+        if several is not None:
+            return self.encode_prepared(*self._prepare(several))
         return self.encode_prepared(*self._prepare([cast(ImageSource, images)]))[0]
 
     def prepare(self, image: ImageSource) -> Prepared:
@@ -338,16 +351,16 @@ class Localizer:
 
     @overload
     def locate(
-        self, images: Sequence[ImageSource], target: Phrases, contrast: Phrases = (), *, method: str = "direct", **values: Any
+        self, images: Sequence[ImageSource], target: Phrases | Concept, contrast: Phrases = (), *, method: str = "direct", **values: Any
     ) -> list[Localization]: ...
     @overload
     def locate(
-        self, images: ImageSource, target: Phrases, contrast: Phrases = (), *, method: str = "direct", **values: Any
+        self, images: ImageSource, target: Phrases | Concept, contrast: Phrases = (), *, method: str = "direct", **values: Any
     ) -> Localization: ...
     def locate(
         self,
         images: ImageSource | Sequence[ImageSource],
-        target: Phrases,
+        target: Phrases | Concept,
         contrast: Phrases = (),
         *,
         method: str = "direct",
@@ -356,8 +369,8 @@ class Localizer:
         """Locates one concept in one picture or in several.
 
         Args:
-            images: A picture, or a list or tuple of pictures.
-            target: What to find, one text or several synonym phrases.
+            images: A picture, a list or tuple of pictures, or a batch: a tensor [B, C, H, W] or [B, H, W, C], or an array [B, H, W, C].
+            target: What to find, one text or several synonym phrases; or a whole :class:`~concept_cam.core.concept.Concept`, contrasts included.
             contrast: What it should be told apart from, one text or several.
             method: Localisation method of :data:`concept_cam.methods.METHODS`.
             **values: Settings for this call only: ``gamma``, ``weighting``, ``attention``, ``resize`` ...
@@ -368,12 +381,10 @@ class Localizer:
         Raises:
             ConceptCamError: A picture, a text or an option cannot be used.
         """
-        contrasts = (contrast,) if isinstance(contrast, str) else contrast
-        if not isinstance(contrasts, Iterable):
-            raise PromptError(f"the contrast must be text or several texts, received {contrast!r} ({type(contrast).__name__}).")
-        concept = Concept(cast(tuple[str, ...], target), tuple((text,) for text in contrasts))
-        if isinstance(images, (list, tuple)):
-            return [answer[0] for answer in self.locate_all(images, [concept], method=method, **values)]
+        concept = _concept(target, contrast)
+        several = as_list(images)
+        if several is not None:
+            return [answer[0] for answer in self.locate_all(several, [concept], method=method, **values)]
         return self.locate_all([cast(ImageSource, images)], [concept], method=method, **values)[0][0]
 
     def locate_all(
@@ -382,7 +393,7 @@ class Localizer:
         """Locates many concepts in many pictures; each picture is encoded once.
 
         Args:
-            images: Pictures.
+            images: Pictures, as a list, a tuple or a batch.
             concepts: One or more concepts, for example ``prompts.load("fish")``.
             method: Localisation method of :data:`concept_cam.methods.METHODS`.
             **values: Settings for this call only.
@@ -392,7 +403,7 @@ class Localizer:
         """
         localizer = self.with_settings(**values) if values else self
         asked = localizer.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
-        pictures = [localizer.read(image) for image in images]
+        pictures = [localizer.read(image) for image in (as_list(images) or images)]
         if method == "direct":
             prepared, sources = localizer._prepare(pictures)
             answers = localizer._score(localizer.encode_prepared(prepared, sources), asked)
@@ -441,6 +452,26 @@ class Localizer:
         index = int(logits.argmax()) if target is None else names.index(target)
         nearest = nearest_classes(logits, index, references)
         return replace(asked[index], contrasts=tuple((names[other],) for other in nearest), contrast_names=())
+
+
+def as_list(images: object) -> list[Any] | None:
+    """Returns several pictures as a list: of a list or tuple its items, of a 4-D array or tensor its pictures; ``None`` for a single picture."""
+    if isinstance(images, (list, tuple)):
+        return list(images)
+    if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4:
+        return list(images)
+    return None
+
+
+def _concept(target: Phrases | Concept, contrast: Phrases) -> Concept:
+    if isinstance(target, Concept):
+        if contrast:
+            raise PromptError(f"the concept {target.name!r} brings its own contrasts: give it alone, or give the target as text.")
+        return target
+    contrasts = (contrast,) if isinstance(contrast, str) else contrast
+    if not isinstance(contrasts, Iterable):
+        raise PromptError(f"the contrast must be text or several texts, received {contrast!r} ({type(contrast).__name__}).")
+    return Concept(cast(tuple[str, ...], target), tuple((text,) for text in contrasts))
 
 
 class _Ledger:

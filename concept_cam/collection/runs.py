@@ -84,6 +84,12 @@ class Run:
             passthrough.update(dict.fromkeys(passthrough_columns(schema)))
         return cls(folder, info, parts, arrow_schema(passthrough))
 
+    def __repr__(self) -> str:
+        """Where it is, what it holds and which model made it."""
+        counts = self.info.get("counts") or {}
+        held = ", ".join(f"{counts[name]} {name}" for name in ("pictures", "records", "errors") if counts.get(name))
+        return f"<Run {str(self.path)!r}: {held or 'nothing yet'}; model {self.info.get('model')!r}>"
+
     @property
     def name(self) -> str:
         """Name of the run: that of its folder."""

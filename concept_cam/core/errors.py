@@ -52,6 +52,49 @@ class OutputError(ConceptCamError, OSError):
     """A result cannot be written."""
 
 
+def install_command(extra: str) -> str:
+    """Returns a command that installs the libraries of an extra into the environment that is running.
+
+    It names the libraries, not this package, so that it works from a clone and from an installation alike; and where the environment has no
+    pip of its own, it calls the pip of the Python that the environment was made from.
+
+    Args:
+        extra: Name of an extra of this package.
+    """
+    import importlib.util
+    import shlex
+    import sys
+    from importlib import metadata
+
+    try:
+        wanted = _libraries(extra, metadata.requires("concept-cam") or [])
+    except metadata.PackageNotFoundError:
+        wanted = []
+    # Not installed, but run from its folder: the extra is named in the folder's own pyproject.toml.
+    names = " ".join(shlex.quote(name) for name in wanted) or shlex.quote(f".[{extra}]")
+    python = shlex.quote(sys.executable or "python3")
+    if importlib.util.find_spec("pip") is None:
+        base = shlex.quote(getattr(sys, "_base_executable", None) or "python3")
+        return f"{base} -m pip --python {python} install {names}"
+    return f"{python} -m pip install {names}"
+
+
+def _libraries(extra: str, requirements: list[str]) -> list[str]:
+    """The requirements of an extra, those of extras that it names included, in the form that pip takes."""
+    found: dict[str, None] = {}
+    for requirement in requirements:
+        library, _, condition = requirement.partition(";")
+        if f'extra == "{extra}"' not in condition.replace("'", '"'):
+            continue
+        name, bracket, inner = library.strip().partition("[")
+        if bracket and name.replace("_", "-").lower() == "concept-cam":
+            for other in inner.partition("]")[0].split(","):
+                found.update(dict.fromkeys(_libraries(other.strip(), requirements)))
+        else:
+            found[library.strip()] = None
+    return list(found)
+
+
 class MissingExtraError(ConceptCamError, ImportError):
     """An optional library is not installed.
 
@@ -62,8 +105,6 @@ class MissingExtraError(ConceptCamError, ImportError):
     """
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f'{purpose} needs the library {library!r}, which is not installed. Install it with:  pip install "concept-cam[{extra}]"'
-        )
+        super().__init__(f"{purpose} needs the library {library!r}, which is not installed. Install it with:  {install_command(extra)}")
         self.library = library
         self.extra = extra

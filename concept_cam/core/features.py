@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["PatchFeatures"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PatchFeatures:
     """What the image tower says about one picture; costly to compute, cheap to query.
 
@@ -36,3 +36,9 @@ class PatchFeatures:
     attention: str
     source: str | None = None
     views: str = "single"
+
+    def __repr__(self) -> str:
+        """Sizes and origin; thousands of numbers tell nobody anything."""
+        rows, columns, width = self.patches.shape
+        where = f" of {self.source!r}" if self.source else ""
+        return f"<PatchFeatures{where}: {rows} x {columns} patches of {width} numbers by {self.model!r}, attention {self.attention!r}>"

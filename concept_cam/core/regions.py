@@ -30,7 +30,7 @@ __all__ = [
 # --------------------------------------------------------------------------------------------------------------- regions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Region:
     """One connected area of a mask; original frame throughout, pixels, half-open.
 
@@ -53,6 +53,10 @@ class Region:
     peak_score: float
     mean_score: float
     measures: Mapping[str, float]
+
+    def __repr__(self) -> str:
+        """Box, area and peak; the mask and outlines are too long to read."""
+        return f"<Region {self.width} x {self.height} at {self.box[:2]}, {self.area} pixels, peak {self.peak_score:+.3f}>"
 
     @property
     def width(self) -> int:

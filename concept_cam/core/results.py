@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy as np
 
 from concept_cam import __version__
 from concept_cam.core.concept import Concept
-from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.errors import ConfigurationError, MissingExtraError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.names import choose
 from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, encode_rle, find_regions, threshold_value
@@ -302,6 +303,59 @@ class Localization:
             title=self.question if title is None else title,
         )
 
+    def show(self, **options: Any) -> None:
+        """Shows the overlay: in the notebook where there is one, else in a window of the system's picture viewer.
+
+        Args:
+            **options: As for :meth:`overlay`.
+        """
+        image = self.overlay(**options)
+        notebook = sys.modules.get("IPython")
+        shell = notebook.get_ipython() if notebook is not None else None
+        if shell is not None and "IPKernelApp" in shell.config:
+            from IPython.display import display
+
+            display(image)
+        else:
+            image.show(title=self.question)
+
+    def plot(self, axes: Any = None, *, limits: tuple[float, float] | None = None, alpha: float = 0.5) -> Any:
+        """Draws picture and map into a matplotlib axes, with the colours of :meth:`display_scale`; for figures of one's own.
+
+        Args:
+            axes: Where to; the current axes by default.
+            limits: Fixed colour scale in score units.
+            alpha: Share of the colours in 0..1 where there is a picture.
+
+        Returns:
+            The image that a colour bar can be made for: ``plt.colorbar(found.plot(axes))``.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise MissingExtraError("matplotlib", "plot", "drawing into a figure") from error
+        axes = plt.gca() if axes is None else axes
+        scale = self.display_scale(limits)
+        height, width = self.geometry.original
+        extent = (0, width, height, 0)
+        if self.picture is not None:
+            axes.imshow(self.picture, extent=extent)
+        colours = {"blue-red": "RdBu_r", "viridis": "viridis"}[scale.colormap]
+        shown = axes.imshow(
+            self.heatmap,
+            cmap=colours,
+            vmin=scale.limits[0],
+            vmax=scale.limits[1],
+            alpha=alpha if self.picture is not None else 1.0,
+            extent=extent,
+        )
+        axes.set_title(self.question)
+        axes.set_axis_off()
+        return shown
+
     def _repr_png_(self) -> bytes | None:
         import io
 
@@ -422,6 +476,13 @@ class Localizations(Sequence[Localization]):
     source: str | None = None
     picture: np.ndarray | None = field(default=None, repr=False, compare=False)
     split: Callable[[int], np.ndarray] | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """The picture and the names of the first questions."""
+        height, width = self.geometry.original
+        names = ", ".join(repr(concept.name) for concept in self.concepts[:4]) + (", ..." if len(self.concepts) > 4 else "")
+        where = f" in {self.source!r}" if self.source else ""
+        return f"<{len(self)} Localizations{where}, {width} x {height} pixels: {names}>"
 
     def __len__(self) -> int:
         return len(self.concepts)

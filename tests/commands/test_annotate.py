@@ -189,7 +189,7 @@ def test_missing_arrow_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     result = call("in", "-o", "run")
     assert result.exit_code == 2
-    assert 'pip install "concept-cam[annotate]"' in result.stderr
+    assert "install 'fsspec" in result.stderr
 
 
 def test_help_loads_no_torch() -> None:

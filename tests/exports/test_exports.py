@@ -128,7 +128,7 @@ def test_missing_library_names_its_extra(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.getcwd()},
     )
     assert "pyarrow" in done.stdout
-    assert 'pip install "concept-cam[annotate]"' in done.stdout
+    assert "install 'fsspec" in done.stdout
 
 
 def test_command(planted: Planted, tmp_path: Path) -> None:

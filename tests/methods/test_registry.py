@@ -63,5 +63,5 @@ def test_relu_variants_drop_the_negative_values_only() -> None:
 
 def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "concept-cam\[cams\]"'):
+    with pytest.raises(MissingExtraError, match=r"-m pip .*install 'grad-cam"):
         Localizer(LinearBackbone()).locate(photograph(), "red", method="grad-cam")

@@ -1,0 +1,130 @@
+"""What a query gives back, as objects that people look at and write to disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from concept_cam import Concept, Localizer
+from concept_cam.core.errors import ConfigurationError, OutputError, PromptError
+from concept_cam.core.results import Localization, Localizations
+from tests.planted import PlantedBackbone
+from tests.test_localizer import blocks
+
+
+@pytest.fixture(scope="module")
+def localizer() -> Localizer:
+    return Localizer(PlantedBackbone())
+
+
+@pytest.fixture(scope="module")
+def found(localizer: Localizer) -> Localization:
+    return localizer.locate(blocks(64, 96), "red", ["green", "blue"])
+
+
+def test_reprs_fit_a_line(localizer: Localizer, found: Localization) -> None:
+    features = localizer.encode(blocks(64, 96))
+    answers = localizer.score(features, [Concept((name,)) for name in ("red", "green", "blue", "white", "black")])
+    for thing, part in (
+        (found, "'red' against 'green', 'blue'"),
+        (features, "patches of"),
+        (answers, "<5 Localizations, 96 x 64 pixels: 'red', 'green', 'blue', 'white', ...>"),
+        (localizer, "<Localizer of"),
+        (localizer.with_settings(gamma=0.5), "; gamma=0.5>"),
+        (found.regions()[0], "pixels, peak"),
+    ):
+        text = repr(thing)
+        assert part in text
+        assert "\n" not in text
+        assert len(text) < 200
+
+
+def test_a_concept_may_be_asked_whole(localizer: Localizer, found: Localization) -> None:
+    concept = Concept(("red",), (("green",), ("blue",)))
+    np.testing.assert_array_equal(localizer.locate(blocks(64, 96), concept).scores, found.scores)
+    with pytest.raises(PromptError, match="brings its own contrasts"):
+        localizer.locate(blocks(64, 96), concept, "green")
+
+
+@pytest.mark.parametrize("kind", ["array", "HWC", "CHW"])
+def test_a_batch_is_a_list_of_pictures(kind: str, localizer: Localizer, found: Localization) -> None:
+    pictures = np.stack([blocks(64, 96), np.zeros((64, 96, 3), np.uint8)])
+    tensor = torch.from_numpy(pictures)
+    batch: Any = {"array": pictures, "HWC": tensor, "CHW": tensor.permute(0, 3, 1, 2)}[kind]
+    answers = localizer.locate(batch, "red", ["green", "blue"])
+    assert len(answers) == len(localizer.encode(batch)) == 2
+    np.testing.assert_array_equal(answers[0].scores, found.scores)
+    np.testing.assert_array_equal(localizer.locate_all(batch, [found.concept])[0][0].scores, found.scores)
+
+
+def test_plot_draws_into_the_axes(found: Localization) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots()
+    shown = found.plot(axes, limits=(-0.5, 0.5))
+    assert shown.get_clim() == (-0.5, 0.5)
+    np.testing.assert_array_equal(np.ma.filled(shown.get_array(), np.nan), found.heatmap)
+    assert len(axes.images) == 2  # The picture below.
+    assert axes.get_title() == found.question
+    plt.close(figure)
+
+
+def test_show_opens_the_picture(found: Localization, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[int, int]] = []
+    monkeypatch.setattr(Image.Image, "show", lambda image, title=None: opened.append(image.size))
+    found.show(title="")
+    assert opened == [found.overlay(title="").size]
+
+
+def test_the_ledger_sums_to_the_scores(found: Localization) -> None:
+    ledger = found.ledger()
+    assert list(ledger) == ["red", "green", "blue"]
+    np.testing.assert_allclose(sum(ledger.values()), found.scores, atol=1e-6)
+    with pytest.raises(ConfigurationError, match="no contrast ledger"):
+        dataclasses.replace(found, split=None).ledger()
+
+
+def test_the_peak_is_the_heatmaps_highest_point(found: Localization) -> None:
+    x, y = found.peak
+    rows, columns = np.unravel_index(np.nanargmax(found.heatmap), found.heatmap.shape)
+    cell_y, cell_x = found.geometry.cell_original
+    assert abs(x - columns - 0.5) <= cell_x / 8 + 0.5
+    assert abs(y - rows - 0.5) <= cell_y / 8 + 0.5
+    assert found.peak_score == pytest.approx(float(np.nanmax(found.scores)))
+
+
+def test_what_is_saved_comes_back(found: Localization, tmp_path: Path) -> None:
+    with np.load(found.save(tmp_path / "x.npz")) as file:
+        np.testing.assert_array_equal(file["scores"], found.scores)
+        assert tuple(file["original_size"]) == found.geometry.original
+        assert json.loads(str(file["provenance"]))["gamma"] == 1.0
+    content = json.loads(found.save(tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert content["probabilities"] == pytest.approx(
+        {"red": found.probabilities[0], "green": found.probabilities[1], "blue": found.probabilities[2]}
+    )
+    assert content["regions"][0]["box"] == list(found.regions()[0].box)
+    with Image.open(found.save(tmp_path / "x.png")) as image:
+        assert image.size == found.overlay().size
+    with pytest.raises(OutputError, match="exists"):
+        found.save(tmp_path / "x.json")
+    with pytest.raises(ConfigurationError, match="a name that ends in"):
+        found.save(tmp_path / "x.txt")
+
+
+def test_answers_are_a_sequence(localizer: Localizer) -> None:
+    answers = localizer.score(localizer.encode(blocks(64, 96)), [Concept((name,)) for name in ("red", "green", "blue")])
+    assert isinstance(answers, Localizations)
+    assert [answer.concept.name for answer in answers] == ["red", "green", "blue"] == list(answers.by_name())
+    assert [answer.concept.name for answer in answers[1:]] == ["green", "blue"]
+    np.testing.assert_array_equal(answers[-1].scores, answers[2].scores)
+    with pytest.raises(IndexError):
+        answers[3]
