@@ -60,9 +60,7 @@ def build(draws: Draws, states: npt.NDArray[np.int64]) -> Anatomy:
     _ventral_side(draws, state, values, tables)
     _caudal(draws, state, values, tables)
     _pectoral(draws, values, tables)
-    present = {
-        name: state[name] == "present" for name in ("adipose_fin", "pelvic_fin", "barbels", "eye_spot")
-    }
+    present = {name: state[name] == "present" for name in ("adipose_fin", "pelvic_fin", "barbels", "eye_spot")}
     sites, areas, extents = _places(values, tables, present)
     return Anatomy(values, tables, present, sites, areas, extents)
 
@@ -79,9 +77,7 @@ def at(table: Float, u: Float) -> Float:
     return np.asarray(np.take_along_axis(table, column[:, None], axis=1)[:, 0], dtype=np.float32)
 
 
-def _body(
-    draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[str, Float], tables: dict[str, Float]
-) -> None:
+def _body(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[str, Float], tables: dict[str, Float]) -> None:
     shape = state["body_shape"]
     low, high = _pick(shape, {"fusiform": (0.21, 0.29), "elongated": (0.10, 0.145), "deep": (0.42, 0.58)})
     depth = draws("body.depth", low, high)
@@ -99,9 +95,7 @@ def _body(
         # sin(pi) is a tiny negative number in float32; its power would be NaN
         hump = np.where(np.isfinite(hump), hump, 0.0)
         base = 0.5 * peduncle[:, None] * snout
-        return np.asarray(
-            base + np.maximum(height[:, None] - 0.5 * peduncle[:, None], 0.0) * hump, dtype=np.float32
-        )
+        return np.asarray(base + np.maximum(height[:, None] - 0.5 * peduncle[:, None], 0.0) * hump, dtype=np.float32)
 
     tables["upper"] = outline(peak, blunt, depth * share)
     tables["lower"] = -outline(belly_peak, belly_blunt, depth * (1 - share))
@@ -111,18 +105,14 @@ def _body(
     values["bend3"] = draws("body.bend_s", -1, 1) ** 3 * 0.16
 
 
-def _head(
-    draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[str, Float], tables: dict[str, Float]
-) -> None:
+def _head(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[str, Float], tables: dict[str, Float]) -> None:
     position = state["mouth_position"]
     operculum = draws("head.operculum", 0.20, 0.29)
     values["operculum"] = operculum
     values["operculum_bulge"] = draws("head.bulge", 0.02, 0.05)
     head_depth = at(tables["upper"], 0.5 * operculum) - at(tables["lower"], 0.5 * operculum)
     # Superior mouths sit on an upturned snout, inferior ones under an overhanging one.
-    low, high = _pick(
-        position, {"terminal": (-0.05, 0.05), "superior": (0.30, 0.42), "inferior": (-0.16, -0.06)}
-    )
+    low, high = _pick(position, {"terminal": (-0.05, 0.05), "superior": (0.30, 0.42), "inferior": (-0.16, -0.06)})
     tip = draws("mouth.tip", low, high) * head_depth
     lift = tip[:, None] * np.clip(1 - U / (0.75 * operculum[:, None]), 0, 1) ** 2
     tables["upper"] = (tables["upper"] + lift).astype(np.float32)
@@ -136,18 +126,14 @@ def _head(
     values["mouth_u"] = mouth_u.astype(np.float32)
     values["mouth_v"] = np.where(inferior, under, tip).astype(np.float32)
     # Direction in which the gape runs from the lips into the head.
-    low, high = _pick(
-        position, {"terminal": (-0.30, 0.10), "superior": (-1.15, -0.80), "inferior": (0.10, 0.35)}
-    )
+    low, high = _pick(position, {"terminal": (-0.30, 0.10), "superior": (-1.15, -0.80), "inferior": (0.10, 0.35)})
     values["mouth_angle"] = draws("mouth.angle", low, high)
     eye_u = draws("eye.place", 0.36, 0.55) * operculum
     top = at(tables["upper"], eye_u)
     bottom = at(tables["lower"], eye_u)
     values["eye_u"] = eye_u
     values["eye_v"] = bottom + (top - bottom) * draws("eye.height", 0.62, 0.74)
-    values["eye_radius"] = np.minimum(draws("eye.radius", 0.020, 0.040), 0.17 * (top - bottom)).astype(
-        np.float32
-    )
+    values["eye_radius"] = np.minimum(draws("eye.radius", 0.020, 0.040), 0.17 * (top - bottom)).astype(np.float32)
     values["line_height"] = draws("line.height", 0.10, 0.34)
     values["line_arch"] = draws("line.arch", 0.0, 0.25)
 
@@ -159,18 +145,14 @@ def _head(
         values[f"barbel{k}_length"] = values["barbel_length"] * draws(f"barbel.share{k}", 0.55, 1.0)
     # One barbel may point up beside the snout, as in a catfish seen obliquely.
     up = draws.chance("barbel.up", 0.45)
-    values["barbel2_angle"] = np.where(
-        up, draws("barbel.angle_up", -1.0, -0.2), values["barbel2_angle"]
-    ).astype(np.float32)
+    values["barbel2_angle"] = np.where(up, draws("barbel.angle_up", -1.0, -0.2), values["barbel2_angle"]).astype(np.float32)
     values["barbel_u"] = (values["mouth_u"] + 0.16 * gape).astype(np.float32)
     values["barbel_v"] = (values["mouth_v"] + 0.0 * gape).astype(np.float32)
     spot_u = draws("eye_spot.place", 0.74, 0.90)
     half = np.minimum(at(tables["upper"], spot_u), -at(tables["lower"], spot_u))
     values["eye_spot_u"] = spot_u
     values["eye_spot_v"] = half * draws("eye_spot.height", -0.10, 0.35)
-    values["eye_spot_radius"] = np.minimum(draws("eye_spot.radius", 0.026, 0.042), 0.62 * half).astype(
-        np.float32
-    )
+    values["eye_spot_radius"] = np.minimum(draws("eye_spot.radius", 0.026, 0.042), 0.62 * half).astype(np.float32)
 
 
 def _fin(start: Float, length: Float) -> Float:
@@ -182,17 +164,11 @@ def _inside(s: Float) -> Float:
     return ((s > 0) & (s < 1)).astype(np.float32)
 
 
-def _dorsal_side(
-    draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[str, Float], tables: dict[str, Float]
-) -> None:
+def _dorsal_side(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[str, Float], tables: dict[str, Float]) -> None:
     spiny = (state["dorsal_fin_texture"] == "spiny")[:, None]
     double = state["dorsal_fin_number"] == "double"
     values["dorsal_slant"] = draws("dorsal.slant", 0.25, 0.95)
-    height = (
-        draws("dorsal.height", 0.075, 0.145)
-        * (1 + 0.6 * (values["depth"] - 0.25))
-        * draws("dorsal.fold", 0.75, 1.0)
-    )
+    height = draws("dorsal.height", 0.075, 0.145) * (1 + 0.6 * (values["depth"] - 0.25)) * draws("dorsal.fold", 0.75, 1.0)
     start = draws("dorsal.start", 0.26, 0.40)
     reach = draws("dorsal.length", 0.10, 0.36)
     gap = draws("dorsal.gap", 0.045, 0.085)
@@ -207,9 +183,7 @@ def _dorsal_side(
         soft = np.clip(s * 4.5, 0, 1) ** 0.7 * (1 - taper * s) * np.clip((1 - s) * 6, 0, 1) ** 0.5
         # Each membrane hangs from the tip of one spine down to the flank of the next.
         scallop = 1 - notch * np.clip((s * count) % 1.0 * 1.15, 0, 1) ** 0.8
-        spined = (
-            (0.62 + 0.38 * np.sin(np.pi * np.clip(s * 0.85 + 0.12, 0, 1))) * (1 - 0.6 * taper * s) * scallop
-        )
+        spined = (0.62 + 0.38 * np.sin(np.pi * np.clip(s * 0.85 + 0.12, 0, 1))) * (1 - 0.6 * taper * s) * scallop
         return np.asarray(np.where(spiny, spined, soft) * _inside(s), dtype=np.float32)
 
     s1, s2 = _fin(start, first), _fin(second_start, second)
@@ -228,32 +202,20 @@ def _dorsal_side(
     end = np.where(double, second_start + second, start + first).astype(np.float32)
     values["dorsal_start"], values["dorsal_end"], values["dorsal_height"] = start, end, height
     # Rays sit at whole numbers of this phase; spines coincide with the tips of the margin.
-    values["dorsal_rate"] = np.where(spiny[:, 0], spines[:, 0] / first, draws("dorsal.rays", 70, 110)).astype(
-        np.float32
-    )
+    values["dorsal_rate"] = np.where(spiny[:, 0], spines[:, 0] / first, draws("dorsal.rays", 70, 110)).astype(np.float32)
     values["dorsal_second_start"] = np.where(double, second_start, 9.0).astype(np.float32)
-    values["dorsal_second_rate"] = np.where(spiny[:, 0], count2[:, 0] / second, values["dorsal_rate"]).astype(
-        np.float32
-    )
+    values["dorsal_second_rate"] = np.where(spiny[:, 0], count2[:, 0] / second, values["dorsal_rate"]).astype(np.float32)
     values["spiny"] = spiny[:, 0].astype(np.float32)
 
 
-def _ventral_side(
-    draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[str, Float], tables: dict[str, Float]
-) -> None:
+def _ventral_side(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[str, Float], tables: dict[str, Float]) -> None:
     values["ventral_slant"] = draws("ventral.slant", 0.35, 0.95)
     start = draws("anal.start", 0.60, 0.70)
     length = np.minimum(draws("anal.length", 0.12, 0.27), 0.92 - start).astype(np.float32)
     height = draws("anal.height", 0.055, 0.105)
     s = _fin(start, length)
     taper = draws("anal.taper", 0.2, 0.7)[:, None]
-    anal = (
-        height[:, None]
-        * np.clip(s * 4, 0, 1) ** 0.8
-        * (1 - taper * s)
-        * np.clip((1 - s) * 6, 0, 1) ** 0.5
-        * _inside(s)
-    )
+    anal = height[:, None] * np.clip(s * 4, 0, 1) ** 0.8 * (1 - taper * s) * np.clip((1 - s) * 6, 0, 1) ** 0.5 * _inside(s)
     pelvic_start = draws("pelvic.start", 0.38, 0.49)
     pelvic_length = draws("pelvic.length", 0.055, 0.085)
     pelvic_height = draws("pelvic.height", 0.075, 0.125)
@@ -268,9 +230,7 @@ def _ventral_side(
     values["ventral_rate"] = draws("ventral.rays", 70, 110)
 
 
-def _caudal(
-    draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[str, Float], tables: dict[str, Float]
-) -> None:
+def _caudal(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[str, Float], tables: dict[str, Float]) -> None:
     shape = state["caudal_fin_shape"]
     names = CHARACTERS["caudal_fin_shape"]
     a = np.abs(T)[None, :]
@@ -331,9 +291,7 @@ def _caudal(
     values["caudal_base"] = base
     # Out of the water a tail may lie folded.
     fold = np.where(draws.chance("caudal.folded", 0.25), draws("caudal.fold", 0.6, 1.0), 1.0)
-    values["caudal_spread"] = np.maximum(draws("caudal.spread", low, high) * fold, 1.35 * base).astype(
-        np.float32
-    )
+    values["caudal_spread"] = np.maximum(draws("caudal.spread", low, high) * fold, 1.35 * base).astype(np.float32)
     low, high = _pick(
         shape,
         {
@@ -367,9 +325,7 @@ def _pectoral(draws: Draws, values: dict[str, Float], tables: dict[str, Float]) 
     tables["pectoral"] = np.broadcast_to(margin, (len(lower), TABLE)).astype(np.float32)
 
 
-def _places(
-    values: dict[str, Float], tables: dict[str, Float], present: dict[str, npt.NDArray[np.bool_]]
-) -> tuple[Float, Float, Float]:
+def _places(values: dict[str, Float], tables: dict[str, Float], present: dict[str, npt.NDArray[np.bool_]]) -> tuple[Float, Float, Float]:
     v, upper, lower = values, tables["upper"], tables["lower"]
     span = upper - lower
     half_head = 0.5 * v["operculum"]
@@ -382,9 +338,7 @@ def _places(
     # Half heights g(x) = base + (spread - base) x^p, integrated along every ray up to its end.
     ray, power = np.minimum(tables["caudal"], 1.6), v["caudal_power"][:, None]
     base, grow = v["caudal_base"][:, None], (v["caudal_spread"] - v["caudal_base"])[:, None]
-    caudal_area = (
-        2 * v["caudal_length"] * (base * (ray - 0.12) + grow * ray ** (power + 1) / (power + 1)).mean(axis=1)
-    )
+    caudal_area = 2 * v["caudal_length"] * (base * (ray - 0.12) + grow * ray ** (power + 1) / (power + 1)).mean(axis=1)
     is_dorsal = (U[None, :] < v["adipose_from"][:, None]).astype(np.float32)
     is_pelvic = (U[None, :] < v["anal_from"][:, None]).astype(np.float32)
     dorsal_u = 0.5 * (v["dorsal_start"] + v["dorsal_end"]) + 0.4 * v["dorsal_slant"] * v["dorsal_height"]

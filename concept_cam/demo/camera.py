@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,15 +57,25 @@ class Camera:
     height: int
     width: int
 
+    def __getitem__(self, rows: np.ndarray) -> Camera:
+        """The cameras of the chosen pictures."""
+        return replace(
+            self,
+            scale=self.scale[rows],
+            angle=self.angle[rows],
+            facing=self.facing[rows],
+            origin=self.origin[rows],
+            aim=self.aim[rows],
+            tilt=self.tilt[rows],
+        )
+
 
 def place(draws: Draws, framing: Anatomy, focus: np.ndarray, size: tuple[int, int]) -> Camera:
     """Camera of every picture. `framing` is the anatomy it is aimed by, which twins share."""
     height, width = size
     angle = draws("camera.angle", -1, 1)
     # Mostly within 25 degrees and seldom far off level; one in twelve at any angle.
-    angle = np.where(
-        draws.chance("camera.any", 1 / 12), np.pi * angle, 0.44 * np.sign(angle) * np.abs(angle) ** 1.6
-    )
+    angle = np.where(draws.chance("camera.any", 1 / 12), np.pi * angle, 0.44 * np.sign(angle) * np.abs(angle) ** 1.6)
     angle = np.where(draws.chance("camera.upended", 0.0), angle + np.float32(np.pi), angle)
     facing = np.where(draws.chance("camera.facing", 0.5), 1.0, -1.0)
     cos, sin = np.abs(np.cos(angle)), np.abs(np.sin(angle))
@@ -75,9 +85,7 @@ def place(draws: Draws, framing: Anatomy, focus: np.ndarray, size: tuple[int, in
     if height < 0.75 * width:
         # A wide picture has usually been cut to the fish.
         share = 0.66 + 0.57 * (share - 0.42)
-    share = np.where(draws.chance("camera.tight", 0.10), draws("camera.overfull", 0.97, 1.2), share).astype(
-        np.float32
-    )
+    share = np.where(draws.chance("camera.tight", 0.10), draws("camera.overfull", 0.97, 1.2), share).astype(np.float32)
     scale_whole = share * np.minimum(width / whole_x, height / whole_y)
     slack_x = 0.5 * np.abs(width - whole_x * scale_whole)
     slack_y = 0.5 * np.abs(height - whole_y * scale_whole)
@@ -115,6 +123,29 @@ def place(draws: Draws, framing: Anatomy, focus: np.ndarray, size: tuple[int, in
     )
 
 
+def beside(draws: Draws, camera: Camera, depth: Float, side: Float) -> Camera:
+    """Cameras that see another fish beside the one that `camera` sees, on the given side of it (1 or -1).
+
+    Args:
+        depth: float32 [B], body depth of the fish that `camera` sees.
+    """
+    angle = camera.angle + draws("beside.turn", -0.3, 0.3)
+    angle = np.where(draws.chance("beside.any", 0.25), draws("beside.angle", -np.pi, np.pi), angle)
+    facing = camera.facing * np.where(draws.chance("beside.same", 0.75), 1.0, -1.0)
+    along = draws("beside.along", -0.45, 0.45) * camera.scale
+    across = side * (0.5 * depth + draws("beside.across", 0.06, 0.4)) * camera.scale
+    cos, sin = np.cos(camera.angle), np.sin(camera.angle)
+    move = np.stack([along * cos - across * sin, along * sin + across * cos], axis=1)
+    f32 = np.float32
+    return replace(
+        camera,
+        scale=(camera.scale * draws("beside.size", 0.75, 1.2)).astype(f32),
+        angle=angle.astype(f32),
+        facing=facing.astype(f32),
+        origin=(camera.origin + move).astype(f32),
+    )
+
+
 def numbers(camera: Camera, anatomy: Anatomy) -> dict[str, Float]:
     """What `fish_coordinates` needs, per picture: name -> float32 [B]."""
     cos, sin = np.cos(camera.angle) / camera.scale, np.sin(camera.angle) / camera.scale
@@ -135,9 +166,7 @@ def numbers(camera: Camera, anatomy: Anatomy) -> dict[str, Float]:
     return {name: np.asarray(value, dtype=np.float32) for name, value in values.items()}
 
 
-def fish_coordinates(
-    n: dict[str, torch.Tensor], height: int, width: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def fish_coordinates(n: dict[str, torch.Tensor], height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Body coordinates (u, v) of every pixel, float32 [b, H, W] each, from the `numbers` as tensors [b, 1, 1]."""
     device = n["camera.x"].device
     x = (torch.arange(width, device=device) + 0.5).view(1, 1, -1) - n["camera.x"]

@@ -10,13 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from concept_cam import prompts
+from concept_cam.demo.poses import TAIL_TOLD, VIEWPOINTS
+from concept_cam.demo.things import THINGS
 from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS, SCENES
+
+if TYPE_CHECKING:
+    from concept_cam.demo.world import Rendering, Specimens
 
 FALSE: Final = 0
 UNKNOWN: Final = 1
@@ -50,9 +55,7 @@ EXTRA_PHRASES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "adipose_fin": {"present": ("an adipose fin", "a fish with a fleshy fin")},
     "pelvic_fin": {"present": ("pelvic fins", "ventral fins")},
     "barbels": {"present": ("barbels", "whiskers", "a fish with barbels around its mouth")},
-    "eye_spot": {
-        "present": ("an eye spot", "an eyespot", "an ocellus", "a false eye", "the eye spot of a fish")
-    },
+    "eye_spot": {"present": ("an eye spot", "an eyespot", "an ocellus", "a false eye", "the eye spot of a fish")},
     "body_shape": {
         "fusiform": ("a fusiform fish", "a streamlined fish"),
         "elongated": ("an elongated fish", "a slender fish", "a long body"),
@@ -71,8 +74,7 @@ EXTRA_PHRASES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "mottled": ("a mottled fish", "irregular blotches"),
     },
     "body_colour": {
-        colour: (f"a {colour} fish", f"{colour} flanks")
-        for colour in ("silver", "brown", "yellow", "red", "blue", "green", "black")
+        colour: (f"a {colour} fish", f"{colour} flanks") for colour in ("silver", "brown", "yellow", "red", "blue", "green", "black")
     },
 }
 """Character -> state -> more phrases than the trait pack has, so that common wordings are in the model's vocabulary."""
@@ -134,6 +136,36 @@ SCENE_PHRASES: Final[dict[str, tuple[str, ...]]] = {
     "concrete": ("concrete", "a concrete floor"),
 }
 
+VIEWPOINT_PHRASES: Final[dict[str, tuple[str, ...]]] = {
+    "side": ("a fish seen from the side", "a side view of a fish", "a fish lying on its side", "a fish in lateral view"),
+    "above": ("a fish seen from above", "a dorsal view of a fish", "the back of a fish seen from above", "a fish in dorsal view"),
+    "below": ("a fish seen from below", "a ventral view of a fish", "a fish lying belly up", "the belly of a fish seen from below"),
+}
+"""Viewpoint -> phrases. What lies between is called none of them."""
+
+TAIL_PHRASES: Final[dict[str, tuple[str, ...]]] = {
+    "spread": ("a spread tail fin", "a tail fin spread flat", "an open tail fin", "a tail fin seen flat"),
+    "folded": ("a folded tail fin", "a closed tail fin", "a tail fin seen edge-on", "a twisted tail fin", "a collapsed tail"),
+}
+"""How a tail fin lies -> phrases."""
+
+NUMBER_PHRASES: Final[dict[str, tuple[str, ...]]] = {
+    "one": ("a single fish", "one fish alone"),
+    "several": ("several fish", "two or more fish", "many fish", "a group of fish", "fishes side by side"),
+}
+"""How many fishes -> phrases."""
+
+THING_PHRASES: Final[dict[str, tuple[str, ...]]] = {
+    "hand": ("a hand", "a human hand", "fingers", "a person's hand", "a gloved hand", "a hand holding a fish"),
+    "ruler": ("a ruler", "a scale bar", "a measuring tape", "a measuring stick"),
+    "label": ("a label", "a paper label", "a tag with writing", "a piece of paper with text"),
+    "card": ("a colour chart", "a color card", "a colour calibration card"),
+    "stone": ("a stone", "a pebble", "a rock"),
+    "leaf": ("a leaf", "a fallen leaf"),
+    "stick": ("a stick", "a twig", "a piece of wood"),
+}
+"""Thing -> phrases."""
+
 CARRIERS: Final = (
     "{}",
     "a photo of {}",
@@ -169,8 +201,10 @@ class Statement:
     """One claim about a picture.
 
     Attributes:
-        kind: `state`, `lacks` (a presence character is visibly absent), `part`, `fish`, `empty` or `scene`.
-        key: character, part or scene; empty for `fish` and `empty`.
+        kind: `state`, `lacks` (a presence character is visibly absent), `part`, `fish`, `empty` or `scene`; of photographs also
+            `viewpoint`, `tail`, `number` or `thing`.
+        key: character, part, scene, or a key of `VIEWPOINT_PHRASES`, `TAIL_PHRASES`, `NUMBER_PHRASES`, `THING_PHRASES`; empty for
+            `fish` and `empty`.
         state: state of the character for kind `state`.
     """
 
@@ -199,6 +233,12 @@ class Facts:
         visible: bool [B, P], the part (order of `MASKS`) can be seen.
         in_frame: bool [B, P], any of the part lies in the frame, visible or not.
         judgeable: bool [B, C], the state can be told from the picture.
+        viewpoint: int64 [B], number in `VIEWPOINTS`; -1 where it cannot be told.
+        tail: float32 [B], how far the tail fin is spread before the camera, 0 to 1; NaN where it cannot be told.
+        number: int64 [B], how many fishes; -1 where it cannot be told.
+        things: int8 [B, T], truth of there being each of `THINGS`.
+
+    The last four are for pictures in the style of photographs; None says that they cannot be told of any picture.
     """
 
     states: npt.NDArray[np.int64]
@@ -208,20 +248,68 @@ class Facts:
     visible: npt.NDArray[np.bool_]
     in_frame: npt.NDArray[np.bool_]
     judgeable: npt.NDArray[np.bool_]
+    viewpoint: npt.NDArray[np.int64] | None = None
+    tail: npt.NDArray[np.float32] | None = None
+    number: npt.NDArray[np.int64] | None = None
+    things: npt.NDArray[np.int8] | None = None
 
     def __len__(self) -> int:
         return len(self.fish)
 
     def __getitem__(self, rows: npt.NDArray[np.int64] | slice) -> Facts:
-        return Facts(*(getattr(self, name)[rows] for name in FACT_FIELDS))
+        columns: list[Any] = [getattr(self, name) for name in (*FACT_FIELDS, *PHOTOGRAPH_FIELDS)]
+        chosen: list[Any] = [None if column is None else column[rows] for column in columns]
+        return Facts(*chosen)
 
 
 FACT_FIELDS: Final = ("states", "fish", "scene", "whole", "visible", "in_frame", "judgeable")
+PHOTOGRAPH_FIELDS: Final = ("viewpoint", "tail", "number", "things")
 
 
 def concatenate(facts: Sequence[Facts]) -> Facts:
-    """One `Facts` for all the pictures, in order."""
-    return Facts(*(np.concatenate([getattr(each, name) for each in facts]) for name in FACT_FIELDS))
+    """One `Facts` for all the pictures, in order; what cannot be told of some of the batches cannot be told of any."""
+    columns: list[Any] = []
+    for name in (*FACT_FIELDS, *PHOTOGRAPH_FIELDS):
+        parts = [getattr(each, name) for each in facts]
+        columns.append(None if any(part is None for part in parts) else np.concatenate(parts))
+    return Facts(*columns)
+
+
+def facts_of(specimens: Specimens, rendering: Rendering) -> Facts:
+    """What is true of rendered pictures. Things are told where the pictures were rendered with masks."""
+    things = None
+    if rendering.things is not None:
+        area = rendering.things.flatten(2).sum(dim=2).cpu().numpy()
+        least = _THING_SHARE * rendering.things.shape[-1] * rendering.things.shape[-2]
+        things = np.where(area >= least, TRUE, np.where(area > 0, UNKNOWN, FALSE)).astype(np.int8)
+    return Facts(
+        specimens.states,
+        specimens.fish,
+        specimens.scene,
+        specimens.focus < 0,
+        rendering.visible.cpu().numpy(),
+        rendering.in_frame.cpu().numpy(),
+        rendering.judgeable.cpu().numpy(),
+        rendering.viewpoint.cpu().numpy(),
+        rendering.tail.cpu().numpy(),
+        rendering.number.cpu().numpy(),
+        things,
+    )
+
+
+_THING_SHARE = 0.004
+"""Least share of the picture at which a thing counts as seen."""
+
+
+def photograph_statements() -> tuple[Statement, ...]:
+    """Every claim about how a fish lies and what lies beside it, in a fixed order."""
+    tables = {
+        "viewpoint": VIEWPOINT_PHRASES,
+        "tail": TAIL_PHRASES,
+        "number": NUMBER_PHRASES,
+        "thing": THING_PHRASES,
+    }
+    return tuple(Statement(kind, key) for kind, table in tables.items() for key in table)
 
 
 def statements() -> tuple[Statement, ...]:
@@ -266,9 +354,11 @@ def _truth(facts: Facts, claim: Statement) -> npt.NDArray[np.int64]:
             TRUE,
             np.where(facts.fish & facts.in_frame[:, p], UNKNOWN, FALSE),
         )
+    if claim.kind in ("viewpoint", "tail", "number", "thing"):
+        return _photograph_truth(facts, claim)
     if claim.kind not in ("state", "lacks"):
         raise ValueError(
-            f"unknown kind of statement {claim.kind!r}: expected state, lacks, part, fish, empty or scene."
+            f"unknown kind of statement {claim.kind!r}: expected state, lacks, part, fish, empty, scene, viewpoint, tail, number or thing."
         )
     c = list(CHARACTERS).index(claim.key)
     judgeable = facts.fish & facts.judgeable[:, c]
@@ -280,22 +370,49 @@ def _truth(facts: Facts, claim: Statement) -> npt.NDArray[np.int64]:
     return np.where(judgeable, np.where(same, TRUE, FALSE), np.where(in_frame, UNKNOWN, FALSE))
 
 
+_FOLDED = 0.3
+"""Spread up to which a tail fin is called folded; between this and `TAIL_TOLD` it is called neither folded nor spread."""
+
+
+def _photograph_truth(facts: Facts, claim: Statement) -> npt.NDArray[np.int64]:
+    unknown = np.full(len(facts), UNKNOWN)
+    if claim.kind == "thing":
+        return unknown if facts.things is None else facts.things[:, THINGS.index(claim.key)].astype(np.int64)
+    if claim.kind == "viewpoint":
+        if facts.viewpoint is None:
+            return unknown
+        vague = (facts.viewpoint < 0) | (facts.viewpoint == VIEWPOINTS.index("between"))
+        truth = np.where(vague, UNKNOWN, np.where(facts.viewpoint == VIEWPOINTS.index(claim.key), TRUE, FALSE))
+    elif claim.kind == "number":
+        if facts.number is None:
+            return unknown
+        truth = np.where(facts.number < 0, UNKNOWN, np.where((facts.number > 1) == (claim.key == "several"), TRUE, FALSE))
+    else:
+        if facts.tail is None:
+            return unknown
+        seen = facts.visible[:, MASKS.index("caudal_fin")]
+        in_frame = facts.in_frame[:, MASKS.index("caudal_fin")]
+        spread, folded = facts.tail >= TAIL_TOLD, facts.tail <= _FOLDED
+        same, other = (spread, folded) if claim.key == "spread" else (folded, spread)
+        truth = np.where(in_frame, np.where(same & seen, TRUE, np.where(other & seen, FALSE, UNKNOWN)), FALSE)
+        # Several tails may lie differently.
+        truth = np.where((facts.number is not None) and (facts.number != 1) & in_frame, UNKNOWN, truth)
+    return np.where(facts.fish, truth, FALSE)
+
+
 def truth_table(facts: Facts, captions: Sequence[Caption]) -> npt.NDArray[np.int8]:
     """Truth of every caption for every picture.
 
     Returns:
         int8 [B, N] of `FALSE`, `UNKNOWN`, `TRUE`; a conjunction is false if any of its claims is false, true if all are true.
     """
-    claims = statements()
+    claims = (*statements(), *photograph_statements())
     column = {claim: i for i, claim in enumerate(claims)}
     table = statement_truth(facts, claims)
     longest = max((len(caption.statements) for caption in captions), default=1)
     # Claims are padded with the caption's first one: repeating a claim does not change a conjunction.
     index = np.array(
-        [
-            [column[s] for s in c.statements] + [column[c.statements[0]]] * (longest - len(c.statements))
-            for c in captions
-        ],
+        [[column[s] for s in c.statements] + [column[c.statements[0]]] * (longest - len(c.statements)) for c in captions],
         dtype=np.int64,
     ).reshape(len(captions), longest)
     return table[:, index].min(axis=2)
@@ -316,16 +433,20 @@ class CaptionWriter:
 
     Args:
         pack: trait pack with the characters and parts of the world; `"fish"` by default.
+        photographs: write of how the fish lies and of things beside it as well.
 
     Attributes:
         phrases: statement -> phrases as `(text, names_host)`; `names_host` phrases name the fish themselves (`a fish with barbels`).
     """
 
-    def __init__(self, pack: str | prompts.Pack = "fish") -> None:
+    def __init__(self, pack: str | prompts.Pack = "fish", photographs: bool = False) -> None:
         self.pack = prompts.load_pack(pack)
         self.phrases: dict[Statement, tuple[str, ...]] = {}
         self.prompts: dict[Statement, tuple[str, ...]] = {}
         self._collect()
+        if photographs:
+            tables = {"viewpoint": VIEWPOINT_PHRASES, "tail": TAIL_PHRASES, "number": NUMBER_PHRASES, "thing": THING_PHRASES}
+            self.phrases |= {claim: tables[claim.kind][claim.key] for claim in photograph_statements()}
         self._claims = tuple(self.phrases)
 
     def _collect(self) -> None:
@@ -342,21 +463,15 @@ class CaptionWriter:
                 self.prompts[claim] = tuple(t.replace("{}", p) for t in templates for p in own)
             if name in PRESENCE_CHARACTERS:
                 present = character.state("present").phrases
-                self.phrases[Statement("lacks", name)] = tuple(
-                    re.sub(_OWNER, "a fish without ", p) for p in present if _OWNER.match(p)
-                )
+                self.phrases[Statement("lacks", name)] = tuple(re.sub(_OWNER, "a fish without ", p) for p in present if _OWNER.match(p))
         parts = known["parts"]
         for part in PARTS:
             own = parts.state(part).phrases
             claim = Statement("part", part)
             self.phrases[claim] = own + EXTRA_PARTS.get(part, ())
-            self.prompts[claim] = tuple(
-                t.replace("{}", p) for t in self.pack.templates_of(parts) for p in own
-            )
+            self.prompts[claim] = tuple(t.replace("{}", p) for t in self.pack.templates_of(parts) for p in own)
         self.phrases[Statement("fish")] = (*self.pack.host_phrases, *FISH_PHRASES)
-        self.prompts[Statement("fish")] = tuple(
-            t.replace("{}", p) for t in self.pack.host_templates for p in self.pack.host_phrases
-        )
+        self.prompts[Statement("fish")] = tuple(t.replace("{}", p) for t in self.pack.host_templates for p in self.pack.host_phrases)
         self.phrases[Statement("empty")] = EMPTY_PHRASES
         for scene in SCENES:
             self.phrases[Statement("scene", scene)] = SCENE_PHRASES[scene]
@@ -379,9 +494,8 @@ class CaptionWriter:
                 f"a fish {self._choose(rng, ('on', 'over', 'in front of', 'against', 'in'))} {phrase}",
                 (Statement("fish"), claim),
             )
-        names_host = (
-            claim.kind in ("scene", "empty", "fish", "lacks") or re.search(r"\bfish\b", phrase) is not None
-        )
+        alone = ("scene", "empty", "fish", "lacks", "viewpoint", "number", "thing")
+        names_host = claim.kind in alone or re.search(r"\bfish\b", phrase) is not None
         carriers = CARRIERS if names_host or rng.random() < 0.3 else HAVING_CARRIERS
         carrier = self._choose(rng, carriers)
         if (not names_host and carrier.startswith("a fish")) or carrier.endswith("with {}"):
@@ -425,6 +539,7 @@ class CaptionWriter:
         """Captions for one training step: every claim in several wordings, and joint claims that are true of some of the pictures."""
         found: list[Caption] = []
         repeats = {"state": per_state, "part": per_part, "fish": per_part, "empty": 2, "lacks": 1, "scene": 1}
+        repeats |= dict.fromkeys(("viewpoint", "tail", "number", "thing"), 1)
         for claim in self._claims:
             found += [self.single(rng, claim) for _ in range(repeats[claim.kind])]
         for _ in range(joint):
@@ -465,9 +580,7 @@ def prompts_by_state(writer: CaptionWriter) -> Mapping[str, Mapping[str, Iterabl
     host = writer.prompts[Statement("fish")]
     return {
         name: {
-            state: host
-            if name in PRESENCE_CHARACTERS and state == "absent"
-            else writer.prompts[Statement("state", name, state)]
+            state: host if name in PRESENCE_CHARACTERS and state == "absent" else writer.prompts[Statement("state", name, state)]
             for state in states
         }
         for name, states in CHARACTERS.items()

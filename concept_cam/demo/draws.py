@@ -43,9 +43,7 @@ class Draws:
         unit = (bits >> np.uint64(40)).astype(np.float64) / float(1 << 24)
         return np.asarray(low + (np.asarray(high) - low) * unit, dtype=np.float32)
 
-    def choice(
-        self, name: str, weights: Sequence[float] | npt.NDArray[np.floating[Any]]
-    ) -> npt.NDArray[np.int64]:
+    def choice(self, name: str, weights: Sequence[float] | npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
         """Numbers of the columns of `weights` ([K], or one row per element [B, K]), int64 [B]."""
         edges = np.cumsum(np.atleast_2d(np.asarray(weights, dtype=np.float64)), axis=1)
         return np.asarray((self(name)[:, None] * edges[:, -1:] >= edges).sum(axis=1), dtype=np.int64)
@@ -91,15 +89,10 @@ class StyledDraws(Draws):
         for number, style in enumerate(self.styles):
             if name in style.ranges:
                 rows = self.style == number
-                low, high = (
-                    np.where(rows, own, usual)
-                    for own, usual in zip(style.ranges[name], (low, high), strict=True)
-                )
+                low, high = (np.where(rows, own, usual) for own, usual in zip(style.ranges[name], (low, high), strict=True))
         return super().__call__(name, low, high)
 
-    def choice(
-        self, name: str, weights: Sequence[float] | npt.NDArray[np.floating[Any]]
-    ) -> npt.NDArray[np.int64]:
+    def choice(self, name: str, weights: Sequence[float] | npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
         """As `Draws.choice`, with the weights of the row's style where it has some."""
         table = np.atleast_2d(np.asarray(weights, dtype=np.float64))
         for number, style in enumerate(self.styles):
@@ -111,7 +104,5 @@ class StyledDraws(Draws):
         """As `Draws.chance`, with the probability of the row's style where it has one."""
         for number, style in enumerate(self.styles):
             if name in style.chances:
-                probability = np.where(self.style == number, style.chances[name], probability).astype(
-                    np.float32
-                )
+                probability = np.where(self.style == number, style.chances[name], probability).astype(np.float32)
         return super().chance(name, probability)

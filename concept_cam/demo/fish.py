@@ -77,9 +77,7 @@ def _apart(rgb: Float, ground: Float, least: float) -> Float:
     """Colours [B, 3] made lighter or darker until they differ from the ground [B, 3] by `least` in brightness."""
     own, other = rgb.mean(axis=1), ground.mean(axis=1)
     lighter = np.where(other < 0.22, True, np.where(other > 0.75, False, own > other))
-    wanted = np.where(
-        lighter, np.maximum(own, other + least), np.minimum(own, np.maximum(other - least, 0.02))
-    )
+    wanted = np.where(lighter, np.maximum(own, other + least), np.minimum(own, np.maximum(other - least, 0.02)))
     return np.asarray(np.clip(rgb * (wanted / np.maximum(own, 0.02))[:, None], 0, 1), dtype=np.float32)
 
 
@@ -108,9 +106,7 @@ def coat(draws: Draws, states: npt.NDArray[np.int64], facing: Float, angle: Floa
     mark = np.where(light_mark[:, None], flank + (pale - flank) * strength, flank * (1 - strength))
     fin_dark = draws("fin.dark", 0.40, 1.0)[:, None]
     tint_pick = draws.choice("fin.tint", (0.42, 0.26, 0.14, 0.18))
-    tints = np.array(
-        [[1, 1, 1], [0.50, 0.12, 0.12], [0.85, 0.62, 0.25], [0.22, 0.20, 0.22]], dtype=np.float32
-    )
+    tints = np.array([[1, 1, 1], [0.50, 0.12, 0.12], [0.85, 0.62, 0.25], [0.22, 0.20, 0.22]], dtype=np.float32)
     tint_share = np.where(tint_pick > 0, draws("fin.tint_share", 0.25, 0.95), 0.0)[:, None]
     fin = 0.45 * back + 0.55 * flank
     fin = (fin * (1 - tint_share) + tints[tint_pick] * tint_share) * fin_dark
@@ -123,20 +119,9 @@ def coat(draws: Draws, states: npt.NDArray[np.int64], facing: Float, angle: Floa
     # Wet skin glitters; strong rays stand out of a thin membrane.
     wet, bony = draws.chance("coat.wet", 0.25), draws.chance("fin.bony", 0.35)
     iris_pick = draws.choice("eye.iris", (0.4, 0.25, 0.1, 0.25))
-    irises = np.array(
-        [[0.75, 0.68, 0.40], [0.72, 0.73, 0.72], [0.70, 0.25, 0.15], [0.20, 0.17, 0.13]], dtype=np.float32
-    )
-    # Light comes mostly from above the picture; in fish coordinates it turns with the fish.
-    sun = draws("light.direction", -np.pi, np.pi)
-    sun = np.where(draws.chance("light.above", 0.7), 0.35 * sun, sun)
-    lean = draws("light.lean", 0.15, 0.75)
-    light_x, light_y = np.sin(sun) * lean, np.cos(sun) * lean
+    irises = np.array([[0.75, 0.68, 0.40], [0.72, 0.73, 0.72], [0.70, 0.25, 0.15], [0.20, 0.17, 0.13]], dtype=np.float32)
     numbers = {
-        "light_u": -facing * (light_x * np.cos(angle) - light_y * np.sin(angle)),
-        "light_v": light_x * np.sin(angle) + light_y * np.cos(angle),
-        "light_z": np.sqrt(1 - lean**2),
-        "ambient": draws("light.ambient", 0.42, 0.68),
-        "diffuse": draws("light.diffuse", 0.45, 0.75),
+        **sunlight(draws, facing, angle),
         "gloss": draws("coat.gloss", 0.0, 1.0) ** 2 * 0.55,
         "gloss_place": draws("coat.gloss_place", 0.1, 0.65),
         "gloss_width": draws("coat.gloss_width", 4.0, 25.0),
@@ -202,6 +187,22 @@ def coat(draws: Draws, states: npt.NDArray[np.int64], facing: Float, angle: Floa
     )
 
 
+def sunlight(draws: Draws, facing: Float, angle: Float) -> dict[str, Float]:
+    """Light of the scene on fishes that lie as `facing` and `angle` say: name -> float32 [B]."""
+    # Light comes mostly from above the picture; in fish coordinates it turns with the fish.
+    sun = draws("light.direction", -np.pi, np.pi)
+    sun = np.where(draws.chance("light.above", 0.7), 0.35 * sun, sun)
+    lean = draws("light.lean", 0.15, 0.75)
+    light_x, light_y = np.sin(sun) * lean, np.cos(sun) * lean
+    return {
+        "light_u": -facing * (light_x * np.cos(angle) - light_y * np.sin(angle)),
+        "light_v": light_x * np.sin(angle) + light_y * np.cos(angle),
+        "light_z": np.sqrt(1 - lean**2),
+        "ambient": draws("light.ambient", 0.42, 0.68),
+        "diffuse": draws("light.diffuse", 0.45, 0.75),
+    }
+
+
 def numbers(anatomy: Anatomy, coat: Coat, scale: Float) -> dict[str, Float]:
     """The per-picture numbers that `paint` needs: name -> float32 [B]."""
     return {
@@ -231,9 +232,7 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
 
     parts: dict[str, torch.Tensor] = {}
     upper, lower = lookup(table("upper"), u), lookup(table("lower"), u)
-    seen_as = (
-        _rolled(u, v, upper, lower, lookup(table("width"), u), a) if what.posed else _flat(v, upper, lower)
-    )
+    seen_as = _rolled(u, v, upper, lower, lookup(table("width"), u), a) if what.posed else _flat(v, upper, lower)
     above, below = seen_as.above, seen_as.below
     body = cover(torch.minimum(-torch.maximum(seen_as.over, seen_as.under), torch.minimum(u, 1.012 - u)))
 
@@ -320,11 +319,7 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
         s, screen = seen_as.turned, seen_as.screen
         v_seen, v = v, 0.5 * (upper + lower + span * s)
     round_z = (1.0 - screen * screen).clamp_(min=0.02).sqrt_()
-    light = (
-        torch.addcmul(screen * c("light_v"), round_z, c("light_z"))
-        .add_((0.45 - u) * 0.5 * c("light_u"))
-        .clamp_(min=0)
-    )
+    light = torch.addcmul(screen * c("light_v"), round_z, c("light_z")).add_((0.45 - u) * 0.5 * c("light_u")).clamp_(min=0)
     shade = torch.addcmul(c("ambient"), light, c("diffuse"))
 
     # Head, gill cover (the plate behind the cheek; its rim is the operculum line), lateral line.
@@ -349,9 +344,7 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     rgb = torch.addcmul(flank, to_back[:, None], rgb_of("back") - flank)
     rgb = rgb.addcmul_(to_belly[:, None], rgb_of("belly") - flank)
     for name in what.patterns:
-        marks = _MARKS[name](u, s, blotch, medium, spots, c).mul_(
-            c(f"is.{name}") * (0.25 + 0.75 * trunk_share)
-        )
+        marks = _MARKS[name](u, s, blotch, medium, spots, c).mul_(c(f"is.{name}") * (0.25 + 0.75 * trunk_share))
         rgb = rgb + marks[:, None] * (rgb_of("mark") - rgb)
 
     # Blood under the skin, strongest on head and belly.
@@ -384,12 +377,8 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     # Fins behind the body.
     fin_cover = torch.maximum(caudal, torch.maximum(dorsal_side, ventral_side))
     # Fins darken or pale towards their margins.
-    out_there = torch.maximum(
-        x.clamp(0, 1) * on_caudal, (torch.maximum(above, below) * 9.0).clamp(0, 1) * (1.0 - on_caudal)
-    )
-    fin_tone = (1.0 - c("fin_edge") * out_there + ray + 1.5 * c("grain") * medium + 0.12 * blotch) * (
-        c("ambient") + 0.62 * c("diffuse")
-    )
+    out_there = torch.maximum(x.clamp(0, 1) * on_caudal, (torch.maximum(above, below) * 9.0).clamp(0, 1) * (1.0 - on_caudal))
+    fin_tone = (1.0 - c("fin_edge") * out_there + ray + 1.5 * c("grain") * medium + 0.12 * blotch) * (c("ambient") + 0.62 * c("diffuse"))
     fin_rgb = torch.lerp(rgb_of("fin"), rgb_of("fin_rim"), out_there[:, None]) * fin_tone[:, None]
     fleshy_body = rgb_of("back") * 0.9 * shade[:, None]
     fin_rgb = torch.lerp(fin_rgb, fleshy_body, fleshy[:, None])
@@ -404,9 +393,7 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     solid = torch.maximum(body, fin_cover)
 
     # Pectoral fins: fans, the far one behind the body, the near one over the flank.
-    fan, fan_rays = _fan(
-        u - a("pectoral_u"), v - a("pectoral_v"), a("pectoral_angle"), a, table("pectoral"), px
-    )
+    fan, fan_rays = _fan(u - a("pectoral_u"), v - a("pectoral_v"), a("pectoral_angle"), a, table("pectoral"), px)
     fan_light = c("ambient") + 0.7 * c("diffuse")
     fan_opaque = 0.5 + 0.45 * c("fin_opaque")
     if what.posed:
@@ -447,9 +434,7 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     gape_along, gape_across = dx * cos + dy * sin, dy * cos - dx * sin
     gape_left = 1.0 - gape_along / a("mouth_length")
     gape_half = torch.maximum(0.5 * a("mouth_open") * gape_left, 0.7 / px)
-    from_gape = torch.minimum(
-        gape_half - gape_across.abs(), torch.minimum(gape_left * a("mouth_length"), gape_along + 0.012)
-    )
+    from_gape = torch.minimum(gape_half - gape_across.abs(), torch.minimum(gape_left * a("mouth_length"), gape_along + 0.012))
     mouth = cover(from_gape) * body
     lips = cover(from_gape + torch.maximum(0.010 + 0 * px, 1.2 / px)) * body
     rgb = rgb * (1.0 + 0.28 * (lips - mouth))[:, None]
@@ -465,9 +450,7 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     ring = cover(1.22 * radius - off) * body
     sparkle = cover(0.26 * radius - torch.sqrt((dx - 0.25 * radius) ** 2 + (dy - 0.3 * radius) ** 2))
     rgb = rgb * (1.0 - 0.35 * (ring - eye))[:, None]
-    eye_rgb = (
-        rgb_of("iris") * ((1.0 - 0.93 * pupil) * c("ambient") * 1.5)[:, None] + (0.85 * sparkle)[:, None]
-    )
+    eye_rgb = rgb_of("iris") * ((1.0 - 0.93 * pupil) * c("ambient") * 1.5)[:, None] + (0.85 * sparkle)[:, None]
     rgb = torch.lerp(rgb, eye_rgb, eye[:, None])
 
     # Barbels, in front of everything.
@@ -509,9 +492,7 @@ def _fan(
     along = (du * cos - dv * sin) / a("pectoral_length")
     half = a("pectoral_spread") * (0.2 + 0.8 * along.clamp(0, 1.3))
     t = (du * sin + dv * cos) / half
-    inside = torch.minimum(
-        (lookup(margin, t * 0.5 + 0.5) - along) * a("pectoral_length"), (1.0 - t.abs()) * half
-    )
+    inside = torch.minimum((lookup(margin, t * 0.5 + 0.5) - along) * a("pectoral_length"), (1.0 - t.abs()) * half)
     cover = (inside * px + 0.5).clamp_(0, 1) * _step(along + 0.02)
     return cover, torch.cos(t * 28.0) * (1.6 - 7.0 / (half * px)).clamp_(0, 1)
 
@@ -521,9 +502,7 @@ def _step(x: torch.Tensor) -> torch.Tensor:
     return (x * 1e6).clamp_(0, 1)
 
 
-def _fin_distance(
-    height: torch.Tensor, above: torch.Tensor, root: float | torch.Tensor = 0.03
-) -> torch.Tensor:
+def _fin_distance(height: torch.Tensor, above: torch.Tensor, root: float | torch.Tensor = 0.03) -> torch.Tensor:
     """Signed distance into a median fin of the given height; none where there is no fin, nor more than `root` inside the body."""
     return torch.minimum(torch.minimum(height - above, above + root), (height - 0.003) * 10)
 
@@ -596,9 +575,7 @@ def _striped(
     n: Numbers,
 ) -> torch.Tensor:
     wobble = 0.5 * n("mark_wobble") * medium + n("mark_phase")
-    return (torch.sin(s * ((1.1 + 1.3 * n("mark_rate")) * TWO_PI) + wobble) * n("mark_sharp") + 0.2).clamp_(
-        0, 1
-    )
+    return (torch.sin(s * ((1.1 + 1.3 * n("mark_rate")) * TWO_PI) + wobble) * n("mark_sharp") + 0.2).clamp_(0, 1)
 
 
 def _barred(

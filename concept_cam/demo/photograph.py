@@ -17,12 +17,15 @@ from concept_cam.demo.textures import SIZE, Atlas
 
 @dataclass(frozen=True)
 class Exposure:
-    """Camera settings of B pictures: name -> float32 [B] or [B, 3]; which pictures are compressed, and where their grain starts."""
+    """Camera settings of B pictures: name -> float32 [B] or [B, 3]; which pictures are compressed, where their grain starts, and how far
+    the camera moved, as (x, y) in picture widths [B, 2].
+    """
 
     numbers: dict[str, Float]
     balance: Float
     compressed: npt.NDArray[np.bool_]
     grain_at: npt.NDArray[np.int64]
+    motion: Float
 
 
 def exposure(draws: Draws) -> Exposure:
@@ -39,7 +42,10 @@ def exposure(draws: Draws) -> Exposure:
         "quality": draws("jpeg.quality", 0.012, 0.07),
     }
     at = np.stack([draws("grain.y", 0, SIZE), draws("grain.x", 0, SIZE)], axis=1).astype(np.int64)
-    return Exposure(numbers, balance.astype(np.float32), draws.chance("jpeg", 0.35), at)
+    shake, way = draws("motion.length", 0.008, 0.03), draws("motion.way", -np.pi, np.pi)
+    shake = shake * draws.chance("motion", 0.0)
+    motion = np.stack([shake * np.cos(way), shake * np.sin(way)], axis=1).astype(np.float32)
+    return Exposure(numbers, balance.astype(np.float32), draws.chance("jpeg", 0.35), at, motion)
 
 
 def tone(rgb: torch.Tensor, n: dict[str, torch.Tensor], balance: torch.Tensor) -> torch.Tensor:
@@ -54,7 +60,7 @@ def tone(rgb: torch.Tensor, n: dict[str, torch.Tensor], balance: torch.Tensor) -
 
 def develop(rgb: torch.Tensor, exposure: Exposure, rows: slice, atlas: Atlas, *, noise: bool) -> torch.Tensor:
     """Blur, sensor noise and compression: float32 [b, 3, H, W] to a photograph, uint8 [b, 3, H, W]."""
-    rgb = _blur(rgb, exposure.numbers["blur"][rows])
+    rgb = _blur(_shaken(rgb, exposure.motion[rows]), exposure.numbers["blur"][rows])
     if noise:
         amount = column(exposure.numbers["noise"][rows], rgb.device)[:, None]
         rgb = rgb.addcmul_(_grain(exposure, rows, rgb, atlas), amount)
@@ -63,6 +69,24 @@ def develop(rgb: torch.Tensor, exposure: Exposure, rows: slice, atlas: Atlas, *,
             pick = torch.from_numpy(some).to(rgb.device)
             rgb[pick] = _compress(rgb[pick], column(exposure.numbers["quality"][rows][some], rgb.device))
     return rgb.mul_(255.0).add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
+_STEPS = 9
+
+
+def _shaken(rgb: torch.Tensor, motion: Float) -> torch.Tensor:
+    """Pictures of a camera that moved while the shutter was open: the mean of moved copies, [b, 3, H, W]."""
+    width = rgb.shape[-1]
+    for i in np.flatnonzero(motion.any(axis=1)):
+        shifts = np.rint(np.linspace(-0.5, 0.5, _STEPS)[:, None] * motion[i] * width).astype(int)
+        reach = int(np.abs(shifts).max())
+        if reach == 0:
+            continue
+        padded = F.pad(rgb[i][None], (reach, reach, reach, reach), mode="replicate")[0]
+        height = rgb.shape[-2]
+        copies = [padded[:, reach + y : reach + y + height, reach + x : reach + x + width] for x, y in shifts.tolist()]
+        rgb[i] = torch.stack(copies).mean(dim=0)
+    return rgb
 
 
 def _blur(rgb: torch.Tensor, sigma_128: Float) -> torch.Tensor:

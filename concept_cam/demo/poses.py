@@ -78,9 +78,7 @@ def pose(draws: Draws, anatomy: Anatomy, posed: npt.NDArray[np.bool_]) -> Pose:
 
     def angle_of(u: Float, v: Float) -> Float:
         upper, lower = at(tables["upper"], u), at(tables["lower"], u)
-        return np.arcsin(
-            np.clip((2 * v - upper - lower) / np.maximum(upper - lower, 1e-4), -0.97, 0.97)
-        ).astype(np.float32)
+        return np.arcsin(np.clip((2 * v - upper - lower) / np.maximum(upper - lower, 1e-4), -0.97, 0.97)).astype(np.float32)
 
     # Tail: twisted or folded on its own, one lobe over the other.
     up, low = _tail(draws, roll, posed)
@@ -97,18 +95,10 @@ def pose(draws: Draws, anatomy: Anatomy, posed: npt.NDArray[np.bool_]) -> Pose:
     downwards = np.where(roll < -0.45, -1.0, 1.0)
     spread = draws("pose.pectoral", 0.35, 1.35)
     # The far fin is the mirror of the near one, at the angle pi - near.
-    values["pectoral_v"] = np.where(
-        posed, middle + radius * np.sin(near - turn), values["pectoral_v"]
-    ).astype(np.float32)
-    values["far_v"] = np.where(turned, middle + radius * np.sin(near + turn), values["far_v"]).astype(
-        np.float32
-    )
-    values["pectoral_angle"] = np.where(turned, spread * downwards, values["pectoral_angle"]).astype(
-        np.float32
-    )
-    values["far_angle"] = np.where(
-        turned, -downwards * draws("pose.far_pectoral", 0.35, 1.35), values["far_angle"]
-    ).astype(np.float32)
+    values["pectoral_v"] = np.where(posed, middle + radius * np.sin(near - turn), values["pectoral_v"]).astype(np.float32)
+    values["far_v"] = np.where(turned, middle + radius * np.sin(near + turn), values["far_v"]).astype(np.float32)
+    values["pectoral_angle"] = np.where(turned, spread * downwards, values["pectoral_angle"]).astype(np.float32)
+    values["far_angle"] = np.where(turned, -downwards * draws("pose.far_pectoral", 0.35, 1.35), values["far_angle"]).astype(np.float32)
     values["has.far"] = np.where(turned, 1.0, values["has.far"]).astype(np.float32)
     values["pose.near_front"] = (np.cos(near - turn) > 0).astype(np.float32)
     values["pose.far_front"] = (turned & (np.cos(np.pi - near - turn) > 0)).astype(np.float32)
@@ -116,9 +106,7 @@ def pose(draws: Draws, anatomy: Anatomy, posed: npt.NDArray[np.bool_]) -> Pose:
     u = values["barbel_u"]
     middle, _, radius, turn = section(u)
     root = angle_of(u, values["barbel_v"])
-    values["barbel_v"] = np.where(posed, middle + radius * np.sin(root - turn), values["barbel_v"]).astype(
-        np.float32
-    )
+    values["barbel_v"] = np.where(posed, middle + radius * np.sin(root - turn), values["barbel_v"]).astype(np.float32)
     values["pose.mirror_v"] = 2 * middle
     values["pose.both_barbels"] = (np.abs(roll) > 0.3).astype(np.float32)
 
@@ -145,9 +133,7 @@ def pose(draws: Draws, anatomy: Anatomy, posed: npt.NDArray[np.bool_]) -> Pose:
     for name in ("head", "trunk", "operculum", "mouth"):
         u = np.clip(anatomy.sites[:, MASKS.index(name), 0], 0, 1)
         middle, _, radius, turn = section(u)
-        half = np.maximum(radius, 1e-4) / np.maximum(
-            0.5 * (at(tables["upper"], u) - at(tables["lower"], u)), 1e-4
-        )
+        half = np.maximum(radius, 1e-4) / np.maximum(0.5 * (at(tables["upper"], u) - at(tables["lower"], u)), 1e-4)
         put(name, half if name != "mouth" else np.cos(np.clip(0.9 * roll, -1.5, 1.5)), middle)
     for name in ("eye", "eye_spot", "lateral_line"):
         u = np.clip(anatomy.sites[:, MASKS.index(name), 0], 0, 1)

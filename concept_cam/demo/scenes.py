@@ -46,30 +46,14 @@ SURFACES: dict[str, Surface] = {
         0.5,
         (4, 0.4, 0.4, 0.2, 0, 0, 0.1, 0.3),
     ),
-    "white_tray": Surface(
-        "smooth", (0.74, 0.74, 0.72), (0.97, 0.97, 0.96), (0.005, 0.03), (0.01, 0, -0.01), 0.15, 0.12, _TRAY
-    ),
-    "grey_tray": Surface(
-        "smooth", (0.30, 0.30, 0.30), (0.66, 0.66, 0.67), (0.008, 0.04), (0.01, 0, -0.01), 0.25, 0.15, _TRAY
-    ),
-    "blue_tray": Surface(
-        "smooth", (0.10, 0.24, 0.46), (0.50, 0.68, 0.86), (0.008, 0.04), (0.01, 0, 0.01), 0.25, 0.15, _TRAY
-    ),
-    "black_cloth": Surface(
-        "cloth", (0.03, 0.03, 0.03), (0.17, 0.17, 0.18), (0.008, 0.03), (0.005, 0, 0.005), 0.0, 0.05, _TRAY
-    ),
-    "wood": Surface(
-        "wood", (0.34, 0.22, 0.13), (0.74, 0.60, 0.42), (0.04, 0.11), (0.04, 0.01, -0.02), 0.15, 0.3, _TRAY
-    ),
-    "gravel": Surface(
-        "gravel", (0.28, 0.26, 0.23), (0.60, 0.57, 0.52), (0.07, 0.16), (0.05, 0.01, -0.05), 0.0, 0.2, _WILD
-    ),
-    "sand": Surface(
-        "sand", (0.50, 0.43, 0.32), (0.82, 0.76, 0.64), (0.02, 0.07), (0.03, 0.01, -0.02), 0.0, 0.2, _WILD
-    ),
-    "grass": Surface(
-        "grass", (0.12, 0.22, 0.06), (0.38, 0.50, 0.20), (0.07, 0.16), (0.07, 0.03, -0.02), 0.0, 0.1, _WILD
-    ),
+    "white_tray": Surface("smooth", (0.74, 0.74, 0.72), (0.97, 0.97, 0.96), (0.005, 0.03), (0.01, 0, -0.01), 0.15, 0.12, _TRAY),
+    "grey_tray": Surface("smooth", (0.30, 0.30, 0.30), (0.66, 0.66, 0.67), (0.008, 0.04), (0.01, 0, -0.01), 0.25, 0.15, _TRAY),
+    "blue_tray": Surface("smooth", (0.10, 0.24, 0.46), (0.50, 0.68, 0.86), (0.008, 0.04), (0.01, 0, 0.01), 0.25, 0.15, _TRAY),
+    "black_cloth": Surface("cloth", (0.03, 0.03, 0.03), (0.17, 0.17, 0.18), (0.008, 0.03), (0.005, 0, 0.005), 0.0, 0.05, _TRAY),
+    "wood": Surface("wood", (0.34, 0.22, 0.13), (0.74, 0.60, 0.42), (0.04, 0.11), (0.04, 0.01, -0.02), 0.15, 0.3, _TRAY),
+    "gravel": Surface("gravel", (0.28, 0.26, 0.23), (0.60, 0.57, 0.52), (0.07, 0.16), (0.05, 0.01, -0.05), 0.0, 0.2, _WILD),
+    "sand": Surface("sand", (0.50, 0.43, 0.32), (0.82, 0.76, 0.64), (0.02, 0.07), (0.03, 0.01, -0.02), 0.0, 0.2, _WILD),
+    "grass": Surface("grass", (0.12, 0.22, 0.06), (0.38, 0.50, 0.20), (0.07, 0.16), (0.07, 0.03, -0.02), 0.0, 0.1, _WILD),
     "water": Surface(
         "water",
         (0.05, 0.18, 0.22),
@@ -80,9 +64,7 @@ SURFACES: dict[str, Surface] = {
         0.1,
         (4, 0, 0, 0, 1, 1, 1, 0),
     ),
-    "concrete": Surface(
-        "concrete", (0.36, 0.35, 0.33), (0.70, 0.69, 0.66), (0.03, 0.09), (0.02, 0, -0.02), 0.0, 0.4, _WILD
-    ),
+    "concrete": Surface("concrete", (0.36, 0.35, 0.33), (0.70, 0.69, 0.66), (0.03, 0.09), (0.02, 0, -0.02), 0.0, 0.4, _WILD),
 }
 
 _SLOTS = 3
@@ -120,9 +102,7 @@ def scenery(draws: Draws, scene: npt.NDArray[np.int64]) -> Scenery:
     shade = draws("scene.shade")[:, None]
     jitter = np.stack([draws(f"scene.{c}", 0.93, 1.07) for c in "rgb"], axis=1)
     base = row([s.darkest for s in surfaces]) * (1 - shade) + row([s.lightest for s in surfaces]) * shade
-    contrast = draws(
-        "scene.contrast", row([s.contrast[0] for s in surfaces]), row([s.contrast[1] for s in surfaces])
-    )
+    contrast = draws("scene.contrast", row([s.contrast[0] for s in surfaces]), row([s.contrast[1] for s in surfaces]))
     bloody = draws.chance("scene.stain_red", 0.6)[:, None]
     glare_angle, glare_far = draws("glare.angle", 0, 6.28), draws("glare.far", 0, 0.6)
     numbers: dict[str, Float] = {
@@ -187,9 +167,7 @@ def scenery(draws: Draws, scene: npt.NDArray[np.int64]) -> Scenery:
         numbers[f"object{k}.y"] = np.float32(0.5) + np.sign(side_y) * (np.float32(0.5) - from_edge)
         neat = which <= OBJECTS.index("card")
         turn = draws(f"object{k}.turn", -1, 1)
-        numbers[f"object{k}.turn"] = np.where(
-            neat, 0.25 * turn**3 + (np.abs(turn) < 0.15) * 1.571, 3.14 * turn
-        )
+        numbers[f"object{k}.turn"] = np.where(neat, 0.25 * turn**3 + (np.abs(turn) < 0.15) * 1.571, 3.14 * turn)
         numbers[f"object{k}.seed"] = draws(f"object{k}.seed", 0, 50)
     f32 = np.float32
     return Scenery(
@@ -231,12 +209,29 @@ def ground(
 
 
 def lay_objects(
-    scenery: Scenery, rows: slice, rgb: torch.Tensor, light: torch.Tensor, grain: torch.Tensor
+    scenery: Scenery,
+    rows: slice,
+    rgb: torch.Tensor,
+    light: torch.Tensor,
+    grain: torch.Tensor,
+    covers: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Lay the objects of the pictures in `rows` on their ground `rgb` [b, 3, H, W], in place."""
+    """Lay the objects of the pictures in `rows` on their ground `rgb` [b, 3, H, W], in place.
+
+    Args:
+        covers: object -> its coverage [b, H, W], updated in place; None where nobody asks. What lies on top hides what is under it.
+    """
     x, y = frame_coordinates(rgb.shape[-2], rgb.shape[-1], rgb.device)
     for i, k in zip(*np.nonzero(scenery.objects[rows]), strict=True):
-        _lay(scenery, rows.start + int(i), int(k), rgb[i], x[0], y[0], light[i], grain[i])
+        laid = _lay(scenery, rows.start + int(i), int(k), rgb[i], x[0], y[0], light[i], grain[i])
+        if laid is not None and covers is not None:
+            kind = OBJECTS[int(scenery.objects[rows.start + int(i), int(k)])]
+            window, alpha = laid
+            for name, plane in covers.items():
+                view = plane[i][window]
+                view.mul_(1.0 - alpha)
+                if name == kind:
+                    view.add_(alpha)
 
 
 def _lay(
@@ -248,8 +243,12 @@ def _lay(
     y: torch.Tensor,
     light: torch.Tensor,
     grain: torch.Tensor,
-) -> None:
-    """Lay one object on the ground of one picture, `rgb` [3, H, W], in place, within the window that holds it."""
+) -> tuple[tuple[slice, slice], torch.Tensor] | None:
+    """Lay one object on the ground of one picture, `rgb` [3, H, W], in place, within the window that holds it.
+
+    Returns:
+        The window and the object's coverage in it; None where the object lies outside the picture.
+    """
     height, width = rgb.shape[-2:]
     get = {k: float(scenery.numbers[f"object{slot}.{k}"][row]) for k in ("x", "y", "a", "b", "turn", "seed")}
     kind = OBJECTS[int(scenery.objects[row, slot])]
@@ -261,7 +260,7 @@ def _lay(
     left, right = (min(max(int((centre_x + side * reach_x) * width), 0), width) for side in (-1, 1))
     top, bottom = (min(max(int((centre_y + side * reach_y) * width), 0), height) for side in (-1, 1))
     if right <= left or bottom <= top:
-        return
+        return None
     window = (slice(top, bottom), slice(left, right))
     view, light, grain = rgb[:, window[0], window[1]], light[window], grain[window]
     dx, dy = x[window] - centre_x, y[window] - centre_y
@@ -298,6 +297,7 @@ def _lay(
     # A soft dark rim where the object keeps light from the ground.
     dark = (distance * 24 + 1.0).clamp_(0, 1) * 0.28 * (1 - alpha)
     view.copy_(torch.lerp(view * (1.0 - dark), picture, alpha.expand_as(view)))
+    return window, alpha
 
 
 def light_field(n: dict[str, torch.Tensor], height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -50,6 +50,11 @@ _PHOTOGRAPH = Style(
         "far.shown": 0.3,
         "caudal.folded": 0.4,
         "motion": 0.12,
+        "hand": 0.14,
+    },
+    weights={
+        "several": (0.84, 0.08, 0.05, 0.03),
+        "object0": (3.0, 0.8, 1.0, 0.4, 0.3, 0.3, 0.3, 0.4),
     },
     posed=True,
 )
@@ -109,8 +114,13 @@ _CATFISH = Style(
         "coat.scaly": 0.05,
         "coat.pale": 0.7,
         "barbel.up": 0.6,
+        "hand": 0.08,
     },
     weights={
+        "several": (0.92, 0.05, 0.02, 0.01),
+        "object0": (4.0, 0.3, 0.5, 0.1, 0.0, 0.0, 0.1, 0.3),
+        "object1": (6.0, 0.3, 0.3, 0.1, 0.0, 0.0, 0.1, 0.3),
+        "object2": (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
         "state.caudal_fin_shape": (3.0, 1.0, 1.0, 1.0, 1.5, 1.0),
         "state.dorsal_fin_number": (3.0, 1.0),
         "state.adipose_fin": (2.0, 1.0),

@@ -35,9 +35,7 @@ def _shaped(rng: np.random.Generator, size: int, gain: Array) -> Array:
     return np.asarray((field - field.mean()) / (field.std() + 1e-9))
 
 
-def _fractal(
-    rng: np.random.Generator, size: int, slope: float = 1.5, low: float = 2.0, high: float = 1e9
-) -> Array:
+def _fractal(rng: np.random.Generator, size: int, slope: float = 1.5, low: float = 2.0, high: float = 1e9) -> Array:
     fy, fx = _frequencies(size)
     f = np.hypot(fy, fx)
     gain = np.where((f >= low) & (f <= high), np.maximum(f, 1.0) ** -slope, 0.0)
@@ -49,9 +47,7 @@ def _streaks(rng: np.random.Generator, size: int, length: float, width: float) -
     return _shaped(rng, size, np.exp(-((fx * length / size) ** 2) - (fy * width / size) ** 2))
 
 
-def _cells(
-    rng: np.random.Generator, size: int, grid: int, jitter: float = 0.45
-) -> tuple[Array, Array, Array]:
+def _cells(rng: np.random.Generator, size: int, grid: int, jitter: float = 0.45) -> tuple[Array, Array, Array]:
     """Distances to the nearest and second nearest of jittered grid points (in cells), and a number per cell; tileable."""
     place = rng.uniform(-jitter, jitter, (grid, grid, 2)) + 0.5
     number = rng.uniform(0, 1, (grid, grid))
@@ -108,9 +104,7 @@ def _scene(kind: str, rng: np.random.Generator) -> tuple[Array, Array, Array, Ar
         small, small2, owner_small = _cells(rng, n, 46)
         dome = np.sqrt(np.clip(1 - (first * 1.25) ** 2, 0, 1))
         gap = np.clip((second - first) * 5, 0, 1)
-        light = (
-            1.6 * (owner - 0.5) + 1.5 * gap * dome + 0.35 * np.clip((small2 - small) * 4, 0, 1) + 0.4 * grain
-        )
+        light = 1.6 * (owner - 0.5) + 1.5 * gap * dome + 0.35 * np.clip((small2 - small) * 4, 0, 1) + 0.4 * grain
         light = light + 0.8 * np.gradient(dome, axis=0) * 12
         hue = 3.0 * (owner * 7.3 % 1.0 - 0.5) + 0.8 * (owner_small - 0.5)
     elif kind == "sand":
@@ -120,20 +114,14 @@ def _scene(kind: str, rng: np.random.Generator) -> tuple[Array, Array, Array, Ar
         y0, x0 = np.meshgrid(np.arange(n), np.arange(n), indexing="ij")
         blades = _streaks(rng, n, 1.6, 46)
         for shear in (-0.7, -0.25, 0.2, 0.6):
-            blades = np.maximum(
-                blades, _streaks(rng, n, 1.6, 46)[y0, (x0 + (shear * y0).astype(int)) % n] - 0.2
-            )
+            blades = np.maximum(blades, _streaks(rng, n, 1.6, 46)[y0, (x0 + (shear * y0).astype(int)) % n] - 0.2)
         light = 1.3 * blades + 0.5 * coarse
         hue = 0.6 * hue + 0.5 * blades
     elif kind == "water":
         warp = _fractal(rng, n, 1.8)
         y = np.arange(n)[:, None] / n * 2 * np.pi
         x = np.arange(n)[None, :] / n * 2 * np.pi
-        ridge = (
-            1
-            - np.abs(np.sin(7 * y + 2 * x + 1.4 * warp))
-            + 0.8 * (1 - np.abs(np.sin(5 * x - 3 * y + 1.7 * hue)))
-        )
+        ridge = 1 - np.abs(np.sin(7 * y + 2 * x + 1.4 * warp)) + 0.8 * (1 - np.abs(np.sin(5 * x - 3 * y + 1.7 * hue)))
         light = 1.4 * ridge**2 + 0.6 * coarse + 0.1 * grain
     elif kind == "concrete":
         first, _, _ = _cells(rng, n, 60)

@@ -16,16 +16,17 @@ import numpy.typing as npt
 import torch
 
 from concept_cam.demo.anatomy import Anatomy, build
-from concept_cam.demo.camera import Camera, fish_coordinates, pixels, place
+from concept_cam.demo.camera import Camera, beside, fish_coordinates, pixels, place
 from concept_cam.demo.camera import numbers as camera_numbers
-from concept_cam.demo.draws import Draws, StyledDraws
-from concept_cam.demo.fish import PATTERNS, Ingredients, coat, numbers, paint, skin_reading
+from concept_cam.demo.draws import Draws, Float, StyledDraws
+from concept_cam.demo.fish import PATTERNS, Coat, Ingredients, coat, numbers, paint, skin_reading, sunlight
 from concept_cam.demo.photograph import develop, exposure, tone
-from concept_cam.demo.poses import Pose, pose
+from concept_cam.demo.poses import VIEWPOINTS, Pose, pose
 from concept_cam.demo.sampling import colours, columns
 from concept_cam.demo.scenes import ground, ground_reading, lay_objects, light_field, scenery, shadow
 from concept_cam.demo.styles import PROFILES, STYLES
-from concept_cam.demo.textures import atlas
+from concept_cam.demo.textures import Atlas, atlas
+from concept_cam.demo.things import THINGS, draw_hands, hands
 from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PRESENCE_CHARACTERS, SCENES
 
 View = Literal["whole", "closeup", "mixed"]
@@ -104,9 +105,7 @@ class Specimens:
 
 def concatenate(batches: Sequence[Specimens]) -> Specimens:
     """One batch of all the specimens, in order."""
-    return Specimens(
-        *(np.concatenate([getattr(b, field.name) for b in batches]) for field in fields(Specimens))
-    )
+    return Specimens(*(np.concatenate([getattr(b, field.name) for b in batches]) for field in fields(Specimens)))
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,10 @@ class Rendering:
         judgeable: bool [B, C], the state of the character (order of `CHARACTERS`) can be told from this picture. For a
             presence character in state `absent`, this means that the place where it would be is in view.
         in_frame: bool [B, P], any of the part is in the frame, however little or small.
+        viewpoint: int64 [B], number in `VIEWPOINTS`: from where the fish is seen; `between` where several fishes lie differently.
+        tail: float32 [B], how far the tail fin is spread before the camera: 1 flat, near 0 edge-on or folded.
+        number: int64 [B], fishes in the frame. Masks are those of all of them; a state is judgeable only if all agree in it.
+        things: bool [B, T, H, W] in the order of `THINGS`, what is seen of things that are no fish; None when masks were not asked for.
     """
 
     images: torch.Tensor
@@ -127,6 +130,10 @@ class Rendering:
     visible: torch.Tensor
     judgeable: torch.Tensor
     in_frame: torch.Tensor
+    viewpoint: torch.Tensor
+    tail: torch.Tensor
+    number: torch.Tensor
+    things: torch.Tensor | None
 
 
 def sample(
@@ -170,15 +177,9 @@ def sample(
     seeds = np.full(count, seed, dtype=np.int64)
     style = Draws(seeds, index).choice("style", [PROFILES[profile].get(name, 0.0) for name in STYLES])
     draws = _draws(seeds, index, style)
-    states = np.stack(
-        [
-            np.full(count, fixed[name], dtype=np.int64)
-            if name in fixed
-            else draws.choice(f"state.{name}", _STATE_WEIGHTS.get(name, (1.0,) * len(options)))
-            for name, options in CHARACTERS.items()
-        ],
-        axis=1,
-    )
+    states = _draw_states(draws)
+    for name, state in fixed.items():
+        states[:, list(CHARACTERS).index(name)] = state
     focus = draws.choice("focus", [FOCUS_WEIGHTS[name] for name in MASKS])
     focus = np.where(draws.chance("whole", shares[view]), -1, focus)
     fish = ~draws.chance("empty", (0.05 if view == "mixed" else 0.0) if empty is None else empty)
@@ -196,13 +197,19 @@ def _draws(seed: npt.NDArray[np.int64], index: npt.NDArray[np.int64], style: npt
     return StyledDraws(seed, index, style, tuple(STYLES.values())) if style.any() else Draws(seed, index)
 
 
+def _draw_states(draws: Draws) -> npt.NDArray[np.int64]:
+    """States of all characters, int64 [B, C]."""
+    return np.stack(
+        [draws.choice(f"state.{name}", _STATE_WEIGHTS.get(name, (1.0,) * len(options))) for name, options in CHARACTERS.items()],
+        axis=1,
+    )
+
+
 def _state_number(character: str, state: str) -> int:
     if character not in CHARACTERS:
         raise ValueError(f"unknown character {character!r}: expected one of {', '.join(CHARACTERS)}")
     if state not in CHARACTERS[character]:
-        raise ValueError(
-            f"unknown state {state!r} of {character}: expected one of {', '.join(CHARACTERS[character])}"
-        )
+        raise ValueError(f"unknown state {state!r} of {character}: expected one of {', '.join(CHARACTERS[character])}")
     return CHARACTERS[character].index(state)
 
 
@@ -238,73 +245,276 @@ def render(
         specimens = specimens[np.minimum(np.arange(-(-count // chunk) * chunk), count - 1)]
     textures = atlas(str(where))
     draws = _draws(specimens.seed, specimens.index, specimens.style)
-    lying, camera = _geometry(specimens, (height, width))
-    anatomy = lying.anatomy
+    lying, camera, framing = _geometry(specimens, (height, width))
     scenes, settings = scenery(draws, specimens.scene), exposure(draws)
     coats = coat(draws, specimens.states, camera.facing, camera.angle, scenes.colours["base"])
-    fish_numbers = {**numbers(anatomy, coats, camera.scale), **camera_numbers(camera, anatomy)}
-    fish_numbers["fish"] = specimens.fish.astype(np.float32)
+    fishes = _Fishes.of(specimens, lying, camera, coats)
+    others = _companions(specimens, draws, fishes, scenes.colours["base"])
+    held = hands(draws, framing, camera, specimens.fish)
     picture_numbers = {**scenes.numbers, **settings.numbers}
     base, compose = _programs(engine)
-    pictures, planes, amounts = [], [], []
+    whole = engine == "compiled"
+    pictures, planes, things, amounts = [], [], [], []
     for begin in range(0, len(specimens), chunk):
         rows = slice(begin, min(begin + chunk, len(specimens)))
         n = columns(picture_numbers, rows, where)
         tints = colours({**scenes.colours, "balance": settings.balance}, rows, where)
-        rgb, relief, grain = base(
-            n, tints, ground_reading(scenes, rows, width, textures, where), textures.texels, height, width
+        rgb, relief, grain = base(n, tints, ground_reading(scenes, rows, width, textures, where), textures.texels, height, width)
+        covers = None
+        if masks and (scenes.objects[rows].any() or held.held[rows].any()):
+            covers = {name: torch.zeros_like(grain) for name in (*THINGS[1:], "finger")}
+        lay_objects(scenes, rows, rgb, relief, grain, covers)
+        layers = [layer for fish in others if (layer := _lay_companions(fish, rows, rgb, n, textures, where)) is not None]
+        before = draw_hands(held, rows, height, width, grain) if held.held[slice(None) if whole else rows].any() else None
+        under = None
+        if layers or (whole and others):
+            under = torch.zeros_like(grain)
+            for layer in layers:
+                under[layer.at] = torch.maximum(under[layer.at], layer.cover)
+        rgb, parts, amount, hidden = compose(
+            fishes.ingredients(rows, textures, where, whole), n, tints, textures.texels, rgb, under, before
         )
-        lay_objects(scenes, rows, rgb, relief, grain)
-        compiled = engine == "compiled"
-        what = Ingredients(
-            columns(fish_numbers, rows, where),
-            colours(coats.colours, rows, where),
-            {name: torch.from_numpy(table[rows]).to(where) for name, table in anatomy.tables.items()},
-            skin_reading(coats, camera.scale, rows, textures, where),
-            # One program serves every chunk, so it has to hold every pattern; otherwise only those that occur.
-            tuple(name for name in PATTERNS if compiled or (coats.pattern[rows] == name).any()),
-            compiled or bool(anatomy.present["barbels"][rows].any()),
-            compiled or bool(anatomy.values["has.far"][rows].any()),
-            bool(_posed(specimens)[slice(None) if compiled else rows].any()),
-        )
-        rgb, parts, amount = compose(what, n, tints, textures.texels, rgb)
         pictures.append(develop(rgb, settings, rows, textures, noise=noise))
         amounts.append(amount)
+        if before is not None:
+            held_at = np.flatnonzero(held.held[rows])
+            fishes.hide(held_at + begin, before[1][held_at])
+        for layer in reversed(layers):
+            hidden = _add_companions(layer, parts, hidden)
         if masks:
             planes.append(parts > 0.5)
-    if not pictures:
-        empty = torch.zeros(0, 3, height, width, dtype=torch.uint8, device=where)
-        none = torch.zeros(0, len(MASKS), dtype=torch.bool, device=where)
-        planes_none = (
-            torch.zeros(0, len(MASKS), height, width, dtype=torch.bool, device=where) if masks else None
+            things.append(_thing_masks(covers, hidden, None if before is None else before[1], planes[-1]))
+    return _rendering(fishes, others, pictures, planes if masks else None, things, amounts, count, (height, width), where)
+
+
+@dataclass
+class _Fishes:
+    """One fish for each of some pictures of a batch, ready to be painted.
+
+    Attributes:
+        rows: int64 [M], the pictures.
+        seen: float32 [M, P], pixels of each part that are seen; filled in while painting, for companions only.
+        blocked: bool [M, P], something lies before the place of the part; filled in while painting.
+    """
+
+    rows: npt.NDArray[np.int64]
+    specimens: Specimens
+    lying: Pose
+    camera: Camera
+    coats: Coat
+    numbers: dict[str, Float]
+    seen: Float
+    blocked: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        specimens: Specimens,
+        lying: Pose,
+        camera: Camera,
+        coats: Coat,
+        rows: npt.NDArray[np.int64] | None = None,
+    ) -> _Fishes:
+        """Fishes as they lie before their cameras."""
+        fish_numbers = {**numbers(lying.anatomy, coats, camera.scale), **camera_numbers(camera, lying.anatomy)}
+        fish_numbers["fish"] = specimens.fish.astype(np.float32)
+        shape = (len(specimens), len(MASKS))
+        rows = np.arange(len(specimens)) if rows is None else rows
+        return cls(rows, specimens, lying, camera, coats, fish_numbers, np.zeros(shape, np.float32), np.zeros(shape, bool))
+
+    def ingredients(self, rows: slice, textures: Atlas, where: torch.device, whole: bool) -> Ingredients:
+        """What `paint` needs of the fishes in `rows`. `whole`: one program serves every chunk, so it has to hold what any of them needs."""
+        anatomy, coats = self.lying.anatomy, self.coats
+        return Ingredients(
+            columns(self.numbers, rows, where),
+            colours(coats.colours, rows, where),
+            {name: torch.from_numpy(table[rows]).to(where) for name, table in anatomy.tables.items()},
+            skin_reading(coats, self.camera.scale, rows, textures, where),
+            tuple(name for name in PATTERNS if whole or (coats.pattern[rows] == name).any()),
+            whole or bool(anatomy.present["barbels"][rows].any()),
+            whole or bool(anatomy.values["has.far"][rows].any()),
+            bool(_posed(self.specimens)[slice(None) if whole else rows].any()),
         )
-        return Rendering(
-            empty, planes_none, none, torch.zeros(0, len(CHARACTERS), dtype=torch.bool, device=where), none
-        )
-    seen = torch.cat(amounts).cpu().numpy()
-    share = seen / np.maximum(anatomy.areas * camera.scale[:, None] ** 2, 1e-3)
-    visible = _visible(seen, share) & specimens.fish[:, None]
-    judgeable = _judgeable(visible, share, anatomy, camera) & lying.judged & specimens.fish[:, None]
+
+    def hide(self, rows: npt.NDArray[np.int64], covers: torch.Tensor) -> None:
+        """Note which parts of the fishes in `rows` [k] have their place behind `covers` [k, H, W]."""
+        places = pixels(self.camera, self.lying.anatomy, self.lying.anatomy.sites)
+        reach = np.maximum(0.5 * self.lying.anatomy.extents * self.camera.scale[:, None], 1.0)
+        for row, cover in zip(rows.tolist(), covers, strict=True):
+            for p, ((x, y), r) in enumerate(zip(places[row], reach[row], strict=True)):
+                window = cover[max(int(y - r), 0) : max(int(y + r) + 1, 0), max(int(x - r), 0) : max(int(x + r) + 1, 0)]
+                self.blocked[row, p] |= window.numel() > 0 and float(window.mean()) > 0.25
+
+    def truth(self, seen: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which parts are visible and which characters can be told, given the pixels `seen` [M, P] of each part."""
+        anatomy, there = self.lying.anatomy, self.specimens.fish[:, None]
+        share = seen / np.maximum(anatomy.areas * self.camera.scale[:, None] ** 2, 1e-3)
+        visible = _visible(seen, share) & there
+        return visible, _judgeable(visible, share, self.blocked, anatomy, self.camera) & self.lying.judged & there
+
+
+_COMPANIONS = 3
+"""Most fishes that lie beside another."""
+
+_USUAL_DEPTH = np.array([0.25, 0.12, 0.5], dtype=np.float32)
+"""Body depths of the states of `body_shape`."""
+
+_FAR = 10**9
+"""What the number of a specimen is raised by to number its companion."""
+
+
+def _companion_count(draws: Draws, specimens: Specimens) -> npt.NDArray[np.int64]:
+    number = draws.choice("several", (1.0,) + (0.0,) * _COMPANIONS)
+    return np.where(specimens.fish & (specimens.focus < 0), number, 0)
+
+
+def _companions(specimens: Specimens, draws: Draws, fishes: _Fishes, base: Float) -> list[_Fishes]:
+    """Fishes that lie beside those of the specimens, mostly of the same kind: the lowest layer first."""
+    number, found = _companion_count(draws, specimens), []
+    for k in range(int(number.max(initial=0))):
+        rows = np.flatnonzero(number > k)
+        main = specimens[rows]
+        theirs = _draws(main.seed, main.index + _FAR * (k + 1), main.style)
+        own, same = _draw_states(theirs), _draws(main.seed, main.index, main.style).chance("several.same", 0.7)
+        states = np.where(same[:, None], main.states, own)
+        framing = states[:, list(CHARACTERS).index("body_shape")]
+        specimens_k = replace(main, index=theirs.index, states=states, framing=framing)
+        lying = pose(theirs, build(theirs, states), _posed(main))
+        side = np.where(draws.chance("several.side", 0.5)[rows], 1.0, -1.0) * (-1.0) ** k * (1.0 if k < 2 else 2.0)
+        # By the shape that the camera is aimed by, so that the companions of twins lie alike.
+        depth = _USUAL_DEPTH[main.framing]
+        camera = beside(theirs, fishes.camera[rows], depth, side.astype(np.float32))
+        coats = coat(theirs, states, camera.facing, camera.angle, base[rows])
+        # One sun shines on all.
+        light = sunlight(_draws(main.seed, main.index, main.style), camera.facing, camera.angle)
+        coats.numbers.update({name: value.astype(np.float32) for name, value in light.items()})
+        found.append(_Fishes.of(specimens_k, lying, camera, coats, rows))
+    return found[::-1]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Companions in a chunk: their place in the chunk and among all companions, coverage of parts and of the whole fish."""
+
+    fishes: _Fishes
+    at: torch.Tensor
+    rows: slice
+    parts: torch.Tensor
+    cover: torch.Tensor
+
+
+def _lay_companions(
+    fishes: _Fishes, rows: slice, rgb: torch.Tensor, n: dict[str, torch.Tensor], textures: Atlas, where: torch.device
+) -> _Layer | None:
+    """Paint the companions in the pictures `rows` on their ground `rgb` [b, 3, H, W], in place."""
+    first, last = np.searchsorted(fishes.rows, (rows.start, rows.stop))
+    if first == last:
+        return None
+    mine = slice(int(first), int(last))
+    at = torch.from_numpy(fishes.rows[mine] - rows.start).to(where)
+    what = fishes.ingredients(mine, textures, where, False)
+    u, v = fish_coordinates(what.numbers, *rgb.shape[-2:])
+    painted = paint(what, textures.texels, u, v)
+    lit = {name: value[at] for name, value in n.items()}
+    ground_rgb = rgb[at] * (1.0 - shadow(lit, painted.solid))[:, None]
+    rgb[at] = torch.lerp(ground_rgb, painted.rgb, painted.cover[:, None])
+    return _Layer(fishes, at, mine, torch.stack([painted.parts[name] for name in MASKS], dim=1), painted.cover)
+
+
+def _add_companions(layer: _Layer, parts: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Add what is seen of companions to the `parts` of the pictures, in place; returns what is `hidden` from those below."""
+    left = layer.parts * (1.0 - hidden[layer.at])[:, None]
+    layer.fishes.seen[layer.rows] = left.sum(dim=(2, 3)).cpu().numpy()
+    parts[layer.at] = torch.maximum(parts[layer.at], left)
+    hidden = hidden.clone()
+    hidden[layer.at] = torch.maximum(hidden[layer.at], layer.cover)
+    return hidden
+
+
+def _thing_masks(
+    covers: dict[str, torch.Tensor] | None, hidden: torch.Tensor, hand: torch.Tensor | None, fish: torch.Tensor
+) -> torch.Tensor:
+    """Masks of things, bool [b, T, H, W]: objects that no fish hides, and hands before the fish."""
+    count, height, width = hidden.shape
+    found = torch.zeros(count, len(THINGS), height, width, dtype=torch.bool, device=hidden.device)
+    if covers is None:
+        return found
+    on_top = ~fish.any(dim=1)
+    for t, name in enumerate(THINGS):
+        cover = covers["finger" if name == "hand" else name]
+        found[:, t] = (cover * (1.0 - hidden) > 0.5) & on_top
+    if hand is not None:
+        found &= (hand <= 0.5)[:, None]
+        found[:, THINGS.index("hand")] |= hand > 0.5
+    return found
+
+
+def _rendering(
+    fishes: _Fishes,
+    others: list[_Fishes],
+    pictures: list[torch.Tensor],
+    planes: list[torch.Tensor] | None,
+    things: list[torch.Tensor],
+    amounts: list[torch.Tensor],
+    count: int,
+    size: tuple[int, int],
+    where: torch.device,
+) -> Rendering:
+    """Pictures with what is true of them; those beyond `count` are left out."""
+    seen = torch.cat(amounts).cpu().numpy() if amounts else np.zeros((0, len(MASKS)), np.float32)
+    visible, judgeable = fishes.truth(seen)
+    viewpoint, number = fishes.lying.viewpoint.copy(), fishes.specimens.fish.astype(np.int64)
+    in_frame = seen > 0.5
+    for other in others:
+        there = other.seen.sum(axis=1) > _TRACE
+        rows = other.rows[there]
+        agree = other.specimens.states[there] == fishes.specimens.states[rows]
+        judgeable[rows] &= agree
+        visible[rows] |= other.truth(other.seen)[0][there]
+        in_frame[rows] |= other.seen[there] > 0.5
+        viewpoint[rows] = np.where(other.lying.viewpoint[there] == viewpoint[rows], viewpoint[rows], VIEWPOINTS.index("between"))
+        number[rows] += 1
+
+    def tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array[:count]).to(where)
+
+    def stacked(found: list[torch.Tensor], axis: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
+        return torch.cat(found)[:count] if found else torch.zeros(0, *axis, *size, dtype=kind, device=where)
+
     return Rendering(
-        torch.cat(pictures)[:count],
-        torch.cat(planes)[:count] if masks else None,
-        torch.from_numpy(visible[:count]).to(where),
-        torch.from_numpy(judgeable[:count]).to(where),
-        torch.from_numpy((seen > 0.5)[:count]).to(where),
+        stacked(pictures, (3,), torch.uint8),
+        None if planes is None else stacked(planes, (len(MASKS),), torch.bool),
+        tensor(visible),
+        tensor(judgeable),
+        tensor(in_frame),
+        tensor(viewpoint),
+        tensor(fishes.lying.tail),
+        tensor(number),
+        None if planes is None else stacked(things, (len(THINGS),), torch.bool),
     )
+
+
+_TRACE = 12.0
+"""Pixels of a companion up to which it is not counted: none of its states can be seen."""
 
 
 def geometry(specimens: Specimens, size: tuple[int, int]) -> tuple[Anatomy, Camera]:
     """Shapes of the fishes as they lie and the cameras that see them in pictures of `size` (H, W)."""
-    lying, camera = _geometry(specimens, size)
+    lying, camera, _ = _geometry(specimens, size)
     return lying.anatomy, camera
 
 
-def _geometry(specimens: Specimens, size: tuple[int, int]) -> tuple[Pose, Camera]:
+def _geometry(specimens: Specimens, size: tuple[int, int]) -> tuple[Pose, Camera, Anatomy]:
+    """Fishes as they lie, their cameras, and the anatomy that the cameras are aimed by."""
     draws = _draws(specimens.seed, specimens.index, specimens.style)
     posed = _posed(specimens)
     framing = pose(draws, build(draws, _canonical(specimens)), posed).anatomy
-    return pose(draws, build(draws, specimens.states), posed), place(draws, framing, specimens.focus, size)
+    camera = place(draws, framing, specimens.focus, size)
+    # Where there are more, the photographer has stepped back.
+    several = _companion_count(draws, specimens) > 0
+    if several.any():
+        camera = replace(camera, scale=np.where(several, camera.scale * draws("several.back", 0.5, 0.95), camera.scale))
+    return pose(draws, build(draws, specimens.states), posed), camera, framing
 
 
 def _posed(specimens: Specimens) -> npt.NDArray[np.bool_]:
@@ -318,21 +528,37 @@ def _compose(
     tints: dict[str, torch.Tensor],
     texels: torch.Tensor,
     ground_rgb: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    under: torch.Tensor | None,
+    before: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Put the fish on its ground under the light of the scene.
 
+    Args:
+        under: float32 [b, H, W], coverage of what else lies on the ground and does not mirror the lamp as the ground does.
+        before: colours, coverage and darkness of what is before the fish, from `draw_hands`.
+
     Returns:
-        Colours float32 [b, 3, H, W], coverage of the parts [b, P, H, W], and its sum over the pixels [b, P].
+        Colours float32 [b, 3, H, W], coverage of the parts [b, P, H, W], its sum over the pixels [b, P], and how much of what is under
+        the fish is hidden [b, H, W].
     """
     height, width = ground_rgb.shape[-2:]
     factor, glare = light_field(n, height, width)
+    if under is not None:
+        glare = glare * (1.0 - under)
     u, v = fish_coordinates(what.numbers, height, width)
     painted = paint(what, texels, u, v)
     fish = what.numbers["fish"]
     rgb = (ground_rgb + glare[:, None]) * (1.0 - shadow(n, painted.solid * fish))[:, None]
-    rgb = torch.lerp(rgb, painted.rgb, (painted.cover * fish)[:, None]) * factor[:, None]
+    hidden = painted.cover * fish
+    rgb = torch.lerp(rgb, painted.rgb, hidden[:, None])
     parts = torch.stack([painted.parts[name] * fish for name in MASKS], dim=1)
-    return tone(rgb, n, tints["balance"]), parts, parts.sum(dim=(2, 3))
+    if before is not None:
+        colour, alpha, dark = before
+        rgb = torch.lerp(rgb * (1.0 - dark * (1.0 - alpha))[:, None], colour, alpha[:, None])
+        parts = parts * (1.0 - alpha)[:, None]
+        hidden = torch.maximum(hidden, alpha)
+    rgb = rgb * factor[:, None]
+    return tone(rgb, n, tints["balance"]), parts, parts.sum(dim=(2, 3)), hidden
 
 
 @lru_cache(maxsize=2)
@@ -384,9 +610,13 @@ def _visible(seen: npt.NDArray[np.float32], share: npt.NDArray[np.float32]) -> n
 
 
 def _judgeable(
-    visible: npt.NDArray[np.bool_], share: npt.NDArray[np.float32], anatomy: Anatomy, camera: Camera
+    visible: npt.NDArray[np.bool_],
+    share: npt.NDArray[np.float32],
+    blocked: npt.NDArray[np.bool_],
+    anatomy: Anatomy,
+    camera: Camera,
 ) -> npt.NDArray[np.bool_]:
-    """Visible parts, and for an absent part: the whole place where it would be is in the frame and large enough."""
+    """Visible parts, and for an absent part: the whole place where it would be is in the frame, free and large enough."""
     at = pixels(camera, anatomy, anatomy.sites)
     reach = 0.5 * anatomy.extents * camera.scale[:, None]
     inside = (
@@ -395,6 +625,7 @@ def _judgeable(
         & (at[..., 1] > reach)
         & (at[..., 1] < camera.height - reach)
         & (2 * reach >= 3.0)
+        & ~blocked
     )
     columns = []
     for name, part in CHARACTER_PART.items():
@@ -413,9 +644,7 @@ def twin(specimens: Specimens, character: str, state: str | Sequence[str]) -> Sp
     """The same fish, light, background and noise with one trait set to `state` (one for all, or one per specimen)."""
     chosen = [state] * len(specimens) if isinstance(state, str) else list(state)
     if len(chosen) != len(specimens):
-        raise ValueError(
-            f"{len(chosen)} states for {len(specimens)} specimens: give one state, or one per specimen"
-        )
+        raise ValueError(f"{len(chosen)} states for {len(specimens)} specimens: give one state, or one per specimen")
     wanted = [_state_number(character, name) for name in chosen]
     states = specimens.states.copy()
     states[:, list(CHARACTERS).index(character)] = wanted

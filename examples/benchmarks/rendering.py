@@ -43,9 +43,7 @@ def render(specimens: world.Specimens, size: int, engine: world.Engine, masks: b
 def main(pairs: int, pictures: int, sizes: tuple[int, ...], threads: int, device: str, profile: str) -> None:
     """Prints the table."""
     torch.set_num_threads(threads)
-    click.echo(
-        f"{pictures} pictures at once, {threads} threads, {device}, torch {torch.__version__}, {pairs} pairs, profile {profile}\n"
-    )
+    click.echo(f"{pictures} pictures at once, {threads} threads, {device}, torch {torch.__version__}, {pairs} pairs, profile {profile}\n")
     click.echo(
         "| pixels | masks | eager, pictures/s | compiled, pictures/s | ratio (median) | 95 % interval | compiling, s |\n|---|---|---|---|---|---|---|"
     )

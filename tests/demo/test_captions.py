@@ -58,9 +58,7 @@ def test_a_state_is_true_or_false_where_it_can_be_judged() -> None:
 
 
 def test_a_state_of_a_cut_off_part_is_unknown_and_of_a_part_outside_the_frame_false() -> None:
-    cut = facts(
-        {"caudal_fin_shape": "forked"}, visible=("head",), in_frame=("head", "caudal_fin"), judgeable=()
-    )
+    cut = facts({"caudal_fin_shape": "forked"}, visible=("head",), in_frame=("head", "caudal_fin"), judgeable=())
     assert truth(cut, FORKED) == UNKNOWN
     outside = facts({"caudal_fin_shape": "forked"}, visible=("head",), judgeable=())
     assert truth(outside, FORKED) == FALSE
@@ -129,9 +127,7 @@ def test_no_text_is_both_true_and_false(writer: CaptionWriter) -> None:
             key = " ".join(captions.split_words(phrase))
             same = owner.setdefault(key, claim)
             # A part and the presence of that part say the same of a picture.
-            assert same == claim or (
-                {same.key, claim.key} <= {"adipose_fin", "pelvic_fin", "barbels"} and same.key == claim.key
-            )
+            assert same == claim or ({same.key, claim.key} <= {"adipose_fin", "pelvic_fin", "barbels"} and same.key == claim.key)
 
 
 def test_batches_cover_all_claims_reproducibly(writer: CaptionWriter) -> None:

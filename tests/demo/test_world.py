@@ -189,10 +189,7 @@ def test_twin_of_the_same_state_is_the_same_picture(fishes: world.Specimens) -> 
 @pytest.mark.parametrize("character", list(CHARACTERS))
 def test_every_state_gives_another_picture(character: str) -> None:
     base = world.sample(4, 41, view="whole", scenes=["grey_tray"])
-    pictures = [
-        world.render(world.twin(base, character, state), SIZE, noise=False).images.int()
-        for state in CHARACTERS[character]
-    ]
+    pictures = [world.render(world.twin(base, character, state), SIZE, noise=False).images.int() for state in CHARACTERS[character]]
     for k, one in enumerate(pictures):
         for other in pictures[k + 1 :]:
             changed = (one - other).abs().amax(dim=1) > 8
