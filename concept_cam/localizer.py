@@ -22,6 +22,7 @@ from concept_cam.core.names import choose
 from concept_cam.core.results import Localization, Localizations, Provenance
 from concept_cam.core.scoring import image_scores, ledger, probabilities, score_patches
 from concept_cam.core.settings import Settings
+from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
 
@@ -41,11 +42,18 @@ class Localizer:
     Args:
         backbone: An image-text model.
         settings: How pictures are read and scored.
+
+    Attributes:
+        preprocess: What the model's input must look like: the checkpoint's own, or what the settings say in its place.
+
+    Raises:
+        ConfigurationError: The weights leave open how pictures are prepared, and the settings do not say it.
     """
 
     def __init__(self, backbone: Backbone, settings: Settings | None = None) -> None:
         self.backbone = backbone
         self.settings = settings or Settings()
+        self.preprocess = adapted(backbone.preprocess, self.settings)
         self._texts = TextMemory(backbone, cache_folder())
         self._asked: tuple[tuple[tuple[Concept, ...], DirectionSet], ...] = ()
 
@@ -172,7 +180,7 @@ class Localizer:
 
     def prepare(self, image: ImageSource) -> Prepared:
         """Makes the model's input from one picture with the localizer's resize policy."""
-        return prepare(self.read(image), self.backbone.preprocess, self.settings.resize, self.settings.size)
+        return prepare(self.read(image), self.preprocess, self.settings.resize, self.settings.size)
 
     def read(self, image: ImageSource) -> Picture:
         """Reads one picture."""
@@ -180,7 +188,7 @@ class Localizer:
 
     def _prepare(self, images: Iterable[ImageSource]) -> tuple[list[Prepared], list[str | None]]:
         pictures = [self.read(image) for image in images]
-        prepared = [prepare(picture, self.backbone.preprocess, self.settings.resize, self.settings.size) for picture in pictures]
+        prepared = [prepare(picture, self.preprocess, self.settings.resize, self.settings.size) for picture in pictures]
         return prepared, [picture.source for picture in pictures]
 
     def encode_prepared(self, prepared: Sequence[Prepared], sources: Sequence[str | None] | None = None) -> list[PatchFeatures]:
@@ -334,18 +342,8 @@ class Localizer:
 
     def provenance(self, method: str, attention: str, resize: str, views: str = "single") -> Provenance:
         """Returns what is recorded with every result."""
-        return Provenance(
-            model=self.backbone.name,
-            weights_hash=self.backbone.weights_hash,
-            method=method,
-            attention=attention,
-            resize=resize,
-            views=views,
-            gamma=self.settings.gamma,
-            weighting=self.settings.weighting,
-            feature_norm=self.settings.feature_norm,
-            dtype=self.dtype_name,
-        )
+        used = {**self.settings.recorded(), "attention": attention, "resize": resize, "views": views}
+        return Provenance(self.backbone.name, self.backbone.weights_hash, method, self.dtype_name, used)
 
     # --------------------------------------------------------------------------------------------------- in one go
 

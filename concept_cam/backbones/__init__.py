@@ -7,39 +7,57 @@
 * ``ARCHITECTURE/TAG`` of open_clip (``ViT-B-16/openai``);
 * ``hf-hub:ORGANISATION/NAME``: an open_clip model of the Hugging Face hub;
 * ``local-dir:FOLDER``, or simply a folder, with ``open_clip_config.json`` and weights, or with a transformers model;
-* ``ARCHITECTURE:FILE``: weights of an open_clip architecture in a ``.safetensors``, ``.pt`` or ``.bin`` file;
-* ``transformers:ID``: CLIP, SigLIP or SigLIP2 of the transformers library, by hub id or folder.
+* ``ARCHITECTURE:FILE``: weights of an open_clip architecture in a ``.safetensors``, ``.pt`` or ``.bin`` file, its pictures prepared as for the
+  published weights of the architecture; ``ARCHITECTURE/TAG:FILE`` where these differ: as for that tag;
+* ``transformers:ID``: CLIP, SigLIP or SigLIP2 of the transformers library, by hub id or folder;
+* ``dinov2:ID``, ``dinov2-cls:ID``: DINOv2 of the transformers library, for classifier heads on the mean of its patches or its class token.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from concept_cam.core.registry import Entry
+
 if TYPE_CHECKING:
     import torch
 
+    from concept_cam.backbones.made import Made
     from concept_cam.backbones.protocol import Backbone
 
-__all__ = ["ALIASES", "BUNDLED", "FAMILIES", "Family", "load"]
+__all__ = ["ALIASES", "BUNDLED", "FAMILIES", "NAME_FORMS", "Family", "load"]
 
 
 @dataclass(frozen=True)
-class Family:
-    """One family of image towers that patch features can be read from.
+class Family(Entry):
+    """One family of image towers that patch features can be read from: one file, one entry.
 
     Attributes:
+        target: ``"module:read"``, which takes a :class:`~concept_cam.backbones.made.Made` model and returns the backbone.
         description: What belongs to it.
-        module: The module that reads it.
         auto: The dense attention strategy that ``"auto"`` stands for.
         reason: Why that one.
+        towers: Which image towers it reads, as patterns: ``open_clip:CLASS``, ``timm:CLASS``, ``transformers:MODEL_TYPE``, or
+            ``folder:NAME`` for a family of this package's own, whose folders say ``"family": "NAME"`` in their ``config.json``. The first
+            family that matches reads a tower.
+        words: Whether its models have a text tower.
+        maker: ``"module:make"`` for a family of our own: takes the folder and a name and returns the :class:`~concept_cam.backbones.made.Made`
+            model; empty where a library makes it.
     """
 
-    description: str
-    module: str
-    auto: str
-    reason: str
+    auto: str = "vanilla"
+    reason: str = ""
+    towers: tuple[str, ...] = ()
+    words: bool = True
+    maker: str = ""
+
+    def make(self) -> Callable[[Path, str], Made]:
+        """Imports what makes a model of a folder."""
+        found: Callable[[Path, str], Made] = Entry(self.maker, "").load()
+        return found
 
 
 _CLASS_TOKEN = (
@@ -47,63 +65,87 @@ _CLASS_TOKEN = (
     "a Gaussian neighbourhood did best of the simple replacements in the literature, and keys and values are needed for the class token anyway"
 )
 _MEAN = "the embedding is the mean of the patch tokens as trained: those tokens already live in the joint space"
+_MEAN_WITHOUT_WORDS = "the classifiers read the mean of the normed patch tokens: those tokens already live in their space"
 _POOLED = "the pooling was trained to read the patch tokens as they are; each patch alone through its value path lands in the joint space"
 
 FAMILIES: dict[str, Family] = {
     "open_clip-vit": Family(
+        "concept_cam.backbones.open_clip_vit:read",
         "open_clip vision transformers with a class token (CLIP, OpenCLIP, BioCLIP, BioCLIP 2, BioTrove-CLIP, BioCAP)",
-        "concept_cam.backbones.open_clip_vit",
         "kk",
         _CLASS_TOKEN,
+        ("open_clip:VisionTransformer",),
     ),
     "open_clip-vit-mean": Family(
+        "concept_cam.backbones.open_clip_vit:read",
         "open_clip vision transformers with mean pooling",
-        "concept_cam.backbones.open_clip_vit",
         "vanilla",
         _MEAN,
+        ("open_clip:VisionTransformer",),
     ),
     "open_clip-vit-attention-pool": Family(
+        "concept_cam.backbones.open_clip_vit:read",
         "open_clip vision transformers with an attentional pooler (CoCa)",
-        "concept_cam.backbones.open_clip_vit",
         "vanilla",
         _POOLED,
+        ("open_clip:VisionTransformer",),
     ),
     "open_clip-resnet": Family(
+        "concept_cam.backbones.open_clip_resnet:read",
         "CLIP ResNets with attention pooling (RN50 ... RN50x64)",
-        "concept_cam.backbones.open_clip_resnet",
         "value",
         "each cell alone through the value path of the pooling is what the pooled embedding is a weighted mean of",
+        ("open_clip:ModifiedResNet",),
     ),
     "timm-vit": Family(
+        "concept_cam.backbones.timm_vit:read",
         "timm vision transformers with a class token through open_clip (EVA02, MobileCLIP-B)",
-        "concept_cam.backbones.timm_vit",
         "kk",
         _CLASS_TOKEN,
+        ("timm:VisionTransformer", "timm:Eva"),
     ),
     "timm-vit-mean": Family(
+        "concept_cam.backbones.timm_vit:read",
         "timm vision transformers with mean pooling (ViTamin)",
-        "concept_cam.backbones.timm_vit",
         "vanilla",
         _MEAN,
+        ("timm:VisionTransformer", "timm:Eva"),
     ),
     "timm-vit-attention-pool": Family(
+        "concept_cam.backbones.timm_vit:read",
         "timm vision transformers with an attention-pooling head through open_clip (SigLIP, SigLIP2, PE-Core)",
-        "concept_cam.backbones.timm_vit",
         "vanilla",
         _POOLED,
+        ("timm:VisionTransformer", "timm:Eva"),
     ),
     "timm-spatial": Family(
+        "concept_cam.backbones.timm_spatial:read",
         "timm convolutional, window and hybrid towers through open_clip (ConvNeXt, MobileCLIP-S, Swin)",
-        "concept_cam.backbones.timm_spatial",
         "vanilla",
         "there is no last attention to replace: each cell of the last map goes alone through the head",
+        ("timm:*",),
     ),
-    "transformers-clip": Family("CLIP of the transformers library", "concept_cam.backbones.transformers_clip", "kk", _CLASS_TOKEN),
+    "transformers-clip": Family(
+        "concept_cam.backbones.transformers_clip:read",
+        "CLIP of the transformers library",
+        "kk",
+        _CLASS_TOKEN,
+        ("transformers:clip",),
+    ),
     "transformers-siglip": Family(
+        "concept_cam.backbones.transformers_siglip:read",
         "SigLIP and SigLIP2 of the transformers library, fixed size and NaFlex",
-        "concept_cam.backbones.transformers_siglip",
         "vanilla",
         _POOLED,
+        ("transformers:siglip", "transformers:siglip2"),
+    ),
+    "dinov2": Family(
+        "concept_cam.backbones.dinov2:read",
+        "DINOv2 of the transformers library, an image tower without text, for classifier heads (kk with its class token)",
+        "vanilla",
+        _MEAN_WITHOUT_WORDS,
+        ("transformers:dinov2",),
+        words=False,
     ),
 }
 """Families of image towers that can be localised, and the strategy that ``"auto"`` picks for each, with the reason."""
@@ -115,6 +157,17 @@ ALIASES: dict[str, str] = {
     "biocap": "hf-hub:imageomics/biocap",
 }
 """Public names of biological models and where open_clip finds them."""
+
+NAME_FORMS: dict[str, str] = {
+    "ARCH/TAG": "open_clip architecture and pretrained tag, for example ViT-B-16/openai",
+    "hf-hub:ORG/NAME": "open_clip model on the Hugging Face hub",
+    "local-dir:FOLDER": "open_clip_config.json with weights and tokenizer; also a transformers folder",
+    "ARCH:FILE": "open_clip architecture with a weights file (.safetensors, or .pt read as tensors only)",
+    "ARCH/TAG:FILE": "the same, with the preprocessing and activation of that published tag",
+    "transformers:ID": "CLIP, SigLIP or SigLIP2 of the transformers library, hub id or folder",
+    "dinov2:ID": "DINOv2 for classifier heads on its mean patch, hub id or folder; dinov2-cls:ID on its class token",
+}
+"""Forms of names, for people."""
 
 BUNDLED = Path(__file__).parent / "bundled"
 """Folder of the model ``demo`` that comes with the package, in open_clip's ``local-dir`` layout."""

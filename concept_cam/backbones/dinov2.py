@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor, nn
 
+from concept_cam.backbones.made import Made
 from concept_cam.backbones.tokens import ALL_ATTENTIONS, Block, Embedded, TokenBackbone, masked_mean, merge_heads, split_heads
-from concept_cam.core.errors import ConfigurationError, ModelError, UnsupportedModelError
+from concept_cam.core.errors import ConfigurationError, UnsupportedModelError
 from concept_cam.pictures.preprocessing import Preprocess
 
-__all__ = ["POOLINGS", "Dinov2", "load_dinov2"]
+__all__ = ["POOLINGS", "Dinov2", "read"]
 
 POOLINGS = ("mean", "cls")
 """How patch and class tokens become the image embedding."""
@@ -141,26 +141,9 @@ class Dinov2(TokenBackbone):
         return tokens[:, 0] if self.class_token else tokens[:, 1:].mean(dim=1)
 
 
-def load_dinov2(name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, pooling: str = "mean") -> Dinov2:
-    """Loads DINOv2 from the Hugging Face hub or a folder, safetensors only.
-
-    Args:
-        name: ``"facebook/dinov2-base"`` or a folder.
-        device: Where it goes.
-        dtype: Floating-point type.
-        pooling: A name of :data:`POOLINGS`.
-
-    Raises:
-        ModelError: It cannot be found or read.
-    """
-    from concept_cam.backbones.torchvision_compat import import_transformers
-
-    transformers = import_transformers()
-    try:
-        model = transformers.Dinov2Model.from_pretrained(name, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot load DINOv2 {name!r}: {str(error).splitlines()[0]} Expected a name such as 'facebook/dinov2-base' or a folder "
-            "with config.json and model.safetensors."
-        ) from error
-    return Dinov2(model.eval().to(device=device, dtype=dtype), name=f"dinov2:{name}", pooling=pooling)
+def read(made: Made) -> Dinov2:
+    """Reads a loaded model; see :class:`concept_cam.backbones.Family`."""
+    backbone = Dinov2(made.model, name=made.name, pooling=made.options.get("pooling", "mean"))
+    size, stride = backbone.preprocess.size, backbone.preprocess.stride
+    backbone.preprocess = made.preprocess(size, stride, usual={"mean": MEAN, "std": STD})
+    return backbone

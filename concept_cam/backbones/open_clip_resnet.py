@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import BaseBackbone, resize_positions
+from concept_cam.backbones.made import Made
 from concept_cam.backbones.protocol import BY_POOLING, FeatureMap, Gathering, ImageFeatures
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import masked_mean, merge_heads, split_heads
@@ -251,3 +252,9 @@ def _coarse(valid: Tensor | None, factor: int) -> Tensor | None:
     if valid is None:
         return None
     return F.max_pool2d(valid.float()[:, None], factor, ceil_mode=True)[:, 0].bool()
+
+
+def read(made: Made) -> OpenClipResNet:
+    """Reads a loaded model; see :class:`concept_cam.backbones.Family`."""
+    preprocess = made.preprocess(made.visual.image_size, made.config.get("read_stride") or STRIDES[0])
+    return OpenClipResNet(made.model, name=made.name, preprocess=preprocess, text=made.words)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import resize_positions
+from concept_cam.backbones.made import Made
 from concept_cam.backbones.protocol import BY_POOLING, FeatureMap, Gathering
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import (
@@ -237,3 +238,9 @@ def _value_path(pooler: Any, patches: Tensor) -> Tensor:
     weight = attention.v_proj_weight if attention.in_proj_weight is None else attention.in_proj_weight[2 * width :]
     bias = None if attention.in_proj_bias is None else attention.in_proj_bias[2 * width :]
     return attention.out_proj(F.linear(pooler.ln_k(patches), weight, bias))
+
+
+def read(made: Made) -> OpenClipViT:
+    """Reads a loaded model; see :class:`concept_cam.backbones.Family`."""
+    visual = made.visual
+    return OpenClipViT(made.model, name=made.name, preprocess=made.preprocess(visual.image_size, visual.patch_size), text=made.words)

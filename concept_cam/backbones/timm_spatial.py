@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import BaseBackbone
+from concept_cam.backbones.made import Made
 from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import masked_mean
@@ -105,3 +106,13 @@ class TimmSpatial(BaseBackbone):
         """Takes pooled vectors [N, K], or cells as if each were a whole picture, through the head: [N, D]."""
         cells = pooled[:, None, None, :] if self._channels_last else pooled[:, :, None, None]
         return self._visual.head(self._trunk.forward_head(cells))
+
+
+def read(made: Made) -> TimmSpatial:
+    """Reads a loaded model; see :class:`concept_cam.backbones.Family`."""
+    trunk = made.visual.trunk
+    kind, info = type(trunk).__name__, getattr(trunk, "feature_info", None)
+    if not info or hasattr(trunk, "num_prefix_tokens"):
+        raise UnsupportedModelError(f"{made.name}: the timm tower {kind} has no spatial map.")
+    preprocess = made.preprocess(made.visual.image_size, info[-1]["reduction"], flexible=kind in ANY_SIZE)
+    return TimmSpatial(made.model, name=made.name, preprocess=preprocess, text=made.words, embed_dim=made.embed_dim())

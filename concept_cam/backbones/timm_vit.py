@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import resize_positions
+from concept_cam.backbones.made import Made, pair
 from concept_cam.backbones.protocol import BY_POOLING, FeatureMap, Gathering
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import (
@@ -288,3 +289,11 @@ def _latent_pool(pool: Any, tokens: Tensor, keys: Tensor | None) -> Tensor:
     key = pool.k_norm(split_heads(key, pool.num_heads))
     value = split_heads(_latent_value(pool, tokens), pool.num_heads)
     return _finish_latent(pool, merge_heads(attend(query, key, value, float(pool.scale), keys)))[:, 0]
+
+
+def read(made: Made) -> TimmViT:
+    """Reads a loaded model; see :class:`concept_cam.backbones.Family`."""
+    embed = made.visual.trunk.patch_embed
+    size = pair(embed.img_size or made.visual.image_size)
+    stride = (size[0] // embed.grid_size[0], size[1] // embed.grid_size[1])
+    return TimmViT(made.model, name=made.name, preprocess=made.preprocess(size, stride), text=made.words, embed_dim=made.embed_dim())

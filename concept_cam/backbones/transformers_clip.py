@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import resize_positions
+from concept_cam.backbones.made import Made
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import ALL_ATTENTIONS, Block, Embedded, TokenBackbone, merge_heads, split_heads
 from concept_cam.pictures.preprocessing import Preprocess
@@ -94,3 +95,11 @@ class TransformersClip(TokenBackbone):
     def own_embedding(self, pixels: Tensor) -> Tensor:
         model: Any = self.model
         return pooled(model.get_image_features(pixel_values=pixels))
+
+
+def read(made: Made) -> TransformersClip:
+    """Reads a loaded model; see :class:`concept_cam.backbones.Family`."""
+    model: Any = made.model
+    vision = model.config.vision_config
+    preprocess = made.preprocess(vision.image_size, int(vision.patch_size))
+    return TransformersClip(made.model, name=made.name, preprocess=preprocess, text=made.words)

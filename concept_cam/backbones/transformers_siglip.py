@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import resize_positions
+from concept_cam.backbones.made import Made
 from concept_cam.backbones.protocol import BY_POOLING, FeatureMap, Gathering
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import ALL_ATTENTIONS, Embedded, TokenBackbone, map_tokens, merge_heads, project_attention, valid_tokens
@@ -109,3 +110,13 @@ def _patchify(pixels: Tensor, size: int) -> Tensor:
     batch, channels, height, width = pixels.shape
     patches = pixels.reshape(batch, channels, height // size, size, width // size, size)
     return patches.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, size * size * channels)
+
+
+def read(made: Made) -> TransformersSiglip:
+    """Reads a loaded model; see :class:`concept_cam.backbones.Family`."""
+    model: Any = made.model
+    vision = model.config.vision_config
+    patch = int(vision.patch_size)
+    size = vision.image_size if hasattr(vision, "image_size") else round(vision.num_patches**0.5) * patch
+    preprocess = made.preprocess(size, patch, usual={"mean": (0.5,) * 3, "std": (0.5,) * 3, "resize_mode": "squash"})
+    return TransformersSiglip(made.model, name=made.name, preprocess=preprocess, text=made.words)

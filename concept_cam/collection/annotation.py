@@ -401,7 +401,7 @@ class _Job:
         plan = Plan(
             questions=build_questions(self.request.packs, backbone.unknown_words),
             settings=localizer.settings,
-            preprocess=backbone.preprocess,
+            preprocess=localizer.preprocess,
             identity=Identity(backbone.name, backbone.weights_hash, __version__),
             **self.options,
         )

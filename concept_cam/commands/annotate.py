@@ -17,7 +17,7 @@ from concept_cam.commands.console import ProgressDisplay, warn
 from concept_cam.commands.options import DEFAULT_MODEL, resolve, setting_options, warn_unknown_words
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.regions import DEFAULT_THRESHOLD
-from concept_cam.core.settings import DTYPES, Settings
+from concept_cam.core.settings import DTYPES, SETTING_NAMES, Settings
 
 _RESOLUTIONS = ("model", "original")
 
@@ -170,27 +170,21 @@ def annotate(
         return
     if output is None:
         raise ConfigurationError("--output is missing: name the folder of the run, for example -o run/.")
-    values = resolve({name: options[name] for name in ("config", "model", "device", "dtype", "threshold", *_setting_names())})
+    values = resolve(
+        {name: options[name] for name in ("config", "model", "device", "dtype", "threshold", *filter(options.__contains__, SETTING_NAMES))}
+    )
     request = _request(inputs, output, traits or ("fish",), values, options)
     model = {
         "model": values.get("model") or DEFAULT_MODEL,
         "device": values.get("device") or "auto",
         "dtype": values.get("dtype") or "auto",
-        "settings": Settings().with_values(
-            **{name: values[name] for name in (*_setting_names(), "feature_norm", "templates") if name in values}
-        ),
+        "settings": Settings().with_values(**{name: values[name] for name in SETTING_NAMES if name in values}),
         "batch_size": values.get("batch_size"),
     }
     if dry_run:
         _dry_run(request, model)
     else:
         _run(request, model, options)
-
-
-def _setting_names() -> tuple[str, ...]:
-    from concept_cam.commands.options import SETTING_NAMES
-
-    return SETTING_NAMES
 
 
 def _request(

@@ -13,6 +13,7 @@ import click
 from concept_cam.commands.console import note, track, warn
 from concept_cam.commands.options import (
     build_localizer,
+    input_options,
     model_options,
     resize_option,
     resolve,
@@ -117,6 +118,7 @@ def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
 @resize_option
 @size_option
 @views_option
+@input_options
 @click.option(
     "--metrics",
     "groups",
@@ -266,6 +268,7 @@ def evaluate(
 @resize_option
 @size_option
 @views_option
+@input_options
 @model_options
 @click.option(
     "--output",

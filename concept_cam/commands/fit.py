@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from concept_cam.commands.console import ProgressDisplay, note
-from concept_cam.commands.options import build_localizer, model_options, resolve
+from concept_cam.commands.options import build_localizer, input_options, model_options, resolve
 from concept_cam.core.errors import ConfigurationError, OutputError
 from concept_cam.core.progress import Tracker
 from concept_cam.core.settings import RESIZE_POLICIES
@@ -33,6 +33,7 @@ _seed = click.option("--seed", type=int, default=0, show_default=True, help="See
 @click.argument("folder", type=click.Path(file_okay=False))
 @_output
 @model_options
+@input_options
 @_resize
 @_size
 @click.option(
@@ -108,6 +109,7 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
 @click.argument("source")
 @_output
 @model_options
+@input_options
 @_resize
 @_size
 @click.option(
@@ -168,6 +170,7 @@ def fit_attention(
 def _fit_classes(source: str, head: str, values: dict[str, Any], training: Any) -> Any:
     from concept_cam.methods.heads import ClassifierHead, FinerCam, class_folders
     from concept_cam.methods.lcam_training import train_on_classes
+    from concept_cam.pictures.preprocessing import adapted
     from concept_cam.pictures.reading import read_image
     from concept_cam.pictures.resizing import prepare
 
@@ -178,7 +181,8 @@ def _fit_classes(source: str, head: str, values: dict[str, Any], training: Any) 
     settings = settings.with_values(size=_training_size(backbone, settings))
     classifier = ClassifierHead.load(head)
     FinerCam(backbone, classifier, settings)  # Checks that they fit.
-    prepared = [prepare(read_image(path), backbone.preprocess, settings.resize, settings.size) for path, _ in files]
+    expected = adapted(backbone.preprocess, settings)
+    prepared = [prepare(read_image(path), expected, settings.resize, settings.size) for path, _ in files]
     return train_on_classes(backbone, classifier, prepared, [name for _, name in files], training, _progress(training.steps))
 
 
@@ -221,22 +225,9 @@ def _progress(steps: int) -> Callable[[int, float], None]:
 
 
 def load_tower(values: dict[str, Any]) -> tuple[Backbone, Any]:
-    """Loads the model that the merged options name, DINOv2 too, and the settings."""
-    name = values.get("model") or ""
-    if not name.startswith("dinov2:"):
-        localizer = build_localizer(values)
-        return localizer.backbone, localizer.settings
-    import torch
-
-    from concept_cam.backbones.dinov2 import load_dinov2
-    from concept_cam.core.settings import Settings
-
-    device = values.get("device") or "auto"
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = getattr(torch, values.get("dtype") or "float32")
-    known = {key: values[key] for key in ("resize", "size", "batch_size", "max_pixels") if key in values}
-    return load_dinov2(name.removeprefix("dinov2:"), device, dtype), Settings().with_values(**known)
+    """Loads the model that the merged options name, one without text too, and the settings."""
+    localizer = build_localizer(values)
+    return localizer.backbone, localizer.settings
 
 
 def _check_output(output: str, overwrite: bool) -> None:

@@ -25,29 +25,36 @@ class Cached:
 
 
 @click.command(short_help="List the models that can be loaded and those at hand.")
+@click.argument("name", required=False)
 @click.option("--attention", "show_attention", is_flag=True, help="List the dense attention strategies instead.")
 @click.option("--methods", "show_methods", is_flag=True, help="List the localisation methods instead.")
 @click.option("--all", "show_all", is_flag=True, help="Also list every open_clip architecture and pretrained tag (loads open_clip).")
-def models(show_attention: bool, show_methods: bool, show_all: bool) -> None:
-    """Lists the models that can be loaded, and those that are on this machine already.
+def models(name: str | None, show_attention: bool, show_methods: bool, show_all: bool) -> None:
+    """Lists the models that can be loaded, and those that are on this machine already; with NAME, says how that one is read.
+
+    NAME is any model that --model takes; it is loaded. An architecture of open_clip, alone or with a tag, needs no weights for this.
 
     \b
     Examples:
       concept-cam models
+      concept-cam models ViT-B-16-SigLIP
+      concept-cam models ViT-L-14:weights.safetensors
       concept-cam models --all | grep ViT-L
       concept-cam models --attention
       concept-cam models --methods
     """
+    if name is not None:
+        _one(name)
     if show_attention:
         _attention()
     if show_methods:
         _methods()
-    if not show_attention and not show_methods:
+    if name is None and not show_attention and not show_methods:
         _models(show_all)
 
 
 def _models(show_all: bool) -> None:
-    from concept_cam.backbones import ALIASES, BUNDLED, FAMILIES
+    from concept_cam.backbones import ALIASES, BUNDLED, FAMILIES, NAME_FORMS
 
     cached = cached_models()
     names = {item.name for item in cached}
@@ -59,23 +66,21 @@ def _models(show_all: bool) -> None:
     _section("On this machine (Hugging Face cache)")
     _table([(item.name, f"{item.size / 1e6:,.0f} MB") for item in cached] or [("none", "a model is downloaded when it is first used")])
     _section("Name forms")
-    _table(
-        [
-            ("ARCH/TAG", "open_clip architecture and pretrained tag, for example ViT-B-16/openai"),
-            ("hf-hub:ORG/NAME", "open_clip model on the Hugging Face hub"),
-            ("local-dir:FOLDER", "open_clip_config.json with weights and tokenizer; also a transformers folder"),
-            ("ARCH:FILE", "open_clip architecture with a weights file (.safetensors, or .pt read as tensors only)"),
-            ("transformers:ID", "CLIP, SigLIP or SigLIP2 of the transformers library, hub id or folder"),
-        ]
-    )
+    _table(list(NAME_FORMS.items()))
     _section("Families that can be localised (strategy that 'auto' picks)")
     _table([(name, f"{family.description}  [{family.auto}]") for name, family in FAMILIES.items()])
     if show_all:
-        from concept_cam.backbones.torchvision_compat import import_open_clip
+        from concept_cam.backbones.loading import catalogue
 
-        _section("open_clip architectures and pretrained tags")
-        for architecture, tag in import_open_clip().list_pretrained():
-            click.echo(f"  {architecture}/{tag}")
+        _section("open_clip architectures and pretrained tags, and how pictures are prepared for them")
+        _table([(entry.name, entry.preprocess) for entry in catalogue() if entry.preprocess])
+
+
+def _one(name: str) -> None:
+    from concept_cam.backbones.loading import about
+
+    _section(name)
+    _table(about(name))
 
 
 def _attention() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -11,7 +12,7 @@ import click
 from concept_cam.commands.console import detail, warn
 from concept_cam.core.concept import Concept
 from concept_cam.core.names import nearest_names
-from concept_cam.core.settings import DTYPES, RESIZE_POLICIES, VIEW_NAMES, WEIGHTINGS, Settings, read_config
+from concept_cam.core.settings import DTYPES, PREPROCESS_SETTINGS, SETTING_NAMES, Settings, read_config
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
@@ -45,35 +46,19 @@ _MODEL_OPTIONS = (
     ),
 )
 
-resize_option: Callable[[Any], Any] = click.option(
-    "--resize", type=Names(RESIZE_POLICIES), help="How the picture meets the model's input.  [default: pad]"
-)
-size_option: Callable[[Any], Any] = click.option("--size", type=int, help="Side in pixels at which maps are read.  [default: the model's]")
-views_option: Callable[[Any], Any] = click.option(
-    "--views",
-    type=Names(VIEW_NAMES),
-    help="Views of a picture whose features are averaged (direct, gem, clip-surgery); mirrored: steadier maps in twice the time.  [default: auto, the model's]",
-)
 
-_SETTING_OPTIONS = (
-    click.option(
-        "--attention",
-        "-a",
-        help="Dense attention strategy, see 'concept-cam models --attention'.  [default: auto]",
-    ),
-    click.option(
-        "--gamma",
-        "-g",
-        type=float,
-        help="Comparison strength: 0 ignores contrasts, 1 sets them fully against.  [default: 1]",
-    ),
-    click.option("--weighting", type=Names(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]"),
-    resize_option,
-    size_option,
-    views_option,
-    click.option("--batch-size", type=int, help="Pictures per forward pass.  [default: 8; annotate on a GPU measures it]"),
-    click.option("--max-pixels", type=int, help="Largest picture that is decoded.  [default: 200000000]"),
-)
+def _setting_option(name: str) -> Callable[[Any], Any]:
+    """Makes the option of a field of :class:`~concept_cam.core.settings.Settings`."""
+    item = next(item for item in fields(Settings) if item.name == name)
+    facts = item.metadata
+    forms = [f"--{name.replace('_', '-')}", *([facts["short"]] if facts["short"] else [])]
+    kind = Names(facts["choices"]) if facts["choices"] else facts["kind"] or str
+    return click.option(*forms, name, type=kind, help=f"{facts['text']}  [default: {facts['shown'] or item.default}]")
+
+
+resize_option: Callable[[Any], Any] = _setting_option("resize")
+size_option: Callable[[Any], Any] = _setting_option("size")
+views_option: Callable[[Any], Any] = _setting_option("views")
 
 
 def _stack(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
@@ -88,10 +73,13 @@ def _stack(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
 model_options: Callable[[Any], Any] = _stack(_MODEL_OPTIONS)
 """``--model --device --dtype --config``."""
 
-setting_options: Callable[[Any], Any] = _stack(_SETTING_OPTIONS)
+setting_options: Callable[[Any], Any] = _stack(
+    tuple(_setting_option(item.name) for item in fields(Settings) if item.metadata["command_line"])
+)
 """The fields of :class:`concept_cam.core.settings.Settings`."""
 
-SETTING_NAMES = ("attention", "gamma", "weighting", "resize", "size", "views", "batch_size", "max_pixels")
+input_options: Callable[[Any], Any] = _stack(tuple(map(_setting_option, PREPROCESS_SETTINGS)))
+"""Those that stand in place of what a checkpoint says of its input."""
 
 
 def resolve(options: dict[str, Any]) -> dict[str, Any]:
@@ -105,8 +93,7 @@ def build_localizer(values: dict[str, Any]) -> Localizer:
     """Loads the model that the merged options name."""
     from concept_cam.localizer import Localizer
 
-    names = (*SETTING_NAMES, "feature_norm", "templates")
-    settings = Settings().with_values(**{name: values[name] for name in names if name in values})
+    settings = Settings().with_values(**{name: values[name] for name in SETTING_NAMES if name in values})
     start = time.perf_counter()
     localizer = Localizer.from_pretrained(
         values.get("model") or DEFAULT_MODEL,

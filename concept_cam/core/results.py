@@ -37,31 +37,29 @@ class Provenance:
         model: Canonical model name.
         weights_hash: Hash of its weights.
         method: Localisation method.
-        attention: Dense attention strategy.
-        resize: Resize policy.
-        views: Views of the picture that were averaged.
-        gamma: Comparison strength.
-        weighting: Contrast weighting.
-        feature_norm: Patch feature normalisation.
         dtype: Floating-point type of the towers.
+        settings: The settings that decide results, as they were used (:meth:`concept_cam.core.settings.Settings.recorded`); each is an
+            attribute of its own too: ``provenance.gamma``.
         version: Version of this package.
     """
 
     model: str
     weights_hash: str
     method: str
-    attention: str
-    resize: str
-    views: str
-    gamma: float
-    weighting: str
-    feature_norm: str
     dtype: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
     version: str = __version__
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self.settings:
+            return self.settings[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for JSON."""
-        return dict(vars(self))
+        facts = dict(vars(self))
+        settings, version = facts.pop("settings"), facts.pop("version")
+        return {**facts, **settings, "version": version}
 
 
 def _regions_original(found: Localization, threshold: str | float, min_area: float, largest: int | None) -> tuple[Region, ...]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import nearest_names
 
-__all__ = ["DTYPES", "RESIZE_POLICIES", "VIEW_NAMES", "WEIGHTINGS", "Settings", "read_config"]
+__all__ = ["DTYPES", "PREPROCESS_SETTINGS", "RESIZE_POLICIES", "SETTING_NAMES", "VIEW_NAMES", "WEIGHTINGS", "Settings", "read_config"]
 
 WEIGHTINGS = ("uniform", "softmax", "hardest", "orthogonal")
 """Names of :data:`concept_cam.core.directions.WEIGHTING`, without loading torch."""
@@ -28,10 +28,45 @@ FEATURE_NORMS = ("l2", "none")
 DTYPES = ("float32", "bfloat16", "float16")
 """Floating-point types of the towers; results are always float32."""
 
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+"""How pictures can be resized."""
+
+RESIZE_MODES = ("shortest", "squash", "longest")
+"""How checkpoints themselves bring a picture to their size."""
+
+
+def setting(
+    default: Any,
+    text: str,
+    *,
+    shown: str = "",
+    choices: tuple[str, ...] = (),
+    kind: Callable[[str], Any] | None = None,
+    short: str = "",
+    recorded: bool = True,
+    command_line: bool = True,
+) -> Any:
+    """Declares a field of :class:`Settings`: all that options, configuration files, provenance and run descriptions need to know of it.
+
+    Args:
+        default: Its default.
+        text: Help of its option.
+        shown: How the help shows the default; empty: as it is.
+        choices: Its values, where they are names.
+        kind: Type of the option, where it is not text.
+        short: Short form of the option.
+        recorded: Whether it decides results, so that provenance and run descriptions hold it.
+        command_line: Whether commands have an option for it; configuration files always may set it.
+    """
+    facts = {"text": text, "shown": shown, "choices": choices, "kind": kind, "short": short}
+    return field(default=default, metadata={**facts, "recorded": recorded, "command_line": command_line})
+
 
 @dataclass(frozen=True)
 class Settings:
     """How pictures are read and scored.
+
+    Adding a setting is one line here: its option, its place in configuration files, provenance and run descriptions follow from the field.
 
     Attributes:
         attention: Dense attention strategy; ``"auto"`` for the model family's default.
@@ -43,6 +78,10 @@ class Settings:
         weighting: Contrast weighting.
         feature_norm: Patch feature normalisation, ``"l2"`` or ``"none"``.
         templates: Prompt templates such as ``"a photo of {}"`` in place of every concept's own; empty keeps those.
+        mean: Mean of each channel, of values in 0..1; ``None`` for the model's.
+        std: Standard deviation of each channel; ``None`` for the model's.
+        interpolation: How pictures are resized; ``None`` for the model's.
+        resize_mode: What the policy ``"native"`` does; ``None`` for the model's.
         batch_size: Pictures per forward pass.
         max_pixels: Largest picture that is decoded.
 
@@ -50,24 +89,35 @@ class Settings:
         ConfigurationError: A value that cannot be used.
     """
 
-    attention: str = "auto"
-    resize: str = "pad"
-    size: int | None = None
-    views: str = "auto"
-    gamma: float = 1.0
-    weighting: str = "uniform"
-    feature_norm: str = "l2"
-    templates: tuple[str, ...] = ()
-    batch_size: int = 8
-    max_pixels: int = 200_000_000
+    attention: str = setting("auto", "Dense attention strategy, see 'concept-cam models --attention'.", short="-a")
+    gamma: float = setting(1.0, "Comparison strength: 0 ignores contrasts, 1 sets them fully against.", shown="1", kind=float, short="-g")
+    weighting: str = setting("uniform", "How contrasts share the weight.", choices=WEIGHTINGS)
+    resize: str = setting("pad", "How the picture meets the model's input.", choices=RESIZE_POLICIES)
+    size: int | None = setting(None, "Side in pixels at which maps are read.", shown="the model's", kind=int)
+    views: str = setting(
+        "auto",
+        "Views of a picture whose features are averaged (direct, gem, clip-surgery); mirrored: steadier maps in twice the time.",
+        shown="auto, the model's",
+        choices=VIEW_NAMES,
+    )
+    feature_norm: str = setting("l2", "Patch feature normalisation.", choices=FEATURE_NORMS, command_line=False)
+    templates: tuple[str, ...] = setting((), "Prompt templates.", command_line=False)
+    mean: tuple[float, float, float] | None = setting(
+        None, "Mean of each channel in 0..1, such as 0.5,0.5,0.5.", shown="the model's", kind=str
+    )
+    std: tuple[float, float, float] | None = setting(None, "Standard deviation of each channel.", shown="the model's", kind=str)
+    interpolation: str | None = setting(None, "How pictures are resized.", shown="the model's", choices=INTERPOLATIONS)
+    resize_mode: str | None = setting(None, "What --resize native does.", shown="the model's", choices=RESIZE_MODES)
+    batch_size: int = setting(8, "Pictures per forward pass.", shown="8; annotate on a GPU measures it", kind=int, recorded=False)
+    max_pixels: int = setting(200_000_000, "Largest picture that is decoded.", kind=int)
 
     def __post_init__(self) -> None:
-        for name, known in (("resize", RESIZE_POLICIES), ("views", VIEW_NAMES), ("weighting", WEIGHTINGS), ("feature_norm", FEATURE_NORMS)):
-            value = getattr(self, name)
-            if value not in known:
+        for item in fields(self):
+            value, known = getattr(self, item.name), item.metadata["choices"]
+            if known and value not in known and not (value is None and item.default is None):
                 near = nearest_names(str(value), known, 1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ConfigurationError(f"unknown {name.replace('_', ' ')} {value!r}.{hint} Known: {', '.join(known)}.")
+                raise ConfigurationError(f"unknown {item.name.replace('_', ' ')} {value!r}.{hint} Known: {', '.join(known)}.")
         if not isinstance(self.gamma, (int, float)) or not 0 <= self.gamma < float("inf"):
             raise ConfigurationError(f"gamma must be a number >= 0 (0: no contrast, 1: full contrast), received {self.gamma!r}.")
         templates = (self.templates,) if isinstance(self.templates, str) else self.templates
@@ -76,6 +126,9 @@ class Settings:
                 f"templates must be texts that hold '{{}}' exactly once, such as 'a photo of {{}}', received {templates!r}."
             )
         object.__setattr__(self, "templates", tuple(templates))
+        for name in ("mean", "std"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _channels(name, getattr(self, name)))
         for name in ("batch_size", "max_pixels") + (("size",) if self.size is not None else ()):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
@@ -91,17 +144,49 @@ class Settings:
         Raises:
             ConfigurationError: A value that cannot be used, or a name that is no setting (with the nearest one).
         """
-        known = [item.name for item in fields(self)]
         for name in values:
-            if name not in known:
-                near = nearest_names(name, known, 1)
+            if name not in SETTING_NAMES:
+                near = nearest_names(name, SETTING_NAMES, 1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ConfigurationError(f"unknown setting {name!r}.{hint} Known: {', '.join(known)}.")
+                raise ConfigurationError(f"unknown setting {name!r}.{hint} Known: {', '.join(SETTING_NAMES)}.")
         return replace(self, **{name: value for name, value in values.items() if value is not None})
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns the settings that decide results, as plain data for JSON; those that leave the choice to the model are left out."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.metadata["recorded"]}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value is not None or name not in PREPROCESS_SETTINGS
+        }
+
+
+SETTING_NAMES: tuple[str, ...] = tuple(item.name for item in fields(Settings))
+"""Every setting."""
+
+PREPROCESS_SETTINGS: tuple[str, ...] = ("mean", "std", "interpolation", "resize_mode")
+"""Settings that stand in place of what a checkpoint says of its input."""
+
+
+def _channels(name: str, given: Any) -> tuple[float, float, float]:
+    """Checks the mean or deviation of the channels: one number for all, or three."""
+    parts = given.split(",") if isinstance(given, str) else given if isinstance(given, (list, tuple)) else [given]
+    expected = f"{name} must be three numbers{' in 0..1' if name == 'mean' else ' above 0'} for red, green and blue, such as 0.5,0.5,0.5"
+    try:
+        numbers = [float(part) for part in parts]
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{expected}; received {given!r}.") from error
+    numbers = numbers * 3 if len(numbers) == 1 else numbers
+    if len(numbers) != 3 or not all(0 <= number <= 1 and (name == "mean" or number > 0) for number in numbers):
+        hint = " Values of 0..255 are divided by 255." if any(number > 1 for number in numbers) else ""
+        raise ConfigurationError(f"{expected}; received {given!r}.{hint}")
+    return numbers[0], numbers[1], numbers[2]
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a YAML configuration file: the fields of :class:`Settings`, and ``model``, ``method``, ``device``, ``dtype``, ``threshold``.
+
+    The settings of the model's input may stand together under ``preprocess``.
 
     Raises:
         ConfigurationError: The file cannot be read, is no YAML mapping, or holds an unknown key (named with its nearest known one).
@@ -119,7 +204,12 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     if not isinstance(content, Mapping):
         raise ConfigurationError(f"{str(path)!r} must hold 'name: value' lines, found {type(content).__name__}.")
-    known = {item.name for item in fields(Settings)} | {"model", "method", "device", "dtype", "threshold"}
+    known = {*SETTING_NAMES, "model", "method", "device", "dtype", "threshold"}
+    content = dict(content)
+    block = content.pop("preprocess", None) or {}
+    if not isinstance(block, Mapping) or not {str(key).replace("-", "_") for key in block} <= set(PREPROCESS_SETTINGS):
+        raise ConfigurationError(f"{str(path)!r}: 'preprocess' may hold {', '.join(PREPROCESS_SETTINGS)}, received {block!r}.")
+    content.update({str(key).replace("-", "_"): value for key, value in block.items()})
     for key in content:
         if key not in known:
             near = nearest_names(str(key), known, 1)

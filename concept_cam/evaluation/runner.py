@@ -19,9 +19,8 @@ from concept_cam.core.names import choose
 from concept_cam.evaluation import metrics
 from concept_cam.evaluation.baselines import BASELINES
 from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample
-from concept_cam.evaluation.observations import Example, Observation, RowRecord
 from concept_cam.evaluation.randomisation import randomised
-from concept_cam.evaluation.report import Report
+from concept_cam.evaluation.report import Example, Observation, Report, RowRecord
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
@@ -791,11 +790,8 @@ def _facts(
             "weights_hash": localizer.backbone.weights_hash,
             "device": str(localizer.backbone.device),
             "dtype": localizer.dtype_name,
-            "resize": settings.resize,
-            "size": settings.size,
+            # Attention and gamma are those of each row.
+            **{name: value for name, value in settings.recorded().items() if name not in ("attention", "gamma")},
             "views": localizer.views,
-            "weighting": settings.weighting,
-            "feature_norm": settings.feature_norm,
-            "templates": list(settings.templates),
         }
     return facts

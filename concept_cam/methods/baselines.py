@@ -64,7 +64,7 @@ def _center(localizer: Localizer, picture: Picture, item: Prepared, count: int) 
 
 def _luminance(localizer: Localizer, picture: Picture, item: Prepared, count: int) -> np.ndarray:
     """Mean luma of each cell as the model sees it (Rec. 709 weights on sRGB values); about 0..1."""
-    expected = localizer.backbone.preprocess
+    expected = localizer.preprocess
     mean, std = (torch.tensor(values)[:, None, None] for values in (expected.mean, expected.std))
     weights = torch.tensor([0.2126, 0.7152, 0.0722])[:, None, None]
     luma = ((item.batch.float() * std + mean) * weights).sum(dim=1)[:, None]

@@ -29,6 +29,7 @@ from concept_cam.core.scoring import FEATURE_NORM
 from concept_cam.core.settings import Settings
 from concept_cam.methods import find_method
 from concept_cam.methods.engine import Batch, TowerMethod, encode, plain
+from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, prepare
 
@@ -426,7 +427,7 @@ class FinerCam:
 
     def _encoded(self, pictures: Sequence[Picture]) -> Iterator[tuple[list[int], list[Prepared], Batch, Tensor]]:
         settings = self.settings
-        prepared = [prepare(picture, self.backbone.preprocess, settings.resize, settings.size) for picture in pictures]
+        prepared = [prepare(picture, adapted(self.backbone.preprocess, settings), settings.resize, settings.size) for picture in pictures]
         sizes: dict[tuple[int, ...], list[int]] = {}
         for position, item in enumerate(prepared):
             sizes.setdefault(tuple(item.pixels.shape), []).append(position)
@@ -488,13 +489,16 @@ class FinerCam:
                 model=self.backbone.name,
                 weights_hash=self.backbone.weights_hash,
                 method=f"finer-cam/{base}",
-                attention="none",
-                resize=item.geometry.policy,
-                views="single",
-                gamma=alpha,
-                weighting=aggregation,
-                feature_norm=self.head.feature_norm,
                 dtype=str(self.backbone.dtype).removeprefix("torch."),
+                settings={
+                    **self.settings.recorded(),
+                    "attention": "none",
+                    "resize": item.geometry.policy,
+                    "views": "single",
+                    "gamma": alpha,
+                    "weighting": aggregation,
+                    "feature_norm": self.head.feature_norm,
+                },
             ),
             source=picture.source,
             picture=picture.pixels,
@@ -555,7 +559,7 @@ def image_embeddings(backbone: Backbone, images: Sequence[ImageSource], settings
         chunk = [
             prepare(
                 read_image(image, max_pixels=settings.max_pixels),
-                backbone.preprocess,
+                adapted(backbone.preprocess, settings),
                 settings.resize,
                 settings.size,
             )

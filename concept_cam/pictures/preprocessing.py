@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-__all__ = ["Preprocess"]
+from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.settings import PREPROCESS_SETTINGS, Settings
+
+__all__ = ["Preprocess", "adapted"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Preprocess:
         flexible: Whether inputs of other sizes than ``size`` can be read.
         read_size: ``(H, W)`` at which maps are read by default; ``size`` for most checkpoints, larger where that localises better.
         views: Views of a picture that are averaged by default, a name of :data:`concept_cam.backbones.views.VIEWS`.
+        origin: Where mean, deviation, interpolation and resizing come from, for people.
+        unsure: Names of those on which the published weights of the architecture disagree, each with what they say.
     """
 
     size: tuple[int, int]
@@ -32,8 +37,42 @@ class Preprocess:
     flexible: bool = True
     read_size: tuple[int, int] | None = None
     views: str = "single"
+    origin: str = field(default="", compare=False)
+    unsure: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def default_size(self) -> tuple[int, int]:
         """``(H, W)`` at which maps are read by default."""
         return self.read_size or self.size
+
+    def __str__(self) -> str:
+        """One line for people: what is used, and where it comes from."""
+        mean, std = ("/".join(f"{part:.4g}" for part in values) for values in (self.mean, self.std))
+        came = f" ({self.origin})" if self.origin else ""
+        return f"mean {mean}, std {std}, {self.interpolation}, resize {self.native}{came}"
+
+
+_FIELDS = {"mean": "mean", "std": "std", "interpolation": "interpolation", "resize_mode": "native"}
+"""Setting -> field of :class:`Preprocess`."""
+
+
+def adapted(preprocess: Preprocess, settings: Settings) -> Preprocess:
+    """Returns what the input must look like with what the settings say in place of the checkpoint's own.
+
+    Raises:
+        ConfigurationError: Published weights of the architecture disagree, and the settings do not say which of them to follow.
+    """
+    given = {name: value for name in PREPROCESS_SETTINGS if (value := getattr(settings, name)) is not None}
+    open_questions = [f"{name.replace('_', ' ')} {said}" for name, said in preprocess.unsure if name not in given]
+    if open_questions:
+        raise ConfigurationError(
+            f"the published weights of this architecture are read differently: {'. '.join(open_questions)}. Say which of them this file is "
+            "to be read like, with the model as ARCHITECTURE/TAG:FILE; or give the values, "
+            + ", ".join(f"--{name.replace('_', '-')}" for name, _ in preprocess.unsure)
+            + "."
+        )
+    if not given:
+        return preprocess
+    changed = ", ".join(name.replace("_", " ") for name in given)
+    origin = f"{changed} as asked{'; else ' + preprocess.origin if preprocess.origin and len(given) < len(PREPROCESS_SETTINGS) else ''}"
+    return replace(preprocess, **{_FIELDS[name]: value for name, value in given.items()}, origin=origin, unsure=())

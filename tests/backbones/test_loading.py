@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from concept_cam import backbones
-from concept_cam.backbones import ALIASES, FAMILIES, loading
-from concept_cam.backbones.loading import catalogue, from_open_clip, load
+from concept_cam.backbones import ALIASES, FAMILIES
+from concept_cam.backbones.loading import catalogue, from_open_clip, hub, load, names
 from concept_cam.backbones.torchvision_compat import import_open_clip
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ModelError, UnsupportedModelError
 from tests.backbones.models import (
@@ -145,13 +145,13 @@ def test_random_weights_are_never_used(tmp_path: Path, folder: Path, monkeypatch
         load(str(bare))
     with pytest.raises(ModelError, match="architecture without weights"):
         load("ViT-B-16")
-    monkeypatch.setattr(loading, "BUNDLED", bare)
+    monkeypatch.setattr(names, "BUNDLED", bare)
     with pytest.raises(ModelError, match="bundled model is missing"):
         load("demo")
 
 
 def test_demo_is_the_bundled_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "BUNDLED", folder)
+    monkeypatch.setattr(names, "BUNDLED", folder)
     model = load()
     assert model.name == "demo"
     assert model.weights_hash == load(str(folder)).weights_hash
@@ -205,7 +205,7 @@ def test_an_empty_folder_is_explained(tmp_path: Path) -> None:
 
 
 def test_cached_hub_model_needs_no_network(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "_cached", lambda repository, file: folder / file if (folder / file).is_file() else None)
+    monkeypatch.setattr(hub, "cached", lambda repository, file: folder / file if (folder / file).is_file() else None)
     model = load("bioclip")
     assert model.name == "hf-hub:imageomics/bioclip"
     assert model.encode_text(["a fish"]).shape == (1, 24)
@@ -334,7 +334,8 @@ def test_families_name_their_module_and_strategy() -> None:
     from concept_cam.core.attention_names import ATTENTION
 
     for family in FAMILIES.values():
-        assert import_module(family.module).__doc__
+        assert import_module(family.target.partition(":")[0]).__doc__
+        assert callable(family.load())
         assert family.auto in ATTENTION
         assert family.reason
     assert set(ALIASES) == {"bioclip", "bioclip-2", "biotrove-clip", "biocap"}
@@ -351,3 +352,165 @@ def test_listing_names_loads_no_model_library() -> None:
 def test_load_of_the_package_is_the_same_function(folder: Path) -> None:
     assert backbones.load(str(folder)).weights_hash == load(str(folder)).weights_hash
     assert issubclass(ModelError, ConceptCamError)
+
+
+# ------------------------------------------------------------------------------------- how pictures are prepared for a file
+
+
+def _weights_file(path: Path, model: torch.nn.Module) -> Path:
+    save_file({name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}, path)
+    return path
+
+
+def _published_as(monkeypatch: pytest.MonkeyPatch, architecture: str, **tags: dict[str, Any]) -> None:
+    """Makes open_clip know a tiny architecture and what its published weights say."""
+    open_clip = import_open_clip()
+    config = {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": TEXT}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, architecture, config)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, f"{architecture}-quickgelu", {**config, "quick_gelu": True})
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, architecture, tags)
+
+
+OPENAI = {
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+SQUASHED = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear", "resize_mode": "squash"}
+
+
+def _read(preprocess: Any) -> dict[str, Any]:
+    return {
+        "mean": preprocess.mean,
+        "std": preprocess.std,
+        "interpolation": preprocess.interpolation,
+        "resize_mode": preprocess.native,
+    }
+
+
+def test_every_architecture_with_published_weights_says_how_its_files_are_read() -> None:
+    """For each architecture of open_clip: what all of its published weights agree on, and nothing asked but where they disagree."""
+    from concept_cam.backbones.loading.published import read_like
+
+    open_clip = import_open_clip()
+    open_questions = set()
+    for architecture in open_clip.list_models():
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        own = [open_clip.pretrained.get_pretrained_cfg(architecture, tag) for tag in tags]
+        like = read_like(architecture)
+        for key in OPENAI:
+            said = {tuple(config[key]) if isinstance(config[key], (list, tuple)) else config[key] for config in own}
+            assert (key in like.unsure) == (len(said) > 1)
+            assert (like.config[key] in said) if said else key not in like.config
+        open_questions |= {architecture} if like.unsure else set()
+    # Cases by name, as their cards state them.
+    for architecture in ("ViT-B-16-SigLIP", "ViT-B-16-SigLIP2", "ViT-SO400M-14-SigLIP2"):
+        assert dict(read_like(architecture).config) == {**SQUASHED, "interpolation": "bicubic"}
+    assert dict(read_like("PE-Core-T-16-384").config) == SQUASHED
+    assert dict(read_like("MobileCLIP-S1").config) | {"resize_mode": ""} == {
+        "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolation": "bilinear", "resize_mode": "",
+    }  # fmt: skip
+    assert read_like("ViT-L-14-CLIPA").config["mean"] == (0.485, 0.456, 0.406)
+    assert read_like("ViT-H-14-378").config["resize_mode"] == "squash"
+    assert read_like("ViT-B-16").config == OPENAI
+    assert open_questions <= {"ViT-L-14", "ViT-H-14", "ViT-H-14-quickgelu"}
+
+
+def test_a_weights_file_is_read_as_its_architecture_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vit: Any) -> None:
+    _published_as(monkeypatch, "tiny-squashed", a=SQUASHED, b=SQUASHED)
+    model = load(f"tiny-squashed:{_weights_file(tmp_path / 'w.safetensors', vit)}")
+    assert _read(model.preprocess) == SQUASHED
+    assert "published with tiny-squashed (a, b)" in str(model.preprocess)
+
+
+def test_where_published_weights_disagree_the_user_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vit: Any) -> None:
+    from concept_cam.localizer import Localizer
+
+    _published_as(monkeypatch, "tiny-two", many=OPENAI, more=OPENAI, one={**OPENAI, "resize_mode": "squash"})
+    file = _weights_file(tmp_path / "w.safetensors", vit)
+    with pytest.raises(
+        ConfigurationError, match=r"resize mode shortest \(many, more\); squash \(one\).*ARCHITECTURE/TAG:FILE.*--resize-mode"
+    ):
+        Localizer.from_pretrained(f"tiny-two:{file}", device="cpu")
+    assert Localizer.from_pretrained(f"tiny-two:{file}", device="cpu", resize_mode="squash").preprocess.native == "squash"
+    assert Localizer.from_pretrained(f"tiny-two/one:{file}", device="cpu").preprocess.native == "squash"
+    assert Localizer.from_pretrained(f"tiny-two/many:{file}", device="cpu").preprocess.native == "shortest"
+    with pytest.raises(ModelError, match=r"no weights .onne.*Did you mean .one"):
+        load(f"tiny-two/onne:{file}")
+
+
+def test_both_forms_are_named_where_the_activation_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, vit: Any
+) -> None:
+    _published_as(monkeypatch, "tiny-gelu", openai={**OPENAI, "quick_gelu": True}, laion=OPENAI)
+    file = _weights_file(tmp_path / "w.safetensors", vit)
+    with pytest.warns(UserWarning, match="QuickGELU") as caught:
+        plain = load(f"tiny-gelu:{file}")
+    message = str(caught[0].message)
+    assert f"'tiny-gelu:{file}'" in message
+    assert f"'tiny-gelu-quickgelu:{file}'" in message
+    recwarn.clear()
+    quick, tagged, other = (load(f"{name}:{file}") for name in ("tiny-gelu-quickgelu", "tiny-gelu/openai", "tiny-gelu/laion"))
+    assert not [warning for warning in recwarn if "QuickGELU" in str(warning.message)]
+    pixels = pictures(plain)
+    assert relative(quick.encode_image(pixels), plain.encode_image(pixels)) > 1e-4
+    assert torch.equal(tagged.encode_image(pixels), quick.encode_image(pixels))
+    assert torch.equal(other.encode_image(pixels), plain.encode_image(pixels))
+
+
+def test_settings_stand_in_place_of_what_the_checkpoint_says(folder: Path) -> None:
+    from concept_cam.localizer import Localizer
+
+    chosen = {"mean": "0.1,0.2,0.3", "std": 0.25, "interpolation": "nearest", "resize_mode": "longest"}
+    localizer = Localizer.from_pretrained(str(folder), device="cpu", **chosen)
+    assert _read(localizer.preprocess) == {
+        "mean": (0.1, 0.2, 0.3), "std": (0.25, 0.25, 0.25), "interpolation": "nearest", "resize_mode": "longest",
+    }  # fmt: skip
+    white = localizer.prepare(torch.full((3, 32, 32), 255, dtype=torch.uint8).permute(1, 2, 0).numpy())
+    torch.testing.assert_close(white.pixels[:, 0, 0], torch.tensor([3.6, 3.2, 2.8]))
+    assert localizer.with_settings(gamma=0.5).preprocess == localizer.preprocess
+    assert localizer.provenance("direct", "kk", "pad").to_dict()["mean"] == [0.1, 0.2, 0.3]
+    with pytest.raises(ConfigurationError, match="divided by 255"):
+        localizer.with_settings(mean=(123.7, 116.3, 103.5))
+    with pytest.raises(ConfigurationError, match="above 0"):
+        localizer.with_settings(std=(0.0, 1, 1))
+    with pytest.raises(ConfigurationError, match="Did you mean 'bilinear'"):
+        localizer.with_settings(interpolation="bilinera")
+
+
+def test_a_preprocess_block_in_the_folders_configuration(tmp_path: Path, vit: Any) -> None:
+    folder = save_open_clip(tmp_path / "own", vit, VIT)
+    file = folder / "open_clip_config.json"
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps({**stored, "preprocess": {"mean": 0.5, "resize-mode": "longest"}}))
+    assert _read(load(str(folder)).preprocess) == {
+        "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "interpolation": "bilinear", "resize_mode": "longest",
+    }  # fmt: skip
+    file.write_text(json.dumps({**stored, "preprocess": {"men": 0.5}}))
+    with pytest.raises(ModelError, match="Did you mean 'mean'"):
+        load(str(folder))
+    file.write_text(json.dumps({**stored, "preprocess": {"mean": [1, 2]}}))
+    with pytest.raises(ModelError, match="three numbers"):
+        load(str(folder))
+
+
+# ---------------------------------------------------------------------------------------------------------------- identity
+
+
+@pytest.mark.parametrize("kind", ["open_clip", "transformers"])
+def test_the_identity_of_weights_does_not_depend_on_the_number_format(tmp_path: Path, folder: Path, kind: str) -> None:
+    if kind == "transformers":
+        folder = tmp_path
+        transformers_model("clip").save_pretrained(folder)  # type: ignore[operator]
+        word_tokenizer().save_pretrained(folder)
+    hashes = {load(str(folder), dtype=dtype).weights_hash for dtype in ("float32", "bfloat16", "float16")}
+    assert len(hashes) == 1
+
+
+def test_a_transformers_folder_without_its_tokenizer_is_explained(tmp_path: Path) -> None:
+    transformers_model("clip").save_pretrained(tmp_path)  # type: ignore[operator]
+    with pytest.raises(ModelError, match=r"needs the files of its tokenizer \(tokenizer\.json"):
+        load(f"transformers:{tmp_path}")
+    with pytest.raises(ModelError, match="does not exist"):
+        load(f"transformers:{tmp_path}/nothing/here")

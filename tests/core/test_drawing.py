@@ -332,7 +332,7 @@ def result(
         scores = np.full(geometry.grid, -0.05, dtype=np.float32)
         scores[1, 2] = 0.2
     concept = Concept(("a forked fin",), (("a round fin",), ("a square fin",)) if contrasts else ())
-    provenance = Provenance("none", "0" * 16, "direct", "value", "squash", "single", 1.0, "uniform", "l2", "float32")
+    provenance = Provenance("none", "0" * 16, "direct", "float32")
     return Localization(concept, scores, geometry, 0.1, (), (), provenance, picture=picture)
 
 

@@ -338,15 +338,17 @@ def test_dinov2_has_no_words(dino: Any) -> None:
 
 
 def test_dinov2_from_a_folder(dino: Any, tmp_path: Path) -> None:
-    from concept_cam.backbones.dinov2 import load_dinov2
+    from concept_cam.backbones import load
     from concept_cam.core.errors import ModelError
 
     dino.save_pretrained(tmp_path / "dino")
-    model = load_dinov2(str(tmp_path / "dino"))
     pixels = torch.randn(1, 3, 28, 28)
-    torch.testing.assert_close(model.encode_image(pixels), Dinov2(dino).encode_image(pixels))
-    with pytest.raises(ModelError, match="cannot load DINOv2"):
-        load_dinov2(str(tmp_path / "nothing"))
+    for name, pooling in {"dinov2": "mean", "dinov2-cls": "cls", "transformers": "mean", "local-dir": "mean"}.items():
+        model = load(f"{name}:{tmp_path / 'dino'}")
+        assert (model.family, model.name) == ("dinov2", f"{name}:{tmp_path / 'dino'}")
+        torch.testing.assert_close(model.encode_image(pixels), Dinov2(dino, pooling=pooling).encode_image(pixels))
+    with pytest.raises(ModelError, match="dinov2:"):
+        load(f"dinov2:{tmp_path / 'nothing'}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- folders
