@@ -37,6 +37,8 @@ _PHOTOGRAPH = Style(
         "coat.saturation": (0.3, 1.05),
         "coat.blush": (0.0, 1.1),
         "eye.radius": (0.013, 0.040),
+        # Broad and narrow paired fins.
+        "pectoral.spread": (0.022, 0.085),
     },
     chances={
         "camera.any": 0.25,
@@ -88,6 +90,8 @@ _CATFISH = Style(
         "anal.start": (0.595, 0.66),
         "anal.length": (0.2, 0.32),
         "pectoral.length": (0.10, 0.17),
+        "pectoral.spread": (0.025, 0.085),
+        "dorsal.taper": (0.35, 0.85),
         "adipose.height": (0.03, 0.06),
         "caudal.depth": (0.0, 1.0),
         # Dark back, white belly, an irregular border; blood in the fins.
@@ -104,7 +108,7 @@ _CATFISH = Style(
         "scene.stain": (0.2, 1.0),
         "light.vignette": (0.3, 1.3),
         "glare.strength": (0.4, 1.5),
-        "exposure.saturation": (0.55, 1.0),
+        "exposure.saturation": (0.7, 1.15),
     },
     chances={
         **_PHOTOGRAPH.chances,

@@ -19,8 +19,9 @@ from concept_cam.core.names import choose
 from concept_cam.evaluation import metrics
 from concept_cam.evaluation.baselines import BASELINES
 from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample
+from concept_cam.evaluation.observations import Example, Observation, RowRecord
 from concept_cam.evaluation.randomisation import randomised
-from concept_cam.evaluation.report import Example, Observation, Report, RowRecord
+from concept_cam.evaluation.report import Report
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer

@@ -10,7 +10,6 @@ A picture that cannot be read any more (it came from an archive, or moved) stand
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import os
@@ -169,21 +168,18 @@ def _about(run: Run, found: Survey, records: int) -> dict[str, Any]:
 
 
 def _page(run: Run, data: str) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(loader=PackageLoader("concept_cam.exports", "sheet"), autoescape=True, undefined=StrictUndefined)
     folder = resources.files("concept_cam.exports") / "sheet"
-    page = (folder / "page.html").read_text(encoding="utf-8")
-    parts = {
-        "title": html.escape(f"Contact sheet: {run.name}"),
-        "style": (folder / "sheet.css").read_text(encoding="utf-8"),
-        "script": (folder / "sheet.js").read_text(encoding="utf-8"),
-        "data": data,
-    }
-    # One pass: text that is put in is not searched again.
-    pieces = page.split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        filled.append(parts[name] + rest)
-    return "".join(filled)
+    # Our own style and script, and data that `_script` has made safe, are no text to be escaped.
+    return environment.get_template("page.html").render(
+        title=f"Contact sheet: {run.name}",
+        style=Markup((folder / "sheet.css").read_text(encoding="utf-8")),
+        script=Markup((folder / "sheet.js").read_text(encoding="utf-8")),
+        data=Markup(data),
+    )
 
 
 def _script(value: Any) -> str:

@@ -24,7 +24,8 @@ from concept_cam.evaluation import datasets, metrics
 from concept_cam.evaluation.datasets import folder, synthetic
 from concept_cam.evaluation.datasets.samples import Dataset, Question
 from concept_cam.evaluation.metrics.intervals import Interval
-from concept_cam.evaluation.report import Observation, Report, RowRecord
+from concept_cam.evaluation.observations import Observation, RowRecord
+from concept_cam.evaluation.report import Report
 from concept_cam.evaluation.runner import evaluate
 
 VALIDATION_SEED = synthetic.SEED + 1

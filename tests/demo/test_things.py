@@ -186,3 +186,15 @@ def test_captions_of_photographs(many: world.Specimens) -> None:
             assert captions.truth_table(row, [caption])[0, 0] == TRUE, caption
     texts = {claim: " ".join(phrases) for claim, phrases in writer.phrases.items()}
     assert "belly up" in texts[Statement("viewpoint", "below")]
+
+
+def test_every_tensor_is_made_on_the_device_asked_for(held: world.Specimens, several: world.Specimens) -> None:
+    """With another default device, a tensor that is made without saying where cannot meet the others."""
+    both = world.concatenate([held[:2], several[:2]])
+    usual = world.render(both, 48, masks=True)
+    torch.set_default_device("meta")
+    try:
+        same = world.render(both, 48, masks=True, device="cpu")
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(usual.images, same.images)

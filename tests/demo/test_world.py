@@ -294,12 +294,13 @@ def test_eager_speed() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_engine_gives_the_same_pictures() -> None:
+@pytest.mark.parametrize("profile", ["plain", "photographs"])
+def test_compiled_engine_gives_the_same_pictures(profile: str) -> None:
     import shutil
 
     if not (shutil.which("g++") or shutil.which("c++")):
         pytest.skip("torch.compile needs a C++ compiler")
-    specimens = world.sample(10, 7)
+    specimens = world.sample(10, 7, profile=profile)
     eager, compiled = (
         world.render(specimens, 48, masks=True),
         world.render(specimens, 48, masks=True, engine="compiled"),

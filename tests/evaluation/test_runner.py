@@ -10,8 +10,9 @@ from concept_cam.core.errors import ConfigurationError, DataError, OutputError
 from concept_cam.core.settings import Settings
 from concept_cam.evaluation import metrics
 from concept_cam.evaluation.datasets.samples import Dataset, Points, Question, Sample
+from concept_cam.evaluation.observations import METRICS
 from concept_cam.evaluation.randomisation import randomised
-from concept_cam.evaluation.report import METRICS, Report
+from concept_cam.evaluation.report import Report
 from concept_cam.evaluation.runner import Configuration, configurations, evaluate
 from concept_cam.localizer import Localizer
 from concept_cam.methods.lcam_training import Example, LcamTraining, train_on_concepts
