@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from concept_cam.core.geometry import Geometry
-from concept_cam.core.names import choose
-from concept_cam.core.regions import DEFAULT_THRESHOLD, above, measure, rle_from_runs, threshold_value
-from concept_cam.core.resampling import grid_to_pixels
+from concept_cam.core.regions import DEFAULT_THRESHOLD, RESOLUTIONS, Frame, Shape, find_shapes
 
 __all__ = [
     "RESOLUTIONS",
@@ -27,30 +26,10 @@ __all__ = [
     "Frame",
     "cell_coverage",
     "find_area",
+    "find_areas",
     "measure_distances",
     "uncertainties",
 ]
-
-RESOLUTIONS: dict[str, str] = {
-    "model": "at the size at which the model saw the picture, mapped to the original: fast",
-    "original": "at the picture's own size: exact and slower",
-}
-"""At which resolution regions are measured."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Where a measured picture lies in the whole one: a specimen's crop is a part of it.
-
-    Attributes:
-        left: Column of the crop's left edge in the whole picture.
-        top: Row of its upper edge.
-        size: ``(H, W)`` of the whole picture, original pixels.
-    """
-
-    left: int
-    top: int
-    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -97,7 +76,7 @@ class Distance:
 # --------------------------------------------------------------------------------------------------------------- regions
 
 
-def find_area(
+def find_areas(
     scores: np.ndarray,
     geometry: Geometry,
     frame: Frame,
@@ -107,194 +86,35 @@ def find_area(
     areas: int = 1,
     min_area: float = 0.0,
     hidden: np.ndarray | None = None,
-) -> tuple[Area | None, float]:
-    """Finds and measures what stands out in a score map.
-
-    Args:
-        scores: float32 [h, w], grid frame; NaN in padding and where nothing may be read.
-        geometry: Frames of the measured picture (the crop, for a specimen).
-        frame: Where it lies in the whole picture.
-        threshold: Strategy or number, see :func:`concept_cam.core.regions.threshold_value`.
-        resolution: A name of :data:`RESOLUTIONS`.
-        areas: Keep so many connected areas (8-connected), largest first; 0 for all.
-        min_area: Smallest area in original pixels, or below 1 as a share of the measured picture.
-        hidden: bool, any size: the measured picture's pixels that may not belong to a region.
+) -> list[tuple[Area | None, float]]:
+    """Finds and measures what stands out in score maps; the arguments are those of :func:`concept_cam.core.regions.find_shapes`.
 
     Returns:
-        The region, or ``None`` where nothing is above the threshold, and the threshold in score units.
+        Per map the region, or ``None`` where nothing is above the threshold, and the threshold in score units.
     """
-    from scipy.ndimage import label
-
-    choose(resolution, RESOLUTIONS, "region resolution")
-    limit = threshold_value(scores, threshold)
-    finite = np.isfinite(scores)
-    if not math.isfinite(limit) or not finite.any():
-        return None, limit
-    seen = geometry if resolution == "original" else _as_seen(geometry)
-    height, width = seen.original
-    # Cells that may not be read are filled with the lowest score, so that they do not spoil their neighbours' interpolation.
-    heat = grid_to_pixels(np.where(finite, scores, scores[finite].min()), seen)
-    mask = above(heat, limit)
-    if hidden is not None:
-        rows, columns = (
-            np.minimum(((np.arange(side) + 0.5) * have / side).astype(int), have - 1) for side, have in zip((height, width), hidden.shape)
-        )
-        mask &= ~hidden[rows][:, columns]
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return None, limit
-    top, left = int(rows[0]), int(columns[0])
-    inside = mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
-    labels, count = label(inside, np.ones((3, 3), dtype=bool))
-    least = (min_area if min_area < 1 else min_area / (geometry.original[0] * geometry.original[1])) * mask.size
-    if count == 1 and inside.sum() >= least:
-        return _area(inside, top, left, 1, seen, geometry, frame), limit
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    kept = [int(index) for index in np.argsort(-sizes, kind="stable") if sizes[index] >= least][: areas or None]
-    if not kept:
-        return None, limit
-    chosen = labels == kept[0] + 1 if len(kept) == 1 else np.isin(labels, [index + 1 for index in kept])
-    return _area(chosen, top, left, len(kept), seen, geometry, frame), limit
+    found = find_shapes(scores, geometry, frame, threshold=threshold, resolution=resolution, areas=areas, min_area=min_area, hidden=hidden)
+    return [(None if shape is None else _area(shape, count, geometry), limit) for shape, count, limit in found]
 
 
-def _as_seen(geometry: Geometry) -> Geometry:
-    """The same picture at the size at which the model saw it; never larger than it is."""
-    height = min(geometry.original[0], max(1, round(geometry.original[0] * geometry.scale[0])))
-    width = min(geometry.original[1], max(1, round(geometry.original[1] * geometry.scale[1])))
-    scale = (
-        geometry.scale[0] * geometry.original[0] / height,
-        geometry.scale[1] * geometry.original[1] / width,
-    )
-    return replace(geometry, original=(height, width), scale=scale)
+def find_area(scores: np.ndarray, geometry: Geometry, frame: Frame, **options: Any) -> tuple[Area | None, float]:
+    """Finds and measures what stands out in one map float32 [h, w]; see :func:`find_areas`."""
+    return find_areas(scores[None], geometry, frame, **options)[0]
 
 
-def _area(mask: np.ndarray, top: int, left: int, count: int, seen: Geometry, geometry: Geometry, frame: Frame) -> Area:
-    """Measures a mask whose upper left corner lies at ``top``, ``left`` of the picture as seen."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    inside = mask[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
-    top, left = top + int(rows[0]), left + int(columns[0])
-    bottom, right = top + inside.shape[0], left + inside.shape[1]
-    edges = tuple(_edges(full, small) for full, small in zip(geometry.original, seen.original))
-    starts, ends = _runs(inside, top, left, edges, frame)
-    scale_y, scale_x = geometry.original[0] / seen.original[0], geometry.original[1] / seen.original[1]
-    found = measure(inside)
-    found["centroid_x"] += left
-    found["centroid_y"] += top
-    if abs(scale_x / scale_y - 1) < 0.02:  # one scale on both axes: angles and ratios hold, lengths grow with it
-        found = {name: value * (scale_x * scale_y) ** 0.5 if name in ("length", "width") else value for name, value in found.items()}
-        centroid = found.pop("centroid_x") * scale_x, found.pop("centroid_y") * scale_y
-    else:
-        row, column = edges[0], edges[1]
-        full = np.repeat(
-            np.repeat(inside, np.diff(row[top : bottom + 1]), axis=0),
-            np.diff(column[left : right + 1]),
-            axis=1,
-        )
-        found = measure(full)
-        centroid = found.pop("centroid_x") + column[left], found.pop("centroid_y") + row[top]
-    found["area"] = float((ends - starts).sum())
-    x0, x1, y0, y1 = (int(value) for value in (edges[1][left], edges[1][right], edges[0][top], edges[0][bottom]))
-    shift, stretch, place = (left, top), (scale_x, scale_y), (frame.left, frame.top)
-    outlines = tuple(np.round((outline + shift) * stretch + place, 2).astype(np.float32).ravel().tolist() for outline in _outlines(inside))
+def _area(shape: Shape, count: int, geometry: Geometry) -> Area:
+    values = dict(shape.measures)
+    centroid = values.pop("centroid_x"), values.pop("centroid_y")
+    size = shape.width, shape.height
     return Area(
-        box=(x0 + frame.left, y0 + frame.top, x1 - x0, y1 - y0),
+        box=(shape.box[0], shape.box[1], *size),
         count=count,
-        pixels=int(found["area"]),
-        rle=rle_from_runs(starts, ends, frame.size),
-        contours=outlines,
-        centroid=(float(centroid[0]) + frame.left, float(centroid[1]) + frame.top),
-        values=found,
-        errors=uncertainties(found, (x1 - x0, y1 - y0), geometry.cell_original),
+        pixels=shape.area,
+        rle=shape.rle,
+        contours=tuple(np.round(outline, 2).astype(np.float32).ravel().tolist() for outline in shape.contours),
+        centroid=centroid,
+        values=values,
+        errors=uncertainties(values, size, geometry.cell_original),
     )
-
-
-def _edges(full: int, small: int) -> np.ndarray:
-    """Returns int [small + 1]: where the edges of the small picture's pixels lie among the full one's (nearest neighbour)."""
-    nearest = np.minimum(((np.arange(full) + 0.5) * small / full).astype(np.int64), small - 1)
-    return np.searchsorted(nearest, np.arange(small + 1))
-
-
-def _runs(inside: np.ndarray, top: int, left: int, edges: tuple[np.ndarray, ...], frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Returns first and one past last pixel of each run down the columns of the whole picture, without painting the full-size mask."""
-    framed = _padded(inside).T[1:-1]
-    jumps = framed[:, 1:] - framed[:, :-1]
-    column, first = np.nonzero(jumps == 1)
-    _, last = np.nonzero(jumps == -1)
-    per_column = np.bincount(column, minlength=inside.shape[1])
-    offsets = np.concatenate([[0], np.cumsum(per_column)[:-1]])
-    wide = edges[1][left : left + inside.shape[1] + 1]
-    repeated = np.repeat(np.arange(inside.shape[1]), np.diff(wide))  # the small column of each full column
-    counts = per_column[repeated]
-    shift = np.concatenate([[0], np.cumsum(counts)[:-1]]) if counts.size else counts
-    index = np.repeat(offsets[repeated] - shift, counts) + np.arange(int(counts.sum()))
-    base = (np.repeat(np.arange(int(wide[0]), int(wide[-1])), counts) + frame.left) * frame.size[0] + frame.top
-    starts, ends = base + edges[0][first[index] + top], base + edges[0][last[index] + top]
-    kept = ends > starts
-    return starts[kept], ends[kept]
-
-
-def _padded(inside: np.ndarray) -> np.ndarray:
-    """The mask as int8 with a frame of zeros; np.pad costs more than all that is done with it."""
-    padded = np.zeros((inside.shape[0] + 2, inside.shape[1] + 2), dtype=np.int8)
-    padded[1:-1, 1:-1] = inside
-    return padded
-
-
-def _outlines(inside: np.ndarray) -> list[np.ndarray]:
-    """Returns closed outlines of a mask's pixels, float64 [N, 2] of ``(x, y)``, longest first; outer ones clockwise, holes counter-clockwise.
-
-    The corners of the pixels' own edges, so that an outline encloses exactly the pixels; areas that touch at a corner are one, as in the
-    labelling. Straight runs of edges are found with numpy, only the corners are linked one by one.
-    """
-    padded = _padded(inside)
-    stride = padded.shape[1]
-    # Walking with the pixel on the right: above a pixel to the right, below it to the left, right of it down, left of it up.
-    across = _links(padded[1:] - padded[:-1], 1, stride)
-    down = _links((padded[:, :-1] - padded[:, 1:]).T, stride, 1)
-    outlines = []
-    while across:
-        (corner, forward), end = across.popitem()
-        path, start = [corner], (corner, forward)
-        while True:
-            path.append(end)
-            # Where two areas touch at a corner there are two ways on; turning left joins them.
-            turn = (end, not forward) if (end, not forward) in down else (end, forward)
-            end, forward = down.pop(turn), turn[1]
-            turn = (end, forward) if (end, forward) in across or (end, forward) == start else (end, not forward)
-            path.append(end)
-            if turn == start:
-                break
-            end, forward = across.pop(turn), turn[1]
-        rows, columns = np.divmod(np.array(path), stride)
-        outlines.append(np.stack([columns, rows], axis=1).astype(np.float64))
-    return sorted(outlines, key=len, reverse=True)
-
-
-def _links(steps: np.ndarray, along: int, between: int) -> dict[tuple[int, bool], int]:
-    """Finds the straight runs of pixel edges on each lattice line.
-
-    Args:
-        steps: int8 [lines, edges]; +1 and -1 for edges to be walked forwards and backwards, 0 where there is none.
-        along: What one edge adds to a corner's number.
-        between: What one line adds.
-
-    Returns:
-        ``(first corner, forwards)`` -> last corner. Corner 0 is the upper left corner of the mask.
-    """
-    framed = np.zeros((steps.shape[0], steps.shape[1] + 2), dtype=np.int8)
-    framed[:, 1:-1] = steps
-    changes = framed[:, 1:] != framed[:, :-1]
-    # A run ends where the next begins, also when the sign flips at a corner where areas touch.
-    line, edge = np.nonzero(changes)
-    first, last = edge[:-1], edge[1:]
-    sign = steps[line[:-1], np.minimum(first, steps.shape[1] - 1)]
-    kept = (line[:-1] == line[1:]) & (sign != 0)
-    # The mask was padded by one: its first lattice line is 0 across lines, its first edge stands one further.
-    base = line[:-1][kept] * between
-    low, high = base + (first[kept] - 1) * along, base + (last[kept] - 1) * along
-    forward = sign[kept] > 0
-    starts, ends = np.where(forward, low, high), np.where(forward, high, low)
-    return dict(zip(zip(starts.tolist(), forward.tolist()), ends.tolist()))
 
 
 # --------------------------------------------------------------------------------------------------------- uncertainties

@@ -26,7 +26,7 @@ class Regions:
 
     Attributes:
         threshold: Strategy of :data:`concept_cam.core.regions.THRESHOLDS`, or a number in score units.
-        resolution: A name of :data:`concept_cam.collection.measures.RESOLUTIONS`.
+        resolution: A name of :data:`concept_cam.core.regions.RESOLUTIONS`.
         areas: Connected areas that make up a region, the largest; 0 for all.
         min_area: Smallest area in original pixels, or below 1 as a share of the picture.
 
@@ -40,9 +40,8 @@ class Regions:
     min_area: float = 0.0
 
     def __post_init__(self) -> None:
-        from concept_cam.collection.measures import RESOLUTIONS
         from concept_cam.core.names import choose
-        from concept_cam.core.regions import parse_threshold
+        from concept_cam.core.regions import RESOLUTIONS, parse_threshold
 
         object.__setattr__(self, "threshold", parse_threshold(self.threshold))
         choose(self.resolution, RESOLUTIONS, "region resolution")

@@ -7,18 +7,17 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from concept_cam.collection.calls import Call, call_part, call_state, host_is_missing
 from concept_cam.collection.inputs.items import Item, Specimen
-from concept_cam.collection.measures import Area, Distance, Frame, find_area, measure_distances
+from concept_cam.collection.measures import Area, Distance, Frame, find_areas, measure_distances
 from concept_cam.collection.plan import Plan
 from concept_cam.collection.questions import ABSENT, DISTANCE_PARTS, Character, PackQuestions, State
 from concept_cam.core.geometry import Geometry
-from concept_cam.core.resampling import highest_point
+from concept_cam.core.resampling import highest_points
 
 __all__ = ["Scored", "records_of"]
 
@@ -55,49 +54,73 @@ class Scored:
 
 
 class _Maps:
-    """The regions and peaks of one crop, each found once."""
+    """The regions and peaks of one crop, found for all concepts that need them in one pass.
 
-    def __init__(self, scored: Scored, plan: Plan) -> None:
-        self._scored, self._regions = scored, plan.regions
-        self._areas: dict[int, tuple[Area | None, float]] = {}
+    Args:
+        scored: What the model said.
+        plan: What is asked.
+        areas: Concepts whose region is needed.
+        peaks: Concepts whose highest point is needed.
+    """
+
+    def __init__(self, scored: Scored, plan: Plan, areas: Iterable[int], peaks: Iterable[int]) -> None:
+        regions, frame = plan.regions, scored.frame
+        wanted = list(dict.fromkeys(areas))
+        found = find_areas(
+            scored.scores[wanted],
+            scored.geometry,
+            frame,
+            threshold=regions.threshold,
+            resolution=regions.resolution,
+            areas=regions.areas,
+            min_area=regions.min_area,
+            hidden=scored.hidden,
+        )
+        self._areas = dict(zip(wanted, found))
+        wanted = list(dict.fromkeys(peaks))
+        points = highest_points(scored.scores[wanted], scored.geometry) + (frame.left, frame.top)
+        self._points = dict(zip(wanted, points.tolist()))
 
     def area(self, concept: int) -> tuple[Area | None, float]:
         """Returns a concept's region and threshold."""
-        if concept not in self._areas:
-            found, regions = self._scored, self._regions
-            self._areas[concept] = find_area(
-                found.scores[concept],
-                found.geometry,
-                found.frame,
-                threshold=regions.threshold,
-                resolution=regions.resolution,
-                areas=regions.areas,
-                min_area=regions.min_area,
-                hidden=found.hidden,
-            )
         return self._areas[concept]
 
-    def peak(self, concept: int) -> tuple[float, float, float] | None:
-        """Returns ``(x, y)`` of a map's highest point, original pixels of the whole picture, and the best patch's score; ``None`` where nothing was seen."""
-        x, y, score = self._peaks[:, concept].tolist()
-        return None if math.isinf(score) else (x, y, score)
+    def peak(self, concept: int) -> tuple[float, float] | None:
+        """Returns ``(x, y)`` of a map's highest point, original pixels of the whole picture; ``None`` where nothing was seen."""
+        x, y = self._points[concept]
+        return None if math.isnan(x) else (x, y)
 
-    @cached_property
-    def _peaks(self) -> np.ndarray:
-        """float64 [3, C]: x and y of every map's highest point, and the score of its best patch."""
-        scores, geometry, frame = self._scored.scores, self._scored.geometry, self._scored.frame
-        points = np.array([highest_point(map_, geometry) for map_ in scores])
-        best = np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1).max(axis=1)
-        return np.stack([points[:, 0] + frame.left, points[:, 1] + frame.top, best])
+
+@dataclass(frozen=True)
+class _Called:
+    """What is said about one character, or one part of it, and what it needs to be placed.
+
+    Attributes:
+        character: The character.
+        state: The part, or the best state.
+        call: What is said.
+        entity: Concept whose map gives the region.
+        placed: Whether it is looked for at all.
+    """
+
+    character: Character
+    state: State
+    call: Call
+    entity: int
+    placed: bool
 
 
 def records_of(scored: Scored, plan: Plan) -> list[dict[str, Any]]:
     """Makes the rows of one crop, in the order of the packs; see :data:`concept_cam.collection.schema.COLUMNS`."""
+    best = np.where(np.isfinite(scored.scores), scored.scores, -np.inf).reshape(len(scored.scores), -1).max(axis=1)
+    packs = [(pack, _called(pack, scored, plan, best)) for pack in plan.questions.packs]
+    placed = [called for _, found in packs for called in found if called.placed]
+    concepts = [called.entity for called in placed]
+    maps = _Maps(scored, plan, concepts, concepts + [called.state.concept for called in placed])
     head = _head(scored, plan)
-    maps = _Maps(scored, plan)
     rows: list[dict[str, Any]] = []
-    for pack in plan.questions.packs:
-        rows += _pack_rows(pack, scored, plan, maps, head)
+    for pack, found in packs:
+        rows += _pack_rows(pack, found, scored, plan, maps, best, head)
     return rows
 
 
@@ -126,21 +149,76 @@ def _head(scored: Scored, plan: Plan) -> dict[str, Any]:
     return head
 
 
-def _pack_rows(pack: PackQuestions, scored: Scored, plan: Plan, maps: _Maps, head: dict[str, Any]) -> list[dict[str, Any]]:
+def _called(pack: PackQuestions, scored: Scored, plan: Plan, best: np.ndarray) -> list[_Called]:
+    """Makes the calls of a pack, in the order of its rows; ``best`` is the score of each map's best patch, minus infinity where nothing was seen."""
     missing = host_is_missing(float(scored.probabilities[pack.host][0]), plan.limits)
-    rows: list[dict[str, Any]] = []
-    boxes: dict[str, tuple[int, int, int, int]] = {}
+    found: list[_Called] = []
     for character in pack.characters:
         if character.call < 0:
             for state in character.states:
-                row, area = _part_row(pack, character, state, scored, plan, maps, head, missing)
-                rows.append(row)
-                if area is not None:
-                    boxes[state.name] = area.box
+                call = _call_of_part(pack, character, state, scored, plan, best, missing)
+                found.append(_Called(character, state, call, state.concept, not call.abstained))
         else:
-            rows.append(_state_row(pack, character, scored, plan, maps, head, missing))
-    found = measure_distances(pack.distances, DISTANCE_PARTS, boxes, scored.geometry.cell_original)
-    rows += [_distance_row(pack, name, found.get(name), head, missing) for name in pack.distances]
+            call = _call_of_states(pack, character, scored, plan, missing)
+            state = next(state for state in character.states if state.name == call.best_state)
+            # What is absent has no place, and of a picture of something else nothing is measured.
+            absent = character.kind == "presence" and call.state == ABSENT
+            found.append(_Called(character, state, call, character.region, not missing and not absent))
+    return found
+
+
+def _call_of_states(pack: PackQuestions, character: Character, scored: Scored, plan: Plan, missing: bool) -> Call:
+    names = [state.name for state in character.states]
+    return call_state(
+        names,
+        scored.probabilities[character.call][: len(names)].tolist(),
+        [float(scored.image_scores[state.concept]) for state in character.states],
+        plan.limits.of(pack.name, character.name),
+        missing_host=missing,
+        host_limit=plan.limits.host,
+    )
+
+
+def _call_of_part(
+    pack: PackQuestions, character: Character, state: State, scored: Scored, plan: Plan, best: np.ndarray, missing: bool
+) -> Call:
+    concept = plan.questions.concepts[state.concept]
+    names = (state.name, *concept.contrast_names)
+    peak = float(best[state.concept])
+    return call_part(
+        state.name,
+        names,
+        scored.probabilities[state.concept][: len(names)].tolist() if concept.contrasts else [],
+        float("nan") if math.isinf(peak) else peak,
+        plan.limits.of(pack.name, character.name, state.name),
+        least_probability=plan.limits.of_part_probability(pack.name, character.name, state.name),
+        missing_host=missing,
+        host_limit=plan.limits.host,
+    )
+
+
+def _pack_rows(
+    pack: PackQuestions, found: Sequence[_Called], scored: Scored, plan: Plan, maps: _Maps, best: np.ndarray, head: dict[str, Any]
+) -> list[dict[str, Any]]:
+    missing = host_is_missing(float(scored.probabilities[pack.host][0]), plan.limits)
+    rows: list[dict[str, Any]] = []
+    boxes: dict[str, tuple[int, int, int, int]] = {}
+    for called in found:
+        row = _part_row(pack, called, maps, head) if called.character.call < 0 else _state_row(pack, called, head)
+        if called.placed:
+            area = _place(row, maps, called, scored, plan, best)
+            if called.character.call < 0 and area is not None:
+                boxes[called.state.name] = area.box
+        else:
+            row["region_count"] = 0
+        if plan.keep_scores:
+            states = (called.state,) if called.character.call < 0 else called.character.states
+            kept = [] if called.character.call < 0 else [("entity", called.entity)]
+            kept += [(state.name, state.concept) for state in states]
+            _keep(row, scored, [concept for _, concept in kept], [name for name, _ in kept])
+        rows.append(row)
+    measured = measure_distances(pack.distances, DISTANCE_PARTS, boxes, scored.geometry.cell_original)
+    rows += [_distance_row(pack, name, measured.get(name), head, missing) for name in pack.distances]
     return rows
 
 
@@ -150,82 +228,29 @@ def _key(head: dict[str, Any], pack: str, character: str, part: str = "") -> str
     return record_key(head["source"], head["specimen"], pack, character, part)
 
 
-def _state_row(
-    pack: PackQuestions,
-    character: Character,
-    scored: Scored,
-    plan: Plan,
-    maps: _Maps,
-    head: dict[str, Any],
-    missing: bool,
-) -> dict[str, Any]:
-    names = [state.name for state in character.states]
-    call = call_state(
-        names,
-        [float(value) for value in scored.probabilities[character.call][: len(names)]],
-        [float(scored.image_scores[state.concept]) for state in character.states],
-        plan.limits.of(pack.name, character.name),
-        missing_host=missing,
-        host_limit=plan.limits.host,
-    )
-    best = character.states[names.index(call.best_state)]
-    label, quality, match = best.quality if call.state is not None else (None, None, None)
-    row = head | {
+def _state_row(pack: PackQuestions, called: _Called, head: dict[str, Any]) -> dict[str, Any]:
+    character, state, call = called.character, called.state, called.call
+    label, quality, match = state.quality if call.state is not None else (None, None, None)
+    return head | {
         "record_key": _key(head, pack.name, character.name),
         "pack": pack.name,
         "character": character.name,
         "kind": character.kind,
-        "entity": best.entity[0],
-        "entity_id": best.entity[1],
+        "entity": state.entity[0],
+        "entity_id": state.entity[1],
         "quality": label,
         "quality_id": quality,
         "quality_match": match,
         **_call_columns(call),
     }
-    # What is absent has no place, and of a picture of something else nothing is measured.
-    absent = character.kind == "presence" and call.state == ABSENT
-    if not missing and not absent:
-        _place(row, maps, character.region, best.concept, scored, plan)
-    else:
-        row["region_count"] = 0
-    if plan.keep_scores:
-        _keep(
-            row,
-            scored,
-            [character.region, *(state.concept for state in character.states)],
-            ["entity", *names],
-        )
-    return row
 
 
-def _part_row(
-    pack: PackQuestions,
-    character: Character,
-    state: State,
-    scored: Scored,
-    plan: Plan,
-    maps: _Maps,
-    head: dict[str, Any],
-    missing: bool,
-) -> tuple[dict[str, Any], Area | None]:
-    concept = plan.questions.concepts[state.concept]
-    peak = maps.peak(state.concept)
-    names = (state.name, *concept.contrast_names)
-    call = call_part(
-        state.name,
-        names,
-        [float(value) for value in scored.probabilities[state.concept][: len(names)]] if concept.contrasts else [],
-        float("nan") if peak is None else peak[2],
-        plan.limits.of(pack.name, character.name, state.name),
-        least_probability=plan.limits.of_part_probability(pack.name, character.name, state.name),
-        missing_host=missing,
-        host_limit=plan.limits.host,
-    )
-    area = maps.area(state.concept)[0] if not call.abstained else None
-    columns = _call_columns(call)
-    if area is None and not call.abstained:
+def _part_row(pack: PackQuestions, called: _Called, maps: _Maps, head: dict[str, Any]) -> dict[str, Any]:
+    character, state = called.character, called.state
+    columns = _call_columns(called.call)
+    if called.placed and maps.area(called.entity)[0] is None:
         columns |= {"state": None, "abstained": True, "abstained_because": "no_region"}
-    row = head | {
+    return head | {
         "record_key": _key(head, pack.name, character.name, state.name),
         "pack": pack.name,
         "character": character.name,
@@ -234,13 +259,6 @@ def _part_row(
         "entity_id": state.entity[1],
         **columns,
     }
-    if not call.abstained:
-        _place(row, maps, state.concept, state.concept, scored, plan)
-    else:
-        row["region_count"] = 0
-    if plan.keep_scores:
-        _keep(row, scored, [state.concept], [state.name])
-    return row, area
 
 
 def _call_columns(call: Call) -> dict[str, Any]:
@@ -257,18 +275,20 @@ def _call_columns(call: Call) -> dict[str, Any]:
     }
 
 
-def _place(row: dict[str, Any], maps: _Maps, entity: int, evidence: int, scored: Scored, plan: Plan) -> None:
-    """Adds where it is: threshold, peaks, region and measures."""
-    peak, proof = maps.peak(entity), maps.peak(evidence)
+def _place(row: dict[str, Any], maps: _Maps, called: _Called, scored: Scored, plan: Plan, best: np.ndarray) -> Area | None:
+    """Adds where it is: threshold, peaks, region and measures; returns the region."""
+    peak, proof = maps.peak(called.entity), maps.peak(called.state.concept)
     if peak is not None:
-        row.update(zip(("peak_x", "peak_y", "peak_score"), peak))
+        row["peak_x"], row["peak_y"] = peak
+        row["peak_score"] = float(best[called.entity])
     if proof is not None:
-        row.update(zip(("evidence_x", "evidence_y"), proof))
-    area, threshold = maps.area(entity)
+        row["evidence_x"], row["evidence_y"] = proof
+    area, threshold = maps.area(called.entity)
     row["threshold"] = threshold if np.isfinite(threshold) else None
     row["region_count"] = 0 if area is None else area.count
     if area is not None:
         row.update(_area_columns(area, scored, plan.scale(scored.item)))
+    return area
 
 
 def _area_columns(area: Area, scored: Scored, scale: float | None) -> dict[str, Any]:

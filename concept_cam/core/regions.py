@@ -1,62 +1,78 @@
-"""From a score map to masks, boxes, outlines and measures; plain numpy and scikit-image, original frame unless said otherwise."""
+"""From score maps to masks, boxes, outlines and measures: the one way there is, for one map or for all maps of a picture at once.
+
+Plain numpy and scipy. Thresholds are found on the grid, and a map is enlarged only where it may exceed its threshold; all that follows works on
+runs of pixels (:mod:`concept_cam.core.shapes`), for all regions in one pass.
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.geometry import Geometry
 from concept_cam.core.names import choose
+from concept_cam.core.resampling import Enlargement, filled
+from concept_cam.core.shapes import Runs, column_runs, components, decode_rle, encode_rle, encode_runs, outlines, runs_of, shapes
 
 __all__ = [
     "DEFAULT_THRESHOLD",
+    "RESOLUTIONS",
     "THRESHOLDS",
+    "Frame",
     "Region",
+    "Shape",
     "above",
     "decode_rle",
     "encode_rle",
     "find_regions",
+    "find_shapes",
     "measure",
     "parse_threshold",
-    "rle_from_runs",
+    "regions_of_map",
     "threshold_value",
 ]
 
 # --------------------------------------------------------------------------------------------------------------- regions
 
 
-@dataclass(frozen=True, repr=False)
-class Region:
-    """One connected area of a mask; original frame throughout, pixels, half-open.
+@dataclass(frozen=True)
+class Frame:
+    """Where a measured picture lies in the whole one: a specimen's crop is a part of it.
+
+    Attributes:
+        left: Column of the crop's left edge in the whole picture.
+        top: Row of its upper edge.
+        size: ``(H, W)`` of the whole picture, original pixels.
+    """
+
+    left: int
+    top: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One area of a picture, connected or not; original frame throughout, pixels, half-open.
 
     Attributes:
         box: ``(x0, y0, x1, y1)``, integers.
         area: Pixels in the region.
         rle: COCO run-length encoding ``{"size": [H, W], "counts": text}`` of the region in the whole picture.
-        contours: Closed outlines, outer ones first, each float64 [N, 2] of ``(x, y)``.
-        peak: ``(x, y)`` of the highest score in the region.
-        peak_score: That score.
-        mean_score: Mean score over the region.
-        measures: Shape measures in pixels and degrees (see :func:`concept_cam.core.regions.measure`).
+        contours: Closed outlines along the pixels' edges, longest first, each float64 [N, 2] of the corners ``(x, y)``; outer ones clockwise as
+            seen, holes counter-clockwise. They enclose exactly the pixels at which the region was found.
+        measures: Shape measures in pixels and degrees (see :func:`concept_cam.core.shapes.shapes`).
     """
 
     box: tuple[int, int, int, int]
     area: int
     rle: Mapping[str, Any]
     contours: tuple[np.ndarray, ...]
-    peak: tuple[float, float]
-    peak_score: float
-    mean_score: float
     measures: Mapping[str, float]
-
-    def __repr__(self) -> str:
-        """Box, area and peak; the mask and outlines are too long to read."""
-        return f"<Region {self.width} x {self.height} at {self.box[:2]}, {self.area} pixels, peak {self.peak_score:+.3f}>"
 
     @property
     def width(self) -> int:
@@ -67,6 +83,25 @@ class Region:
     def height(self) -> int:
         """Rows of the box."""
         return self.box[3] - self.box[1]
+
+
+@dataclass(frozen=True, repr=False)
+class Region(Shape):
+    """One connected area of a map above its threshold.
+
+    Attributes:
+        peak: ``(x, y)`` of the highest score in the region.
+        peak_score: That score.
+        mean_score: Mean score over the region.
+    """
+
+    peak: tuple[float, float]
+    peak_score: float
+    mean_score: float
+
+    def __repr__(self) -> str:
+        """Box, area and peak; the mask and outlines are too long to read."""
+        return f"<Region {self.width} x {self.height} at {self.box[:2]}, {self.area} pixels, peak {self.peak_score:+.3f}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for JSON."""
@@ -174,200 +209,115 @@ def above(heatmap: np.ndarray, limit: float) -> np.ndarray:
         return np.asarray(heatmap > limit)
 
 
-# ----------------------------------------------------------------------------------------------------------- run lengths
-
-
-def encode_rle(mask: np.ndarray) -> dict[str, Any]:
-    """Encodes a mask as COCO's compressed run-length encoding (column-major runs, zeros first).
-
-    Args:
-        mask: bool or 0/1 [H, W].
-
-    Returns:
-        ``{"size": [H, W], "counts": text}``, equal to what pycocotools writes.
-    """
-    return _encode_crop(np.asarray(mask, dtype=bool), 0, 0, (int(mask.shape[0]), int(mask.shape[1])))
-
-
-def _encode_crop(inside: np.ndarray, top: int, left: int, size: tuple[int, int]) -> dict[str, Any]:
-    # Works on the crop alone, so that a small region of a very large picture costs little.
-    height = size[0]
-    edges = np.diff(np.pad(inside.T, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    columns, rows = np.nonzero(edges == 1)
-    starts = (columns + left) * height + rows + top
-    columns, rows = np.nonzero(edges == -1)
-    ends = (columns + left) * height + rows + top
-    return rle_from_runs(starts, ends, size)
-
-
-def rle_from_runs(starts: np.ndarray, ends: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
-    """Encodes runs of a mask that was never spread out, as COCO's compressed run-length encoding.
-
-    Args:
-        starts: int [N], first pixel of each run of ones, counted down the columns; ascending.
-        ends: int [N], one past its last pixel; a run may start where the one before it ends.
-        size: ``(H, W)`` of the mask.
-
-    Returns:
-        ``{"size": [H, W], "counts": text}``.
-    """
-    height, width = size
-    if starts.size:  # A run that reaches the bottom continues at the top of the next column.
-        apart = np.append(True, starts[1:] != ends[:-1])
-        starts, ends = starts[apart], ends[np.append(apart[1:], True)]
-    bounds = np.concatenate([[0], np.stack([starts, ends], axis=1).ravel(), [height * width]])
-    counts = np.diff(bounds).astype(np.int64)
-    if counts[-1] == 0 and len(counts) > 1:
-        counts = counts[:-1]
-    return {"size": [height, width], "counts": _compress(counts)}
-
-
-def _compress(counts: np.ndarray) -> str:
-    # Five bits per character from '0' on, sixth bit = "more follows", deltas to the run before the last (COCO maskApi.c).
-    values = counts.copy()
-    values[3:] -= counts[1:-2]
-    text = np.zeros((len(values), 14), dtype=np.uint8)
-    more = np.ones(len(values), dtype=bool)
-    for position in range(text.shape[1]):
-        bits = values & 0x1F
-        values = values >> 5
-        following = more & np.where(bits & 0x10, values != -1, values != 0)
-        text[:, position] = np.where(more, np.where(following, bits | 0x20, bits) + 48, 0)
-        more = following
-        if not more.any():
-            break
-    return bytes(text[text > 0]).decode("ascii")
-
-
-def _decompress(text: str) -> list[int]:
-    counts: list[int] = []
-    position = 0
-    while position < len(text):
-        value = shift = 0
-        more = True
-        while more:
-            code = ord(text[position]) - 48
-            value |= (code & 0x1F) << shift
-            more = bool(code & 0x20)
-            position += 1
-            shift += 5
-            if not more and code & 0x10:
-                value |= -1 << shift
-        if len(counts) > 2:
-            value += counts[-2]
-        counts.append(value)
-    return counts
-
-
-def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
-    """Decodes a COCO run-length encoding (compressed text or a list of counts) to bool [H, W].
-
-    Raises:
-        ConfigurationError: The counts do not add up to the size.
-    """
-    height, width = rle["size"]
-    counts = rle["counts"]
-    if isinstance(counts, bytes):
-        counts = counts.decode("ascii")
-    runs = _decompress(counts) if isinstance(counts, str) else list(counts)
-    if sum(runs) != height * width:
-        raise ConfigurationError(f"run lengths sum to {sum(runs)}, expected {height} x {width} = {height * width}.")
-    values = np.zeros(len(runs), dtype=bool)
-    values[1::2] = True
-    return np.repeat(values, runs).reshape((height, width), order="F")
-
-
 # --------------------------------------------------------------------------------------------------------------- regions
+
+RESOLUTIONS: dict[str, str] = {
+    "model": "at the size at which the model saw the picture, mapped to the original: fast",
+    "original": "at the picture's own size: exact and slower",
+}
+"""At which resolution regions are found and measured."""
+
+CHUNK_PIXELS = 16_000_000
+"""Maps are dealt with together up to so many pixels in all."""
 
 
 def measure(mask: np.ndarray) -> dict[str, float]:
-    """Measures one region's shape in pixels and degrees.
+    """Measures the shape of a mask bool [H, W] with at least one True pixel; see :func:`concept_cam.core.shapes.shapes`."""
+    row, first, last = runs_of(mask)
+    found = shapes(Runs(np.zeros(row.size, dtype=np.int64), row, first, last, 1))
+    return {name: float(values[0]) for name, values in found.items()}
+
+
+def as_seen(geometry: Geometry) -> Geometry:
+    """The same picture at the size at which the model saw it; never larger than it is."""
+    height = min(geometry.original[0], max(1, round(geometry.original[0] * geometry.scale[0])))
+    width = min(geometry.original[1], max(1, round(geometry.original[1] * geometry.scale[1])))
+    scale = geometry.scale[0] * geometry.original[0] / height, geometry.scale[1] * geometry.original[1] / width
+    return replace(geometry, original=(height, width), scale=scale)
+
+
+def find_shapes(
+    scores: np.ndarray,
+    geometry: Geometry,
+    frame: Frame | None = None,
+    *,
+    threshold: str | float = DEFAULT_THRESHOLD,
+    resolution: str = "model",
+    areas: int = 1,
+    min_area: float = 0.0,
+    hidden: np.ndarray | None = None,
+) -> list[tuple[Shape | None, int, float]]:
+    """Finds and measures what stands out in score maps, all maps of a picture in one pass.
 
     Args:
-        mask: bool [H, W] with at least one True pixel.
+        scores: float32 [C, h, w], grid frame; NaN in padding and where nothing may be read.
+        geometry: Frames of the measured picture (the crop, for a specimen).
+        frame: Where it lies in the whole picture; ``None`` where it is the whole one.
+        threshold: Strategy or number, see :func:`threshold_value`.
+        resolution: A name of :data:`RESOLUTIONS`.
+        areas: Keep so many connected areas (8-connected) of each map, largest first; 0 for all.
+        min_area: Smallest area in original pixels, or below 1 as a share of the measured picture.
+        hidden: bool, any size: the measured picture's pixels that may not belong to a region.
 
     Returns:
-        ``area`` (pixels), ``length`` and ``width`` (extent of the pixel squares along and across the major axis, pixels),
-        ``orientation`` (degrees of the major axis against the x axis, counter-clockwise on the upright picture, in (-90, 90]),
-        ``centroid_x``, ``centroid_y``, ``extent`` (share of the box), ``eccentricity`` (of the ellipse of equal moments, 0..1) and
-        ``solidity`` (share of the convex hull, 0..1).
+        Per map: the kept areas as one shape, or ``None`` where nothing is above the threshold; their number; the threshold in score units.
     """
-    # Moments by hand, from the runs of each row: scikit-image's regionprops gives the same numbers (tested) at many times the cost.
-    framed = np.zeros((mask.shape[0], mask.shape[1] + 2), dtype=np.int8)
-    framed[:, 1:-1] = mask
-    steps = framed[:, 1:] - framed[:, :-1]
-    rows, first = np.nonzero(steps == 1)
-    last = np.nonzero(steps == -1)[1]
-    count = last - first
-    size = int(count.sum())
-    middle = (first + last - 1) / 2
-    centre_y, centre_x = float(count @ rows) / size, float(count @ middle) / size
-    y, x = rows - centre_y, middle - centre_x
-    var_y, cov = float(count @ (y * y)) / size, float(count @ (y * x)) / size
-    var_x = float(count @ (x * x + (count * count - 1) / 12)) / size
-    spread = math.hypot(var_x - var_y, 2 * cov)
-    major, minor = (var_x + var_y + spread) / 2, max(0.0, (var_x + var_y - spread) / 2)
-    # Angle between the row axis and the major axis, counter-clockwise; a round region has none: take x.
-    round_ = spread <= 1e-9 * major
-    angle = math.pi / 2 if round_ else 0.5 * math.atan2(2 * cov, var_y - var_x)
-    along_y, along_x = math.cos(angle), math.sin(angle)
-    half = (abs(along_y) + abs(along_x)) / 2  # half the projection of one pixel square on either axis
-    y, x = np.concatenate([y, y]), np.concatenate([first, last - 1]) - centre_x  # a row's ends reach farthest
-    along, across = y * along_y + x * along_x, x * along_y - y * along_x
-    degrees = math.degrees(math.atan2(-along_y, along_x))
-    degrees = degrees - 180 if degrees > 90 else degrees + 180 if degrees <= -90 else degrees
-    box = (int(rows[-1] - rows[0]) + 1) * int(last.max() - first.min())
-    return {
-        "area": float(size),
-        "length": float(np.ptp(along) + 2 * half),
-        "width": float(np.ptp(across) + 2 * half),
-        "orientation": float(degrees),
-        "centroid_x": centre_x + 0.5,
-        "centroid_y": centre_y + 0.5,
-        "extent": float(size / box),
-        "eccentricity": 0.0 if round_ else math.sqrt(1 - minor / major),
-        "solidity": size / _hull_area(rows, first, last),
-    }
+    _check_area(min_area)
+    choose(resolution, RESOLUTIONS, "region resolution")
+    seen = geometry if resolution == "original" else as_seen(geometry)
+    step = max(1, CHUNK_PIXELS // (seen.original[0] * seen.original[1]))
+    found: list[tuple[Shape | None, int, float]] = []
+    for start in range(0, len(scores), step):
+        chunk = scores[start : start + step]
+        limits = [threshold_value(map_, threshold) for map_ in chunk]
+        runs = _runs_above(chunk, limits, seen, hidden)
+        least = (
+            (min_area if min_area < 1 else min_area / (geometry.original[0] * geometry.original[1])) * seen.original[0] * seen.original[1]
+        )
+        labels, kept = _kept(runs, least, areas or None)
+        counts = np.bincount(kept[1], minlength=len(chunk))
+        owners = np.flatnonzero(counts)
+        # All kept areas of a map are one shape.
+        shape_of_map = np.full(len(chunk), -1)
+        shape_of_map[owners] = np.arange(owners.size)
+        owner = np.full(int(labels.max(initial=-1)) + 1, -1)
+        owner[kept[0]] = shape_of_map[kept[1]]
+        which = np.flatnonzero(owner[labels] >= 0)
+        made = _shapes(runs.take(which, owner[labels[which]], owners.size), seen, geometry, frame)
+        found += [(made[shape] if shape >= 0 else None, int(count), limit) for shape, count, limit in zip(shape_of_map, counts, limits)]
+    return found
 
 
-def _hull_area(rows: np.ndarray, first: np.ndarray, last: np.ndarray) -> float:
-    """Returns the area of the convex hull of pixel squares, given as runs (row, first pixel, one past the last) in reading order."""
-    # Between its left and its right side; a general hull costs ten times as much, and scikit-image's fails on thin regions.
-    starts = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
-    rows, first, last = rows[starts], first[starts], last[np.append(starts[1:], rows.size) - 1]
-    # Corners lie on the lattice lines above and below each row; two rows share the line between them.
-    lines = np.concatenate([rows, rows + 1])
-    order = np.argsort(lines, kind="stable")
-    positions = lines[order].tolist()
-    left = _below(positions, np.concatenate([first, first])[order].tolist())
-    right = _below(positions, (-np.concatenate([last, last])[order]).tolist())
-    return -(left + right)
+def regions_of_map(
+    scores: np.ndarray,
+    geometry: Geometry,
+    *,
+    threshold: str | float = DEFAULT_THRESHOLD,
+    resolution: str = "original",
+    min_area: float = 0.0,
+    largest: int | None = None,
+) -> tuple[Region, ...]:
+    """Finds the connected regions of one map above its threshold, each on its own, largest first.
 
-
-def _below(positions: list[int], values: list[int]) -> float:
-    """Returns the area under the lower convex hull of points with ascending positions (Andrew's monotone chain)."""
-    hull: list[tuple[int, int]] = []
-    for position, value in zip(positions, values):
-        if hull and hull[-1][0] == position:
-            if value >= hull[-1][1]:
-                continue
-            hull.pop()
-        while len(hull) > 1:
-            (y0, x0), (y1, x1) = hull[-2], hull[-1]
-            if (x1 - x0) * (position - y0) < (value - x0) * (y1 - y0):
-                break
-            hull.pop()
-        hull.append((position, value))
-    return sum((y1 - y0) * (x0 + x1) for (y0, x0), (y1, x1) in itertools.pairwise(hull)) / 2
-
-
-def _contours(mask: np.ndarray, top: int, left: int) -> tuple[np.ndarray, ...]:
-    from skimage.measure import find_contours
-
-    padded = np.pad(mask.astype(np.float32), 1)
-    # find_contours puts pixel i at coordinate i; its centre is at i + 0.5 here, and the padding shifts by one.
-    outlines = [np.stack([contour[:, 1] - 0.5 + left, contour[:, 0] - 0.5 + top], axis=1) for contour in find_contours(padded, 0.5)]
-    return tuple(sorted(outlines, key=len, reverse=True))
+    Args:
+        scores: float32 [h, w], grid frame; NaN in padding.
+        geometry: Frames of the picture.
+        threshold: Strategy or number, see :func:`threshold_value`.
+        resolution: A name of :data:`RESOLUTIONS`.
+        min_area: Smallest area in original pixels, or below 1 as a share of the picture.
+        largest: Keep only so many.
+    """
+    _check_area(min_area)
+    choose(resolution, RESOLUTIONS, "region resolution")
+    seen = geometry if resolution == "original" else as_seen(geometry)
+    limit = threshold_value(scores, threshold)
+    enlargement = Enlargement(scores[None], seen)
+    window = enlargement.window(0, limit)
+    if window is None:
+        return ()
+    heatmap = enlargement.pixels(0, *window)
+    least = (min_area if min_area < 1 else min_area / (geometry.original[0] * geometry.original[1])) * seen.original[0] * seen.original[1]
+    return _regions(heatmap, above(heatmap, limit), (window[0], window[2]), seen, geometry, least, largest)
 
 
 def find_regions(
@@ -388,34 +338,153 @@ def find_regions(
     Raises:
         ConfigurationError: Sizes differ, or a negative minimum area.
     """
-    from skimage.measure import label, regionprops
-
     if heatmap.shape != mask.shape:
         raise ConfigurationError(f"the heatmap is {heatmap.shape} and the mask {mask.shape}: both must be the same [H, W].")
+    _check_area(min_area)
+    size = int(mask.shape[0]), int(mask.shape[1])
+    whole = Geometry("squash", size, size, (1, 1), (1.0, 1.0))
+    return _regions(heatmap, mask, (0, 0), whole, whole, min_area * mask.size if min_area < 1 else min_area, largest)
+
+
+def _check_area(min_area: float) -> None:
     if min_area < 0:
         raise ConfigurationError(f"the minimum area must not be negative, received {min_area}.")
-    least = min_area * mask.size if min_area < 1 else min_area
-    labels = label(mask, connectivity=2)
-    parts = [part for part in regionprops(labels) if part.area >= least]
-    parts.sort(key=lambda part: (-part.area, part.bbox))
-    return tuple(_region(heatmap, labels, part) for part in parts[:largest])
 
 
-def _region(heatmap: np.ndarray, labels: np.ndarray, part: Any) -> Region:
-    top, left, bottom, right = part.bbox
-    inside = np.asarray(part.image, dtype=bool)
-    scores = np.where(inside, heatmap[top:bottom, left:right], -np.inf)
-    row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
-    measures = measure(inside)
-    measures["centroid_x"] += left
-    measures["centroid_y"] += top
-    return Region(
-        box=(int(left), int(top), int(right), int(bottom)),
-        area=int(part.area),
-        rle=_encode_crop(inside, top, left, (int(labels.shape[0]), int(labels.shape[1]))),
-        contours=_contours(inside, top, left),
-        peak=(float(left + column + 0.5), float(top + row + 0.5)),
-        peak_score=float(scores[row, column]),
-        mean_score=float(heatmap[top:bottom, left:right][inside].mean()),
-        measures=measures,
-    )
+def _runs_above(scores: np.ndarray, limits: Sequence[float], seen: Geometry, hidden: np.ndarray | None) -> Runs:
+    """Returns the runs of each map's pixels above its limit; a map is enlarged only where it may exceed it."""
+    enlargement = Enlargement(filled(scores), seen)
+    if hidden is not None:
+        rows, columns = (
+            np.minimum(((np.arange(side) + 0.5) * have / side).astype(int), have - 1) for side, have in zip(seen.original, hidden.shape)
+        )
+    parts = []
+    for number, limit in enumerate(limits):
+        window = enlargement.window(number, limit)
+        if window is None:
+            continue
+        top, bottom, left, right = window
+        mask = above(enlargement.pixels(number, *window), limit)
+        if hidden is not None:
+            mask &= ~hidden[rows[top:bottom]][:, columns[left:right]]
+        found = runs_of(mask, top, left)
+        parts.append((np.full(found[0].size, number), *found))
+    if not parts:
+        nothing = np.zeros(0, dtype=np.int64)
+        return Runs(nothing, nothing, nothing, nothing, len(limits))
+    owner, row, first, last = (np.concatenate(arrays) for arrays in zip(*parts))
+    return Runs(owner, row, first, last, len(limits))
+
+
+def _kept(runs: Runs, least: float, largest: int | None) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Chooses the connected areas of each mask that are large enough, the largest few.
+
+    Returns:
+        The area that each run belongs to; and of the kept areas, largest first, their numbers and whose they are.
+    """
+    labels = components(runs)
+    sizes = np.bincount(labels, runs.last - runs.first).astype(np.int64) if labels.size else np.zeros(0, dtype=np.int64)
+    owner = np.zeros(sizes.size, dtype=np.int64)
+    owner[labels] = runs.owner
+    order = np.lexsort((np.arange(sizes.size), -sizes, owner))
+    order = order[sizes[order] >= least]
+    if largest is not None and order.size:
+        whose = owner[order]
+        begins = np.flatnonzero(np.append(True, whose[1:] != whose[:-1]))
+        rank = np.arange(order.size) - np.repeat(begins, np.diff(np.append(begins, order.size)))
+        order = order[rank < largest]
+    return labels, (order, owner[order])
+
+
+def _shapes(runs: Runs, seen: Geometry, geometry: Geometry, frame: Frame | None) -> list[Shape]:
+    """Measures masks found in a picture as seen and maps them to the original frame of the whole picture."""
+    if not runs.count:
+        return []
+    frame = frame or Frame(0, 0, geometry.original)
+    starts = runs.starts
+    rows, columns = (_edges(full, small) for full, small in zip(geometry.original, seen.original))
+    scale_y, scale_x = geometry.original[0] / seen.original[0], geometry.original[1] / seen.original[1]
+    top, bottom = runs.row[starts], np.maximum.reduceat(runs.row, starts) + 1
+    left, right = np.minimum.reduceat(runs.first, starts), np.maximum.reduceat(runs.last, starts)
+    box = np.stack([columns[left] + frame.left, rows[top] + frame.top, columns[right] + frame.left, rows[bottom] + frame.top], axis=1)
+    if abs(scale_x / scale_y - 1) < 0.02:  # one scale on both axes: angles and ratios hold, lengths grow with it
+        found = shapes(runs)
+        for name, scale in (("length", (scale_x * scale_y) ** 0.5), ("width", (scale_x * scale_y) ** 0.5)):
+            found[name] = found[name] * scale
+        found["centroid_x"], found["centroid_y"] = found["centroid_x"] * scale_x, found["centroid_y"] * scale_y
+    else:
+        found = shapes(_stretched(runs, rows, columns))
+    found["centroid_x"], found["centroid_y"] = found["centroid_x"] + frame.left, found["centroid_y"] + frame.top
+    owner, first, last = column_runs(runs, rows, columns, (frame.left, frame.top, frame.size[0]))
+    area = np.bincount(owner, last - first, runs.count)
+    found["area"] = area
+    texts = encode_runs(owner, first, last, runs.count, frame.size)
+    stretch, place = (scale_x, scale_y), (frame.left, frame.top)
+    names, table = list(found), np.stack(list(found.values()), axis=1).tolist()
+    return [
+        Shape(
+            box=(corner[0], corner[1], corner[2], corner[3]),
+            area=int(pixels),
+            rle={"size": list(frame.size), "counts": text},
+            contours=tuple(outline * stretch + place for outline in own),
+            measures=dict(zip(names, values)),
+        )
+        for corner, pixels, text, own, values in zip(box.tolist(), area.tolist(), texts, outlines(runs), table)
+    ]
+
+
+def _edges(full: int, small: int) -> np.ndarray:
+    """Returns int [small + 1]: where the edges of the small picture's pixels lie among the full one's (nearest neighbour)."""
+    if full == small:
+        return np.arange(small + 1)
+    nearest = np.minimum(((np.arange(full) + 0.5) * small / full).astype(np.int64), small - 1)
+    return np.searchsorted(nearest, np.arange(small + 1))
+
+
+def _stretched(runs: Runs, rows: np.ndarray, columns: np.ndarray) -> Runs:
+    """Returns the runs at the original's size, whose pixels need not be of one shape."""
+    times = rows[runs.row + 1] - rows[runs.row]
+    which = np.repeat(np.arange(times.size), times)
+    row = np.repeat(rows[runs.row] - (np.cumsum(times) - times), times) + np.arange(int(times.sum()))
+    owner, first, last = runs.owner[which], columns[runs.first][which], columns[runs.last][which]
+    return Runs(owner, row, first, last, runs.count).take(np.arange(which.size), owner, runs.count)
+
+
+def _regions(
+    heatmap: np.ndarray,
+    mask: np.ndarray,
+    corner: tuple[int, int],
+    seen: Geometry,
+    geometry: Geometry,
+    least: float,
+    largest: int | None,
+) -> tuple[Region, ...]:
+    """Measures each connected area of a mask; ``corner`` is where the mask's upper left corner lies in the picture as seen."""
+    row, first, last = runs_of(mask, *corner)
+    labels, (kept, _) = _kept(Runs(np.zeros(row.size, dtype=np.int64), row, first, last, 1), least, None)
+    if not kept.size:
+        return ()
+    owner = np.full(int(labels.max()) + 1, -1)
+    owner[kept] = np.arange(kept.size)
+    which = np.flatnonzero(owner[labels] >= 0)
+    runs = Runs(owner[labels], row, first, last, kept.size).take(which, owner[labels[which]], kept.size)
+    found = _shapes(runs, seen, geometry, None)
+    scale_y, scale_x = geometry.original[0] / seen.original[0], geometry.original[1] / seen.original[1]
+    bounds = np.append(runs.starts, runs.row.size)
+    regions = []
+    for shape, low, high in zip(found, bounds, bounds[1:]):
+        counts = runs.last[low:high] - runs.first[low:high]
+        rows = np.repeat(runs.row[low:high], counts)
+        columns = np.repeat(runs.first[low:high] - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
+        scores = heatmap[rows - corner[0], columns - corner[1]]
+        best = int(np.argmax(scores))
+        regions.append(
+            Region(
+                **vars(shape),
+                peak=(float(columns[best] + 0.5) * scale_x, float(rows[best] + 0.5) * scale_y),
+                peak_score=float(scores[best]),
+                mean_score=float(scores.mean()),
+            )
+        )
+    regions.sort(key=lambda region: (-region.area, region.box[1], region.box[0]))
+    return tuple(regions[:largest])

@@ -7,6 +7,7 @@ holds, so that nothing is extrapolated and padding never bleeds in.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.names import choose
 
-__all__ = ["KERNELS", "UPSAMPLING", "grid_to_pixels", "heatmap", "highest_point"]
+__all__ = ["KERNELS", "UPSAMPLING", "Enlargement", "filled", "grid_to_pixels", "heatmap", "highest_point", "highest_points"]
 
 PEAK_STEPS = 16
 """Into how many steps a cell is divided where the highest point of a map is looked for."""
@@ -66,57 +67,144 @@ def grid_to_pixels(scores: np.ndarray, geometry: Geometry, kernel: str = "cubic"
     Returns:
         float32 [H, W]; NaN where the model did not see the picture (outside a ``native`` centre crop).
     """
-    if scores.shape != geometry.grid:
-        raise ConfigurationError(f"the score map is {scores.shape}, but its geometry has a grid of {geometry.grid}.")
-    valid = geometry.valid()
-    rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
-    cell_y, cell_x = geometry.cell
-    height, width = geometry.original
-    scores = np.asarray(scores, dtype=np.float32)
-    across = _axis(kernel, width, geometry.scale[1] / cell_x, geometry.offset[1] / cell_x, int(columns[0]), int(columns[-1]))
-    down = _axis(kernel, height, geometry.scale[0] / cell_y, geometry.offset[0] / cell_y, int(rows[0]), int(rows[-1]))
-    wide = sum((scores[:, cells] * weights for cells, weights in across), np.zeros((), np.float32))
-    pixels = np.zeros((height, width), np.float32)
-    for cells, weights in down:
-        pixels += wide[cells] * weights[:, None]
-    x0, y0, x1, y1 = geometry.seen
-    centres_y, centres_x = np.arange(height) + 0.5, np.arange(width) + 0.5
-    pixels[(centres_y < y0) | (centres_y >= y1)] = np.nan
-    pixels[:, (centres_x < x0) | (centres_x >= x1)] = np.nan
-    return np.asarray(pixels, dtype=np.float32)
+    return Enlargement(scores[None], geometry, kernel).pixels(0, 0, geometry.original[0], 0, geometry.original[1])
+
+
+class Enlargement:
+    """Several maps of one picture, interpolated at the centres of the original's pixels where it is asked for.
+
+    Args:
+        scores: float32 [C, h, w]; padded cells are ignored. Other cells that are NaN spoil their neighbours: see :func:`filled`.
+        geometry: Frames of the picture.
+        kernel: A name of :data:`KERNELS`.
+    """
+
+    def __init__(self, scores: np.ndarray, geometry: Geometry, kernel: str = "cubic") -> None:
+        if scores.shape[1:] != geometry.grid:
+            raise ConfigurationError(f"the score map is {scores.shape[1:]}, but its geometry has a grid of {geometry.grid}.")
+        valid = geometry.valid()
+        rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
+        cell_y, cell_x = geometry.cell
+        height, width = geometry.original
+        self._steps = choose(kernel, KERNELS, "interpolation")(np.zeros(1))
+        self._scores = np.asarray(scores, dtype=np.float32)
+        self._bounds = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
+        self._down = _axis(kernel, height, geometry.scale[0] / cell_y, geometry.offset[0] / cell_y, *self._bounds[:2])
+        self._across = _axis(kernel, width, geometry.scale[1] / cell_x, geometry.offset[1] / cell_x, *self._bounds[2:])
+        x0, y0, x1, y1 = geometry.seen
+        centres_y, centres_x = np.arange(height) + 0.5, np.arange(width) + 0.5
+        self._unseen = (centres_y < y0) | (centres_y >= y1), (centres_x < x0) | (centres_x >= x1)
+
+    def pixels(self, number: int, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        """Returns a part of one enlarged map, float32 [bottom - top, right - left]; NaN where the model did not see the picture."""
+        scores = self._scores[number]
+        wide = sum((scores[:, cells[left:right]] * weights[left:right] for cells, weights in self._across), np.zeros((), np.float32))
+        pixels = np.zeros((bottom - top, right - left), np.float32)
+        for cells, weights in self._down:
+            pixels += wide[cells[top:bottom]] * weights[top:bottom, None]
+        rows, columns = self._unseen[0][top:bottom], self._unseen[1][left:right]
+        if rows.any():
+            pixels[rows] = np.nan
+        if columns.any():
+            pixels[:, columns] = np.nan
+        return pixels
+
+    def window(self, number: int, limit: float) -> tuple[int, int, int, int] | None:
+        """Returns ``(top, bottom, left, right)``, outside of which no pixel of an enlarged map exceeds a limit; ``None`` where none can."""
+        high, low = self._reach
+        may = high[number] + OVERSHOOT * (high[number] - low[number]) > limit
+        rows, columns = np.flatnonzero(may.any(axis=1)), np.flatnonzero(may.any(axis=0))
+        if not rows.size:
+            return None
+        # Cell i stands for what lies between its centre and the next one's.
+        first = self._bounds[0] + int(rows[0]), self._bounds[2] + int(columns[0])
+        last = self._bounds[0] + int(rows[-1]), self._bounds[2] + int(columns[-1])
+        return *self._span(self._lower[0], first[0], last[0]), *self._span(self._lower[1], first[1], last[1])
+
+    @staticmethod
+    def _span(lower: np.ndarray, first: int, last: int) -> tuple[int, int]:
+        return int(np.searchsorted(lower, first, "left")), int(np.searchsorted(lower, last, "right"))
+
+    @cached_property
+    def _lower(self) -> tuple[np.ndarray, np.ndarray]:
+        """For every row and column of pixels the cell whose centre lies before it."""
+        step = list(self._steps).index(0)
+        return self._down[step][0], self._across[step][0]
+
+    @cached_property
+    def _reach(self) -> tuple[np.ndarray, np.ndarray]:
+        """Highest and lowest score that any pixel between a cell's centre and the next one's is made of: float32 [C, h', w'] each."""
+        top, bottom, left, right = self._bounds
+        inner = self._scores[:, top : bottom + 1, left : right + 1]
+        padded = np.pad(inner, ((0, 0), (1, 2), (1, 2)), mode="edge")
+        high, low = padded, padded
+        for axis in (1, 2):
+            count = padded.shape[axis] - 3
+            parts = [(np.take(high, range(step, step + count), axis), np.take(low, range(step, step + count), axis)) for step in range(4)]
+            high, low = np.max([part[0] for part in parts], axis=0), np.min([part[1] for part in parts], axis=0)
+        return high, low
+
+
+OVERSHOOT = 0.2825
+"""How far an interpolated value can pass the cells that it is made of, as a share of their range: the weights of an axis sum to one and their
+sizes to at most 1.25, so that the negative ones of both axes sum to at most (1.25 ** 2 - 1) / 2, and a little for rounding."""
+
+
+def filled(scores: np.ndarray) -> np.ndarray:
+    """Returns maps float32 [C, h, w] in which cells that may not be read count as the lowest score of their map."""
+    finite = np.isfinite(scores)
+    if finite.all():
+        return scores
+    lowest = np.where(finite, scores, np.inf).min(axis=(1, 2), keepdims=True)
+    return np.where(finite, scores, np.where(np.isfinite(lowest), lowest, np.float32(np.nan)))
 
 
 def highest_point(scores: np.ndarray, geometry: Geometry, kernel: str = "cubic") -> tuple[float, float]:
-    """Finds where the interpolated map is highest, near its best cell, without making the heatmap.
+    """Finds where one interpolated map float32 [h, w] is highest; see :func:`highest_points`."""
+    x, y = highest_points(scores[None], geometry, kernel)[0].tolist()
+    return x, y
+
+
+def highest_points(scores: np.ndarray, geometry: Geometry, kernel: str = "cubic") -> np.ndarray:
+    """Finds where interpolated maps are highest, near their best cells, without making the heatmaps.
 
     Args:
-        scores: float32 [h, w]; padded cells are ignored.
+        scores: float32 [C, h, w]; padded cells are ignored.
         geometry: Frames of the picture.
         kernel: A name of :data:`KERNELS`.
 
     Returns:
-        ``(x, y)`` in original pixels, to 1/16 of a cell and inside what the model saw; NaN twice where no score is finite.
+        float64 [C, 2] of ``(x, y)`` in original pixels, to 1/16 of a cell and inside what the model saw; NaN twice where no score is finite.
     """
     valid = geometry.valid()
-    if not np.isfinite(scores[valid]).any():
-        return float("nan"), float("nan")
-    scores = np.where(valid, scores, np.nan)
-    best = np.unravel_index(int(np.nanargmax(scores)), scores.shape)
-    # What may not be read attracts no peak.
-    scores = np.where(np.isfinite(scores), scores, np.nanmin(scores))
+    points = np.full((len(scores), 2), np.nan)
+    known = np.flatnonzero((np.isfinite(scores) & valid).any(axis=(1, 2)))
+    if not known.size:
+        return points
+    scores = np.where(valid, scores[known], np.float32(np.nan))
+    best = np.unravel_index(np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1).argmax(axis=1), geometry.grid)
+    scores = filled(scores)  # What may not be read attracts no peak.
     around = np.arange(-PEAK_STEPS, PEAK_STEPS + 1) / PEAK_STEPS
-    places, taps = [], []
+    # The cells about the best one that a place within one cell of it is made of.
+    reach = np.arange(-2, 4)
+    places, taps, cells = [], [], []
     for axis in (0, 1):
-        cells = np.flatnonzero(valid.any(axis=1 - axis))
-        low, high = int(cells[0]), int(cells[-1])
-        places.append(np.clip(best[axis] + around, low, high))
-        taps.append(_taps(kernel, places[axis], low, high))
-    wide = sum((scores[:, cells] * weights for cells, weights in taps[1]), np.zeros((), np.float32))
-    fine = sum((wide[cells] * weights[:, None] for cells, weights in taps[0]), np.zeros((), np.float32))
-    row, column = np.unravel_index(int(fine.argmax()), fine.shape)
-    x, y = geometry.grid_to_original(np.array([places[1][column] + 0.5, places[0][row] + 0.5]))
+        inside = np.flatnonzero(valid.any(axis=1 - axis))
+        low, high = int(inside[0]), int(inside[-1])
+        places.append(np.clip(best[axis][:, None] + around, low, high))
+        cells.append(np.clip(best[axis][:, None] + reach, low, high))
+        taps.append([(at - (best[axis][:, None] - 2), weights) for at, weights in _taps(kernel, places[axis], low, high)])
+    number = np.arange(len(scores))[:, None, None]
+    near = scores[number, cells[0][:, :, None], cells[1][:, None, :]]
+    nothing = np.zeros((), np.float32)
+    wide = sum((np.take_along_axis(near, at[:, None, :], axis=2) * weights[:, None, :] for at, weights in taps[1]), nothing)
+    fine = sum((np.take_along_axis(wide, at[:, :, None], axis=1) * weights[:, :, None] for at, weights in taps[0]), nothing)
+    row, column = np.unravel_index(fine.reshape(len(fine), -1).argmax(axis=1), (around.size, around.size))
+    number = np.arange(len(scores))
+    grid = np.stack([places[1][number, column] + 0.5, places[0][number, row] + 0.5], axis=1)
     x0, y0, x1, y1 = geometry.seen
-    return float(np.clip(x, x0, x1 - 1e-6)), float(np.clip(y, y0, y1 - 1e-6))
+    points[known] = np.clip(geometry.grid_to_original(grid), (x0, y0), (x1 - 1e-6, y1 - 1e-6))
+    return points
 
 
 def _cubic(scores: np.ndarray, geometry: Geometry, picture: np.ndarray | None) -> np.ndarray:

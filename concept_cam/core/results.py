@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -17,8 +17,7 @@ from concept_cam import __version__
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, MissingExtraError
 from concept_cam.core.geometry import Geometry
-from concept_cam.core.names import choose
-from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, encode_rle, find_regions, threshold_value
+from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, regions_of_map, threshold_value
 from concept_cam.core.resampling import grid_to_pixels, heatmap, highest_point
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from concept_cam.core.drawing import Scale
 
-__all__ = ["REGION_RESOLUTION", "Localization", "Localizations", "Provenance", "png_bytes"]
+__all__ = ["Localization", "Localizations", "Provenance", "png_bytes"]
 
 
 @dataclass(frozen=True)
@@ -60,79 +59,6 @@ class Provenance:
         facts = dict(vars(self))
         settings, version = facts.pop("settings"), facts.pop("version")
         return {**facts, **settings, "version": version}
-
-
-def _regions_original(found: Localization, threshold: str | float, min_area: float, largest: int | None) -> tuple[Region, ...]:
-    """Exact: on the heatmap at the picture's own size."""
-    return find_regions(found.heatmap, found.mask(threshold), min_area=min_area, largest=largest)
-
-
-def _regions_model(found: Localization, threshold: str | float, min_area: float, largest: int | None) -> tuple[Region, ...]:
-    """Fast: measured at the size at which the model saw the picture, then mapped to the original frame by ``Geometry``."""
-    small = _at_model_resolution(found.geometry)
-    scale_y, scale_x = found.geometry.original[0] / small.original[0], found.geometry.original[1] / small.original[1]
-    if scale_y <= 1 and scale_x <= 1:
-        return _regions_original(found, threshold, min_area, largest)
-    map_ = grid_to_pixels(found.scores, small)
-    least = min_area if min_area < 1 else min_area / (scale_x * scale_y)
-    regions = find_regions(map_, above(map_, found.threshold(threshold)), min_area=least, largest=largest)
-    return tuple(_enlarge(region, small.original, found.geometry.original) for region in regions)
-
-
-REGION_RESOLUTION: dict[str, Callable[[Localization, str | float, float, int | None], tuple[Region, ...]]] = {
-    "original": _regions_original,
-    "model": _regions_model,
-}
-"""At which resolution regions are measured."""
-
-
-def _at_model_resolution(geometry: Geometry) -> Geometry:
-    height = max(1, round(geometry.original[0] * geometry.scale[0]))
-    width = max(1, round(geometry.original[1] * geometry.scale[1]))
-    scale = geometry.scale[0] * geometry.original[0] / height, geometry.scale[1] * geometry.original[1] / width
-    return replace(geometry, original=(height, width), scale=scale)
-
-
-def _enlarge(region: Region, small: tuple[int, int], large: tuple[int, int]) -> Region:
-    from concept_cam.core.regions import decode_rle, measure
-
-    scale_y, scale_x = large[0] / small[0], large[1] / small[1]
-    mask = decode_rle(region.rle)
-    rows = np.minimum(((np.arange(large[0]) + 0.5) / scale_y).astype(int), small[0] - 1)
-    columns = np.minimum(((np.arange(large[1]) + 0.5) / scale_x).astype(int), small[1] - 1)
-    full = mask[rows][:, columns]
-    ys, xs = np.flatnonzero(full.any(axis=1)), np.flatnonzero(full.any(axis=0))
-    if ys.size == 0:  # A picture that was enlarged for the model: the region is smaller than one of its pixels.
-        y, x = int(region.peak[1] * scale_y), int(region.peak[0] * scale_x)
-        full[min(y, large[0] - 1), min(x, large[1] - 1)] = True
-        ys, xs = np.flatnonzero(full.any(axis=1)), np.flatnonzero(full.any(axis=0))
-    box = int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
-    top, bottom, left, right = box[1], box[3], box[0], box[2]
-    small_measures = measure(mask[region.box[1] : region.box[3], region.box[0] : region.box[2]])
-    # Angles, shares and moments hold at either resolution when the scale is the same on both axes; otherwise measure exactly.
-    if abs(scale_x / scale_y - 1) < 0.02:
-        scale = (scale_x * scale_y) ** 0.5
-        measures = dict(small_measures)
-        measures["length"] *= scale
-        measures["width"] *= scale
-        measures["centroid_x"] = (small_measures["centroid_x"] + region.box[0]) * scale_x
-        measures["centroid_y"] = (small_measures["centroid_y"] + region.box[1]) * scale_y
-    else:
-        measures = measure(full[top:bottom, left:right])
-        measures["centroid_x"] += left
-        measures["centroid_y"] += top
-    measures["area"] = float(full.sum())
-    factor = np.array([scale_x, scale_y])
-    return Region(
-        box=box,
-        area=int(full.sum()),
-        rle=encode_rle(full),
-        contours=tuple(contour * factor for contour in region.contours),
-        peak=(region.peak[0] * scale_x, region.peak[1] * scale_y),
-        peak_score=region.peak_score,
-        mean_score=region.mean_score,
-        measures=measures,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,8 +161,7 @@ class Localization:
             largest: Keep only so many.
             resolution: ``"original"`` (exact) or ``"model"`` (measured at the model's resolution and mapped; fast on large pictures).
         """
-        find = choose(resolution, REGION_RESOLUTION, "region resolution")
-        return find(self, threshold, min_area, largest)
+        return regions_of_map(self.scores, self.geometry, threshold=threshold, resolution=resolution, min_area=min_area, largest=largest)
 
     # --------------------------------------------------------------------------------------------------- pictures
 
