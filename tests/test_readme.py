@@ -1,4 +1,4 @@
-"""The README's examples run as they stand."""
+"""The examples in the documents run as they stand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -13,15 +14,9 @@ from PIL import Image
 
 from concept_cam import backbones
 from concept_cam.cli import COMMANDS, main
-
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-ROOT = Path(__file__).parent.parent
+from tests.documents import DOCUMENTS, ROOT, blocks, commands, text_of
 
 needs_model = pytest.mark.skipif(not any(backbones.BUNDLED.glob("*.safetensors")), reason="the bundled model is not in this checkout")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -35,47 +30,51 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@needs_model
-@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.strip().splitlines()[-1][:40])
-def test_python_example(code: str, folder: Path) -> None:
-    exec(compile(code, "README.md", "exec"), {})
-
-
-def scripts() -> list[list[str]]:
-    """The commands of each block that run offline, in order: later ones may need what earlier ones wrote."""
-    found = []
-    for block in blocks("bash"):
-        lines = [line.split("  #")[0].strip() for line in block.splitlines()]
-        kept = [line for line in lines if line.startswith("concept-cam") and "hf-hub:" not in line and "ViT-" not in line]
-        if kept:
-            found.append(kept)
-    return found
-
-
-@needs_model
-@pytest.mark.parametrize("lines", scripts(), ids=lambda lines: lines[0][:50])
-def test_commands_run(lines: list[str], folder: Path) -> None:
-    for block in blocks("yaml"):
-        name = re.search(r"^pack: (\w+)", block, flags=re.MULTILINE)
-        if name:
-            (folder / f"{name[1]}.yaml").write_text(block, encoding="utf-8")
+def run(lines: list[str]) -> None:
     for line in lines:
         result = CliRunner().invoke(main, shlex.split(line)[1:])
         assert result.exit_code == 0, f"{line}\n{result.output}"
 
 
-def test_every_command_is_in_the_readme() -> None:
-    assert [name for name in COMMANDS if f"concept-cam {name}" not in README] == []
+def code() -> list[Any]:
+    found = [(document, number, block) for document in DOCUMENTS for number, block in enumerate(blocks(document, "python"))]
+    return [pytest.param(document, block, id=f"{document} {number}") for document, number, block in found]
+
+
+@needs_model
+@pytest.mark.parametrize(("document", "block"), code())
+def test_python_example(document: str, block: str, folder: Path) -> None:
+    if "read_run(" in block:
+        run(["concept-cam annotate photos/ --traits fish:parts -o run/ --workers 0"])
+    exec(compile(block, document, "exec"), {})
+
+
+@needs_model
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_run_in_their_order(document: str, folder: Path) -> None:
+    for block in blocks(document, "yaml"):
+        name = re.search(r"^pack: (\w+)", block, flags=re.MULTILINE)
+        if name:
+            (folder / f"{name[1]}.yaml").write_text(block, encoding="utf-8")
+    lines = [line for block in blocks(document, "bash") for line in commands(block)]
+    assert lines
+    run(lines)
+
+
+def test_every_command_is_in_the_documents() -> None:
+    texts = "".join(text_of(document) for document in DOCUMENTS)
+    assert [name for name in COMMANDS if f"concept-cam {name}" not in texts] == []
 
 
 @pytest.mark.parametrize("name", ["demo", "test"])
 def test_the_two_commands_are_one_line_each(name: str) -> None:
-    found = re.search(rf"<!-- command: {name} -->\n```bash\n(.*?)```", README, flags=re.DOTALL)
+    found = re.search(rf"<!-- command: {name} -->\n```bash\n(.*?)```", text_of("README.md"), flags=re.DOTALL)
     assert found
     assert len(found[1].strip().splitlines()) == 1
     assert subprocess.run(["bash", "-n", "-c", found[1]], check=False).returncode == 0
 
 
-def test_links_to_files_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", README):
-        assert (ROOT / target.split("#")[0]).exists(), target
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_to_files_lead_somewhere(document: str) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", text_of(document)):
+        assert ((ROOT / document).parent / target.split("#")[0]).exists(), target
