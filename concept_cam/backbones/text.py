@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from concept_cam.core.errors import ModelError, PromptError
 
@@ -129,8 +129,27 @@ class TransformersTokens:
         return getattr(self._tokenizer, "unk_token_id", None)
 
 
+class ModelTower:
+    """A text tower of a model that has one: a class of its own, not a function within another, so that it can be sent to another process.
+
+    Args:
+        model: The model.
+        embed: Takes the model and the tokenizer's inputs to embeddings [N, D]; a function at the top of its module.
+    """
+
+    def __init__(self, model: nn.Module, embed: Callable[[Any, dict[str, Tensor]], Tensor]) -> None:
+        self._model, self._embed = model, embed
+
+    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self._embed(self._model, inputs)
+
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self._model.parameters()).device
+
+
 class TextEncoder:
-    """A text tower with its tokenizer.
+    """A text tower with its tokenizer; it can be pickled where its tokenizer and tower can.
 
     Args:
         tokens: The tokenizer.
@@ -145,6 +164,14 @@ class TextEncoder:
         # The fast tokenizers of the transformers library refuse to be used by two threads at once.
         self._lock = threading.Lock()
         self._empty = len(self._ids(""))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A lock is one process's own.
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
 
     @property
     def context_length(self) -> int:

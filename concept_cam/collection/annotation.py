@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from concept_cam.collection.inputs.items import is_url
 from concept_cam.collection.plan import Identity, Plan, Regions, describe
 from concept_cam.collection.questions import build_questions
 from concept_cam.core.concept import Concept
-from concept_cam.core.errors import ConceptCamError, ConfigurationError, MissingExtraError
+from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError, MissingExtraError, reason_of
 from concept_cam.core.names import choose, nearest_names
 from concept_cam.core.progress import Progress, Tracker
 from concept_cam.core.settings import Settings
@@ -257,15 +257,33 @@ class _Stream:
     def __iter__(self) -> Iterator[Item]:
         from concept_cam.collection.schema import image_key
 
-        seen = type(self._writer.done)()
-        for item in self._job.items():
-            key = image_key(item.source)
+        pictures, entries = type(self._writer.done)(), type(self._writer.done)()
+        for item in _guarded(self._job.items()):
             self.count += 1
-            self._hash.update(item.source.encode("utf-8") + b"\n")
-            if not seen.add(key):
+            self._hash.update(item.source.encode("utf-8", "surrogatepass") + b"\n")
+            # Two entries of one picture that say the same are one; two that differ (occurrences that share a photograph) are both kept. The first
+            # has the picture's own key, whether or not others follow.
+            fresh = entries.add(image_key(item.identity)) if item.occurrence else None
+            first = pictures.add(image_key(item.source))
+            if fresh is False or (fresh is None and not first):
                 self.duplicates += 1
-            elif self._writer.done.add(key):
-                yield item
+                continue
+            found = replace(item, occurrence="") if first else item
+            if self._writer.done.add(image_key(found.identity)):
+                yield found
+
+
+def _guarded(items: Iterator[Item]) -> Iterator[Item]:
+    """Passes the input's entries on; what ends it before its end is one clear error, after which the run can be continued."""
+    count = 0
+    try:
+        for item in items:
+            count += 1
+            yield item
+    except ConceptCamError:
+        raise
+    except Exception as error:
+        raise DataError(f"the input cannot be read further than its first {count} entries: {reason_of(error)}") from error
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from concept_cam.core.files import make_directory, write_file
 __all__ = ["merge_runs"]
 
 STAGING_FOLDER = ".merging"
+MOVING_FILE = "moving"
 
 
 def merge_runs(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str] | None = None) -> Run:
@@ -48,8 +49,11 @@ def merge_runs(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike
     target = Path(output)
     infos = [read_info(folder) for folder in folders]
     _check(folders, infos)
-    check_folder(target, resume=False)
     staging = target / STAGING_FOLDER
+    if _finished_merge(target, staging):
+        shutil.rmtree(staging, ignore_errors=True)
+        return read_run(target)
+    check_folder(target, resume=False)
     shutil.rmtree(staging, ignore_errors=True)
     make_directory(staging)
     try:
@@ -113,6 +117,8 @@ def _move_into_place(staging: Path, target: Path) -> None:
     """Moves the joined run to where it will stand, or nothing of it; ``run.json`` is last, since it makes the folder a run."""
     with contextlib.suppress(FileNotFoundError):
         (target / PARTS_FOLDER).rmdir()  # empty: the folder was checked
+    # A kill between two renames leaves this note beside what was moved: the next merge knows that it is its own.
+    write_file(staging / MOVING_FILE, b"")
     moved: list[Path] = []
     try:
         for name in (PARTS_FOLDER, ERRORS_FILE, RUN_FILE):
@@ -122,6 +128,17 @@ def _move_into_place(staging: Path, target: Path) -> None:
         for path in moved:
             _remove(path)
         raise
+
+
+def _finished_merge(target: Path, staging: Path) -> bool:
+    """Puts what a merge that was killed while it moved its files has left out of the way; tells whether the last file had been moved already."""
+    if not (staging / MOVING_FILE).is_file():
+        return False
+    if (target / RUN_FILE).is_file():
+        return True
+    for name in (PARTS_FOLDER, ERRORS_FILE):
+        _remove(target / name)
+    return False
 
 
 def _remove(path: Path) -> None:

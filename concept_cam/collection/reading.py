@@ -15,7 +15,8 @@ import numpy as np
 from concept_cam.collection.inputs.items import Item, Specimen
 from concept_cam.collection.inputs.specimens import read_mask
 from concept_cam.collection.measures import Frame
-from concept_cam.core.errors import ConceptCamError, ImageError
+from concept_cam.core.errors import ImageError, reason_of
+from concept_cam.pictures.limits import byte_limit
 from concept_cam.pictures.reading import read_image
 from concept_cam.pictures.resizing import shrink
 
@@ -73,7 +74,7 @@ class Loaded:
 class _Nothing:
     """Stands for a payload that was read already, so that it is not sent back."""
 
-    def read(self) -> Any:
+    def read(self, max_bytes: int = 0) -> Any:
         raise ImageError("this payload was read before.")
 
 
@@ -84,22 +85,24 @@ def load_item(item: Item, plan: Plan) -> Loaded:
     """
     bare = replace(item, payload=_Nothing())
     try:
-        raw = item.payload.read()
+        raw = item.payload.read(byte_limit(plan.settings.max_pixels))
         digest = hashlib.sha256(raw.digest_of).hexdigest()
         pixels = read_image(raw.content, max_pixels=plan.settings.max_pixels).pixels
         size = raw.original or (pixels.shape[0], pixels.shape[1])
         hidden = plan.ignored.mask(item, size) if plan.ignored is not None else None
         specimens = plan.specimens(item) or (Specimen(),)
-    except ConceptCamError as error:
-        return Loaded(bare, errors=(_without_name(str(error), item),))
-    except MemoryError:
-        return Loaded(bare, errors=("the picture does not fit in memory: scale it down, or use fewer workers.",))
+    except Exception as error:  # whatever it is, it is this picture's
+        return Loaded(bare, errors=(_without_name(reason_of(error), item),))
     crops, errors = [], []
     for number, specimen in enumerate(specimens):
         try:
             crops.append(_crop(pixels, size, hidden, specimen, number, plan))
-        except ConceptCamError as error:
-            errors.append(f"{SPECIMEN_PREFIX}{number}: {error}" if len(specimens) > 1 else str(error))
+        except Exception as error:
+            reason = reason_of(error)
+            errors.append(f"{SPECIMEN_PREFIX}{number}: {reason}" if len(specimens) > 1 else reason)
+            continue
+        if (note := _beyond(specimen, size)) is not None:
+            errors.append(f"{SPECIMEN_PREFIX}{number}: {note}")
     return Loaded(bare, digest, tuple(crops), tuple(errors))
 
 
@@ -146,6 +149,19 @@ def _crop(
         number,
         None if whole else box,
         specimen,
+    )
+
+
+def _beyond(specimen: Specimen, size: tuple[int, int]) -> str | None:
+    """Says where a box reaches past the picture's edge by more than a pixel, which rounding explains; the specimen is read as far as the picture goes."""
+    if specimen.box is None:
+        return None
+    x, y, width, height = specimen.box
+    if min(x, y) >= -1 and x + width <= size[1] + 1 and y + height <= size[0] + 1:
+        return None
+    return (
+        f"the box x={x:g} y={y:g} width={width:g} height={height:g} reaches past the edge of the upright picture of {size[1]} x {size[0]} pixels; "
+        "it was read as far as the picture goes."
     )
 
 

@@ -129,7 +129,7 @@ def _head(scored: Scored, plan: Plan) -> dict[str, Any]:
 
     item, box = scored.item, scored.box
     head: dict[str, Any] = {
-        "image_key": image_key(item.source),
+        "image_key": image_key(item.identity),
         "file_name": os.path.basename(item.source.rstrip("/")) or item.source,
         "source": item.source,
         "path": item.path,
@@ -223,9 +223,11 @@ def _pack_rows(
 
 
 def _key(head: dict[str, Any], pack: str, character: str, part: str = "") -> str:
-    from concept_cam.collection.schema import record_key
+    from concept_cam.collection.schema import image_key, record_key
 
-    return record_key(head["source"], head["specimen"], pack, character, part)
+    # A further occurrence of one picture has a key of its own, and so have its records.
+    own = head["image_key"] == image_key(head["source"])
+    return record_key(head["source"] if own else head["image_key"], head["specimen"], pack, character, part)
 
 
 def _state_row(pack: PackQuestions, called: _Called, head: dict[str, Any]) -> dict[str, Any]:

@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from concept_cam.collection.engines.annotator import Answers
 from concept_cam.collection.reading import SPECIMEN_PREFIX
 from concept_cam.collection.runs import ERROR_COLUMNS, ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, read_errors
 from concept_cam.collection.schema import SCHEMA_VERSION, image_key
-from concept_cam.core.errors import DataError, OutputError
+from concept_cam.core.errors import DataError, OutputError, one_line
 from concept_cam.core.files import make_directory, write_file
 
 __all__ = [
@@ -122,7 +123,7 @@ class RunWriter:
         self._last = time.monotonic()
         check_folder(folder, resume)
         make_directory(folder / PARTS_FOLDER)
-        self._lock = _lock(folder)
+        self._lock: FileLock | None = _lock(folder)
         self._number = 0
         self._known_errors: set[tuple[str, str]] = set()
         info = read_info(folder) if (folder / RUN_FILE).is_file() else None
@@ -256,7 +257,7 @@ class RunWriter:
     def release(self) -> None:
         """Lets another process write the run."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
 
@@ -283,22 +284,16 @@ def check_folder(folder: Path, resume: bool) -> None:
         )
 
 
-def _lock(folder: Path) -> int | None:
-    """Keeps two processes from writing one run; ends with the process, however that ends."""
+def _lock(folder: Path) -> FileLock | None:
+    """Keeps two processes from writing one run, on every system; ends with the process, however that ends."""
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    descriptor = os.open(folder / LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+        lock.acquire()
+    except Timeout:
         raise OutputError(f"another process is writing the run in {str(folder)!r}. Wait for it, or choose another --output.") from None
-    except OSError:  # file systems without locks
-        os.close(descriptor)
+    except (OSError, NotImplementedError):  # file systems without locks
         return None
-    return descriptor
+    return lock
 
 
 def _keys_of(part: Path) -> list[str]:
@@ -347,7 +342,7 @@ def errors_text(errors: list[dict[str, str]], *, header: bool = True) -> str:
     writer = csv.DictWriter(stream, ERROR_COLUMNS, lineterminator="\n")
     if header:
         writer.writeheader()
-    writer.writerows({**error, "reason": " ".join(error["reason"].splitlines())} for error in errors)
+    writer.writerows({**error, "reason": one_line(error["reason"])} for error in errors)
     return stream.getvalue()
 
 

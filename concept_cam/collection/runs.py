@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from concept_cam.collection.run_folder import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE
 from concept_cam.collection.schema import PASSTHROUGH_PREFIX, arrow_schema, check_schema, passthrough_columns
 from concept_cam.core.errors import DataError, MissingExtraError
+from concept_cam.core.tables import allow_long_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,6 +216,7 @@ def read_errors(folder: Path) -> list[dict[str, str]]:
         return []
     # A full disk can cut a line within a character: what is left of it goes with the line.
     text = path.read_text(encoding="utf-8", errors="replace")
+    allow_long_cells()
     rows = csv.reader(io.StringIO(text, newline=""))
     found: dict[tuple[str, str], dict[str, str]] = {}
     complete = text.endswith("\n")

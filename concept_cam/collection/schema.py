@@ -388,7 +388,11 @@ def _digest(*parts: str) -> str:
 
 
 def image_key(source: str) -> str:
-    """Returns the stable id of a picture: 24 hexadecimal digits of its ``source``, which is unique within a run."""
+    """Returns the stable id of a picture: 24 hexadecimal digits of its ``source``.
+
+    Where the input has several entries of one picture that differ (occurrences that share a photograph), the second and further ones have
+    ``source#occurrence`` in its place (:attr:`concept_cam.collection.inputs.Item.identity`).
+    """
     return _digest("image", source)
 
 

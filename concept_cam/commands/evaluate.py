@@ -22,8 +22,7 @@ from concept_cam.commands.options import (
 )
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.settings import WEIGHTINGS
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+from concept_cam.pictures.endings import is_picture
 
 
 def _list(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -325,7 +324,7 @@ def sweep(
     else:
         from concept_cam import prompts
 
-        pictures = [item for item in sorted(Path(str(unlabelled)).iterdir()) if item.suffix.lower() in IMAGE_SUFFIXES][:limit]
+        pictures = [item for item in sorted(Path(str(unlabelled)).iterdir()) if is_picture(item)][:limit]
         concepts = prompts.load(list(specs) or ["fish:parts"])
         found = tuning.sweep_unlabelled(
             [(item.name, item) for item in pictures],

@@ -13,7 +13,12 @@ __all__ = [
     "OutputError",
     "PromptError",
     "UnsupportedModelError",
+    "one_line",
+    "reason_of",
 ]
+
+LONGEST_REASON = 600
+"""Characters of a reason that is kept for one entry of many: a list of errors must stay readable whatever the entries hold."""
 
 
 class ConceptCamError(Exception):
@@ -108,3 +113,26 @@ class MissingExtraError(ConceptCamError, ImportError):
         super().__init__(f"{purpose} needs the library {library!r}, which is not installed. Install it with:  {install_command(extra)}")
         self.library = library
         self.extra = extra
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns why one entry of many cannot be used: one line, bounded, whatever was raised.
+
+    Everything that goes through many entries (pictures, rows, members of archives) guards each of them with ``except Exception`` and keeps
+    this text: one bad entry is one error, never the end of the others.
+    """
+    if isinstance(error, MemoryError):
+        text = str(error) or "it does not fit in memory: scale it down, or use fewer workers"
+    elif isinstance(error, RecursionError):
+        text = "it is nested too deeply to be read"
+    elif isinstance(error, ConceptCamError):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """Returns a reason on one line, cut where it is longer than :data:`LONGEST_REASON`."""
+    text = " ".join(text[: 4 * LONGEST_REASON].split())
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 4] + " ..."

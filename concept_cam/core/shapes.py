@@ -6,13 +6,14 @@ All regions of a picture are dealt with in one pass of numpy; nothing here ever 
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.errors import ConfigurationError, reason_of
 
 __all__ = ["Runs", "column_runs", "components", "decode_rle", "encode_rle", "encode_runs", "outlines", "runs_of", "shapes"]
 
@@ -403,6 +404,8 @@ def _decompress(text: str) -> list[int]:
             more = bool(code & 0x20)
             position += 1
             shift += 5
+            if shift > 70:
+                raise ConfigurationError("a run length has more than 64 bits: the mask is damaged.")
             if not more and code & 0x10:
                 value |= -1 << shift
         if len(counts) > 2:
@@ -411,17 +414,30 @@ def _decompress(text: str) -> list[int]:
     return counts
 
 
+MOST_MASK_PIXELS = 1 << 33
+"""Run lengths are a few bytes for any number of pixels: more than these are an error, not a picture."""
+
+
 def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     """Decodes a COCO run-length encoding (compressed text or a list of counts) to bool [H, W].
 
     Raises:
-        ConfigurationError: The counts do not add up to the size.
+        ConfigurationError: It is no such encoding, or its counts do not add up to the size.
     """
-    height, width = rle["size"]
-    counts: str | bytes | Sequence[int] = rle["counts"]
-    if isinstance(counts, bytes):
-        counts = counts.decode("ascii")
-    runs = _decompress(counts) if isinstance(counts, str) else list(counts)
+    try:
+        height, width = (int(side) for side in rle["size"])
+        counts: str | bytes | Sequence[int] = rle["counts"]
+        if isinstance(counts, bytes):
+            counts = counts.decode("ascii")
+        if not 0 <= height * width <= MOST_MASK_PIXELS or min(height, width) < 0:
+            raise ConfigurationError(f"a mask of {height} x {width} pixels is none: expected rows and columns of a picture.")
+        runs = _decompress(counts) if isinstance(counts, str) else [operator.index(run) for run in counts]
+    except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        raise ConfigurationError(f"expected a size of rows and columns, and counts of pixels: {reason_of(error)}") from error
+    if any(run < 0 for run in runs):
+        raise ConfigurationError("run lengths must not be negative.")
     if sum(runs) != height * width:
         raise ConfigurationError(f"run lengths sum to {sum(runs)}, expected {height} x {width} = {height * width}.")
     values = np.zeros(len(runs), dtype=bool)

@@ -29,6 +29,7 @@ from concept_cam.core.scoring import FEATURE_NORM
 from concept_cam.core.settings import Settings
 from concept_cam.methods import find_method
 from concept_cam.methods.engine import Batch, TowerMethod, encode, plain
+from concept_cam.pictures.endings import is_picture
 from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, prepare
@@ -525,8 +526,6 @@ def _base(name: str, cam: FinerCam) -> tuple[Callable[[Batch, Sequence[int]], Te
 
 # --------------------------------------------------------------------------------------------------------------- training
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
-
 
 def class_folders(folder: str | os.PathLike[str]) -> list[tuple[Path, str]]:
     """Lists the pictures of a folder that has one folder per class: ``(path, class name)``, in the order of names.
@@ -542,7 +541,7 @@ def class_folders(folder: str | os.PathLike[str]) -> list[tuple[Path, str]]:
         for directory in sorted(root.iterdir())
         if directory.is_dir() and not directory.name.startswith(".")
         for path in sorted(directory.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if is_picture(path) and not path.name.startswith(".")
     ]
     if len({name for _, name in found}) < 2:
         raise DataError(

@@ -1,7 +1,9 @@
 """Reading pictures: whatever the source, upright 8-bit sRGB pixels come out, or one clear error.
 
-Loads Pillow and numpy, never torch, so that worker processes read pictures cheaply. No global state of Pillow is changed
-(``MAX_IMAGE_PIXELS``, ``LOAD_TRUNCATED_IMAGES``): several threads may read at once, and an application's own settings stay.
+Loads Pillow and numpy, never torch, so that worker processes read pictures cheaply. Pillow's settings (``MAX_IMAGE_PIXELS``,
+``LOAD_TRUNCATED_IMAGES``) are neither changed nor obeyed: several threads may read at once, each with a limit of its own.
+
+Pixels are decoded in one place, :func:`decoded`; metadata that are damaged cost nothing, pixels that are damaged cost the picture.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import io
 import itertools
 import os
-import stat
 import struct
 import warnings
 from collections.abc import Iterator
@@ -23,16 +24,14 @@ from PIL import Image, ImageCms
 
 from concept_cam.core.errors import ImageError
 from concept_cam.core.names import nearest_names
+from concept_cam.pictures.limits import MAX_PIXELS, byte_limit, check_file, limited_to, read_within, too_long
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "ImageSource", "Picture", "read_image"]
+__all__ = ["MAX_PIXELS", "ImageSource", "Picture", "decoded", "opened", "read_image"]
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor | Picture"
-
-MAX_PIXELS = 200_000_000
-"""Most pixels of a picture that is decoded by default."""
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
@@ -127,17 +126,18 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
         return _from_tensor(cast("Tensor", source))
     if isinstance(source, Image.Image):
         name = getattr(source, "filename", "") or None
-        return _decode(source, None if name is None else os.fsdecode(name), max_pixels, first_frame=False)
+        name = None if name is None else os.fsdecode(name)
+        return _picture(source, name, max_pixels, first_frame=False, label=repr(name) if name else "the given Pillow image")
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _from_file(io.BytesIO(source), "the given bytes", None, max_pixels)
     if isinstance(source, (str, os.PathLike)):
-        with _open_path(source) as file:
+        with _open_path(source, byte_limit(max_pixels)) as file:
             name = os.fspath(source)
             return _from_file(file, repr(name), name, max_pixels)
     if hasattr(source, "read"):
         given = getattr(source, "name", None)
         name = given if isinstance(given, str) else None
-        return _from_file(_binary(source), repr(name) if name else "the given file object", name, max_pixels)
+        return _from_file(_binary(source, byte_limit(max_pixels)), repr(name) if name else "the given file object", name, max_pixels)
     raise ImageError(
         f"cannot read a picture from {type(source).__name__}: expected a path, file object, bytes, Pillow image, numpy array or tensor."
     )
@@ -147,8 +147,8 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 @contextmanager
-def _open_path(source: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Opens a path for reading, or says why not."""
+def _open_path(source: str | os.PathLike[str], limit: int) -> Iterator[BinaryIO]:
+    """Opens a path for reading, or says why not; pipes, devices and files of more than ``limit`` bytes are not even opened."""
     text = os.fspath(source)
     if not isinstance(text, str):
         raise ImageError(f"a path must be text, received {text!r}.")
@@ -158,21 +158,20 @@ def _open_path(source: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise ImageError(f"{text!r} is a web address: download the picture first and give its path.")
     path = Path(text)
     try:
-        mode = path.stat().st_mode
+        found = path.stat()
     except FileNotFoundError:
         raise ImageError(_missing(path)) from None
     except (OSError, ValueError) as error:
-        raise ImageError(f"cannot read {text!r}: {error}.") from error
-    if stat.S_ISDIR(mode):
+        raise ImageError(f"cannot read {text[:200]!r}: {getattr(error, 'strerror', None) or error}.") from error
+    if path.is_dir():
         raise ImageError(f"{text!r} is a folder, expected a picture file. Give the files in it, for example {text.rstrip('/')}/*.jpg")
-    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-        raise ImageError(f"{text!r} is a device, expected a picture file.")
+    check_file(found, repr(text), limit)
     try:
         file = path.open("rb")
     except OSError as error:
         raise ImageError(f"cannot read {text!r}: {error.strerror or error}.") from error
     with file:
-        yield file if file.seekable() else io.BytesIO(file.read())
+        yield file
 
 
 def _missing(path: Path) -> str:
@@ -194,32 +193,85 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         return
 
 
-def _binary(source: Any) -> BinaryIO:
-    """Returns a seekable binary file over a file object, positioned at its start."""
+def _binary(source: Any, limit: int) -> BinaryIO:
+    """Returns a seekable binary file over a file object, positioned at its start; one that cannot seek is read, up to ``limit`` bytes."""
     try:
         if source.seekable():
             source.seek(0)
             if isinstance(source.read(0), bytes):
                 return cast(BinaryIO, source)
             raise ImageError("the file object was opened as text: open it in binary mode, open(path, 'rb').")
-        data = source.read()
-    except (OSError, ValueError, AttributeError) as error:
+        if not isinstance(source.read(0), bytes):
+            raise ImageError("the file object was opened as text: open it in binary mode, open(path, 'rb').")
+        data = read_within(source, limit, "the given file object")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"cannot read the given file object: {error}.") from error
-    if not isinstance(data, bytes):
-        raise ImageError("the file object was opened as text: open it in binary mode, open(path, 'rb').")
     return io.BytesIO(data)
 
 
 def _from_file(file: BinaryIO, label: str, name: str | None, max_pixels: int) -> Picture:
+    with limited_to(max_pixels):
+        image = _image_in(file, label, max_pixels)
+        return _picture(image, name, max_pixels, first_frame=True, label=label)
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Opens a picture file as Pillow has it, not decoded yet, for readers of other things than photographs; see :func:`decoded`.
+
+    Raises:
+        ImageError: As for :func:`read_image`.
+    """
+    with _open_path(path, byte_limit(max_pixels)) as file, limited_to(max_pixels):
+        yield _image_in(file, repr(os.fspath(path)), max_pixels)
+
+
+def _image_in(file: BinaryIO, label: str, max_pixels: int) -> Image.Image:
+    size, limit = file.seek(0, os.SEEK_END), byte_limit(max_pixels)
+    file.seek(0)
     head = file.read(64)
     if not head:
         raise ImageError(f"{label} is empty (zero bytes): expected a picture. Copy or download it again.")
-    image = _identify(file, label, max_pixels)
+    if size > limit:
+        raise ImageError(too_long(label, size, limit))
+    image = _identify(file, label)
+    if image is None and (turned := _as_min_is_black(file)) is not None:
+        image = _identify(turned, label)
+        if image is not None:
+            image.info[_INVERTED] = True
     if image is None:
         raise ImageError(f"{label} is not a picture: {_guess(head)}. Expected JPEG, PNG, TIFF, WebP, AVIF, GIF, BMP or the like.")
-    return _decode(image, name, max_pixels, first_frame=True, label=label)
+    return image
+
+
+_INVERTED = "concept_cam_inverted"
+"""Key of ``info`` of an image that was opened as the negative of what it is."""
+
+_TIFF_HEADS = {b"II*\0": "<", b"MM\0*": ">"}
+_PHOTOMETRIC, _BITS = 262, 258
+
+
+def _as_min_is_black(file: BinaryIO) -> BinaryIO | None:
+    """Returns a copy of a TIFF whose zero is white in which it is black: the kinds that Pillow does not know otherwise, such as big-endian 16-bit ones."""
+    file.seek(0)
+    order = _TIFF_HEADS.get(file.read(4))
+    if order is None:
+        return None
+    file.seek(0)
+    content = bytearray(file.read())
+    try:
+        (start,) = struct.unpack_from(order + "I", content, 4)
+        (count,) = struct.unpack_from(order + "H", content, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, number, value = struct.unpack_from(order + "HHIH", content, place)
+            if (tag, kind, number, value) == (_PHOTOMETRIC, 3, 1, 0):
+                struct.pack_into(order + "H", content, place + 8, 1)
+                return io.BytesIO(content)
+    except struct.error:
+        return None
+    return None
 
 
 def _guess(head: bytes) -> str:
@@ -232,11 +284,10 @@ def _guess(head: bytes) -> str:
     return "its content is of no known image format"
 
 
-def _identify(file: BinaryIO, label: str, max_pixels: int) -> Image.Image | None:
-    """Opens a file lazily through Pillow's registry of formats; ``None`` when no format accepts it.
+def _identify(file: BinaryIO, label: str) -> Image.Image | None:
+    """Opens a file lazily through Pillow's registry of formats; ``None`` when no format accepts it. Call it under :func:`limited_to`.
 
-    ``Image.open`` applies the process-wide ``MAX_IMAGE_PIXELS``, below which ``max_pixels`` could not be raised without changing it for
-    every other thread; this is the same search without that limit. The caller checks the size before decoding.
+    The same search as ``Image.open``, without the formats that are no pixels and with an error that names the file.
     """
     file.seek(0)
     prefix = file.read(16)
@@ -254,7 +305,7 @@ def _identify(file: BinaryIO, label: str, max_pixels: int) -> Image.Image | None
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # Pillow's own signal for "not this format after all".
             except Image.DecompressionBombError as error:
-                raise ImageError(f"{label} is too large for Pillow's reader of {name}: {error}") from error
+                raise ImageError(f"{label} has {error}; otherwise scale the picture down.") from error
             except Exception as error:  # a damaged header can raise nearly anything in a format plugin
                 raise ImageError(f"{label} cannot be read as {name}: {error}. The file is damaged; copy it again.") from error
     return None
@@ -263,8 +314,20 @@ def _identify(file: BinaryIO, label: str, max_pixels: int) -> Image.Image | None
 # ------------------------------------------------------------------------------------------------------------ decoding
 
 
-def _decode(image: Image.Image, name: str | None, max_pixels: int, *, first_frame: bool, label: str = "") -> Picture:
-    label = label or (repr(name) if name else "the given Pillow image")
+def decoded(image: Image.Image, max_pixels: int, label: str) -> tuple[Image.Image, int, Image.Transpose | None]:
+    """Decodes an image: the one place where pixels come into being, so that damage is always an error.
+
+    Args:
+        image: An image of any mode, loaded or not.
+        max_pixels: Most pixels that are decoded.
+        label: Whose image it is, for messages.
+
+    Returns:
+        The image, its EXIF orientation 1..8, and how it must still be turned to be upright.
+
+    Raises:
+        ImageError: It has too many pixels or none, is damaged, or does not fit in memory.
+    """
     width, height = image.size
     if width < 1 or height < 1:
         raise ImageError(f"{label} has no pixels: its size is {width} x {height}.")
@@ -273,20 +336,34 @@ def _decode(image: Image.Image, name: str | None, max_pixels: int, *, first_fram
             f"{label} has {width} x {height} = {width * height:,} pixels, more than the limit of {max_pixels:,}. "
             "If the file is trusted, raise the limit (max_pixels, --max-pixels); otherwise scale the picture down."
         )
+    # A TIFF is turned while it is loaded, and drops the tag. Of other formats the tag is read afterwards: looking for it makes the reader of PNG
+    # decode the pixels, and an error of theirs must not be taken for one of the metadata.
+    tags = getattr(image, "tag_v2", None)
+    found = _known(tags.get(_ORIENTATION_TAG, 1)) if tags is not None else None
+    try:
+        with limited_to(max_pixels):
+            image.load()
+    except MemoryError as error:
+        raise ImageError(f"{label} ({width} x {height} pixels) does not fit in memory: scale it down.") from error
+    except Exception as error:  # a damaged body can raise nearly anything in a decoder
+        raise ImageError(f"{label} is damaged or cut short: {error}. Copy or download it again.") from error
+    after = _orientation(image)
+    return image, after if found is None else found, _TRANSPOSE.get(after)
+
+
+def _picture(image: Image.Image, name: str | None, max_pixels: int, *, first_frame: bool, label: str) -> Picture:
     notes: list[str] = []
     if first_frame and _has_frames(image):
         notes.append("first frame of an animated or multi-page file")
-    mode, found = image.mode, _orientation(image)
+    mode = image.mode
+    image, found, turn = decoded(image, max_pixels, label)
     try:
-        image.load()
-        # Some readers (TIFF) turn the picture themselves while loading and drop the tag.
-        turn = _TRANSPOSE.get(_orientation(image))
         rgb = _to_rgb(image, notes, label)
     except ImageError:
         raise
     except MemoryError as error:
-        raise ImageError(f"{label} ({width} x {height} pixels) does not fit in memory: scale it down.") from error
-    except Exception as error:  # a damaged body can raise nearly anything in a decoder
+        raise ImageError(f"{label} ({image.size[0]} x {image.size[1]} pixels) does not fit in memory: scale it down.") from error
+    except Exception as error:  # values that a conversion cannot use
         raise ImageError(f"{label} is damaged or cut short: {error}. Copy or download it again.") from error
     if turn is not None:
         rgb = rgb.transpose(turn)
@@ -301,19 +378,22 @@ def _has_frames(image: Image.Image) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation 1..8; damaged metadata must not cost the picture."""
+    """Returns the EXIF orientation 1..8 of an image that is loaded already; damaged metadata must not cost the picture."""
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        return _known(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:
         return 1
-    return value if value in _TRANSPOSE else 1
+
+
+def _known(orientation: Any) -> int:
+    return orientation if isinstance(orientation, int) and orientation in _TRANSPOSE else 1
 
 
 def _to_rgb(image: Image.Image, notes: list[str], label: str) -> Image.Image:
     """Converts a loaded image of any mode to 8-bit sRGB, before the orientation is applied."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(_scale_to_uint8(np.asarray(image), label, wide=True, notes=notes))
+        image = Image.fromarray(_grey_levels(image, label, notes))
     alpha: Image.Image | None = None
     if image.has_transparency_data:
         base = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
@@ -330,6 +410,21 @@ def _to_rgb(image: Image.Image, notes: list[str], label: str) -> Image.Image:
         return rgb
     notes.append("transparency composited over white")
     return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
+
+
+def _grey_levels(image: Image.Image, label: str, notes: list[str]) -> np.ndarray:
+    """Brings an image of 16-bit, 32-bit or floating values to uint8 [H, W], zero being black."""
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS, (16,))[0] if values.dtype.kind != "f" else 16
+    if 8 < bits < 16 and values.max(initial=0) < 1 << bits:  # as TIFF stores it: 12 bits are 0..4095
+        notes.append(f"{bits}-bit values scaled to 16 bits")
+        values = (values.astype(np.uint32) * 65535 // ((1 << bits) - 1)).astype(np.uint16)
+    grey = _scale_to_uint8(values, label, wide=True, notes=notes)
+    if image.info.get(_INVERTED) or tags.get(_PHOTOMETRIC) == 0:  # Pillow turns the 8-bit ones itself
+        notes.append("zero is white in this file: turned")
+        grey = np.uint8(255) - grey
+    return grey
 
 
 _PROFILE_MODES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
@@ -464,5 +559,13 @@ def _scale_to_uint8(values: np.ndarray, label: str, *, wide: bool, notes: list[s
         raise ImageError(f"{label} holds {name} from {low:.6g} to {high:.6g}, expected 0..{top:.0f}.{hint}")
     if top != 255.0:
         notes.append(f"{values.dtype} values 0..{top:.0f} scaled to 0..255")
+    if top == 65535.0 and 0 < high < 16384:
+        bits = max(8, int(high).bit_length())
+        notes.append(f"no value above {high:.0f} of 65535")
+        warnings.warn(
+            f"{label}: its values end at {high:.0f} of 65535, so it is nearly black. If a camera stored {bits} bits in 16, multiply by {65535 // ((1 << bits) - 1)}.",
+            UserWarning,
+            stacklevel=2,
+        )
     scaled = np.clip(values.astype(np.float32), 0.0, top) * np.float32(255.0 / top)
     return np.rint(scaled).astype(np.uint8)

@@ -249,6 +249,7 @@ class _Reader:
 
     def mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
         result: dict[str, Any] = {}
+        known: dict[str, str] = {}
         for key_node, value_node in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is None or not isinstance(self.scalar(key_node, path), str):
@@ -256,8 +257,8 @@ class _Reader:
                 self.error("wrong-type", f"a key must be text, received {shown}; put it in quotes.", key_node, path)
                 continue
             here = (*path, key)
-            same = next((other for other in result if normalise_text(other) == normalise_text(key)), None)
-            if same is not None:
+            same = known.setdefault(normalise_text(key), key)
+            if same in result:
                 first = self.keys[(*path, same)][0]
                 self.error(
                     "duplicate-key",

@@ -93,8 +93,10 @@ def test_specimens_are_cut_out_and_boxes_clipped() -> None:
     assert [crop.box for crop in loaded.crops] == [(0, 0, 25, 15), (50, 30, 10, 10)]
     np.testing.assert_array_equal(loaded.crops[0].pixels, pixels[0:15, 0:25])
     np.testing.assert_array_equal(loaded.crops[1].pixels, pixels[30:40, 50:60])
-    assert len(loaded.errors) == 1
-    assert loaded.errors[0].startswith("specimen 2")
+    assert [error[:10] for error in loaded.errors] == ["specimen 0", "specimen 1", "specimen 2"]
+    assert "past the edge" in loaded.errors[0]
+    assert "past the edge" in loaded.errors[1]
+    assert "outside" in loaded.errors[2]
     file = BoxFile({"a.png": (Specimen((1, 2, 3, 4)),)}, "boxes.csv")
     assert load_item(given, plan(boxes=file)).crops[0].box == (1, 2, 3, 4)
 

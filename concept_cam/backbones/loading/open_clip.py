@@ -17,7 +17,7 @@ from concept_cam.backbones.loading import hub, published
 from concept_cam.backbones.loading.families import finish, read
 from concept_cam.backbones.made import Made
 from concept_cam.backbones.protocol import Backbone
-from concept_cam.backbones.text import OpenClipTokens, TextEncoder
+from concept_cam.backbones.text import ModelTower, OpenClipTokens, TextEncoder
 from concept_cam.backbones.torchvision_compat import import_open_clip, import_transformers
 from concept_cam.core.errors import ConceptCamError, ModelError
 
@@ -214,17 +214,19 @@ def _published_weights(published: Mapping[str, Any], name: str) -> Path:
 
 
 def _text(model: nn.Module, tokenizer: Callable[..., Tensor]) -> TextEncoder:
-    any_model: Any = model
     limit = int(getattr(model, "context_length", 0) or 0)
     wanted = int(getattr(tokenizer, "context_length", 0) or 0)
     tower_kind = type(getattr(model, "text", None)).__name__
     # open_clip's own text towers have a position for each token and read exactly that many; those of transformers read up to their maximum.
     context = min(filter(None, (limit, wanted))) if tower_kind == "HFTextEncoder" else limit or wanted
 
-    def tower(inputs: dict[str, Tensor]) -> Tensor:
-        return any_model.encode_text(inputs["text"], normalize=False)
+    tower = ModelTower(model, _embed)
+    return TextEncoder(OpenClipTokens(tokenizer, context), tower, tower.device)
 
-    return TextEncoder(OpenClipTokens(tokenizer, context), tower, lambda: next(model.parameters()).device)
+
+def _embed(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    embedding: Tensor = model.encode_text(inputs["text"], normalize=False)
+    return embedding
 
 
 class _explained:

@@ -14,7 +14,7 @@ from concept_cam.backbones.loading import hub
 from concept_cam.backbones.loading.families import finish, read, require, unsupported
 from concept_cam.backbones.made import Made
 from concept_cam.backbones.protocol import Backbone
-from concept_cam.backbones.text import TextEncoder, TransformersTokens
+from concept_cam.backbones.text import ModelTower, TextEncoder, TransformersTokens
 from concept_cam.backbones.torchvision_compat import import_transformers
 from concept_cam.core.errors import ConceptCamError, ModelError
 
@@ -56,16 +56,17 @@ def _made(model: nn.Module, tokenizer: Any, image_processor: Any, name: str, opt
         raise ModelError(f"{name} needs its tokenizer.")
     padded = config.model_type != "clip"  # SigLIP was trained on padded texts.
     tokens = TransformersTokens(tokenizer, int(config.text_config.max_position_embeddings), "max_length" if padded else "longest")
-    any_model: Any = model
-
-    def tower(inputs: dict[str, Tensor]) -> Tensor:
-        output = any_model.get_text_features(**inputs)
-        # A tensor before transformers 5, an output object since.
-        return output if isinstance(output, Tensor) else output.pooler_output
-
-    text = TextEncoder(tokens, tower, lambda: next(model.parameters()).device)
+    tower = ModelTower(model, _embed)
+    text = TextEncoder(tokens, tower, tower.device)
     origin = "its image processor" if image_processor is not None else "the values usual for its type, for want of an image processor"
     return Made(name, model, text, _processor_settings(image_processor), origin)
+
+
+def _embed(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    output = model.get_text_features(**inputs)
+    # A tensor before transformers 5, an output object since.
+    embedding: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return embedding
 
 
 def _processor_settings(processor: Any) -> dict[str, Any]:

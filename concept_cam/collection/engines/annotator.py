@@ -12,7 +12,7 @@ from concept_cam.collection.inputs.items import Item
 from concept_cam.collection.plan import Plan
 from concept_cam.collection.reading import Crop, Loaded, load_item, prepare_crop
 from concept_cam.collection.records import Scored, records_of
-from concept_cam.core.errors import ImageError
+from concept_cam.core.errors import ImageError, reason_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -135,12 +135,12 @@ class Annotator:
     def _maps(self, crops: Sequence[Crop]) -> list[Any]:
         if not crops:
             return []
-        prepared = [prepare_crop(crop, self.plan) for crop in crops]
         try:
+            prepared = [prepare_crop(crop, self.plan) for crop in crops]
             features = self.localizer.encode_prepared(prepared)
-        except ImageError as error:
+        except (ImageError, ArithmeticError, IndexError, MemoryError) as error:
             # One crop broke the model's output: find out which.
-            return [error] if len(crops) == 1 else [outcome for crop in crops for outcome in self._maps([crop])]
+            return [ImageError(reason_of(error))] if len(crops) == 1 else [outcome for crop in crops for outcome in self._maps([crop])]
         concepts = self.localizer.phrased(self.plan.questions.concepts)
         answers = self.localizer.score(features, concepts)
         texts = self.localizer.directions(concepts)
@@ -180,13 +180,31 @@ def answers_of(scored: Sequence[tuple[Loaded, list[Scored]]], plan: Plan) -> Ans
     """Makes calls and measures for pictures that the model has seen; needs no model."""
     from concept_cam.collection.schema import PASSTHROUGH_PREFIX, image_key, table_from_records
 
-    pictures, rows = [], []
+    def table_of(rows: list[dict[str, Any]]) -> pa.Table:
+        names = dict.fromkeys(name for row in rows for name in row if name.startswith(PASSTHROUGH_PREFIX))
+        return table_from_records(rows, [name.removeprefix(PASSTHROUGH_PREFIX) for name in names])
+
+    def done(found: Loaded, rows: int, errors: tuple[str, ...]) -> Done:
+        name = found.item.identity
+        return Done(name, found.item.path, image_key(name), rows, errors)
+
+    pictures, rows, own_rows = [], [], []
     for found, crops in scored:
-        own = [row for crop in crops for row in records_of(crop, plan)]
+        try:
+            own = [row for crop in crops for row in records_of(crop, plan)]
+        except Exception as error:  # whatever it is, it is this picture's
+            own, found = [], replace(found, errors=(*found.errors, reason_of(error)))
         rows += own
-        pictures.append(Done(found.item.source, found.item.path, image_key(found.item.source), len(own), found.errors))
-    passthrough = dict.fromkeys(name for row in rows for name in row if name.startswith(PASSTHROUGH_PREFIX))
-    return Answers(
-        tuple(pictures),
-        table_from_records(rows, [name.removeprefix(PASSTHROUGH_PREFIX) for name in passthrough]),
-    )
+        own_rows.append(own)
+        pictures.append(done(found, len(own), found.errors))
+    try:
+        return Answers(tuple(pictures), table_of(rows))
+    except Exception:  # a value that no table can hold: find out whose
+        kept: list[dict[str, Any]] = []
+        for position, ((found, _), own) in enumerate(zip(scored, own_rows)):
+            try:
+                table_of(own)
+                kept += own
+            except Exception as error:
+                pictures[position] = done(found, 0, (*pictures[position].errors, reason_of(error)))
+        return Answers(tuple(pictures), table_of(kept))

@@ -1,4 +1,8 @@
-"""Worker processes that may be killed: what a dead worker had in hand is done again, and what kills its worker twice is given up."""
+"""Worker processes that may be killed: what a dead worker had in hand is done again, alone; what kills a worker of its own twice is given up.
+
+A worker that dies takes the whole pool with it, and with it what the others had in hand. So a task's death there says little about it: only
+deaths in a worker of its own count, where nothing but the task, or a machine without memory, can be the cause.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,12 @@ from typing import Any
 __all__ = ["Task", "WorkerDied", "WorkerPool"]
 
 
+ALONE = 2
+"""Tries in a worker of its own."""
+
+
 class WorkerDied(Exception):
-    """A task ended its worker process twice, the second time alone in it."""
+    """A task ended a worker process of its own twice."""
 
 
 @dataclass(eq=False)
@@ -72,10 +80,11 @@ class WorkerPool:
         return task
 
     def _send(self, task: Task) -> None:
-        try:
-            task.future = self._executor.submit(task.function, *task.arguments)
-        except BrokenProcessPool:
-            self._revive()
+        while task.future is None:
+            try:
+                task.future = self._executor.submit(task.function, *task.arguments)
+            except BrokenProcessPool:
+                self._revive()
 
     def result(self, task: Task) -> Any:
         """Waits for a call and returns its result.
@@ -99,26 +108,35 @@ class WorkerPool:
         """Starts new workers and repeats what was lost; tasks that were lost before run alone, so that the deadly one shows."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         lost = [task for task in self._pending.values() if task.future is None or not _finished(task.future)]
+        for task in lost:
+            # What had not begun when the pool died has not died.
+            task.deaths += task.future is not None and not task.future.cancelled()
+            task.future = self._alone(task) if task.deaths > 1 else None
         self._executor = self._start(self._workers)
         for task in lost:
-            task.deaths += 1
-            task.future = self._alone(task) if task.deaths > 1 else None
-        for task in lost:
             if task.future is None:
-                task.future = self._executor.submit(task.function, *task.arguments)
+                try:
+                    task.future = self._executor.submit(task.function, *task.arguments)
+                except BrokenProcessPool:  # killed again at once
+                    task.future = self._alone(task)
 
     def _alone(self, task: Task) -> Future[Any]:
-        executor = self._start(1)
-        try:
-            future = executor.submit(task.function, *task.arguments)
-            outcome: Future[Any] = Future()
+        """Runs a task in a worker of its own, and once more if that dies too: what killed it may have been a want of memory that has passed."""
+        outcome: Future[Any] = Future()
+        for _ in range(ALONE):
+            executor = self._start(1)
             try:
-                outcome.set_result(future.result())
+                outcome.set_result(executor.submit(task.function, *task.arguments).result())
+                return outcome
             except BrokenProcessPool:
-                outcome.set_exception(WorkerDied())
-            return outcome
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+                continue
+            except Exception as error:  # the task's own
+                outcome.set_exception(error)
+                return outcome
+            finally:
+                executor.shutdown(wait=True, cancel_futures=True)
+        outcome.set_exception(WorkerDied())
+        return outcome
 
 
 def _finished(future: Future[Any]) -> bool:

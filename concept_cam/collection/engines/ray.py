@@ -15,13 +15,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from concept_cam.collection.engines.annotator import Annotator, Answers, Options
 from concept_cam.collection.engines.local import processors
 from concept_cam.collection.inputs.items import Blob, Buffer, Item
 from concept_cam.collection.plan import Plan
-from concept_cam.core.errors import ConfigurationError, MissingExtraError
+from concept_cam.core.errors import ConfigurationError, MissingExtraError, ModelError
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
@@ -32,24 +33,78 @@ CHUNK_PICTURES, CHUNK_BYTES = 20_000, 1 << 30
 """A chunk ends after so many pictures, or so many bytes of pictures that came out of tables and archives."""
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A model as bytes: it is made of them by the worker, once that has prepared the libraries that the model's classes come from."""
+
+    content: bytes
+
+    def load(self) -> Any:
+        """Makes the model."""
+        return pickle.loads(self.content)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model that cannot be sent to another process, named so that it is loaded there.
+
+    Attributes:
+        name: Its canonical name.
+        device: Kind of device.
+        dtype: Number format of its towers.
+        weights_hash: What the loaded one must have.
+    """
+
+    name: str
+    device: str
+    dtype: str
+    weights_hash: str
+
+    def load(self) -> Any:
+        """Loads it.
+
+        Raises:
+            ModelError: This machine has other weights under that name.
+        """
+        from concept_cam.backbones.loading import load
+
+        found = load(self.name, device=self.device, dtype=self.dtype)
+        if found.weights_hash != self.weights_hash:
+            raise ModelError(
+                f"{self.name!r} has other weights on this machine of the cluster ({found.weights_hash}, not {self.weights_hash})."
+            )
+        return found
+
+
+def portable(ray: Any, localizer: Localizer) -> Packed | Named:
+    """Returns the model in a form that can be sent: itself where its parts can be pickled, whatever its family, else its name."""
+    backbone = localizer.backbone
+    try:
+        return Packed(ray.cloudpickle.dumps(backbone))
+    except Exception:  # whatever part of it refuses
+        return Named(backbone.name, backbone.device.type, localizer.dtype_name, backbone.weights_hash)
+
+
 class RayWorker:
     """A stateful actor of ``map_batches``: the same :class:`~concept_cam.collection.engines.annotator.Annotator` as everywhere.
 
     Args:
-        backbone: The model.
+        model: The model, as :func:`portable` gives it.
         settings: How pictures are read and scored.
         plan: What is asked.
         threads: Threads of the model in this actor; 0 leaves them alone.
     """
 
-    def __init__(self, backbone: Any, settings: Any, plan: Plan, threads: int = 0) -> None:
+    def __init__(self, model: Packed | Named, settings: Any, plan: Plan, threads: int = 0) -> None:
         import torch
 
+        from concept_cam.backbones.torchvision_compat import prepare_torchvision
         from concept_cam.localizer import Localizer
 
+        prepare_torchvision()
         if threads:
             torch.set_num_threads(threads)
-        self._annotator = Annotator(Localizer(backbone, settings), plan)
+        self._annotator = Annotator(Localizer(model.load(), settings), plan)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """Annotates a batch; items and answers travel as bytes within one trusted cluster, as all of Ray's own objects do."""
@@ -102,8 +157,9 @@ def run(
         order, context.execution_options.preserve_order = context.execution_options.preserve_order, True
         bars, context.enable_progress_bars = context.enable_progress_bars, False
         try:
+            model = portable(ray, localizer)
             for chunk in chunks(items, stop):
-                yield from _chunk(ray, chunk, plan, localizer, options, stop)
+                yield from _chunk(ray, chunk, plan, localizer, model, options, stop)
         finally:
             context.execution_options.preserve_order, context.enable_progress_bars = order, bars
     finally:
@@ -168,7 +224,9 @@ def _own_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _chunk(ray: Any, chunk: list[Item], plan: Plan, localizer: Localizer, options: Options, stop: Callable[[], bool]) -> Iterator[Answers]:
+def _chunk(
+    ray: Any, chunk: list[Item], plan: Plan, localizer: Localizer, model: Any, options: Options, stop: Callable[[], bool]
+) -> Iterator[Answers]:
     resources = ray.cluster_resources()
     on_gpu = localizer.backbone.device.type == "cuda"
     processors_of_cluster = int(resources.get("CPU", 1))
@@ -180,7 +238,7 @@ def _chunk(ray: Any, chunk: list[Item], plan: Plan, localizer: Localizer, option
     data = ray.data.from_items([{"item": pickle.dumps(item)} for item in chunk], override_num_blocks=blocks)
     answers = data.map_batches(
         RayWorker,
-        fn_constructor_args=(localizer.backbone, localizer.settings, plan, threads),
+        fn_constructor_args=(model, localizer.settings, plan, threads),
         compute=ray.data.ActorPoolStrategy(size=actors),
         batch_size=batch,
         num_gpus=1 if on_gpu else None,

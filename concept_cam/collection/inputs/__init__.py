@@ -12,11 +12,14 @@ import importlib
 import os
 from collections.abc import Iterable, Sequence
 
+from concept_cam.collection.inputs.columns import PICTURE_COLUMNS
 from concept_cam.collection.inputs.files import subfolders
-from concept_cam.collection.inputs.items import IMAGE_SUFFIXES, Collection, Columns, Item, Specimen, is_url
+from concept_cam.collection.inputs.items import Collection, Columns, Item, Specimen, is_url
 from concept_cam.collection.inputs.selection import Shard, parse_shard
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import choose
+from concept_cam.core.tables import is_table
+from concept_cam.pictures.endings import PICTURE_SUFFIXES, is_picture
 
 __all__ = [
     "LAYOUTS",
@@ -116,7 +119,9 @@ def find_layout(inputs: Sequence[str], skip: Sequence[str] = ()) -> str:
     if os.path.isdir(given):
         return _by_content(given, skip)
     if os.path.isfile(given):
-        return _by_ending(given) or "list"
+        kind = _by_ending(given) or "list"
+        # Darwin Core archives call their tables .txt: a first line that names columns tells them from lists of paths.
+        return "table" if kind == "list" and not is_picture(given) and is_table(given, PICTURE_COLUMNS) else kind
     if glob.has_magic(given):
         kinds = {_by_ending(path) for path in glob.iglob(given, recursive=True)}
         if not kinds:
@@ -134,7 +139,7 @@ def _by_content(root: str, skip: Sequence[str]) -> str:
     for folder, folders, names in os.walk(root):
         folders[:] = subfolders(folder, folders, skip)
         endings = {os.path.splitext(name)[1].lower() for name in names if not name.startswith(".")}
-        if endings & IMAGE_SUFFIXES:
+        if endings & PICTURE_SUFFIXES:
             return "folder"
         for ending, layout in containers.items():
             if ending in endings:

@@ -7,12 +7,13 @@ import contextlib
 import glob as globbing
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from concept_cam.collection.inputs.columns import media_uri
 from concept_cam.collection.inputs.items import (
-    IMAGE_SUFFIXES,
+    Broken,
     Collection,
     Columns,
     File,
@@ -20,28 +21,47 @@ from concept_cam.collection.inputs.items import (
     Url,
     import_fsspec,
     is_url,
-    media_uri,
     payload_of,
 )
 from concept_cam.collection.run_folder import PARTS_FOLDER, RUN_FILE
-from concept_cam.core.errors import DataError
+from concept_cam.core.errors import DataError, reason_of
 from concept_cam.core.names import display
+from concept_cam.pictures.endings import PICTURE_SUFFIXES
 
-__all__ = ["glob_files", "open_folder", "open_glob", "open_list", "subfolders", "walk"]
+__all__ = ["Unreadable", "glob_files", "open_folder", "open_glob", "open_list", "subfolders", "unreadable_item", "walk"]
+
+Unreadable = OSError
+"""Why a folder could not be looked into; its ``filename`` is the folder."""
 
 
-def walk(root: str, suffixes: Iterable[str], skip: Sequence[str] = ()) -> Iterator[str]:
+def walk(
+    root: str, suffixes: Iterable[str], skip: Sequence[str] = (), unreadable: Callable[[Unreadable], None] | None = None
+) -> Iterator[str]:
     """Yields the files under a folder whose names end like this, folder by folder in sorted order.
 
     Hidden files, and the folders that :func:`subfolders` leaves out, are passed over; links to folders are not followed, since they may form
     loops. Only one folder's names are held at a time.
+
+    Args:
+        root: The folder.
+        suffixes: Endings in small letters.
+        skip: Absolute paths of folders to leave out.
+        unreadable: Called for each folder that cannot be looked into, or is gone.
     """
     wanted = frozenset(suffixes)
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=unreadable):
         folders[:] = subfolders(folder, folders, skip)
         for name in sorted(names):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:
                 yield os.path.join(folder, name)
+
+
+def unreadable_item(error: Unreadable, root: str | None) -> Item:
+    """Returns the entry that stands for a folder that cannot be read: what is in it is missing, and the run says so."""
+    folder = str(error.filename or root or "")
+    name = os.path.relpath(folder, root) if root else folder
+    source = f"{display(name.replace(os.sep, '/'))}/#unreadable"
+    return Item(source, Broken(f"the folder cannot be read: {error.strerror or error}; what is in it is missing."), path=display(folder))
 
 
 def subfolders(folder: str, names: Iterable[str], skip: Sequence[str] = ()) -> list[str]:
@@ -69,11 +89,13 @@ def open_folder(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = (
     absolute = os.path.abspath(root)
 
     def items() -> Iterator[Item]:
-        for path in walk(absolute, IMAGE_SUFFIXES, skip):
+        unreadable: list[Unreadable] = []
+        for path in walk(absolute, PICTURE_SUFFIXES, skip, unreadable.append):
             source = display(os.path.relpath(path, absolute).replace(os.sep, "/"))
             yield Item(source, File(path), path=display(path))
+        yield from (unreadable_item(error, absolute) for error in unreadable)
 
-    return Collection("folder", display(absolute), items, lambda: sum(1 for _ in walk(absolute, IMAGE_SUFFIXES, skip)))
+    return Collection("folder", display(absolute), items, lambda: sum(1 for _ in walk(absolute, PICTURE_SUFFIXES, skip)))
 
 
 def _open_url_folder(url: str) -> Collection:
@@ -81,7 +103,11 @@ def _open_url_folder(url: str) -> Collection:
     base = base.rstrip("/")
 
     def paths() -> list[str]:
-        return sorted(path for path in fs.find(base) if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES)
+        try:
+            found = fs.find(base)
+        except Exception as error:  # every file system has its own errors
+            raise DataError(f"cannot look into {url!r}: {reason_of(error)}") from error
+        return sorted(path for path in found if os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES)
 
     def items() -> Iterator[Item]:
         for path in paths():
@@ -118,8 +144,19 @@ def open_glob(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = (),
     def items() -> Iterator[Item]:
         for path in paths():
             yield Item(display(os.path.relpath(path, root).replace(os.sep, "/")), File(path), path=display(path))
+        yield from (unreadable_item(error, root) for error in _unreadable_folders(root, os.path.abspath(pattern), skip))
 
     return Collection("glob", display(root), items, lambda: len(paths()))
+
+
+def _unreadable_folders(root: str, pattern: str, skip: Sequence[str]) -> list[Unreadable]:
+    """Returns the folders that a pattern looks into and that cannot be read, which ``glob`` itself keeps quiet about."""
+    found: list[Unreadable] = []
+    depth = None if "**" in pattern else pattern.count(os.sep) - root.count(os.sep) - 1
+    for folder, folders, _ in os.walk(root, onerror=found.append):
+        level = 0 if folder == root else os.path.relpath(folder, root).count(os.sep) + 1
+        folders[:] = [] if depth is not None and level >= depth else subfolders(folder, folders, skip)
+    return found
 
 
 def _before_wildcard(parts: Sequence[str]) -> Iterator[str]:

@@ -12,12 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from concept_cam.core.errors import ConfigurationError, DataError, ImageError, MissingExtraError
+from concept_cam.core.errors import ConfigurationError, ImageError, MissingExtraError, reason_of
 from concept_cam.core.names import display
+from concept_cam.pictures.limits import byte_limit, check_file, read_within, too_long
 
 __all__ = [
-    "IMAGE_SUFFIXES",
-    "PATH_COLUMNS",
     "Blob",
     "Broken",
     "Buffer",
@@ -32,37 +31,8 @@ __all__ = [
     "is_url",
 ]
 
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".jp2",
-        ".ppm",
-        ".pgm",
-        ".tga",
-    ]
-)
-"""Endings that a folder is searched for. Lists, globs and tables may name any file."""
-
-PATH_COLUMNS = (
-    "path", "file", "file_name", "filename", "filepath", "file_path", "image_path", "image", "img_path", "accessURI", "media_uri", "url",
-    "identifier",
-)  # fmt: skip
-"""Columns that are taken for the picture's path when none is named, the first that is there."""
-
-MEDIA_COLUMNS = ("media_uri", "accessURI", "ac:accessURI", "identifier", "image_url", "url", "uri")
-"""Columns that are taken for the picture's public address when they hold one."""
+MAX_BYTES = byte_limit()
+"""Most bytes of an encoded picture by default."""
 
 UUID_COLUMN = "uuid"
 """Column that names a table's row for good, where there is one."""
@@ -89,11 +59,14 @@ class Raw:
 class Payload(Protocol):
     """Something that a picture can be read from, later and elsewhere."""
 
-    def read(self) -> Raw:
+    def read(self, max_bytes: int = MAX_BYTES) -> Raw:
         """Reads it.
 
+        Args:
+            max_bytes: Most bytes that are read; see :func:`concept_cam.pictures.limits.byte_limit`.
+
         Raises:
-            ImageError: It cannot be read.
+            ImageError: It cannot be read, or is longer.
         """
         ...
 
@@ -104,36 +77,45 @@ class File:
 
     path: str
 
-    def read(self) -> Raw:
-        """Reads the file's bytes."""
+    def read(self, max_bytes: int = MAX_BYTES) -> Raw:
+        """Reads the file's bytes; what is no regular file, or too long, is not even opened."""
+        name = repr(display(self.path))
         try:
+            check_file(os.stat(self.path), name, max_bytes)
             with open(self.path, "rb") as stream:
-                content = stream.read()
+                content = read_within(stream, max_bytes, name)
         except FileNotFoundError:
-            raise ImageError(f"no such picture: {display(self.path)!r}; it was moved or deleted, or the list is wrong.") from None
-        except IsADirectoryError:
-            raise ImageError(f"{display(self.path)!r} is a folder, expected a picture file.") from None
+            raise ImageError(f"no such picture: {name}; it was moved or deleted, or the list is wrong.") from None
+        except ImageError:
+            raise
         except (OSError, ValueError) as error:
-            raise ImageError(f"cannot read {display(self.path)!r}: {getattr(error, 'strerror', None) or error}.") from error
+            raise ImageError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}.") from error
         return Raw(content, content)
 
 
 @dataclass(frozen=True)
 class Url:
-    """A file that fsspec reads: ``s3://``, ``gs://``, ``https://``, ``zip://`` ..."""
+    """A file behind an address: ``https://`` (see :mod:`concept_cam.collection.inputs.web`), or ``s3://``, ``gs://``, ``zip://`` ... by fsspec."""
 
     url: str
 
-    def read(self) -> Raw:
+    def read(self, max_bytes: int = MAX_BYTES) -> Raw:
         """Downloads the file's bytes."""
+        if self.url.startswith(("http://", "https://")):
+            from concept_cam.collection.inputs.web import download
+
+            content = download(self.url, max_bytes)
+            return Raw(content, content)
         fsspec = import_fsspec()
         try:
             with fsspec.open(self.url, "rb") as stream:
-                content = stream.read()
+                content = read_within(stream, max_bytes, repr(self.url))
         except ImportError as error:
             raise ConfigurationError(f"{self.url!r} needs another library: {error}") from error
+        except ImageError:
+            raise
         except Exception as error:  # every file system has its own errors
-            raise ImageError(f"cannot read {self.url!r}: {type(error).__name__}: {error}") from error
+            raise ImageError(f"cannot read {self.url!r}: {reason_of(error)}") from error
         return Raw(content, content)
 
 
@@ -143,8 +125,10 @@ class Blob:
 
     content: bytes
 
-    def read(self) -> Raw:
+    def read(self, max_bytes: int = MAX_BYTES) -> Raw:
         """Returns the bytes."""
+        if len(self.content) > max_bytes:
+            raise ImageError(too_long("the entry", len(self.content), max_bytes))
         return Raw(self.content, self.content)
 
 
@@ -162,9 +146,11 @@ class Buffer:
     stored: tuple[int, int]
     original: tuple[int, int] | None = None
 
-    def read(self) -> Raw:
+    def read(self, max_bytes: int = MAX_BYTES) -> Raw:
         """Returns the pixels as RGB."""
         height, width = self.stored
+        if len(self.content) > max_bytes:
+            raise ImageError(too_long("the buffer", len(self.content), max_bytes))
         if height < 1 or width < 1 or len(self.content) != height * width * 3:
             raise ImageError(
                 f"the buffer holds {len(self.content)} bytes, but {height} x {width} x 3 = {max(0, height * width * 3)} were expected "
@@ -183,7 +169,7 @@ class Broken:
 
     reason: str
 
-    def read(self) -> Raw:
+    def read(self, max_bytes: int = MAX_BYTES) -> Raw:
         """Raises the error."""
         raise ImageError(self.reason)
 
@@ -218,6 +204,8 @@ class Item:
         columns: The input's other columns, as text.
         specimens: Boxes or masks that stand in the input itself.
         px_per_mm: Scale, original pixels per millimetre.
+        occurrence: What tells this entry from another of the same picture; empty for the only or the first one. Two occurrences
+            that share a photograph, as in collections at GBIF, are two entries, each with its own records.
     """
 
     source: str
@@ -227,6 +215,12 @@ class Item:
     columns: Mapping[str, str] = field(default_factory=dict)
     specimens: tuple[Specimen, ...] = ()
     px_per_mm: float | None = None
+    occurrence: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What keys are made of: the source, and the occurrence where there are several of one picture."""
+        return f"{self.source}#{self.occurrence}" if self.occurrence else self.source
 
 
 @dataclass(frozen=True)
@@ -278,20 +272,6 @@ def payload_of(text: str, root: str | None) -> tuple[Payload, str]:
         return Url(text), text
     path = text if root is None or os.path.isabs(text) else os.path.join(root, text)
     return File(path), display(os.path.abspath(path))
-
-
-def media_uri(columns: Mapping[str, str], path: str | None = None) -> str | None:
-    """Returns the public address of a picture: from the known columns, else its path when that is a web address."""
-    for name in MEDIA_COLUMNS:
-        value = columns.get(name, "")
-        if value.startswith(("http://", "https://")):
-            return value
-    return path if path is not None and path.startswith(("http://", "https://")) else None
-
-
-def missing_column(wanted: str, where: str, present: list[str]) -> DataError:
-    """Returns the error for a table that lacks a column."""
-    return DataError(f"{where} has no {wanted}. Its columns: {', '.join(present) or 'none'}. Name one of these with --column.")
 
 
 def to_number(text: str, what: str) -> float | None:

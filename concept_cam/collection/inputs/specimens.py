@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from concept_cam.collection.inputs.columns import missing_column, picture_column
 from concept_cam.collection.inputs.files import filesystem
-from concept_cam.collection.inputs.items import PATH_COLUMNS, Collection, Item, Specimen, is_url, missing_column
-from concept_cam.core.errors import ConfigurationError, DataError, ImageError
+from concept_cam.collection.inputs.items import Collection, Item, Specimen, is_url
+from concept_cam.core.errors import ConfigurationError, DataError, ImageError, reason_of
 from concept_cam.core.tables import read_header, rows_of
+from concept_cam.pictures.endings import PICTURE_SUFFIXES
 
 __all__ = ["BoxFile", "Ignored", "mask_in", "open_boxes", "open_ignored", "parse_boxes", "read_mask"]
 
@@ -39,8 +41,12 @@ def parse_boxes(text: str) -> list[Box]:
         values: Any = json.loads(found) if found.startswith("[") else [float(part) for part in re.split(r"[\s,;]+", found) if part]
         boxes = values if values and isinstance(values[0], list) else [values]
         return [_box(box) for box in boxes]
-    except (ValueError, TypeError) as error:
-        raise ImageError(f"the box {text!r} cannot be read: expected x, y, width and height in pixels, such as '10 20 300 200'.") from error
+    except ImageError:
+        raise
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise ImageError(
+            f"the box {text[:200]!r} cannot be read: expected x, y, width and height in pixels, such as '10 20 300 200'."
+        ) from error
 
 
 def mask_in(text: str, root: str | None) -> str | None:
@@ -64,6 +70,11 @@ def _box(values: Sequence[Any]) -> Box:
     x, y, width, height = (float(value) for value in values)
     if not all(np.isfinite([x, y, width, height])) or width <= 0 or height <= 0:
         raise ValueError("not a box")
+    if width <= 1 and height <= 1 and max(abs(x), abs(y)) <= 1:
+        raise ImageError(
+            f"the box x={x:g} y={y:g} width={width:g} height={height:g} is one pixel at most: it looks like shares of the picture (0..1). "
+            "Expected pixels of the upright picture: multiply by its width and height."
+        )
     return x, y, width, height
 
 
@@ -152,7 +163,7 @@ def open_boxes(path: str) -> BoxFile:
         DataError: A column is missing, or a row is no box.
     """
     header, _ = read_header(path)
-    name = next((known for known in (*PATH_COLUMNS, "source") if known in header), None)
+    name = picture_column(header, ("source",))
     if name is None:
         raise missing_column("column that names the picture (such as 'file')", f"the table of boxes {path!r}", header)
     missing = [column for column in BOX_COLUMNS if column not in header]
@@ -162,8 +173,10 @@ def open_boxes(path: str) -> BoxFile:
     for line, row in rows_of(path):
         try:
             box = _box([row[column] for column in BOX_COLUMNS])
-        except ValueError:
-            cells = [row[column] for column in BOX_COLUMNS]
+        except ImageError as error:
+            raise DataError(f"{path!r}, line {line}: {error}") from None
+        except (ValueError, TypeError, OverflowError):
+            cells = [row[column][:80] for column in BOX_COLUMNS]
             raise DataError(f"{path!r}, line {line}: {cells} is no box (x, y, width, height in pixels).") from None
         carried = {key: value for key, value in row.items() if key not in (name, *BOX_COLUMNS)}
         boxes.setdefault(row[name].replace(os.sep, "/"), []).append(Specimen(box, columns=carried))
@@ -184,9 +197,25 @@ class Ignored:
     folder: str | None = None
 
     def check(self, collection: Collection) -> None:
-        """See :meth:`BoxFile.check`."""
+        """See :meth:`BoxFile.check`; and refuses a mask that would be that of two pictures of one name in several folders.
+
+        Raises:
+            DataError: A row, or a mask, can mean two pictures; the message names both.
+        """
         if self.boxes is not None:
             self.boxes.check(collection)
+        if self.folder is None or collection.layout not in ("list", "table", "glob"):
+            return
+        owners: dict[str, str] = {}
+        for item in collection.items():
+            if not Path(item.source).is_absolute():
+                continue
+            owner = owners.setdefault(Path(item.source).name, item.source)
+            if owner != item.source and self._mask_file(item) is not None:
+                raise DataError(
+                    f"--ignore: the mask {str(self._mask_file(item))!r} can mean {owner!r} or {item.source!r}: "
+                    "give the folder they stand in (--root) and paths relative to it."
+                )
 
     def mask(self, item: Item, size: tuple[int, int]) -> np.ndarray | None:
         """Returns bool [H, W], original frame, True where nothing may be read; ``None`` where all may.
@@ -199,6 +228,11 @@ class Ignored:
             painted = np.zeros(size, dtype=bool)
             for specimen in found:
                 x, y, width, height = specimen.box or (0, 0, 0, 0)
+                if x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0:
+                    raise ImageError(
+                        f"the box x={x:g} y={y:g} width={width:g} height={height:g} of --ignore lies outside the upright picture of "
+                        f"{size[1]} x {size[0]} pixels, so nothing would be ignored."
+                    )
                 left, top = max(0, int(np.floor(x))), max(0, int(np.floor(y)))
                 painted[top : max(0, int(np.ceil(y + height))), left : max(0, int(np.ceil(x + width)))] = True
             masks.append(painted)
@@ -211,8 +245,23 @@ class Ignored:
     def _mask_file(self, item: Item) -> Path | None:
         relative = Path(item.source if not Path(item.source).is_absolute() else Path(item.source).name)
         base = Path(self.folder or "") / relative
-        candidates = (base, base.with_suffix(".png"), base.with_name(base.name + ".png"))
-        return next((path for path in candidates if path.is_file()), None)
+        stem = base.with_suffix(".png")
+        found = next((path for path in (base, base.with_name(base.name + ".png"), stem) if path.is_file()), None)
+        # A mask under the picture's whole name is this picture's; one under its stem is that of any picture with the stem.
+        if found == stem and (other := self._namesake(item)) is not None:
+            raise ImageError(
+                f"the mask {str(found)!r} can be that of {item.source!r} or of {other!r}: name it after the whole file, {base.name + '.png'!r}."
+            )
+        return found
+
+    def _namesake(self, item: Item) -> str | None:
+        """Returns the picture beside this one that differs in its ending only, where there is one."""
+        if item.path is None or is_url(item.path):
+            return None
+        place = Path(item.path)
+        endings = {ending for known in PICTURE_SUFFIXES for ending in (known, known.upper())} - {place.suffix}
+        same = (place.with_suffix(ending) for ending in sorted(endings))
+        return next((path.name for path in same if path.is_file() and not path.samefile(place)), None)
 
 
 def open_ignored(text: str) -> Ignored:
@@ -230,41 +279,6 @@ def open_ignored(text: str) -> Ignored:
     )
 
 
-def _read_mask_picture(path: str) -> np.ndarray:
-    """Reads a mask picture: bool [H, W], upright; False where it is black or wholly transparent."""
-    from concept_cam.pictures.reading import read_image
-
-    picture = read_image(path)
-    if not any("transparency" in note for note in picture.notes):
-        return np.asarray(picture.pixels.any(axis=2), dtype=bool)
-    # Composited over white, what is transparent would count, and so would black that is half transparent.
-    colours, alpha = _read_layers(path)
-    return np.asarray(colours.any(axis=2) & alpha.any(axis=2), dtype=bool)
-
-
-def _read_layers(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a picture's own colours and its alpha, each uint8 [H, W, 3] and upright.
-
-    Raises:
-        ImageError: The picture is larger than Pillow opens, or cannot be read a second time.
-    """
-    from PIL import Image
-
-    from concept_cam.pictures.reading import read_image
-
-    try:
-        # Not by its path: Pillow would map a TIFF into memory, and then drops the orientation without applying it.
-        with open(path, "rb") as file, Image.open(file) as image:
-            rgba = image.convert("RGBA")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ImageError(
-            f"the transparency of the mask {path!r} cannot be read: {error}. Save the mask in black and white, without transparency."
-        ) from error
-    rgba.info.pop("icc_profile", None)  # alpha is no colour, and black is black in every profile
-    # Each layer keeps the EXIF orientation, which read_image applies.
-    return read_image(rgba.convert("RGB")).pixels, read_image(rgba.getchannel("A")).pixels
-
-
 def read_mask(value: str | Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     """Reads a mask: a COCO run-length encoding (mapping or JSON text), or the path of a picture that is black or transparent outside.
 
@@ -279,15 +293,18 @@ def read_mask(value: str | Mapping[str, Any], size: tuple[int, int]) -> np.ndarr
         ImageError: The mask cannot be read or has another size.
     """
     from concept_cam.core.regions import decode_rle
+    from concept_cam.pictures.masks import read_mask_picture
 
     if isinstance(value, str) and not _is_encoded(value):
-        mask = _read_mask_picture(value)
+        mask = read_mask_picture(value)
     else:
         try:
             rle = json.loads(value) if isinstance(value, str) else value
-            mask = decode_rle(rle)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise ImageError(f"the mask is no COCO run-length encoding: {error}.") from error
+            given = tuple(int(side) for side in rle["size"])
+            # Before it is decoded: run lengths are a few bytes for any number of pixels.
+            mask = decode_rle(rle) if given == tuple(size) else np.broadcast_to(np.False_, given)
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError, MemoryError) as error:
+            raise ImageError(f"the mask is no COCO run-length encoding: {reason_of(error)}.") from error
     if mask.shape != tuple(size):
-        raise ImageError(f"the mask is {mask.shape[0]} x {mask.shape[1]}, the upright picture {size[0]} x {size[1]} (rows x columns).")
+        raise ImageError(f"the mask is {mask.shape[0]} x {mask.shape[-1]}, the upright picture {size[0]} x {size[1]} (rows x columns).")
     return np.asarray(mask, dtype=bool)

@@ -11,7 +11,8 @@ from typing import Any
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import nearest_names
-from concept_cam.evaluation.datasets.samples import IMAGE_SUFFIXES, Dataset, Question, Sample, part_concepts, read_mask
+from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample, part_concepts, read_mask
+from concept_cam.pictures.endings import is_picture
 
 __all__ = ["MANIFEST", "load"]
 
@@ -54,17 +55,28 @@ def load(path: str | Path, host: str | None = None, traits: str | None = None) -
 
 def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
     folders = [folder for folder in (root / "images", root) if folder.is_dir()]
-    pictures = sorted(item for item in folders[0].iterdir() if item.suffix.lower() in IMAGE_SUFFIXES and "__" not in item.stem)
+    pictures = sorted(item for item in folders[0].iterdir() if is_picture(item) and "__" not in item.stem and not item.name.startswith("."))
     masks: dict[str, dict[str, Path]] = {}
     for folder in (root / "masks", root):
-        for item in sorted(folder.glob("*__*.png")) if folder.is_dir() else ():
+        for item in sorted(folder.glob("*__*")) if folder.is_dir() else ():
+            if not is_picture(item):
+                continue
             stem, _, part = item.stem.rpartition("__")
-            masks.setdefault(stem, {}).setdefault(part, item)
+            other = masks.setdefault(stem, {}).setdefault(part, item)
+            if other != item and other.parent == item.parent:
+                raise DataError(f"{root}: {other.name!r} and {item.name!r} are both the mask of {part!r} of {stem!r}: keep one.")
     if not pictures or not masks:
         raise DataError(
             f"{root} holds {len(pictures)} pictures and masks of {len(masks)}: expected images/<stem>.jpg and masks/<stem>__<part>.png."
         )
     stems = [item.stem for item in pictures]
+    owners: dict[str, Path] = {}
+    for other in pictures:
+        one = owners.setdefault(other.stem, other)
+        if one != other and one.stem in masks:
+            raise DataError(
+                f"{root}: the masks of {one.stem!r} can be those of {one.name!r} or of {other.name!r}: rename one picture and its masks."
+            )
     if strays := sorted(set(masks) - set(stems)):
         near = nearest_names(strays[0], stems, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from concept_cam.core.concept import Concept
-from concept_cam.core.errors import DataError
+from concept_cam.core.errors import DataError, ImageError
 from concept_cam.core.names import normalise_text
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ KINDS: dict[str, str] = {
     "presence": "is it there at all, and where?",
 }
 """Kinds of questions."""
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -152,36 +149,43 @@ class Dataset:
 
 
 def read_mask(path: Path) -> npt.NDArray[np.uint8]:
-    """Reads a mask picture: uint8 [H, W] with 255 target, 0 not, 128 ignore.
+    """Reads a mask picture: uint8 [H, W], upright, with 255 target, 0 not, 128 ignore.
 
-    Two-valued pictures (0 and any one other value, such as 1) are read as not and target; the first channel of a colour picture counts.
+    What counts as outside is the same for every reader of masks (:mod:`concept_cam.pictures.masks`). Two-valued pictures (0 and any one other
+    value, such as 1) are read as not and target.
 
     Raises:
         DataError: The file cannot be read, or holds other values.
     """
-    values = read_labels(path)
+    from concept_cam.pictures import masks
+
+    values = _labels(masks.read_labels, path)
     found = np.unique(values)
     if np.isin(found, (0, 128, 255)).all():
         return values.astype(np.uint8)
     if len(found) <= 2 and (len(found) == 1 or found[0] == 0):
-        return np.where(values > 0, 255, 0).astype(np.uint8)
+        return np.where(values != 0, 255, 0).astype(np.uint8)
     raise DataError(f"{path} is no mask: it holds the values {found[:8].tolist()}; expected 255 (target), 0 (not) and 128 (ignore).")
 
 
 def read_labels(path: Path) -> npt.NDArray[Any]:
-    """Reads a picture of numbers as it is stored, palette indices included: integers [H, W].
+    """Reads a picture of numbers as it is stored, palette indices included: integers [H, W], upright.
 
     Raises:
         DataError: The file cannot be read.
     """
+    from concept_cam.pictures import masks
+
+    return _labels(masks.read_raw_labels, path)
+
+
+def _labels(read: Callable[[Path], npt.NDArray[Any]], path: Path) -> npt.NDArray[Any]:
+    if not Path(path).exists():
+        raise DataError(f"the mask {path} does not exist.")
     try:
-        with Image.open(path) as image:
-            values = np.asarray(image)
-    except FileNotFoundError:
-        raise DataError(f"the mask {path} does not exist.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"the mask {path} cannot be read: {error}.") from error
-    return (values[..., 0] if values.ndim == 3 else values).astype(np.int64)
+        return read(path)
+    except ImageError as error:
+        raise DataError(f"the mask {path} cannot be read: {error}") from error
 
 
 def part_concepts(names: Sequence[str], host: str, pack: str | None = None, alias: str | None = None) -> dict[str, Concept]:

@@ -267,11 +267,10 @@ def test_transparency_of_every_kind_of_mask_picture(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_mask(str(tmp_path / name), (1, 3)), truth, err_msg=name)
 
 
-def test_a_transparent_mask_beyond_pillows_limit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGBA", (20, 20)).save(tmp_path / "m.png")
+def test_a_transparent_mask_beyond_pillows_own_limit_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGBA", (20, 20), (255, 255, 255, 255)).save(tmp_path / "m.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(ImageError, match=r"m\.png.*without transparency"):
-        read_mask(str(tmp_path / "m.png"), (20, 20))
+    assert read_mask(str(tmp_path / "m.png"), (20, 20)).all()
 
 
 def box_file(folder: Path, *names: str) -> BoxFile:
@@ -378,7 +377,7 @@ def test_parquet_rows_of_one_path_are_specimens_as_in_a_csv_table(folder: Path, 
     assert [len(item.specimens) for item in expected] == [63, 3, 1]
     write_parquet(tmp_path / "trays.parquet", {"path": paths, "box": boxes, "id": [f"i{box[:2]}" for box in boxes]})
     assert items(tmp_path / "trays.parquet", columns=columns) == expected
-    assert open_collection(tmp_path / "trays.parquet").count() == 3
+    assert open_collection(tmp_path / "trays.parquet", columns=columns).count() == 3
     structs = [{"bytes": None, "path": path} for path in paths]
     write_parquet(tmp_path / "hf.parquet", {"image": structs, "box": boxes})
     found = items(tmp_path / "hf.parquet", columns=columns)
@@ -417,7 +416,7 @@ def test_a_parquet_table_of_paths_that_is_damaged_gives_what_it_has(folder: Path
     assert [item.source for item in found] == ["photos/top.png", "paths.parquet#64..."]
     with pytest.raises(ImageError, match="from row 64 on"):
         found[1].payload.read()
-    assert open_collection(path).count() == 128
+    assert open_collection(path).count() == 2
 
 
 @pytest.mark.parametrize("kind", ["string", "large_string", "string_view"])
