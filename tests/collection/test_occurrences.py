@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-pq = pytest.importorskip("pyarrow.parquet")
+pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from concept_cam.collection.annotation import annotate
 from concept_cam.collection.runs import Run
@@ -91,7 +92,9 @@ def test_resuming_neither_doubles_nor_loses(tmp_path: Path, names: dict[str, str
     assert again.count == whole.count
 
 
-def test_rows_that_say_nothing_of_an_occurrence_count_where_they_differ(tmp_path: Path, names: dict[str, str], localizer: Localizer) -> None:
+def test_rows_that_say_nothing_of_an_occurrence_count_where_they_differ(
+    tmp_path: Path, names: dict[str, str], localizer: Localizer
+) -> None:
     rows = [("left", names["00000.png"]), ("right", names["00000.png"]), ("left", names["00000.png"])]
     run = annotate(write(tmp_path / "in" / "m", rows, "csv", "side"), tmp_path / "run", PACK, localizer=localizer, workers=0)
     assert {record["input_side"] for record in run.records()} == {"left", "right"}

@@ -85,7 +85,7 @@ def test_numbers_of_labels(tmp_path: Path) -> None:
 
 
 def test_masks_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "cut.png").write_bytes((b"\x89PNG\r\n\x1a\n" + b"\0" * 20))
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 20)
     Image.fromarray(np.full((3, 3), np.nan, dtype=np.float32)).save(tmp_path / "nan.tif")
     for name in ("cut.png", "nan.tif", "none.png", "."):
         with pytest.raises(ImageError):

@@ -156,6 +156,7 @@ def run(
         context = ray.data.DataContext.get_current()
         order, context.execution_options.preserve_order = context.execution_options.preserve_order, True
         bars, context.enable_progress_bars = context.enable_progress_bars, False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run has a progress display of its own
         try:
             model = portable(ray, localizer)
             for chunk in chunks(items, stop):

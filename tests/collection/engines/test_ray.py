@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import signal
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from concept_cam.collection.annotation import annotate
-from concept_cam.collection.engines.ray import chunks
+from concept_cam.collection.engines.ray import Named, Packed, chunks, portable
 from concept_cam.collection.inputs.items import Blob, File, Item
-from concept_cam.core.errors import ConfigurationError, MissingExtraError
+from concept_cam.core.errors import ConfigurationError, MissingExtraError, ModelError
 from concept_cam.localizer import Localizer
+from tests.backbones.models import VIT, open_clip_model, randomise
+from tests.backbones.test_loading import save_open_clip
 from tests.collection.test_annotation import assert_agree
 from tests.colour_world import PACK, write_pictures
 from tests.planted import PlantedBackbone
@@ -36,6 +43,45 @@ def test_a_missing_ray_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path
     write_pictures(tmp_path / "in", 1)
     with pytest.raises(MissingExtraError, match=r"pip .*install .*ray"):
         annotate(tmp_path / "in", tmp_path / "run", PACK, localizer=Localizer(PlantedBackbone(64, 8)), engine="ray")
+
+
+def test_the_engine_runs_real_models(tmp_path: Path) -> None:
+    """The bundled model and one from a folder, each with its own text tower and tokenizer, through Ray's processes and back."""
+    ray = pytest.importorskip("ray", reason="the engine 'ray' is an extra")
+    write_pictures(tmp_path / "in", 3, broken=1)
+    folder = save_open_clip(tmp_path / "model", randomise(open_clip_model(VIT)), VIT)
+    ray.init(include_dashboard=False, log_to_driver=False, num_cpus=1, runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}})
+    try:
+        for number, model in enumerate(("demo", f"local-dir:{folder}")):
+            localizer = Localizer.from_pretrained(model)
+            local = annotate(tmp_path / "in", tmp_path / f"local{number}", "fish:parts", localizer=localizer, workers=0)
+            run = annotate(tmp_path / "in", tmp_path / f"ray{number}", "fish:parts", localizer=localizer, engine="ray", workers=1)
+            assert run.info["model"] == localizer.backbone.name
+            assert run.info["counts"]["pictures"] == 3 - 1
+            assert_agree(local, run)
+    finally:
+        ray.shutdown()
+
+
+def test_models_travel_and_those_that_cannot_are_loaded_by_name(tmp_path: Path) -> None:
+    folder = save_open_clip(tmp_path / "model", randomise(open_clip_model(VIT)), VIT)
+    localizer = Localizer.from_pretrained(f"local-dir:{folder}")
+    prompts = ["a forked tail fin", "a fish"]
+    expected = localizer.backbone.encode_text(prompts)
+    sent = pickle.loads(pickle.dumps(localizer.backbone))
+    torch.testing.assert_close(sent.encode_text(prompts), expected, rtol=0, atol=0)
+    assert sent.weights_hash == localizer.backbone.weights_hash
+
+    class Ray:
+        cloudpickle = pickle
+
+    assert isinstance(portable(Ray, localizer), Packed)
+    localizer.backbone.model.held = lambda: None  # type: ignore[union-attr]  # plain pickle refuses a function within another
+    named = portable(Ray, localizer)
+    assert isinstance(named, Named)
+    torch.testing.assert_close(named.load().encode_text(prompts), expected, rtol=0, atol=0)
+    with pytest.raises(ModelError, match="other weights"):
+        replace(named, weights_hash="0").load()
 
 
 @pytest.mark.slow

@@ -161,7 +161,13 @@ def test_a_member_beyond_the_limit_is_one_error(tmp_path: Path, monkeypatch: pyt
 
 
 def test_odd_json_is_the_pictures_own(tmp_path: Path) -> None:
-    texts = {"0": b"[" * 200_000, "1": b'{"x": ' + b"9" * 6000 + b"}", "2": b"\xff\xfe", "3": b'{"box": "broken"}', "4": b'{"box": "1 2 3 4"}'}
+    texts = {
+        "0": b"[" * 200_000,
+        "1": b'{"x": ' + b"9" * 6000 + b"}",
+        "2": b"\xff\xfe",
+        "3": b'{"box": "broken"}',
+        "4": b'{"box": "1 2 3 4"}',
+    }
     members = {f"{n}.png": png(0) for n in texts} | {f"{n}.json": text for n, text in texts.items()}
     (tmp_path / "s.tar").write_bytes(tar(members))
     found = items(tmp_path / "s.tar", columns=Columns(box="box"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.server
 import threading
@@ -69,16 +70,16 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, int
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             counts[self.path] = counts.get(self.path, 0) + 1
-            try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 ANSWERS[self.path](self, counts[self.path])
-            except (BrokenPipeError, ConnectionResetError):
-                pass
 
         def log_message(self, *_: Any) -> None:
             pass
 
     waits: list[float] = []
-    monkeypatch.setattr(web.time, "sleep", lambda seconds: waits.append(seconds) if threading.current_thread() is threading.main_thread() else None)
+    monkeypatch.setattr(
+        web.time, "sleep", lambda seconds: waits.append(seconds) if threading.current_thread() is threading.main_thread() else None
+    )
     monkeypatch.delenv("http_proxy", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -150,6 +151,14 @@ def test_a_public_server_may_not_lead_into_the_own_network(monkeypatch: pytest.M
 
 
 def test_odd_addresses_are_errors_of_ours() -> None:
-    for address in ("http://", "http://[::1", "http://exa mple/x", "http://x..y/", "http://127.0.0.1:99999/", "http://127.0.0.1:notaport/", "https://\udcff/"):
+    for address in (
+        "http://",
+        "http://[::1",
+        "http://exa mple/x",
+        "http://x..y/",
+        "http://127.0.0.1:99999/",
+        "http://127.0.0.1:notaport/",
+        "https://\udcff/",
+    ):
         with pytest.raises(ImageError):
             Url(address).read(1000)
