@@ -25,6 +25,8 @@ from concept_cam.core.settings import Settings
 from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
+from concept_cam.trust.certificate import Certifier
+from concept_cam.trust.rules import Rules
 
 __all__ = ["Localizer"]
 
@@ -42,6 +44,7 @@ class Localizer:
     Args:
         backbone: An image-text model.
         settings: How pictures are read and scored.
+        rules: When a map counts as clear; by default those that came with the model, if any did.
 
     Attributes:
         preprocess: What the model's input must look like: the checkpoint's own, or what the settings say in its place.
@@ -50,9 +53,10 @@ class Localizer:
         ConfigurationError: The weights leave open how pictures are prepared, and the settings do not say it.
     """
 
-    def __init__(self, backbone: Backbone, settings: Settings | None = None) -> None:
+    def __init__(self, backbone: Backbone, settings: Settings | None = None, rules: Rules | None = None) -> None:
         self.backbone = backbone
         self.settings = settings or Settings()
+        self.rules = rules or getattr(backbone, "rules", None) or Rules()
         self.preprocess = adapted(backbone.preprocess, self.settings)
         self._texts = TextMemory(backbone, cache_folder())
         self._asked: tuple[tuple[tuple[Concept, ...], DirectionSet], ...] = ()
@@ -91,7 +95,7 @@ class Localizer:
 
     def with_settings(self, **values: Any) -> Localizer:
         """Returns a localizer of the same model with other settings; text embeddings are kept."""
-        other = Localizer(self.backbone, self.settings.with_values(**values))
+        other = Localizer(self.backbone, self.settings.with_values(**values), self.rules)
         other._texts, other._asked = self._texts, self._asked
         return other
 
@@ -326,9 +330,27 @@ class Localizer:
                     provenance=self.provenance("direct", item.attention, item.geometry.policy, item.views),
                     source=item.source,
                     split=_Ledger(item.patches, texts, terms[min(row, len(terms) - 1)], settings.feature_norm),
+                    certify=self._certifier(item, concepts, texts, terms[min(row, len(terms) - 1)]),
                 )
             )
         return answers
+
+    def _certifier(self, features: PatchFeatures, concepts: tuple[Concept, ...], texts: DirectionSet, terms: Tensor) -> Certifier:
+        return Certifier(
+            features,
+            concepts,
+            texts,
+            terms,
+            self.settings.feature_norm,
+            self.embed_texts,
+            self.backbone.logit_scale,
+            self.rules,
+            self._domain(features),
+        )
+
+    def _domain(self, features: PatchFeatures) -> float:
+        distance = getattr(self.backbone, "domain", None)
+        return float("nan") if distance is None else float(distance(features.image[None])[0])
 
     @property
     def dtype_name(self) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from concept_cam.core.drawing import Scale
+    from concept_cam.trust.certificate import Certificate
 
 __all__ = ["Localization", "Localizations", "Provenance", "png_bytes"]
 
@@ -87,6 +88,7 @@ class Localization:
     source: str | None = None
     picture: np.ndarray | None = field(default=None, repr=False, compare=False)
     split: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
+    certify: Callable[[], Certificate] | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """One line to read: a map of hundreds of numbers tells nobody anything."""
@@ -134,6 +136,19 @@ class Localization:
             raise ConfigurationError(f"the method {self.provenance.method!r} has no contrast ledger; only 'direct' is linear in the texts.")
         terms = np.where(np.isfinite(self.scores), self.split(), np.nan)
         return dict(zip((self.concept.target[0], *self.concept.contrast_names), terms))
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """Whether this map can be trusted: does it obey its prompt, is the target there at all, what speaks for and against it.
+
+        Computed from the features that are there, when it is first asked for.
+
+        Raises:
+            ConfigurationError: The method is not linear in the texts, so no other word's map can be compared with this one.
+        """
+        if self.certify is None:
+            raise ConfigurationError(f"the method {self.provenance.method!r} has no certificate; only 'direct' and its kin have one.")
+        return self.certify()
 
     # ---------------------------------------------------------------------------------------------------- regions
 
@@ -399,6 +414,7 @@ class Localizations(Sequence[Localization]):
     source: str | None = None
     picture: np.ndarray | None = field(default=None, repr=False, compare=False)
     split: Callable[[int], np.ndarray] | None = field(default=None, repr=False, compare=False)
+    certify: Callable[[int], Certificate] | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """The picture and the names of the first questions."""
@@ -423,7 +439,7 @@ class Localizations(Sequence[Localization]):
         concept = self.concepts[index]
         count = len(concept.contrasts)
         gamma = self.provenance.gamma
-        split = self.split
+        split, certify = self.split, self.certify
         return Localization(
             concept=concept,
             scores=self.scores[index],
@@ -435,6 +451,7 @@ class Localizations(Sequence[Localization]):
             source=self.source,
             picture=self.picture,
             split=None if split is None else lambda: split(index),
+            certify=None if certify is None else lambda: certify(index),
         )
 
     def __iter__(self) -> Iterator[Localization]:

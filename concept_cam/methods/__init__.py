@@ -231,4 +231,4 @@ def explain(
         return answers
     import numpy as np
 
-    return [replace(answer, scores=np.maximum(answer.scores, np.float32(0)), split=None) for answer in answers]
+    return [replace(answer, scores=np.maximum(answer.scores, np.float32(0)), split=None, certify=None) for answer in answers]

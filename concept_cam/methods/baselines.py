@@ -39,6 +39,7 @@ def _baseline(make: Callable[[Localizer, Picture, Prepared, int], np.ndarray]) -
                     scores=np.where(item.geometry.valid(), maps, np.float32(np.nan)),
                     provenance=localizer.provenance(method.name, "none", item.geometry.policy),
                     split=None,
+                    certify=None,
                 )
             )
         return answers

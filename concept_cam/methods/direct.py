@@ -60,5 +60,5 @@ def clip_surgery(localizer: Localizer, pictures: Sequence[Picture], concepts: tu
         redundant = (patches @ empty.to(patches.device)).cpu().numpy()
         scores = answer.scores - answer.terms.sum(axis=1)[:, None, None] * redundant[None]
         provenance = replace(answer.provenance, method=method.name)
-        changed.append(replace(answer, scores=scores.astype(np.float32), split=None, provenance=provenance))
+        changed.append(replace(answer, scores=scores.astype(np.float32), split=None, certify=None, provenance=provenance))
     return changed

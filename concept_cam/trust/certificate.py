@@ -1,0 +1,210 @@
+"""The certificate of a map: does it obey its prompt, is the thing there at all, and may the peak be taken for its place?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from concept_cam.core.concept import Concept
+from concept_cam.core.directions import DirectionSet
+from concept_cam.core.features import PatchFeatures
+from concept_cam.core.scoring import FEATURE_NORM
+from concept_cam.trust import probes
+from concept_cam.trust.evidence import SAMPLE, Evidence, Probed, Ranked, evidence, ranks
+from concept_cam.trust.rules import Facts, Judgement, Rules, judge
+
+__all__ = ["Certificate", "Certifier", "host_of"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Whether a map can be trusted.
+
+    Attributes:
+        verdict: ``"clear"``, ``"doubtful"``, ``"not about the prompt"`` or ``"absent"``; see :data:`concept_cam.trust.rules.VERDICTS`.
+        reason: Why, in one plain sentence.
+        confidence: How likely the peak lies on the target, 0..1; ``None`` where nothing was fitted for this model.
+        presence: How likely the target is in the picture at all, 0..1; ``None`` where nothing was fitted for this model.
+        evidence: The numbers behind it.
+        probability: Of the target among its contrasts; ``None`` without.
+        domain: How far the picture is from what the model knows; ``None`` where unknown.
+        agreement: Share of the peak's place that the mirror image agrees on, 0..1; ``None`` where it was not asked for.
+        calibrated: Whether confidence and presence were fitted for this model.
+    """
+
+    verdict: str
+    reason: str
+    confidence: float | None
+    presence: float | None
+    evidence: Evidence
+    probability: float | None = None
+    domain: float | None = None
+    agreement: float | None = None
+    calibrated: bool = False
+
+    @property
+    def clear(self) -> bool:
+        """Whether the verdict is ``"clear"``."""
+        return self.verdict == "clear"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data for JSON."""
+        return {
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "confidence": self.confidence,
+            "presence": self.presence,
+            "probability": self.probability,
+            "domain": self.domain,
+            "agreement": self.agreement,
+            "calibrated": self.calibrated,
+            "evidence": self.evidence.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {self.reason}"
+
+
+def host_of(concept: Concept) -> tuple[str, ...]:
+    """Returns the texts of what a concept's part or trait belongs to: its pack's host, else "the main subject" and the like."""
+    host = concept.metadata.get("host")
+    if not host:
+        return probes.SUBJECTS
+    article = "an" if str(host)[0].lower() in "aeiou" else "a"
+    return tuple(template.format(f"{article} {host}") for template in ("a photo of {}", "{}"))
+
+
+class Certifier:
+    """Issues the certificates of one picture; what all its maps share is computed once, when the first is asked for.
+
+    Args:
+        features: The picture's patch features.
+        concepts: What was asked.
+        texts: Their unit embeddings.
+        terms: float32 [C, 1 + R], the coefficients of the maps.
+        feature_norm: How patch features were normalised.
+        embed: Embeds phrase groups: float32 [G, D], unit length.
+        logit_scale: The model's temperature.
+        rules: The model's rules.
+        domain: How far the picture is from what the model knows; NaN where unknown.
+    """
+
+    def __init__(
+        self,
+        features: PatchFeatures,
+        concepts: tuple[Concept, ...],
+        texts: DirectionSet,
+        terms: Tensor,
+        feature_norm: str,
+        embed: Callable[[Sequence[Sequence[str]]], Tensor],
+        logit_scale: float,
+        rules: Rules,
+        domain: float = float("nan"),
+    ) -> None:
+        self._features, self._concepts, self._texts, self._terms = features, concepts, texts, terms
+        self._norm, self._embed, self._scale, self._rules, self._domain = feature_norm, embed, logit_scale, rules, domain
+        self._shared: _Shared | None = None
+
+    def __call__(self, index: int) -> Certificate:
+        """Returns the certificate of the map of concept ``index``."""
+        shared = self._shared or self._share()
+        self._shared = shared
+        rows = self._texts.columns[index][self._texts.used[index]].cpu().numpy()
+        plain, ranked = shared.maps[rows], shared.ranked[rows]
+        weights = self._terms[index].cpu().numpy()[self._texts.used[index].cpu().numpy()]
+        scores = weights @ plain
+        host = host_of(self._concepts[index])
+        found = evidence(
+            scores,
+            plain,
+            weights,
+            shared.probed,
+            Ranked(ranked[0], ranked[1:], shared.hosts[host], shared.neutral),
+            shared.grid,
+            self._separability(rows),
+        )
+        facts = Facts(self._probability(index, scores, plain), self._domain)
+        return _certificate(found, facts, judge(found, facts, self._rules), self._rules.confidence is not None)
+
+    def facts(self, index: int) -> tuple[Evidence, Facts]:
+        """Returns what the rules read of a map: for fitting them."""
+        certificate = self(index)
+        nan = float("nan")
+        probability = nan if certificate.probability is None else certificate.probability
+        return certificate.evidence, Facts(probability, nan if certificate.domain is None else certificate.domain)
+
+    def _separability(self, rows: np.ndarray) -> float:
+        """The least distance of the target's embedding from a contrast's."""
+        vectors = self._texts.texts[torch.from_numpy(rows).to(self._texts.texts.device)]
+        return float((vectors[0] - vectors[1:]).norm(dim=-1).min()) if len(rows) > 1 else float("nan")
+
+    def _probability(self, index: int, scores: np.ndarray, plain: np.ndarray) -> float:
+        """Of the target: at the peak for a part, which is somewhere; of the whole picture for a state."""
+        if len(plain) < 2:
+            return float("nan")
+        if self._concepts[index].metadata.get("kind") == "part":
+            logits = self._scale * plain[:, int(scores.argmax())]
+        else:
+            image = F.normalize(self._features.image.float(), dim=-1)
+            rows = self._texts.columns[index][self._texts.used[index]]
+            logits = (self._scale * (self._texts.texts[rows] @ image)).cpu().numpy().astype(np.float64)
+        shares = np.exp(logits - logits.max())
+        return float(shares[0] / shares.sum())
+
+    def _share(self) -> _Shared:
+        with torch.inference_mode():
+            patches = FEATURE_NORM[self._norm](self._features.patches)
+            valid = self._features.geometry.valid()
+            rows, columns = np.nonzero(valid)
+            seen = patches[torch.from_numpy(valid).to(patches.device)]
+            hosts = list(dict.fromkeys(host_of(concept) for concept in self._concepts))
+            groups: list[Sequence[str]] = [(word,) for word in (*probes.NEUTRAL, *probes.LABELS)]
+            vectors = self._embed([*groups, *hosts]).to(seen.device)
+            products = (torch.cat([self._texts.texts.float(), vectors.float()]) @ seen.T).cpu().numpy()
+        count, neutral = len(self._texts.texts), len(probes.NEUTRAL)
+        maps, others = products[:count], products[count:]
+        probed = Probed(others[:neutral], others[neutral : len(groups)])
+        ranked = ranks(products[:, :: max(1, products.shape[1] // SAMPLE)])
+        return _Shared(
+            maps,
+            ranked[:count],
+            {host: ranked[count + len(groups) + place] for place, host in enumerate(hosts)},
+            probed,
+            ranked[count : count + neutral],
+            (columns, rows),
+        )
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all maps of a picture share: plain maps of the concepts' texts and their ranks, ranks of the hosts' maps, the probes, the cells."""
+
+    maps: np.ndarray
+    ranked: np.ndarray
+    hosts: dict[tuple[str, ...], np.ndarray]
+    probed: Probed
+    neutral: np.ndarray
+    grid: tuple[np.ndarray, np.ndarray]
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _certificate(found: Evidence, facts: Facts, judgement: Judgement, calibrated: bool) -> Certificate:
+    return Certificate(
+        judgement.verdict,
+        judgement.reason,
+        _known(judgement.confidence),
+        _known(judgement.presence),
+        found,
+        _known(facts.probability),
+        _known(facts.domain),
+        calibrated=calibrated,
+    )

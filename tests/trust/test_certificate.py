@@ -1,0 +1,137 @@
+"""Towers that fail in known ways are called out; a healthy one is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from concept_cam import Concept, Localizer
+from concept_cam.backbones.protocol import ImageFeatures
+from concept_cam.core.errors import ConfigurationError
+from concept_cam.trust import probes
+from concept_cam.trust.certificate import host_of
+from tests.planted import PlantedBackbone
+
+WORDS = 96
+
+
+class Words(PlantedBackbone):
+    """Every text has a direction of its own; a picture's cells hold the texts that were planted there, in noise."""
+
+    embed_dim = WORDS
+
+    def __init__(self, planted: dict[str, tuple[slice, slice]], noise: float = 0.35, seed: int = 0) -> None:
+        super().__init__(size=96, stride=8)
+        self.planted, self.noise, self.seed = planted, noise, seed
+
+    def word(self, text: str) -> Tensor:
+        generator = torch.Generator().manual_seed(sum(ord(c) * 31**i for i, c in enumerate(text[:40])) % 2**31)
+        return F.normalize(torch.randn(WORDS, generator=generator), dim=0)
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        return torch.stack([self.word(prompt) for prompt in prompts])
+
+    def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
+        rows, columns = self.grid_size((pixels.shape[-2], pixels.shape[-1]))
+        generator = torch.Generator().manual_seed(self.seed)
+        patches = self.noise * F.normalize(torch.randn(len(pixels), rows, columns, WORDS, generator=generator), dim=-1)
+        for text, (y, x) in self.planted.items():
+            patches[:, y, x] += self.word(text)
+        return ImageFeatures(patches, patches.mean(dim=(1, 2)))
+
+
+class Subject(Words):
+    """Answers with the subject whatever is asked: all texts are one, up to a little."""
+
+    def word(self, text: str) -> Tensor:
+        return F.normalize(super().word("a fish") + 0.01 * super().word(text), dim=0)
+
+
+class Constant(Words):
+    """Every cell is the same."""
+
+    def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
+        features = super().encode_patches(pixels, attention, valid)
+        return ImageFeatures(features.image[:, None, None].expand_as(features.patches).contiguous(), features.image)
+
+
+class Reader(Words):
+    """Answers at written words, whatever is asked."""
+
+    def word(self, text: str) -> Tensor:
+        written = super().word("written words")
+        return written if text in probes.LABELS else F.normalize(0.9 * written + 0.3 * super().word(text), dim=0)
+
+
+FIN = {"a fish": (slice(2, 10), slice(1, 11)), "a tail fin": (slice(4, 7), slice(9, 11)), "a head": (slice(4, 8), slice(1, 3))}
+PICTURE = np.zeros((96, 96, 3), np.uint8)
+
+
+def verdicts(tower: type[Words], noise: float = 0.35, count: int = 40, planted: dict[str, tuple[slice, slice]] | None = None) -> list[str]:
+    found = []
+    for seed in range(count):
+        backbone = tower(FIN if planted is None else planted, noise, seed)
+        backbone.weights_hash = f"{tower.__name__}{seed}"
+        concept = Concept(("a tail fin",), (("a head",),), metadata={"host": "fish"})
+        found.append(Localizer(backbone).locate(PICTURE, concept).certificate.verdict)
+    return found
+
+
+def share(found: list[str], verdict: str) -> float:
+    return found.count(verdict) / len(found)
+
+
+def test_a_healthy_tower_is_clear() -> None:
+    assert share(verdicts(Words), "clear") >= 0.95
+
+
+@pytest.mark.parametrize("tower", [Subject, Constant])
+def test_towers_that_do_not_listen_are_called_out(tower: type[Words]) -> None:
+    assert share(verdicts(tower), "not about the prompt") >= 0.95
+
+
+def test_a_tower_that_reads_is_called_out() -> None:
+    found = verdicts(Reader, planted={"a fish": (slice(2, 10), slice(1, 11)), "written words": (slice(0, 1), slice(0, 4))})
+    assert share(found, "clear") <= 0.05
+
+
+def test_a_tower_of_noise_is_called_out() -> None:
+    assert share(verdicts(Words, noise=1.0, planted={}), "clear") <= 0.25
+
+
+def test_certificates_are_plain_data() -> None:
+    localizer = Localizer(Words(FIN))
+    found = localizer.locate(PICTURE, "a tail fin", ["a head"])
+    certificate = found.certificate
+    assert found.certificate is certificate  # Computed once.
+    content = json.loads(json.dumps(certificate.to_dict(), allow_nan=False))
+    assert content["verdict"] == certificate.verdict
+    assert content["calibrated"] is False
+    assert content["confidence"] is content["presence"] is content["domain"] is None
+    assert str(certificate) == f"{certificate.verdict}: {certificate.reason}"
+    assert certificate.evidence.separability == pytest.approx(
+        float((localizer.embed_texts([["a tail fin"]]) - localizer.embed_texts([["a head"]])).norm()), abs=1e-5
+    )
+
+
+def test_the_scores_of_the_evidence_are_those_of_the_map() -> None:
+    found = Localizer(Words(FIN)).locate(PICTURE, "a tail fin", ["a head"])
+    slow = (found.scores.max() - found.scores.mean()) / found.scores.std()
+    assert found.certificate.evidence.peak == pytest.approx(float(slow), rel=1e-4)
+
+
+def test_methods_without_texts_have_none() -> None:
+    found = Localizer(Words(FIN)).locate(PICTURE, "a tail fin", method="center")
+    with pytest.raises(ConfigurationError, match="has no certificate"):
+        _ = found.certificate
+
+
+def test_the_host_of_a_concept() -> None:
+    assert host_of(Concept(("x",), metadata={"host": "animal"})) == ("a photo of an animal", "an animal")
+    assert host_of(Concept(("x",))) == probes.SUBJECTS
