@@ -19,6 +19,7 @@ from concept_cam.core.directions import DirectionSet, coefficients, ensemble, ne
 from concept_cam.core.errors import ConfigurationError, ImageError, PromptError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.names import choose
+from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Localizations, Provenance
 from concept_cam.core.scoring import image_scores, ledger, probabilities, score_patches
 from concept_cam.core.settings import Settings
@@ -110,7 +111,7 @@ class Localizer:
             PromptError: An empty prompt, or one longer than the model's context.
         """
         if not groups:
-            return torch.zeros(0, self.backbone.embed_dim)
+            return torch.zeros(0, self.backbone.embed_dim, dtype=torch.float32)
         return ensemble(self._texts.embed([prompt for group in groups for prompt in group]), [len(group) for group in groups])
 
     def phrased(self, concepts: Sequence[Concept]) -> tuple[Concept, ...]:
@@ -126,7 +127,7 @@ class Localizer:
         for known, texts in self._asked:
             if known == asked:
                 return texts
-        with torch.inference_mode(False):  # What is kept must serve gradient methods as well, whoever asked first.
+        with quiet(graph=False):  # What is kept must serve gradient methods as well, whoever asked first.
             texts = self._directions(asked)
         # Replaced as a whole, never changed: threads see the old questions or the new.
         self._asked = ((asked, texts), *self._asked[: _REMEMBERED - 1])
@@ -195,6 +196,7 @@ class Localizer:
         prepared = [prepare(picture, self.preprocess, self.settings.resize, self.settings.size) for picture in pictures]
         return prepared, [picture.source for picture in pictures]
 
+    @quiet(graph=False)
     def encode_prepared(self, prepared: Sequence[Prepared], sources: Sequence[str | None] | None = None) -> list[PatchFeatures]:
         """Encodes model inputs made earlier (for example in worker processes); inputs of one size share forward passes."""
         names = list(sources) if sources is not None else [None] * len(prepared)
@@ -296,7 +298,7 @@ class Localizer:
         grids: dict[tuple[int, ...], list[int]] = {}
         for position, item in enumerate(features):
             grids.setdefault(tuple(item.patches.shape), []).append(position)
-        with torch.inference_mode():
+        with quiet(graph=False):
             for positions in grids.values():
                 for start in range(0, len(positions), self.settings.batch_size):
                     batch = positions[start : start + self.settings.batch_size]

@@ -182,14 +182,17 @@ def _scalar(model: nn.Module, name: str, transform: Any = float) -> float:
     return float(transform(parameter.detach().float().reshape(-1)[0].item()))
 
 
-def resize_positions(table: Tensor, native: tuple[int, int], grid: tuple[int, int], mode: str = "bicubic") -> Tensor:
-    """Resizes a table of learned position embeddings to another grid, with antialiasing.
+def resize_positions(
+    table: Tensor, native: tuple[int, int], grid: tuple[int, int], mode: str = "bicubic", antialias: bool = True
+) -> Tensor:
+    """Resizes a table of learned position embeddings to another grid.
 
     Args:
         table: [native h * native w, W], without the rows of tokens that are not patches.
         native: ``(h, w)`` that the table was learned for.
         grid: ``(h, w)`` wanted.
         mode: ``"bicubic"`` or ``"bilinear"``.
+        antialias: Whether a smaller grid takes means, as open_clip and timm have it; the transformers library's CLIP and SigLIP do not.
 
     Returns:
         [h * w, W] in the table's dtype; the table itself when the grids are equal.
@@ -197,5 +200,5 @@ def resize_positions(table: Tensor, native: tuple[int, int], grid: tuple[int, in
     if tuple(native) == tuple(grid):
         return table
     square = table.reshape(1, *native, -1).permute(0, 3, 1, 2).float()
-    resized = F.interpolate(square, size=grid, mode=mode, antialias=True, align_corners=False)
+    resized = F.interpolate(square, size=grid, mode=mode, antialias=antialias, align_corners=False)
     return resized.flatten(2).squeeze(0).T.to(table.dtype)

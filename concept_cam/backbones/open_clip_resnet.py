@@ -15,6 +15,7 @@ from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import masked_mean, merge_heads, split_heads
 from concept_cam.core.attention import ATTENTION, LastAttention, attend
 from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.quiet import quiet
 from concept_cam.pictures.preprocessing import Preprocess
 
 ATTENTIONS: tuple[str, ...] = tuple(
@@ -66,7 +67,7 @@ class OpenClipResNet(BaseBackbone):
             attentions=ATTENTIONS,
         )
 
-    @torch.no_grad()
+    @quiet(graph=False)
     def encode_image(self, pixels: Tensor, valid: Tensor | None = None) -> Tensor:
         """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`; with ``valid`` as for :meth:`encode_patches`, without its patches."""
         pixels = self._prepare(pixels)
@@ -74,7 +75,7 @@ class OpenClipResNet(BaseBackbone):
             return self._visual(pixels)
         return self._embed(self._early(pixels), self._prepare_valid(valid, pixels))
 
-    @torch.no_grad()
+    @quiet(graph=False)
     def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
         """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`."""
         strategy = self._strategy(attention)
@@ -113,6 +114,7 @@ class OpenClipResNet(BaseBackbone):
             image = pool.c_proj(merge_heads(attend(query[:, :, :1], key, value, scale, keys)))[:, 0]
         return ImageFeatures(patches=patches, image=image)
 
+    @quiet()
     def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
         """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
         pixels = self._prepare(pixels)
@@ -120,6 +122,7 @@ class OpenClipResNet(BaseBackbone):
         cells = self._cells(self._early(pixels))
         return FeatureMap(cells if valid is None else cells * valid[:, None], valid=valid)
 
+    @quiet()
     def pool(self, features: FeatureMap) -> Tensor:
         """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
         return self._pool(features.map, features.valid)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from concept_cam.core.errors import ModelError, PromptError
+from concept_cam.core.quiet import quiet
 
 TEXT_BATCH = 256
 """Prompts that go through the text tower at once."""
@@ -194,7 +195,7 @@ class TextEncoder:
         words = dict.fromkeys(re.findall(r"\w+", prompt))
         return tuple(word for word in words if unknown in self._ids(word))
 
-    @torch.no_grad()
+    @quiet(graph=False)
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Embeds texts: N prompts -> [N, D], not normalised.
 

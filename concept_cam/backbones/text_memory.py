@@ -16,6 +16,7 @@ from torch import Tensor
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.core.errors import OutputError
 from concept_cam.core.files import write_file
+from concept_cam.core.quiet import quiet
 
 __all__ = ["CACHE_VARIABLE", "TextMemory", "cache_folder"]
 
@@ -50,6 +51,7 @@ class TextMemory:
         self._embedded: dict[str, Tensor] = {}
         self._lock = threading.Lock()
 
+    @quiet(graph=False)
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Returns float32 [N, D] on the CPU, not normalised.
 

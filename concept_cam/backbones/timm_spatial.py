@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import BaseBackbone
@@ -18,6 +17,7 @@ from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import masked_mean
 from concept_cam.core.errors import UnsupportedModelError
+from concept_cam.core.quiet import quiet
 from concept_cam.pictures.preprocessing import Preprocess
 
 ANY_SIZE: tuple[str, ...] = (
@@ -68,12 +68,12 @@ class TimmSpatial(BaseBackbone):
             attentions=("vanilla",),
         )
 
-    @torch.no_grad()
+    @quiet(graph=False)
     def encode_image(self, pixels: Tensor) -> Tensor:
         """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`."""
         return self._visual(self._prepare(pixels))
 
-    @torch.no_grad()
+    @quiet(graph=False)
     def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
         """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`."""
         self._strategy(attention)
@@ -84,6 +84,7 @@ class TimmSpatial(BaseBackbone):
             patches = patches * features.valid[..., None]
         return ImageFeatures(patches=patches, image=self.pool(features))
 
+    @quiet()
     def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
         """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
         pixels = self._prepare(pixels)
@@ -95,6 +96,7 @@ class TimmSpatial(BaseBackbone):
             cells = cells.permute(0, 3, 1, 2)
         return FeatureMap(cells if valid is None else cells * valid[:, None], valid=valid)
 
+    @quiet()
     def pool(self, features: FeatureMap) -> Tensor:
         """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
         if features.valid is None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from concept_cam.backbones.common import BaseBackbone
 from concept_cam.backbones.protocol import BY_CLASS_TOKEN, FeatureMap, Gathering, ImageFeatures
 from concept_cam.core.attention import ATTENTION, LastAttention, Strategy, attend
+from concept_cam.core.quiet import quiet
 
 
 class Block(ABC):
@@ -171,13 +172,13 @@ class TokenBackbone(BaseBackbone, ABC):
         """Number of blocks after which the tokens of the ``affinity`` strategies are taken: two thirds of the depth."""
         return max(1, min(len(self.blocks) - 1, round(2 * len(self.blocks) / 3)))
 
-    @torch.no_grad()
+    @quiet(graph=False)
     def encode_image(self, pixels: Tensor) -> Tensor:
         """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`."""
         pixels = self._prepare(pixels)
         return self.own_embedding(pixels) if self._is_native(pixels) else self.pool(self._feature_map(pixels, None))
 
-    @torch.no_grad()
+    @quiet(graph=False)
     def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
         """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`."""
         strategy = self._strategy(attention)
@@ -187,10 +188,12 @@ class TokenBackbone(BaseBackbone, ABC):
         patches, image = self._last(x, middle, sequence, strategy)
         return ImageFeatures(patches=sequence.to_grid(patches), image=image)
 
+    @quiet()
     def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
         """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
         return self._feature_map(self._prepare(pixels), valid)
 
+    @quiet()
     def pool(self, features: FeatureMap) -> Tensor:
         """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
         if not self.class_token:

@@ -76,7 +76,7 @@ class TransformersClip(TokenBackbone):
         grid = (cells.shape[2], cells.shape[3])
         table = embeddings.position_embedding.weight
         side = int((len(table) - 1) ** 0.5)
-        positions = torch.cat([table[:1], resize_positions(table[1:], (side, side), grid)])
+        positions = torch.cat([table[:1], resize_positions(table[1:], (side, side), grid, antialias=False)])
         token = embeddings.class_embedding.to(cells.dtype).expand(len(cells), 1, -1)
         return Embedded(torch.cat([token, cells.flatten(2).transpose(1, 2)], dim=1) + positions, grid)
 

@@ -63,7 +63,7 @@ class TransformersSiglip(TokenBackbone):
             return Embedded(patches + resize_positions(table, (side, side), grid, "bilinear"), grid)
         cells = embeddings.patch_embedding(pixels)
         grid = (cells.shape[2], cells.shape[3])
-        return Embedded(cells.flatten(2).transpose(1, 2) + resize_positions(table, (side, side), grid), grid)
+        return Embedded(cells.flatten(2).transpose(1, 2) + resize_positions(table, (side, side), grid, antialias=False), grid)
 
     def project_patches(self, patches: Tensor) -> Tensor:
         head = self._vision.head

@@ -52,7 +52,8 @@ def ensemble(embeddings: Tensor, groups: Sequence[int]) -> Tensor:
 
 def uniform(target: Tensor, contrasts: Tensor, present: Tensor, similarity: Tensor, logit_scale: float) -> Tensor:
     """``pi_j = 1 / R``: every contrast counts the same (Finer-CAM, eq. 3: the mean over the references)."""
-    return (present / present.sum(dim=-1, keepdim=True).clamp(min=1)).unsqueeze(0)
+    shares = present.to(target.dtype)
+    return (shares / shares.sum(dim=-1, keepdim=True).clamp(min=1)).unsqueeze(0)
 
 
 def softmax(target: Tensor, contrasts: Tensor, present: Tensor, similarity: Tensor, logit_scale: float) -> Tensor:

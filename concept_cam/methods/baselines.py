@@ -66,8 +66,8 @@ def _center(localizer: Localizer, picture: Picture, item: Prepared, count: int) 
 def _luminance(localizer: Localizer, picture: Picture, item: Prepared, count: int) -> np.ndarray:
     """Mean luma of each cell as the model sees it (Rec. 709 weights on sRGB values); about 0..1."""
     expected = localizer.preprocess
-    mean, std = (torch.tensor(values)[:, None, None] for values in (expected.mean, expected.std))
-    weights = torch.tensor([0.2126, 0.7152, 0.0722])[:, None, None]
+    mean, std = (torch.tensor(values, dtype=torch.float32, device="cpu")[:, None, None] for values in (expected.mean, expected.std))
+    weights = torch.tensor([0.2126, 0.7152, 0.0722], dtype=torch.float32, device="cpu")[:, None, None]
     luma = ((item.batch.float() * std + mean) * weights).sum(dim=1)[:, None]
     cells = torch.nn.functional.adaptive_avg_pool2d(luma, item.batch_valid.shape[1:])[:, 0]
     grid = merge_windows(cells[..., None], item.windows, item.geometry.grid)[..., 0] if item.windows else cells[0]

@@ -20,6 +20,7 @@ from concept_cam.backbones.protocol import Backbone, FeatureMap
 from concept_cam.core.concept import Concept
 from concept_cam.core.directions import DirectionSet, coefficients, directions
 from concept_cam.core.errors import ImageError
+from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localizations
 from concept_cam.core.scoring import FEATURE_NORM, image_scores, probabilities
 from concept_cam.methods.method import Method
@@ -102,14 +103,14 @@ def select(features: FeatureMap, part: slice) -> FeatureMap:
 @contextmanager
 def plain() -> Iterator[None]:
     """Builds no graphs within, but tensors that later graphs may use, also where the caller is in inference mode."""
-    with torch.inference_mode(False), torch.no_grad():
+    with quiet(graph=False):
         yield
 
 
 @contextmanager
 def graph() -> Iterator[None]:
     """Builds graphs within, whatever the caller switched off."""
-    with torch.inference_mode(False), torch.enable_grad():
+    with quiet(graph=True):
         yield
 
 

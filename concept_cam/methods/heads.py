@@ -24,6 +24,7 @@ from concept_cam.core.directions import nearest_classes
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError
 from concept_cam.core.files import METADATA, write_tensors
 from concept_cam.core.names import choose, nearest_names
+from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Provenance
 from concept_cam.core.scoring import FEATURE_NORM
 from concept_cam.core.settings import Settings
@@ -95,7 +96,7 @@ class ClassifierHead:
     ) -> ClassifierHead:
         """Makes a head of a matrix [N, D] and a bias [N] (zero by default)."""
         matrix = torch.as_tensor(weight)
-        offset = torch.zeros(len(matrix)) if bias is None else torch.as_tensor(bias)
+        offset = torch.zeros(len(matrix), dtype=torch.float32) if bias is None else torch.as_tensor(bias)
         names = tuple(f"class {i}" for i in range(len(matrix))) if classes is None else tuple(classes)
         return cls(matrix, offset, names, feature_norm)
 
@@ -265,7 +266,9 @@ def _combine(logits: Tensor, target: int, references: Sequence[int], shares: Ten
 
 
 def _uniform(logits: Tensor, target: int, references: Sequence[int], alpha: float) -> Tensor:
-    return _combine(logits, target, references, torch.full((len(references),), 1 / len(references)).to(logits), alpha)
+    return _combine(
+        logits, target, references, torch.full((len(references),), 1 / len(references), dtype=logits.dtype, device=logits.device), alpha
+    )
 
 
 def _softmax(logits: Tensor, target: int, references: Sequence[int], alpha: float) -> Tensor:
@@ -274,11 +277,11 @@ def _softmax(logits: Tensor, target: int, references: Sequence[int], alpha: floa
 
 def _hardest(logits: Tensor, target: int, references: Sequence[int], alpha: float) -> Tensor:
     chosen = max(references, key=lambda reference: float(logits[reference]))
-    return _combine(logits, target, [chosen], torch.ones(1).to(logits), alpha)
+    return _combine(logits, target, [chosen], torch.ones(1, dtype=logits.dtype, device=logits.device), alpha)
 
 
 def _released(logits: Tensor, target: int, references: Sequence[int], alpha: float) -> Tensor:
-    with torch.inference_mode(False), torch.enable_grad():
+    with quiet(graph=True):
         leaf = logits.detach().clone().requires_grad_(True)
         shares = torch.softmax(leaf, dim=0)[list(references)]
         objective = (shares * (leaf[target] - alpha * leaf[list(references)])).sum() / (shares.sum() + 1e-9)
@@ -331,7 +334,7 @@ class FinerCam:
 
     def logits(self, images: Sequence[ImageSource]) -> Tensor:
         """Returns the class logits of pictures, float32 [B, N] on the CPU."""
-        found = torch.zeros(len(images), len(self.head))
+        found = torch.zeros(len(images), len(self.head), dtype=torch.float32)
         for positions, _, _, image in self._encoded([self._read(image) for image in images]):
             found[positions] = self.head.logits(image).cpu()
         return found
@@ -440,7 +443,7 @@ class FinerCam:
                 pixels, features, image = encode(self.backbone, pixels, np.stack([item.valid for item in items]))
                 if not torch.isfinite(image).all():
                     raise ImageError(f"the model {self.backbone.name} returned NaN or infinity: check the pictures, or use float32.")
-                empty = torch.zeros(len(items), 0, self.backbone.embed_dim)
+                empty = torch.zeros(len(items), 0, self.backbone.embed_dim, dtype=torch.float32)
                 batch = Batch(self.backbone, pixels, features, image, empty, self.head.feature_norm)
                 yield positions, items, batch, image
 
@@ -607,7 +610,7 @@ def fit_head(
     scale = (features - mean).square().mean().sqrt().clamp(min=1e-12)
     inputs = (features - mean) / scale
     truth = torch.tensor([classes.index(label) for label in labels])
-    with torch.inference_mode(False), torch.enable_grad():
+    with quiet(graph=True):
         inputs = inputs.clone()
         weight = torch.zeros(len(classes), inputs.shape[1], dtype=torch.float64, requires_grad=True)
         bias = torch.zeros(len(classes), dtype=torch.float64, requires_grad=True)

@@ -437,8 +437,8 @@ def _normalised(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
     import torch
 
     tensor = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C")).float().div_(255)
-    mean = torch.tensor(preprocess.mean, dtype=torch.float32).view(3, 1, 1)
-    std = torch.tensor(preprocess.std, dtype=torch.float32).view(3, 1, 1)
+    mean = torch.tensor(preprocess.mean, dtype=torch.float32, device="cpu").view(3, 1, 1)
+    std = torch.tensor(preprocess.std, dtype=torch.float32, device="cpu").view(3, 1, 1)
     return tensor.sub_(mean).div_(std)
 
 

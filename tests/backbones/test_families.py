@@ -315,3 +315,19 @@ def test_value_path_is_the_pooling_of_one_patch(kind: str, pool: str) -> None:
         keys[0, prefix + patch] = True
         with torch.no_grad():
             torch.testing.assert_close(model.pool_tokens(whole, keys)[0], features[patch], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["transformers-clip", "transformers-siglip", "transformers-siglip2"])
+@pytest.mark.parametrize("size", [(24, 48), (64, 32), (40, 40), (16, 72)])
+def test_odd_sizes_equal_the_librarys_own_position_tables(kind: str, size: tuple[int, int]) -> None:
+    """At sizes that are not the trained one: as ``interpolate_pos_encoding=True`` has it (NaFlex reads any size by itself)."""
+    model = backbone(kind)
+    pixels = pictures(model, 2, size)
+    if kind == "transformers-siglip2":
+        own = own_embedding(kind, model.model, pixels)
+    else:
+        with torch.no_grad():
+            out = model.model.get_image_features(pixel_values=pixels, interpolate_pos_encoding=True)
+        own = out if isinstance(out, torch.Tensor) else out.pooler_output
+    assert relative(model.encode_image(pixels), own) < 1e-5
+    assert relative(model.encode_patches(pixels).image, own) < 1e-5

@@ -17,6 +17,7 @@ from concept_cam.backbones.protocol import Backbone
 from concept_cam.backbones.torchvision_compat import import_open_clip
 from concept_cam.core.errors import ConfigurationError, ModelError
 from concept_cam.core.names import choose, nearest_names
+from concept_cam.core.quiet import quiet
 
 __all__ = ["PREFIXES", "CatalogueEntry", "about", "catalogue", "load"]
 
@@ -30,6 +31,11 @@ DTYPES: dict[str, torch.dtype] = {
 
 def load(name: str = "demo", device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32") -> Backbone:
     """Loads a model by name; see :func:`concept_cam.backbones.load`."""
+    with quiet():
+        return _load(name, device, dtype)
+
+
+def _load(name: str, device: str | torch.device, dtype: str | torch.dtype) -> Backbone:
     where, kind = _device(device), _dtype(dtype)
     name = ALIASES.get(name.strip(), name.strip())
     if name == "demo":

@@ -162,13 +162,14 @@ class Annotator:
         """
         import torch
 
+        from concept_cam.core.quiet import quiet
         from concept_cam.core.scoring import probabilities
 
         parts = self.plan.questions.parts
         if not parts:
             return shares
         flat = np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1)[list(parts)]
-        with torch.inference_mode():
+        with quiet(graph=False):
             best = patches.flatten(0, 1)[torch.from_numpy(flat.argmax(axis=1)).to(patches.device)]
             found = probabilities(best, texts, self.localizer.backbone.logit_scale).cpu().numpy()
         local = shares.copy()
