@@ -67,6 +67,8 @@ ABSTENTION_REASONS: dict[str, str] = {
     "low_probability": "the best state's probability is under the limit",
     "low_score": "the evidence for the best state or part is under the limit",
     "no_region": "nothing is left of the region (below the smallest size, or under an ignore mask)",
+    "rejected": "a person found the call wrong and did not say what is right",
+    "cannot_be_told": "a person found that the picture does not show it",
 }
 """Values of ``abstained_because``."""
 
@@ -361,6 +363,15 @@ COLUMNS: tuple[Column, ...] = (
     Column("model", _TEXT, "", "", "Name of the model.", False),
     Column("weights_hash", _TEXT, "", "", "Hash of the model's weights.", False),
     Column("package_version", _TEXT, "", "", "Version of concept-cam.", False),
+    Column(
+        "reviewed",
+        _TEXT,
+        "",
+        "",
+        "What a person said of the call: `accept`, `state` (another is right), `reject`, `cannot_tell`, `region` (drawn anew); null: nobody looked.",
+    ),
+    Column("reviewed_by", _TEXT, "", "", "Who said so."),
+    Column("reviewed_at", _TEXT, "", "", "When, ISO 8601."),
 )
 """Every column in order. Columns of the input follow, as text, under ``PASSTHROUGH_PREFIX``."""
 

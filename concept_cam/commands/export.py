@@ -38,6 +38,7 @@ Examples:
     metavar="PATH",
     help="File or folder to write.",
 )
+@click.option("--uncorrected", is_flag=True, help="Leave out what people corrected on the page of 'concept-cam serve'.")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier export wrote there.")
 @click.option("--base", metavar="URL", help="Put relative sources behind this address, where a format names the pictures.")
 @click.option(
@@ -46,11 +47,11 @@ Examples:
     help="CSV: put an apostrophe before text that a spreadsheet would run as a formula. Default: --escape.",
 )
 @click.option("--mark/--no-mark", default=None, help="CSV: begin with the UTF-8 mark that spreadsheets look for. Default: only --to csv.")
-def export(run: Path, to: str, output: Path, overwrite: bool, base: str | None, escape: bool, mark: bool | None) -> None:
+def export(run: Path, to: str, output: Path, uncorrected: bool, overwrite: bool, base: str | None, escape: bool, mark: bool | None) -> None:
     """Write the annotation run in folder RUN in another format.
 
     All coordinates refer to the upright picture: a tool that ignores the EXIF orientation of photographs must be told to apply it.
     """
     from concept_cam.exports import export as write
 
-    click.echo(write(run, to, output, overwrite, base=base, escape=escape, mark=mark))
+    click.echo(write(run, to, output, overwrite, base=base, escape=escape, mark=mark, corrections=not uncorrected))

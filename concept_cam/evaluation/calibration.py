@@ -317,15 +317,28 @@ def _truth_labelstudio(path: Path) -> list[Label]:
     return read_labels(path)
 
 
-TRUTH_READERS = {".csv": _truth_csv, ".xml": _truth_cvat, ".json": _truth_labelstudio}
-"""Ending -> reader of labels: a table, CVAT for images 1.1, a JSON export of Label Studio."""
+def _truth_corrections(path: Path) -> list[Label]:
+    from concept_cam.collection.corrections import Corrections
+
+    found = []
+    for item in Corrections(path).standing():
+        state = item.part if item.kind == "part" else item.called
+        truth = item.true_state or (f"not {state}" if item.verdict == "reject" else "")
+        if truth:  # What cannot be told, and a region that was only drawn, say nothing about the call.
+            found.append(Label(item.source, item.character, truth, item.pack, item.specimen))
+    return found
+
+
+TRUTH_READERS = {".csv": _truth_csv, ".xml": _truth_cvat, ".json": _truth_labelstudio, ".sqlite": _truth_corrections}
+"""Ending -> reader of labels: a table, CVAT for images 1.1, a JSON export of Label Studio, the corrections of ``concept-cam serve``."""
 
 
 def read_truth(path: str | os.PathLike[str]) -> list[Label]:
     """Reads what people said; the file's ending says how.
 
     ``.csv``: a table with ``file_name`` (or ``source``), ``character`` and ``true_state`` (or ``state``; empty: nobody looked), optionally ``pack``
-    and ``specimen``. ``.xml``: an export of CVAT in the format "CVAT for images 1.1". ``.json``: an export of Label Studio.
+    and ``specimen``. ``.xml``: an export of CVAT in the format "CVAT for images 1.1". ``.json``: an export of Label Studio. ``.sqlite``: the corrections of
+    ``concept-cam serve``, every one of which a person made.
 
     Raises:
         DataError: Another ending, or a file that cannot be used.

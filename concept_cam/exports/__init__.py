@@ -83,14 +83,17 @@ EXPORTS: dict[str, Export] = {
 """Formats by name."""
 
 
-def export(run: Run | str | Path, to: str, output: str | Path, overwrite: bool = False, **form: Any) -> Path:
-    """Writes a run in another format.
+def export(
+    run: Run | str | Path, to: str, output: str | Path, overwrite: bool = False, *, corrections: bool | str | Path = True, **form: Any
+) -> Path:
+    """Writes a run in another format, with what people corrected.
 
     Args:
         run: An open run, or its folder.
         to: A name of :data:`EXPORTS`.
         output: File or folder to write; folders above it are made.
         overwrite: Replace what an earlier export wrote there.
+        corrections: Apply the corrections beside the run (True), those of a file (its path), or none (False).
         **form: Fields of :class:`~concept_cam.exports.survey.Form`: ``base``, ``escape``, ``mark``.
 
     Returns:
@@ -106,6 +109,7 @@ def export(run: Run | str | Path, to: str, output: str | Path, overwrite: bool =
     path = Path(output)
     _check_output(path, to, chosen, overwrite)
     try:
+        from concept_cam.collection.corrected import corrected
         from concept_cam.collection.runs import Run
         from concept_cam.exports.survey import Form
 
@@ -119,6 +123,8 @@ def export(run: Run | str | Path, to: str, output: str | Path, overwrite: bool =
             raise
         raise MissingExtraError(name, chosen.extra or "annotate", f"the export to {to!r}") from error
     opened = run if isinstance(run, Run) else Run.open(run)
+    if corrections:
+        opened = corrected(opened, None if corrections is True else corrections)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # In the same folder, so that the last step is a rename within one file system.

@@ -150,7 +150,7 @@ def _rows(run: Run, form: Form) -> Iterator[dict[str, Any]]:
             "Iptc4xmpExt:CVterm": iri(record["quality_id"]) or iri(record["entity_id"]),
             "ac:CVtermLiteral": record["quality"] or state,
             "ac:tag": state,
-            "ac:comments": f"Fractions of the {FRAME.split(';')[0]}; machine-made, probability {_probability(record)}.",
+            "ac:comments": f"Fractions of the {FRAME.split(';')[0]}; {_made(record)}.",
             "ac:metadataCreatorLiteral": agent(record),
             "ac:hashFunction": "SHA-256",
             "ac:hashValue": record["sha256"],
@@ -161,6 +161,13 @@ def _owners(record: dict[str, Any]) -> dict[str, str]:
     """Rights and creator: an IRI under the ``dcterms:`` term, which asks for one, free text under that of ``dc:``."""
     said = {term: carried(record, term) for term in ("rights", "creator")}
     return {f"{'dcterms' if is_address(value) else 'dc'}:{term}": value for term, value in said.items() if value}
+
+
+def _made(record: dict[str, Any]) -> str:
+    """How the call came about: a person's word needs no probability."""
+    if record["reviewed"] is not None:
+        return f"machine-made, then reviewed by {record['reviewed_by'] or 'a person'} ({record['reviewed']})"
+    return f"machine-made, probability {_probability(record)}"
 
 
 def _probability(record: dict[str, Any]) -> str:

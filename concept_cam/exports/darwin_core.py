@@ -72,11 +72,10 @@ def write_extended(run: Run, path: Path, form: Form = PLAIN) -> None:
 
 
 def _rows(run: Run, form: Form) -> Iterator[dict[str, Any]]:
-    date = when(run)
     for record in called(run):
         shared = {name: carried(record, name) for name in _IDENTIFIERS} | {
             "measurementDeterminedBy": agent(record),
-            "measurementDeterminedDate": date,
+            "measurementDeterminedDate": when(run, record),
             "measurementMethod": _method(record),
             "dwciri:measurementType": iri(record["entity_id"]),
         }

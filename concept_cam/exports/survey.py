@@ -221,13 +221,16 @@ def iri(identifier: str | None) -> str | None:
 
 
 def agent(record: Record) -> str:
-    """Returns who made a record, as the standards ask for it."""
-    return f"concept-cam {record['package_version']} (machine), model {record['model']}"
+    """Returns who made a record, as the standards ask for it: the person who reviewed it first."""
+    machine = f"concept-cam {record['package_version']} (machine), model {record['model']}"
+    if record.get("reviewed") is None:
+        return machine
+    return f"{record.get('reviewed_by') or 'a person'} (reviewed), after {machine}"
 
 
-def when(run: Run) -> str:
-    """Returns when the run was made (ISO 8601), or empty text."""
-    return str(run.info.get("finished") or run.info.get("started") or "")
+def when(run: Run, record: Record | None = None) -> str:
+    """Returns when the run was made, or when a record of it was reviewed (ISO 8601), or empty text."""
+    return str((record or {}).get("reviewed_at") or run.info.get("finished") or run.info.get("started") or "")
 
 
 def creator() -> dict[str, str]:

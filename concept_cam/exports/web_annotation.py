@@ -61,8 +61,8 @@ def svg(record: dict[str, Any]) -> str:
 
 
 def _annotations(run: Run, form: Form) -> Iterator[dict[str, Any]]:
-    date = when(run)
     for record in called(run):
+        date = when(run, record)
         if record["kind"] == "distance" and record["length_px"] is None:
             continue
         annotation: dict[str, Any] = {
@@ -73,6 +73,9 @@ def _annotations(run: Run, form: Form) -> Iterator[dict[str, Any]]:
             "body": _bodies(record),
             "target": _target(record, form),
         }
+        if record["reviewed"] is not None:
+            person = {"type": "Person", "name": record["reviewed_by"]} if record["reviewed_by"] else {"type": "Person"}
+            annotation["creator"] = [person, annotation["creator"]]
         if date:
             annotation["created"] = date
         if rights := carried(record, "rights"):

@@ -1,0 +1,388 @@
+"""What people said about a model's calls: one SQLite file beside a run or a folder of pictures, in which nothing is ever overwritten.
+
+Every correction is a row; taking one back is a row too. What counts for a picture and a character is the last row that was not taken back.
+A row is on the disk before :meth:`Corrections.add` returns, so that a killed process loses nothing; a row that was written without
+knowledge of another person's newer one is refused, so that two tabs cannot wipe each other out.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from concept_cam.core.errors import DataError, OutputError
+
+__all__ = ["CORRECTIONS_FILE", "LABEL_COLUMNS", "VERDICTS", "Conflict", "Correction", "Corrections", "labels_csv"]
+
+CORRECTIONS_FILE = "corrections.sqlite"
+"""Name of the file beside the run or in the folder of pictures."""
+
+VERDICTS: dict[str, str] = {
+    "accept": "the call is right",
+    "reject": "the call is wrong; the person did not say what would be right",
+    "state": "another state is right",
+    "cannot_tell": "the picture does not show it",
+    "": "only the region was drawn",
+}
+"""What a person can say about a call."""
+
+_VERSION = 1
+_MAGIC = 0x63634361  # "ccCa": tells the file from any other SQLite database.
+_TABLE = """
+CREATE TABLE IF NOT EXISTS corrections (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    undoes TEXT NOT NULL DEFAULT '',
+    source TEXT NOT NULL,
+    pack TEXT NOT NULL DEFAULT '',
+    character TEXT NOT NULL,
+    specimen INTEGER NOT NULL DEFAULT 0,
+    part TEXT NOT NULL DEFAULT '',
+    kind TEXT NOT NULL DEFAULT '',
+    verdict TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT '',
+    called TEXT NOT NULL DEFAULT '',
+    probability REAL,
+    score REAL,
+    mask TEXT,
+    boxes TEXT NOT NULL DEFAULT '[]',
+    clicks TEXT NOT NULL DEFAULT '[]',
+    question TEXT NOT NULL DEFAULT '{}',
+    taught TEXT NOT NULL DEFAULT '',
+    model TEXT NOT NULL DEFAULT '',
+    weights_hash TEXT NOT NULL DEFAULT '',
+    person TEXT NOT NULL DEFAULT '',
+    at TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS corrections_by_key ON corrections (source, pack, character, specimen, part);
+"""
+_JSON = ("mask", "boxes", "clicks", "question")
+
+Key = tuple[str, str, str, int, str]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One thing that a person said about one call.
+
+    Attributes:
+        id: Chosen by who writes it, so that the same row sent twice is one row.
+        source: The picture, as the run or the folder names it.
+        character: Name of the character; for a question in free words, its alternatives joined by `` | ``.
+        verdict: A key of :data:`VERDICTS`.
+        state: The state that is right; empty where the person did not say.
+        pack: Trait pack; empty for a question in free words.
+        specimen: Number of the specimen.
+        part: The part, where the character is of kind ``part``; else empty.
+        kind: Kind of the character.
+        called: What the model had called.
+        probability: Its probability; ``None`` where there is none.
+        score: Its score; ``None`` where there is none.
+        mask: Region that the person drew, COCO's run lengths in the original frame; ``None`` where the model's stands.
+        boxes: Boxes ``[x0, y0, x1, y1]``, original pixels.
+        clicks: Clicks ``[x, y, sign]``, original pixels; +1 is "this", -1 is "not this".
+        question: The question as it was asked.
+        taught: Name of the taught concept that was mixed in; empty for zero-shot.
+        model: Name of the model.
+        weights_hash: Hash of its weights.
+        person: Who said so.
+        at: When, ISO 8601 in UTC.
+        number: Place in the file, rising; 0 before it is written.
+        undoes: Id of the correction that this row takes back; empty for all others.
+    """
+
+    id: str
+    source: str
+    character: str
+    verdict: str = ""
+    state: str = ""
+    pack: str = ""
+    specimen: int = 0
+    part: str = ""
+    kind: str = ""
+    called: str = ""
+    probability: float | None = None
+    score: float | None = None
+    mask: Mapping[str, Any] | None = None
+    boxes: tuple[tuple[int, int, int, int], ...] = ()
+    clicks: tuple[tuple[float, float, int], ...] = ()
+    question: Mapping[str, Any] = field(default_factory=dict)
+    taught: str = ""
+    model: str = ""
+    weights_hash: str = ""
+    person: str = ""
+    at: str = ""
+    number: int = 0
+    undoes: str = ""
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise DataError(f"unknown verdict {self.verdict!r}; known: {', '.join(name for name in VERDICTS if name)}.")
+        if self.verdict == "state" and not self.state:
+            raise DataError("the verdict 'state' needs the state that is right.")
+
+    @property
+    def key(self) -> Key:
+        """What the correction is about: source, pack, character, specimen, part."""
+        return self.source, self.pack, self.character, self.specimen, self.part
+
+    @property
+    def true_state(self) -> str:
+        """The state that holds by what the person said; empty where it is not known."""
+        if self.verdict == "state":
+            return self.state
+        return (self.state or self.called) if self.verdict == "accept" else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data for JSON."""
+        return {
+            **vars(self),
+            "boxes": [list(box) for box in self.boxes],
+            "clicks": [list(click) for click in self.clicks],
+            "mask": None if self.mask is None else dict(self.mask),
+            "question": dict(self.question),
+        }
+
+
+class Conflict(DataError):
+    """Somebody corrected the same thing in the meantime.
+
+    Attributes:
+        current: What counts now.
+        last: Number of the newest row about it.
+    """
+
+    def __init__(self, current: Correction | None, last: int = 0) -> None:
+        who = f"by {current.person or 'somebody'} at {current.at}" if current else "and taken back"
+        super().__init__(f"this was corrected in the meantime ({who}): look at it and correct it again if it is wrong.")
+        self.current, self.last = current, last
+
+
+class Corrections:
+    """The file of corrections; safe to use from several threads and processes at once.
+
+    Args:
+        path: The file; made with the first correction.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @contextmanager
+    def _open(self, write: bool) -> Iterator[sqlite3.Connection]:
+        if not write and not self.path.is_file():  # Nobody corrected anything yet: looking makes no file.
+            with closing(sqlite3.connect(":memory:")) as empty:
+                empty.executescript(_TABLE)
+                yield empty
+            return
+        try:
+            # One connection per operation: it costs a fraction of a millisecond, and nothing is shared between threads.
+            with closing(sqlite3.connect(self.path, timeout=20, isolation_level=None)) as connection:
+                if write:
+                    connection.execute("PRAGMA synchronous = FULL")
+                    self._prepare(connection)
+                yield connection
+        except sqlite3.OperationalError as error:
+            raise OutputError(
+                f"the corrections {str(self.path)!r} cannot be used: {error}. Check that the folder is writable and has room, or name "
+                "another file with --corrections."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"{str(self.path)!r} is not a file of corrections: {error}.") from error
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        magic = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if tables and magic != _MAGIC:
+            raise DataError(f"{str(self.path)!r} is another program's database, not a file of corrections. Name another file.")
+        if tables and version != _VERSION:
+            raise DataError(f"{str(self.path)!r} has version {version}; this release reads version {_VERSION}.")
+        if not tables:
+            connection.execute(f"PRAGMA application_id = {_MAGIC}")
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+            connection.executescript(_TABLE)
+
+    def check(self) -> None:
+        """Finds a file that cannot be used before anything is corrected.
+
+        Raises:
+            DataError: It is no file of corrections.
+            OutputError: The folder is missing or not writable.
+        """
+        if self.path.is_file():
+            with self._open(write=True) as connection:
+                connection.execute("SELECT count(*) FROM corrections").fetchone()
+        elif not self.path.parent.is_dir() or not os.access(self.path.parent, os.W_OK):
+            raise OutputError(f"corrections cannot be kept in {str(self.path.parent)!r}, which is not writable: give --corrections FILE.")
+
+    # ----------------------------------------------------------------------------------------------------------- write
+
+    def add(self, correction: Correction, seen: int | None = None) -> Correction:
+        """Writes a correction; it is on the disk when this returns.
+
+        Args:
+            correction: What was said; a missing time is set.
+            seen: Number of the correction of the same thing that the person had before the eyes, 0 for none; ``None`` does not ask.
+
+        Returns:
+            The correction with its number; that of the first time where the id is already there.
+
+        Raises:
+            Conflict: There is a newer one than ``seen``.
+        """
+        row = replace(correction, at=correction.at or datetime.now(UTC).isoformat(timespec="milliseconds"))
+        with self._open(write=True) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            known = connection.execute("SELECT * FROM corrections WHERE id = ?", (row.id,)).fetchone()
+            if known is not None:
+                connection.execute("ROLLBACK")
+                return _read(known)
+            if seen is not None and (last := self._last(connection, row.key)) > seen:
+                current = self._current(connection, row.key)
+                connection.execute("ROLLBACK")
+                raise Conflict(current, last)
+            names = [item.name for item in fields(Correction) if item.name != "number"]
+            values = [_cell(name, getattr(row, name)) for name in names]
+            cursor = connection.execute(f"INSERT INTO corrections ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", values)
+            connection.execute("COMMIT")
+            return replace(row, number=int(cursor.lastrowid or 0))
+
+    def undo(self, id_: str, person: str = "", undo_id: str = "") -> Correction | None:
+        """Takes a correction back, by adding a row that says so; what counted before counts again.
+
+        Returns:
+            What counts now for the same thing; ``None`` for nothing.
+
+        Raises:
+            DataError: There is no such correction.
+        """
+        with self._open(write=True) as connection:
+            found = connection.execute("SELECT * FROM corrections WHERE id = ? AND undoes = ''", (id_,)).fetchone()
+        if found is None:
+            raise DataError(f"there is no correction {id_!r} to take back.")
+        row = _read(found)
+        self.add(replace(row, id=undo_id or f"undo-{id_}", undoes=id_, person=person, at="", mask=None, boxes=(), clicks=(), number=0))
+        return self.current(row.key)
+
+    # ------------------------------------------------------------------------------------------------------------ read
+
+    def all(self, after: int = 0) -> list[Correction]:
+        """Returns every row in order, those taken back and the taking back too."""
+        with self._open(write=False) as connection:
+            return [_read(row) for row in connection.execute("SELECT * FROM corrections WHERE number > ? ORDER BY number", (after,))]
+
+    def standing(self, source: str | None = None) -> list[Correction]:
+        """Returns what counts: the last correction of each thing that was not taken back, in order; of one picture or of all."""
+        where, values = ("AND source = ?", (source,)) if source is not None else ("", ())
+        with self._open(write=False) as connection:
+            rows = connection.execute(
+                "SELECT * FROM corrections WHERE number IN (SELECT max(number) FROM corrections WHERE undoes = '' AND id NOT IN "
+                "(SELECT undoes FROM corrections WHERE undoes != '') GROUP BY source, pack, character, specimen, part) "
+                f"{where} ORDER BY number",
+                values,
+            )
+            return [_read(row) for row in rows]
+
+    def current(self, key: Key) -> Correction | None:
+        """Returns what counts for one thing."""
+        with self._open(write=False) as connection:
+            return self._current(connection, key)
+
+    def last(self) -> int:
+        """Returns the number of the last row, 0 where there is none."""
+        with self._open(write=False) as connection:
+            return int(connection.execute("SELECT coalesce(max(number), 0) FROM corrections").fetchone()[0])
+
+    @staticmethod
+    def _last(connection: sqlite3.Connection, key: Key) -> int:
+        found = connection.execute(
+            "SELECT coalesce(max(number), 0) FROM corrections WHERE source = ? AND pack = ? AND character = ? AND specimen = ? AND part = ?",
+            key,
+        )
+        return int(found.fetchone()[0])
+
+    @staticmethod
+    def _current(connection: sqlite3.Connection, key: Key) -> Correction | None:
+        found = connection.execute(
+            "SELECT * FROM corrections WHERE source = ? AND pack = ? AND character = ? AND specimen = ? AND part = ? AND undoes = '' "
+            "AND id NOT IN (SELECT undoes FROM corrections WHERE undoes != '') ORDER BY number DESC LIMIT 1",
+            key,
+        ).fetchone()
+        return None if found is None else _read(found)
+
+
+def _cell(name: str, value: Any) -> Any:
+    if name not in _JSON or value is None:
+        return value
+    return json.dumps(dict(value) if isinstance(value, Mapping) else value)
+
+
+_ORDER = (
+    "number", "id", "undoes", "source", "pack", "character", "specimen", "part", "kind", "verdict", "state", "called", "probability", "score",
+    "mask", "boxes", "clicks", "question", "taught", "model", "weights_hash", "person", "at",
+)  # fmt: skip
+"""The columns of the table, in order."""
+
+
+def _read(row: tuple[Any, ...]) -> Correction:
+    values = dict(zip(_ORDER, row, strict=True))
+    for name in _JSON:
+        if values[name] is not None:
+            values[name] = json.loads(values[name])
+    values["boxes"] = tuple(tuple(box) for box in values["boxes"])
+    values["clicks"] = tuple(tuple(click) for click in values["clicks"])
+    return Correction(**values)
+
+
+# -------------------------------------------------------------------------------------------------------------- labels
+
+LABEL_COLUMNS = (
+    "file_name", "pack", "character", "specimen", "kind", "state", "probability", "score", "true_state", "reviewed", "verdict", "taught",
+    "person", "at",
+)  # fmt: skip
+"""Columns of the table for ``concept-cam calibrate``: the model's call, what is right, and that a person said so."""
+
+
+def labels_csv(standing: list[Correction]) -> str:
+    """Returns corrections as a table that ``concept-cam calibrate`` takes, as labels of a run or as calls and labels in one.
+
+    A call that was rejected without saying what is right is labelled ``not STATE``; what cannot be told has no ``true_state``, so that it
+    counts neither for nor against the model. Every row is ``reviewed``: a person looked at it.
+    """
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, LABEL_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for item in standing:
+        if not item.verdict:
+            continue
+        part = item.kind == "part"
+        truth = item.true_state or (f"not {item.called}" if item.verdict == "reject" and item.called else "")
+        writer.writerow(
+            {
+                "file_name": item.source,
+                "pack": item.pack,
+                "character": item.character,
+                "specimen": item.specimen,
+                "kind": item.kind,
+                "state": item.part if part else item.called,
+                "probability": "" if item.probability is None else repr(float(item.probability)),
+                "score": "" if item.score is None else repr(float(item.score)),
+                "true_state": truth,
+                "reviewed": "yes",
+                "verdict": item.verdict,
+                "taught": item.taught,
+                "person": item.person,
+                "at": item.at,
+            }
+        )
+    return buffer.getvalue()

@@ -1,0 +1,95 @@
+"""``concept-cam serve``: the page on which people try words, see where they lead, and correct what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from concept_cam.commands.console import note
+from concept_cam.commands.options import build_localizer, model_options, resolve, setting_options
+from concept_cam.core.errors import ConfigurationError, MissingExtraError
+
+
+@click.command(short_help="Open a page to try words on pictures, correct calls and keep them.")
+@click.argument("source", required=False, type=click.Path(exists=True), metavar="[PHOTOS|RUN|INDEX]")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="Port; 0 takes any free one.")
+@click.option("--host", metavar="ADDRESS", help="Listen elsewhere than on this machine alone; a token is then asked of everybody.")
+@click.option("--token", metavar="TEXT", help="The token, at least 16 letters.  [default: a random one, printed at the start]")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Answer for this host name too, for example behind a tunnel. Repeat.")
+@click.option(
+    "--traits", multiple=True, metavar="PACK", help="Packs that are meant first: names, or files besides those that ship. Repeat."
+)
+@click.option(
+    "--corrections",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Where corrections are kept.  [default: corrections.sqlite in the folder]",
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(min=16),
+    default=1024,
+    show_default=True,
+    metavar="MIB",
+    help="Memory for features of pictures already seen.",
+)
+@click.option("--ahead/--no-ahead", default=True, show_default=True, help="Encode pictures while nobody waits.")
+@click.option("--open/--no-open", "open_", default=False, help="Open the page in the browser.")
+@model_options
+@setting_options
+def serve(
+    source: str | None,
+    port: int,
+    host: str | None,
+    token: str | None,
+    allow_host: tuple[str, ...],
+    traits: tuple[str, ...],
+    corrections: str | None,
+    memory: int,
+    ahead: bool,
+    open_: bool,
+    **options: Any,
+) -> None:
+    """Serves a page: type a trait, see where it is, correct what is wrong, keep it.
+
+    Give a folder of pictures, the folder of an annotation run (its calls are then corrected), a feature index, or nothing and drop pictures on
+    the page. Everything stays on this machine. Corrections are saved at once, in one SQLite file beside the pictures; exports of the run apply
+    them, and calibrate reads them. The same address is a machine-learning backend for Label Studio (/health, /setup, /predict), and its
+    JSON API is described at /openapi.json.
+
+    \b
+    Examples:
+      concept-cam serve photos/
+      concept-cam serve run/ --open
+      concept-cam serve photos/ --model hf-hub:imageomics/bioclip-2 --traits my-traits.yaml
+      concept-cam serve photos/ --host 0.0.0.0 --allow-host lab.example.org
+    """
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(error.name or "starlette", "serve", "the page") from error
+    from concept_cam import prompts
+    from concept_cam.serve.desk import Desk
+    from concept_cam.serve.gallery import open_gallery
+    from concept_cam.serve.server import bind, make_server, plan_address
+
+    listener, address = bind(plan_address(host, port, token, allow_host))
+    with listener:
+        packs = [prompts.load_pack(spec) for spec in traits]
+        values = resolve(options)
+        if values.get("method", "direct") != "direct":
+            raise ConfigurationError("the page answers with the direct method alone: leave method out of the configuration.")
+        gallery = open_gallery(source, max_pixels=values.get("max_pixels", 200_000_000))
+        desk = Desk(build_localizer(values), gallery, corrections=corrections, packs=packs, memory=memory * 2**20)
+        desk.corrections.check()
+        desk.warm_up()
+        if ahead:
+            desk.encode_ahead()
+        note(f"concept-cam: {len(gallery)} pictures of {gallery.title!r}, model {desk.localizer.backbone.name!r}; Ctrl+C ends it.")
+        click.echo(address.url)
+        if open_:
+            click.launch(address.url)
+        make_server(desk, address).run(sockets=[listener])
+        desk.close()

@@ -1,0 +1,279 @@
+"""Which pictures are served, under names that a client cannot bend: ids made of hashes, never paths.
+
+A gallery is made from a folder of pictures, an annotation run or a feature index; pictures that people drop on the page join it in memory.
+No file is sent as it is: pictures are decoded and encoded anew, so that what is no picture never leaves the machine and positions and
+serial numbers in metadata stay at home.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concept_cam.collection.inputs.files import walk
+from concept_cam.collection.run_folder import PARTS_FOLDER, RUN_FILE
+from concept_cam.collection.schema import image_key
+from concept_cam.core.errors import DataError, ImageError
+from concept_cam.core.names import display
+from concept_cam.pictures.endings import PICTURE_SUFFIXES
+from concept_cam.pictures.reading import Picture, read_image
+
+if TYPE_CHECKING:
+    from concept_cam.collection.runs import Run
+    from concept_cam.core.features import PatchFeatures
+
+__all__ = ["Entry", "Gallery", "Unknown", "encode_picture", "open_gallery"]
+
+UPLOAD_BYTES = 25 * 2**20
+"""Largest file that may be dropped on the page."""
+
+UPLOAD_PIXELS = 40_000_000
+"""Most pixels of such a file; checked before anything is decoded."""
+
+UPLOADS_KEPT = 256 * 2**20
+"""Bytes of dropped files that are kept in memory, the newest; older ones are forgotten."""
+
+SIDES = (160, 512, 1024, 1600)
+"""Longest sides at which pictures are sent."""
+
+
+class Unknown(DataError):
+    """There is no such picture."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture.
+
+    Attributes:
+        id: 24 hexadecimal digits.
+        source: Name of the picture in the run, the folder or the index.
+        path: The file; ``None`` for what is held in memory.
+        position: Row of the feature index; -1 elsewhere.
+    """
+
+    id: str
+    source: str
+    path: str | None
+    position: int = -1
+
+
+class Gallery:
+    """The pictures of one folder, run or index.
+
+    Attributes:
+        kind: ``"folder"``, ``"run"``, ``"index"`` or ``"empty"``.
+        title: Name for people.
+        home: Folder in which corrections are kept by default.
+        run: The run, where there is one.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        title: str,
+        home: Path,
+        entries: list[Entry],
+        roots: tuple[Path, ...],
+        run: Run | None = None,
+        features: Callable[[int], PatchFeatures] | None = None,
+        max_pixels: int = 200_000_000,
+    ) -> None:
+        self.kind, self.title, self.home, self.run = kind, title, home, run
+        self._entries = {entry.id: entry for entry in entries}
+        self._roots, self._features, self._max_pixels = tuple(root.resolve() for root in roots), features, max_pixels
+        self._uploads: OrderedDict[str, tuple[Entry, bytes]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._calls: dict[str, dict[tuple[str, str, int, str], dict[str, Any]]] | None = None
+
+    # ----------------------------------------------------------------------------------------------------------- which
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Every picture in order, dropped ones first."""
+        with self._lock:
+            dropped = [entry for entry, _ in reversed(self._uploads.values())]
+        return [*dropped, *self._entries.values()]
+
+    def __len__(self) -> int:
+        return len(self._entries) + len(self._uploads)
+
+    def get(self, id_: str) -> Entry:
+        """Returns a picture by its id.
+
+        Raises:
+            Unknown: There is none.
+        """
+        with self._lock:
+            if id_ in self._uploads:
+                return self._uploads[id_][0]
+        try:
+            return self._entries[id_]
+        except KeyError:
+            raise Unknown(f"there is no picture {id_[:40]!r} here: ask GET /api/pictures for the ids.") from None
+
+    def by_source(self, source: str) -> Entry | None:
+        """Returns a picture by its name, where there is one."""
+        return self._entries.get(image_key(source))
+
+    # ------------------------------------------------------------------------------------------------------------ read
+
+    def read(self, entry: Entry) -> Picture:
+        """Reads a picture.
+
+        Raises:
+            ImageError: It is missing, damaged, too large, or a link that leads out of the folder.
+        """
+        if entry.path is None:
+            with self._lock:
+                kept = self._uploads.get(entry.id)
+            if kept is None:
+                raise ImageError(f"the picture {entry.source!r} is no longer held: drop it on the page again.")
+            return read_image(kept[1], max_pixels=UPLOAD_PIXELS)
+        path = Path(entry.path)
+        if not any(path.resolve().is_relative_to(root) for root in self._roots):
+            raise ImageError(f"{entry.source!r} leads out of the folder that is served.")
+        return read_image(path, max_pixels=self._max_pixels)
+
+    def features(self, entry: Entry) -> PatchFeatures | None:
+        """Returns the stored features of a picture of an index, or ``None``."""
+        return self._features(entry.position) if self._features is not None and entry.position >= 0 else None
+
+    def add(self, payload: bytes, name: str) -> Entry:
+        """Takes a dropped picture into memory.
+
+        Raises:
+            ImageError: It is too large or no picture.
+        """
+        if len(payload) > UPLOAD_BYTES:
+            raise ImageError(f"the picture has {len(payload):,} bytes, more than the limit of {UPLOAD_BYTES:,}.")
+        read_image(payload, max_pixels=UPLOAD_PIXELS)
+        digest = hashlib.sha256(payload).hexdigest()
+        clean = "".join(letter for letter in display(os.path.basename(name))[:120] if letter.isprintable()) or "picture"
+        entry = Entry(image_key(f"dropped:{digest}"), f"dropped:{digest[:12]}/{clean}", None)
+        with self._lock:
+            self._uploads[entry.id] = (entry, payload)
+            self._uploads.move_to_end(entry.id)
+            while len(self._uploads) > 1 and sum(len(data) for _, data in self._uploads.values()) > UPLOADS_KEPT:
+                self._uploads.popitem(last=False)
+        return entry
+
+    # ------------------------------------------------------------------------------------------------------------ run
+
+    def calls(self, entry: Entry) -> Mapping[tuple[str, str, int, str], dict[str, Any]]:
+        """Returns what the run says of a picture, by pack, character, specimen and part; nothing without a run."""
+        return self.all_calls().get(entry.source, {})
+
+    def all_calls(self) -> Mapping[str, Mapping[tuple[str, str, int, str], dict[str, Any]]]:
+        """Returns what the run says of every picture, by source; read once."""
+        if self.run is None:
+            return {}
+        with self._lock:
+            if self._calls is None:
+                found: dict[str, dict[tuple[str, str, int, str], dict[str, Any]]] = {}
+                for record in self.run.records(list(_CALL_COLUMNS)):
+                    part = record["best_state"] if record["kind"] == "part" else ""
+                    found.setdefault(record["source"], {})[record["pack"], record["character"], record["specimen"], part] = record
+                self._calls = found
+            return self._calls
+
+
+_CALL_COLUMNS = (
+    "source", "specimen", "pack", "character", "kind", "state", "best_state", "probability", "probabilities", "score", "margin", "abstained",
+    "abstained_because", "limit", "box_x", "box_y", "box_width", "box_height", "specimen_x", "specimen_y", "specimen_width", "specimen_height",
+)  # fmt: skip
+
+
+def open_gallery(source: str | None, *, max_pixels: int = 200_000_000) -> Gallery:
+    """Opens a folder of pictures, one picture, an annotation run or a feature index.
+
+    Args:
+        source: Its path; ``None`` for a page on which pictures are dropped.
+        max_pixels: Largest picture that is decoded.
+
+    Raises:
+        DataError: It is none of these, or holds no picture.
+    """
+    if source is None:
+        return Gallery("empty", "no folder", Path.cwd(), [], ())
+    path = Path(source)
+    if path.is_file() and path.name != RUN_FILE:
+        root = path.parent
+        entry = Entry(image_key(path.name), path.name, str(path))
+        return Gallery("folder", display(path.name), root, [entry], (root,), max_pixels=max_pixels)
+    for kind, (recognise, open_) in GALLERIES.items():
+        if recognise(path):
+            gallery = open_(path, max_pixels)
+            if not len(gallery):
+                raise DataError(f"{display(source)!r} holds no picture ({kind}); expected {', '.join(sorted(PICTURE_SUFFIXES))}.")
+            return gallery
+    raise DataError(f"{display(source)!r} is no folder of pictures, run or index: check the path.")
+
+
+def _open_folder(path: Path, max_pixels: int) -> Gallery:
+    root = os.path.abspath(path)
+    entries = []
+    for file in walk(root, PICTURE_SUFFIXES):
+        source = display(os.path.relpath(file, root).replace(os.sep, "/"))
+        entries.append(Entry(image_key(source), source, file))
+    return Gallery("folder", display(Path(root).name), Path(root), entries, (Path(root),), max_pixels=max_pixels)
+
+
+def _open_run(path: Path, max_pixels: int) -> Gallery:
+    from concept_cam.collection.runs import read_run
+
+    run = read_run(path)
+    found: dict[str, Entry] = {}
+    for record in run.records(["source", "path"]):
+        if record["source"] not in found:
+            place = run.picture_path(record)
+            found[record["source"]] = Entry(image_key(record["source"]), record["source"], None if place is None else str(place))
+    given = run.info.get("input")
+    root = given.get("root") if isinstance(given, dict) else None
+    # Where the input was no folder, each file's own folder is all that may be read of it.
+    roots = (Path(root),) if root and Path(root).is_dir() else tuple({Path(entry.path).parent for entry in found.values() if entry.path})
+    shown = [entry for entry in found.values() if entry.path is not None]
+    if found and not shown:
+        raise DataError(
+            f"none of the {len(found)} pictures of the run {display(str(path))!r} is on this machine: mount them where they were."
+        )
+    return Gallery("run", run.name, run.path, shown, (*roots, run.path), run=run, max_pixels=max_pixels)
+
+
+def _open_index(path: Path, max_pixels: int) -> Gallery:
+    from concept_cam.index import Index  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+    index = Index.open(path)
+    entries, roots = [], set()
+    for position, row in enumerate(index.pictures.select(["source", "path"]).to_pylist()):
+        place = row["path"] if row["path"] and Path(row["path"]).is_file() else None
+        if place:
+            roots.add(Path(place).parent)
+        entries.append(Entry(image_key(row["source"]), row["source"], place, position))
+    return Gallery("index", path.resolve().name, path, entries, tuple(roots), features=index.features, max_pixels=max_pixels)
+
+
+GALLERIES: dict[str, tuple[Callable[[Path], bool], Callable[[Path, int], Gallery]]] = {
+    "index": (lambda path: (path / "index.json").is_file() and (path / "shards").is_dir(), _open_index),
+    "run": (lambda path: path.name == RUN_FILE or ((path / RUN_FILE).is_file() and (path / PARTS_FOLDER).is_dir()), _open_run),
+    "folder": (lambda path: path.is_dir(), _open_folder),
+}
+"""Kinds of galleries: how each is recognised and opened; the first that fits."""
+
+
+def encode_picture(picture: Picture, side: int) -> bytes:
+    """Returns a picture as JPEG of at most ``side`` pixels on its longer side, without any of its metadata."""
+    from PIL import Image
+
+    image = picture.to_pil()
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=88 if side > 200 else 80)
+    return buffer.getvalue()

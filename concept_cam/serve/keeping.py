@@ -1,0 +1,129 @@
+"""What becomes of corrections: new limits, and every export."""
+
+from __future__ import annotations
+
+import io
+import math
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from concept_cam.collection.corrections import Correction, labels_csv
+from concept_cam.collection.limits import Calibration
+from concept_cam.core.errors import ConfigurationError, DataError
+from concept_cam.core.names import choose
+from concept_cam.evaluation.calibration import ModelCall, calibrate
+from concept_cam.exports import EXPORTS, export
+from concept_cam.exports.survey import Label
+
+if TYPE_CHECKING:
+    from concept_cam.serve.desk import Desk
+
+__all__ = ["LIMITS_FILE", "calls_and_labels", "export_bytes", "fit_limits", "keep_limits"]
+
+LIMITS_FILE = "limits.yaml"
+
+
+def calls_and_labels(standing: list[Correction]) -> tuple[list[ModelCall], list[Label]]:
+    """Turns corrections into the calls that were judged and what is right; what cannot be told counts neither way."""
+    calls, labels = [], []
+    for item in standing:
+        if not item.verdict or item.verdict == "cannot_tell":
+            continue
+        part = item.kind == "part"
+        state = item.part if part else item.called
+        nan = float("nan")
+        calls.append(
+            ModelCall(
+                item.source,
+                item.character,
+                state,
+                nan if item.probability is None else item.probability,
+                nan if item.score is None else item.score,
+                item.pack,
+                item.specimen,
+                part,
+            )
+        )
+        labels.append(Label(item.source, item.character, item.true_state or f"not {state}", item.pack, item.specimen))
+    return calls, labels
+
+
+def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tuple[Calibration, dict[str, Any]]:
+    """Fits limits to what people said, and says what they change.
+
+    Args:
+        desk: Where the corrections and the run are.
+        target: Share of calls that are to be right.
+        confidence: Of the bound.
+
+    Returns:
+        The limits, and as plain data one row per character: the limit, how many labels it rests on, and of the run's calls how many would no
+        longer be made and how many that were held back would be.
+
+    Raises:
+        DataError: There is no label.
+    """
+    if not (0 < target < 1 and 0 < confidence < 1):
+        raise ConfigurationError(f"target and confidence must lie between 0 and 1, received {target} and {confidence}.")
+    calls, labels = calls_and_labels(desk.corrections.standing())
+    if not calls:
+        raise DataError("nothing was corrected yet: accept or correct some calls first.")
+    backbone = desk.localizer.backbone
+    info = desk.gallery.run.info if desk.gallery.run is not None else {}
+    facts = {"model": info.get("model", backbone.name), "weights_hash": info.get("weights_hash", backbone.weights_hash)}
+    found = calibrate(calls, labels, target, confidence, facts=facts)
+    rows = []
+    for name, limit in found.limits.items():
+        value = math.inf if limit.value is None else limit.value
+        dropped, gained = _changes(desk, name, limit.measure, value)
+        rows.append({"name": name, **limit.to_dict(), "no_longer_called": dropped, "newly_called": gained})
+    return found, {"target": target, "confidence": confidence, "limits": rows, "file": LIMITS_FILE, "run": desk.gallery.run is not None}
+
+
+def _changes(desk: Desk, name: str, measure: str, value: float) -> tuple[int, int]:
+    """Counts the run's calls of one character that a limit would silence, and those it would let through."""
+    dropped = gained = 0
+    for calls in desk.gallery.all_calls().values():
+        for (pack, character, _, part), record in calls.items():
+            own = f"{character}={part}" if part else character
+            if name not in (own, f"{pack}/{own}"):
+                continue
+            size = record["score"] if measure == "score" else record["probability"]
+            made = size is not None and size >= value
+            dropped += not record["abstained"] and not made
+            gained += made and record["abstained_because"] in ("low_probability", "low_score")
+    return dropped, gained
+
+
+def keep_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> Path:
+    """Fits limits and writes them beside the corrections, in the place of older ones; ``annotate --calibration`` takes the file."""
+    return fit_limits(desk, target, confidence)[0].save(desk.corrections.path.parent / LIMITS_FILE, overwrite=True)
+
+
+def export_bytes(desk: Desk, to: str) -> tuple[bytes, str]:
+    """Returns an export of the run with its corrections, and a file name; folders become a ZIP archive. ``"labels"`` needs no run.
+
+    Raises:
+        ConfigurationError: Unknown format, or one that needs a run.
+    """
+    if to == "labels":
+        return labels_csv(desk.corrections.standing()).encode("utf-8"), "labels.csv"
+    chosen = choose(to, EXPORTS, "export format")
+    run = desk.gallery.run
+    if run is None:
+        raise ConfigurationError(
+            f"the export to {to!r} needs an annotation run: serve the folder that annotate wrote. Labels work without."
+        )
+    with tempfile.TemporaryDirectory(prefix="concept-cam-export-") as scratch:
+        output = Path(scratch) / f"{run.name}-{to}{chosen.suffix}"
+        export(run, to, output, corrections=desk.corrections.path)
+        if not chosen.is_folder:
+            return output.read_bytes(), output.name
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(output.rglob("*")):
+                if file.is_file():
+                    archive.write(file, file.relative_to(output.parent))
+        return buffer.getvalue(), f"{output.name}.zip"

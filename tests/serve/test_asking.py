@@ -1,0 +1,210 @@
+"""Asking: the page's answers are the package's own, and wrong questions get one message."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from PIL import Image
+
+from concept_cam.core.concept import Concept
+from concept_cam.serve.app import build_routes
+from concept_cam.serve.openapi import document
+from tests.serve.conftest import BOXES, painted
+
+RED = {"target": "red", "contrasts": ["green"]}
+
+
+def ids(client: Any) -> dict[str, str]:
+    return {row["source"]: row["id"] for row in client.get("/api/pictures").json()["pictures"]}
+
+
+def ask(client: Any, **question: Any) -> dict[str, Any]:
+    answer = client.post("/api/ask", json=question)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def decoded(text: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f4").reshape(shape)
+
+
+def test_the_pictures_are_those_of_the_folder(client: Any) -> None:
+    found = client.get("/api/pictures").json()
+    assert [row["source"] for row in found["pictures"]] == sorted(BOXES)
+    assert client.get("/api/pictures?search=SUB").json()["total"] == 1
+    assert [row["source"] for row in client.get("/api/pictures?offset=1&limit=2").json()["pictures"]] == ["b.png", "c.png"]
+    image = client.get(f"/api/pictures/{ids(client)['b.png']}/image?side=160")
+    assert image.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(image.content)).size == (64, 64)
+
+
+def test_an_answer_is_the_packages_own(client: Any, desk: Any) -> None:
+    for name, id_ in ids(client).items():
+        answer = ask(client, picture=id_, **RED, map=True)
+        found = desk.localizer.locate(desk.gallery.get(id_).path, "red", ["green"])
+        assert answer["peak"] == pytest.approx({"x": found.peak[0], "y": found.peak[1], "score": found.peak_score}, abs=1e-5)
+        assert answer["probability"] == pytest.approx(found.probability, abs=1e-6)
+        x0, y0, x1, y1 = BOXES[name]
+        assert x0 <= answer["peak"]["x"] <= x1
+        assert y0 <= answer["peak"]["y"] <= y1
+        assert [region["box"] for region in answer["regions"]] == [list(region.box) for region in found.regions(resolution="model")]
+        # What the page draws: target less gamma times the weighted contrasts.
+        grid = answer["map"]["grid"]
+        cosines = decoded(answer["map"]["cosines"], (2, *grid))
+        for gamma in (0.0, 0.4, 1.0):
+            expected = desk.localizer.locate(desk.gallery.get(id_).path, "red", ["green"], gamma=gamma).scores
+            assert np.allclose(cosines[0] - gamma * answer["map"]["weights"][0] * cosines[1], expected, atol=1e-5)
+        assert sum(row["value"] for row in answer["ledger"]) == pytest.approx(answer["peak"]["score"], abs=1e-5)
+        assert answer["zero_shot"] is True
+        assert answer["certificate"] is None
+
+
+def test_a_certificate_is_passed_on_where_there_is_one(desk: Any) -> None:
+    from concept_cam.serve.desk import certificate_of
+
+    class Certificate:
+        def to_dict(self) -> dict[str, float]:
+            return {"drop": 0.4}
+
+    found = desk.ask(desk.gallery.entries[0], RED).found
+    assert certificate_of(found) is None
+    object.__setattr__(found, "certificate", Certificate())
+    assert certificate_of(found) == {"drop": 0.4}
+
+
+def test_a_picture_is_encoded_once(client: Any, desk: Any) -> None:
+    id_ = ids(client)["a.png"]
+    assert ask(client, picture=id_, **RED)["timing"]["encoded"] is True
+    assert ask(client, picture=id_, target="blue", contrasts=["red"])["timing"]["encoded"] is False
+    assert desk.counts["encoded"] == 1
+
+
+def test_features_are_kept_within_the_memory(photos: Any) -> None:
+    from concept_cam.localizer import Localizer
+    from concept_cam.serve.desk import Desk
+    from concept_cam.serve.gallery import open_gallery
+    from tests.planted import PlantedBackbone
+
+    one = 8 * 8 * 4 * 4
+    desk = Desk(Localizer(PlantedBackbone(64, 8)), open_gallery(str(photos)), memory=2 * one)
+    for entry in desk.gallery.entries:
+        desk.ask(entry, RED)
+    assert len(desk._features) == 2
+    assert len(desk.image_embeddings()) == 4  # Small, and kept to choose the next picture.
+    assert desk.ask(desk.gallery.entries[-1], RED).encoded is False
+    assert desk.ask(desk.gallery.entries[0], RED).encoded is True
+    desk.close()
+
+
+def test_a_picture_in_the_request(client: Any) -> None:
+    buffer = io.BytesIO()
+    painted((40, 80), (40, 0, 80, 40)).save(buffer, "PNG")
+    answer = ask(client, image=base64.b64encode(buffer.getvalue()).decode(), **RED)
+    assert answer["picture"]["width"] == 80
+    assert answer["peak"]["x"] > 40
+
+
+def test_dropped_pictures_join_the_strip(client: Any) -> None:
+    buffer = io.BytesIO()
+    painted((40, 80), (40, 0, 80, 40)).save(buffer, "PNG")
+    made = client.post("/api/pictures?name=../../x.png", content=buffer.getvalue(), headers={"Content-Type": "image/png"})
+    assert made.status_code == 201
+    assert made.json()["source"].endswith("/x.png")
+    first = client.get("/api/pictures").json()["pictures"][0]
+    assert first["id"] == made.json()["id"]
+    assert ask(client, picture=first["id"], **RED)["peak"]["x"] > 40
+    refused = client.post("/api/pictures", content=b"<svg onload=alert(1)>", headers={"Content-Type": "image/svg+xml"})
+    assert refused.status_code == 400
+    assert "not a picture" in refused.json()["error"]["message"]
+
+
+def test_clicks_re_rank_the_regions(client: Any, photos: Any) -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[..., 1] = 200
+    pixels[0:32, 0:24] = (255, 0, 0)
+    pixels[40:56, 40:56] = (255, 0, 40)
+    Image.fromarray(pixels).save(photos / "a.png")
+    id_ = ids(client)["a.png"]
+    plain = ask(client, picture=id_, **RED, threshold=0.3)["regions"]
+    assert len(plain) == 2
+    assert plain[0]["area"] > plain[1]["area"]
+    second = plain[1]["peak"]
+    assert ask(client, picture=id_, **RED, threshold=0.3, clicks=[[*second, 1]])["regions"][0] == plain[1]
+    assert ask(client, picture=id_, **RED, threshold=0.3, clicks=[[*plain[0]["peak"], -1]])["regions"][0] == plain[1]
+    # Neither region is clicked: the one that looks like the clicked patches comes first.
+    assert ask(client, picture=id_, **RED, threshold=0.3, clicks=[[60, 2, -1]])["regions"][0]["area"] in {
+        region["area"] for region in plain
+    }
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ({}, "the target is empty"),
+        ({"target": " "}, "the target is empty"),
+        ({"target": "red", "contrasts": ["RED"]}, "equals the target"),
+        ({"target": "red", "gama": 1}, "no 'gama'"),
+        ({"target": "red", "gamma": -1}, "gamma is a number in 0..10"),
+        ({"target": "red", "gamma": True}, "gamma is a number"),
+        ({"target": "red", "weighting": "soft"}, "unknown weighting 'soft'"),
+        ({"target": "red", "threshold": "otsoo"}, "Did you mean 'otsu'"),
+        ({"target": "red", "clicks": [[1, 2, 5]]}, "a click is"),
+        ({"target": 5}, "target is a text"),
+        ({"target": "x" * 400}, "400 characters"),
+        ({"target": "red", "contrasts": "green"}, "list of texts"),
+        ({"character": "fisch:tail"}, "Did you mean 'fish'"),
+        ({"character": "fish:caudal_fin_shap"}, "caudal_fin_shape"),
+        ({"character": "/etc/passwd:x"}, "unknown trait pack"),
+        ({"character": "fish:parts"}, "name one as state"),
+        ({"target": "red", "taught": "nothing"}, "was taught"),
+    ],
+)
+def test_wrong_questions(client: Any, question: dict[str, Any], words: str) -> None:
+    answer = client.post("/api/ask", json={"picture": ids(client)["a.png"], **question})
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+    jsonschema.validate(answer.json(), {"$ref": "#/components/schemas/Error", "components": document()["components"]})
+
+
+def test_the_bundled_model_answers(fish_desk: Any) -> None:
+    """The example fish: the fork is found at the tail, and the state is called."""
+    entries = {entry.source: entry for entry in fish_desk.gallery.entries}
+    for name in ("forked", "rounded"):
+        answer = fish_desk.ask(entries[f"{name}.png"], {"character": "fish:caudal_fin_shape"}).to_dict()
+        assert answer["call"]["state"] == name
+        assert answer["subject"]["pack"] == "fish"
+        assert answer["peak"]["x"] < 160  # The tail points to the left.
+    part = fish_desk.ask(entries["forked.png"], {"character": "fish:parts", "state": "head"})
+    assert part.to_dict()["call"]["score"] > 0
+    assert part.found.peak[0] > 300
+    direct = fish_desk.localizer.locate(entries["forked.png"].path, "a forked tail fin", ["a rounded tail fin"])
+    asked = fish_desk.ask(entries["forked.png"], {"target": "a forked tail fin", "contrasts": ["a rounded tail fin"]})
+    assert np.allclose(direct.scores, asked.found.scores, atol=1e-5, equal_nan=True)
+    assert asked.found.concept == Concept(("a forked tail fin",), (("a rounded tail fin",),))
+
+
+def test_the_openapi_document_describes_the_routes(desk: Any, client: Any) -> None:
+    described = client.get("/openapi.json").json()
+    assert described == document()
+    paths = {(path, method.upper()) for path, item in described["paths"].items() for method in item}
+    assert paths == {(route.path, method) for route in build_routes(desk) for method in route.methods - {"HEAD"}}
+    answer = ask(client, picture=ids(client)["a.png"], **RED, map=True)
+    schema = {"$ref": "#/components/schemas/Answer", "components": described["components"]}
+    jsonschema.Draft202012Validator(schema).validate(answer)
+    for name, item in described["components"]["schemas"].items():
+        jsonschema.Draft202012Validator.check_schema(item)
+        assert isinstance(name, str)
+
+
+def test_errors_of_the_documented_question(client: Any) -> None:
+    described = document()["components"]
+    schema = {"$ref": "#/components/schemas/Ask", "components": described}
+    for good in ({"picture": "x", **RED}, {"character": "fish:parts", "state": "head", "clicks": [[1, 2, -1]]}):
+        jsonschema.Draft202012Validator(schema).validate(good)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(schema).validate({"gama": 1})

@@ -1,0 +1,393 @@
+"""Corrections: nothing is lost, nothing is written twice, and they reach calibration and every export."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from concept_cam.collection.corrected import corrected
+from concept_cam.collection.corrections import Conflict, Correction, Corrections, labels_csv
+from concept_cam.collection.runs import read_run
+from concept_cam.core.errors import DataError, OutputError
+from concept_cam.core.regions import decode_rle, encode_rle
+from concept_cam.evaluation.calibration import calibrate, read_calls, read_truth
+from concept_cam.exports import EXPORTS, export
+from concept_cam.serve.app import build_app
+from concept_cam.serve.choosing import needed, score_pictures
+from concept_cam.serve.keeping import calls_and_labels
+from tests.serve.test_asking import RED, ids
+
+
+def said(number: int = 0, **values: Any) -> Correction:
+    facts = {"id": f"id-{number}", "source": f"{number}.png", "character": "tail", "pack": "fish", "verdict": "accept", "called": "forked"}
+    return Correction(**{**facts, "probability": 0.9, "score": 0.2, "kind": "shape", **values})
+
+
+# ------------------------------------------------------------------------------------------------------------- the file
+
+
+def test_what_stands_is_the_last_that_was_not_taken_back(tmp_path: Path) -> None:
+    store = Corrections(tmp_path / "c.sqlite")
+    assert store.standing() == []
+    assert not store.path.exists()  # Looking makes no file.
+    first = store.add(said(verdict="accept"))
+    second = store.add(said(id="two", verdict="state", state="rounded"))
+    assert (first.number, second.number) == (1, 2)
+    assert [item.id for item in store.standing()] == ["two"]
+    assert store.undo("two", "Ada").id == "id-0"
+    assert store.undo("id-0") is None
+    assert store.standing() == []
+    assert [item.undoes for item in store.all()] == ["", "", "two", "id-0"]
+    assert all(item.at for item in store.all())
+    with pytest.raises(DataError, match="no correction"):
+        store.undo("nothing")
+
+
+def test_the_same_correction_twice_is_one(tmp_path: Path) -> None:
+    store = Corrections(tmp_path / "c.sqlite")
+    assert store.add(said()).number == store.add(said()).number == 1
+
+
+def test_two_tabs_do_not_wipe_each_other_out(tmp_path: Path) -> None:
+    store, other = Corrections(tmp_path / "c.sqlite"), Corrections(tmp_path / "c.sqlite")
+    first = store.add(said(), seen=0)
+    with pytest.raises(Conflict, match="in the meantime") as caught:
+        other.add(said(id="late", verdict="reject"), seen=0)
+    assert caught.value.current == first
+    assert other.add(said(id="late", verdict="reject"), seen=first.number).number == 2
+    assert other.add(said(1, id="elsewhere"), seen=0).number == 3  # Another picture is another matter.
+
+
+def test_many_writers_at_once(tmp_path: Path) -> None:
+    store = Corrections(tmp_path / "c.sqlite")
+    threads = [threading.Thread(target=lambda k=k: [Corrections(store.path).add(said(100 * k + n)) for n in range(15)]) for k in range(6)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len(store.all()) == 90
+    assert [item.number for item in store.all()] == list(range(1, 91))
+
+
+WRITER = """
+import sys
+from concept_cam.collection.corrections import Correction, Corrections
+store = Corrections(sys.argv[1])
+for number in range(100000):
+    store.add(Correction(id=f"id-{number}", source=f"{number}.png", character="tail", verdict="accept", called="forked"))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
+def test_a_killed_process_loses_nothing_that_it_confirmed(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    confirmed = [process.stdout.readline() for _ in range(40)]
+    os.kill(process.pid, signal.SIGKILL)
+    rest = process.stdout.read().split()
+    process.wait()
+    last = int(rest[-1]) if rest else int(confirmed[-1])
+    found = {item.id for item in Corrections(path).standing()}
+    assert {f"id-{number}" for number in range(last + 1)} <= found
+    Corrections(path).add(said(999_999))  # And it can be written on.
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "text.sqlite").write_text("not a database, but long enough to be looked at as one" * 50)
+    with pytest.raises(DataError, match="is not a file of corrections"):
+        Corrections(tmp_path / "text.sqlite").check()
+    with sqlite3.connect(tmp_path / "other.sqlite") as other:
+        other.execute("CREATE TABLE things (a)")
+    with pytest.raises(DataError, match="another program's"):
+        Corrections(tmp_path / "other.sqlite").add(said())
+    with pytest.raises(OutputError, match="--corrections"):
+        Corrections(tmp_path / "missing" / "c.sqlite").check()
+
+
+# ------------------------------------------------------------------------------------------------------------- the page
+
+
+def correct(client: Any, **values: Any) -> Any:
+    return client.post("/api/corrections", json={"question": RED, "called": {"state": "red", "probability": 0.8, "score": 0.3}, **values})
+
+
+def test_a_correction_over_http(client: Any, desk: Any) -> None:
+    id_ = ids(client)["a.png"]
+    runs = [64 * 16 + 8, 8, *([56, 8] * 7), 64 * 64 - 64 * 16 - 8 - 64 * 7 - 8]
+    made = correct(
+        client, id="one", picture=id_, verdict="accept", person="Ada", seen=0, boxes=[[1, 2, 30, 40]], mask={"size": [64, 64], "runs": runs}
+    )
+    assert made.status_code == 201, made.text
+    row = desk.corrections.standing()[0]
+    assert (row.source, row.character, row.verdict, row.person, row.boxes) == ("a.png", "green | red", "accept", "Ada", ((1, 2, 30, 40),))
+    mask = decode_rle(row.mask)
+    assert mask.sum() == 64
+    assert mask[16:24, 8:16].all()
+    shown = client.get(f"/api/corrections?picture={id_}").json()["corrections"][0]
+    assert shown["drawn"] == {"size": [64, 64], "runs": runs}
+    assert client.get("/api/pictures").json()["pictures"][0]["corrections"] == 1
+    conflict = correct(client, id="two", picture=id_, verdict="reject", seen=0)
+    assert conflict.status_code == 409
+    assert conflict.json()["current"]["id"] == "one"
+    assert client.post("/api/corrections/undo", json={"id": "one"}).json()["current"] is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"verdict": "perhaps"},
+        {"verdict": "state"},
+        {"boxes": [[5, 5, 5, 9]]},
+        {"boxes": [[1, 2, 3]]},
+        {"mask": {"size": [4, 4], "runs": [3]}},
+        {"mask": {"size": [4, 4], "runs": [-1, 17]}},
+        {"mask": {"size": [99999, 99999], "runs": [99999 * 99999]}},
+        {"mask": {"size": [], "runs": [0]}},
+        {"person": "x" * 200},
+        {"seen": "1"},
+        {"question": None},
+    ],
+)
+def test_wrong_corrections(client: Any, desk: Any, wrong: dict[str, Any]) -> None:
+    answer = correct(client, **{"picture": ids(client)["a.png"], "verdict": "accept", **wrong})
+    assert answer.status_code == 400, answer.text
+    assert desk.corrections.standing() == []
+
+
+def test_a_mask_is_enlarged_to_the_picture(client: Any, desk: Any) -> None:
+    correct(client, picture=ids(client)["a.png"], mask={"size": [2, 2], "runs": [1, 1, 2]})
+    mask = decode_rle(desk.corrections.standing()[0].mask)
+    assert mask.shape == (64, 64)
+    assert mask[:32, 32:].all()
+    assert mask.sum() == 32 * 32
+
+
+# ------------------------------------------------------------------------------------------------------------- the next
+
+
+def test_the_least_sure_comes_first_and_twins_do_not_follow_each_other() -> None:
+    import torch
+
+    units = {"a": [1.0, 0.0], "b": [0.99, 0.05], "c": [0.0, 1.0], "d": [0.1, 0.9]}
+    embeddings = {name: torch.tensor(vector) for name, vector in units.items()}
+    uncertainty = {"a": 0.9, "b": 0.85, "c": 0.5, "d": 0.2}
+    assert score_pictures(uncertainty, embeddings, [], 1) == ["a"]
+    assert score_pictures(uncertainty, embeddings, [], 4, diversity=0.0) == ["a", "b", "c", "d"]
+    assert score_pictures(uncertainty, embeddings, ["a"], 1) == ["c"]  # b is a's twin.
+    assert score_pictures(uncertainty, embeddings, ["a", "b", "c", "d"], 1) == []
+    assert score_pictures(uncertainty, {}, ["a"], 2) == ["b", "c"]
+
+
+def test_how_many_are_needed_is_what_the_bound_asks_for() -> None:
+    from scipy import stats
+
+    count = needed(0, 0, 0.9, 0.8)
+    assert stats.beta.ppf(0.2, count, 1) >= 0.9 > stats.beta.ppf(0.2, count - 1, 1)
+    assert needed(count, count) == 0
+    assert needed(10, 12) == count - 10
+    assert needed(0, 0, 0.5, 0.8) == 15  # No limit of its own below fifteen labels.
+
+
+def test_next_over_http(client: Any, desk: Any) -> None:
+    first = client.post("/api/next", json=RED).json()
+    assert first["progress"]["needed"] == 16
+    assert len(first["next"]) == 1
+    for entry in desk.gallery.entries:
+        desk.ask(entry, RED)
+    unsure = desk.uncertainty(desk.read(RED))
+    assert set(unsure) == set(ids(client).values())
+    assert client.post("/api/next", json=RED).json()["next"][0]["id"] == max(unsure, key=unsure.get)
+    for name, id_ in ids(client).items():
+        assert correct(client, picture=id_, verdict="accept" if name != "c.png" else "cannot_tell").status_code == 201
+    done = client.post("/api/next", json=RED).json()
+    assert done["next"] == []
+    assert done["progress"] == {**done["progress"], "reviewed": 4, "labelled": 3, "cannot_tell": 1, "right": 3, "needed": 13}
+
+
+# ------------------------------------------------------------------------------------------------------------- keeping
+
+
+def labelled(count: int, wrong: int) -> list[Correction]:
+    return [
+        said(number, probability=0.5 + number / (2 * count), **({"verdict": "state", "state": "rounded"} if number < wrong else {}))
+        for number in range(count)
+    ]
+
+
+def test_labels_go_to_calibrate(tmp_path: Path) -> None:
+    items = [*labelled(30, 5), said(90, verdict="cannot_tell"), said(91, verdict="reject", probability=0.51), said(92, verdict="")]
+    store = Corrections(tmp_path / "corrections.sqlite")
+    for item in items:
+        store.add(item)
+    table = tmp_path / "labels.csv"
+    table.write_text(labels_csv(store.standing()))
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert len(rows) == 32
+    assert {row["reviewed"] for row in rows} == {"yes"}
+    assert [row["true_state"] for row in rows[-2:]] == ["", "not forked"]
+    calls, facts = read_calls(table)
+    direct = calibrate(*calls_and_labels(store.standing())).limits
+    for truth in (read_truth(table), read_truth(store.path)):
+        assert len(truth) == 31
+        found = calibrate(calls, truth, facts=facts).limits
+        assert found["tail"].to_dict() == direct["tail"].to_dict()
+    limit = direct["tail"]
+    assert limit.labelled == 31
+    assert limit.value is not None
+    assert limit.value >= 0.5 + 5 / 60
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    from tests.exports.planted import plant
+
+    return plant(tmp_path).path
+
+
+@pytest.fixture
+def run_client(run_folder: Path) -> Any:
+    from concept_cam.localizer import Localizer
+    from concept_cam.serve.desk import Desk
+    from concept_cam.serve.gallery import open_gallery
+    from tests.planted import PlantedBackbone
+
+    desk = Desk(Localizer(PlantedBackbone(64, 8)), open_gallery(str(run_folder)))
+    with TestClient(build_app(desk), base_url="http://localhost") as client:
+        client.desk = desk
+        yield client
+
+
+SHAPE = ("fish", "caudal_fin_shape", 0, "")
+
+
+def test_a_run_is_corrected_in_every_export(run_folder: Path, tmp_path: Path) -> None:
+    run = read_run(run_folder)
+    assert corrected(run) is run
+    sources = list(dict.fromkeys(record["source"] for record in run.records(["source"])))
+    before = {(r["source"], r["character"], r["best_state"] if r["kind"] == "part" else ""): r for r in run.records()}
+    size = [before[sources[0], "caudal_fin_shape", ""][f"image_{side}"] for side in ("height", "width")]
+    drawn = np.zeros(size, bool)
+    drawn[3:13, 4:24] = True
+    store = Corrections(run_folder / "corrections.sqlite")
+    base = {"pack": "fish", "character": "caudal_fin_shape", "kind": "shape", "person": "Ada Løv"}
+    store.add(Correction(id="a", source=sources[0], verdict="state", state="lunate", mask=encode_rle(drawn), **base))
+    store.add(Correction(id="b", source=sources[1], verdict="cannot_tell", called="rounded", **base))
+    store.add(Correction(id="c", source=sources[2], verdict="accept", called="truncate", **base))
+    store.add(Correction(id="d", source=sources[3], verdict="reject", called="forked", **base))
+    store.add(
+        Correction(
+            id="e", source=sources[0], verdict="reject", called="head", **{**base, "character": "parts", "kind": "part", "part": "head"}
+        )
+    )
+    after = {(r["source"], r["character"], r["part_key"]): r for r in with_part(corrected(run).records())}
+    assert len(after) == len(before)
+    first = after[sources[0], "caudal_fin_shape", ""]
+    assert (first["state"], first["abstained"], first["reviewed"], first["reviewed_by"]) == ("lunate", False, "state", "Ada Løv")
+    assert first["quality_id"] == "PATO:0001870"
+    assert (first["box_x"], first["box_y"], first["box_width"], first["box_height"], first["area_px2"]) == (4, 3, 20, 10, 200.0)
+    assert first["length_px"] == pytest.approx(20)
+    assert first["length_uncertainty_px"] is None
+    assert (after[sources[1], "caudal_fin_shape", ""]["state"], after[sources[1], "caudal_fin_shape", ""]["abstained_because"]) == (
+        None,
+        "cannot_be_told",
+    )
+    assert before[sources[2], "caudal_fin_shape", ""]["abstained"] is True
+    assert after[sources[2], "caudal_fin_shape", ""]["state"] == "truncate"
+    assert after[sources[3], "caudal_fin_shape", ""]["abstained_because"] == "rejected"
+    assert after[sources[0], "parts", "head"]["abstained"] is True
+    untouched = (sources[4], "caudal_fin_shape", "")
+    assert same(after[untouched], before[untouched])
+    assert list(corrected(run).records(["source", "state"])) == [
+        {"source": r["source"], "state": r["state"]} for r in corrected(run).records()
+    ]
+    for name, entry in EXPORTS.items():
+        output = tmp_path / f"out-{name}{entry.suffix}"
+        export(run_folder, name, output)
+        plain = tmp_path / f"plain-{name}{entry.suffix}"
+        export(run_folder, name, plain, corrections=False)
+        if name not in ("html", "html-file", "masks"):
+            text = everything(output)
+            assert "lunate" in text, name
+            assert "lunate" not in everything(plain), name
+    assert "Ada Løv (reviewed)" in everything(tmp_path / "out-darwin-core.csv")
+    shutil.rmtree(tmp_path / "out-html")
+
+
+def with_part(records: Any) -> Any:
+    for record in records:
+        yield {**record, "part_key": record["best_state"] if record["kind"] == "part" else ""}
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    names = set(second)
+    return all(str(first[name]) == str(second[name]) for name in names)
+
+
+def everything(path: Path) -> str:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.suffix in (".json", ".xml", ".csv", ".html", ".js")]
+    return "".join(
+        json.dumps(json.loads(file.read_text()), ensure_ascii=False) if file.suffix == ".json" else file.read_text() for file in files
+    )
+
+
+def test_a_run_over_http(run_client: Any) -> None:
+    state = run_client.get("/api/state").json()
+    assert state["kind"] == "run"
+    assert {item["character"] for item in state["run"]["characters"]} == {"caudal_fin_shape", "adipose_fin", "parts"}
+    sources = ids(run_client)
+    assert len(sources) == 4  # The fifth is on no disk of ours.
+    question = {"character": "fish:caudal_fin_shape", "state": "forked"}
+    records = {record["source"]: record for record in run_client.desk.gallery.run.records() if record["character"] == "caudal_fin_shape"}
+    for source, id_ in sources.items():
+        call = run_client.desk._call(run_client.desk.gallery.get(id_), run_client.desk.read(question), None, None)
+        assert call["from"] == "run"
+        assert call["state"] == records[source]["best_state"]
+    unsure = run_client.desk.uncertainty(run_client.desk.read(question))
+    assert unsure == pytest.approx({sources[s]: 1 - r["margin"] for s, r in records.items() if s in sources}, abs=1e-6)
+    export_ = run_client.get("/api/export/coco")
+    assert export_.status_code == 200
+    assert export_.headers["content-disposition"].startswith("attachment")
+    assert "annotations" in export_.json()
+    archive = zipfile.ZipFile(io.BytesIO(run_client.get("/api/export/label-studio").content))
+    assert any(name.endswith("tasks.json") for name in archive.namelist())
+    assert run_client.get("/api/export/kml").status_code == 400
+
+
+def test_new_limits_say_what_they_change(run_client: Any) -> None:
+    assert run_client.get("/api/limits").status_code == 400
+    desk = run_client.desk
+    for number, record in enumerate(r for r in desk.gallery.run.records() if r["character"] == "caudal_fin_shape"):
+        right = number != 0
+        desk.corrections.add(
+            Correction(
+                id=str(number), source=record["source"], pack="fish", character="caudal_fin_shape", kind="shape", called=record["best_state"],
+                probability=record["probability"], verdict="accept" if right else "reject",
+            )
+        )  # fmt: skip
+    found = run_client.get("/api/limits?target=0.5&confidence=0.5").json()
+    row = next(row for row in found["limits"] if row["name"] == "caudal_fin_shape")
+    made = [
+        r["probability"] is not None and r["probability"] >= row["value"]
+        for r in desk.gallery.run.records()
+        if r["character"] == "caudal_fin_shape"
+    ]
+    was = [not r["abstained"] for r in desk.gallery.run.records() if r["character"] == "caudal_fin_shape"]
+    assert row["no_longer_called"] == sum(w and not m for w, m in zip(was, made))
+    assert row["newly_called"] == sum(m and not w for w, m in zip(was, made))
+    assert run_client.post("/api/limits", json={"target": 0.5}).json() == {"file": "limits.yaml"}
+    assert (desk.gallery.run.path / "limits.yaml").is_file()

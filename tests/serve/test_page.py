@@ -1,0 +1,457 @@
+"""The page in a real Chromium, over the bundled model: ask, slide, correct, undo, reload, export, calibrate; no error, no foreign request."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from concept_cam.collection.corrections import Corrections
+from concept_cam.core.regions import decode_rle
+
+pytestmark = pytest.mark.browser
+
+FORKED = "#p=forked.png&q=%5B%22a+forked+tail+fin%22%2C%22a+rounded+tail+fin%22%5D"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
+    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("Chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    downloads = tmp_path_factory.mktemp("downloads")
+    for flag in (
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1400,950",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as started:
+        started.downloads = downloads
+        yield started
+
+
+@pytest.fixture(scope="module")
+def served(bundled: Any, fish_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
+    """The app on a real socket: its address and its desk; pictures are encoded once for all tests."""
+    from concept_cam.serve import server
+    from concept_cam.serve.desk import Desk
+    from concept_cam.serve.gallery import open_gallery
+
+    desk = Desk(bundled, open_gallery(str(fish_folder)), corrections=tmp_path_factory.mktemp("kept") / "corrections.sqlite")
+    desk.warm_up()
+    listener, address = server.bind(server.Address("127.0.0.1", 0))
+    made = server.make_server(desk, address)
+    thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not made.started:
+        time.sleep(0.01)
+    yield address.url, desk
+    made.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+@pytest.fixture
+def page(browser: Any, served: tuple[str, Any], tmp_path: Path) -> Iterator[Any]:
+    """The page with a question and no corrections; afterwards no error and no foreign request may be in the browser's log."""
+    url, desk = served
+    desk.corrections = Corrections(tmp_path / "corrections.sqlite")
+    browser.get_log("browser"), browser.get_log("performance")
+    browser.desk, browser.url = desk, url
+    open_page(browser, FORKED)
+    yield browser
+    errors = [
+        entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE" and not getattr(browser, "expected_errors", False)
+    ]
+    assert errors == []
+    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    hosts = {
+        urlsplit(event["params"]["request"]["url"]).netloc
+        for event in asked
+        if event["method"] == "Network.requestWillBeSent" and event["params"]["request"]["url"].startswith(("http", "ws"))
+    }
+    assert hosts <= {urlsplit(url).netloc}
+    browser.expected_errors = False
+
+
+def open_page(browser: Any, hash_: str) -> None:
+    browser.get("about:blank")
+    browser.get(browser.url + hash_)
+    wait(browser, "return document.documentElement.dataset.ready == 'yes' && document.getElementById('call').textContent != ''", 60)
+
+
+def wait(browser: Any, script: str, seconds: float = 20) -> Any:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, seconds, 0.05).until(lambda driver: driver.execute_script(script))
+
+
+def text(browser: Any, id_: str) -> str:
+    return browser.execute_script("return document.getElementById(arguments[0]).textContent", id_)
+
+
+def slide(browser: Any, id_: str, value: float) -> None:
+    script = "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('input', {bubbles: true}))"
+    browser.execute_script(script, id_, value)
+
+
+def key(browser: Any, *keys: str) -> None:
+    from selenium.webdriver import ActionChains
+
+    browser.execute_script("document.activeElement.blur()")
+    ActionChains(browser).send_keys(*keys).perform()
+
+
+def view(browser: Any, script: str) -> Any:
+    """Runs a script that sees the page's ``view``."""
+    return browser.execute_async_script(
+        f"const done = arguments[arguments.length - 1]; import('/page/app.js').then(({{view}}) => done((() => {{ {script} }})()))"
+    )
+
+
+def drag(browser: Any, points: list[tuple[float, float]]) -> None:
+    """Drags over the picture of the active question, in its original pixels."""
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.actions.action_builder import ActionBuilder
+
+    box = browser.execute_script(
+        "const b = document.querySelector('.panel.active canvas').getBoundingClientRect(); return [b.left, b.top, b.width, b.height]"
+    )
+    scale = min(box[2] / 512, box[3] / 384)
+    left, top = box[0] + (box[2] - 512 * scale) / 2, box[1] + (box[3] - 384 * scale) / 2
+    actions = ActionBuilder(browser, duration=20)
+    for number, (x, y) in enumerate(points):
+        actions.pointer_action.move_to_location(int(left + x * scale), int(top + y * scale))
+        if number == 0:
+            actions.pointer_action.pointer_down()
+    actions.pointer_action.pointer_up()
+    actions.perform()
+    assert ActionChains is not None
+
+
+def saved(browser: Any) -> None:
+    wait(browser, "return document.getElementById('saved').textContent == 'all saved'")
+
+
+# ----------------------------------------------------------------------------------------------------------------- look
+
+
+def test_ask_with_the_keyboard_and_share(page: Any) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    open_page(page, "")
+    key(page, "/")
+    ActionChains(page).send_keys("a forked tail fin", Keys.ENTER).perform()
+    wait(page, "return document.getElementById('call').textContent.includes('score')")
+    page.find_element("id", "contrast").send_keys("a rounded tail fin" + Keys.ENTER)
+    wait(page, "return document.getElementById('call').textContent.includes('probability')")
+    key(page, Keys.ARROW_RIGHT)
+    wait(page, "return document.getElementById('call').textContent.startsWith('a rounded tail fin')")
+    address = page.execute_script("return location.hash")
+    assert "p=rounded.png" in address
+    open_page(page, address)
+    assert text(page, "call").startswith("a rounded tail fin")
+    assert page.find_element("id", "target").get_attribute("value") == "a forked tail fin"
+
+
+def test_the_page_draws_the_packages_own_map(page: Any) -> None:
+    """Scores, interpolation and outline in the browser against the package, at several strengths."""
+    desk = page.desk
+    path = next(entry.path for entry in desk.gallery.entries if entry.source == "forked.png")
+    for gamma in (1.0, 0.3, 1.7):
+        slide(page, "gamma", gamma)
+        wait(page, f"return document.getElementById('gamma-out').textContent == '{gamma:.2f}'")
+        time.sleep(0.3)
+        found = desk.localizer.locate(path, "a forked tail fin", ["a rounded tail fin"], gamma=gamma)
+        grid, values, limit = view(
+            page, "const p = view.panels[0]; return [[...p.grid].map(v => Number.isNaN(v) ? null : v), [...p.values], p.limit]"
+        )
+        mine = np.array([np.nan if value is None else value for value in grid], np.float32).reshape(found.scores.shape)
+        assert np.allclose(mine, found.scores, atol=2e-5, equal_nan=True)
+        assert np.allclose(np.array(values, np.float32).reshape(384, 512), found.heatmap, atol=2e-4)
+        assert limit == pytest.approx(found.threshold("half-max"), abs=1e-5)
+
+
+def test_sliders_are_live_and_the_scale_stays(page: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    reach = page.find_element("id", "reach").get_attribute("value")
+    regions = text(page, "regions")
+    slide(page, "threshold", 0.1)
+    wait(page, f"return document.getElementById('regions').textContent != {json.dumps(regions)}")
+    slide(page, "opacity", 20)
+    assert text(page, "opacity-out") == "20 %"
+    took = page.execute_async_script(
+        "const done = arguments[0], s = document.getElementById('gamma'), times = []; let n = 0;"
+        "function next() { const t = performance.now(); s.value = (n % 20) / 10; s.dispatchEvent(new Event('input', {bubbles: true}));"
+        "requestAnimationFrame(() => setTimeout(() => { times.push(performance.now() - t); ++n < 15 ? next() : done(times) })) } next()"
+    )
+    assert sorted(took)[len(took) // 2] < 100, took
+    key(page, Keys.ARROW_RIGHT)
+    wait(page, "return document.getElementById('place').textContent.includes('rounded')")
+    assert page.find_element("id", "reach").get_attribute("value") == reach
+
+
+def test_several_targets_side_by_side(page: Any) -> None:
+    open_page(page, FORKED + "&q=fish:parts%3Dhead&q=fish:caudal_fin_shape")
+    assert page.execute_script("return document.querySelectorAll('.panel canvas').length") == 3
+    wait(page, "return document.querySelectorAll('.tab').length == 3")
+    page.find_elements("css selector", ".tab button")[2].click()
+    wait(page, "return document.getElementById('call').textContent.startsWith('head')")
+    assert page.find_element("id", "state").get_attribute("value") == "head"
+    page.find_elements("css selector", ".tab button")[3].click()
+    wait(page, "return document.querySelectorAll('.tab').length == 2")
+
+
+# -------------------------------------------------------------------------------------------------------------- correct
+
+
+def test_correct_undo_and_reload(page: Any) -> None:
+    page.find_element("id", "person").clear()
+    page.find_element("id", "person").send_keys("Ada")
+    key(page, "a")
+    saved(page)
+    assert page.desk.corrections.standing()[0].verdict == "accept"
+    key(page, "2")
+    wait(page, "return document.getElementById('standing').textContent.includes('rather a rounded tail fin')")
+    saved(page)
+    key(page, "z")
+    wait(page, "return document.getElementById('standing').textContent.startsWith('Ada: right')")
+    open_page(page, FORKED)
+    wait(page, "return document.getElementById('standing').textContent.startsWith('Ada: right')")
+    assert page.find_element("css selector", "[data-verdict=accept]").get_attribute("aria-pressed") == "true"
+    assert page.execute_script("return document.querySelectorAll('#strip .done').length") == 1
+    key(page, "z")
+    wait(page, "return document.getElementById('standing').textContent.startsWith('Nobody')")
+    assert page.desk.corrections.standing() == []
+    assert len(page.desk.corrections.all()) == 4  # Nothing is ever overwritten.
+
+
+def test_brush_erase_box_and_clicks(page: Any) -> None:
+    key(page, "b")
+    drag(page, [(300, 300), (340, 300), (380, 300)])
+    saved(page)
+    mask = decode_rle(page.desk.corrections.standing()[0].mask)
+    assert mask[300, 310:370].all(), (np.argwhere(mask).min(0), np.argwhere(mask).max(0), np.flatnonzero(mask[300]))
+    start = mask.sum()
+    key(page, "e")
+    drag(page, [(340, 280), (340, 320)])
+    saved(page)
+    wait(page, "return true")
+    erased = decode_rle(page.desk.corrections.standing()[0].mask)
+    assert not erased[300, 340]
+    assert erased.sum() < start
+    key(page, "r")
+    drag(page, [(200, 150), (260, 190)])
+    saved(page)
+    (box,) = page.desk.corrections.standing()[0].boxes
+    assert np.allclose(box, (200, 150, 260, 190), atol=2)
+    drag(page, [(230, 170), (250, 180)])  # Inside the box: it moves.
+    saved(page)
+    (moved,) = page.desk.corrections.standing()[0].boxes
+    assert np.allclose(np.subtract(moved, box), (20, 10, 20, 10), atol=2)
+    key(page, "+")
+    drag(page, [(100, 120)])
+    saved(page)
+    key(page, "-")
+    drag(page, [(400, 120)])
+    saved(page)
+    assert [click[2] for click in page.desk.corrections.standing()[0].clicks] == [1, -1]
+    key(page, "z")
+    wait(page, "return !document.getElementById('standing').textContent.includes('2 clicks')")
+    open_page(page, FORKED)
+    assert view(page, "return [...view.marks.values()].some(m => m.mask && m.boxes.length == 1 && m.clicks.length == 1)")
+
+
+def test_the_keyboard_draws_too(page: Any) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    page.execute_script("document.querySelector('.panel canvas').focus()")
+    ActionChains(page).send_keys("r", Keys.ARROW_RIGHT, Keys.ENTER).perform()
+    ActionChains(page).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN).key_up(Keys.SHIFT).send_keys(Keys.ENTER).perform()
+    saved(page)
+    (box,) = page.desk.corrections.standing()[0].boxes
+    assert box[2] - box[0] == pytest.approx(512 / 12, abs=2)
+    label = page.execute_script("return document.querySelector('.panel canvas').getAttribute('aria-label')")
+    assert "a forked tail fin" in label
+    assert "Highest point" in label
+
+
+def test_two_tabs(page: Any) -> None:
+    first = page.current_window_handle
+    page.switch_to.new_window("tab")
+    open_page(page, FORKED)
+    second = page.current_window_handle
+    view(page, "view.picture.frozen = true; return 1")
+    page.switch_to.window(first)
+    key(page, "a")
+    saved(page)
+    page.switch_to.window(second)
+    # The second tab has not looked again yet.
+    page.execute_script("document.querySelector('[data-verdict=reject]').click()")
+    page.expected_errors = True  # Chromium logs the answer 409.
+    state = wait(
+        page,
+        "return document.getElementById('conflict-box').open ? 'asked' : document.getElementById('standing').textContent.includes('wrong') ? 'seen' : ''",
+    )
+    if state == "asked":
+        assert "accept" in text(page, "conflict-text")
+        page.find_element("css selector", "#conflict-box [value=theirs]").click()
+        wait(page, "return document.getElementById('standing').textContent.includes('right')")
+        assert [item.verdict for item in page.desk.corrections.standing()] == ["accept"]
+    page.close()
+    page.switch_to.window(first)
+
+
+def test_what_could_not_be_sent_is_sent_again(page: Any) -> None:
+    page.expected_errors = True
+    page.execute_cdp_cmd("Network.enable", {})
+    page.execute_cdp_cmd(
+        "Network.emulateNetworkConditions", {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    )
+    key(page, "a")
+    wait(page, "return document.getElementById('saved').textContent == 'not saved yet'")
+    assert page.desk.corrections.standing() == []
+    page.execute_cdp_cmd(
+        "Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    )
+    saved(page)
+    assert [item.verdict for item in page.desk.corrections.standing()] == ["accept"]
+
+
+def test_next_limits_and_export(page: Any, tmp_path: Path) -> None:
+    from concept_cam.evaluation.calibration import read_calls, read_truth
+
+    for number in range(15):
+        page.desk.corrections.add(labelled(number))
+    open_page(page, FORKED)
+    key(page, "a")
+    saved(page)
+    wait(page, "return !document.getElementById('limits').hidden")
+    key(page, "n")
+    wait(page, "return !document.getElementById('place').textContent.includes('forked')")
+    page.find_element("id", "limits").click()
+    wait(page, "return document.getElementById('limits-box').open")
+    assert "a forked tail fin" in text(page, "limits-table")
+    page.find_element("id", "limits-keep").click()
+    wait(page, "return document.getElementById('limits-done').textContent.startsWith('Written')")
+    assert (tmp_path / "limits.yaml").is_file()
+    page.find_element("css selector", "#limits-box button:not([id])").click()
+    page.find_element("css selector", "#export button").click()
+    file = page.downloads / "labels.csv"
+    deadline = time.monotonic() + 20
+    while not file.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    assert len(rows) == 16
+    assert len(read_calls(file)[0]) == len(read_truth(file)) == 16
+
+
+def labelled(number: int) -> Any:
+    from concept_cam.collection.corrections import Correction
+
+    return Correction(
+        id=str(number), source=f"{number}.png", character="a forked tail fin | a rounded tail fin", kind="words", verdict="accept", called="a forked tail fin",
+        probability=0.5 + number / 40, score=0.1,
+    )  # fmt: skip
+
+
+def test_teach_with_clicks(page: Any) -> None:
+    key(page, "+")
+    for number in range(10):
+        drag(page, [(80 + 5 * (number % 5), 110 + 12 * (number // 5))])
+    key(page, "-")
+    drag(page, [(300, 150)])
+    saved(page)
+    wait(page, "return !document.getElementById('teach').hidden")
+    page.find_element("id", "teach-name").send_keys("fork")
+    page.find_element("css selector", "#teach button").click()
+    wait(page, "return document.getElementById('badge').textContent.includes('not zero-shot')")
+    slide(page, "mix", 100)
+    wait(page, "return [...document.querySelectorAll('#ledger .name')].some(e => e.textContent == 'taught: fork')")
+    peak = view(page, "return view.panels[0].answer.peak")
+    assert 60 < peak["x"] < 130
+    page.desk.taught.forget("fork")
+
+
+# ------------------------------------------------------------------------------------------------- for everybody's eyes
+
+
+def axe_source() -> str | None:
+    """axe-core's source: the file that AXE_CORE names, else fetched from npm's registry by its client; ``None`` where neither is there."""
+    import subprocess
+    import tarfile
+    import tempfile
+
+    given = os.environ.get("AXE_CORE")
+    if given:
+        return Path(given).read_text(encoding="utf-8")
+    if shutil.which("npm") is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(["npm", "pack", "axe-core@4", "--silent"], cwd=folder, capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            return None
+        with tarfile.open(Path(folder) / done.stdout.strip().splitlines()[-1]) as archive:
+            file = archive.extractfile("package/axe.min.js")
+            return None if file is None else file.read().decode("utf-8")
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    source = axe_source()
+    if source is None:
+        pytest.skip("axe-core is not at hand: name its axe.min.js in AXE_CORE, or install npm")
+    return source
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_no_serious_finding_of_axe(page: Any, axe: str, theme: str, width: int) -> None:
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    )
+    page.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+    page.execute_script("document.querySelector('details').open = true")
+    page.execute_script(axe)  # The driver is not bound by the page's content security policy.
+    for prepare in ("", "document.getElementById('help-box').showModal()"):
+        page.execute_script(prepare)
+        found = page.execute_async_script("const done = arguments[arguments.length - 1]; axe.run().then(done)")
+        serious = [
+            (item["id"], item["impact"], [node["html"][:120] for node in item["nodes"]])
+            for item in found["violations"]
+            if item["impact"] in ("serious", "critical", "moderate")
+        ]
+        assert serious == []
+        assert len(found["passes"]) > 20
+    wide = page.execute_script("return document.documentElement.scrollWidth")
+    assert wide <= width
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_page_loads_nothing_else(page: Any) -> None:
+    html = urllib.request.urlopen(page.url).read().decode()
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    assert "https://" not in html
+    loaded = page.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert loaded
+    assert all(name.startswith((page.url, "blob:")) for name in loaded)
