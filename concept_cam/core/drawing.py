@@ -294,6 +294,57 @@ def captioned(image: Image.Image, text: str, size: int = 14) -> Image.Image:
     return canvas
 
 
+def footed(image: Image.Image, *blocks: Image.Image | None) -> Image.Image:
+    """Returns the image with further blocks below it, as wide as the widest; blocks that are ``None`` are left out."""
+    kept = [image, *(block for block in blocks if block is not None)]
+    canvas = Image.new("RGB", (max(block.width for block in kept), sum(block.height for block in kept)), WHITE)
+    top = 0
+    for block in kept:
+        canvas.paste(block, (0, top))
+        top += block.height
+    return canvas
+
+
+def note_block(text: str, width: int, size: int = 14) -> Image.Image | None:
+    """Returns a text as a block of its own, wrapped to ``width`` pixels; ``None`` for an empty text."""
+    return _text_block(text, width, size)
+
+
+def bars(entries: Sequence[tuple[str, float]], width: int, size: int = 14) -> Image.Image:
+    """Draws one bar per entry from a common zero line: red to the right for positive values, blue to the left for negative ones.
+
+    Args:
+        entries: Names and values; a value that is not a number gets no bar.
+        width: Width in pixels.
+        size: Height of the letters in pixels.
+    """
+    line = math.ceil(size * 1.5)
+    finite = [value for _, value in entries if math.isfinite(value)]
+    reach = max((abs(value) for value in finite), default=0.0) or 1.0
+    fonts = [_font_for(name, size) for name, _ in entries]
+    label = min(math.ceil(max((font.getlength(text) for font, text in fonts), default=0.0)), width // 3)
+    number_font, _ = _font_for("0", size)
+    number = math.ceil(number_font.getlength("+0.000"))
+    left, right = label + size, width - number - size
+    zero = (left + right) / 2
+    image = Image.new("RGB", (width, line * len(entries) + size // 2), WHITE)
+    pen = ImageDraw.Draw(image)
+    scale = Scale((-1.0, 1.0))
+    for row, ((font, text), (_, value)) in enumerate(zip(fonts, entries)):
+        top = row * line + size // 4
+        while text and font.getlength(text) > label:
+            text = text[:-2] + "…" if len(text) > 2 else ""
+        pen.text((size // 2, top), text, font=font, fill=INK)
+        shown = "-" if not math.isfinite(value) else f"{value:+.3f}"
+        pen.text((right + size // 2, top), shown, font=number_font, fill=INK)
+        if math.isfinite(value):
+            end = zero + value / reach * (right - left) / 2
+            colour = tuple(int(part) for part in scale.rgb(np.array(0.8 if value > 0 else -0.8)))
+            pen.rectangle((min(zero, end), top + size * 0.2, max(zero, end), top + size * 1.05), fill=colour)
+    pen.line((zero, 0, zero, image.height), fill=INK)
+    return image
+
+
 # ------------------------------------------------------------------------------------------------------------ colour bar
 
 

@@ -137,6 +137,16 @@ class Localization:
         terms = np.where(np.isfinite(self.scores), self.split(), np.nan)
         return dict(zip((self.concept.target[0], *self.concept.contrast_names), terms))
 
+    def ledger_at_peak(self) -> dict[str, float]:
+        """Returns what the target and each contrast contribute to the best cell's score; they sum to :attr:`peak_score`.
+
+        Empty where the method has no ledger, or nothing was seen.
+        """
+        if self.split is None or not np.isfinite(self.scores).any():
+            return {}
+        row, column = np.unravel_index(int(np.nanargmax(self.scores)), self.scores.shape)
+        return {name: float(map_[row, column]) for name, map_ in self.ledger().items()}
+
     @cached_property
     def certificate(self) -> Certificate:
         """Whether this map can be trusted: does it obey its prompt, is the target there at all, what speaks for and against it.
@@ -215,6 +225,7 @@ class Localization:
         threshold: str | float | None = None,
         upsampling: str = "cubic",
         title: str | None = None,
+        explain: bool = False,
     ) -> Image:
         """Draws the heatmap over the picture, with a colour bar in score units and the outline of the regions.
 
@@ -225,13 +236,14 @@ class Localization:
             threshold: Outline the regions above this threshold; ``None`` draws none.
             upsampling: Strategy of :data:`concept_cam.core.resampling.UPSAMPLING`.
             title: Text above; the question asked by default.
+            explain: Add the certificate, and a bar per text: what the target and each contrast contribute at the peak.
         """
         from concept_cam.core import drawing
 
         pixels = self.picture if picture is None else picture
         if pixels is None:
             raise ConfigurationError("this result was made without its picture: pass it, overlay(picture=read_image(path).pixels).")
-        return drawing.draw_map(
+        image = drawing.draw_map(
             self.scores,
             self.geometry,
             pixels,
@@ -240,6 +252,12 @@ class Localization:
             upsampling=upsampling,
             title=self.question if title is None else title,
         )
+        if not explain:
+            return image
+        letters = max(12, image.width // 60)
+        verdict = None if self.certify is None else drawing.note_block(str(self.certificate), image.width, letters)
+        shares = self.ledger_at_peak()
+        return drawing.footed(image, verdict, drawing.bars(list(shares.items()), image.width, letters) if shares else None)
 
     def show(self, **options: Any) -> None:
         """Shows the overlay: in the notebook where there is one, else in a window of the system's picture viewer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import subprocess
 import sys
 from typing import Any
@@ -19,6 +20,7 @@ from concept_cam.core.drawing import (
     DISPLAY_SIDES,
     DIVERGING,
     Scale,
+    bars,
     blend,
     captioned,
     colorbar,
@@ -409,3 +411,17 @@ def test_draw_needs_the_right_picture() -> None:
 def test_drawing_does_not_load_torch() -> None:
     code = "import sys; import concept_cam.core.drawing; assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_bars_grow_from_a_common_zero() -> None:
+    image = np.asarray(bars([("up", 0.4), ("down", -0.2), ("odd", float("nan")), ("nothing", 0.0)], 400, 14)).astype(int)
+    line = math.ceil(14 * 1.5)
+    red = (image[..., 0] - image[..., 2] > 60).sum(axis=1).reshape(-1)
+    blue = (image[..., 2] - image[..., 0] > 60).sum(axis=1).reshape(-1)
+    rows = [slice(row * line, (row + 1) * line) for row in range(4)]
+    longest = [max(int(red[part].max()), int(blue[part].max())) for part in rows]
+    assert longest[0] == pytest.approx(2 * longest[1], abs=3)
+    assert longest[2] == longest[3] == 0
+    assert red[rows[0]].max() > 0
+    assert blue[rows[1]].max() > 0
+    assert bars([], 100).height > 0

@@ -128,3 +128,18 @@ def test_answers_are_a_sequence(localizer: Localizer) -> None:
     np.testing.assert_array_equal(answers[-1].scores, answers[2].scores)
     with pytest.raises(IndexError):
         answers[3]
+
+
+def test_the_ledger_at_the_peak_sums_to_its_score(found: Localization) -> None:
+    shares = found.ledger_at_peak()
+    assert list(shares) == ["red", "green", "blue"]
+    assert sum(shares.values()) == pytest.approx(found.peak_score, abs=1e-6)
+    assert dataclasses.replace(found, split=None).ledger_at_peak() == {}
+    assert dataclasses.replace(found, scores=np.full_like(found.scores, np.nan)).ledger_at_peak() == {}
+
+
+def test_an_explained_overlay_is_taller(found: Localization) -> None:
+    plain, explained = found.overlay(), found.overlay(explain=True)
+    assert explained.width == plain.width
+    assert explained.height > plain.height + 3 * 12  # Three bars, and the certificate.
+    np.testing.assert_array_equal(np.asarray(explained)[: plain.height], np.asarray(plain))
