@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from concept_cam.core.documents import read_yaml, understood
 from concept_cam.core.errors import DataError
 
 __all__ = ["POOLED", "SCHEMA_VERSION", "Calibration", "Limit", "read_limits"]
@@ -95,8 +96,18 @@ class Calibration:
 
 
 def _number(key: str, value: Any) -> Any:
-    """YAML has no NaN of its own: a missing share is null. A null limit stays ``None``."""
-    return float("nan") if value is None and key != "value" else value
+    """YAML has no NaN of its own: a missing share is null. A null limit stays ``None``.
+
+    Raises:
+        DataError: What should be a number is none.
+    """
+    if key in ("measure", "pooled"):
+        return value
+    if value is None:
+        return None if key == "value" else float("nan")
+    if isinstance(value, bool) or not isinstance(value, int | float) or value in (float("inf"), float("-inf")) or (key == "value" and value != value):
+        raise DataError(f"its {key!r} is {str(value)[:80]!r}, expected a number.")
+    return value
 
 
 def read_limits(path: str | os.PathLike[str]) -> Calibration:
@@ -105,20 +116,14 @@ def read_limits(path: str | os.PathLike[str]) -> Calibration:
     Raises:
         DataError: The file cannot be read or is of another schema.
     """
-    import yaml
-
     source = Path(path)
-    try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{source} cannot be read: {error}.") from error
+    content = read_yaml(source)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA_VERSION or not isinstance(content.get("limits"), dict):
         raise DataError(f"{source} holds no abstention limits of schema {SCHEMA_VERSION}: write them with  concept-cam calibrate.")
     limits: dict[str, Limit] = {}
     for name, entry in content["limits"].items():
-        try:
+        with understood(f"{source}: the limit of {str(name)[:80]!r}"):
             limits[str(name)] = Limit(**{key: _number(key, value) for key, value in entry.items()})
-        except (TypeError, AttributeError) as error:
-            raise DataError(f"{source}: the limit of {name!r} cannot be read: {error}.") from error
     facts = {key: value for key, value in content.items() if key not in ("schema", "target", "confidence", "limits")}
-    return Calibration(float(content["target"]), float(content["confidence"]), limits, facts)
+    with understood(source):
+        return Calibration(float(content["target"]), float(content["confidence"]), limits, facts)

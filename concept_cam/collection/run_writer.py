@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from concept_cam.collection.engines.annotator import Answers
 from concept_cam.collection.reading import SPECIMEN_PREFIX
-from concept_cam.collection.runs import ERROR_COLUMNS, ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, read_errors
+from concept_cam.collection.runs import ERROR_COLUMNS, ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, read_errors, read_info
 from concept_cam.collection.schema import SCHEMA_VERSION, image_key
 from concept_cam.core.errors import DataError, OutputError, one_line
 from concept_cam.core.files import make_directory, write_file
@@ -312,22 +312,6 @@ def _session() -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------------------------------ small files
-
-
-def read_info(folder: Path) -> dict[str, Any]:
-    """Reads ``run.json``.
-
-    Raises:
-        DataError: It is missing or damaged.
-    """
-    path = folder / RUN_FILE
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(info, dict) or "schema_version" not in info:
-        raise DataError(f"{path} does not describe an annotation run: it has no 'schema_version'.")
-    return info
 
 
 def write_info(folder: Path, info: Mapping[str, Any]) -> None:

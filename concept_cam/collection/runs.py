@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +27,7 @@ import pyarrow.parquet as pq
 
 from concept_cam.collection.run_folder import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE
 from concept_cam.collection.schema import PASSTHROUGH_PREFIX, arrow_schema, check_schema, passthrough_columns
+from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import DataError, MissingExtraError
 from concept_cam.core.tables import allow_long_cells
 
@@ -42,6 +42,7 @@ __all__ = [
     "RUN_FILE",
     "Run",
     "read_errors",
+    "read_info",
     "read_run",
 ]
 
@@ -76,7 +77,7 @@ class Run:
         """
         folder = Path(path)
         folder = folder.parent if folder.name == RUN_FILE else folder
-        info = _read_info(folder)
+        info = read_info(folder)
         parts = tuple(sorted((folder / PARTS_FOLDER).glob(PART_PATTERN)))
         passthrough: dict[str, None] = {}
         for part in parts:
@@ -144,7 +145,9 @@ class Run:
     def records(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """Streams the records as plain dicts; ``columns`` as for :meth:`batches`; a missing value is None, ``probabilities`` a dict."""
         for batch in self.batches(columns):
-            yield from batch.to_pylist(maps_as_pydicts="strict")
+            with understood(f"a part of {self.path}"):
+                rows = batch.to_pylist(maps_as_pydicts="strict")
+            yield from rows
 
     def pictures(self, columns: Sequence[str] | None = None) -> Iterator[list[dict[str, Any]]]:
         """Streams the records picture by picture; ``columns`` as for :meth:`batches`, ``image_key`` is always read."""
@@ -166,7 +169,7 @@ class Run:
         given = self.info.get("input")
         root = given.get("root") if isinstance(given, dict) else None
         for folder in (root, self.path):
-            if folder and (candidate := Path(folder) / record["source"]).is_file():
+            if isinstance(folder, str | Path) and str(folder) and (candidate := Path(folder) / record["source"]).is_file():
                 return candidate
         return None
 
@@ -181,25 +184,25 @@ class Run:
         return pa.schema([self.schema.field(name) for name in columns], self.schema.metadata)
 
 
-def _read_info(folder: Path) -> dict[str, Any]:
+def read_info(folder: Path) -> dict[str, Any]:
     path = folder / RUN_FILE
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: expected the output folder of an annotation run.")
     if not path.is_file():
         raise DataError(f"{folder} is not an annotation run: it has no {RUN_FILE}. Name the folder given to `annotate --output`.")
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
+    info = read_json(path)
     if not isinstance(info, dict) or "schema_version" not in info:
         raise DataError(f"{path} does not describe an annotation run: it has no 'schema_version'.")
+    for name, kind in (("configuration", dict), ("counts", dict), ("sessions", list), ("packs", dict), ("input", dict)):
+        if not isinstance(info.get(name, kind()), kind):
+            raise DataError(f"{path}: {name!r} is {str(info[name])[:80]!r}, which is not what a run writes.")
     return info
 
 
 def _part_schema(part: Path) -> pa.Schema:
     try:
         return pq.read_schema(part)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{part} cannot be read: {error}. Delete it and continue the run with --resume.") from error
 
 

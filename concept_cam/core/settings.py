@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from concept_cam.core.documents import read_yaml
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import nearest_names
 
@@ -191,15 +192,8 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigurationError: The file cannot be read, is no YAML mapping, or holds an unknown key (named with its nearest known one).
     """
-    import yaml
-
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read the configuration {str(path)!r}: {error}.") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{str(path)!r} is not valid YAML: {error}") from error
+    content = read_yaml(path, ConfigurationError)
     if content is None:
         return {}
     if not isinstance(content, Mapping):

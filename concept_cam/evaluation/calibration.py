@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ import numpy as np
 from scipy import stats
 
 from concept_cam.collection.limits import POOLED, Calibration, Limit
+from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.names import choose, nearest_names
+from concept_cam.core.tables import read_header, rows_of, unescaped
 from concept_cam.exports.survey import Label
 
 __all__ = [
@@ -239,8 +240,7 @@ def read_calls(path: str | os.PathLike[str]) -> tuple[list[ModelCall], dict[str,
     """
     source = Path(path)
     if source.suffix.lower() == ".csv":
-        rows = [_renamed(row) for row in _csv_rows(source, {"character", "probability"})]
-        return [_call(row, source, number) for number, row in enumerate(rows, 2)], {}
+        return [_call(_renamed(row), source, line) for line, row in _csv_rows(source, {"character", "probability"})], {}
     from concept_cam.collection.runs import read_run
 
     run = read_run(source)
@@ -273,36 +273,44 @@ def _call(row: Mapping[str, Any], source: Path, line: int) -> ModelCall:
             float(row.get("probability", "nan")),
             float(row.get("score", "nan")),
             str(row.get("pack", "")),
-            int(row.get("specimen", 0)),
+            _number(str(row.get("specimen", 0)), source, line),
             row.get("kind") == "part",
         )
     except ValueError as error:
         raise DataError(f"{source}, row {line}: {error}.") from error
 
 
-def _csv_rows(path: Path, needed: set[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-    if missing := needed - set(reader.fieldnames or ()):
-        raise DataError(f"{path} has no column {sorted(missing)[0]!r}; it has {', '.join(reader.fieldnames or ())}.")
-    return rows
+def _csv_rows(path: Path, needed: set[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    header, _ = read_header(str(path))
+    if missing := needed - set(header):
+        raise DataError(f"{path} has no column {sorted(missing)[0]!r}; it has {', '.join(header)}.")
+    for line, row in rows_of(str(path)):
+        yield line, {name: unescaped(value) for name, value in row.items()}
 
 
 def _truth_csv(path: Path) -> list[Label]:
-    rows = _csv_rows(path, {"character"})
     found = []
-    for number, row in enumerate(rows, 2):
+    for line, row in _csv_rows(path, {"character"}):
         name = row.get("file_name") or row.get("source")
         state = row["true_state"] if "true_state" in row else row.get("state")
         if not name:
-            raise DataError(f"{path}, row {number}: file_name is missing.")
+            raise DataError(f"{path}, line {line}: file_name is missing.")
         if state:  # a row that nobody filled in says nothing
-            found.append(Label(name, row["character"], state, row.get("pack") or "", int(row.get("specimen") or 0)))
+            found.append(Label(name, row["character"], state, row.get("pack") or "", _number(row.get("specimen"), path, line)))
     return found
+
+
+def _number(text: str | None, path: Path, line: int) -> int:
+    """Reads the number of a specimen; spreadsheets and pandas write whole numbers as ``0.0`` too."""
+    if not text or not text.strip():
+        return 0
+    try:
+        value = float(text)
+        if value.is_integer() and 0 <= value < 2**31:
+            return int(value)
+    except ValueError:
+        pass
+    raise DataError(f"{path}, line {line}: the specimen {text[:80]!r} is no whole number.")
 
 
 def _truth_cvat(path: Path) -> list[Label]:
@@ -344,4 +352,5 @@ def read_truth(path: str | os.PathLike[str]) -> list[Label]:
         DataError: Another ending, or a file that cannot be used.
     """
     source = Path(path)
-    return choose(source.suffix.lower(), TRUTH_READERS, "kind of label file", DataError)(source)
+    with understood(source):
+        return choose(source.suffix.lower(), TRUTH_READERS, "kind of label file", DataError)(source)

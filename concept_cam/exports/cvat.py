@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from concept_cam.collection.runs import Run
+from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError
 from concept_cam.exports.survey import (
     FRAME,
@@ -231,7 +232,9 @@ def read_labels(path: str | Path) -> list[Label]:
         DataError: The file cannot be read, is not of that format, or gives one character two different states.
     """
     labels: dict[tuple[str, str, str, int], Label] = {}
-    for label in _read(Path(path)):
+    with understood(path):
+        found = list(_read(Path(path)))
+    for label in found:
         known = labels.setdefault((label.file_name, label.pack, label.character, label.specimen), label)
         if known.state != label.state:
             raise DataError(

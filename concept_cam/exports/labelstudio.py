@@ -14,7 +14,6 @@ Read back with :func:`read_labels`, from an export of the project as JSON.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import xml.etree.ElementTree as ET
@@ -26,6 +25,7 @@ from urllib.parse import quote
 import numpy as np
 
 from concept_cam.collection.runs import Run
+from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import DataError
 from concept_cam.exports.survey import (
     FRAME,
@@ -315,26 +315,29 @@ def read_labels(path: str | Path) -> list[Label]:
         DataError: The file cannot be read or is not of that format, or a brush region that a person drew is damaged.
     """
     path = Path(path)
-    try:
-        tasks = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not a JSON file: {error}.") from error
+    tasks = read_json(path)
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise DataError(f"{path} is not a JSON export of Label Studio: expected a list of tasks, each with 'data'.")
     labels: dict[Label, None] = {}
     for number, task in enumerate(tasks):
         if "annotations" not in task and "predictions" not in task:
             raise DataError(f"{path}: task {number} has no 'annotations'. Export the project as JSON, not as JSON-MIN.")
-        source = task["data"].get("source")
+        source = task["data"].get("source") if isinstance(task["data"], dict) else None
         if not isinstance(source, str):
             raise DataError(f"{path}: task {number} has no 'source' in its data; only tasks that this package exported can be read back.")
-        kept = [annotation for annotation in task.get("annotations") or () if not annotation.get("was_cancelled")]
-        if kept:
-            latest = max(kept, key=lambda annotation: str(annotation.get("updated_at") or ""))
-            labels.update(dict.fromkeys(_read_results(source, latest.get("result") or ())))
+        with understood(f"{path}: task {number}"):
+            kept = [annotation for annotation in task.get("annotations") or () if not annotation.get("was_cancelled")]
+            if kept:
+                latest = max(kept, key=lambda annotation: str(annotation.get("updated_at") or ""))
+                labels.update(dict.fromkeys(_texts_only(_read_results(source, latest.get("result") or ()))))
     return list(labels)
+
+
+def _texts_only(labels: Iterable[Label]) -> Iterator[Label]:
+    for label in labels:
+        if not all(isinstance(text, str) for text in (label.character, label.state, label.pack)):
+            raise DataError(f"the state {str(label.state)[:80]!r} of {str(label.character)[:80]!r} is no text.")
+        yield label
 
 
 def _read_results(source: str, results: Sequence[Mapping[str, Any]]) -> Iterator[Label]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.core.concept import Concept
 from concept_cam.core.directions import nearest_classes
+from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError
 from concept_cam.core.files import METADATA, write_tensors
 from concept_cam.core.names import choose, nearest_names
@@ -151,6 +152,7 @@ class ClassifierHead:
         return cls.from_matrix(weight, bias, [str(name) for name in final.classes_], feature_norm=feature_norm)
 
     @classmethod
+    @understood("the classifier head", ConfigurationError)
     def load(
         cls,
         path: str | os.PathLike[str],

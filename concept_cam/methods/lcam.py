@@ -23,6 +23,7 @@ from torch import Tensor
 
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.core.concept import Concept
+from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.files import METADATA, write_tensors
 from concept_cam.core.results import Localizations
@@ -125,6 +126,7 @@ class Explainer:
         return write_tensors(path, tensors, facts, overwrite=overwrite)
 
     @classmethod
+    @understood("the explainer", ConfigurationError)
     def load(cls, path: str | os.PathLike[str]) -> Explainer:
         """Reads a file of :meth:`save`.
 
@@ -144,6 +146,8 @@ class Explainer:
             raise ConfigurationError(f"cannot read the explainer {str(file)!r}: {error}.") from error
         if facts.get("explainer") != "lcam" or set(tensors) != set(TENSORS) or facts.get("kind") not in KINDS:
             raise ConfigurationError(f"{str(file)!r} is no explainer of 'concept-cam fit-attention'.")
+        if tensors["matrix"].ndim != 2 or any(tensors[name].shape != tensors["matrix"].shape[:1] for name in ("vector", "mean", "scale")):
+            raise ConfigurationError(f"{str(file)!r} is damaged: its tensors do not fit each other.")
         return cls(
             kind=facts["kind"],
             classes=tuple(facts["classes"]),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 import numpy as np
 from PIL import Image, ImageCms
 
-from concept_cam.core.errors import ImageError
+from concept_cam.core.errors import ImageError, reason_of
 from concept_cam.core.names import nearest_names
 from concept_cam.pictures.limits import MAX_PIXELS, byte_limit, check_file, limited_to, read_within, too_long
 
@@ -118,6 +118,16 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
     Raises:
         ImageError: The source is missing, a folder, empty, no picture, truncated, too large, or holds values that are not pixels.
     """
+    try:
+        return _read(source, max_pixels)
+    except (ImageError, Warning):
+        raise
+    except Exception as error:  # a disk or a file object may fail at any byte
+        name = repr(os.fspath(source)) if isinstance(source, str | os.PathLike) else "the picture"
+        raise ImageError(f"cannot read {name}: {reason_of(error)}.") from error
+
+
+def _read(source: ImageSource, max_pixels: int) -> Picture:
     if isinstance(source, Picture):
         return source
     if isinstance(source, np.ndarray):

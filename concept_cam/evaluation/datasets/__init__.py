@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import choose
 from concept_cam.evaluation.datasets.samples import KINDS, Dataset, Points, Question, Sample
@@ -55,8 +56,9 @@ def load(spec: str, *, limit: int | None = None, **options: Any) -> Dataset:
         raise DataError(f"the synthetic data set is made, not read: it takes no path, received {path!r}.")
     arguments = () if path is None else (path,)
     try:
-        dataset = loader(*arguments, **{key: value for key, value in options.items() if value is not None})
-    except TypeError as error:
+        with understood(path or name):
+            dataset = loader(*arguments, **{key: value for key, value in options.items() if value is not None})
+    except DataError as error:
         if "unexpected keyword" not in str(error):
             raise
         raise DataError(f"the data set {name!r} does not have the option {str(error).split(chr(39))[1]!r}.") from None

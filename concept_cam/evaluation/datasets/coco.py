@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import operator
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from skimage.draw import polygon
 
 from concept_cam.core.concept import Concept
-from concept_cam.core.errors import DataError
-from concept_cam.core.regions import decode_rle
+from concept_cam.core.documents import read_json, understood
+from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError
+from concept_cam.core.shapes import MOST_MASK_PIXELS, decode_rle
 from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample, part_concepts
 
 __all__ = ["decode_segmentation", "load"]
@@ -38,21 +39,26 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
         DataError: The file or folder cannot be used, or no annotation has a mask.
     """
     source = Path(path)
-    try:
-        content = json.loads(source.read_text(encoding="utf-8"))
-        rows, annotations, categories = content["images"], content["annotations"], content["categories"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{source} is no COCO file ({error!r}): expected JSON with images, annotations and categories.") from error
+    content = read_json(source)
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in ("images", "annotations", "categories")):
+        raise DataError(f"{source} is no COCO file: expected JSON with the lists images, annotations and categories.")
+    rows, annotations, categories = content["images"], content["annotations"], content["categories"]
     folder = Path(images) if images is not None else source.parent / "images"
     if images is None and not folder.is_dir():
         folder = source.parent
     if not folder.is_dir():
         raise DataError(f"the picture folder {folder} does not exist: name it (--images).")
-    names = {item["id"]: item["name"] for item in categories}
+    with understood(f"{source}: the categories"):
+        names = {item["id"]: str(item["name"]) for item in categories}
+    sizes = {}
+    for number, row in enumerate(rows):
+        with understood(f"{source}: the entry {number} of images"):
+            sizes[row["id"]] = _size(row, source)
     shared = {item.get("supercategory") for item in categories}
     noun = host or (str(shared.pop()) if len(shared) == 1 and None not in shared else "organism")
     by_picture: dict[Any, list[dict[str, Any]]] = {}
-    for item in annotations:
+    for number, item in enumerate(annotations):
+        _check(item, number, names, sizes, source)
         if item.get("segmentation"):
             by_picture.setdefault(item["image_id"], []).append(item)
     asked = [row for row in rows if row["id"] in by_picture]
@@ -65,7 +71,9 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
 
     def stream() -> Iterator[Sample]:
         for row in asked:
-            size = (int(row["height"]), int(row["width"]))
+            size = sizes[row["id"]]
+            if size is None:
+                raise DataError(f"{source}: the picture {row['id']!r} has no 'height' and 'width'.")
             groups: dict[str, list[dict[str, Any]]] = {}
             for item in by_picture[row["id"]]:
                 groups.setdefault(names[item["category_id"]], []).append(item)
@@ -88,10 +96,68 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
     return Dataset("coco", VERSION, stream, len(asked), whole, facts)
 
 
+def _size(row: Any, source: Path) -> tuple[int, int] | None:
+    """Returns ``(H, W)`` of a picture's entry; ``None`` where it does not say."""
+    if not isinstance(row.get("file_name"), str):
+        raise DataError(f"{source}: the picture {row['id']!r} has no 'file_name'.")
+    if "height" not in row or "width" not in row:
+        return None
+    size = (operator.index(row["height"]), operator.index(row["width"]))
+    if min(size) < 1 or size[0] * size[1] > MOST_MASK_PIXELS:
+        raise DataError(f"{source}: the picture {row['id']!r} is {size[1]} x {size[0]} pixels, which cannot be.")
+    return size
+
+
+def _check(item: Any, number: int, names: dict[Any, str], sizes: dict[Any, tuple[int, int] | None], source: Path) -> None:
+    """Refuses an annotation that cannot be used, by its id.
+
+    Raises:
+        DataError: The message names the annotation.
+    """
+    label = f"{source}: the annotation {item.get('id', f'number {number}')!r}" if isinstance(item, dict) else f"{source}: the annotation number {number}"
+    with understood(label):
+        if not isinstance(item, dict):
+            raise DataError(f"{label} is {type(item).__name__}, expected a mapping.")
+        if not item.get("segmentation"):
+            return
+        for name, known in (("category_id", names), ("image_id", sizes)):
+            if item.get(name) not in known:
+                kinds = "; it is of another type than those of the file" if str(item.get(name)) in map(str, known) else ""
+                raise DataError(f"{label}: its {name} {item.get(name)!r} is none of the file's{kinds}.")
+        size = sizes[item["image_id"]]
+        if size is None:
+            raise DataError(f"{label}: its picture {item['image_id']!r} has no 'height' and 'width'.")
+        if not isinstance(item["segmentation"], dict):
+            _outlines(item["segmentation"])
+
+
+def _outlines(segmentation: Any) -> list[npt.NDArray[np.float64]]:
+    """Returns the polygons of a segmentation, each [N, 2] of ``(x, y)``.
+
+    Raises:
+        DataError: They are no polygons.
+    """
+    if not isinstance(segmentation, list) or not all(isinstance(outline, list) for outline in segmentation):
+        raise DataError("its segmentation is no list of polygons [[x, y, x, y, ...], ...], nor run lengths.")
+    found = []
+    for outline in segmentation:
+        if len(outline) < 6 or len(outline) % 2:
+            raise DataError(f"a polygon has {len(outline)} numbers; expected x and y of three points at least.")
+        points = np.array([float(value) for value in outline]).reshape(-1, 2)
+        if not np.isfinite(points).all() or np.abs(points).max() > 1e7:
+            raise DataError("a polygon has a corner that is no point of a picture.")
+        found.append(points)
+    return found
+
+
 def _mask(annotations: list[dict[str, Any]], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     mask = np.zeros(size, dtype=np.uint8)
     for item in sorted(annotations, key=lambda item: not item.get("iscrowd", 0)):
-        mask[decode_segmentation(item["segmentation"], size)] = 128 if item.get("iscrowd", 0) else 255
+        try:
+            inside = decode_segmentation(item["segmentation"], size)
+        except ConceptCamError as error:
+            raise DataError(f"the annotation {item.get('id')!r}: {error}") from error
+        mask[inside] = 128 if item.get("iscrowd", 0) else 255
     return mask
 
 
@@ -110,18 +176,15 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> npt.NDArray
         DataError: The segmentation does not fit the picture.
     """
     if isinstance(segmentation, dict):
-        if tuple(segmentation.get("size", ())) != size:
-            raise DataError(f"a run-length mask has the size {segmentation.get('size')}, its picture {list(size)} (rows, columns).")
-        counts = segmentation["counts"]
-        if isinstance(counts, list):
-            if sum(counts) != size[0] * size[1]:
-                raise DataError(f"run lengths add up to {sum(counts)} pixels, the picture has {size[0] * size[1]}.")
-            flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-            return np.asarray(flat.reshape(size, order="F"))
-        return np.asarray(decode_rle({"size": list(size), "counts": counts}), dtype=bool)
+        given = segmentation.get("size", ())
+        if not isinstance(given, list | tuple) or tuple(given) != tuple(size):
+            raise DataError(f"a run-length mask has the size {given}, its picture {list(size)} (rows, columns).")
+        try:
+            return np.asarray(decode_rle({"size": list(size), "counts": segmentation.get("counts")}), dtype=bool)
+        except ConfigurationError as error:
+            raise DataError(f"its run lengths cannot be used: {error}") from error
     mask = np.zeros(size, dtype=bool)
-    for outline in segmentation:
-        points = np.asarray(outline, dtype=np.float64).reshape(-1, 2)
+    for points in _outlines(segmentation):
         # scikit-image puts pixel centres on whole numbers, COCO puts pixel corners there.
         mask[polygon(points[:, 1] - 0.5, points[:, 0] - 0.5, size)] = True
     return mask

@@ -10,13 +10,10 @@ Museum fish on white, nine traits drawn by people. The layout::
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +21,9 @@ from scipy import ndimage
 
 from concept_cam import prompts
 from concept_cam.core.concept import Concept
+from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import DataError
+from concept_cam.core.tables import rows_of
 from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample, part_concepts, read_labels
 
 __all__ = ["PRESENCE_COLUMNS", "load"]
@@ -101,22 +100,23 @@ def load(path: str | Path, split: str = "test", traits: str = "fish") -> Dataset
 
 
 def _trait_names(path: Path) -> dict[int, str]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
+    with understood(f"{path}, which should map a trait's number in the masks to its name,"):
         names = {int(number): str(name) for number, name in content.items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read ({error}): it should map a trait's number in the masks to its name.") from error
     return {number: name for number, name in names.items() if name.lower() != "background"}
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}. Splits are train, val, test and data.") from error
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise DataError(f"{path} is not there. Splits are train, val, test and data.")
+    rows = [row for _, row in rows_of(str(path))]
     if not rows or "filename" not in rows[0]:
         raise DataError(f"{path} has no column 'filename': it is not a table of Fish-Vista.")
+    owners: dict[str, str] = {}
+    for row in rows:
+        stem = Path(row["filename"]).stem
+        if owners.setdefault(stem, row["filename"]) != row["filename"]:
+            raise DataError(f"{path}: the mask of {stem!r} can be that of {owners[stem]!r} or of {row['filename']!r}.")
     return rows
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from concept_cam.core.concept import Concept
+from concept_cam.core.documents import read_json
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import nearest_names
 from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample, part_concepts, read_mask
@@ -109,10 +109,7 @@ def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
 
 
 def _from_manifest(root: Path, host: str | None) -> Dataset:
-    try:
-        rows = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{root / MANIFEST} cannot be read: {error}.") from error
+    rows = read_json(root / MANIFEST)
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{root / MANIFEST} must be a list of rows with 'image', 'key' and 'mask'.")
     pictures: dict[str, list[dict[str, Any]]] = {}
@@ -120,6 +117,8 @@ def _from_manifest(root: Path, host: str | None) -> Dataset:
         missing = [name for name in ("image", "key", "mask") if not isinstance(row, dict) or name not in row]
         if missing:
             raise DataError(f"{root / MANIFEST}: row {number} lacks {', '.join(missing)}.")
+        if wrong := [name for name in ("image", "key", "mask", "query", "trait_query") if not isinstance(row.get(name, ""), str)]:
+            raise DataError(f"{root / MANIFEST}: row {number}: {wrong[0]!r} is {str(row[wrong[0]])[:80]!r}, expected a text.")
         pictures.setdefault(row["image"], []).append(row)
     objects = [row for row in rows if row.get("level") == "object"]
     whole = Concept((objects[0].get("query", objects[0]["key"]) if objects else f"a {host or 'organism'}",), name="host")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from concept_cam.core.concept import Concept
+from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError, ImageError
 from concept_cam.core.names import normalise_text
 
@@ -133,7 +134,9 @@ class Dataset:
         object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
 
     def __iter__(self) -> Iterator[Sample]:
-        return self.stream()
+        # What the files of a data set hold shows as late as this.
+        with understood(str(self.facts.get("path", self.name))):
+            yield from self.stream()
 
     def __len__(self) -> int:
         return self.count
