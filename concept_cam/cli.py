@@ -5,14 +5,50 @@ Listing the commands loads neither torch nor numpy, so that ``--help`` and shell
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import os
+import signal
 import sys
-from typing import Any
+import threading
+from typing import Any, NoReturn
 
-import click
 
-from concept_cam import __version__
+class _Interrupts:
+    """Ctrl-C is one line and status 130 from the first moment on: while modules are imported it would end in tracebacks, or be taken for something else."""
+
+    def __init__(self) -> None:
+        self.running = self.seen = False
+
+    def watch(self) -> None:
+        """Takes over Ctrl-C where nobody has, in a process that is this command."""
+        ours = os.path.basename(sys.argv[0]).startswith(("concept-cam", "cli.py", "-m"))
+        mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if ours and mine:
+            signal.signal(signal.SIGINT, self._take)
+
+    def _take(self, _number: int, _frame: Any) -> None:
+        if not self.running:
+            self.end()
+        self.seen = True
+        raise KeyboardInterrupt
+
+    def end(self) -> NoReturn:
+        """Says so and ends the process, before anything half imported can object."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os.write(2, b"concept-cam: interrupted.\n")
+        os._exit(130)
+
+
+_interrupts = _Interrupts()
+_interrupts.watch()
+
+import importlib  # noqa: E402
+
+import click  # noqa: E402
+
+from concept_cam import __version__  # noqa: E402
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "locate": ("concept_cam.commands.locate:locate", "Show where a concept is in pictures, as opposed to its look-alikes."),
@@ -93,8 +129,19 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Turns the package's errors into one line on stderr and exit status 2."""
+        _interrupts.running = True
         try:
             return super().invoke(ctx)
+        except BaseException as error:
+            if _interrupts.seen and not isinstance(error, SystemExit):
+                _interrupts.end()
+            return self._explain(error)
+        finally:
+            _interrupts.running = False
+
+    def _explain(self, problem: BaseException) -> Any:
+        try:
+            raise problem
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except BrokenPipeError:

@@ -306,7 +306,12 @@ def explainer_file(folder: Path) -> None:
     from concept_cam.methods.lcam import KINDS, TENSORS
 
     facts = {"explainer": "lcam", "kind": next(iter(KINDS)), "classes": ["a", "b"], "weights_hash": "x", "facts": {}}
-    write_tensors(folder / "e.safetensors", {name: torch.ones(2, 8) for name in TENSORS}, facts, overwrite=True)
+    write_tensors(
+        folder / "e.safetensors",
+        {name: torch.ones({"matrix": (8, 2), "query": (2,), "bias": ()}.get(name, (8,))) for name in TENSORS},
+        facts,
+        overwrite=True,
+    )
 
 
 def explainer(folder: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,14 @@ CACHE_VARIABLE = "CONCEPT_CAM_CACHE"
 """Environment variable that names the cache folder; ``off`` keeps nothing on disk."""
 
 _CHUNK = 256
+
+MOST_IN_MEMORY = 20_000
+"""Prompts that are kept in memory, the latest; about 60 MB at 768 numbers each."""
+
+MOST_ON_DISK = 50_000
+"""Files of one model that are kept on disk, the latest; about 200 MB. They are counted every :data:`_COUNT_EVERY` that are written."""
+
+_COUNT_EVERY = 1_000
 
 
 def cache_folder() -> Path | None:
@@ -48,7 +57,8 @@ class TextMemory:
     def __init__(self, backbone: Backbone, folder: Path | None = None) -> None:
         self._backbone = backbone
         self._folder = folder
-        self._embedded: dict[str, Tensor] = {}
+        self._embedded: OrderedDict[str, Tensor] = OrderedDict()
+        self._written = 0
         self._lock = threading.Lock()
 
     @quiet(graph=False)
@@ -58,23 +68,32 @@ class TextMemory:
         Raises:
             PromptError: An empty prompt, or one longer than the model's context.
         """
+        found: dict[str, Tensor] = {}
         with self._lock:
-            missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embedded]
+            for prompt in dict.fromkeys(prompts):
+                if prompt in self._embedded:
+                    found[prompt] = self._embedded[prompt]
+                    self._embedded.move_to_end(prompt)
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in found]
         if missing:
             stored = {prompt: embedding for prompt in missing if (embedding := self._read(prompt)) is not None}
+            found |= stored
             self._keep(stored)
             missing = [prompt for prompt in missing if prompt not in stored]
         for start in range(0, len(missing), _CHUNK):
             chunk = missing[start : start + _CHUNK]
             fresh = dict(zip(chunk, self._backbone.encode_text(chunk).float().cpu(), strict=True))
+            found |= fresh
             self._keep(fresh)
             for prompt, embedding in fresh.items():
                 self._write(prompt, embedding)
-        return torch.stack([self._embedded[prompt] for prompt in prompts])
+        return torch.stack([found[prompt] for prompt in prompts])
 
     def _keep(self, embeddings: dict[str, Tensor]) -> None:
         with self._lock:
             self._embedded.update(embeddings)
+            while len(self._embedded) > MOST_IN_MEMORY:
+                self._embedded.popitem(last=False)
 
     def _path(self, prompt: str) -> Path | None:
         if self._folder is None:
@@ -107,3 +126,18 @@ class TextMemory:
         with contextlib.suppress(OSError, OutputError):  # A cache that cannot be written costs time, not the answer.
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, buffer.getvalue(), overwrite=True)
+            self._written += 1
+            if self._written % _COUNT_EVERY == 1:
+                _prune(path.parent)
+
+
+def _prune(folder: Path) -> None:
+    """Deletes the oldest files of a model's folder where there are more than :data:`MOST_ON_DISK`, down to nine tenths."""
+    with os.scandir(folder) as entries:
+        found = [entry for entry in entries if entry.name.endswith(".npy")]
+    if len(found) <= MOST_ON_DISK:
+        return
+    ages = sorted((entry.stat().st_mtime, entry.path) for entry in found)
+    for _, path in ages[: len(ages) - MOST_ON_DISK * 9 // 10]:
+        with contextlib.suppress(OSError):  # another process may have done it
+            os.unlink(path)

@@ -105,7 +105,12 @@ def _number(key: str, value: Any) -> Any:
         return value
     if value is None:
         return None if key == "value" else float("nan")
-    if isinstance(value, bool) or not isinstance(value, int | float) or value in (float("inf"), float("-inf")) or (key == "value" and value != value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or value in (float("inf"), float("-inf"))
+        or (key == "value" and value != value)
+    ):
         raise DataError(f"its {key!r} is {str(value)[:80]!r}, expected a number.")
     return value
 

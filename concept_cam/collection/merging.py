@@ -38,7 +38,7 @@ def merge_runs(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike
         OutputError: The output holds something else, or cannot be written.
     """
     folders = [Path(run) for run in runs]
-    if len(folders) == 1 and not (folders[0] / RUN_FILE).is_file():
+    if len(folders) == 1 and (not (folders[0] / RUN_FILE).is_file() or any(folders[0].glob("shard-*"))):
         output = output or folders[0]
         folders = sorted(folders[0].glob("shard-*"))
     if not folders:

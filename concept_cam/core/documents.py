@@ -59,7 +59,7 @@ def read_json(path: str | os.PathLike[str], error: type[ConceptCamError] = DataE
         try:
             return json.loads(text)
         except ValueError as problem:
-            raise error(f"{source} is not a JSON file: {problem}.") from problem
+            raise error(f"{source} cannot be read: it is not a JSON file: {problem}.") from problem
 
 
 def read_yaml(path: str | os.PathLike[str], error: type[ConceptCamError] = DataError) -> Any:

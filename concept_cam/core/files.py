@@ -50,9 +50,11 @@ def write_file(path: str | os.PathLike[str], payload: bytes, *, overwrite: bool 
         with open(temporary, "xb") as stream:
             stream.write(payload)
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(
             f"cannot write {str(path)!r}: {error.strerror or error}. Check that the folder exists, is writable and has room; "
             "files already written are complete."

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import yaml
 
-from concept_cam.core.documents import MOST_NODES, expanded
 from concept_cam.core.names import nearest_names, normalise_text
 
 __all__ = [
@@ -291,9 +290,6 @@ def read(text: str, source: str = "<text>") -> Document:
         node = loader.get_single_node()
         if node is None:
             return Document({}, source, found=(Problem("error", "empty", "the file is empty.", (), source, 1, 1),))
-        if expanded(node) > MOST_NODES:
-            problem = f"its references stand for more than {MOST_NODES:,} values, or for themselves."
-            return Document({}, source, found=(Problem("error", "yaml", problem, (), source, 1, 1),))
         reader = _Reader(loader, source)
         data = reader.walk(node, ())
         return Document(data, source, reader.keys, reader.values, tuple(reader.problems))

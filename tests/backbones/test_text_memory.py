@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from concept_cam.backbones import text_memory
 from concept_cam.backbones.text_memory import CACHE_VARIABLE, TextMemory, cache_folder
 from tests.planted import PlantedBackbone
 
@@ -54,3 +55,19 @@ def test_no_folder_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv(CACHE_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "concept_cam"
+
+
+def test_what_is_kept_is_bounded_in_memory_and_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_memory, "MOST_IN_MEMORY", 10)
+    monkeypatch.setattr(text_memory, "MOST_ON_DISK", 20)
+    monkeypatch.setattr(text_memory, "_COUNT_EVERY", 5)
+    backbone = PlantedBackbone()
+    memory = TextMemory(backbone, tmp_path)
+    prompts = [f"red {number}" for number in range(100)]
+    assert torch.equal(memory.embed(prompts), backbone.encode_text(prompts))
+    for prompt in prompts:
+        memory.embed([prompt, "green"])
+    assert len(memory._embedded) == 10
+    assert "green" in memory._embedded, "what is used stays"
+    assert len(list(tmp_path.rglob("*.npy"))) <= 20 + 5
+    assert torch.equal(memory.embed(prompts), backbone.encode_text(prompts))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,3 +133,27 @@ def test_shards_under_different_roots_are_refused(tmp_path: Path) -> None:
         merge_runs([plant_shards(tmp_path / "differ", roots=("/A", "/B"))])
     # Versions before did not note it.
     assert_joined(merge_runs([plant_shards(tmp_path / "older", roots=(None, "/B"))]))
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2, 3])
+def test_a_merge_that_is_killed_between_its_renames_can_be_repeated(tmp_path: Path, renames: int) -> None:
+    folder = plant_shards(tmp_path / "run")
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom concept_cam.collection.merging import merge_runs\n"
+        "left, rename = int(sys.argv[2]), Path.rename\n"
+        "def killed(self, target):\n"
+        "    global left\n"
+        "    if '.merging' in str(self) and left == 0: os._exit(9)\n"
+        "    left -= '.merging' in str(self)\n"
+        "    return rename(self, target)\n"
+        "Path.rename = killed\nmerge_runs([sys.argv[1]])\nos._exit(9 if left == 0 else 0)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", script, str(folder), str(renames)], env={**os.environ, "PYTHONPATH": root}, check=False)
+    assert done.returncode == 9
+    if renames == 3:  # killed after the last rename, before it could tidy up
+        (folder / STAGING_FOLDER).mkdir()
+        (folder / STAGING_FOLDER / "moving").touch()
+    assert_joined(merge_runs([folder]))
+    with pytest.raises(OutputError, match="holds an annotation run"):
+        merge_runs([folder])

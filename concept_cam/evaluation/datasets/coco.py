@@ -39,7 +39,10 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
         DataError: The file or folder cannot be used, or no annotation has a mask.
     """
     source = Path(path)
-    content = read_json(source)
+    try:
+        content = read_json(source)
+    except DataError as error:
+        raise DataError(f"{source} is no COCO file: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in ("images", "annotations", "categories")):
         raise DataError(f"{source} is no COCO file: expected JSON with the lists images, annotations and categories.")
     rows, annotations, categories = content["images"], content["annotations"], content["categories"]
@@ -114,7 +117,11 @@ def _check(item: Any, number: int, names: dict[Any, str], sizes: dict[Any, tuple
     Raises:
         DataError: The message names the annotation.
     """
-    label = f"{source}: the annotation {item.get('id', f'number {number}')!r}" if isinstance(item, dict) else f"{source}: the annotation number {number}"
+    label = (
+        f"{source}: the annotation {item.get('id', f'number {number}')!r}"
+        if isinstance(item, dict)
+        else f"{source}: the annotation number {number}"
+    )
     with understood(label):
         if not isinstance(item, dict):
             raise DataError(f"{label} is {type(item).__name__}, expected a mapping.")

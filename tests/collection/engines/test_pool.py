@@ -81,3 +81,24 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         time.sleep(0.1)
     else:
         pytest.fail("the worker outlived its parent")
+
+
+def die_of_a_neighbour(folder: str, value: int) -> int:
+    """Is ended the first time it runs, as by the kernel when another process took the memory."""
+    marker = Path(folder) / str(value)
+    if not marker.exists():
+        marker.touch()
+        os._exit(1)
+    return 2 * value
+
+
+def test_two_workers_killed_cost_no_good_task(tmp_path: Path) -> None:
+    with WorkerPool(2, nothing, (), niceness=1) as pool:
+        killed = pool.submit(die_of_a_neighbour, str(tmp_path), 7)
+        good = [pool.submit(double, number) for number in range(6)]
+        for _ in range(2):
+            process = next(iter(pool._executor._processes.values()), None)
+            if process is not None:
+                process.kill()
+        assert [pool.result(task) for task in good] == [0, 2, 4, 6, 8, 10]
+        assert pool.result(killed) == 14

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from concept_cam.core.errors import DataError
 from concept_cam.core.regions import encode_rle
@@ -105,7 +106,7 @@ def test_segmentations_equal_pycocotools() -> None:
 
 
 def test_wrong_masks_and_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="add up to 5"):
+    with pytest.raises(DataError, match="sum to 5"):
         decode_segmentation({"size": [2, 2], "counts": [2, 3]}, (2, 2))
     with pytest.raises(DataError, match="rows, columns"):
         decode_segmentation({"size": [3, 2], "counts": [6]}, (2, 3))
@@ -118,3 +119,54 @@ def test_wrong_masks_and_files(tmp_path: Path) -> None:
         datasets.load(f"coco:{path}")
     with pytest.raises(DataError, match="picture folder"):
         datasets.load(f"coco:{path}", images=tmp_path / "none")
+
+
+GOOD = [[20, 20, 80, 20, 80, 90, 20, 90]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"segmentation": GOOD[0]}, "no list of polygons"),
+        ({"segmentation": [[*GOOD[0], 5]]}, "9 numbers"),
+        ({"segmentation": [[20, 20, 80, 90]]}, "4 numbers"),
+        ({"segmentation": [[]]}, "0 numbers"),
+        ({"segmentation": [[1, 1, 2, 2, 3, "x"]]}, "could not convert"),
+        ({"segmentation": [[1, 1, 2, 2, 3, float("nan")]]}, "no point of a picture"),
+        ({"segmentation": [[1, 1, 2, 2, 3, 1e300]]}, "no point of a picture"),
+        ({"segmentation": [{"size": [1, 1]}]}, "no list of polygons"),
+        ({"category_id": 7}, "category_id 7 is none"),
+        ({"category_id": "1"}, "category_id '1' is none.*another type"),
+        ({"category_id": [1]}, "unhashable"),
+        ({"image_id": 9}, "image_id 9 is none"),
+        ({"image_id": "1"}, "image_id '1' is none.*another type"),
+        ({"image_id": 2}, "no 'height' and 'width'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_annotation_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    Image.new("RGB", (240, 180)).save(tmp_path / "a.jpg")
+    good = {"image_id": 1, "category_id": 1, "segmentation": GOOD, "iscrowd": 0}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 240, "height": 180}, {"id": 2, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "head"}, {"id": 2, "name": "tail"}],
+        "annotations": [{"id": 40, **good}, {"id": 41, **good, **change}],
+    }
+    (tmp_path / "k.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"annotation 41.*{message}"):
+        datasets.load(f"coco:{tmp_path / 'k.json'}")
+
+
+@pytest.mark.parametrize("counts", [[10**30], [-5, 43205], [43199], "T3d0", "o" * 1000, None, [1.5, 43198.5]])
+def test_run_lengths_that_cannot_be_are_named(tmp_path: Path, counts: Any) -> None:
+    Image.new("RGB", (240, 180)).save(tmp_path / "a.jpg")
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 240, "height": 180}],
+        "categories": [{"id": 1, "name": "head"}],
+        "annotations": [{"id": 41, "image_id": 1, "category_id": 1, "segmentation": {"size": [180, 240], "counts": counts}}],
+    }
+    (tmp_path / "k.json").write_text(json.dumps(content))
+    (sample,) = datasets.load(f"coco:{tmp_path / 'k.json'}")
+    mask = sample.questions[0].mask
+    assert mask is not None
+    with pytest.raises(DataError, match="annotation 41"):
+        mask()
