@@ -135,7 +135,10 @@ def _check(item: Any, number: int, names: dict[Any, str], sizes: dict[Any, tuple
         if size is None:
             raise DataError(f"{label}: its picture {item['image_id']!r} has no 'height' and 'width'.")
         if not isinstance(item["segmentation"], dict):
-            _outlines(item["segmentation"])
+            try:
+                _outlines(item["segmentation"])
+            except DataError as error:
+                raise DataError(f"{label}: {error}") from error
 
 
 def _outlines(segmentation: Any) -> list[npt.NDArray[np.float64]]:
