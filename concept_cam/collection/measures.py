@@ -10,14 +10,16 @@ Uncertainty: nothing finer than one patch was seen, so each edge of a region is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from concept_cam.core.frame import exclusive_masks, measure_body
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.regions import DEFAULT_THRESHOLD, RESOLUTIONS, Frame, Shape, find_shapes
+from concept_cam.core.resampling import filled, grid_to_pixels
 
 __all__ = [
     "RESOLUTIONS",
@@ -59,18 +61,17 @@ class Area:
 
 @dataclass(frozen=True)
 class Distance:
-    """A length between boxes of parts.
+    """A length along or across a body.
 
     Attributes:
         length: Pixels.
         error: Its uncertainty; ``None`` below two patches.
-        line: ``x0, y0, x1, y1``.
-        box: ``(x, y, width, height)`` around the line.
+        line: ``x0, y0, x1, y1 ...`` of what was measured, original frame of the whole picture; bent where the body is.
     """
 
     length: float
     error: float | None
-    line: tuple[float, float, float, float]
+    line: tuple[float, ...]
 
 
 # --------------------------------------------------------------------------------------------------------------- regions
@@ -155,83 +156,54 @@ def uncertainties(values: Mapping[str, float], box: tuple[float, float], cell: t
 
 # -------------------------------------------------------------------------------------------------------------- distances
 
-Box = tuple[int, int, int, int]
+CELL_PIXELS = 4
+"""Pixels that a patch is wide where a body is measured: what is told by patches needs no more."""
 
-
-def _axis(head: Box, tail: Box) -> tuple[int, float]:
-    """Returns the axis that the body lies along (0: x, 1: y) and the direction from head to tail, +1 or -1."""
-    apart = [(tail[axis] + tail[axis + 2] / 2) - (head[axis] + head[axis + 2] / 2) for axis in (0, 1)]
-    axis = 0 if abs(apart[0]) >= abs(apart[1]) else 1
-    return axis, 1.0 if apart[axis] >= 0 else -1.0
-
-
-def _standard_length(boxes: Mapping[str, Box]) -> tuple[int, float, float, float]:
-    """From the head box's far edge (the snout) to the tail-fin box's near edge (its base), along the body."""
-    head, tail = boxes["head"], boxes["caudal_fin"]
-    axis, sign = _axis(head, tail)
-    snout = head[axis] if sign > 0 else head[axis] + head[axis + 2]
-    base = tail[axis] if sign > 0 else tail[axis] + tail[axis + 2]
-    return axis, snout, base, head[1 - axis] + head[3 - axis] / 2
-
-
-def _head_length(boxes: Mapping[str, Box]) -> tuple[int, float, float, float]:
-    """The head box's side along the body."""
-    head = boxes["head"]
-    axis, _ = _axis(head, boxes["caudal_fin"])
-    return axis, head[axis], head[axis] + head[axis + 2], head[1 - axis] + head[3 - axis] / 2
-
-
-def _head_depth(boxes: Mapping[str, Box]) -> tuple[int, float, float, float]:
-    """The head box's side across the body."""
-    head = boxes["head"]
-    axis = 1 - _axis(head, boxes["caudal_fin"])[0]
-    return axis, head[axis], head[axis] + head[axis + 2], head[1 - axis] + head[3 - axis] / 2
-
-
-def _eye_diameter(boxes: Mapping[str, Box]) -> tuple[int, float, float, float]:
-    """The eye box's larger side."""
-    eye = boxes["eye"]
-    axis = 0 if eye[2] >= eye[3] else 1
-    return axis, eye[axis], eye[axis] + eye[axis + 2], eye[1 - axis] + eye[3 - axis] / 2
-
-
-_DISTANCES: dict[str, Callable[[Mapping[str, Box]], tuple[int, float, float, float]]] = {
-    "SL_bbox": _standard_length,
-    "HL_bbox": _head_length,
-    "HH_bbox": _head_depth,
-    "ED_bbox": _eye_diameter,
-}
-"""Each takes boxes by part and returns the axis, where the line starts and ends on it, and its place on the other axis."""
+MOST_PIXELS = 640
+"""Longest side of a picture in which a body is measured."""
 
 
 def measure_distances(
-    names: tuple[str, ...],
-    parts: Mapping[str, tuple[str, ...]],
-    boxes: Mapping[str, Box],
-    cell: tuple[float, float],
+    names: Sequence[str],
+    scores: Mapping[str, np.ndarray],
+    geometry: Geometry,
+    frame: Frame,
+    hidden: np.ndarray | None = None,
 ) -> dict[str, Distance]:
-    """Measures the distances whose parts were found.
+    """Measures a body along and across its midline; :mod:`concept_cam.core.frame` says how, and when nothing is measured.
 
     Args:
-        names: Distances wanted.
-        parts: The parts that each needs.
-        boxes: Box of each part that was found.
-        cell: ``(y, x)`` size of one patch in original pixels.
+        names: Distances wanted, of :func:`concept_cam.core.frame.measure_body`.
+        scores: Part -> float32 [h, w], grid frame, of the parts that were found; NaN where nothing may be read.
+        geometry: Frames of the measured picture (the crop, for a specimen).
+        frame: Where it lies in the whole picture.
+        hidden: bool, any size: the measured picture's pixels that may not belong to a part.
 
     Returns:
-        Name -> distance, for those that can be measured; one that runs backwards (tail before snout) cannot.
+        Name -> distance, for those that can be measured.
     """
-    found: dict[str, Distance] = {}
-    for name in names:
-        if not all(part in boxes for part in parts[name]):
-            continue
-        axis, start, end, across = _DISTANCES[name](boxes)
-        length = abs(end - start)
-        patch = cell[1 - axis]
-        line = (start, across, end, across) if axis == 0 else (across, start, across, end)
-        if name == "SL_bbox" and (end - start) * _axis(boxes["head"], boxes["caudal_fin"])[1] <= 0:
-            continue
-        found[name] = Distance(float(length), patch if length >= 2 * patch else None, line)
+    if not names or not scores:
+        return {}
+    full, cell = geometry.original, geometry.cell_original
+    ratio = min(1.0, CELL_PIXELS / min(cell), MOST_PIXELS / max(full))
+    size = max(1, round(full[0] * ratio)), max(1, round(full[1] * ratio))
+    scale = geometry.scale[0] * full[0] / size[0], geometry.scale[1] * full[1] / size[1]
+    small = replace(geometry, original=size, scale=scale)
+    heats = {part: grid_to_pixels(map_, small) for part, map_ in zip(scores, filled(np.stack(list(scores.values()))))}
+    parts = exclusive_masks(heats)
+    if hidden is not None:
+        rows, columns = (
+            np.minimum(((np.arange(side) + 0.5) * have / side).astype(int), have - 1) for side, have in zip(size, hidden.shape)
+        )
+        parts = {part: mask & ~hidden[rows][:, columns] for part, mask in parts.items()}
+    stretch = np.array([full[1] / size[1], full[0] / size[0]])
+    length = float(stretch.prod() ** 0.5)
+    found = {}
+    for name, measured in measure_body(parts, (cell[0] / stretch[1], cell[1] / stretch[0])).items():
+        if name in names:
+            line = np.round(measured.line * stretch + (frame.left, frame.top), 2)
+            error = None if measured.error is None else measured.error * length
+            found[name] = Distance(measured.value * length, error, tuple(line.ravel().tolist()))
     return found
 
 

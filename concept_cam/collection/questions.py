@@ -43,16 +43,20 @@ NOT_THE_HOST = (
 WHOLE_ORGANISM = frozenset({"UBERON:0000468", "PO:0000003"})
 """Entities that are the host itself: their region is the host's, since nobody writes "the multicellular organism of a fish"."""
 
-DISTANCES = ("SL_bbox", "HL_bbox", "HH_bbox", "ED_bbox")
-"""Distances that are measured where a pack has the parts they lie between; :mod:`concept_cam.collection.measures` says how."""
-
 DISTANCE_PARTS: Mapping[str, tuple[str, ...]] = {
-    "SL_bbox": ("head", "caudal_fin"),
-    "HL_bbox": ("head", "caudal_fin"),
-    "HH_bbox": ("head", "caudal_fin"),
-    "ED_bbox": ("eye",),
+    "standard_length": ("head", "caudal_fin"),
+    "head_length": ("head", "caudal_fin"),
+    "head_depth": ("head", "caudal_fin"),
+    "body_depth": ("head", "trunk"),
+    "eye_diameter": ("head", "caudal_fin", "eye"),
+    "caudal_fin_length": ("head", "caudal_fin"),
+    "dorsal_fin_height": ("head", "trunk", "dorsal_fin"),
+    "anal_fin_height": ("head", "trunk", "anal_fin"),
 }
-"""The parts that each distance needs; along and across the body is told by the head and the tail fin."""
+"""The parts that a pack needs for each distance to be measured; :mod:`concept_cam.core.frame` says how they are measured."""
+
+DISTANCES = tuple(DISTANCE_PARTS)
+"""Distances that are measured where a pack has the parts."""
 
 
 @dataclass(frozen=True)

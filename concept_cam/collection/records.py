@@ -15,7 +15,7 @@ from concept_cam.collection.calls import Call, call_part, call_state, host_is_mi
 from concept_cam.collection.inputs.items import Item, Specimen
 from concept_cam.collection.measures import Area, Distance, Frame, find_areas, measure_distances
 from concept_cam.collection.plan import Plan
-from concept_cam.collection.questions import ABSENT, DISTANCE_PARTS, Character, PackQuestions, State
+from concept_cam.collection.questions import ABSENT, Character, PackQuestions, State
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.resampling import highest_points
 
@@ -202,13 +202,13 @@ def _pack_rows(
 ) -> list[dict[str, Any]]:
     missing = host_is_missing(float(scored.probabilities[pack.host][0]), plan.limits)
     rows: list[dict[str, Any]] = []
-    boxes: dict[str, tuple[int, int, int, int]] = {}
+    parts: dict[str, np.ndarray] = {}
     for called in found:
         row = _part_row(pack, called, maps, head) if called.character.call < 0 else _state_row(pack, called, head)
         if called.placed:
             area = _place(row, maps, called, scored, plan, best)
             if called.character.call < 0 and area is not None:
-                boxes[called.state.name] = area.box
+                parts[called.state.name] = scored.scores[called.state.concept]
         else:
             row["region_count"] = 0
         if plan.keep_scores:
@@ -217,7 +217,7 @@ def _pack_rows(
             kept += [(state.name, state.concept) for state in states]
             _keep(row, scored, [concept for _, concept in kept], [name for name, _ in kept])
         rows.append(row)
-    measured = measure_distances(pack.distances, DISTANCE_PARTS, boxes, scored.geometry.cell_original)
+    measured = measure_distances(pack.distances, parts, scored.geometry, scored.frame, scored.hidden)
     rows += [_distance_row(pack, name, measured.get(name), head, missing) for name in pack.distances]
     return rows
 

@@ -4,7 +4,7 @@
 
 One row is one *record*: one picture (or one specimen of it) and one character. A character of kind ``part`` gives one row per state,
 because all parts are present at once. A distance between named parts is a row of kind ``distance`` whose character is the distance's
-name (``SL_bbox``); its value is in the ``length`` columns and its line in ``contour``. All records of a picture stand together, in one
+name (``standard_length``); its value is in the ``length`` columns and its line in ``contour``. All records of a picture stand together, in one
 part of the data set, so that a reader can stream picture by picture.
 
 Every coordinate is in the *original* frame: pixels of the file after its EXIF orientation is applied, x to the right, y down, origin in
@@ -73,12 +73,16 @@ ABSTENTION_REASONS: dict[str, str] = {
 """Values of ``abstained_because``."""
 
 DISTANCES: dict[str, str] = {
-    "SL_bbox": "standard length: from the snout to the base of the tail fin, between bounding boxes",
-    "HL_bbox": "head length: width of the head's bounding box along the body",
-    "HH_bbox": "head depth: height of the head's bounding box across the body",
-    "ED_bbox": "eye diameter: larger side of the eye's bounding box",
+    "standard_length": "standard length: from the front end of the head to the base of the tail fin, along the midline of the body",
+    "head_length": "head length: from the front end of the head to where it ends, along the midline of the body",
+    "head_depth": "head depth: greatest depth of the head across the midline of the body",
+    "body_depth": "body depth: greatest depth of the body without fins, across its midline",
+    "eye_diameter": "eye diameter: of a disc as large as the region of the eye",
+    "caudal_fin_length": "tail fin length: from the base of the tail fin to its rear end, along the midline of the body",
+    "dorsal_fin_height": "dorsal fin height: how far the dorsal fin stands out of the body, across the midline",
+    "anal_fin_height": "anal fin height: how far the anal fin stands out of the body, across the midline",
 }
-"""Characters of kind ``distance`` that the fish pack measures; the suffix says that boxes, not landmarks, were measured."""
+"""Characters of kind ``distance`` that the fish pack measures. Ends and borders are those of the parts' regions, not landmarks set by hand."""
 
 
 @dataclass(frozen=True)

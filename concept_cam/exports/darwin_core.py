@@ -131,5 +131,5 @@ def _measure(record: dict[str, Any], measure: Any, parent: str | None) -> Iterat
         "measurementAccuracy": uncertainty,
         "measurementUnit": text,
         "dwciri:measurementUnit": iri(identifier),
-        "measurementRemarks": DISTANCES.get(record["character"], "distance between bounding boxes") if distance else measure.meaning,
+        "measurementRemarks": DISTANCES.get(record["character"], "distance between parts") if distance else measure.meaning,
     }

@@ -31,8 +31,8 @@ from concept_cam.localizer import Localizer
 from tests.colour_world import HEAD, PACK, TAIL, other, picture, write_pictures
 from tests.planted import PlantedBackbone
 
-ROWS = 9
-"""Records per picture: two characters, three parts, four distances."""
+ROWS = 10
+"""Records per picture: two characters, three parts, five distances."""
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +160,31 @@ def test_calls_regions_and_measures_are_the_planted_ones(whole: Run) -> None:
             ys, xs = np.nonzero(mask)
             assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == found
             assert row["centroid_x"] == pytest.approx(xs.mean() + 0.5, abs=1)
-        length = rows["SL_bbox", None]
-        assert length["length_px"] == pytest.approx(TAIL[0] - HEAD[0], abs=2 * 16)
+        # A head of two thirds of the length, as the model's patches show it, is no fish's: nothing is measured.
+        length = rows["standard_length", None]
         assert length["kind"] == "distance"
+        assert length["length_px"] is None
+        assert length["abstained_because"] == "no_region"
+
+
+def test_lengths_are_measured_along_the_body(localizer: Localizer, tmp_path: Path) -> None:
+    pixels = np.zeros((96, 256, 3), dtype=np.uint8)
+    pixels[16:80, 0:64, 0] = 220  # the head; in this world there is no trunk
+    pixels[16:80, 192:256, 1] = 220
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "in" / "fish.png")
+    run = run_here(tmp_path / "in", tmp_path / "run", localizer, px_per_mm=2.0)
+    rows = {record["character"]: record for record in run.records() if record["kind"] == "distance"}
+    cell = 32
+    for name, truth in (("standard_length", 192), ("caudal_fin_length", 64), ("head_length", 64)):
+        row = rows[name]
+        assert row["length_px"] == pytest.approx(truth, abs=cell), name
+        assert row["length_mm"] == pytest.approx(row["length_px"] / 2)
+    x0, y0, x1, y1 = rows["standard_length"]["contour"][0]
+    assert (x0, y0) == pytest.approx((0, 48), abs=cell)
+    assert (x1, y1) == pytest.approx((192, 48), abs=cell)
+    assert rows["standard_length"]["length_uncertainty_px"] == pytest.approx(cell, rel=0.3)
+    assert rows["eye_diameter"]["length_px"] is None
 
 
 def test_the_probability_of_a_part_is_that_at_its_best_patch(

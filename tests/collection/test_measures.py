@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from concept_cam.collection.measures import Frame, cell_coverage, find_area, measure_distances, uncertainties
-from concept_cam.collection.questions import DISTANCE_PARTS, DISTANCES
+from concept_cam.collection.questions import DISTANCES
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.regions import decode_rle, encode_rle, find_regions, measure
 from concept_cam.core.resampling import grid_to_pixels
@@ -160,38 +160,69 @@ def test_the_uncertainty_of_the_eccentricity_is_its_derivative() -> None:
     assert uncertainties(values, (200, 100), (5.0, 5.0))["eccentricity"] == pytest.approx(5 * slope, rel=1e-3)
 
 
-HEAD, TAIL, EYE = (10, 40, 60, 50), (250, 30, 40, 70), (25, 50, 12, 9)
+def block(grid: tuple[int, int], rows: slice, columns: slice) -> np.ndarray:
+    scores = np.full(grid, -0.2, dtype=np.float32)
+    scores[rows, columns] = 1.0
+    return scores
+
+
+FISH = {
+    "head": block((12, 40), slice(4, 8), slice(4, 10)),
+    "trunk": block((12, 40), slice(3, 9), slice(10, 30)),
+    "caudal_fin": block((12, 40), slice(2, 10), slice(30, 36)),
+    "eye": block((12, 40), slice(4, 6), slice(6, 8)),
+}
+"""Maps of a fish of blocks that looks to the left."""
 
 
 def test_distances_of_a_fish_that_looks_left_right_up_and_down() -> None:
-    boxes = {"head": HEAD, "caudal_fin": TAIL, "eye": EYE}
-    found = measure_distances(DISTANCES, DISTANCE_PARTS, boxes, (5.0, 4.0))
-    assert {name: found[name].length for name in DISTANCES} == {
-        "SL_bbox": 240,
-        "HL_bbox": 60,
-        "HH_bbox": 50,
-        "ED_bbox": 12,
-    }
-    assert found["SL_bbox"].line == (10, 65, 250, 65)
-    assert found["SL_bbox"].error == 4.0
-    assert found["HH_bbox"].error == 5.0
-    mirrored = {name: (300 - x - width, y, width, height) for name, (x, y, width, height) in boxes.items()}
-    turned = {name: (y, x, height, width) for name, (x, y, width, height) in boxes.items()}
-    for other in (mirrored, turned):
-        again = measure_distances(DISTANCES, DISTANCE_PARTS, other, (5.0, 5.0))
-        assert {name: again[name].length for name in DISTANCES} == {
-            "SL_bbox": 240,
-            "HL_bbox": 60,
-            "HH_bbox": 50,
-            "ED_bbox": 12,
-        }
+    geometry = Geometry("squash", (96, 320), (96, 320), (12, 40), (1.0, 1.0))
+    found = measure_distances(DISTANCES, FISH, geometry, Frame(1000, 500, (5000, 5000)))
+    truth = {"standard_length": 26 * 8, "head_length": 6 * 8, "body_depth": 6 * 8, "head_depth": 4 * 8, "caudal_fin_length": 6 * 8}
+    for name, length in truth.items():
+        assert found[name].length == pytest.approx(length, abs=8), name
+        assert found[name].error is not None
+    start, end = np.reshape(found["standard_length"].line, (-1, 2))[[0, -1]]
+    assert start == pytest.approx((1000 + 4 * 8, 500 + 48), abs=8)
+    assert end == pytest.approx((1000 + 30 * 8, 500 + 48), abs=8)
+    upright = Geometry("squash", (320, 96), (320, 96), (40, 12), (1.0, 1.0))
+    for turned, where in (
+        ({name: map_[:, ::-1] for name, map_ in FISH.items()}, geometry),
+        ({name: map_.T for name, map_ in FISH.items()}, upright),
+        ({name: map_.T[::-1] for name, map_ in FISH.items()}, upright),
+    ):
+        again = measure_distances(DISTANCES, turned, where, Frame(0, 0, where.original))
+        assert {name: again[name].length for name in truth} == pytest.approx({name: found[name].length for name in truth}, abs=1.5)
+
+
+def test_distances_are_in_pixels_of_the_original() -> None:
+    """A picture four times as large that the model saw at the same size, also where it was squashed."""
+    small = Geometry("squash", (96, 320), (96, 320), (12, 40), (1.0, 1.0))
+    large = Geometry("squash", (384, 1280), (96, 320), (12, 40), (0.25, 0.25))
+    squashed = Geometry("squash", (192, 320), (96, 320), (12, 40), (0.5, 1.0))
+    one, four, high = (measure_distances(DISTANCES, FISH, each, Frame(0, 0, each.original)) for each in (small, large, squashed))
+    for name in ("standard_length", "body_depth"):
+        assert four[name].length == pytest.approx(4 * one[name].length, rel=0.03)
+        assert four[name].error == pytest.approx(4 * one[name].error, rel=0.1)
+    assert high["standard_length"].length == pytest.approx(one["standard_length"].length, rel=0.03)
+    assert high["body_depth"].length == pytest.approx(2 * one["body_depth"].length, rel=0.06)
 
 
 def test_distances_that_cannot_be_measured_are_left_out() -> None:
-    assert set(measure_distances(DISTANCES, DISTANCE_PARTS, {"eye": EYE}, (5.0, 5.0))) == {"ED_bbox"}
-    nested = {"head": (0, 0, 300, 100), "caudal_fin": (-5, 0, 320, 100)}
-    assert "SL_bbox" not in measure_distances(DISTANCES, DISTANCE_PARTS, nested, (5.0, 5.0))
-    assert measure_distances(DISTANCES, DISTANCE_PARTS, {"eye": EYE}, (8.0, 8.0))["ED_bbox"].error is None
+    geometry = Geometry("squash", (96, 320), (96, 320), (12, 40), (1.0, 1.0))
+    frame = Frame(0, 0, geometry.original)
+    assert measure_distances(DISTANCES, {}, geometry, frame) == {}
+    assert measure_distances(DISTANCES, {"eye": FISH["eye"]}, geometry, frame) == {}
+    headless = {name: map_ for name, map_ in FISH.items() if name != "head"}
+    assert measure_distances(DISTANCES, headless, geometry, frame) == {}
+    on_the_head = FISH | {"caudal_fin": block((12, 40), slice(5, 7), slice(5, 9))}
+    assert "standard_length" not in measure_distances(DISTANCES, on_the_head, geometry, frame)
+    before = FISH | {"caudal_fin": block((12, 40), slice(4, 8), slice(0, 4))}
+    assert "standard_length" not in measure_distances(DISTANCES, before, geometry, frame)
+    hidden = np.zeros((12, 40), dtype=bool)
+    hidden[:, 30:] = True
+    assert "standard_length" not in measure_distances(DISTANCES, FISH, geometry, frame, hidden)
+    assert set(measure_distances(("head_length",), FISH, geometry, frame)) == {"head_length"}
 
 
 @pytest.mark.parametrize(

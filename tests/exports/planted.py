@@ -265,7 +265,7 @@ def plant(folder: Path) -> Planted:
             planted.records.append(record)
         known = number != 3
         line = {"length_px": 40.0, "length_uncertainty_px": 8.0, "contour": [[2.0, 10.0, 42.0, 10.0]]} if known else {}
-        planted.records.append(make_record(source, size, "SL_bbox", "distance", None, **shared, **line, abstained=not known))
+        planted.records.append(make_record(source, size, "standard_length", "distance", None, **shared, **line, abstained=not known))
     write_run(planted.path, planted.records, ("occurrenceID", "rights", "creator", "species"))
     return planted
 

@@ -80,7 +80,7 @@ def test_measures_stand_below_their_call(planted: Planted, rows: list[dict[str, 
 
 
 def test_distances(planted: Planted, rows: list[dict[str, str]]) -> None:
-    lengths = [row for row in rows if row["measurementType"] == "SL_bbox"]
+    lengths = [row for row in rows if row["measurementType"] == "standard_length"]
     assert len(lengths) == 4  # One is not known.
     assert {(row["measurementValue"], row["measurementUnit"], row["parentMeasurementID"]) for row in lengths} == {("40.0", "px", "")}
     assert {row["measurementID"] for row in lengths} <= {record["record_key"] for record in planted.records}

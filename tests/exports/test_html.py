@@ -65,7 +65,7 @@ def test_data_files(planted: Planted, sheet: Path) -> None:
         "adipose_fin",
         "parts: head",
         "parts: pelvic_fin",
-        "SL_bbox",
+        "standard_length",
     ]
     assert traits[0]["states"] == list(SHAPES)
     assert [item["f"] for item in items] == list(ODD_NAMES)
@@ -288,7 +288,7 @@ def test_filter_by_trait(page: Any) -> None:
     assert [state for _, state in cards(page)] == ["head"] * 5
     choose(page, "trait", "parts: pelvic fin")
     wait(page, "return document.querySelector('.state span').textContent == 'pelvic fin?'")
-    choose(page, "trait", "SL_bbox")
+    choose(page, "trait", "standard_length")
     wait(page, "return document.querySelector('.state span').textContent.includes('40 px')")
     choose(page, "sort", "Largest first")
     assert [state for _, state in cards(page)] == ["40 px"] * 4 + ["not measured"]

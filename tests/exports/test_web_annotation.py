@@ -100,8 +100,8 @@ def test_bodies_and_whole_pictures(planted: Planted, page: dict[str, Any]) -> No
         "dc:rights": 'CC BY 4.0, "quoted"',
         "creator": {"name": "Ada Løv"},
     }
-    line = by_id[planted.record(ODD_NAMES[1], "SL_bbox")["record_key"]]
-    assert line["body"][0]["value"] == "SL_bbox: 40 px"
+    line = by_id[planted.record(ODD_NAMES[1], "standard_length")["record_key"]]
+    assert line["body"][0]["value"] == "standard_length: 40 px"
     assert 'd="M2,10 L42,10"' in selectors(line)["SvgSelector"]["value"]
 
 
