@@ -156,6 +156,19 @@ function place(panel) {
   return { scale, left: (canvas.width - columns * scale) / 2, top: (canvas.height - rows * scale) / 2 };
 }
 
+// The picture at the size at which it is shown, scaled once: a slider then only moves the map.
+const shown = { image: null, canvas: null };
+function sized(width, height) {
+  if (shown.image !== view.image || shown.canvas.width !== width || shown.canvas.height !== height) {
+    shown.image = view.image;
+    shown.canvas = element('canvas', { width: Math.max(width, 1), height: Math.max(height, 1) });
+    const context = shown.canvas.getContext('2d', { alpha: false });
+    context.imageSmoothingQuality = 'high';
+    context.drawImage(view.image, 0, 0, width, height);
+  }
+  return shown.canvas;
+}
+
 const originalSize = () => view.panels.find(panel => panel.map)?.map.original ?? view.picture?.size ?? [view.image?.naturalHeight || 3, view.image?.naturalWidth || 4];
 
 let frame = 0;
@@ -179,8 +192,7 @@ function paint(panel) {
   panel.waitBox.hidden = !panel.waiting;
   if (!view.image?.complete || !view.image.naturalWidth) return;
   const { scale, left, top } = place(panel), [rows, columns] = originalSize();
-  context.imageSmoothingQuality = 'high';
-  context.drawImage(view.image, left, top, columns * scale, rows * scale);
+  context.drawImage(sized(Math.round(columns * scale), Math.round(rows * scale)), left, top, columns * scale, rows * scale);
   if (panel.map) {
     compute(panel);
     if (view.mapOn) context.drawImage(panel.heat, left, top, columns * scale, rows * scale);
