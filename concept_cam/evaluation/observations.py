@@ -2,52 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["GAIN_METRICS", "METRICS", "TABLE_TITLES", "TRAIT_METRICS", "Example", "Metric", "Observation", "RowRecord"]
+from concept_cam.evaluation import metrics
+
+__all__ = ["GAIN_METRICS", "METRICS", "TABLE_TITLES", "TRAIT_METRICS", "Example", "Metric", "Observation", "RowRecord", "Scene"]
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
+class Scene:
+    """One map and the truth about it, at the masks' pixels: what a metric of one question is a function of.
+
+    Attributes:
+        heatmap: float32 [H', W'].
+        mask: uint8 or bool [H', W'], the target.
+        host: bool [H', W'], the whole subject; ``None`` where it is not known, or is itself asked for.
+    """
+
+    heatmap: Array
+    mask: Array
+    host: Array | None = None
+
+    @cached_property
+    def labelled(self) -> tuple[Array, Array]:
+        """Scores on and off the target."""
+        return metrics.labelled_scores(self.heatmap, self.mask)
+
+    @cached_property
+    def within(self) -> tuple[Array, Array]:
+        """Scores on and off the target, within the subject."""
+        return metrics.labelled_scores(self.heatmap, self.mask, self.host)
+
+
+@dataclass(frozen=True)
 class Metric:
-    """What a number in the tables is.
+    """What a number in the tables is. A metric of one question is this entry and its function, nothing else.
 
     Attributes:
         title: Short heading.
         meaning: One sentence.
         better: ``"high"``, ``"low"`` or empty where neither is better.
+        measure: Computes it from a map and its mask (``localisation``); ``None`` for metrics that need more than that.
+        needs_host: Whether it is only defined where the whole subject is known.
     """
 
     title: str
     meaning: str
     better: str = "high"
+    measure: Callable[[Scene], float] | None = None
+    needs_host: bool = False
 
 
 METRICS: dict[str, Metric] = {
     "ap": Metric(
         "AP",
         "Pixel average precision in the picture; knowing nothing scores the target's share of the pixels.",
+        measure=lambda scene: metrics.average_precision_from_scores(*scene.labelled),
     ),
-    "ap_host": Metric("AP in subject", "Pixel average precision within the subject: finding the subject earns nothing."),
-    "auroc": Metric("AUROC", "Chance that a target pixel scores above another pixel of the picture; 0.5 knows nothing."),
-    "auroc_host": Metric("AUROC in subject", "The same against the rest of the subject; 0.5 knows nothing."),
-    "energy": Metric("energy", "Share of the positive scores that lies on the target; negative scores count as zero."),
+    "ap_host": Metric(
+        "AP in subject",
+        "Pixel average precision within the subject: finding the subject earns nothing.",
+        measure=lambda scene: metrics.average_precision_from_scores(*scene.within),
+        needs_host=True,
+    ),
+    "auroc": Metric(
+        "AUROC",
+        "Chance that a target pixel scores above another pixel of the picture; 0.5 knows nothing.",
+        measure=lambda scene: metrics.auroc_from_scores(*scene.labelled),
+    ),
+    "auroc_host": Metric(
+        "AUROC in subject",
+        "The same against the rest of the subject; 0.5 knows nothing.",
+        measure=lambda scene: metrics.auroc_from_scores(*scene.within),
+        needs_host=True,
+    ),
+    "energy": Metric(
+        "energy",
+        "Share of the positive scores that lies on the target; negative scores count as zero.",
+        measure=lambda scene: metrics.energy_pointing_game(scene.heatmap, scene.mask),
+    ),
     "pointing": Metric(
         "pointing",
         "The highest score lies on the target; the row 'subject' is a random point in the subject.",
+        measure=lambda scene: metrics.pointing_game(scene.heatmap, scene.mask),
     ),
     "iou": Metric(
         "IoU fixed",
         "IoU at one threshold for all prompts and pictures, chosen on the other half of the pictures.",
     ),
-    "iou_best": Metric("IoU best", "IoU at the best threshold of each map: an upper bound."),
-    "coverage": Metric("seen", "Share of the target that the method looked at.", ""),
+    "iou_best": Metric(
+        "IoU best",
+        "IoU at the best threshold of each map: an upper bound.",
+        measure=lambda scene: metrics.best_iou(scene.heatmap, scene.mask)[0],
+    ),
+    "coverage": Metric(
+        "seen", "Share of the target that the method looked at.", "", measure=lambda scene: metrics.coverage(scene.heatmap, scene.mask)
+    ),
     "own_part": Metric("own part", "The part's map is on average higher on its own part than on any other part."),
     "ap_difference": Metric("AP twin", "Pixel average precision on what changes between the picture and its counterfactual twin."),
     "auroc_difference": Metric("AUROC twin", "AUROC on what changes between the picture and its twin."),

@@ -19,7 +19,7 @@ from concept_cam.core.names import choose
 from concept_cam.evaluation import metrics
 from concept_cam.evaluation.baselines import BASELINES
 from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample
-from concept_cam.evaluation.observations import Example, Observation, RowRecord
+from concept_cam.evaluation.observations import METRICS, Example, Observation, RowRecord, Scene
 from concept_cam.evaluation.randomisation import randomised
 from concept_cam.evaluation.report import Report
 
@@ -257,18 +257,11 @@ def question_metrics(
 def _localisation(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
     if truth.mask is None:
         return
-    heatmap, mask, host = truth.thin(answer.heatmap), truth.mask, truth.host
-    everything = metrics.labelled_scores(heatmap, mask)
-    values["ap"] = metrics.average_precision_from_scores(*everything)
-    values["auroc"] = metrics.auroc_from_scores(*everything)
-    if host is not None and truth.question.kind != "object":
-        inside = metrics.labelled_scores(heatmap, mask, host)
-        values["ap_host"] = metrics.average_precision_from_scores(*inside)
-        values["auroc_host"] = metrics.auroc_from_scores(*inside)
-    values["energy"] = metrics.energy_pointing_game(heatmap, mask)
-    values["pointing"] = metrics.pointing_game(heatmap, mask)
-    values["iou_best"] = metrics.best_iou(heatmap, mask)[0]
-    values["coverage"] = metrics.coverage(heatmap, mask)
+    heatmap, mask = truth.thin(answer.heatmap), truth.mask
+    scene = Scene(heatmap, mask, None if truth.question.kind == "object" else truth.host)
+    for name, metric in METRICS.items():
+        if metric.measure is not None and not (metric.needs_host and scene.host is None):
+            values[name] = metric.measure(scene)
     if thresholds is not None:
         pooled["iou_curve"] = metrics.iou_curve(heatmap, mask, thresholds)
 
