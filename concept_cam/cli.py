@@ -115,10 +115,9 @@ class LazyGroup(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Names the nearest command when one is mistyped."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from concept_cam.core.names import nearest_names
+            from concept_cam.core.names import did_you_mean
 
-            near = nearest_names(args[0], COMMANDS, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(args[0], COMMANDS)
             ctx.fail(f"unknown command {args[0]!r}.{hint} Known: {', '.join(COMMANDS)}.")
         return super().resolve_command(ctx, _today(args))
 

@@ -18,6 +18,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.directions import DirectionSet, coefficients, ensemble, nearest_classes
 from concept_cam.core.errors import ConfigurationError, ImageError, PromptError
 from concept_cam.core.features import PatchFeatures
+from concept_cam.core.grouping import batches_of_one_size
 from concept_cam.core.names import choose
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Localizations, Provenance
@@ -201,20 +202,17 @@ class Localizer:
         """Encodes model inputs made earlier (for example in worker processes); inputs of one size share forward passes."""
         names = list(sources) if sources is not None else [None] * len(prepared)
         features: list[PatchFeatures | None] = [None] * len(prepared)
-        sizes: dict[tuple[int, ...], list[int]] = {}
+        whole = [position for position, item in enumerate(prepared) if not item.windows]
         for position, item in enumerate(prepared):
             if item.windows:
                 features[position] = self._encode_tiles(item, names[position])
-            else:
-                sizes.setdefault(tuple(item.pixels.shape), []).append(position)
-        for positions in sizes.values():
-            for start in range(0, len(positions), self.settings.batch_size):
-                batch = positions[start : start + self.settings.batch_size]
-                pixels = torch.stack([prepared[position].pixels for position in batch])
-                valid = np.stack([prepared[position].valid for position in batch])
-                patches, image = self._forward(pixels, valid)
-                for row, position in enumerate(batch):
-                    features[position] = self._features(patches[row], image[row], prepared[position], names[position])
+        for batch in batches_of_one_size([tuple(prepared[position].pixels.shape) for position in whole], self.settings.batch_size):
+            positions = [whole[number] for number in batch]
+            pixels = torch.stack([prepared[position].pixels for position in positions])
+            valid = np.stack([prepared[position].valid for position in positions])
+            patches, image = self._forward(pixels, valid)
+            for row, position in enumerate(positions):
+                features[position] = self._features(patches[row], image[row], prepared[position], names[position])
         return [item for item in features if item is not None]
 
     def _forward(self, pixels: Tensor, valid: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -295,15 +293,10 @@ class Localizer:
                 )
         texts = self.directions(concepts)
         answers: list[Localizations | None] = [None] * len(features)
-        grids: dict[tuple[int, ...], list[int]] = {}
-        for position, item in enumerate(features):
-            grids.setdefault(tuple(item.patches.shape), []).append(position)
         with quiet(graph=False):
-            for positions in grids.values():
-                for start in range(0, len(positions), self.settings.batch_size):
-                    batch = positions[start : start + self.settings.batch_size]
-                    for position, answer in zip(batch, self._score_batch([features[p] for p in batch], concepts, texts)):
-                        answers[position] = answer
+            for batch in batches_of_one_size([tuple(item.patches.shape) for item in features], self.settings.batch_size):
+                for position, answer in zip(batch, self._score_batch([features[p] for p in batch], concepts, texts)):
+                    answers[position] = answer
         return [answer for answer in answers if answer is not None]
 
     def _score_batch(self, features: Sequence[PatchFeatures], concepts: tuple[Concept, ...], texts: DirectionSet) -> list[Localizations]:
@@ -463,10 +456,9 @@ class Localizer:
         if len(set(names)) != len(names):
             raise PromptError(f"the class list names {sorted({name for name in names if names.count(name) > 1})} more than once.")
         if target is not None and target not in names:
-            from concept_cam.core.names import nearest_names
+            from concept_cam.core.names import did_you_mean
 
-            near = nearest_names(target, names, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(target, names)
             raise PromptError(f"the target class {target!r} is not in the class list of {len(names)} names.{hint}")
         asked = self.phrased([Concept((name,)) for name in names])
         texts = self.embed_texts([concept.target_prompts for concept in asked]).to(features.image.device)

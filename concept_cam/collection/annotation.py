@@ -20,7 +20,7 @@ from concept_cam.collection.plan import Identity, Plan, Regions, describe
 from concept_cam.collection.questions import build_questions
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError, MissingExtraError, reason_of
-from concept_cam.core.names import choose, nearest_names
+from concept_cam.core.names import choose, did_you_mean
 from concept_cam.core.progress import Progress, Tracker
 from concept_cam.core.settings import Settings
 
@@ -111,8 +111,7 @@ def _request(inputs: Any, output: Any, traits: Any, values: Mapping[str, Any]) -
     known = {item.name for item in fields(Request)}
     for name in values:
         if name not in known:
-            near = nearest_names(name, known, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, known)
             raise ConfigurationError(f"annotate has no option {name!r}.{hint} Known: {', '.join(sorted(known))}.")
     return Request(inputs, output, traits, **values)
 

@@ -11,7 +11,7 @@ import click
 
 from concept_cam.commands.console import detail, warn
 from concept_cam.core.concept import Concept
-from concept_cam.core.names import nearest_names
+from concept_cam.core.names import did_you_mean
 from concept_cam.core.settings import DTYPES, PREPROCESS_SETTINGS, SETTING_NAMES, Settings, read_config
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ class Names(click.Choice[str]):
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Returns click's message with the nearest name."""
-        near = nearest_names(str(value), self.choices, 1)
-        return super().get_invalid_choice_message(value, ctx) + (f" Did you mean {near[0]!r}?" if near else "")
+        return super().get_invalid_choice_message(value, ctx) + did_you_mean(str(value), [str(choice) for choice in self.choices])
 
 
 F = TypeVar("F", bound=Callable[..., Any])

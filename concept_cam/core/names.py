@@ -11,13 +11,19 @@ from concept_cam.core.errors import ConceptCamError, ConfigurationError
 
 T = TypeVar("T")
 
-__all__ = ["choose", "display", "nearest_names", "normalise_text"]
+__all__ = ["choose", "did_you_mean", "display", "nearest_names", "normalise_text"]
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Returns up to ``count`` known names that resemble ``name``, the most similar first."""
     folded = {key.casefold(): key for key in known}
     return [folded[key] for key in difflib.get_close_matches(name.casefold(), folded, n=count, cutoff=0.5)]
+
+
+def did_you_mean(name: str, known: Iterable[str], count: int = 1) -> str:
+    """Returns the end of a message about an unknown name: `` Did you mean 'x'?``, or nothing where no known name resembles it."""
+    near = nearest_names(name, known, count)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def choose(name: str, table: Mapping[str, T], what: str, error: type[ConceptCamError] = ConfigurationError) -> T:
@@ -37,8 +43,7 @@ def choose(name: str, table: Mapping[str, T], what: str, error: type[ConceptCamE
     """
     if name in table:
         return table[name]
-    near = nearest_names(name, table)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, table)
     raise error(f"unknown {what} {name!r}.{hint} Known: {', '.join(sorted(table))}.")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from concept_cam.core.documents import read_yaml
 from concept_cam.core.errors import ConfigurationError
-from concept_cam.core.names import nearest_names
+from concept_cam.core.names import did_you_mean
 
 __all__ = ["DTYPES", "PREPROCESS_SETTINGS", "RESIZE_POLICIES", "SETTING_NAMES", "VIEW_NAMES", "WEIGHTINGS", "Settings", "read_config"]
 
@@ -116,8 +116,7 @@ class Settings:
         for item in fields(self):
             value, known = getattr(self, item.name), item.metadata["choices"]
             if known and value not in known and not (value is None and item.default is None):
-                near = nearest_names(str(value), known, 1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(str(value), known)
                 raise ConfigurationError(f"unknown {item.name.replace('_', ' ')} {value!r}.{hint} Known: {', '.join(known)}.")
         if not isinstance(self.gamma, (int, float)) or not 0 <= self.gamma < float("inf"):
             raise ConfigurationError(f"gamma must be a number >= 0 (0: no contrast, 1: full contrast), received {self.gamma!r}.")
@@ -147,8 +146,7 @@ class Settings:
         """
         for name in values:
             if name not in SETTING_NAMES:
-                near = nearest_names(name, SETTING_NAMES, 1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(name, SETTING_NAMES)
                 raise ConfigurationError(f"unknown setting {name!r}.{hint} Known: {', '.join(SETTING_NAMES)}.")
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
@@ -206,7 +204,6 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     content.update({str(key).replace("-", "_"): value for key, value in block.items()})
     for key in content:
         if key not in known:
-            near = nearest_names(str(key), known, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(str(key), known)
             raise ConfigurationError(f"{str(path)!r}: unknown setting {key!r}.{hint} Known: {', '.join(sorted(known))}.")
     return dict(content)

@@ -1,4 +1,6 @@
-"""Maps that know nothing of the question: what every table of results needs beside it. numpy only."""
+"""Maps that know nothing of the question, at the size of the picture; those of the model's grid are methods like others
+(:mod:`concept_cam.methods.baselines`), by the same formulas.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from concept_cam.methods.baselines import LUMA, bell
 
 __all__ = ["BASELINES", "center_map", "luminance_map", "random_map"]
 
@@ -41,13 +45,13 @@ def _bilinear(size: int, cells: int) -> npt.NDArray[np.float64]:
 
 def center_map(size: tuple[int, int]) -> Float32:
     """A fixed Gaussian around the picture's centre, standard deviation a quarter of each side; float32 [H, W] in 0..1."""
-    rows, columns = (((np.arange(n) + 0.5) / n - 0.5) / 0.25 for n in size)
-    return np.exp(-0.5 * (rows[:, None] ** 2 + columns[None, :] ** 2)).astype(np.float32)
+    rows, columns = ((np.arange(n) + 0.5) / n - 0.5 for n in size)
+    return bell(np.stack(np.meshgrid(columns, rows), axis=-1)).astype(np.float32)
 
 
 def luminance_map(pixels: npt.NDArray[np.uint8]) -> Float32:
     """Luma of the picture (Rec. 709 weights on sRGB values): uint8 [H, W, 3] -> float32 [H, W] in 0..1."""
-    return np.asarray(pixels @ (np.array([0.2126, 0.7152, 0.0722]) / 255.0), dtype=np.float32)
+    return np.asarray(pixels @ (np.array(LUMA) / 255.0), dtype=np.float32)
 
 
 def _random(pixels: npt.NDArray[np.uint8], host: npt.NDArray[np.bool_] | None, key: str) -> Float32:

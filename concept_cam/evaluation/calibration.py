@@ -14,7 +14,7 @@ from scipy import stats
 from concept_cam.collection.limits import POOLED, Calibration, Limit
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError
-from concept_cam.core.names import choose, nearest_names
+from concept_cam.core.names import choose, did_you_mean
 from concept_cam.core.tables import read_header, rows_of, unescaped
 from concept_cam.exports.survey import Label
 
@@ -216,8 +216,7 @@ def _no_match(calls: Sequence[ModelCall], known: Mapping[Key, set[str]]) -> str:
         return f"nothing to fit: {len(calls)} calls and {len(known)} labels."
     pictures, labelled = {call.file_name for call in calls}, next(iter(known))[1]
     if labelled not in pictures:
-        near = nearest_names(labelled, pictures, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(labelled, pictures)
         return f"no call has a label: {labelled!r} of the labels is no picture of the run.{hint}"
     names = sorted({call.character for call in calls})
     return f"no call has a label: the labels are of {sorted({key[2] for key in known})[:5]}, the calls of {names[:5]}."

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
     from concept_cam.pictures.reading import Picture
 
-__all__ = ["center", "luminance", "random"]
+__all__ = ["LUMA", "bell", "center", "luminance", "random"]
+
+LUMA = (0.2126, 0.7152, 0.0722)
+"""Rec. 709 weights of red, green and blue, on sRGB values."""
+
+
+def bell(offset: np.ndarray) -> np.ndarray:
+    """Gaussian about the picture's centre, standard deviation a quarter of each side, of offsets [..., 2] in shares of the sides; 0..1."""
+    return np.exp(-0.5 * ((offset / 0.25) ** 2).sum(axis=-1))
+
 
 Run = Callable[["Localizer", Sequence["Picture"], tuple[Concept, ...], Method], list[Localizations]]
 
@@ -59,15 +68,14 @@ def _center(localizer: Localizer, picture: Picture, item: Prepared, count: int) 
     rows, columns = np.indices(item.geometry.grid) + 0.5
     points = item.geometry.grid_to_original(np.stack([columns, rows], axis=-1))
     height, width = item.geometry.original
-    offset = (points / np.array([width, height]) - 0.5) / 0.25
-    return np.broadcast_to(np.exp(-0.5 * (offset**2).sum(axis=-1)), (count, *item.geometry.grid))
+    return np.broadcast_to(bell(points / np.array([width, height]) - 0.5), (count, *item.geometry.grid))
 
 
 def _luminance(localizer: Localizer, picture: Picture, item: Prepared, count: int) -> np.ndarray:
     """Mean luma of each cell as the model sees it (Rec. 709 weights on sRGB values); about 0..1."""
     expected = localizer.preprocess
     mean, std = (torch.tensor(values, dtype=torch.float32, device="cpu")[:, None, None] for values in (expected.mean, expected.std))
-    weights = torch.tensor([0.2126, 0.7152, 0.0722], dtype=torch.float32, device="cpu")[:, None, None]
+    weights = torch.tensor(LUMA, dtype=torch.float32, device="cpu")[:, None, None]
     luma = ((item.batch.float() * std + mean) * weights).sum(dim=1)[:, None]
     cells = torch.nn.functional.adaptive_avg_pool2d(luma, item.batch_valid.shape[1:])[:, 0]
     grid = merge_windows(cells[..., None], item.windows, item.geometry.grid)[..., 0] if item.windows else cells[0]

@@ -24,7 +24,8 @@ from concept_cam.core.directions import nearest_classes
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError
 from concept_cam.core.files import METADATA, write_tensors
-from concept_cam.core.names import choose, nearest_names
+from concept_cam.core.grouping import batches_of_one_size
+from concept_cam.core.names import choose, did_you_mean
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Provenance
 from concept_cam.core.scoring import FEATURE_NORM
@@ -236,8 +237,7 @@ class ClassifierHead:
                 raise ConfigurationError(f"expected a class number from 0 to {len(self) - 1}, received {name}.")
             return name
         if name not in self.classes:
-            near = nearest_names(name, self.classes, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, self.classes)
             raise ConfigurationError(f"the classifier head has no class {name!r} among its {len(self)}.{hint}")
         return self.classes.index(name)
 
@@ -434,20 +434,15 @@ class FinerCam:
     def _encoded(self, pictures: Sequence[Picture]) -> Iterator[tuple[list[int], list[Prepared], Batch, Tensor]]:
         settings = self.settings
         prepared = [prepare(picture, adapted(self.backbone.preprocess, settings), settings.resize, settings.size) for picture in pictures]
-        sizes: dict[tuple[int, ...], list[int]] = {}
-        for position, item in enumerate(prepared):
-            sizes.setdefault(tuple(item.pixels.shape), []).append(position)
-        for members in sizes.values():
-            for start in range(0, len(members), settings.batch_size):
-                positions = members[start : start + settings.batch_size]
-                items = [prepared[position] for position in positions]
-                pixels = torch.stack([item.pixels for item in items])
-                pixels, features, image = encode(self.backbone, pixels, np.stack([item.valid for item in items]))
-                if not torch.isfinite(image).all():
-                    raise ImageError(f"the model {self.backbone.name} returned NaN or infinity: check the pictures, or use float32.")
-                empty = torch.zeros(len(items), 0, self.backbone.embed_dim, dtype=torch.float32)
-                batch = Batch(self.backbone, pixels, features, image, empty, self.head.feature_norm)
-                yield positions, items, batch, image
+        for positions in batches_of_one_size([tuple(item.pixels.shape) for item in prepared], settings.batch_size):
+            items = [prepared[position] for position in positions]
+            pixels = torch.stack([item.pixels for item in items])
+            pixels, features, image = encode(self.backbone, pixels, np.stack([item.valid for item in items]))
+            if not torch.isfinite(image).all():
+                raise ImageError(f"the model {self.backbone.name} returned NaN or infinity: check the pictures, or use float32.")
+            empty = torch.zeros(len(items), 0, self.backbone.embed_dim, dtype=torch.float32)
+            batch = Batch(self.backbone, pixels, features, image, empty, self.head.feature_norm)
+            yield positions, items, batch, image
 
     def _targets(self, target: str | int | Sequence[str | int] | None, count: int) -> list[int | None]:
         if target is None:

@@ -20,7 +20,7 @@ import yaml
 
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import PromptError
-from concept_cam.core.names import choose, nearest_names
+from concept_cam.core.names import choose, did_you_mean
 from concept_cam.prompts import schema as prompt_schema
 from concept_cam.prompts.schema import as_list, host_phrase
 
@@ -308,8 +308,7 @@ def load_pack(source: str | Path | Mapping[str, Any] | Pack) -> Pack:
         source = packs[source]
     path = Path(source)
     if not path.is_file():
-        near = nearest_names(str(source), packs)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(str(source), packs)
         raise PromptError(f"no trait pack {str(source)!r}: neither a shipped pack ({', '.join(packs)}) nor a YAML file.{hint}")
     try:
         document = prompt_schema.read_file(path)

@@ -16,7 +16,7 @@ from concept_cam.backbones.loading.families import finish
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.backbones.torchvision_compat import import_open_clip
 from concept_cam.core.errors import ConfigurationError, ModelError
-from concept_cam.core.names import choose, nearest_names
+from concept_cam.core.names import choose, did_you_mean
 from concept_cam.core.quiet import quiet
 
 __all__ = ["PREFIXES", "CatalogueEntry", "about", "catalogue", "load"]
@@ -86,8 +86,7 @@ def _unknown(name: str) -> ModelError:
             + (f"Choose one of: {', '.join(own)}; or" if own else "No weights are published for it;")
             + f" give a file: {name}:FILE.safetensors"
         )
-    near = nearest_names(name, ["demo", *ALIASES, *ALIASES.values(), *tags])
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hint = did_you_mean(name, ["demo", *ALIASES, *ALIASES.values(), *tags], 3)
     return ModelError(
         f"unknown model {name!r}.{hint} Known forms: 'demo', {', '.join(map(repr, ALIASES))}, 'ARCHITECTURE/TAG' such as "
         "'ViT-B-16/openai', 'hf-hub:ORGANISATION/NAME', 'local-dir:FOLDER', 'ARCHITECTURE:FILE.safetensors', 'transformers:ID', "

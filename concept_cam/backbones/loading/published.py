@@ -8,7 +8,7 @@ from typing import Any
 
 from concept_cam.backbones.torchvision_compat import import_open_clip
 from concept_cam.core.errors import ConfigurationError, ModelError
-from concept_cam.core.names import choose, nearest_names
+from concept_cam.core.names import choose, did_you_mean
 from concept_cam.core.settings import PREPROCESS_SETTINGS, Settings
 
 __all__ = ["DEFAULT", "Like", "activation_warning", "checked", "of_tag", "read_like", "spoken"]
@@ -42,8 +42,7 @@ def of_tag(architecture: str, tag: str) -> dict[str, Any]:
     open_clip = import_open_clip()
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if tag not in tags:
-        near = nearest_names(tag, tags)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(tag, tags)
         raise ModelError(f"open_clip has no weights {tag!r} for {architecture}.{hint} Known: {', '.join(tags) or 'none'}.")
     found: dict[str, Any] = open_clip.pretrained.get_pretrained_cfg(architecture, tag)
     if architecture.endswith("-quickgelu") and not found.get("quick_gelu"):

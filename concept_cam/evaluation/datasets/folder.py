@@ -10,7 +10,7 @@ from typing import Any
 from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json
 from concept_cam.core.errors import DataError
-from concept_cam.core.names import nearest_names
+from concept_cam.core.names import did_you_mean
 from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample, part_concepts, read_mask
 from concept_cam.pictures.endings import is_picture
 
@@ -78,8 +78,7 @@ def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
                 f"{root}: the masks of {one.stem!r} can be those of {one.name!r} or of {other.name!r}: rename one picture and its masks."
             )
     if strays := sorted(set(masks) - set(stems)):
-        near = nearest_names(strays[0], stems, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(strays[0], stems)
         raise DataError(f"{root}: there is no picture to the masks of {strays[0]!r}.{hint}")
     parts = sorted({part for found in masks.values() for part in found} - {host})
     concepts = part_concepts(parts, host, traits)
