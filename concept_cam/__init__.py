@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from concept_cam import prompts
     from concept_cam.collection.annotation import annotate
+    from concept_cam.collection.indexing import build_index
     from concept_cam.collection.runs import Run, read_run
     from concept_cam.core.concept import Concept
     from concept_cam.core.errors import ConceptCamError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from concept_cam.core.results import Localization, Localizations
     from concept_cam.core.settings import Settings
     from concept_cam.evaluation.runner import evaluate
+    from concept_cam.index.index import Index
     from concept_cam.localizer import Localizer
     from concept_cam.methods.heads import ClassifierHead
 
@@ -35,6 +37,7 @@ _PUBLIC: dict[str, str] = {
     "Concept": "concept_cam.core.concept",
     "ConceptCamError": "concept_cam.core.errors",
     "Geometry": "concept_cam.core.geometry",
+    "Index": "concept_cam.index.index",
     "Localization": "concept_cam.core.results",
     "Localizations": "concept_cam.core.results",
     "Localizer": "concept_cam.localizer",
@@ -43,6 +46,7 @@ _PUBLIC: dict[str, str] = {
     "Run": "concept_cam.collection.runs",
     "Settings": "concept_cam.core.settings",
     "annotate": "concept_cam.collection.annotation",
+    "build_index": "concept_cam.collection.indexing",
     "evaluate": "concept_cam.evaluation.runner",
     "prompts": "",
     "read_run": "concept_cam.collection.runs",
@@ -54,6 +58,7 @@ __all__ = [
     "Concept",
     "ConceptCamError",
     "Geometry",
+    "Index",
     "Localization",
     "Localizations",
     "Localizer",
@@ -62,6 +67,7 @@ __all__ = [
     "Run",
     "Settings",
     "annotate",
+    "build_index",
     "evaluate",
     "prompts",
     "read_run",

@@ -54,6 +54,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "locate": ("concept_cam.commands.locate:locate", "Show where a concept is in pictures, as opposed to its look-alikes."),
     "annotate": ("concept_cam.commands.annotate:annotate", "Annotate a whole collection with trait packs; survives interruptions."),
     "serve": ("concept_cam.commands.serve:serve", "Open a page to try words on pictures, correct calls and keep them."),
+    "index": ("concept_cam.commands.index:index", "Encode a collection once; its features are kept."),
+    "query": ("concept_cam.commands.index:query", "Rank the pictures of an index by concepts, in seconds."),
     "export": ("concept_cam.commands.export:export", "Turn an annotation run into COCO, CVAT, Darwin Core, HTML and more."),
     "prompts": ("concept_cam.commands.prompts:prompts", "List, show, check and start trait packs."),
     "models": ("concept_cam.commands.models:models", "List the models that can be loaded and those at hand."),

@@ -46,6 +46,8 @@ def code() -> list[Any]:
 def test_python_example(document: str, block: str, folder: Path) -> None:
     if "read_run(" in block:
         run(["concept-cam annotate photos/ --traits fish:parts -o run/ --workers 0"])
+    if "Index.open(" in block:
+        run(["concept-cam index photos/ -o fish.index --workers 0"])
     exec(compile(block, document, "exec"), {})
 
 

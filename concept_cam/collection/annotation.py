@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from concept_cam.collection.calls import Limits
 from concept_cam.collection.engines import ENGINES, find_engine
@@ -30,10 +30,26 @@ if TYPE_CHECKING:
     from concept_cam.collection.runs import Run
     from concept_cam.localizer import Localizer
 
-__all__ = ["PART_PICTURES", "Estimate", "Interrupted", "Request", "annotate", "estimate", "require_arrow"]
+__all__ = [
+    "PART_PICTURES",
+    "Estimate",
+    "Interrupted",
+    "Job",
+    "Request",
+    "annotate",
+    "estimate",
+    "load_localizer",
+    "make_request",
+    "require_arrow",
+    "run_job",
+]
 
 PART_PICTURES = 500
 """Pictures of one part of the table; a part is also written after a minute, so that an interruption costs no more."""
+
+
+DEFAULT_MODEL = "demo"
+"""The model that ships with the package."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -107,7 +123,7 @@ class Request:
         return [self.traits] if single else list(self.traits)
 
 
-def _request(inputs: Any, output: Any, traits: Any, values: Mapping[str, Any]) -> Request:
+def make_request(inputs: Any, output: Any, traits: Any, values: Mapping[str, Any]) -> Request:
     known = {item.name for item in fields(Request)}
     for name in values:
         if name not in known:
@@ -166,13 +182,13 @@ def annotate(
     """
     require_arrow()
     choose(engine, ENGINES, "engine")
-    job = _Job.open(_request(inputs, output, traits, request))
+    job = Job.open(make_request(inputs, output, traits, request))
     from concept_cam.collection.engines.annotator import Options
     from concept_cam.collection.run_writer import RunWriter, check_folder
     from concept_cam.collection.runs import read_run
 
     check_folder(job.folder, resume)  # before a model is loaded, which can take minutes
-    loaded = _load(localizer, model, device, dtype, settings, batch_size)
+    loaded = _answering(job, localizer, model, device, dtype, settings, batch_size)
     plan = job.plan(loaded)
     if ready is not None:
         ready(loaded, list(plan.questions.concepts))
@@ -184,14 +200,14 @@ def annotate(
         part_pictures=part_pictures,
     )
     try:
-        _run(job, plan, loaded, writer, engine, Options(workers, ray_address), progress)
+        run_job(job, plan, loaded, writer, engine, Options(workers, ray_address), progress)
     finally:
         writer.release()
     return read_run(job.folder)
 
 
-def _run(
-    job: _Job,
+def run_job(
+    job: Job,
     plan: Plan,
     localizer: Localizer,
     writer: RunWriter,
@@ -223,7 +239,7 @@ class _Count:
     PATIENCE = 2.0
     """Seconds that the work waits for a count, so that it is there from the first line where it is quick."""
 
-    def __init__(self, job: _Job) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
         self._found: int | None = None
         thread = threading.Thread(target=self._count, daemon=True)
@@ -242,7 +258,7 @@ class _Count:
 class _Stream:
     """The pictures that are still to be done; counts and fingerprints all of them as they pass."""
 
-    def __init__(self, job: _Job, writer: RunWriter) -> None:
+    def __init__(self, job: Job, writer: RunWriter) -> None:
         self._job, self._writer = job, writer
         self._hash = hashlib.sha256()
         self.count = 0
@@ -326,7 +342,7 @@ def require_arrow() -> None:
         raise MissingExtraError("pyarrow", "annotate", "annotating a collection") from error
 
 
-def _load(
+def load_localizer(
     localizer: Localizer | None,
     model: str,
     device: str,
@@ -345,8 +361,27 @@ def _load(
     return localizer.with_settings(batch_size=batch_size or choose_batch_size(localizer))
 
 
+def _answering(
+    job: Job,
+    localizer: Localizer | None,
+    model: str,
+    device: str,
+    dtype: str,
+    settings: Settings | None,
+    batch_size: int | None,
+) -> Localizer:
+    """Loads the model that answers; of an index, the one that made it, with the settings that made it."""
+    if job.index is None:
+        return load_localizer(localizer, model, device, dtype, settings, batch_size)
+    from concept_cam.index.index import Index
+
+    index = Index.open(job.index)
+    name = index.model if model == DEFAULT_MODEL else model
+    return index.localizer(load_localizer(localizer, name, device, dtype, settings, batch_size))
+
+
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """A request, checked as far as it can be without a model."""
 
     request: Request
@@ -356,13 +391,13 @@ class _Job:
     options: Mapping[str, Any]
 
     @classmethod
-    def open(cls, request: Request) -> _Job:
+    def open(cls, request: Request) -> Self:
         from concept_cam.collection.inputs.specimens import open_boxes, open_ignored
 
         scale, limits = request.px_per_mm, request.limits
         shard = parse_shard(request.shard) if isinstance(request.shard, str) else request.shard
         columns = Columns(request.column, request.box_column, request.mask_column, scale if isinstance(scale, str) else None)
-        build_questions(request.packs)  # finds errors in packs before a model is loaded
+        cls.check(request)
         collection = open_collection(
             request.given,
             layout=request.layout,
@@ -378,6 +413,8 @@ class _Job:
         boxes = open_boxes(os.fspath(request.boxes)) if request.boxes is not None else None
         ignored = open_ignored(os.fspath(request.ignore)) if request.ignore is not None else None
         for given in (boxes, ignored):
+            if given is not None and collection.layout == "index":
+                raise ConfigurationError("an index holds its specimens and what may not be read: --boxes and --ignore belong to 'index'.")
             if given is not None:
                 given.check(collection)
         options = {
@@ -390,6 +427,16 @@ class _Job:
         }
         folder = Path(request.output) if shard is None else Path(request.output) / shard.folder
         return cls(request, collection, folder, shard, options)
+
+    @classmethod
+    def check(cls, request: Request) -> None:
+        """Finds errors in packs before a model is loaded."""
+        build_questions(request.packs)
+
+    @property
+    def index(self) -> str | None:
+        """The index that features come from, where pictures are not encoded."""
+        return self.request.given[0] if self.collection.layout == "index" else None
 
     @property
     def facts_of_input(self) -> dict[str, Any]:
@@ -420,6 +467,7 @@ class _Job:
             settings=localizer.settings,
             preprocess=localizer.preprocess,
             identity=Identity(backbone.name, backbone.weights_hash, __version__),
+            index=self.index,
             **self.options,
         )
         localizer.prepare(np.zeros((8, 8, 3), dtype=np.uint8))
@@ -570,8 +618,8 @@ def estimate(
 
     from concept_cam.collection.engines.annotator import Annotator
 
-    job = _Job.open(_request(inputs, output, traits, request))
-    ready = _load(localizer, model, device, dtype, settings, batch_size)
+    job = Job.open(make_request(inputs, output, traits, request))
+    ready = _answering(job, localizer, model, device, dtype, settings, batch_size)
     annotator = Annotator(ready, job.plan(ready))
     tried = list(islice(job.items(), sample))
     annotator(tried[:1])  # the first pass pays for what is loaded once

@@ -15,6 +15,7 @@ from concept_cam.core.regions import DEFAULT_THRESHOLD
 from concept_cam.core.settings import Settings
 
 if TYPE_CHECKING:
+    from concept_cam.index.codec import Codec
     from concept_cam.pictures.preprocessing import Preprocess
 
 __all__ = ["Identity", "Plan", "Regions"]
@@ -79,6 +80,8 @@ class Plan:
         keep_scores: Whether grid scores are kept.
         boxes: Specimens by picture.
         ignored: What must not be read.
+        codec: How features are kept, where they are kept instead of scored.
+        index: Folder of the index that the features come from, where the pictures are not encoded.
     """
 
     questions: Questions
@@ -91,6 +94,8 @@ class Plan:
     keep_scores: bool = False
     boxes: BoxFile | None = None
     ignored: Ignored | None = None
+    codec: Codec | None = None
+    index: str | None = None
 
     def specimens(self, item: Item) -> tuple[Specimen, ...]:
         """Returns the specimens of a picture: of the box file, else of the input; none where the whole picture is one."""

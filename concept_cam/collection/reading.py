@@ -7,15 +7,18 @@ model's process narrow. The result equals preparing the whole picture at once, v
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from concept_cam.collection.inputs.entries import Entries
 from concept_cam.collection.inputs.items import Item, Specimen
 from concept_cam.collection.inputs.specimens import read_mask
 from concept_cam.collection.measures import Frame
 from concept_cam.core.errors import ImageError, reason_of
+from concept_cam.core.shapes import decode_rle
 from concept_cam.pictures.limits import byte_limit
 from concept_cam.pictures.reading import read_image
 from concept_cam.pictures.resizing import shrink
@@ -42,6 +45,7 @@ class Crop:
         number: Number of the specimen.
         box: ``(x, y, width, height)`` of the specimen; ``None`` for a whole picture.
         specimen: What the input says of it.
+        entry: Where its features stand in the index that they come from; ``None`` for what is still to be encoded.
     """
 
     pixels: np.ndarray
@@ -51,6 +55,7 @@ class Crop:
     number: int
     box: tuple[int, int, int, int] | None
     specimen: Specimen
+    entry: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ def load_item(item: Item, plan: Plan) -> Loaded:
     A picture of several specimens of which one cannot be used gives the others and one error.
     """
     bare = replace(item, payload=_Nothing())
+    if isinstance(item.payload, Entries):
+        return _entries(bare, item.payload)
     try:
         raw = item.payload.read(byte_limit(plan.settings.max_pixels))
         digest = hashlib.sha256(raw.digest_of).hexdigest()
@@ -104,6 +111,18 @@ def load_item(item: Item, plan: Plan) -> Loaded:
         if (note := _beyond(specimen, size)) is not None:
             errors.append(f"{SPECIMEN_PREFIX}{number}: {note}")
     return Loaded(bare, digest, tuple(crops), tuple(errors))
+
+
+def _entries(item: Item, entries: Entries) -> Loaded:
+    """The crops of a picture whose features are kept already; their pixels are not needed."""
+    nothing = np.zeros((1, 1, 3), dtype=np.uint8)
+    crops = []
+    for entry in entries.found:
+        frame = Frame(entry.left, entry.top, entry.size)
+        hidden = None if entry.hidden is None else decode_rle(json.loads(entry.hidden))
+        height, width = entry.geometry.original
+        crops.append(Crop(nothing, hidden, (height, width), frame, entry.number, entry.box, Specimen(columns=item.columns), entry.position))
+    return Loaded(item, entries.sha256, tuple(crops))
 
 
 def _without_name(text: str, item: Item) -> str:

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,9 @@ class RunWriter:
         DataError: The run that is there has another configuration; the message names what differs.
     """
 
+    info_file, pattern, noun = RUN_FILE, PART_PATTERN, "an annotation run"
+    versions: Mapping[str, Any] = MappingProxyType({"schema_version": SCHEMA_VERSION})
+
     def __init__(
         self,
         folder: Path,
@@ -121,12 +125,12 @@ class RunWriter:
         self._tables: list[pa.Table] = []
         self._waiting = self._bytes = 0
         self._last = time.monotonic()
-        check_folder(folder, resume)
+        check_folder(folder, resume, self.info_file, self.pattern, self.noun)
         make_directory(folder / PARTS_FOLDER)
         self._lock: FileLock | None = _lock(folder)
         self._number = 0
         self._known_errors: set[tuple[str, str]] = set()
-        info = read_info(folder) if (folder / RUN_FILE).is_file() else None
+        info = self.read_info(folder) if (folder / self.info_file).is_file() else None
         if info is not None:
             try:
                 self._continue(info, configuration)
@@ -136,14 +140,14 @@ class RunWriter:
         earlier = info or {}
         self.info: dict[str, Any] = {
             **facts,
-            "schema_version": SCHEMA_VERSION,
+            **self.versions,
             "configuration": json.loads(json.dumps(dict(configuration))),
             "started": earlier.get("started") or now(),
             "finished": None,
             "counts": dict(self.counts),
             "sessions": [*earlier.get("sessions", []), _session()],
         }
-        write_info(folder, self.info)
+        write_info(folder, self.info, self.info_file)
 
     def _continue(self, info: Mapping[str, Any], configuration: Mapping[str, Any]) -> None:
         found = differences(info.get("configuration", {}), json.loads(json.dumps(dict(configuration))))
@@ -158,18 +162,18 @@ class RunWriter:
         parts = self.folder / PARTS_FOLDER
         for stale in parts.glob(".*.partial"):
             stale.unlink(missing_ok=True)
-        for part in sorted(parts.glob(PART_PATTERN)):
+        for part in sorted(parts.glob(self.pattern)):
             with contextlib.suppress(ValueError):
                 self._number = max(self._number, int(part.stem.removeprefix("part-")))
             try:
-                keys = _keys_of(part)
+                keys, rows = self.read_part(part)
             except (pa.ArrowException, OSError):
                 # A power cut can leave a renamed file without its content: what it held is done again.
                 part.rename(part.with_name(f"damaged-{part.name}"))
                 continue
             self.done.load(iter(keys))
             self.counts["pictures"] += len(keys)
-            self.counts["records"] += pq.read_metadata(part).num_rows
+            self.counts["records"] += rows
         errors = read_errors(self.folder)
         write_file(self.folder / ERRORS_FILE, errors_text(errors).encode("utf-8"), overwrite=True)
         self.counts["errors"] = len(errors)
@@ -200,7 +204,7 @@ class RunWriter:
             self._bytes += answers.table.nbytes
         if (
             self._waiting >= self._part_pictures
-            or self._bytes >= PART_BYTES
+            or self._bytes >= self.part_bytes
             or (self._waiting and time.monotonic() - self._last > PART_SECONDS)
         ):
             self.flush()
@@ -226,17 +230,34 @@ class RunWriter:
         if not self._tables:
             return
         table = pa.concat_tables(self._tables, promote_options="default")
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        path = self.folder / PARTS_FOLDER / f"part-{self._number + 1:06d}.parquet"
+        path = self.folder / PARTS_FOLDER / self.pattern.replace("*", f"{self._number + 1:06d}")
         try:
-            write_file(path, buffer.getvalue())
+            write_file(path, self.encode_part(table))
         except OutputError as error:
             raise OutputError(f"{error} Make room and continue the run with --resume.") from error
         self._number += 1
         self.counts["pictures"] += self._waiting
         self.counts["records"] += table.num_rows
         self._tables, self._waiting, self._bytes, self._last = [], 0, 0, time.monotonic()
+
+    @property
+    def part_bytes(self) -> int:
+        """A part is also written when so much is waiting."""
+        return PART_BYTES
+
+    def read_info(self, folder: Path) -> dict[str, Any]:
+        """Reads what was noted of the run that is continued."""
+        return read_info(folder)
+
+    def encode_part(self, table: pa.Table) -> bytes:
+        """Returns a table as the content of a part."""
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        return buffer.getvalue()
+
+    def read_part(self, part: Path) -> tuple[list[str], int]:
+        """Returns the keys of a part's pictures and the number of its rows."""
+        return list(pq.read_table(part, columns=["image_key"]).column(0).unique().to_pylist()), int(pq.read_metadata(part).num_rows)
 
     def close(self, *, finished: bool, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Writes what is left and the run's final ``run.json``; returns its contents.
@@ -250,7 +271,7 @@ class RunWriter:
         self.info["counts"] = dict(self.counts)
         self.info["sessions"][-1]["ended"] = now()
         self.info["finished"] = now() if finished else None
-        write_info(self.folder, self.info)
+        write_info(self.folder, self.info, self.info_file)
         self.release()
         return self.info
 
@@ -261,7 +282,9 @@ class RunWriter:
             self._lock = None
 
 
-def check_folder(folder: Path, resume: bool) -> None:
+def check_folder(
+    folder: Path, resume: bool, info_file: str = RUN_FILE, pattern: str = PART_PATTERN, noun: str = "an annotation run"
+) -> None:
     """Refuses a folder that is no place for this run, before any work is done.
 
     Raises:
@@ -269,18 +292,18 @@ def check_folder(folder: Path, resume: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{str(folder)!r} is a file, expected the run's folder. Choose another --output.")
-    if (folder / RUN_FILE).is_file():
+    if (folder / info_file).is_file():
         if not resume:
-            raise OutputError(f"{str(folder)!r} holds an annotation run. Continue it with --resume, or choose another --output.")
+            raise OutputError(f"{str(folder)!r} holds {noun}. Continue it with --resume, or choose another --output.")
         return
     strange = (
         [entry for entry in sorted(os.listdir(folder)) if not entry.startswith((".", "shard-")) and entry != PARTS_FOLDER]
         if folder.is_dir()
         else []
     )
-    if strange or any((folder / PARTS_FOLDER).glob(PART_PATTERN)):
+    if strange or any((folder / PARTS_FOLDER).glob(pattern)):
         raise OutputError(
-            f"{str(folder)!r} is not empty and holds no run ({RUN_FILE} is missing): it has {', '.join(strange[:3]) or 'parts'}. Choose another --output."
+            f"{str(folder)!r} is not empty and is not {noun} ({info_file} is missing): it has {', '.join(strange[:3]) or 'parts'}. Choose another --output."
         )
 
 
@@ -294,10 +317,6 @@ def _lock(folder: Path) -> FileLock | None:
     except (OSError, NotImplementedError):  # file systems without locks
         return None
     return lock
-
-
-def _keys_of(part: Path) -> list[str]:
-    return list(pq.read_table(part, columns=["image_key"]).column(0).unique().to_pylist())
 
 
 def _session() -> dict[str, Any]:
@@ -314,10 +333,10 @@ def _session() -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------ small files
 
 
-def write_info(folder: Path, info: Mapping[str, Any]) -> None:
+def write_info(folder: Path, info: Mapping[str, Any], info_file: str = RUN_FILE) -> None:
     """Writes ``run.json``, whole or not at all."""
     text = json.dumps(info, ensure_ascii=False, indent=1, default=str)
-    write_file(folder / RUN_FILE, text.encode("utf-8", "backslashreplace"), overwrite=True)
+    write_file(folder / info_file, text.encode("utf-8", "backslashreplace"), overwrite=True)
 
 
 def errors_text(errors: list[dict[str, str]], *, header: bool = True) -> str:

@@ -13,7 +13,6 @@ the upper left corner, pixel i covers [i, i+1).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,8 @@ from typing import Any
 import pyarrow as pa
 
 from concept_cam.core.errors import DataError
+from concept_cam.core.names import picture_key as image_key
+from concept_cam.core.names import stable_key
 
 __all__ = [
     "ABSTENTION_REASONS",
@@ -396,21 +397,6 @@ def passthrough_columns(schema: pa.Schema) -> tuple[str, ...]:
     return tuple(name.removeprefix(PASSTHROUGH_PREFIX) for name in schema.names if name.startswith(PASSTHROUGH_PREFIX))
 
 
-def _digest(*parts: str) -> str:
-    # Length prefixes: ("a", "bc") and ("ab", "c") must differ.
-    text = "".join(f"{len(part)}:{part}" for part in parts)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
-
-
-def image_key(source: str) -> str:
-    """Returns the stable id of a picture: 24 hexadecimal digits of its ``source``.
-
-    Where the input has several entries of one picture that differ (occurrences that share a photograph), the second and further ones have
-    ``source#occurrence`` in its place (:attr:`concept_cam.collection.inputs.Item.identity`).
-    """
-    return _digest("image", source)
-
-
 def record_key(source: str, specimen: int, pack: str, character: str, part: str = "") -> str:
     """Returns the stable id of a record: 24 hexadecimal digits, the same in every run over the same input.
 
@@ -421,7 +407,7 @@ def record_key(source: str, specimen: int, pack: str, character: str, part: str 
         character: Name of the character.
         part: For a character of kind ``part`` the state's name, else empty.
     """
-    return _digest("record", source, str(specimen), pack, character, part)
+    return stable_key("record", source, str(specimen), pack, character, part)
 
 
 def table_from_records(records: Sequence[Mapping[str, Any]], passthrough: Sequence[str] = ()) -> pa.Table:

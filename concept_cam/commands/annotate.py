@@ -164,7 +164,7 @@ def annotate(
       concept-cam annotate photos/ --traits fish -o run/ --shard 2/8
       concept-cam annotate --merge run/
     """
-    _let_workers_work()
+    let_workers_work()
     if merge:
         _merge(inputs, output)
         return
@@ -205,7 +205,7 @@ def _request(
         "inputs": list(inputs),
         "output": output,
         "traits": list(traits),
-        "lines": _standard_input() if inputs == ("-",) else None,
+        "lines": standard_input() if inputs == ("-",) else None,
         "boxes": box_file,
         "box_column": boxes if box_file is None else None,
         "mask_column": options["masks"],
@@ -226,13 +226,13 @@ def _request(
     }
 
 
-def _let_workers_work() -> None:
+def let_workers_work() -> None:
     # OpenMP reads this when torch is first imported. By default torch's threads wait spinning, on the processors that the workers need.
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _standard_input() -> TextIO:
+def standard_input() -> TextIO:
     # File names are bytes: those that are no UTF-8 must come through too.
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")

@@ -102,11 +102,11 @@ def locate(
       find photos -name '*.jpg' | concept-cam locate - -t "a dorsal fin" > fins.csv
     """
     values = resolve({**options, "method": method, "threshold": threshold})
-    question = None if head is not None else _question(target, contrast, traits, classes, references, ranks)
+    question = None if head is not None else question_of(target, contrast, traits, classes, references, ranks)
     paths = list(_paths(images))
     if not paths:
         raise ConfigurationError("no picture was given: standard input held no path.")
-    _check_early(values, output)
+    check_early(values, output)
     writer = _Writer(output, unique_stems(paths), overwrite, values.get("threshold", DEFAULT_THRESHOLD), min_area, limits, upsampling)
     writer.check()
     asker: _Asker
@@ -117,7 +117,7 @@ def locate(
         if question.concepts:
             warn_unknown_words(localizer, list(question.concepts))
         asker = _WordAsker(localizer, question, values.get("method", "direct"))
-    printer = _Printer(format_)
+    printer = Printer(format_)
     failed = 0
     for path, answer in track(_all_answers(asker, paths), len(paths)):
         if isinstance(answer, ConceptCamError):
@@ -125,7 +125,7 @@ def locate(
             warn(f"{answer}")
             continue
         for found in answer:
-            printer.row(_row(path, found, values.get("threshold", DEFAULT_THRESHOLD), min_area))
+            printer.row(result_row(path, found, values.get("threshold", DEFAULT_THRESHOLD), min_area))
         writer.write(path, answer)
     printer.close()
     if failed:
@@ -143,14 +143,15 @@ class _Question:
         self.concepts, self.classes, self.target, self.references = tuple(concepts), tuple(classes), target, references
 
 
-def _question(
+def question_of(
     target: Sequence[str],
     contrast: Sequence[str],
     traits: Sequence[str],
-    classes: str | None,
-    references: int | None,
-    ranks: str | None,
+    classes: str | None = None,
+    references: int | None = None,
+    ranks: str | None = None,
 ) -> _Question:
+    """Reads what is asked from the options."""
     if ranks is not None:
         raise ConfigurationError("--ranks belongs to a classifier: give --head FILE as well, or use --classes with --references.")
     if classes is not None:
@@ -208,7 +209,7 @@ def _pictures_in(folder: str) -> Iterator[str]:
     yield from (os.path.join(folder, source) for source in found)
 
 
-def _check_early(values: dict[str, Any], output: str | None) -> None:
+def check_early(values: dict[str, Any], output: str | None) -> None:
     """Finds wrong options before a model is loaded, which can take minutes."""
     from concept_cam.core.regions import parse_threshold
 
@@ -329,7 +330,7 @@ def _head_asker(
     return _HeadAsker(FinerCam(backbone, classifier, settings), targets, options)
 
 
-def _row(path: str, found: Localization, threshold: str | float, min_area: float) -> dict[str, Any]:
+def result_row(path: str, found: Localization, threshold: str | float, min_area: float) -> dict[str, Any]:
     regions = found.regions(threshold, min_area=min_area, largest=1, resolution="model")
     row: dict[str, Any] = {
         "file_name": path,
@@ -353,7 +354,7 @@ def _row(path: str, found: Localization, threshold: str | float, min_area: float
 # ---------------------------------------------------------------------------------------------------------------- output
 
 
-class _Printer:
+class Printer:
     """Prints rows in the format asked for; CSV rows appear as they are found."""
 
     def __init__(self, format_: str) -> None:

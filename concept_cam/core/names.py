@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -11,7 +12,7 @@ from concept_cam.core.errors import ConceptCamError, ConfigurationError
 
 T = TypeVar("T")
 
-__all__ = ["choose", "did_you_mean", "display", "nearest_names", "normalise_text"]
+__all__ = ["choose", "did_you_mean", "display", "nearest_names", "normalise_text", "picture_key", "stable_key"]
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
@@ -55,3 +56,19 @@ def normalise_text(text: str) -> str:
 def display(path: str) -> str:
     """Returns a path as valid Unicode: bytes of a file name that are no UTF-8 become ``\\xNN``."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def stable_key(*parts: str) -> str:
+    """Returns 24 hexadecimal digits of some texts, the same on every machine."""
+    # Length prefixes: ("a", "bc") and ("ab", "c") must differ.
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def picture_key(source: str) -> str:
+    """Returns the stable id of a picture: 24 hexadecimal digits of its ``source``.
+
+    Where a collection has several entries of one picture that differ (occurrences that share a photograph), the second and further ones have
+    ``source#occurrence`` in its place (:attr:`concept_cam.collection.inputs.Item.identity`).
+    """
+    return stable_key("image", source)

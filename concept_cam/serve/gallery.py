@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from concept_cam.collection.inputs.entries import is_index
 from concept_cam.collection.inputs.files import walk
 from concept_cam.collection.run_folder import PARTS_FOLDER, RUN_FILE
 from concept_cam.collection.schema import image_key
@@ -248,7 +249,7 @@ def _open_run(path: Path, max_pixels: int) -> Gallery:
 
 
 def _open_index(path: Path, max_pixels: int) -> Gallery:
-    from concept_cam.index import Index  # type: ignore[import-untyped, import-not-found, unused-ignore]
+    from concept_cam.index import Index
 
     index = Index.open(path)
     entries, roots = [], set()
@@ -261,7 +262,7 @@ def _open_index(path: Path, max_pixels: int) -> Gallery:
 
 
 GALLERIES: dict[str, tuple[Callable[[Path], bool], Callable[[Path, int], Gallery]]] = {
-    "index": (lambda path: (path / "index.json").is_file() and (path / "shards").is_dir(), _open_index),
+    "index": (lambda path: is_index([str(path)]), _open_index),
     "run": (lambda path: path.name == RUN_FILE or ((path / RUN_FILE).is_file() and (path / PARTS_FOLDER).is_dir()), _open_run),
     "folder": (lambda path: path.is_dir(), _open_folder),
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from concept_cam.collection.inputs.items import Item
+from concept_cam.collection.keeping import Kept, keep, kept_table
 from concept_cam.collection.plan import Plan
 from concept_cam.collection.reading import Crop, Loaded, load_item, prepare_crop
 from concept_cam.collection.records import Scored, records_of
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from concept_cam.core.directions import DirectionSet
+    from concept_cam.core.features import PatchFeatures
+    from concept_cam.index.index import Index
     from concept_cam.localizer import Localizer
 
 __all__ = ["Annotator", "Answers", "Done", "Engine", "Options", "answers_of"]
@@ -97,23 +100,27 @@ class Annotator:
     def __init__(self, localizer: Localizer, plan: Plan) -> None:
         self.localizer = localizer
         self.plan = plan
+        self._index: Index | None = None
 
     def __call__(self, items: Sequence[Item]) -> Answers:
         """Does everything for some pictures in this process."""
         return answers_of(self.score([load_item(item, self.plan) for item in items]), self.plan)
 
-    def score(self, loaded: Sequence[Loaded]) -> list[tuple[Loaded, list[Scored]]]:
+    def score(self, loaded: Sequence[Loaded]) -> list[tuple[Loaded, list[Any]]]:
         """Runs the model on pictures that were read: all crops share forward passes, all concepts are scored together.
 
         A crop on which the model fails (NaN) becomes an error of its picture.
         """
         flat = [(position, crop) for position, found in enumerate(loaded) for crop in found.crops]
-        results: list[tuple[Loaded, list[Scored]]] = [(found, []) for found in loaded]
+        results: list[tuple[Loaded, list[Any]]] = [(found, []) for found in loaded]
         for (position, crop), outcome in zip(flat, self._maps([crop for _, crop in flat])):
             found, scored = results[position]
             if isinstance(outcome, ImageError):
                 results[position] = (replace(found, errors=(*found.errors, str(outcome))), scored)
             else:
+                if isinstance(outcome, Kept):
+                    scored.append(outcome)
+                    continue
                 geometry, scores, image_scores, probabilities = outcome
                 scored.append(
                     Scored(
@@ -136,20 +143,33 @@ class Annotator:
         if not crops:
             return []
         try:
-            prepared = [prepare_crop(crop, self.plan) for crop in crops]
-            features = self.localizer.encode_prepared(prepared)
+            features, valids = self._features(crops)
         except (ImageError, ArithmeticError, IndexError, MemoryError) as error:
             # One crop broke the model's output: find out which.
             return [ImageError(reason_of(error))] if len(crops) == 1 else [outcome for crop in crops for outcome in self._maps([crop])]
+        if self.plan.codec is not None:
+            return [keep(crop, encoded, valid, self.plan.codec) for crop, encoded, valid in zip(crops, features, valids)]
         concepts = self.localizer.phrased(self.plan.questions.concepts)
         answers = self.localizer.score(features, concepts)
         texts = self.localizer.directions(concepts)
         outcomes = []
-        for item, encoded, answer in zip(prepared, features, answers):
-            scores = answer.scores if item.valid.all() else np.where(item.valid, answer.scores, np.float32(np.nan))
+        for valid, encoded, answer in zip(valids, features, answers):
+            scores = answer.scores if valid.all() else np.where(valid, answer.scores, np.float32(np.nan))
             shares = self._local_shares(encoded.patches, texts, scores, answer.probabilities)
-            outcomes.append((item.geometry, scores, answer.image_scores, shares))
+            outcomes.append((encoded.geometry, scores, answer.image_scores, shares))
         return outcomes
+
+    def _features(self, crops: Sequence[Crop]) -> tuple[list[PatchFeatures], list[np.ndarray]]:
+        """Returns the features of crops and where the model looked: from the model, or from the index that holds them."""
+        if self.plan.index is None:
+            prepared = [prepare_crop(crop, self.plan) for crop in crops]
+            return self.localizer.encode_prepared(prepared), [item.valid for item in prepared]
+        if self._index is None:
+            from concept_cam.index.index import Index
+
+            self._index = Index.open(self.plan.index)
+        entries = [crop.entry for crop in crops if crop.entry is not None]
+        return [self._index.features(entry) for entry in entries], [self._index.valid(entry) for entry in entries]
 
     def _local_shares(self, patches: Tensor, texts: DirectionSet, scores: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """Puts the probability at a part's best patch in place of that over the picture: all parts are in the picture at once.
@@ -177,7 +197,7 @@ class Annotator:
         return local
 
 
-def answers_of(scored: Sequence[tuple[Loaded, list[Scored]]], plan: Plan) -> Answers:
+def answers_of(scored: Sequence[tuple[Loaded, list[Any]]], plan: Plan) -> Answers:
     """Makes calls and measures for pictures that the model has seen; needs no model."""
     from concept_cam.collection.schema import PASSTHROUGH_PREFIX, image_key, table_from_records
 
@@ -189,6 +209,8 @@ def answers_of(scored: Sequence[tuple[Loaded, list[Scored]]], plan: Plan) -> Ans
         name = found.item.identity
         return Done(name, found.item.path, image_key(name), rows, errors)
 
+    if plan.codec is not None:
+        return Answers(tuple(done(found, len(crops), found.errors) for found, crops in scored), kept_table(scored, plan))
     pictures, rows, own_rows = [], [], []
     for found, crops in scored:
         try:

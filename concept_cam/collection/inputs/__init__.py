@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from concept_cam.collection.inputs.columns import PICTURE_COLUMNS
+from concept_cam.collection.inputs.entries import is_index
 from concept_cam.collection.inputs.files import subfolders
 from concept_cam.collection.inputs.items import Collection, Columns, Item, Specimen, is_url
 from concept_cam.collection.inputs.selection import Shard, parse_shard
@@ -51,6 +52,7 @@ LAYOUTS: dict[str, tuple[str, str]] = {
         "concept_cam.collection.inputs.parquet:open_parquet",
         "Parquet with encoded bytes, raw BGR pixels (TreeOfLife) or paths",
     ),
+    "index": ("concept_cam.collection.inputs.entries:open_index", "an index of concept-cam: features instead of pictures"),
     "webdataset": ("concept_cam.collection.inputs.webdataset:open_webdataset", "tar shards of samples"),
 }
 """Input layouts: name -> (function, one line for people)."""
@@ -112,6 +114,8 @@ def find_layout(inputs: Sequence[str], skip: Sequence[str] = ()) -> str:
             )
         return kinds.pop() or "list"
     given = inputs[0]
+    if is_index(inputs):
+        return "index"
     if given == "-":
         return "list"
     if is_url(given):

@@ -1,0 +1,381 @@
+"""An index: features of a collection on disk, queried with concepts as often as one likes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError, DataError, MissingExtraError
+from concept_cam.core.features import PatchFeatures
+from concept_cam.core.names import choose, display
+from concept_cam.index.codec import Codec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from concept_cam.core.results import Localization
+    from concept_cam.index.storage import Part
+    from concept_cam.localizer import Localizer
+
+__all__ = ["RANKINGS", "READING_SETTINGS", "Hit", "Hits", "Index"]
+
+RANKINGS: dict[str, str] = {
+    "patch": "by the score of the best patch: pictures that show the target somewhere",
+    "image": "by the image embedding: pictures that are about the target",
+}
+"""How pictures are ranked."""
+
+READING_SETTINGS = ("attention", "resize", "size", "views", "mean", "std", "interpolation", "resize_mode", "max_pixels")
+"""Settings that decide the features, and are the index's own; all others are the query's."""
+
+
+class Index:
+    """A collection's features. Nothing is read before it is used; may be shared among threads, sent to processes and iterated.
+
+    Args:
+        path: The index's folder.
+        infos: Contents of ``index.json`` of each of its folders: one, or one per shard.
+        files: Its parts in order, each with the number of its folder.
+    """
+
+    def __init__(self, path: Path, infos: Sequence[Mapping[str, Any]], files: Sequence[tuple[int, Path]]) -> None:
+        self.path, self.infos, self.files = path, tuple(infos), tuple(files)
+        self._parts: dict[int, Part] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Index:
+        """Opens an index, or a folder that holds the shards of one.
+
+        Raises:
+            DataError: There is none, or its shards are not of one piece.
+            MissingExtraError: pyarrow is not installed.
+        """
+        try:
+            from concept_cam.index.storage import INFO_FILE, PART_PATTERN, PARTS_FOLDER, read_info
+        except ImportError as error:
+            raise MissingExtraError("pyarrow", "annotate", "an index") from error
+        folder = Path(path)
+        folders = [folder] if (folder / INFO_FILE).is_file() else sorted(file.parent for file in folder.glob(f"shard-*/{INFO_FILE}"))
+        if not folders:
+            raise DataError(f"{str(folder)!r} is no index: it holds no {INFO_FILE}. Make one:  concept-cam index photos/ -o {folder.name}")
+        infos = [read_info(one) for one in folders]
+        for one, info in zip(folders, infos):
+            if info["configuration"] != infos[0]["configuration"]:
+                raise DataError(f"{one} and {folders[0]} were not made in the same way: another model, other settings or another format.")
+        files = [(number, file) for number, one in enumerate(folders) for file in sorted((one / PARTS_FOLDER).glob(PART_PATTERN))]
+        return cls(folder, infos, files)
+
+    def __reduce__(self) -> Any:
+        return Index, (self.path, self.infos, self.files)
+
+    def __repr__(self) -> str:
+        return f"<Index {display(str(self.path))!r}: {len(self)} entries, {self.model!r}, {self.codec.dtype}>"
+
+    # ----------------------------------------------------------------------------------------------------- what it is
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """What decides its contents: model, settings, number format."""
+        found: Mapping[str, Any] = self.infos[0]["configuration"]
+        return found
+
+    @property
+    def model(self) -> str:
+        """Name of the model that made the features."""
+        return str(self.configuration["model"])
+
+    @property
+    def weights_hash(self) -> str:
+        """Hash of its weights."""
+        return str(self.configuration["weights_hash"])
+
+    @cached_property
+    def codec(self) -> Codec:
+        """How features are kept; shards of one index share it."""
+        return Codec.load(self.files[0][1].parents[1] if self.files else self.path, dict(self.configuration["codec"]))
+
+    def part(self, number: int) -> Part:
+        """Returns a part, mapped into memory."""
+        from concept_cam.index.storage import Part
+
+        if number not in self._parts:
+            with self._lock:
+                self._parts.setdefault(number, Part(self.files[number][1]))
+        return self._parts[number]
+
+    def parts(self) -> Iterator[Part]:
+        """Yields the parts in order."""
+        return (self.part(number) for number in range(len(self.files)))
+
+    @cached_property
+    def _bounds(self) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum([len(part) for part in self.parts()])]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self._bounds[-1])
+
+    def _place(self, entry: int) -> tuple[Part, int]:
+        if not -len(self) <= entry < len(self):
+            raise IndexError(f"entry {entry} of {len(self)}")
+        entry %= len(self)
+        number = int(np.searchsorted(self._bounds, entry, "right")) - 1
+        return self.part(number), entry - int(self._bounds[number])
+
+    @property
+    def pictures(self) -> pa.Table:
+        """What describes the entries, one row each; see :data:`concept_cam.index.storage.COLUMNS`."""
+        import pyarrow as pa
+
+        from concept_cam.index.storage import COLUMNS
+
+        tables = [part.table for part in self.parts()]
+        if not tables:
+            return pa.table({name: pa.array([], kind) for name, (kind, _) in COLUMNS.items()})
+        return pa.concat_tables(tables, promote_options="default")
+
+    def row(self, entry: int) -> dict[str, Any]:
+        """Returns what describes one entry."""
+        part, number = self._place(entry)
+        return part.row(number)
+
+    def features(self, entry: int) -> PatchFeatures:
+        """Returns the features of one entry, as near to the encoded ones as the index keeps them."""
+        import torch
+
+        from concept_cam.index.storage import geometry_of
+
+        part, number = self._place(entry)
+        row = part.row(number)
+        geometry = geometry_of(row["geometry"])
+        patches = self.codec.decode(part.codes(number)).reshape(*geometry.grid, -1)
+        return PatchFeatures(
+            patches=torch.from_numpy(patches),
+            image=torch.from_numpy(part.images[number].copy()),
+            geometry=geometry,
+            model=self.model,
+            weights_hash=self.weights_hash,
+            attention=row["attention"],
+            source=row["path"] or row["source"],
+            views=row["views"],
+        )
+
+    def valid(self, entry: int) -> np.ndarray:
+        """Returns bool [h, w]: where the model looked at an entry."""
+        from concept_cam.index.storage import geometry_of
+
+        part, number = self._place(entry)
+        return part.codes(number).norms.reshape(geometry_of(part.row(number)["geometry"]).grid) > 0
+
+    def __iter__(self) -> Iterator[PatchFeatures]:
+        return (self.features(entry) for entry in range(len(self)))
+
+    # ----------------------------------------------------------------------------------------------------------- asking
+
+    def localizer(self, localizer: Localizer | None = None, **settings: Any) -> Localizer:
+        """Returns the model of the index, with the settings that made it; loads it by its name where none is given.
+
+        Args:
+            localizer: A model that is loaded already.
+            **settings: Settings of the query: ``gamma``, ``weighting``, ``feature_norm``, ``templates`` ...
+
+        Raises:
+            ConfigurationError: Another model, or a setting that the index has fixed.
+        """
+        from concept_cam.localizer import Localizer
+
+        own = {name: value for name, value in self.configuration["settings"].items() if name in READING_SETTINGS}
+        for name in settings:
+            if name in own and settings[name] != own[name]:
+                raise ConfigurationError(
+                    f"the index was made with {name} {own[name]!r}, which a query cannot change to {settings[name]!r}."
+                )
+        found = localizer or Localizer.from_pretrained(self.model)
+        if found.backbone.weights_hash != self.weights_hash:
+            raise ConfigurationError(
+                f"the index {display(str(self.path))!r} holds features of {self.model!r} (weights {self.weights_hash}), this model is "
+                f"{found.backbone.name!r} ({found.backbone.weights_hash}): ask with the model of the index, or index again."
+            )
+        return found.with_settings(**{**own, **settings})
+
+    def query(
+        self,
+        concepts: Concept | Sequence[Concept],
+        *,
+        top: int = 50,
+        by: str = "patch",
+        among: np.ndarray | None = None,
+        localizer: Localizer | None = None,
+        **settings: Any,
+    ) -> tuple[Hits, ...]:
+        """Ranks the entries by concepts.
+
+        Args:
+            concepts: One or more.
+            top: Best entries of each.
+            by: A name of :data:`RANKINGS`.
+            among: bool [N], the entries that may rank; ``None`` for all.
+            localizer: The index's model, if it is loaded already.
+            **settings: Settings of the query: ``gamma``, ``weighting``, ``feature_norm``, ``templates``.
+
+        Returns:
+            The best entries of each concept, best first.
+
+        Raises:
+            ConfigurationError: Another model, or an unknown ranking.
+            PromptError: A text that the model cannot embed.
+        """
+        choose(by, RANKINGS, "ranking")
+        if top < 1:
+            raise ConfigurationError(f"top must be at least 1, received {top}.")
+        asker = self.localizer(localizer, **settings)
+        asked = asker.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
+        values = self.values(asked, by=by, localizer=asker)
+        if among is not None:
+            values = np.where(among, values, -np.inf)
+        from concept_cam.index.search import ranking
+
+        hits = []
+        for concept, own in zip(asked, values):
+            order = ranking(own, top)
+            hits.append(Hits(concept, order, own[order], self, asker))
+        return tuple(hits)
+
+    def values(self, concepts: Sequence[Concept], *, by: str = "patch", localizer: Localizer | None = None) -> np.ndarray:
+        """Returns what entries are ranked by, float32 [C, N]: the score of the best patch, or the cosine of the image embedding.
+
+        Minus infinity where the model saw nothing. Of float16 features the scores are exact to about 1e-4.
+        """
+        import torch
+
+        from concept_cam.core.directions import IMAGE_DEPENDENT, coefficients, directions
+        from concept_cam.core.scoring import image_scores
+        from concept_cam.index.search import best_patches
+
+        asker = self.localizer(localizer) if localizer is None else localizer
+        texts, settings, scale = asker.directions(list(concepts)), asker.settings, asker.backbone.logit_scale
+        device = texts.texts.device
+        columns: list[np.ndarray] = [np.zeros((len(concepts), 0), dtype=np.float32)]
+        with torch.inference_mode():
+            if by == "image":
+                for part in self.parts():
+                    images = torch.from_numpy(part.images.copy()).to(device)
+                    terms = coefficients(texts, images, weighting=settings.weighting, gamma=settings.gamma, logit_scale=scale)
+                    columns.append(image_scores(images, texts, terms).T.cpu().numpy())
+            elif settings.weighting in IMAGE_DEPENDENT:  # every picture has directions of its own
+                step = settings.batch_size
+                for start in range(0, len(self), step):
+                    answers = asker.score([self.features(entry) for entry in range(start, min(start + step, len(self)))], list(concepts))
+                    seen = [np.where(self.valid(start + row), answer.scores, -np.inf) for row, answer in enumerate(answers)]
+                    columns.append(np.stack([np.nanmax(maps, axis=(1, 2)) for maps in seen], axis=1).astype(np.float32))
+            else:
+                nothing = torch.zeros(1, texts.texts.shape[1], device=device)
+                terms = coefficients(texts, nothing, weighting=settings.weighting, gamma=settings.gamma, logit_scale=scale)
+                along = directions(texts, terms)[0].cpu().numpy()
+                columns += [best_patches(part, self.codec, along, settings.feature_norm) for part in self.parts()]
+        return np.concatenate(columns, axis=1)
+
+    def locate(self, entry: int, concepts: Sequence[Concept], localizer: Localizer) -> list[Localization]:
+        """Answers concepts for one entry from its features; the picture is not encoded again."""
+        from dataclasses import replace
+
+        answers = localizer.score(self.features(entry), list(concepts))
+        valid = self.valid(entry)
+        if not valid.all():
+            answers = replace(answers, scores=np.where(valid, answers.scores, np.float32(np.nan)))
+        return list(answers)
+
+    # ---------------------------------------------------------------------------------------------------------- growing
+
+    def append(self, features: Sequence[PatchFeatures], names: Sequence[str] | None = None) -> Index:
+        """Adds encoded pictures as one more part, whole or not at all, and returns the index with them.
+
+        Args:
+            features: What :meth:`concept_cam.Localizer.encode` gave.
+            names: Name of each picture; by default its source.
+
+        Raises:
+            ConfigurationError: Features of another model, or without a name.
+            OutputError: It cannot be written, or another process is writing.
+        """
+        from concept_cam.index.writing import append_features
+
+        append_features(self, features, names)
+        return Index.open(self.path)
+
+
+@dataclass(frozen=True, eq=False)
+class Hits(Sequence["Hit"]):
+    """The best entries for one concept, best first.
+
+    Attributes:
+        concept: What was asked.
+        entries: int64 [N], positions in the index.
+        values: float32 [N], what they were ranked by.
+    """
+
+    concept: Concept
+    entries: np.ndarray = field(repr=False)
+    values: np.ndarray = field(repr=False)
+    _index: Index = field(repr=False)
+    _localizer: Localizer = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Hit]: ...
+    def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"hit {index} of {len(self)}")
+        index %= len(self)
+        return Hit(self.concept, index + 1, int(self.entries[index]), float(self.values[index]), self._index, self._localizer)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return (self[position] for position in range(len(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class Hit:
+    """One entry that was found.
+
+    Attributes:
+        concept: What was asked.
+        rank: 1 for the best.
+        entry: Position in the index.
+        value: What it was ranked by.
+    """
+
+    concept: Concept
+    rank: int
+    entry: int
+    value: float
+    _index: Index = field(repr=False)
+    _localizer: Localizer = field(repr=False)
+
+    @cached_property
+    def row(self) -> dict[str, Any]:
+        """What the index says of the entry."""
+        return self._index.row(self.entry)
+
+    @property
+    def source(self) -> str:
+        """The picture."""
+        return str(self.row["path"] or self.row["source"])
+
+    @cached_property
+    def found(self) -> Localization:
+        """Where the concept is in it, from the features of the index."""
+        return self._index.locate(self.entry, [self.concept], self._localizer)[0]

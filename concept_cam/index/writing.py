@@ -1,0 +1,78 @@
+"""Parts of an index, written whole or not at all; what is in no part does not exist."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from concept_cam.core.errors import ConfigurationError, OutputError
+from concept_cam.core.features import PatchFeatures
+from concept_cam.core.files import write_file
+from concept_cam.core.names import picture_key
+from concept_cam.index.storage import PART_PATTERN, PARTS_FOLDER, features_table, part_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from concept_cam.index.index import Index
+
+__all__ = ["LOCK_FILE", "append_features", "last_number", "write_part"]
+
+LOCK_FILE = ".lock"
+"""Whoever writes an index holds this lock."""
+
+
+def last_number(folder: Path) -> int:
+    """Returns the highest number of a part in an index's folder; 0 where there is none."""
+    names = [file.stem.removeprefix("part-") for file in (folder / PARTS_FOLDER).glob(PART_PATTERN)]
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def write_part(folder: Path, number: int, table: pa.Table) -> Path:
+    """Writes a part under its number."""
+    return write_file(folder / PARTS_FOLDER / f"part-{number:06d}.arrow", part_bytes(table))
+
+
+def append_features(index: Index, features: Sequence[PatchFeatures], names: Sequence[str] | None) -> None:
+    """Adds a part; see :meth:`concept_cam.index.Index.append`."""
+    from filelock import FileLock, Timeout
+
+    given = list(names) if names is not None else [item.source or "" for item in features]
+    if len(given) != len(features) or not all(given):
+        raise ConfigurationError(f"every picture of an index needs a name: received {len(given)} names for {len(features)} pictures.")
+    if not features:
+        return
+    for item in features:
+        if item.weights_hash != index.weights_hash:
+            raise ConfigurationError(
+                f"the features come from {item.model!r}, the index {str(index.path)!r} holds those of {index.model!r}."
+            )
+    patches = [np.asarray(item.patches.float().cpu().numpy(), dtype=np.float32) for item in features]
+    codes = [index.codec.encode(array.reshape(-1, array.shape[-1])) for array in patches]
+    rows: list[dict[str, Any]] = [
+        {
+            "image_key": picture_key(name),
+            "source": name,
+            "specimen": 0,
+            "geometry": json.dumps(item.geometry.to_dict()),
+            "attention": item.attention,
+            "views": item.views,
+        }
+        for name, item in zip(given, features)
+    ]
+    images = np.stack([item.image.float().cpu().numpy() for item in features])
+    folder = index.files[-1][1].parents[1] if index.files else index.path
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OutputError(f"another process is writing the index {str(folder)!r}. Wait for it.") from None
+    try:
+        write_part(folder, last_number(folder) + 1, features_table(rows, codes, images))
+    finally:
+        lock.release()
