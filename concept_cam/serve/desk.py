@@ -28,12 +28,14 @@ import torch.nn.functional as F
 
 from concept_cam import prompts
 from concept_cam.collection.corrections import CORRECTIONS_FILE, Corrections
+from concept_cam.core.concept import Concept
 from concept_cam.core.directions import coefficients
 from concept_cam.core.errors import ConceptCamError, ConfigurationError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.regions import Region, decode_rle
 from concept_cam.core.results import Localization
 from concept_cam.core.scoring import ledger
+from concept_cam.exports.survey import plain
 from concept_cam.serve.gallery import Entry, Gallery, encode_picture, open_gallery
 from concept_cam.serve.questions import Question, read_question
 from concept_cam.serve.teaching import Taught, TaughtConcepts, click_vectors
@@ -130,7 +132,7 @@ class Answer:
             "regions": [_region(region) for region in self.regions],
             "ledger": self._ledger(),
             "call": dict(self.call),
-            "certificate": certificate_of(found),
+            "certificate": certificate_of(found) if question.with_certificate else None,
             "taught": None if self.taught is None else {**self.taught.facts(), "mix": question.mix},
             "zero_shot": self.taught is None,
             "unknown_words": list(self.unknown_words),
@@ -230,6 +232,8 @@ class Desk:
         self._scorers = ThreadPoolExecutor(threads or min(8, max(2, os.cpu_count() or 2)), thread_name_prefix="score")
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
         self._shown: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._localizers: OrderedDict[tuple[float, str], Localizer] = OrderedDict()
+        self._words: OrderedDict[Concept, tuple[str, ...]] = OrderedDict()
         self._scoring = 0
         self._closed = False
         self.counts = {"encoded": 0, "answered": 0, "busy": 0}
@@ -390,7 +394,7 @@ class Desk:
     def answer(self, entry: Entry, features: PatchFeatures, question: Question, encoded: bool = False) -> Answer:
         """Answers one question from features."""
         started = time.perf_counter()
-        localizer = self.localizer.with_settings(gamma=question.gamma, weighting=question.weighting)
+        localizer = self._localizer(question.gamma, question.weighting)
         if question.choose:
             question = replace(question, concept=self._most_likely(features, question.concept), choose=False)
         found = localizer.score(features, question.concept)[0]
@@ -399,7 +403,9 @@ class Desk:
         if question.taught:
             taught = self.taught.get(question.taught)
             own = _prototype_map(localizer, features, found, taught, question.gamma, weights)
-            found = replace(found, scores=((1 - question.mix) * found.scores + question.mix * own).astype(np.float32), split=None)
+            found = replace(
+                found, scores=((1 - question.mix) * found.scores + question.mix * own).astype(np.float32), split=None, certify=None
+            )
         regions = found.regions(question.threshold, min_area=question.min_area, resolution="model")
         with self._lock:
             self.counts["answered"] += 1
@@ -414,10 +420,33 @@ class Desk:
             prototype=own,
             taught=taught,
             call=self._call(entry, question, found, cosines),
-            unknown_words=self.localizer.unknown_words([found.concept]),
+            unknown_words=self._unknown(found.concept),
             encoded=encoded,
             seconds=time.perf_counter() - started,
         )
+
+    def _localizer(self, gamma: float, weighting: str) -> Localizer:
+        """Returns the localizer with these settings; the last ones are kept with the directions that they remember."""
+        key = (gamma, weighting)
+        with self._lock:
+            if key not in self._localizers:
+                self._localizers[key] = self.localizer.with_settings(gamma=gamma, weighting=weighting)
+                while len(self._localizers) > 16:
+                    self._localizers.popitem(last=False)
+            self._localizers.move_to_end(key)
+            return self._localizers[key]
+
+    def _unknown(self, concept: Concept) -> tuple[str, ...]:
+        """Returns the words that the model never saw; taking phrases apart costs more than scoring, so the last answers are kept."""
+        with self._lock:
+            known = self._words.get(concept)
+        if known is None:
+            known = self.localizer.unknown_words([concept])
+            with self._lock:
+                self._words[concept] = known
+                while len(self._words) > 256:
+                    self._words.popitem(last=False)
+        return known
 
     def _most_likely(self, features: PatchFeatures, concept: Any) -> Any:
         """Returns the concept of the state with the highest probability; its siblings are its contrasts."""
@@ -592,12 +621,9 @@ def _region(region: Region) -> dict[str, Any]:
     }
 
 
-def certificate_of(found: Localization) -> Any:
-    """Returns a localisation's certificate as plain data, ``None`` where it has none: the one place that looks for it."""
-    certificate: Any = getattr(found, "certificate", None)
-    if callable(certificate):
-        certificate = certificate()
-    return certificate.to_dict() if hasattr(certificate, "to_dict") else certificate
+def certificate_of(found: Localization) -> dict[str, Any] | None:
+    """Returns a localisation's certificate as plain data; ``None`` where it has none, as for what was taught."""
+    return None if found.certify is None else plain(found.certificate.to_dict())
 
 
 def _number(value: float) -> float | None:

@@ -32,6 +32,7 @@ _QUESTION: dict[str, Any] = {
     "taught": {**_TEXT, "description": "Name of a taught concept that is mixed in; the answer is then not zero-shot"},
     "mix": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
     "specimen": {"type": "integer", "minimum": 0},
+    "certificate": {"type": "boolean", "default": True, "description": "Whether the certificate is part of the answer"},
     "map": {"type": "boolean", "description": "Whether the grid maps are part of the answer"},
 }
 
@@ -119,7 +120,10 @@ _SCHEMAS: dict[str, Any] = {
                 "description": "What each text adds at the peak; sums to its cell's score",
             },
             "call": {"type": "object", "description": "State, probability and score; from the run where one is served"},
-            "certificate": {"description": "Whether the map depends on the words; null where none was made"},
+            "certificate": {
+                "type": ["object", "null"],
+                "description": "Whether the map can be trusted: verdict, reason, confidence, presence, evidence; null for what was taught",
+            },
             "taught": {"type": ["object", "null"]},
             "zero_shot": {"type": "boolean"},
             "unknown_words": {"type": "array", "items": _TEXT},

@@ -22,7 +22,7 @@ MAX_CLICKS = 200
 
 _KEYS = {
     "picture", "image", "target", "contrasts", "character", "state", "gamma", "weighting", "threshold", "min_area", "clicks", "taught", "mix",
-    "map", "specimen",
+    "map", "specimen", "certificate",
 }  # fmt: skip
 
 
@@ -42,6 +42,7 @@ class Question:
         taught: Name of a taught concept that is mixed in; empty for none.
         mix: Its share, 0..1.
         specimen: Number of the specimen.
+        with_certificate: Whether the certificate is part of the answer.
         with_map: Whether the maps are part of the answer.
     """
 
@@ -56,6 +57,7 @@ class Question:
     taught: str = ""
     mix: float = 0.5
     specimen: int = 0
+    with_certificate: bool = True
     with_map: bool = False
 
     @property
@@ -126,6 +128,7 @@ def read_question(data: Mapping[str, Any], packs: Mapping[str, prompts.Pack], de
         taught=_text(values.get("taught", ""), "taught", empty=True),
         mix=number(values.get("mix", 0.5), "mix", 0.0, 1.0),
         specimen=int(number(values.get("specimen", 0), "specimen", 0, 1e6)),
+        with_certificate=bool(values.get("certificate", True)),
         with_map=bool(values.get("map", False)),
     )
 

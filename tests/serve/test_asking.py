@@ -61,20 +61,12 @@ def test_an_answer_is_the_packages_own(client: Any, desk: Any) -> None:
             assert np.allclose(cosines[0] - gamma * answer["map"]["weights"][0] * cosines[1], expected, atol=1e-5)
         assert sum(row["value"] for row in answer["ledger"]) == pytest.approx(answer["peak"]["score"], abs=1e-5)
         assert answer["zero_shot"] is True
-        assert answer["certificate"] is None
+        assert answer["certificate"]["verdict"] == found.certificate.verdict
+        assert answer["certificate"]["reason"] == found.certificate.reason
 
 
-def test_a_certificate_is_passed_on_where_there_is_one(desk: Any) -> None:
-    from concept_cam.serve.desk import certificate_of
-
-    class Certificate:
-        def to_dict(self) -> dict[str, float]:
-            return {"drop": 0.4}
-
-    found = desk.ask(desk.gallery.entries[0], RED).found
-    assert certificate_of(found) is None
-    object.__setattr__(found, "certificate", Certificate())
-    assert certificate_of(found) == {"drop": 0.4}
+def test_the_certificate_can_be_left_out(client: Any) -> None:
+    assert ask(client, picture=ids(client)["a.png"], **RED, certificate=False)["certificate"] is None
 
 
 def test_a_picture_is_encoded_once(client: Any, desk: Any) -> None:

@@ -390,6 +390,7 @@ def test_teach_with_clicks(page: Any) -> None:
     wait(page, "return [...document.querySelectorAll('#ledger .name')].some(e => e.textContent == 'taught: fork')")
     peak = view(page, "return view.panels[0].answer.peak")
     assert 60 < peak["x"] < 130
+    page.get("about:blank")
     page.desk.taught.forget("fork")
 
 

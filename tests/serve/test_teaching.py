@@ -67,6 +67,7 @@ def test_teaching_over_http(client: Any, desk: Any) -> None:
         answer = ask(client, picture=id_, **RED, gamma=0.6, taught="red_box", mix=mix, map=True)
         assert answer["zero_shot"] is False
         assert answer["taught"]["name"] == "red_box"
+        assert answer["certificate"] is None  # It would be about the words alone.
         grid = answer["map"]["grid"]
         own = np.frombuffer(base64.b64decode(answer["map"]["prototype"]), "<f4").reshape(grid)
         cosines = np.frombuffer(base64.b64decode(plain["map"]["cosines"]), "<f4").reshape(2, *grid)

@@ -479,7 +479,7 @@ function showAnswer() {
   if (!answer) {
     $('call').replaceChildren(panel?.problem ? 'No answer' : view.picture ? 'Ask something' : 'Add pictures first', element('small', { textContent: panel?.problem || 'Type what to find, and what it should be told apart from.' }));
     for (const id of ['states', 'ledger', 'regions', 'facts']) $(id).replaceChildren();
-    $('badge').hidden = true; $('certificate-card').hidden = true; $('standing').textContent = ''; showTeach(); showKeep();
+    $('badge').hidden = true; $('certificate-card').hidden = true; $('trust').hidden = true; $('standing').textContent = ''; showTeach(); showKeep();
     return;
   }
   showCall(panel); showLedger(answer); showRegions(panel); showCertificate(answer.certificate); showFacts(panel); showTeach(); showKeep();
@@ -549,7 +549,13 @@ function facts(list, pairs) {
 }
 function showCertificate(certificate) {
   $('certificate-card').hidden = !certificate;
-  if (certificate) facts($('certificate'), Object.entries(certificate).filter(([, value]) => value !== null && typeof value !== 'object').map(([name, value]) => [readable(name), typeof value === 'number' ? Number(value.toPrecision(3)) : value]));
+  $('trust').hidden = !certificate;
+  if (!certificate) return;
+  $('trust').dataset.verdict = certificate.verdict;
+  $('trust').replaceChildren(element('b', { textContent: certificate.verdict }), certificate.reason);
+  const told = value => typeof value === 'number' ? Number(value.toPrecision(3)) : value === true ? 'yes' : value === false ? 'no' : value;
+  const { evidence = {}, verdict, reason, ...rest } = certificate;
+  facts($('certificate'), [...Object.entries(rest), ...Object.entries(evidence)].filter(([, value]) => value !== null && typeof value !== 'object').map(([name, value]) => [readable(name), told(value)]));
 }
 function showFacts(panel) {
   const { answer } = panel, made = answer.provenance;
