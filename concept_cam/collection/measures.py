@@ -159,6 +159,9 @@ def uncertainties(values: Mapping[str, float], box: tuple[float, float], cell: t
 CELL_PIXELS = 4
 """Pixels that a patch is wide where a body is measured: what is told by patches needs no more."""
 
+NESTED = {"eye": "head", "mouth": "head", "operculum": "head", "lateral_line": "trunk"}
+"""Parts that lie within another part of the body."""
+
 MOST_PIXELS = 640
 """Longest side of a picture in which a body is measured."""
 
@@ -190,7 +193,7 @@ def measure_distances(
     scale = geometry.scale[0] * full[0] / size[0], geometry.scale[1] * full[1] / size[1]
     small = replace(geometry, original=size, scale=scale)
     heats = {part: grid_to_pixels(map_, small) for part, map_ in zip(scores, filled(np.stack(list(scores.values()))))}
-    parts = exclusive_masks(heats)
+    parts = exclusive_masks(heats, NESTED)
     if hidden is not None:
         rows, columns = (
             np.minimum(((np.arange(side) + 0.5) * have / side).astype(int), have - 1) for side, have in zip(size, hidden.shape)

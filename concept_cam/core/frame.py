@@ -78,6 +78,7 @@ class BodyFrame:
         neck: Where the front part ends.
         base: Where the rear part begins, or the trunk ends; ``None`` where there is no rear part.
         end: Where the last of all parts ends.
+        neck_gap: Pixels between the end of the front part and the beginning of the trunk.
         base_gap: Pixels by which the end of the trunk and the beginning of the rear part differ.
         low: float64 [S], the outline's offset to one side of the midline, per pixel along it; NaN outside the body.
         high: float64 [S], to the other side.
@@ -88,6 +89,7 @@ class BodyFrame:
     neck: float
     base: float | None
     end: float
+    neck_gap: float
     base_gap: float
     low: Points
     high: Points
@@ -115,27 +117,41 @@ class BodyFrame:
         return points[[0, -1]] if off.max() <= 0.01 * abs(stop - start) else points
 
 
-def exclusive_masks(heats: Mapping[str, np.ndarray], rivals: Mapping[str, np.ndarray] | None = None) -> dict[str, Mask]:
+SHARE = 0.35
+"""Share of a map's peak down to which a pixel may belong to its part, where no other part's share is larger."""
+
+
+def exclusive_masks(heats: Mapping[str, np.ndarray], nested: Mapping[str, str] | None = None, share: float = SHARE) -> dict[str, Mask]:
     """Shares the pixels out among parts: each goes to the part whose map is highest there, in shares of the map's own peak.
 
-    A map's region alone is cut off at half of its peak; where two parts meet, the border between them is where their shares are equal.
+    A map's region alone is cut off at half of its peak; where two parts meet, the border between them is where their shares are equal, and
+    the outline of a body lies where even its own share is small.
 
     Args:
         heats: Part -> float32 [H, W], scores; NaN where nothing may be read.
-        rivals: More maps that take pixels from the parts but are not asked for.
+        nested: Part -> the part that it is a part of: pixels that it wins belong to both.
+        share: Least share of its peak.
 
     Returns:
         Part -> bool [H, W]: its largest connected area, empty where its peak is not positive.
     """
-    everything = {**(rivals or {}), **heats}
+    order = list(heats)
     shares = []
-    for heat in everything.values():
+    for heat in heats.values():
         peak = float(np.nanmax(heat)) if np.isfinite(heat).any() else 0.0
         shares.append(np.nan_to_num(heat, nan=-np.inf) / peak if peak > 0 else np.full(heat.shape, -np.inf))
+    if not shares:
+        return {}
     stacked = np.stack(shares)
     winner, best = stacked.argmax(axis=0), stacked.max(axis=0)
-    order = list(everything)
-    return {name: _areas((winner == order.index(name)) & (best >= 0.5), 1.0) for name in heats}
+    hosts = np.array([order.index(host) if (host := (nested or {}).get(name)) in heats else k for k, name in enumerate(order)])
+    enough = best >= share
+    owner = hosts[winner]
+    return {
+        # A nested part is cut out of its host, where nothing else holds its outline: at half of its peak.
+        name: _areas((winner == k) & (best >= 0.5) if hosts[k] != k else (owner == k) & enough, 1.0)
+        for k, name in enumerate(order)
+    }
 
 
 def body_frame(front: Mask, trunk: Mask | None, rear: Mask | None) -> BodyFrame | None:
@@ -165,7 +181,9 @@ def body_frame(front: Mask, trunk: Mask | None, rear: Mask | None) -> BodyFrame 
     length = float(np.linalg.norm(nodes[1] - nodes[0])) * (len(nodes) - 1)
     low, high = _outline(nodes, body, length)
     front_end = float(along_head.min())
-    neck = _border(along_head, across_head, 0.5 * _spread(across_head), last=True)
+    neck, neck_gap = _border(along_head, across_head, 0.5 * _spread(across_head), last=True), 0.0
+    if middle is not None:
+        neck, neck_gap = _divide(along_head, _along_and_across(nodes, middle)[0])
     base, gap = None, 0.0
     if tail is not None:
         along_tail, across_tail = _along_and_across(nodes, tail)
@@ -183,7 +201,7 @@ def body_frame(front: Mask, trunk: Mask | None, rear: Mask | None) -> BodyFrame 
     elif middle is not None and _along_and_across(nodes, middle)[0].mean() <= along_head.mean():
         return None
     end = float(_along_and_across(nodes, everything)[0].max())
-    return BodyFrame(nodes, front_end, neck, base, end, gap, low, high)
+    return BodyFrame(nodes, front_end, neck, base, end, neck_gap, gap, low, high)
 
 
 def measure_body(
@@ -238,7 +256,7 @@ def measure_body(
         add("standard_length", frame.base - frame.front, frame.line(frame.front, frame.base), 0.5 * frame.base_gap)
         add("caudal_fin_length", frame.end - frame.base, frame.line(frame.base, frame.end), 0.5 * frame.base_gap)
     if frame.base is not None or trunk in given:
-        add("head_length", frame.neck - frame.front, frame.line(frame.front, frame.neck))
+        add("head_length", frame.neck - frame.front, frame.line(frame.front, frame.neck), 0.5 * frame.neck_gap)
     across("head_depth", frame.low, frame.high, frame.front, frame.neck)
     if trunk in given:
         stop = frame.end if frame.base is None else frame.base
@@ -422,6 +440,21 @@ def _border(along: Points, across: Points, band: float, *, last: bool) -> float:
     np.maximum.at(ends, rows - rows.min(), along)
     edge = float(np.median(ends[np.isfinite(ends)])) + 0.5
     return edge if last else -edge
+
+
+def _divide(before: Points, behind: Points) -> tuple[float, float]:
+    """Where one part ends and the next begins along the midline, and the gap between them: the cut with the fewest pixels on the wrong side."""
+    places = np.concatenate([before, behind])
+    wrong = np.concatenate([-np.ones(len(before)), np.ones(len(behind))])
+    order = np.argsort(places, kind="stable")
+    # A cut after the k-th pixel leaves those of the first part beyond it, and those of the second before it, on the wrong side.
+    cost = len(before) + np.concatenate([[0.0], np.cumsum(wrong[order])])
+    places = places[order]
+    cuts = np.flatnonzero(cost == cost.min())
+    first, last = int(cuts[0]), int(cuts[-1])
+    low = places[max(first - 1, 0)] + 0.5
+    high = places[min(last, len(places) - 1)] - 0.5
+    return float(0.5 * (low + high)), float(max(high - low, 0.0))
 
 
 def _like_a_body(nodes: Points, front: float, neck: float, base: float, everything: Points | None) -> bool:

@@ -181,8 +181,14 @@ def test_exclusive_masks_meet_where_the_shares_are_equal() -> None:
     assert np.flatnonzero(masks["left"][0]).max() in (49, 50)
     assert np.flatnonzero(masks["right"][0]).min() in (50, 51)
     assert not exclusive_masks({"low": -np.ones((4, 4))})["low"].any()
-    taken = exclusive_masks({"left": left}, {"other": left * 2})
-    assert not (taken["left"] & taken["left"]).all()
+    # What a nested part wins belongs to its host as well.
+    eye = np.where(np.abs(x - 22) < 4, 2.0, 0.0)
+    with_eye = exclusive_masks({"left": left, "right": right, "eye": eye}, {"eye": "left"})
+    assert np.array_equal(with_eye["left"], masks["left"])
+    assert np.array_equal(with_eye["eye"], eye > 1)
+    alone = exclusive_masks({"left": left, "right": right, "eye": eye})
+    assert not (alone["left"] & alone["eye"]).any()
+    assert exclusive_masks({}) == {}
     hole = left.copy()
     hole[:, 28:33] = np.nan
     assert not exclusive_masks({"left": hole})["left"][:, 28:33].any()
