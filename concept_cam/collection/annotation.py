@@ -26,6 +26,7 @@ from concept_cam.core.settings import Settings
 
 if TYPE_CHECKING:
     from concept_cam.collection.engines.annotator import Options
+    from concept_cam.collection.limits import Calibration
     from concept_cam.collection.run_writer import RunWriter
     from concept_cam.collection.runs import Run
     from concept_cam.localizer import Localizer
@@ -184,10 +185,13 @@ def annotate(
     choose(engine, ENGINES, "engine")
     job = Job.open(make_request(inputs, output, traits, request))
     from concept_cam.collection.engines.annotator import Options
-    from concept_cam.collection.run_writer import RunWriter, check_folder
+    from concept_cam.collection.run_writer import RUN_FILE, RunWriter, check_folder, read_info
     from concept_cam.collection.runs import read_run
 
     check_folder(job.folder, resume)  # before a model is loaded, which can take minutes
+    if batch_size is None and resume and (job.folder / RUN_FILE).is_file():
+        # On a GPU the last digits depend on it: a run that is continued keeps the size that was measured when it began.
+        batch_size = read_info(job.folder).get("batch_size")
     loaded = _answering(job, localizer, model, device, dtype, settings, batch_size)
     plan = job.plan(loaded)
     if ready is not None:
@@ -389,6 +393,7 @@ class Job:
     folder: Path
     shard: Shard | None
     options: Mapping[str, Any]
+    calibration: Calibration | None = None
 
     @classmethod
     def open(cls, request: Request) -> Self:
@@ -406,10 +411,12 @@ class Job:
             lines=request.lines,
             skip=[os.path.abspath(request.output)],
         )
+        calibration = None
         if request.calibration is not None:
             from concept_cam.collection.limits import read_limits
 
-            limits = limits.with_calibration(read_limits(request.calibration))
+            calibration = read_limits(request.calibration)
+            limits = limits.with_calibration(calibration)
         boxes = open_boxes(os.fspath(request.boxes)) if request.boxes is not None else None
         ignored = open_ignored(os.fspath(request.ignore)) if request.ignore is not None else None
         for given in (boxes, ignored):
@@ -426,7 +433,7 @@ class Job:
             "ignored": ignored,
         }
         folder = Path(request.output) if shard is None else Path(request.output) / shard.folder
-        return cls(request, collection, folder, shard, options)
+        return cls(request, collection, folder, shard, options, calibration)
 
     @classmethod
     def check(cls, request: Request) -> None:
@@ -462,6 +469,8 @@ class Job:
         from concept_cam import __version__
 
         backbone = localizer.backbone
+        if self.calibration is not None:
+            self.calibration.check(backbone.name, backbone.weights_hash)
         plan = Plan(
             questions=build_questions(self.request.packs, backbone.unknown_words),
             settings=localizer.settings,

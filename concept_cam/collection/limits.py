@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from concept_cam.core.documents import read_yaml, understood
-from concept_cam.core.errors import DataError
+from concept_cam.core.errors import ConfigurationError, DataError
 
 __all__ = ["POOLED", "SCHEMA_VERSION", "Calibration", "Limit", "read_limits"]
 
@@ -34,6 +34,7 @@ class Limit:
         expected_accuracy: The same share when each picture is held out of the fit: the honest estimate.
         expected_kept: Share of calls that are then made.
         pooled: Whether it was fitted to all characters together for want of labels.
+        plain_accuracy: Share of all labelled calls that are right, without a limit; NaN where a file does not say it.
     """
 
     measure: str
@@ -45,6 +46,7 @@ class Limit:
     expected_accuracy: float
     expected_kept: float
     pooled: bool = False
+    plain_accuracy: float = float("nan")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for YAML; NaN becomes ``None``."""
@@ -83,6 +85,20 @@ class Calibration:
             "limits": {name: limit.to_dict() for name, limit in self.limits.items()},
         }
         return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+    def check(self, model: str, weights_hash: str) -> None:
+        """Refuses to be used with another model than the one whose calls it was fitted to, where it says which that was.
+
+        Raises:
+            ConfigurationError: Other weights.
+        """
+        fitted = self.facts.get("weights_hash")
+        if fitted and str(fitted) != weights_hash:
+            raise ConfigurationError(
+                f"the calibration was fitted to calls of {self.facts.get('model')!r} (weights {fitted}), and this run uses {model!r} (weights "
+                f"{weights_hash}): another model's probabilities mean something else. Fit limits to calls of this model with  concept-cam "
+                "calibrate."
+            )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the limits.

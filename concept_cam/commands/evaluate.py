@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -401,13 +402,17 @@ def calibrate(calls: str, labels: str | None, accuracy: float, confidence: float
     truth = calibration.read_truth(labels or calls)
     found = calibration.calibrate(said, truth, accuracy, confidence, least, facts)
     found.save(output, overwrite=overwrite)
-    click.echo("character,measure,limit,labelled,kept,accuracy,expected_accuracy,expected_kept,pooled")
+    skipped = sum(label.reviewed is False for label in truth) if any(label.reviewed for label in truth) else 0
+    if skipped:
+        note(f"{skipped} labels are not marked as reviewed and were left out; {len(truth) - skipped} count")
+    click.echo("character,measure,limit,labelled,kept,accuracy,expected_accuracy,expected_kept,pooled,plain_accuracy")
     for name, limit in found.limits.items():
         value = "none" if limit.value is None else f"{limit.value:.4f}"
-        click.echo(
-            f"{name},{limit.measure},{value},{limit.labelled},{limit.kept},{limit.accuracy:.3f},{limit.expected_accuracy:.3f},"
-            f"{limit.expected_kept:.3f},{'yes' if limit.pooled else 'no'}"
-        )
+        # What no labelled call says is left empty.
+        shares = ["" if math.isnan(share) else f"{share:.3f}" for share in (limit.accuracy, limit.expected_accuracy, limit.expected_kept)]
+        plain = "" if math.isnan(limit.plain_accuracy) else f"{limit.plain_accuracy:.3f}"
+        pooled = "yes" if limit.pooled else "no"
+        click.echo(",".join([name, limit.measure, value, str(limit.labelled), str(limit.kept), *shares, pooled, plain]))
     unreached = [name for name, limit in found.limits.items() if limit.value is None]
     if unreached:
         warn(f"no limit reaches {accuracy:g} for {', '.join(unreached)}: make no calls, label more, or lower --accuracy.")

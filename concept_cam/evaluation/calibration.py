@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from scipy import stats
 from concept_cam.collection.limits import POOLED, Calibration, Limit
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError
-from concept_cam.core.names import choose, did_you_mean
+from concept_cam.core.names import choose, did_you_mean, nearest_names, normalise_text
 from concept_cam.core.tables import read_header, rows_of, unescaped
-from concept_cam.exports.survey import Label
+from concept_cam.exports.survey import REVIEWED, Label, is_reviewed
 
 __all__ = [
     "ModelCall",
@@ -43,6 +44,7 @@ class ModelCall:
         pack: Name of the pack.
         specimen: Number of the specimen.
         part: Whether the character is a part, which is found rather than called.
+        states: Every state of the character that can be labelled, where it is known.
     """
 
     file_name: str
@@ -53,6 +55,7 @@ class ModelCall:
     pack: str = ""
     specimen: int = 0
     part: bool = False
+    states: tuple[str, ...] = ()
 
 
 # ----------------------------------------------------------------------------------------------------------------- fit
@@ -130,6 +133,7 @@ def fit_limit(
         _lower_bound(int(hits[kept].sum()), int(kept.sum()), confidence) if kept.any() else float("nan"),
         float(hits[held].mean()) if held.any() else float("nan"),
         float(held.mean()),
+        plain_accuracy=float(hits.mean()),
     )
 
 
@@ -147,6 +151,9 @@ def calibrate(
     there when its picture has labels of parts of that character but none of this one. Characters with fewer than ``least`` labelled calls
     take the limit of all characters together (parts and states apart), listed under ``*``.
 
+    States and characters are compared without regard to case, white space and underscores; ``not STATE`` says that a state is wrong without
+    saying which is right. Where any label is marked as reviewed, only those that are count.
+
     Args:
         calls: What the model said.
         truth: What people said; the state ``absent`` is a state like others.
@@ -156,12 +163,17 @@ def calibrate(
         facts: Recorded.
 
     Raises:
-        DataError: No call has a label; the message compares names.
+        DataError: No call has a label (the message compares names), a label names a state that its character does not have (with the
+            nearest one), or no label is marked as reviewed and all of them equal the calls.
     """
     said = list(calls)
+    labels = list(truth)
+    if any(label.reviewed for label in labels):
+        labels = [label for label in labels if label.reviewed is not False]
+    _check_states(said, labels)
     known: dict[Key, set[str]] = {}
-    for label in truth:
-        known.setdefault((label.pack, label.file_name, label.character, label.specimen), set()).add(label.state)
+    for label in labels:
+        known.setdefault((label.pack, label.file_name, plain(label.character), label.specimen), set()).add(plain(label.state))
     groups: dict[tuple[str, str, bool], list[_Judged]] = {}
     for call in said:
         states = _states(known, call)
@@ -171,10 +183,16 @@ def calibrate(
         if np.isnan(value):  # Nothing was measured that a limit could be set on.
             continue
         groups.setdefault((call.pack, f"{call.character}={call.state}" if call.part else call.character, call.part), []).append(
-            (value, call.state in states)
+            (value, plain(call.state) in states)
         )
     if not groups:
-        raise DataError(_no_match(said, known))
+        raise DataError(_no_match(said, labels))
+    if all(label.reviewed is False for label in labels) and all(right for group in groups.values() for _, right in group):
+        raise DataError(
+            f"all {sum(map(len, groups.values()))} labels equal the model's calls, and none is marked as reviewed: this looks like an export "
+            f"that nobody has gone through, which would make every call right. Mark what a person looked at: 'yes' in the column "
+            f"'{REVIEWED}' of a table, a tick at '{REVIEWED}' in CVAT."
+        )
 
     def fit(judged: Sequence[_Judged], part: bool) -> Limit:
         values, right = [value for value, _ in judged], [hit for _, hit in judged]
@@ -199,27 +217,71 @@ def _borrowed(pooled: Limit, judged: Sequence[_Judged], confidence: float) -> Li
     nan = float("nan")
     accuracy = float(np.mean(right)) if right else nan
     low = _lower_bound(sum(right), len(right), confidence) if right else nan
-    return Limit(pooled.measure, pooled.value, len(judged), len(right), accuracy, low, nan, nan, pooled=True)
+    plain_accuracy = float(np.mean([hit for _, hit in judged]))
+    return Limit(pooled.measure, pooled.value, len(judged), len(right), accuracy, low, nan, nan, True, plain_accuracy)
+
+
+def plain(name: str) -> str:
+    """Returns the form in which states and characters are compared: no case, single spaces in place of underscores."""
+    return normalise_text(name.replace("_", " "))
+
+
+def _check_states(calls: Sequence[ModelCall], labels: Sequence[Label]) -> None:
+    """Refuses labels whose state no call of their character can have: they would count as wrong calls without a word.
+
+    Where the calls do not say which states there are, as in a table of calls, only what looks like a misspelt one is refused.
+    """
+    listed: dict[str, dict[str, None]] = {}
+    complete: dict[str, bool] = {}
+    for call in calls:
+        states = listed.setdefault(plain(call.character), {})
+        states.update(dict.fromkeys((*call.states, call.state)))
+        complete[plain(call.character)] = complete.get(plain(call.character), False) or bool(call.states)
+    for label in labels:
+        character = plain(label.character)
+        known = {plain(state): state for state in listed.get(character, ())}
+        state = plain(label.state).removeprefix("not ")
+        if not known or state in known or plain(label.state) in known or state == ABSENT:
+            continue
+        near = [known[name] for name in known if difflib.SequenceMatcher(None, state, name).ratio() >= MISSPELT]
+        near = near or (nearest_names(state, known.values(), 1) if complete[character] else [])
+        if near or complete[character]:
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise DataError(
+                f"the label of {label.file_name!r} says {label.state!r} for {label.character!r}, which is no state of it.{hint} "
+                f"Known: {', '.join(known.values())}; also '{ABSENT}', and 'not STATE'."
+            )
+
+
+ABSENT = "absent"
+"""State of what is not there; a label may say so of any character."""
+
+MISSPELT = 0.85
+"""How alike (difflib) two states are when one is taken for the other misspelt."""
 
 
 def _states(known: Mapping[Key, set[str]], call: ModelCall) -> set[str] | None:
     """The labelled states of a call's character, or ``None`` when nobody looked at it. Exports of one pack do not name it."""
     for pack in (call.pack, ""):
-        found = known.get((pack, call.file_name, call.character, call.specimen))
+        found = known.get((pack, call.file_name, plain(call.character), call.specimen))
         if found is not None:
             return found
     return None
 
 
-def _no_match(calls: Sequence[ModelCall], known: Mapping[Key, set[str]]) -> str:
-    if not calls or not known:
-        return f"nothing to fit: {len(calls)} calls and {len(known)} labels."
-    pictures, labelled = {call.file_name for call in calls}, next(iter(known))[1]
+def _no_match(calls: Sequence[ModelCall], labels: Sequence[Label]) -> str:
+    if not calls or not labels:
+        return f"nothing to fit: {len(calls)} calls and {len(labels)} labels."
+    pictures, labelled = {call.file_name for call in calls}, labels[0].file_name
     if labelled not in pictures:
         hint = did_you_mean(labelled, pictures)
         return f"no call has a label: {labelled!r} of the labels is no picture of the run.{hint}"
     names = sorted({call.character for call in calls})
-    return f"no call has a label: the labels are of {sorted({key[2] for key in known})[:5]}, the calls of {names[:5]}."
+    specimens = sorted({call.specimen for call in calls}), sorted({label.specimen for label in labels})
+    apart = (
+        "" if set(specimens[0]) & set(specimens[1]) else f" Specimens: {specimens[1][:5]} in the labels, {specimens[0][:5]} in the calls."
+    )
+    return f"no call has a label: the labels are of {sorted({label.character for label in labels})[:5]}, the calls of {names[:5]}.{apart}"
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -238,16 +300,24 @@ def read_calls(path: str | os.PathLike[str]) -> tuple[list[ModelCall], dict[str,
         DataError: Neither of the two.
     """
     source = Path(path)
-    if source.suffix.lower() == ".csv":
+    if source.suffix.lower() in TABLES:
         return [_call(_renamed(row), source, line) for line, row in _csv_rows(source, {"character", "probability"})], {}
     from concept_cam.collection.runs import read_run
 
     run = read_run(source)
-    columns = ["source", "specimen", "pack", "character", "kind", "best_state", "probability", "score"]
+    columns = ["source", "specimen", "pack", "character", "kind", "best_state", "probability", "score", "probabilities"]
     columns = [name for name in columns if name in run.schema.names]
-    calls = [
-        _call(_renamed(record), source, number) for number, record in enumerate(run.records(columns)) if record["best_state"] is not None
-    ]
+    calls: list[ModelCall] = []
+    states: dict[tuple[str, str], dict[str, None]] = {}
+    for number, record in enumerate(run.records(columns)):
+        if record["best_state"] is not None:
+            call = _call(_renamed(record), source, number)
+            # Parts are listed by their records; their probabilities are against the host as well.
+            listed = (call.state,) if call.part else record.get("probabilities") or ()
+            states.setdefault((call.pack, call.character), {}).update(dict.fromkeys(listed))
+            calls.append(call)
+    known = {key: tuple(names) for key, names in states.items()}
+    calls = [replace(call, states=known[call.pack, call.character]) for call in calls]
     return calls, {name: run.info[name] for name in ("model", "weights_hash") if name in run.info}
 
 
@@ -287,15 +357,16 @@ def _csv_rows(path: Path, needed: set[str]) -> Iterator[tuple[int, dict[str, str
         yield line, {name: unescaped(value) for name, value in row.items()}
 
 
-def _truth_csv(path: Path) -> list[Label]:
+def _truth_table(path: Path) -> list[Label]:
     found = []
     for line, row in _csv_rows(path, {"character"}):
         name = row.get("file_name") or row.get("source")
         state = row["true_state"] if "true_state" in row else row.get("state")
         if not name:
             raise DataError(f"{path}, line {line}: file_name is missing.")
-        if state:  # a row that nobody filled in says nothing
-            found.append(Label(name, row["character"], state, row.get("pack") or "", _number(row.get("specimen"), path, line)))
+        if state and state.strip():  # a row that nobody filled in says nothing
+            specimen = _number(row.get("specimen"), path, line)
+            found.append(Label(name, row["character"], state, row.get("pack") or "", specimen, is_reviewed(row.get(REVIEWED))))
     return found
 
 
@@ -332,20 +403,28 @@ def _truth_corrections(path: Path) -> list[Label]:
         state = item.part if item.kind == "part" else item.called
         truth = item.true_state or (f"not {state}" if item.verdict == "reject" else "")
         if truth:  # What cannot be told, and a region that was only drawn, say nothing about the call.
-            found.append(Label(item.source, item.character, truth, item.pack, item.specimen))
+            found.append(Label(item.source, item.character, truth, item.pack, item.specimen, True))
     return found
 
 
-TRUTH_READERS = {".csv": _truth_csv, ".xml": _truth_cvat, ".json": _truth_labelstudio, ".sqlite": _truth_corrections}
+TABLES = (".csv", ".tsv", ".tab")
+"""Endings of tables, of calls and of labels."""
+
+TRUTH_READERS = {
+    **dict.fromkeys(TABLES, _truth_table),
+    ".xml": _truth_cvat,
+    ".json": _truth_labelstudio,
+    ".sqlite": _truth_corrections,
+}
 """Ending -> reader of labels: a table, CVAT for images 1.1, a JSON export of Label Studio, the corrections of ``concept-cam serve``."""
 
 
 def read_truth(path: str | os.PathLike[str]) -> list[Label]:
     """Reads what people said; the file's ending says how.
 
-    ``.csv``: a table with ``file_name`` (or ``source``), ``character`` and ``true_state`` (or ``state``; empty: nobody looked), optionally ``pack``
-    and ``specimen``. ``.xml``: an export of CVAT in the format "CVAT for images 1.1". ``.json``: an export of Label Studio. ``.sqlite``: the corrections of
-    ``concept-cam serve``, every one of which a person made.
+    ``.csv``, ``.tsv``: a table with ``file_name`` (or ``source``), ``character`` and ``true_state`` (or ``state``; empty: nobody looked),
+    optionally ``pack``, ``specimen`` and ``reviewed`` (``yes``: a person looked at the row). ``.xml``: an export of CVAT in the format "CVAT for
+    images 1.1". ``.json``: an export of Label Studio. ``.sqlite``: the corrections of ``concept-cam serve``, every one of which a person made.
 
     Raises:
         DataError: Another ending, or a file that cannot be used.

@@ -8,6 +8,9 @@ The format has no place for the input's columns: they are found again by ``recor
 Beside it stands ``NAME.labels.json``: the labels with all their attributes as CVAT's task constructor takes them ("Raw"). Make the task with
 these labels *before* the annotations are uploaded: CVAT drops attributes that the task does not know, ``state`` and ``record_key`` among them.
 
+Whoever goes through the pictures ticks ``reviewed`` at what was looked at, changed or not: ``concept-cam calibrate`` counts what is ticked, and
+refuses a file in which nothing is ticked and every state is still the model's.
+
 Read back with :func:`read_labels`, from an export of the task in the same format.
 """
 
@@ -17,6 +20,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +34,13 @@ from concept_cam.exports.survey import (
     PACK_SEPARATOR,
     PART_SEPARATOR,
     PLAIN,
+    REVIEWED,
     Form,
     Label,
     Survey,
     crop,
     has_region,
+    is_reviewed,
     mask_of,
     survey,
     when,
@@ -48,7 +54,7 @@ NOT_CALLED = "not called"
 LABELS_SUFFIX = ".labels.json"
 """Of the file beside the annotations that lists the labels."""
 
-_ATTRIBUTES = ("state", "specimen", "probability", "record_key")
+_ATTRIBUTES = ("state", "specimen", "probability", "record_key", REVIEWED)
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, str]:
@@ -151,7 +157,12 @@ def _labels(found: Survey) -> Iterator[tuple[str, tuple[str, ...], str]]:
 def _attributes(states: tuple[str, ...], default: str) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
     """Name, input type, default value and values of every attribute of a label."""
     for name in _ATTRIBUTES:
-        yield (name, "select", default, states) if name == "state" else (name, "text", "", ())
+        if name == "state":
+            yield name, "select", default, states
+        elif name == REVIEWED:
+            yield name, "checkbox", "false", ("false",)
+        else:
+            yield name, "text", "", ()
 
 
 def _constructor_label(name: str, states: tuple[str, ...], default: str) -> dict[str, Any]:
@@ -215,6 +226,7 @@ def _values(element: ET.Element, record: dict[str, Any]) -> None:
         "specimen": record["specimen"],
         "probability": "" if probability is None else f"{probability:.4f}",
         "record_key": record["record_key"],
+        REVIEWED: "false",
     }
     for name in _ATTRIBUTES:
         _leaf(element, "attribute", values[name]).set("name", name)
@@ -235,7 +247,10 @@ def read_labels(path: str | Path) -> list[Label]:
     with understood(path):
         found = list(_read(Path(path)))
     for label in found:
-        known = labels.setdefault((label.file_name, label.pack, label.character, label.specimen), label)
+        key = (label.file_name, label.pack, label.character, label.specimen)
+        known = labels.setdefault(key, label)
+        if label.reviewed:
+            labels[key] = label
         if known.state != label.state:
             raise DataError(
                 f"{path}: {label.file_name!r} has two states of {label.character!r}: {known.state!r} and {label.state!r}. "
@@ -246,7 +261,7 @@ def read_labels(path: str | Path) -> list[Label]:
 
 def _split_part(label: Label) -> Label:
     character, separator, _ = label.character.partition(PART_SEPARATOR)
-    return Label(label.file_name, character, label.state, label.pack, label.specimen) if separator else label
+    return replace(label, character=character) if separator else label
 
 
 def _read(path: Path) -> Iterator[Label]:
@@ -281,4 +296,5 @@ def _read_label(image: str, element: ET.Element) -> Label:
     character = name.removeprefix(pack + separator) if separator else name
     state = values.get("state") or (part or NOT_CALLED)
     specimen = values.get("specimen", "")
-    return Label(image, character, state, pack if separator else "", int(specimen) if specimen.isdigit() else 0)
+    number = int(specimen) if specimen.isdigit() else 0
+    return Label(image, character, state, pack if separator else "", number, is_reviewed(values.get(REVIEWED)))

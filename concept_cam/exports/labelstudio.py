@@ -304,7 +304,7 @@ def _results(record: dict[str, Any], found: Survey) -> Iterator[dict[str, Any]]:
 def read_labels(path: str | Path) -> list[Label]:
     """Reads the states that people set in Label Studio back, one per picture, specimen and character (and part).
 
-    Of several annotations of a task the one changed last counts; skipped ones do not. Predictions that nobody looked at are not read.
+    Of several annotations of a task the one changed last counts; skipped ones do not. Predictions that nobody looked at are not read; an annotation that a person submitted is reviewed.
     A part that a person drew belongs to the exported specimen box that covers most of it, and to specimen 0 where none does; boxes are
     taken as upright.
 
@@ -347,13 +347,13 @@ def _read_results(source: str, results: Sequence[Mapping[str, Any]]) -> Iterator
         if result.get("type") == "choices":
             pack, character = _split(str(result.get("from_name", "")).removesuffix(_TAIL))
             specimen = _specimen_number(_region_id(result)) or 0
-            yield from (Label(source, character, state, pack, specimen) for state in value.get("choices") or ())
+            yield from (Label(source, character, state, pack, specimen, True) for state in value.get("choices") or ())
         elif result.get("type") in ("brushlabels", "rectanglelabels"):
             for name in value.get(result["type"]) or ():
                 head, separator, part = name.partition(PART_SEPARATOR)
                 if separator:
                     pack, character = _split(head)
-                    yield Label(source, character, part, pack, _specimen_of_region(source, result, specimens))
+                    yield Label(source, character, part, pack, _specimen_of_region(source, result, specimens), True)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -83,6 +83,8 @@ class Label:
         state: The state that the person set.
         pack: Name of the pack; empty where the run had only one.
         specimen: Number of the specimen.
+        reviewed: Whether a person marked it as looked at; exports leave the mark empty, so that a file that comes back as it went out is
+            told from one that was gone through. ``None`` where labels have no such mark.
     """
 
     file_name: str
@@ -90,6 +92,18 @@ class Label:
     state: str
     pack: str = ""
     specimen: int = 0
+    reviewed: bool | None = None
+
+
+REVIEWED = "reviewed"
+"""Column or attribute in which a person, or the app, marks a label as looked at; exports leave it empty."""
+
+_NO = ("", "no", "n", "false", "f", "0", "0.0", "none", "not")
+
+
+def is_reviewed(text: str | None) -> bool:
+    """Tells whether a mark says that a label was looked at: any text but an empty one and words for no."""
+    return (text or "").strip().casefold() not in _NO
 
 
 @dataclass(frozen=True)

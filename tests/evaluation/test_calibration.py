@@ -168,3 +168,91 @@ def test_tables(tmp_path: Path) -> None:
         read_calls(table)
     with pytest.raises(DataError, match="kind of label file"):
         read_truth(tmp_path / "labels.txt")
+
+
+# ------------------------------------------------------------------------------------------------- labels as people write them
+
+
+def thirty() -> list[ModelCall]:
+    return [ModelCall(f"{i}.jpg", "caudal_fin_shape", "forked", 0.9 + i / 1000, 0.1) for i in range(30)]
+
+
+def labelled(state: str, reviewed: bool | None = None) -> list[Label]:
+    return [Label(f"{i}.jpg", "caudal_fin_shape", state, reviewed=reviewed) for i in range(30)]
+
+
+@pytest.mark.parametrize("state", ["forked", "Forked", "forked ", " FORKED", "ｆorked"])
+def test_states_are_compared_as_words(state: str) -> None:
+    limit = calibrate(thirty(), labelled(state)).limits["caudal_fin_shape"]
+    assert (limit.kept, limit.accuracy) == (30, 1.0)
+
+
+def test_underscores_are_spaces() -> None:
+    said = [ModelCall(f"{i}.jpg", "caudal fin shape", "deeply_forked", 0.9, 0.1) for i in range(30)]
+    truth = [Label(f"{i}.jpg", "caudal_fin_shape", "Deeply forked") for i in range(30)]
+    assert calibrate(said, truth).limits["caudal fin shape"].accuracy == 1.0
+
+
+def test_a_misspelt_state_is_refused_with_the_nearest() -> None:
+    with pytest.raises(DataError, match=r"'0\.jpg' says 'forkd'.*Did you mean 'forked'\? Known: forked"):
+        calibrate(thirty(), labelled("forkd"))
+    # A table of calls does not list the states: another word may be one, and is a wrong call.
+    assert calibrate(thirty(), labelled("rounded")).limits["caudal_fin_shape"].plain_accuracy == 0.0
+
+
+def test_where_the_states_are_known_any_other_is_refused() -> None:
+    said = [ModelCall(call.file_name, call.character, call.state, call.probability, 0.1, states=("forked", "rounded")) for call in thirty()]
+    with pytest.raises(DataError, match=r"'furcate'.*no state of it.*Known: forked, rounded"):
+        calibrate(said, labelled("furcate"))
+    for state in ("rounded", "absent", "not forked"):
+        assert calibrate(said, labelled(state)).limits["caudal_fin_shape"].plain_accuracy == 0.0
+
+
+def test_labels_that_nobody_looked_at_are_refused() -> None:
+    with pytest.raises(DataError, match="all 30 labels equal the model's calls, and none is marked as reviewed"):
+        calibrate(thirty(), labelled("forked", reviewed=False))
+    assert calibrate(thirty(), labelled("forked", reviewed=True)).limits["caudal_fin_shape"].accuracy == 1.0
+    # One that was changed says that somebody went through them.
+    changed = [Label("0.jpg", "caudal_fin_shape", "rounded", reviewed=False), *labelled("forked", reviewed=False)[1:]]
+    assert calibrate(thirty(), changed).limits["caudal_fin_shape"].plain_accuracy == pytest.approx(29 / 30)
+
+
+def test_where_some_are_marked_only_those_count() -> None:
+    truth = [*labelled("rounded", reviewed=True)[:10], *labelled("forked", reviewed=False)[10:]]
+    limit = calibrate(thirty(), truth, least=1).limits["caudal_fin_shape"]
+    assert (limit.labelled, limit.plain_accuracy) == (10, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("float.csv", "file_name,character,true_state,specimen\nf1.jpg,tail,forked,0.0\nf2.jpg,tail,forked,1.0\n"),
+        ("semicolons.csv", "file_name;character;true_state;specimen\nf1.jpg;tail;forked;0\nf2.jpg;tail;forked;1\n"),
+        ("tabs.tsv", "file_name\tcharacter\ttrue_state\tspecimen\nf1.jpg\ttail\tforked\t\nf2.jpg\ttail\tforked\t1\n"),
+    ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert read_truth(tmp_path / name) == [
+        Label("f1.jpg", "tail", "forked", "", 0, False),
+        Label("f2.jpg", "tail", "forked", "", 1, False),
+    ]
+
+
+def test_marks_and_wrong_numbers_in_tables(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "file_name,character,true_state,reviewed\na,tail,x,yes\nb,tail,x,\nc,tail,x,No\nd,tail,x,2026-11-26\n", encoding="utf-8"
+    )
+    assert [label.reviewed for label in read_truth(table)] == [True, False, False, True]
+    table.write_text("file_name,character,true_state,specimen\na,tail,x,1.5\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 2: the specimen .1\.5. is no whole number"):
+        read_truth(table)
+
+
+def test_a_calibration_is_of_its_model() -> None:
+    found = calibrate(thirty(), labelled("forked"), facts={"model": "demo", "weights_hash": "abc"})
+    found.check("demo", "abc")
+    with pytest.raises(ConfigurationError, match=r"fitted to calls of 'demo' \(weights abc\), and this run uses 'other' \(weights def\)"):
+        found.check("other", "def")
+    calibrate(thirty(), labelled("forked")).check("any", "def")  # A table of calls does not say whose they are.

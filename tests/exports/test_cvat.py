@@ -114,10 +114,30 @@ def test_the_labels_of_the_task_constructor_are_those_of_the_annotations(written
 
 
 def test_labels_are_read_back(planted: Planted, written: Path) -> None:
-    expected = {Label(r["source"], r["character"], r["state"]) for r in planted.records if r["kind"] != "distance" and not r["abstained"]}
+    expected = {
+        Label(r["source"], r["character"], r["state"], reviewed=False)
+        for r in planted.records
+        if r["kind"] != "distance" and not r["abstained"]
+    }
     labels = read_labels(written)
     assert set(labels) == expected
     assert len(labels) == len(expected) == 14
+
+
+def test_a_tick_says_that_a_person_looked(written: Path, tmp_path: Path) -> None:
+    """``reviewed`` is a check box of every label; exports leave it open."""
+    tree = ET.parse(written)
+    for label in tree.getroot().iter("label"):
+        box = next(item for item in label.iter("attribute") if item.findtext("name") == "reviewed")
+        assert (box.findtext("input_type"), box.findtext("default_value")) == ("checkbox", "false")
+    marks = [item for item in tree.getroot().iter("attribute") if item.get("name") == "reviewed"]
+    assert marks
+    assert {item.text for item in marks} == {"false"}
+    marks[0].text = "true"
+    tree.write(tmp_path / "ticked.xml", encoding="utf-8")
+    labels = read_labels(tmp_path / "ticked.xml")
+    assert sum(label.reviewed is True for label in labels) == 1
+    assert sum(label.reviewed is False for label in labels) == len(labels) - 1
 
 
 def test_corrections_are_read_back(written: Path, tmp_path: Path) -> None:

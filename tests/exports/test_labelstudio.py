@@ -161,7 +161,11 @@ def as_annotations(folder: Path, path: Path) -> list[dict[str, Any]]:
 
 def test_labels_are_read_back(planted: Planted, written: Path, tmp_path: Path) -> None:
     as_annotations(written, tmp_path / "export.json")
-    expected = {Label(r["source"], r["character"], r["state"]) for r in planted.records if r["kind"] != "distance" and not r["abstained"]}
+    expected = {
+        Label(r["source"], r["character"], r["state"], reviewed=True)
+        for r in planted.records
+        if r["kind"] != "distance" and not r["abstained"]
+    }
     labels = read_labels(tmp_path / "export.json")
     assert set(labels) == expected
     assert len(labels) == len(expected)
@@ -180,7 +184,9 @@ def test_latest_annotation_counts_and_skipped_ones_do_not(written: Path, tmp_pat
     tasks[1]["annotations"] = []
     (tmp_path / "export.json").write_text(json.dumps(tasks), encoding="utf-8")
     labels = read_labels(tmp_path / "export.json")
-    assert [label for label in labels if label.file_name == ODD_NAMES[0]] == [Label(ODD_NAMES[0], "caudal_fin_shape", "truncate")]
+    assert [label for label in labels if label.file_name == ODD_NAMES[0]] == [
+        Label(ODD_NAMES[0], "caudal_fin_shape", "truncate", reviewed=True)
+    ]
     assert not [label for label in labels if label.file_name == ODD_NAMES[1]]
 
 
@@ -192,7 +198,7 @@ def test_specimens_keep_their_choices(tray: Planted, tmp_path: Path) -> None:
     folder = export(tray.path, "label-studio", tmp_path / "x")
     as_annotations(folder, tmp_path / "export.json")
     assert set(read_labels(tmp_path / "export.json")) == {
-        Label(r["source"], "body_colour", r["state"], r["pack"], r["specimen"]) for r in tray.records
+        Label(r["source"], "body_colour", r["state"], r["pack"], r["specimen"], True) for r in tray.records
     }
     boxes = [r for r in tasks_of(folder)[0]["predictions"][0]["result"] if r["value"].get("rectanglelabels") == ["specimen"]]
     assert [box["value"]["x"] for box in boxes] == [0, 50]

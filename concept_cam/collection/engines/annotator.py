@@ -150,7 +150,8 @@ class Annotator:
         if self.plan.codec is not None:
             return [keep(crop, encoded, valid, self.plan.codec) for crop, encoded, valid in zip(crops, features, valids)]
         concepts = self.localizer.phrased(self.plan.questions.concepts)
-        answers = self.localizer.score(features, concepts)
+        # One by one: what a picture gets must not depend on which others are in the batch, or a run that was resumed would differ.
+        answers = [self.localizer.score(item, concepts) for item in features]
         texts = self.localizer.directions(concepts)
         outcomes = []
         for valid, encoded, answer in zip(valids, features, answers):
@@ -163,7 +164,7 @@ class Annotator:
         """Returns the features of crops and where the model looked: from the model, or from the index that holds them."""
         if self.plan.index is None:
             prepared = [prepare_crop(crop, self.plan) for crop in crops]
-            return self.localizer.encode_prepared(prepared), [item.valid for item in prepared]
+            return self.localizer.encode_prepared(prepared, steady=True), [item.valid for item in prepared]
         if self._index is None:
             from concept_cam.index.index import Index
 
