@@ -24,6 +24,7 @@ from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Localizations, Provenance
 from concept_cam.core.scoring import image_scores, ledger, probabilities, score_patches
 from concept_cam.core.settings import Settings
+from concept_cam.methods import explain
 from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
@@ -90,10 +91,14 @@ class Localizer:
 
         Raises:
             ModelError: The model is unknown, cannot be loaded or cannot be localised; the message says what to do.
+            UnsupportedModelError: The model has no text tower, such as ``timm:NAME``.
             ConfigurationError: An unknown setting.
         """
         chosen = (settings or Settings()).with_values(**values)
-        return cls(backbones.load(name, device=device, dtype=dtype), chosen)
+        backbone = backbones.load(name, device=device, dtype=dtype)
+        if not backbone.context_length:
+            backbone.encode_text(["a picture"])  # Raises, and says what such a tower is good for.
+        return cls(backbone, chosen)
 
     def with_settings(self, **values: Any) -> Localizer:
         """Returns a localizer of the same model with other settings; text embeddings are kept."""
@@ -429,13 +434,7 @@ class Localizer:
         localizer = self.with_settings(**values) if values else self
         asked = localizer.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
         pictures = [localizer.read(image) for image in (as_list(images) or images)]
-        if method == "direct":
-            prepared, sources = localizer._prepare(pictures)
-            answers = localizer._score(localizer.encode_prepared(prepared, sources), asked)
-        else:
-            from concept_cam.methods import explain
-
-            answers = explain(localizer, pictures, asked, method)
+        answers = explain(localizer, pictures, asked, method)
         return [replace(answer, picture=picture.pixels) for answer, picture in zip(answers, pictures)]
 
     def locate_class(

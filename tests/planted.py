@@ -29,6 +29,8 @@ class PlantedBackbone:
     default_attention = "value"
     gathers = ""
     transformer = None
+    layers = ("last",)
+    own_head = None
 
     def __init__(self, size: int = 32, stride: int = 8) -> None:
         self.preprocess = Preprocess((size, size), (stride, stride), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")

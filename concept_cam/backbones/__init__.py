@@ -10,7 +10,8 @@
 * ``ARCHITECTURE:FILE``: weights of an open_clip architecture in a ``.safetensors``, ``.pt`` or ``.bin`` file, its pictures prepared as for the
   published weights of the architecture; ``ARCHITECTURE/TAG:FILE`` where these differ: as for that tag;
 * ``transformers:ID``: CLIP, SigLIP or SigLIP2 of the transformers library, by hub id or folder;
-* ``dinov2:ID``, ``dinov2-cls:ID``: DINOv2 of the transformers library, for classifier heads on the mean of its patches or its class token.
+* ``dinov2:ID``, ``dinov2-cls:ID``: DINOv2 of the transformers library, for classifier heads on the mean of its patches or its class token;
+* ``timm:NAME`` or ``timm:NAME,CHECKPOINT``: an image classifier of timm with its own last layer, without a text tower.
 """
 
 from __future__ import annotations
@@ -147,6 +148,20 @@ FAMILIES: dict[str, Family] = {
         ("transformers:dinov2",),
         words=False,
     ),
+    "cnn-classifier": Family(
+        "concept_cam.backbones.cnn_classifier:read",
+        "image classifiers that end in a map, of timm, torchvision and transformers, with their own last layer (no text tower)",
+        "vanilla",
+        "there is no last attention to replace: each cell of the last map goes alone through the head",
+        words=False,
+    ),
+    "vit-classifier": Family(
+        "concept_cam.backbones.vit_classifier:read",
+        "vision transformers that classify, with their own last layer (no text tower)",
+        "kk",
+        _CLASS_TOKEN,
+        words=False,
+    ),
 }
 """Families of image towers that can be localised, and the strategy that ``"auto"`` picks for each, with the reason."""
 
@@ -165,6 +180,7 @@ NAME_FORMS: dict[str, str] = {
     "ARCH:FILE": "open_clip architecture with a weights file (.safetensors, or .pt read as tensors only)",
     "ARCH/TAG:FILE": "the same, with the preprocessing and activation of that published tag",
     "transformers:ID": "CLIP, SigLIP or SigLIP2 of the transformers library, hub id or folder",
+    "timm:NAME,FILE": "image classifier of timm with its own last layer; FILE: a checkpoint, or package:NAME; without it timm's weights",
     "dinov2:ID": "DINOv2 for classifier heads on its mean patch, hub id or folder; dinov2-cls:ID on its class token",
 }
 """Forms of names, for people."""

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from concept_cam.backbones import FAMILIES
 from concept_cam.backbones.hashing import hash_weights
+from concept_cam.backbones.own_head import OwnHead
 from concept_cam.backbones.protocol import FeatureMap, Gathering
-from concept_cam.backbones.text import TextEncoder
+from concept_cam.backbones.text import NoText, TextEncoder
 from concept_cam.core import attention as dense
 from concept_cam.core.errors import AttentionError, ConfigurationError, ImageError, ModelError, UnsupportedModelError
+from concept_cam.core.names import nearest_names
 from concept_cam.pictures.preprocessing import Preprocess
 
 if TYPE_CHECKING:
@@ -31,13 +33,16 @@ class BaseBackbone:
         name: Name of the model.
         family: Key of :data:`~concept_cam.backbones.FAMILIES`.
         preprocess: What the input must look like.
-        text: The text tower.
+        text: The text tower, or :class:`~concept_cam.backbones.text.NoText`.
         embed_dim: Width of the joint embedding.
         attentions: Strategies of the family.
 
     Raises:
         ModelError: The model is in training mode, where dropout and batch statistics would change the maps and the model itself.
     """
+
+    layers: tuple[str, ...] = ("last",)
+    own_head: OwnHead | None = None
 
     def __init__(
         self,
@@ -46,7 +51,7 @@ class BaseBackbone:
         name: str,
         family: str,
         preprocess: Preprocess,
-        text: TextEncoder,
+        text: TextEncoder | NoText,
         embed_dim: int,
         attentions: Sequence[str],
     ) -> None:
@@ -58,7 +63,7 @@ class BaseBackbone:
         self.attentions = tuple(attentions)
         self.default_attention = FAMILIES[family].auto
         self.context_length = text.context_length
-        self.logit_scale = _scalar(model, "logit_scale", math.exp)
+        self.logit_scale = _scalar(model, "logit_scale", math.exp) if hasattr(model, "logit_scale") else 1.0
         self.logit_bias: float | None = _scalar(model, "logit_bias") if getattr(model, "logit_bias", None) is not None else None
         self._text = text
         self._require_eval()
@@ -151,6 +156,16 @@ class BaseBackbone:
                 f"It has: {', '.join(self.attentions)}."
             )
         return chosen
+
+    def _layer(self, layer: str | None) -> str:
+        """Returns the name of a layer that a feature map can be read at; ``None`` stands for the tower's own choice."""
+        if layer is None:
+            return self.layers[0]
+        if layer not in self.layers:
+            near = nearest_names(layer, self.layers, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(f"{self.name} has no layer {layer!r} to read a map at.{hint} It has: {', '.join(self.layers)}.")
+        return layer
 
     def _prepare(self, pixels: Tensor) -> Tensor:
         """Checks a batch and brings it to the model's device and type."""

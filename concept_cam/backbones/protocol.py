@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from concept_cam.backbones.own_head import OwnHead
     from concept_cam.backbones.tokens import TokenBackbone
 
 BY_CLASS_TOKEN = "class token"
@@ -42,11 +43,14 @@ class FeatureMap:
             reads; for convolutional towers the last map before pooling.
         prefix: [B, P, K] tokens beside the patches (class token, registers), or ``None``.
         valid: bool [B, h, w], False for padding; ``None``: all valid. ``map`` is zero where it is False.
+        stream: At the layer ``"norm1"`` of towers that do not read the class token alone: the tokens [B, P + h w, K] that enter the last
+            block, before its norm, to which the block adds; ``None`` elsewhere.
     """
 
     map: Tensor
     prefix: Tensor | None = None
     valid: Tensor | None = None
+    stream: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,9 @@ class Backbone(Protocol):
         default_attention: The one that ``"auto"`` stands for.
         gathers: Whose attention gathers the picture: :data:`BY_CLASS_TOKEN`, :data:`BY_POOLING`, or ``""`` where :meth:`gathering` has none.
         transformer: The tower's blocks, for methods that read inside a vision transformer; ``None`` for other towers.
+        layers: Names of the layers that :meth:`feature_map` can be read at, the tower's own choice first: ``"last"`` (what the pooling
+            reads) and ``"norm1"`` (the first norm of a transformer's last block; for class-token towers the only one).
+        own_head: The classifier that the model comes with; ``None`` for image-text models.
         device: Where the parameters are.
         dtype: Floating-point type that the towers run in.
     """
@@ -105,6 +112,10 @@ class Backbone(Protocol):
     context_length: int
     attentions: tuple[str, ...]
     default_attention: str
+    own_head: OwnHead | None
+
+    @property
+    def layers(self) -> tuple[str, ...]: ...
 
     @property
     def gathers(self) -> str: ...
@@ -147,8 +158,10 @@ class Backbone(Protocol):
         """
         ...
 
-    def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
+    def feature_map(self, pixels: Tensor, valid: Tensor | None = None, layer: str | None = None) -> FeatureMap:
         """Runs the tower up to the layer that gradient methods differentiate at; arguments as for :meth:`encode_patches`.
+
+        ``layer`` is one of :attr:`layers`; ``None`` stands for the first of them.
 
         No hooks are needed: detach ``map``, let it require a gradient, and give the changed :class:`FeatureMap` to :meth:`pool`. Take the
         gradient with ``torch.autograd.grad``, which leaves the parameters' ``.grad`` alone.

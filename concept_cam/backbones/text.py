@@ -6,12 +6,12 @@ import re
 import textwrap
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from concept_cam.core.errors import ModelError, PromptError
+from concept_cam.core.errors import ModelError, PromptError, UnsupportedModelError
 from concept_cam.core.quiet import quiet
 
 TEXT_BATCH = 256
@@ -226,3 +226,40 @@ class TextEncoder:
             )
         if count <= self._empty:
             raise PromptError(f"nothing is left of the text {prompt!r} once this model's tokenizer has cleaned it. Use words.")
+
+
+class NoText:
+    """Stands where a tower has no text tower: every question in words is refused.
+
+    Args:
+        name: Name of the model.
+    """
+
+    context_length = 0
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def refuse(self) -> NoReturn:
+        """Says what can be done instead.
+
+        Raises:
+            UnsupportedModelError: Always.
+        """
+        raise UnsupportedModelError(
+            f"{self._name} has no text tower, so it cannot be asked in words. Explain its own classes with 'concept-cam locate PICTURE --model "
+            "...' (in Python concept_cam.methods.heads.FinerCam), train a classifier on it with 'fit-head', or choose an image-text model: see "
+            "'concept-cam models'."
+        )
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """Refuses."""
+        self.refuse()
+
+    def count(self, prompt: str) -> int:
+        """Refuses."""
+        self.refuse()
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """Refuses."""
+        self.refuse()

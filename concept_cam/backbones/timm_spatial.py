@@ -85,8 +85,9 @@ class TimmSpatial(BaseBackbone):
         return ImageFeatures(patches=patches, image=self.pool(features))
 
     @quiet()
-    def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
+    def feature_map(self, pixels: Tensor, valid: Tensor | None = None, layer: str | None = None) -> FeatureMap:
         """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
+        self._layer(layer)
         pixels = self._prepare(pixels)
         valid = self._prepare_valid(valid, pixels)
         cells = self._trunk.forward_features(pixels)

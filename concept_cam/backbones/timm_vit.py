@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from concept_cam.backbones.common import resize_positions
 from concept_cam.backbones.made import Made, pair
 from concept_cam.backbones.protocol import BY_POOLING, FeatureMap, Gathering
-from concept_cam.backbones.text import TextEncoder
+from concept_cam.backbones.text import NoText, TextEncoder
 from concept_cam.backbones.tokens import (
     ALL_ATTENTIONS,
     Block,
@@ -141,8 +142,9 @@ class TimmViT(TokenBackbone):
         embed_dim: Width of the joint embedding.
     """
 
-    def __init__(self, model: nn.Module, *, name: str, preprocess: Preprocess, text: TextEncoder, embed_dim: int) -> None:
-        visual: Any = model.visual
+    def __init__(self, model: nn.Module, *, name: str, preprocess: Preprocess, text: TextEncoder | NoText, embed_dim: int) -> None:
+        # A timm network that stands alone is its own trunk.
+        visual: Any = getattr(model, "visual", None) or SimpleNamespace(trunk=model, head=nn.Identity())
         trunk = visual.trunk
         self._visual, self._trunk = visual, trunk
         self.prefix = int(trunk.num_prefix_tokens)

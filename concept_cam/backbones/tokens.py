@@ -184,18 +184,28 @@ class TokenBackbone(BaseBackbone, ABC):
         strategy = self._strategy(attention)
         pixels = self._prepare(pixels)
         sequence = self._sequence(pixels, valid)
+        if strategy.depth > 1:
+            patches, image = self._second_path(sequence, strategy)
+            return ImageFeatures(patches=sequence.to_grid(patches), image=image)
         x, middle = self._run(sequence, "middle" in strategy.needs)
         patches, image = self._last(x, middle, sequence, strategy)
         return ImageFeatures(patches=sequence.to_grid(patches), image=image)
 
+    @property
+    def layers(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Later tokens than those after the last block's first norm do not reach a class token; other poolings read the last ones."""
+        return ("norm1",) if self.class_token else ("last", "norm1")
+
     @quiet()
-    def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
+    def feature_map(self, pixels: Tensor, valid: Tensor | None = None, layer: str | None = None) -> FeatureMap:
         """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
-        return self._feature_map(self._prepare(pixels), valid)
+        return self._feature_map(self._prepare(pixels), valid, self._layer(layer))
 
     @quiet()
     def pool(self, features: FeatureMap) -> Tensor:
         """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
+        if features.stream is not None:
+            return self._pool_normed(features, valid_tokens(features, self.prefix))
         if not self.class_token:
             return self.pool_tokens(map_tokens(features, self.prefix), valid_tokens(features, self.prefix))
         last = TokenBackbone.gathering(self, features)
@@ -291,6 +301,34 @@ class TokenBackbone(BaseBackbone, ABC):
             patches = patches + block.feed_forward(patches)
         return self.project_patches(patches), image
 
+    def _second_path(self, sequence: _Sequence, strategy: Strategy) -> tuple[Tensor, Tensor]:
+        """Adds up what each of the last blocks reads from the model's own stream: patch features [B, N', D] and image embedding [B, D]."""
+        x, keys, rope = sequence.tokens, sequence.keys, sequence.rope
+        first = max(0, len(self.blocks) - strategy.depth)
+        for block in self.blocks[:first]:
+            x = block(x, keys, rope)
+        path = x[:, self.prefix :]
+        for block in self.blocks[first:]:
+            normed = block.norm(x)
+            query, key, value = block.project(normed, "qkv", rope)
+            path = path + block.output(
+                strategy.read(
+                    LastAttention(
+                        query=query,
+                        key=key,
+                        value=value,
+                        prefix=self.prefix,
+                        scale=block.scale,
+                        positions=sequence.positions,
+                        keys=keys,
+                        stream=x,
+                        normed=normed,
+                    )
+                )
+            )
+            x = block(x, keys, rope)
+        return self.project_patches(path), self._pool_full(x, keys)
+
     def _pool_full(self, full: Tensor, keys: Tensor | None) -> Tensor:
         tokens = full[:, :1] if self.class_token else full
         return self.pool_tokens(self.settle(tokens), keys)
@@ -301,16 +339,31 @@ class TokenBackbone(BaseBackbone, ABC):
         token = token + block.feed_forward(token)
         return self.pool_tokens(self.settle(token), None)
 
-    def _feature_map(self, pixels: Tensor, valid: Tensor | None) -> FeatureMap:
+    def _pool_normed(self, features: FeatureMap, keys: Tensor | None) -> Tensor:
+        """Runs the last block from its normed tokens on: what it adds depends on the map, what it adds to does not."""
+        block, stream = self.blocks[-1], features.stream
+        assert stream is not None
+        normed = torch.cat([block.norm(stream[:, : self.prefix]), features.map.flatten(2).transpose(1, 2)], dim=1)
+        query, key, value = block.project(normed, "qkv", self.rope((features.map.shape[2], features.map.shape[3])))
+        x = stream + block.output(attend(query, key, value, block.scale, keys))
+        return self.pool_tokens(self.settle(x + block.feed_forward(x)), keys)
+
+    def _feature_map(self, pixels: Tensor, valid: Tensor | None, layer: str | None = None) -> FeatureMap:
+        layer = layer or self.layers[0]
         sequence = self._sequence(pixels, valid)
         x, _ = self._run(sequence, keep_middle=False)
-        if not self.class_token:
-            x = self.settle(self.blocks[-1](x, sequence.keys, sequence.rope))
-        patches = x[:, self.prefix :]
-        if self.class_token:
+        stream = None
+        if layer == "norm1":
             # A norm ignores a token's length, so gradient times activation would sum to zero before it.
-            patches = self.blocks[-1].norm(patches)
+            patches = self.blocks[-1].norm(x[:, self.prefix :])
+            if not self.class_token:
+                spread = sequence.to_grid(x[:, self.prefix :]).flatten(1, 2)
+                stream = torch.cat([x[:, : self.prefix], spread], dim=1)
+        else:
+            x = self.settle(self.blocks[-1](x, sequence.keys, sequence.rope))
+            patches = x[:, self.prefix :]
         return FeatureMap(
+            stream=stream,
             map=sequence.to_grid(patches).permute(0, 3, 1, 2),
             prefix=x[:, : self.prefix] if self.prefix else None,
             valid=None if sequence.index is None else self._prepare_valid(valid, pixels),

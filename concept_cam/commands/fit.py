@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from concept_cam.commands.console import ProgressDisplay, note
-from concept_cam.commands.options import build_localizer, input_options, model_options, resolve
+from concept_cam.commands.options import DEFAULT_MODEL, build_localizer, chosen_settings, input_options, model_options, notices, resolve
 from concept_cam.core.errors import ConfigurationError, OutputError
 from concept_cam.core.progress import Tracker
 from concept_cam.core.settings import RESIZE_POLICIES
@@ -224,10 +224,15 @@ def _progress(steps: int) -> Callable[[int, float], None]:
     return report
 
 
-def load_tower(values: dict[str, Any]) -> tuple[Backbone, Any]:
+def load_tower(values: dict[str, Any]) -> tuple[Backbone, Settings]:
     """Loads the model that the merged options name, one without text too, and the settings."""
-    localizer = build_localizer(values)
-    return localizer.backbone, localizer.settings
+    from concept_cam import backbones
+
+    settings = chosen_settings(values)
+    with notices():
+        return backbones.load(
+            values.get("model") or DEFAULT_MODEL, device=values.get("device") or "auto", dtype=values.get("dtype") or "float32"
+        ), settings
 
 
 def _check_output(output: str, overwrite: bool) -> None:

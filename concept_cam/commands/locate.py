@@ -10,13 +10,14 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from concept_cam.commands.console import print_table, track, warn
-from concept_cam.commands.options import build_localizer, model_options, resolve, setting_options, warn_unknown_words
+from concept_cam.commands.console import note, print_table, track, warn
+from concept_cam.commands.options import WITHOUT_TEXT, build_localizer, model_options, resolve, setting_options, warn_unknown_words
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError, OutputError, PromptError
 from concept_cam.core.regions import DEFAULT_THRESHOLD
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from concept_cam.core.results import Localization
     from concept_cam.core.settings import Settings
     from concept_cam.localizer import Localizer
-    from concept_cam.methods.heads import FinerCam
+    from concept_cam.methods.heads import ClassifierHead, FinerCam
 
 COLUMNS = (
     "file_name", "target", "contrast", "score", "probability", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac", "model",
@@ -42,7 +43,7 @@ COLUMNS = (
     "--classes",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Class-list mode: class names, one per line. With --head: names of a head that holds none.",
+    help="Class-list mode: class names, one per line. Classifiers: names of the classes, where the file or the network holds none.",
 )
 @click.option("--references", type=click.IntRange(min=1), help="Class-list mode: reference classes, nearest logits.  [default: 3]")
 @click.option(
@@ -52,7 +53,10 @@ COLUMNS = (
     help="Explain a linear classifier (of fit-head, or a layer's .pth or .safetensors) instead of words: --target and --contrast name "
     "classes, --gamma is alpha (0.6 if not given; 1 with --weighting softmax or hardest), --method the CAM.  [default: the predicted class, grad-cam]",
 )
-@click.option("--ranks", metavar="NUMBERS", help="With --head: which of the classes of nearest logit are the references.  [default: 1,2,3]")
+@click.option("--ranks", metavar="NUMBERS", help="Classifiers: which of the classes of nearest logit are the references.  [default: 1,2,3]")
+@click.option(
+    "--layer", help="Classifiers: where maps are read, norm1 or last on vision transformers.  [default: the papers', norm1 there]"
+)
 @click.option("--method", help="Localisation method, see 'concept-cam models --methods'.  [default: direct]")
 @model_options
 @setting_options
@@ -76,6 +80,7 @@ def locate(
     references: int | None,
     head: str | None,
     ranks: str | None,
+    layer: str | None,
     method: str | None,
     threshold: str | None,
     min_area: float,
@@ -90,7 +95,8 @@ def locate(
 
     Prints one row per picture and concept. SCORE is the cosine of the whole picture along the direction, PROBABILITY the softmax over
     target and contrasts at the model's own temperature; peak and box are original pixels of the upright picture, half-open, of the
-    largest region. IMAGE may be a folder, which is searched through; '-' reads paths from standard input, one per line.
+    largest region. A classifier (--head FILE, or --model timm:NAME[,CHECKPOINT] with its own last layer) is asked for its classes instead
+    of words: without --target for the predicted one; SCORE is then the contrasted logit. IMAGE may be a folder, which is searched through; '-' reads paths from standard input, one per line.
 
     \b
     Examples:
@@ -99,10 +105,15 @@ def locate(
       concept-cam locate fish.png --traits fish:caudal_fin_shape -o out/
       concept-cam locate bird.jpg --classes species.txt --model hf-hub:imageomics/bioclip-2 -o out/
       concept-cam locate bird.jpg --head head.safetensors --model dinov2:facebook/dinov2-base --method layer-cam+relu -o out/
+      concept-cam locate bird.jpg --model timm:resnet50.a1_in1k,resnet50.safetensors -o out/
+      concept-cam locate dog.jpg --model timm:vit_base_patch16_224 -t beagle -c "Walker hound" --method grad-cam+relu -o out/
       find photos -name '*.jpg' | concept-cam locate - -t "a dorsal fin" > fins.csv
     """
     values = resolve({**options, "method": method, "threshold": threshold})
-    question = None if head is not None else question_of(target, contrast, traits, classes, references, ranks)
+    classifier = head is not None or str(values.get("model") or "").startswith(WITHOUT_TEXT)
+    if layer is not None and not classifier:
+        raise ConfigurationError("--layer belongs to a classifier: give --head FILE, or --model timm:NAME.")
+    question = None if classifier else question_of(target, contrast, traits, classes, references, ranks)
     paths = list(_paths(images))
     if not paths:
         raise ConfigurationError("no picture was given: standard input held no path.")
@@ -111,7 +122,8 @@ def locate(
     writer.check()
     asker: _Asker
     if question is None:
-        asker = _head_asker(str(head), target, contrast, traits, classes, references, ranks, values)
+        asker = _head_asker(head, target, contrast, traits, classes, references, ranks, layer, values)
+        _estimate(values.get("method", "grad-cam"), asker, len(paths))
     else:
         localizer = build_localizer(values)
         if question.concepts:
@@ -285,27 +297,28 @@ class _HeadAsker:
 
     def __init__(self, cam: FinerCam, targets: Sequence[str], options: dict[str, Any]) -> None:
         self.settings = cam.settings
-        self._cam, self._targets, self._options = cam, targets, options
+        self.cam, self._targets, self._options = cam, targets, options
 
     def __call__(self, pictures: list[Any]) -> list[Sequence[Localization]]:
         if not pictures:
             return []
-        found = [self._cam.explain(pictures, target, **self._options) for target in self._targets or (None,)]
-        return [list(answers) for answers in zip(*found)]
+        found: list[Sequence[Localization]] = self.cam.explain_all(pictures, list(self._targets) or [None], **self._options)
+        return found
 
 
 def _head_asker(
-    head: str,
+    head: str | None,
     targets: Sequence[str],
     contrast: Sequence[str],
     traits: Sequence[str],
     classes: str | None,
     references: int | None,
     ranks: str | None,
+    layer: str | None,
     values: dict[str, Any],
 ) -> _HeadAsker:
     if traits or references is not None:
-        raise ConfigurationError("--head explains classes: give no --traits, and --ranks instead of --references.")
+        raise ConfigurationError("a classifier explains its classes: give no --traits, and --ranks instead of --references.")
     if contrast and ranks is not None:
         raise ConfigurationError("give the reference classes either by name (--contrast) or by rank (--ranks).")
     try:
@@ -315,8 +328,9 @@ def _head_asker(
     from concept_cam.commands.fit import load_tower
     from concept_cam.methods.heads import ClassifierHead, FinerCam
 
-    # Class names of a head that holds none, such as a plain .pth.
-    classifier = ClassifierHead.load(head, None if classes is None else _read_classes(classes))
+    names = None if classes is None else _read_classes(classes)
+    # Names given for a head that holds none, such as a plain .pth.
+    classifier = None if head is None else ClassifierHead.load(head, names)
     options = {
         "references": list(contrast) or None,
         "ranks": chosen,
@@ -324,10 +338,32 @@ def _head_asker(
         "aggregation": values.get("weighting", "uniform"),
         "base": values.get("method", "grad-cam"),
     }
-    for name in (*targets, *contrast):
-        classifier.index(name)  # Names what is wrong before a model is loaded.
+    if classifier is not None:
+        _known(classifier, (*targets, *contrast))  # Names what is wrong before a model is loaded.
     backbone, settings = load_tower(values)
-    return _HeadAsker(FinerCam(backbone, classifier, settings), targets, options)
+    if classifier is None:
+        classifier = ClassifierHead.of(backbone)
+        classifier = classifier if names is None else replace(classifier, classes=tuple(names))
+        _known(classifier, (*targets, *contrast))
+    return _HeadAsker(FinerCam(backbone, classifier, settings, layer=layer), targets, options)
+
+
+def _known(classifier: ClassifierHead, names: Sequence[str]) -> None:
+    for name in names:
+        classifier.index(name)
+
+
+def _estimate(method: str, asker: _HeadAsker, count: int) -> None:
+    """Says what a method will take that runs the tower many times a picture."""
+    from concept_cam.methods.perturbation import expected_passes
+
+    found = expected_passes(method, asker.cam.backbone, asker.settings)
+    if found is not None:
+        passes, seconds = found
+        note(
+            f"{method}: {passes:,} forward passes a picture, about {passes * seconds:.0f} s here, {passes * seconds * count:.0f} s in all"
+            + ("; 'score-cam:128' takes 128" if method.startswith("score-cam") and passes > 256 else "")
+        )
 
 
 def result_row(path: str, found: Localization, threshold: str | float, min_area: float) -> dict[str, Any]:

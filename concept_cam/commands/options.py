@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +31,21 @@ class Names(click.Choice[str]):
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_MODEL = "demo"
+
+WITHOUT_TEXT = ("timm:", "dinov2:", "dinov2-cls:")
+"""How the names of towers without a text tower begin: they answer for their own classes, or for those of a head."""
+
+
+@contextmanager
+def notices() -> Iterator[None]:
+    """Prints what the package wants to be noticed (Python's warnings) as lines of this command."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default", UserWarning)
+        yield
+    for item in caught:
+        if issubclass(item.category, UserWarning):
+            warn(f"note: {item.message}")
+
 
 _MODEL_OPTIONS = (
     click.option(
@@ -88,11 +105,16 @@ def resolve(options: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def chosen_settings(values: dict[str, Any]) -> Settings:
+    """Returns the settings among the merged options."""
+    return Settings().with_values(**{name: values[name] for name in SETTING_NAMES if name in values})
+
+
 def build_localizer(values: dict[str, Any]) -> Localizer:
     """Loads the model that the merged options name."""
     from concept_cam.localizer import Localizer
 
-    settings = Settings().with_values(**{name: values[name] for name in SETTING_NAMES if name in values})
+    settings = chosen_settings(values)
     start = time.perf_counter()
     localizer = Localizer.from_pretrained(
         values.get("model") or DEFAULT_MODEL,

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concept_cam.core.attention_names import TAILS
+from concept_cam.core.attention_names import PATHS, TAILS
 from concept_cam.core.errors import AttentionError
 from concept_cam.core.names import choose
 
@@ -70,12 +70,15 @@ class Strategy:
         needs: Which of ``query``, ``key``, ``normed``, ``middle`` it reads (``value`` always).
         residual: Whether the block's residual connection is kept.
         ffn: Whether the block's feed-forward network is kept.
+        depth: Number of last blocks that are read. From 2 on, what they read is added up beside the model's own stream, from the tokens that
+            enter the first of them on (the papers' second path, without feed-forward networks).
     """
 
     read: Callable[[LastAttention], Tensor]
     needs: frozenset[str] = frozenset()
     residual: bool = False
     ffn: bool = False
+    depth: int = 1
 
 
 def _given(tensor: Tensor | None) -> Tensor:
@@ -275,6 +278,7 @@ ATTENTION: dict[str, Strategy] = {
         for tail, (residual, ffn) in TAILS.items()
         if reading + tail != "qk+residual+ffn"  # That is "vanilla".
     },
+    **{name: Strategy(*READERS[reading], residual=True, depth=depth) for name, (reading, depth) in PATHS.items()},
 }
 """Every dense attention strategy by name: the readings, each with residual and feed-forward network of the last block dropped or kept."""
 

@@ -22,6 +22,9 @@ TAILS: dict[str, tuple[bool, bool]] = {
 }
 """What of the last block is kept around the attention: suffix -> (residual connection, feed-forward network)."""
 
+PATHS: dict[str, tuple[str, int]] = {"gem-6": ("gem", 6), "vv-6": ("vv", 6)}
+"""Second paths over several blocks: name -> (reading, number of last blocks), as the official code of GEM and of CLIP Surgery has them."""
+
 ATTENTION: dict[str, str] = {
     "vanilla": "the last block as trained, residual and feed-forward network kept",
     **{
@@ -29,6 +32,10 @@ ATTENTION: dict[str, str] = {
         for reading, summary in READINGS.items()
         for tail in TAILS
         if reading + tail != "qk+residual+ffn"  # That is "vanilla".
+    },
+    **{
+        name: f"{READINGS[reading]}: the last {depth} blocks, added up on a second path, as published"
+        for name, (reading, depth) in PATHS.items()
     },
 }
 """Dense attention strategies: name -> one line for people. ``"auto"`` stands for the choice of :data:`~concept_cam.backbones.FAMILIES`."""

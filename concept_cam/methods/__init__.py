@@ -20,7 +20,7 @@ from concept_cam.methods.method import Method
 
 if TYPE_CHECKING:
     from concept_cam.core.results import Localizations
-    from concept_cam.localizer import Localizer
+    from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import Picture
 
 __all__ = ["METHODS", "Method", "explain", "find_method"]
@@ -71,9 +71,8 @@ _ENTRIES = (
         Method(
             "grad-cam++",
             f"{_HERE}.gradient:grad_cam_plusplus",
-            "channels weighted by positive gradients, places by their share",
+            "channels weighted by positive gradients of the logit, places by their share (equation 19)",
             "Chattopadhay et al., WACV 2018",
-            "cams",
         ),
         Method(
             "xgrad-cam",
@@ -117,8 +116,10 @@ _ENTRIES = (
         Method(
             "score-cam",
             f"{_HERE}.perturbation:score_cam",
-            "channels weighted by the score of the picture masked with them; slow, one forward pass per channel",
+            "channels weighted by the score of the picture masked with them; slow, one forward pass per channel, or per group: score-cam:128",
             "Wang et al., CVPR-W 2020",
+            takes="GROUPS",
+            optional=True,
         ),
         Method(
             "ablation-cam",
@@ -132,6 +133,14 @@ _ENTRIES = (
             "values of the attention that gathers the picture, weighted by its gradient and the loosened attention; towers with a class token or attention pooling",
             "Zhao et al., ICML 2024",
         ),
+    ),
+    Method(
+        "rise",
+        f"{_HERE}.perturbation:rise",
+        "random masks weighted by the score of what they show, 1000 forward passes or as many as named: rise:4000",
+        "Petsiuk et al., BMVC 2018",
+        takes="MASKS",
+        optional=True,
     ),
     Method(
         "legrad",
@@ -195,14 +204,14 @@ def find_method(method: str | Method) -> Method:
         return method
     name, colon, argument = method.partition(":")
     found = choose(name, METHODS, "method")
-    if bool(found.takes) != bool(argument):
+    if bool(found.takes) != bool(argument) and not (found.optional and not colon):
         expected = f"'{name}:{found.takes}'" if found.takes else f"{name!r} alone"
         raise ConfigurationError(f"expected the method as {expected}, received {method!r}.")
     return replace(found, name=method, argument=argument) if colon else found
 
 
 def explain(
-    localizer: Localizer,
+    localizer: Asker,
     pictures: Sequence[Picture],
     concepts: Concept | Sequence[Concept],
     method: str | Method,

@@ -16,7 +16,7 @@ from concept_cam.methods.method import Method
 from concept_cam.pictures.resizing import Prepared, merge_windows
 
 if TYPE_CHECKING:
-    from concept_cam.localizer import Localizer
+    from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import Picture
 
 __all__ = ["LUMA", "bell", "center", "luminance", "random"]
@@ -30,13 +30,13 @@ def bell(offset: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * ((offset / 0.25) ** 2).sum(axis=-1))
 
 
-Run = Callable[["Localizer", Sequence["Picture"], tuple[Concept, ...], Method], list[Localizations]]
+Run = Callable[["Asker", Sequence["Picture"], tuple[Concept, ...], Method], list[Localizations]]
 
 
-def _baseline(make: Callable[[Localizer, Picture, Prepared, int], np.ndarray]) -> Run:
+def _baseline(make: Callable[[Asker, Picture, Prepared, int], np.ndarray]) -> Run:
     """Makes a method of a function that returns maps float32 [C, h, w]; image-level numbers are the direct method's."""
 
-    def run(localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
+    def run(localizer: Asker, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
         prepared = [localizer.prepare(picture) for picture in pictures]
         features = localizer.encode_prepared(prepared, [picture.source for picture in pictures])
         answers = []
@@ -56,14 +56,14 @@ def _baseline(make: Callable[[Localizer, Picture, Prepared, int], np.ndarray]) -
     return run
 
 
-def _random(localizer: Localizer, picture: Picture, item: Prepared, count: int) -> np.ndarray:
+def _random(localizer: Asker, picture: Picture, item: Prepared, count: int) -> np.ndarray:
     """Standard normal noise: equal pictures get equal maps, concepts different ones."""
     digest = hashlib.sha256(np.ascontiguousarray(picture.pixels).tobytes()).digest()
     generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     return generator.standard_normal((count, *item.geometry.grid))
 
 
-def _center(localizer: Localizer, picture: Picture, item: Prepared, count: int) -> np.ndarray:
+def _center(localizer: Asker, picture: Picture, item: Prepared, count: int) -> np.ndarray:
     """A Gaussian around the picture's centre, standard deviation a quarter of each side; 0..1."""
     rows, columns = np.indices(item.geometry.grid) + 0.5
     points = item.geometry.grid_to_original(np.stack([columns, rows], axis=-1))
@@ -71,7 +71,7 @@ def _center(localizer: Localizer, picture: Picture, item: Prepared, count: int) 
     return np.broadcast_to(bell(points / np.array([width, height]) - 0.5), (count, *item.geometry.grid))
 
 
-def _luminance(localizer: Localizer, picture: Picture, item: Prepared, count: int) -> np.ndarray:
+def _luminance(localizer: Asker, picture: Picture, item: Prepared, count: int) -> np.ndarray:
     """Mean luma of each cell as the model sees it (Rec. 709 weights on sRGB values); about 0..1."""
     expected = localizer.preprocess
     mean, std = (torch.tensor(values, dtype=torch.float32, device="cpu")[:, None, None] for values in (expected.mean, expected.std))

@@ -27,7 +27,7 @@ from concept_cam.methods.method import Method
 from concept_cam.pictures.resizing import Prepared, merge_windows
 
 if TYPE_CHECKING:
-    from concept_cam.localizer import Localizer
+    from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import Picture
 
 __all__ = ["Batch", "TowerMethod", "encode", "gradients", "graph", "plain", "slopes"]
@@ -48,6 +48,7 @@ class Batch:
         directions: float32 [B, C, D], constants.
         feature_norm: How the image embedding enters the objective, a name of :data:`concept_cam.core.scoring.FEATURE_NORM`.
         temperature: Factor from the objective to the model's own logits, for methods with a softmax over scores.
+        patch_norm: How patch features enter the direct method.
     """
 
     backbone: Backbone
@@ -57,6 +58,7 @@ class Batch:
     directions: Tensor
     feature_norm: str = "l2"
     temperature: float = 1.0
+    patch_norm: str = "l2"
 
     @property
     def concepts(self) -> int:
@@ -96,6 +98,7 @@ def select(features: FeatureMap, part: slice) -> FeatureMap:
     return FeatureMap(
         map=features.map[part],
         prefix=None if features.prefix is None else features.prefix[part],
+        stream=None if features.stream is None else features.stream[part],
         valid=None if features.valid is None else features.valid[part],
     )
 
@@ -114,18 +117,19 @@ def graph() -> Iterator[None]:
         yield
 
 
-def encode(backbone: Backbone, pixels: Tensor, valid: np.ndarray | None) -> tuple[Tensor, FeatureMap, Tensor]:
+def encode(backbone: Backbone, pixels: Tensor, valid: np.ndarray | None, layer: str | None = None) -> tuple[Tensor, FeatureMap, Tensor]:
     """Runs the tower without a graph: pixels on the model's device, feature map, image embedding float32 [B, D].
 
     Args:
         backbone: The model.
         pixels: float32 [B, 3, H, W], preprocessed.
         valid: bool [B, h, w], False for padding.
+        layer: Where the map is read, one of the tower's ``layers``; ``None`` for its own choice.
     """
     mask = None if valid is None or valid.all() else torch.from_numpy(valid).to(backbone.device)
     with plain():
         pixels = pixels.to(backbone.device, backbone.dtype)
-        features = backbone.feature_map(pixels, mask)
+        features = backbone.feature_map(pixels, mask) if layer is None else backbone.feature_map(pixels, mask, layer)
         return pixels, features, backbone.pool(features).float()
 
 
@@ -169,21 +173,27 @@ class TowerMethod:
     Attributes:
         maps: :class:`Batch` -> float32 [B, C, h, w], any value in padding.
         check: Called with the backbone first; raises where the method does not exist for it.
+        layered: Whether it reads a map wherever a layer has one; methods that read inside the tower do not choose.
+        adapt: Makes ``maps`` of the text behind the method's name and a colon, where it takes one.
     """
 
     maps: Callable[[Batch], Tensor]
     check: Callable[[Backbone], None] = lambda backbone: None
+    layered: bool = True
+    adapt: Callable[[str], Callable[[Batch], Tensor]] | None = None
 
-    def __call__(
-        self, localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method
-    ) -> list[Localizations]:
+    def maps_for(self, argument: str) -> Callable[[Batch], Tensor]:
+        """Returns ``maps`` for the text behind the method's name; empty for none."""
+        return self.maps if self.adapt is None or not argument else self.adapt(argument)
+
+    def __call__(self, localizer: Asker, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
         """See :func:`concept_cam.methods.explain`."""
         self.check(localizer.backbone)
-        return run(localizer, pictures, concepts, method, self.maps)
+        return run(localizer, pictures, concepts, method, self.maps_for(method.argument))
 
 
 def run(
-    localizer: Localizer,
+    localizer: Asker,
     pictures: Sequence[Picture],
     concepts: tuple[Concept, ...],
     method: Method,
@@ -195,7 +205,7 @@ def run(
 
 
 def _run(
-    localizer: Localizer,
+    localizer: Asker,
     pictures: Sequence[Picture],
     concepts: tuple[Concept, ...],
     method: Method,
@@ -227,7 +237,7 @@ Found = tuple[np.ndarray, Tensor, Tensor]
 
 
 def _batch(
-    localizer: Localizer,
+    localizer: Asker,
     items: Sequence[Prepared],
     texts: DirectionSet,
     sources: Sequence[str | None],
@@ -245,7 +255,7 @@ def _batch(
 
 
 def _tiles(
-    localizer: Localizer,
+    localizer: Asker,
     item: Prepared,
     texts: DirectionSet,
     source: str | None,
@@ -267,7 +277,7 @@ def _tiles(
     return [(merged.permute(2, 0, 1).contiguous().numpy(), image, terms[0])]
 
 
-def _coefficients(localizer: Localizer, texts: DirectionSet, image: Tensor) -> Tensor:
+def _coefficients(localizer: Asker, texts: DirectionSet, image: Tensor) -> Tensor:
     settings = localizer.settings
     return coefficients(
         texts,
@@ -278,7 +288,7 @@ def _coefficients(localizer: Localizer, texts: DirectionSet, image: Tensor) -> T
     )
 
 
-def _make_batch(localizer: Localizer, pixels: Tensor, features: FeatureMap, image: Tensor, weights: Tensor) -> Batch:
+def _make_batch(localizer: Asker, pixels: Tensor, features: FeatureMap, image: Tensor, weights: Tensor) -> Batch:
     return Batch(
         backbone=localizer.backbone,
         pixels=pixels,
@@ -298,7 +308,7 @@ def _require_finite(image: Tensor, sources: Sequence[str | None]) -> None:
 
 
 def _answer(
-    localizer: Localizer,
+    localizer: Asker,
     item: Prepared,
     concepts: tuple[Concept, ...],
     texts: DirectionSet,

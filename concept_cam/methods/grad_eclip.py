@@ -43,5 +43,5 @@ def _loosened(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
     return (cosine - low) / (high - low).clamp(min=1e-12)
 
 
-grad_eclip = TowerMethod(_maps, require_gathering)
+grad_eclip = TowerMethod(_maps, require_gathering, layered=False)
 """Grad-ECLIP (before the ReLU)."""

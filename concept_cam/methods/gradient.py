@@ -1,4 +1,4 @@
-"""Gradient CAMs, Eigen-CAM and KPCA-CAM through the library grad-cam (``pip install "concept-cam[cams]"``).
+"""Gradient CAMs, Eigen-CAM and KPCA-CAM through the library grad-cam (``pip install "concept-cam[cams]"``); Grad-CAM++ is ours.
 
 The library's classes hook a module, run ``backward()``, drop negative values and min-max scale each map. Here they are given a private
 stub to hook, and activations and gradients that were computed beside the model, and are asked for ``get_cam_image``, their raw weighted
@@ -83,6 +83,26 @@ def _gradient_method(name: str) -> Callable[[Batch], Tensor]:
     return maps
 
 
+def _grad_cam_plusplus(batch: Batch) -> Tensor:
+    """Grad-CAM++ by equation 19 (Chattopadhay et al., WACV 2018), in float64: ``alpha_kij = g^2 / (2 g^2 + sum_ab(A_kab) g^3)``.
+
+    ``g`` are gradients of the model's own logits, that is of the objective times the logit scale: ``alpha`` depends on the scale. Where a
+    gradient is not zero, ``alpha = 1 / (2 + sum(A) g)``, and that is how it is computed. The libraries add a constant to the denominator, in
+    which gradients of a cosine (about 1e-5) drown.
+    """
+    features = batch.features.map.double()
+    valid = batch.valid[:, None]
+    totals = (features * valid).sum(dim=(2, 3), keepdim=True)
+    found = []
+    for gradient in gradients(batch):
+        slope = gradient.to(features.device).double() * batch.temperature
+        below = 2 + totals * slope
+        alpha = torch.where((slope != 0) & (below != 0), 1 / below, 0.0)
+        weights = (alpha * slope.clamp(min=0) * valid).sum(dim=(2, 3))
+        found.append(torch.einsum("bk,bkhw->bhw", weights, features).float())
+    return torch.stack(found, dim=1)
+
+
 def _decomposition(name: str) -> Callable[[Batch], Tensor]:
     def maps(batch: Batch) -> Tensor:
         compute = _raw_map(name)
@@ -108,7 +128,7 @@ def fix_sign(values: np.ndarray) -> np.ndarray:
 grad_cam = TowerMethod(_gradient_method("GradCAM"))
 """``sum_k mean_ij(g_k) A_k`` (before the ReLU)."""
 
-grad_cam_plusplus = TowerMethod(_gradient_method("GradCAMPlusPlus"))
+grad_cam_plusplus = TowerMethod(_grad_cam_plusplus)
 """``sum_k sum_ij(alpha_kij relu(g_kij)) A_k`` with the paper's ``alpha`` (before the ReLU)."""
 
 xgrad_cam = TowerMethod(_gradient_method("XGradCAM"))

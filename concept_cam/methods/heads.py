@@ -22,7 +22,7 @@ from concept_cam.backbones.protocol import Backbone
 from concept_cam.core.concept import Concept
 from concept_cam.core.directions import nearest_classes
 from concept_cam.core.documents import understood
-from concept_cam.core.errors import ConfigurationError, DataError, ImageError
+from concept_cam.core.errors import ConfigurationError, DataError, ImageError, UnsupportedModelError
 from concept_cam.core.files import METADATA, write_tensors
 from concept_cam.core.grouping import batches_of_one_size
 from concept_cam.core.names import choose, did_you_mean
@@ -31,6 +31,7 @@ from concept_cam.core.results import Localization, Provenance
 from concept_cam.core.scoring import FEATURE_NORM
 from concept_cam.core.settings import Settings
 from concept_cam.methods import find_method
+from concept_cam.methods.direct import patch_maps
 from concept_cam.methods.engine import Batch, TowerMethod, encode, plain
 from concept_cam.pictures.endings import is_picture
 from concept_cam.pictures.preprocessing import adapted
@@ -86,6 +87,20 @@ class ClassifierHead:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    @classmethod
+    def of(cls, backbone: Backbone) -> ClassifierHead:
+        """Takes the classifier that a tower comes with, such as that of ``timm:NAME``.
+
+        Raises:
+            UnsupportedModelError: The tower has none.
+        """
+        own = backbone.own_head
+        if own is None:
+            raise UnsupportedModelError(
+                f"{backbone.name} comes without a classifier: train one with 'concept-cam fit-head' (--head FILE), or ask in words."
+            )
+        return cls(own.weight, own.bias, own.classes, "none", backbone.weights_hash)
 
     @classmethod
     def from_matrix(
@@ -308,20 +323,34 @@ see its linear part."""
 # -------------------------------------------------------------------------------------------------------------- Finer-CAM
 
 
+PUBLISHED_LAYER = "norm1"
+"""The layer that the authors of Finer-CAM hook in vision transformers (``blocks[-1].norm1``)."""
+
+
 class FinerCam:
     """Explains a classifier's class against the classes that are most easily taken for it.
 
     Args:
         backbone: The frozen tower; text is not needed.
-        head: The classifier.
-        settings: How pictures are read; only ``resize``, ``size``, ``batch_size`` and ``max_pixels`` are used.
+        head: The classifier; ``None`` for the one that the tower comes with.
+        settings: How pictures are read; only ``resize``, ``size``, ``batch_size``, ``max_pixels`` and (base ``"direct"``) ``feature_norm`` are used.
+        layer: Where maps are read, one of the tower's ``layers``; by default the published layer: on vision transformers ``"norm1"``, the first
+            norm of the last block, which the authors' code hooks; elsewhere the last map. ``"last"`` is what the pooling reads.
 
     Raises:
-        ConfigurationError: Head and tower do not fit, or the resize policy shows the tower parts of the picture only.
+        ConfigurationError: Head and tower do not fit, an unknown layer, or the resize policy shows the tower parts of the picture only.
+        UnsupportedModelError: No head is given and the tower has none.
     """
 
-    def __init__(self, backbone: Backbone, head: ClassifierHead, settings: Settings | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, head: ClassifierHead | None = None, settings: Settings | None = None, *, layer: str | None = None
+    ) -> None:
+        head = ClassifierHead.of(backbone) if head is None else head
         self.backbone, self.head, self.settings = backbone, head, settings or Settings()
+        if layer is not None:
+            choose(layer, dict.fromkeys(backbone.layers), f"layer of {backbone.name}")
+        self.layer = layer or (PUBLISHED_LAYER if PUBLISHED_LAYER in backbone.layers else backbone.layers[0])
+        self._chosen = layer
         if head.weight.shape[1] != backbone.embed_dim:
             raise ConfigurationError(
                 f"the classifier head reads {head.weight.shape[1]} numbers, the image embedding of {backbone.name} has {backbone.embed_dim}."
@@ -337,7 +366,7 @@ class FinerCam:
     def logits(self, images: Sequence[ImageSource]) -> Tensor:
         """Returns the class logits of pictures, float32 [B, N] on the CPU."""
         found = torch.zeros(len(images), len(self.head), dtype=torch.float32)
-        for positions, _, _, image in self._encoded([self._read(image) for image in images]):
+        for positions, _, _, image in self.encoded([self._read(image) for image in images]):
             found[positions] = self.head.logits(image).cpu()
         return found
 
@@ -384,65 +413,122 @@ class FinerCam:
         aggregation: str,
         base: str,
     ) -> Any:
+        strength = self._strength(alpha, aggregation, ranks)
+        several = isinstance(images, (list, tuple))
+        given: Any = images if several else [images]
+        pictures = [self._read(image) for image in given]
+        targets = [[target] for target in self._targets(target, len(pictures))]
+        found = [answers[0] for answers in self._answers(pictures, targets, references, ranks, strength, aggregation, base)]
+        return found if several else found[0]
+
+    def explain_all(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        targets: Sequence[str | int | None],
+        *,
+        references: Sequence[str | int] | None = None,
+        ranks: Sequence[int] = (1, 2, 3),
+        alpha: float | None = None,
+        aggregation: str = "uniform",
+        base: str = "grad-cam",
+    ) -> Any:
+        """Explains several classes of each picture; all of one picture share its forward pass. Arguments as for :meth:`explain`.
+
+        Returns:
+            Per picture the answers in the order of ``targets``; for a single picture that list alone.
+        """
+        with plain():
+            strength = self._strength(alpha, aggregation, ranks)
+            several = isinstance(images, (list, tuple))
+            given: Any = images if several else [images]
+            asked = [None if target is None else self.head.index(target) for target in targets]
+            if not asked:
+                raise ConfigurationError("no class was named: expected at least one, or None for the predicted class.")
+            pictures = [self._read(image) for image in given]
+            found = self._answers(pictures, [asked] * len(pictures), references, ranks, strength, aggregation, base)
+            return found if several else found[0]
+
+    def _strength(self, alpha: float | None, aggregation: str, ranks: Sequence[int]) -> float:
         chosen = choose(aggregation, AGGREGATIONS, "aggregation")
         strength = chosen.alpha if alpha is None else alpha
         if not 0 <= strength < float("inf"):
             raise ConfigurationError(f"alpha must be a number >= 0, received {strength}.")
         if any(rank < 1 for rank in ranks) or not ranks:
             raise ConfigurationError(f"ranks count from 1, the class of nearest logit; received {list(ranks)}.")
-        several = isinstance(images, (list, tuple))
-        given: Any = images if several else [images]
-        pictures = [self._read(image) for image in given]
-        targets = self._targets(target, len(pictures))
-        maps, relu = _base(base, self)
-        answers: list[Localization | None] = [None] * len(pictures)
-        for positions, items, batch, image in self._encoded(pictures):
+        return strength
+
+    def _answers(
+        self,
+        pictures: Sequence[Picture],
+        targets: Sequence[Sequence[int | None]],
+        references: Sequence[str | int] | None,
+        ranks: Sequence[int],
+        strength: float,
+        aggregation: str,
+        base: str,
+    ) -> list[list[Localization]]:
+        maps, relu, layer = _base(base, self)
+        answers: dict[int, list[Localization]] = {}
+        for positions, items, batch, image in self.encoded(pictures, layer):
             logits = self.head.logits(image)
             rows = []
             for row, position in enumerate(positions):
-                index = targets[position]
-                index = int(logits[row].argmax()) if index is None else index
-                others = self._references(logits[row], index, references, ranks)
-                rows.append((index, others, chosen.weights(logits[row], index, others, strength)))
-            terms = torch.stack([weights for _, _, weights in rows])
+                row_questions = [
+                    self.question(logits[row], target, references=references, ranks=ranks, alpha=strength, aggregation=aggregation)
+                    for target in targets[position]
+                ]
+                rows.append(row_questions)
+            terms = torch.stack([torch.stack([weights for _, _, weights in questions]) for questions in rows])
             weight = self.head.weight.to(terms.device)
-            values = maps(replace(batch, directions=(terms @ weight)[:, None]), [index for index, _, _ in rows])
-            scores = values.detach().float().cpu().numpy()[:, 0]
+            values = maps(replace(batch, directions=terms @ weight), [[index for index, _, _ in questions] for questions in rows])
+            scores = values.detach().float().cpu().numpy()
             scores = np.maximum(scores, 0) if relu else scores
             for row, (position, item) in enumerate(zip(positions, items)):
-                index, others, weights = rows[row]
-                answers[position] = self._answer(
-                    pictures[position],
-                    item,
-                    scores[row],
-                    logits[row],
-                    index,
-                    others,
-                    weights,
-                    strength,
-                    aggregation,
-                    base,
-                )
-        found = [answer for answer in answers if answer is not None]
-        return found if several else found[0]
+                answers[position] = [
+                    self._answer(
+                        pictures[position], item, scores[row, place], logits[row], index, others, weights, strength, aggregation, base
+                    )
+                    for place, (index, others, weights) in enumerate(rows[row])
+                ]
+        return [answers[position] for position in range(len(pictures))]
 
     # ---------------------------------------------------------------------------------------------------------- pieces
 
     def _read(self, image: ImageSource) -> Picture:
         return read_image(image, max_pixels=self.settings.max_pixels)
 
-    def _encoded(self, pictures: Sequence[Picture]) -> Iterator[tuple[list[int], list[Prepared], Batch, Tensor]]:
+    def encoded(self, pictures: Sequence[Picture], layer: str | None = None) -> Iterator[tuple[list[int], list[Prepared], Batch, Tensor]]:
+        """Runs the tower over pictures, those of one size together.
+
+        Yields:
+            Positions in ``pictures``, model inputs, a batch without directions, and image embeddings float32 [B, D].
+        """
         settings = self.settings
         prepared = [prepare(picture, adapted(self.backbone.preprocess, settings), settings.resize, settings.size) for picture in pictures]
         for positions in batches_of_one_size([tuple(item.pixels.shape) for item in prepared], settings.batch_size):
             items = [prepared[position] for position in positions]
             pixels = torch.stack([item.pixels for item in items])
-            pixels, features, image = encode(self.backbone, pixels, np.stack([item.valid for item in items]))
+            pixels, features, image = encode(self.backbone, pixels, np.stack([item.valid for item in items]), layer)
             if not torch.isfinite(image).all():
                 raise ImageError(f"the model {self.backbone.name} returned NaN or infinity: check the pictures, or use float32.")
             empty = torch.zeros(len(items), 0, self.backbone.embed_dim, dtype=torch.float32)
-            batch = Batch(self.backbone, pixels, features, image, empty, self.head.feature_norm)
+            batch = Batch(self.backbone, pixels, features, image, empty, self.head.feature_norm, patch_norm=settings.feature_norm)
             yield positions, items, batch, image
+
+    def question(
+        self,
+        logits: Tensor,
+        target: int | None,
+        *,
+        references: Sequence[str | int] | None = None,
+        ranks: Sequence[int] = (1, 2, 3),
+        alpha: float = 0.6,
+        aggregation: str = "uniform",
+    ) -> tuple[int, list[int], Tensor]:
+        """Chooses what is asked of one picture from its logits [N]: the target, its references, and float32 [N] what each logit contributes."""
+        index = int(logits.argmax()) if target is None else target
+        others = self._references(logits, index, references, ranks)
+        return index, others, choose(aggregation, AGGREGATIONS, "aggregation").weights(logits, index, others, alpha)
 
     def _targets(self, target: str | int | Sequence[str | int] | None, count: int) -> list[int | None]:
         if target is None:
@@ -506,22 +592,31 @@ class FinerCam:
         )
 
 
-def _base(name: str, cam: FinerCam) -> tuple[Callable[[Batch, Sequence[int]], Tensor], bool]:
-    """Returns ``(batch, targets) -> maps [B, 1, h, w]`` of a base method, and whether negative values are dropped."""
+Maps = Callable[[Batch, Sequence[Sequence[int]]], Tensor]
+"""A batch and the classes asked of each of its pictures -> maps [B, C, h, w]."""
+
+
+def _base(name: str, cam: FinerCam) -> tuple[Maps, bool, str | None]:
+    """Returns the maps of a base method, whether negative values are dropped, and the layer that it reads."""
     method = find_method(name)
-    if method.takes:
+    if method.takes and not method.optional:
         from concept_cam.methods.lcam import Explainer
 
+        if cam._chosen is not None:
+            raise ConfigurationError("an explainer reads the layer that it was trained at: leave out the layer.")
         explainer = Explainer.load(method.argument)
-        explainer.require(cam.backbone, cam.head.classes)
-        return explainer.class_maps, method.relu
-    function = method.load()
+        explainer.require(cam.backbone, cam.head.classes, head=True)
+        return explainer.head_maps, method.relu, None
+    function = patch_maps if name == "direct" else method.load()
     if not isinstance(function, TowerMethod):
         raise ConfigurationError(
             f"the method {name!r} cannot explain a classifier; use one that reads a feature map, such as 'grad-cam' or 'layer-cam'."
         )
     function.check(cam.backbone)
-    return (lambda batch, targets: function.maps(batch)), method.relu
+    maps = function.maps_for(method.argument)
+    if cam._chosen is not None and not function.layered:
+        raise ConfigurationError(f"the method {name!r} reads inside the tower: leave out the layer.")
+    return (lambda batch, targets: maps(batch)), method.relu, cam.layer if function.layered else None
 
 
 # --------------------------------------------------------------------------------------------------------------- training

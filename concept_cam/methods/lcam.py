@@ -31,7 +31,7 @@ from concept_cam.methods.engine import Batch, run
 from concept_cam.methods.method import Method
 
 if TYPE_CHECKING:
-    from concept_cam.localizer import Localizer
+    from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import Picture
 
 __all__ = ["KINDS", "Explainer", "lcam"]
@@ -42,12 +42,19 @@ KINDS: dict[str, str] = {
 }
 """What is masked in training, by name; at inference both are one forward pass."""
 
+ASKS: dict[str, str] = {
+    "texts": "text directions",
+    "classes": "the classes of a classifier, one set of weights for each (the paper's form)",
+    "rows": "the rows of a classifier, from which the weights are made, so that classes without a training picture are answered too",
+}
+"""What an explainer is asked with, by name."""
+
 TENSORS = ("matrix", "vector", "query", "bias", "mean", "scale")
 
 
 @dataclass(frozen=True, eq=False)
 class Explainer:
-    """A trained attention mechanism; ``Q`` is ``D`` for text directions and the number of classes for a classifier.
+    """A trained attention mechanism; ``Q`` is the number of classes where each has its own weights, else ``D``.
 
     Attributes:
         kind: A name of :data:`KINDS`.
@@ -57,9 +64,10 @@ class Explainer:
         bias: float32 [1].
         mean: float32 [K], mean of the feature map's channels over the training pictures.
         scale: float32 [K], their standard deviation.
-        classes: Class names, or empty for text directions.
+        classes: Class names, or empty for directions.
         weights_hash: Hash of the tower's weights it was trained on.
         facts: How it was trained.
+        asks: A name of :data:`ASKS`; by default that of ``classes``.
     """
 
     kind: str
@@ -72,6 +80,10 @@ class Explainer:
     classes: tuple[str, ...] = ()
     weights_hash: str = ""
     facts: Any = None
+    asks: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "asks", self.asks or ("classes" if self.classes else "texts"))
 
     def attend(self, features: Tensor, queries: Tensor) -> Tensor:
         """Returns the maps float32 [B, C, h, w] in 0..1 of feature maps [B, K, h, w] for queries [B, C, Q]."""
@@ -87,13 +99,23 @@ class Explainer:
         return self.attend(batch.features.map, F.normalize(batch.directions.float(), dim=-1))
 
     @torch.no_grad()
-    def class_maps(self, batch: Batch, targets: Sequence[int]) -> Tensor:
-        """Answers one class per picture: float32 [B, 1, h, w]. The references do not enter, for the paper has none."""
-        chosen = F.one_hot(torch.tensor(list(targets)), len(self.classes)).float()
-        return self.attend(batch.features.map, chosen[:, None].to(batch.features.map.device))
+    def head_maps(self, batch: Batch, targets: Sequence[Sequence[int]]) -> Tensor:
+        """Answers a classifier: float32 [B, C, h, w]. With weights for each class the references do not enter, for the paper has none."""
+        return self.maps(batch) if self.asks == "rows" else self.class_maps(batch, targets)
 
-    def require(self, backbone: Backbone, classes: Sequence[str] = ()) -> None:
+    @torch.no_grad()
+    def class_maps(self, batch: Batch, targets: Sequence[Sequence[int]]) -> Tensor:
+        """Answers the same number of classes per picture: float32 [B, C, h, w]. The references do not enter, for the paper has none."""
+        chosen = F.one_hot(torch.tensor([list(classes) for classes in targets]), len(self.classes)).float()
+        return self.attend(batch.features.map, chosen.to(batch.features.map.device))
+
+    def require(self, backbone: Backbone, classes: Sequence[str] = (), *, head: bool = False) -> None:
         """Checks that the explainer was trained for this tower and this kind of question.
+
+        Args:
+            backbone: The tower.
+            classes: Names of a classifier's classes.
+            head: Whether a classifier asks.
 
         Raises:
             ConfigurationError: It was not.
@@ -103,8 +125,10 @@ class Explainer:
                 f"this explainer was trained on other weights (hash {self.weights_hash}) than those of {backbone.name} "
                 f"({backbone.weights_hash}): train one with 'concept-cam fit-attention'."
             )
-        if tuple(classes) != self.classes:
-            mine = f"the {len(self.classes)} classes of a classifier head" if self.classes else "text directions"
+        if head and self.asks == "rows":
+            return
+        if tuple(classes) != self.classes or (self.asks == "rows"):
+            mine = f"the {len(self.classes)} classes of a classifier head" if self.classes else ASKS[self.asks]
             asked = f"the {len(classes)} classes of another head" if classes else "text directions"
             raise ConfigurationError(f"this explainer was trained for {mine}, it was asked about {asked}.")
 
@@ -120,6 +144,7 @@ class Explainer:
             "kind": self.kind,
             "classes": list(self.classes),
             "weights_hash": self.weights_hash,
+            "asks": self.asks,
             "facts": self.facts,
         }
         tensors = {name: getattr(self, name).detach().float().cpu().contiguous() for name in TENSORS}
@@ -153,6 +178,7 @@ class Explainer:
             classes=tuple(facts["classes"]),
             weights_hash=facts["weights_hash"],
             facts=facts.get("facts"),
+            asks=facts.get("asks", ""),
             **tensors,
         )
 
@@ -165,7 +191,7 @@ class Explainer:
         return state.hexdigest()[:8]
 
 
-def lcam(localizer: Localizer, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
+def lcam(localizer: Asker, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
     """Answers with an explainer file: one forward pass per picture, values 0..1.
 
     Raises:

@@ -29,7 +29,7 @@ from concept_cam.methods.lcam import KINDS, Explainer
 from concept_cam.pictures.resizing import Prepared
 
 if TYPE_CHECKING:
-    from concept_cam.localizer import Localizer
+    from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import ImageSource
 
 
@@ -207,6 +207,7 @@ def _train(
     training: LcamTraining,
     classes: tuple[str, ...],
     progress: Callable[[int, float], None] | None,
+    asks: str = "",
 ) -> Explainer:
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(training.seed)
@@ -230,6 +231,7 @@ def _train(
             scale=scale,
             classes=classes,
             weights_hash=store.backbone.weights_hash,
+            asks=asks,
         )
         for step in range(training.steps):
             rows, queries, cross_entropy = next(batches)
@@ -257,6 +259,7 @@ def _train(
         scale=scale.cpu(),
         classes=classes,
         weights_hash=store.backbone.weights_hash,
+        asks=asks,
         facts={
             "model": store.backbone.name,
             "pictures": len(store.image),
@@ -279,15 +282,19 @@ def train_on_classes(
     labels: Sequence[str],
     training: LcamTraining | None = None,
     progress: Callable[[int, float], None] | None = None,
+    *,
+    rows: bool = False,
 ) -> Explainer:
     """Trains an explainer for a classifier head (the paper's form).
 
     Args:
         backbone: The frozen tower.
         head: The classifier.
-        prepared: Model inputs of one size.
+        prepared: Model inputs of one size; several crops of each picture are worth having where pictures are few.
         labels: Class of each.
         training: How.
+        rows: Makes the weights of each class by one learned map of its row of the head, at unit length, instead of learning them one by one:
+            for classes of which there is no picture to train on.
         progress: Called with step and loss.
     """
     training = training or LcamTraining()
@@ -295,18 +302,21 @@ def train_on_classes(
         raise DataError(f"received {len(prepared)} pictures and {len(labels)} labels.")
     store = _Store.of(backbone, prepared, training.batch_size)
     truth = torch.tensor([head.index(label) for label in labels]).to(store.image.device)
+    table = F.normalize(head.weight.to(store.image.device), dim=1)
 
     def batches() -> Iterator[Query]:
-        for rows in _rows(len(truth), training):
-            chosen = truth[rows.to(truth.device)]
-            queries = F.one_hot(chosen, len(head)).float()
-            yield rows, queries, lambda image, chosen=chosen: F.cross_entropy(head.logits(image), chosen)  # type: ignore[misc]
+        for picked in _rows(len(truth), training):
+            chosen = truth[picked.to(truth.device)]
+            queries = table[chosen] if rows else F.one_hot(chosen, len(head)).float()
+            yield picked, queries, lambda image, chosen=chosen: F.cross_entropy(head.logits(image), chosen)  # type: ignore[misc]
 
+    if rows:
+        return _train(store, table.shape[1], batches(), training, (), progress, "rows")
     return _train(store, len(head), batches(), training, head.classes, progress)
 
 
 def train_on_concepts(
-    localizer: Localizer,
+    localizer: Asker,
     examples: Sequence[Example],
     training: LcamTraining | None = None,
     progress: Callable[[int, float], None] | None = None,

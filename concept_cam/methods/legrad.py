@@ -131,5 +131,5 @@ def _check(backbone: Backbone) -> None:
         )
 
 
-legrad = TowerMethod(_maps, _check)
+legrad = TowerMethod(_maps, _check, layered=False)
 """LeGrad."""

@@ -24,6 +24,7 @@ class Method:
         contrast: Whether contrasts change its maps.
         relu: Whether negative values are dropped at the end.
         takes: What follows the name and a colon, such as ``"PATH"``; empty for most.
+        optional: Whether that may be left out.
         argument: The text that followed.
     """
 
@@ -35,6 +36,7 @@ class Method:
     contrast: bool = True
     relu: bool = False
     takes: str = ""
+    optional: bool = False
     argument: str = ""
 
     def load(self) -> Callable[..., Any]:

@@ -32,7 +32,7 @@ class LinearBackbone(PlantedBackbone):
             self.model.weight.copy_(torch.randn(4, 6, generator=generator) * 0.2)
             self.model.weight[:4, :4] += torch.eye(4)
 
-    def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
+    def feature_map(self, pixels: Tensor, valid: Tensor | None = None, layer: str | None = None) -> FeatureMap:
         cells = F.avg_pool2d(pixels, self.preprocess.stride)
         constant = torch.full_like(cells[:, :1], 0.1)
         mixed = torch.cat([cells[:, :1] * cells[:, 1:2], cells[:, 2:] - cells[:, :1]], dim=1)

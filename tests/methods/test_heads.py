@@ -118,9 +118,9 @@ def test_fit_head_separates_what_can_be_separated() -> None:
 # -------------------------------------------------------------------------------------------------------------- Finer-CAM
 
 
-def manual_grad_cam(model: Any, pixels: torch.Tensor, objective: Any) -> np.ndarray:
+def manual_grad_cam(model: Any, pixels: torch.Tensor, objective: Any, layer: str | None = None) -> np.ndarray:
     """Grad-CAM written out: mean gradient per channel times activation."""
-    features = model.feature_map(pixels)
+    features = model.feature_map(pixels, None, layer)
     leaf = features.map.detach().requires_grad_(True)
     from dataclasses import replace
 
@@ -129,11 +129,12 @@ def manual_grad_cam(model: Any, pixels: torch.Tensor, objective: Any) -> np.ndar
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-@pytest.mark.parametrize("kind", ["vit", "resnet", "dino"])
-def test_definition(kind: str, aggregation: str, dino: Any) -> None:
+@pytest.mark.parametrize(("kind", "layer"), [("vit", None), ("resnet", None), ("dino", None), ("dino", "last")])
+def test_definition(kind: str, layer: str | None, aggregation: str, dino: Any) -> None:
     model = Dinov2(dino) if kind == "dino" else backbone(kind)
     head = make_head(model.embed_dim)
-    cam = FinerCam(model, head, Settings(resize="squash"))
+    cam = FinerCam(model, head, Settings(resize="squash"), layer=layer)
+    assert cam.layer == (layer or ("last" if kind == "resnet" else "norm1"))
     picture = photograph(3, model.preprocess.size)
     found = cam.explain(picture, alpha=0.8, aggregation=aggregation)
     from concept_cam.pictures.reading import read_image
@@ -158,7 +159,7 @@ def test_definition(kind: str, aggregation: str, dino: Any) -> None:
             shares = shares.detach()
         return (shares * (z[:, [target]] - 0.8 * z[:, nearest])).sum(dim=1) / shares.sum(dim=1)
 
-    expected = manual_grad_cam(model, pixels, objective)[0]
+    expected = manual_grad_cam(model, pixels, objective, cam.layer)[0]
     np.testing.assert_allclose(found.scores, expected, atol=1e-4 * np.abs(expected).max())
     assert found.provenance.weighting == aggregation
     assert sum(found.probabilities) == pytest.approx(1)
@@ -384,3 +385,110 @@ def test_class_folders_and_embeddings(tmp_path: Path) -> None:
     (tmp_path / "empty" / "one").mkdir(parents=True)
     with pytest.raises(DataError, match="at least two"):
         class_folders(tmp_path / "empty")
+
+
+# ---------------------------------------------------------------------------------------------------- the published layer
+
+
+class Published(torch.nn.Module):
+    """A tower with a linear head as the authors of Finer-CAM wrap it, from pixels to logits, for a library to hook by itself."""
+
+    def __init__(self, run: Any, head: ClassifierHead) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(head.weight.shape[1], len(head))
+        self.linear.weight.data.copy_(head.weight)
+        self.linear.bias.data.copy_(head.bias)
+        self.run = run
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.run(pixels))
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "clip"])
+def test_equals_the_published_code_at_the_published_layer(kind: str, dino: Any) -> None:
+    """The library's FinerCAM with its own hooks on the model's own module: the first norm of the last block, as in the authors' script."""
+    pytest.importorskip("ttach", reason="the extra 'cams' is not installed")
+    from concept_cam.methods.gradient import load_library
+    from concept_cam.pictures.reading import read_image
+    from concept_cam.pictures.resizing import prepare
+
+    cams = load_library()
+    if kind == "dinov2":
+        tower: Any = Dinov2(dino)
+        layer, run = dino.encoder.layer[-1].norm1, lambda pixels: dino(pixels).last_hidden_state[:, 1:].mean(dim=1)
+    else:
+        tower = backbone("vit")
+        layer, run = tower.model.visual.transformer.resblocks[-1].ln_1, tower.model.visual
+    head = make_head(tower.embed_dim, 8)
+    pictures = [photograph(seed, tower.preprocess.size) for seed in range(3)]
+    pixels = torch.cat([prepare(read_image(picture), tower.preprocess, "squash").batch for picture in pictures])
+    height, width = tower.grid_size(tower.preprocess.size)
+    whole = Published(run, head)
+    whole.inner = tower.model  # So that the library finds its parameters.
+
+    def reshape(tokens: torch.Tensor) -> torch.Tensor:
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, (height, width))
+
+    cam = cams.FinerCAM(whole, [layer], reshape_transform=reshape)
+    cam.base_cam.get_target_width_height = lambda _: (width, height)
+    before = {name: None if value.grad is None else value.grad.clone() for name, value in tower.model.named_parameters()}
+    theirs = cam(pixels, alpha=0.7)
+    cam.base_cam.activations_and_grads.release()
+    for name, value in tower.model.named_parameters():
+        value.grad = before[name]
+    with untouched(tower.model):
+        mine = FinerCam(tower, head, Settings(resize="squash")).explain(pictures, aggregation="released", alpha=0.7)
+    from tests.methods.test_gradient import scaled
+
+    for found, other in zip(mine, theirs):
+        np.testing.assert_allclose(scaled(found.scores), other, atol=2e-4)
+
+
+def test_the_layers_are_different_questions(dino: Any) -> None:
+    model = Dinov2(dino)
+    head = make_head(model.embed_dim)
+    picture = photograph(3, model.preprocess.size)
+    first = FinerCam(model, head).explain(picture)
+    last = FinerCam(model, head, layer="last").explain(picture)
+    assert np.corrcoef(first.scores.ravel(), last.scores.ravel())[0, 1] < 0.99
+    with pytest.raises(ConfigurationError, match="Did you mean 'norm1'"):
+        FinerCam(model, head, layer="norm2")
+    with pytest.raises(ConfigurationError, match="inside the tower"):
+        FinerCam(Dinov2(dino, pooling="cls"), head, layer="norm1").explain(picture, base="legrad")
+
+
+def test_classes_of_one_picture_share_the_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = backbone("resnet")
+    cam = FinerCam(model, make_head(model.embed_dim))
+    pictures = [photograph(seed, (32, 48)) for seed in range(2)]
+    alone = [[cam.explain(picture, target) for target in (None, "species 3", 1)] for picture in pictures]
+    calls = []
+    own = type(model).feature_map
+    monkeypatch.setattr(type(model), "feature_map", lambda self, *values: calls.append(1) or own(self, *values))
+    together = cam.explain_all(pictures, [None, "species 3", 1])
+    assert len(calls) == 1
+    for expected, found in zip(alone, together):
+        for one, other in zip(expected, found):
+            np.testing.assert_allclose(other.scores, one.scores, atol=1e-4 * np.nanmax(np.abs(one.scores)))
+            assert other.concept == one.concept
+    assert [found.concept for found in cam.explain_all(pictures[0], [None])] == [alone[0][0].concept]
+    with pytest.raises(ConfigurationError, match="no class was named"):
+        cam.explain_all(pictures[0], [])
+
+
+def test_a_tower_without_a_classifier_says_so() -> None:
+    with pytest.raises(UnsupportedModelError, match="comes without a classifier"):
+        FinerCam(backbone("vit"))
+
+
+def test_direct_as_a_base() -> None:
+    """Unit patch features times the contrasted rows."""
+    model = LinearBackbone()
+    head = make_head(4)
+    picture = photograph(5, (32, 32))
+    found = FinerCam(model, head).explain(picture, "species 2", references=["species 0"], base="direct")
+    from concept_cam.localizer import Localizer
+
+    patches = torch.nn.functional.normalize(Localizer(model).encode(picture).patches, dim=-1).numpy()
+    expected = patches @ (head.weight[2] - 0.6 * head.weight[0]).numpy()
+    np.testing.assert_allclose(found.scores, expected, atol=1e-5)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from concept_cam.core.errors import ConfigurationError
 from concept_cam.methods.engine import Batch, encode
 from concept_cam.methods.perturbation import ablation_cam, score_cam
 from tests.methods.models import LinearBackbone
@@ -86,3 +87,80 @@ def test_score_cam_weighs_by_the_masked_pictures_score() -> None:
     batch = Batch(model, pixels, features, image, (red - green)[None], temperature=50.0)
     found = score_cam.maps(batch)[0, 0]
     assert found[:2].mean() > found[2:].mean()
+
+
+# ------------------------------------------------------------------------------------------------------- groups and RISE
+
+
+def test_as_many_groups_as_channels_is_score_cam_itself() -> None:
+    from concept_cam.methods import find_method
+    from tests.methods.test_gradient import make_batch
+
+    _, _, batch = make_batch("resnet")
+    channels = batch.features.map.shape[1]
+    exact = find_method("score-cam").load().maps(batch)
+    grouped = find_method(f"score-cam:{channels}").load().maps_for(str(channels))(batch)
+    torch.testing.assert_close(grouped, exact, atol=1e-5 * float(exact.abs().max()), rtol=1e-3)
+    few = find_method("score-cam:4").load().maps_for("4")(batch)
+    assert few.shape == exact.shape
+    with pytest.raises(ConfigurationError, match="whole number"):
+        find_method("score-cam:many").load().maps_for("many")
+
+
+def test_alike_channels_share_a_group() -> None:
+    from concept_cam.methods.perturbation import group_channels
+
+    shapes = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0.9, 0.1, 0, 0], [0, 0, 0, 1], [0, 0, 0.1, 2], [0, 1.1, 0, 0.1]])
+    owner = group_channels(shapes, 3).tolist()
+    assert owner[0] == owner[2]
+    assert owner[1] == owner[5]
+    assert owner[3] == owner[4]
+    assert len(set(owner)) == 3
+    assert group_channels(shapes, 9).tolist() == list(range(6))
+
+
+def test_rise_is_its_definition() -> None:
+    """Masks and map written out: the grid, its enlargement and shift, and the mean of masks weighted by scores."""
+    from concept_cam.methods.perturbation import RISE_CELLS, rise_map, rise_masks
+
+    masks = rise_masks(6, (28, 35), seed=3)
+    assert masks.shape == (6, 28, 35)
+    assert 0 <= float(masks.min()) <= float(masks.max()) <= 1
+    torch.testing.assert_close(masks, rise_masks(6, (28, 35), seed=3))
+    many = rise_masks(400, (28, 35), seed=0)
+    assert abs(float(many.mean()) - 0.5) < 0.02
+    assert float(many.mean(dim=0).std()) < 0.05  # No place is favoured.
+    assert RISE_CELLS == 7
+    pixels = torch.randn(3, 28, 35)
+
+    def score(pictures: torch.Tensor) -> torch.Tensor:
+        return torch.stack([pictures[:, 0].mean(dim=(1, 2)), pictures.abs().amax(dim=(1, 2, 3))], dim=1)
+
+    found = rise_map(score, pixels, masks)
+    for index in range(2):
+        expected = torch.zeros(28, 35)
+        for mask in masks:
+            expected += float(score((pixels * mask)[None])[0, index]) * mask
+        torch.testing.assert_close(found[index], expected / (6 * 0.5), atol=1e-5, rtol=1e-4)
+
+
+def test_rise_finds_what_the_score_reads() -> None:
+    """A model that reads one corner alone is explained by that corner."""
+    from concept_cam.methods.perturbation import rise_map, rise_masks
+
+    pixels = torch.ones(3, 56, 56)
+    found = rise_map(lambda pictures: pictures[:, 0, :16, :16].mean(dim=(1, 2))[:, None], pixels, rise_masks(500, (56, 56)))[0]
+    assert float(found[:16, :16].mean()) > float(found[24:, 24:].mean()) + 0.05
+
+
+def test_expected_passes() -> None:
+    from concept_cam.core.settings import Settings
+    from concept_cam.methods.perturbation import expected_passes
+    from tests.backbones.models import backbone
+
+    model = backbone("resnet")
+    passes, seconds = expected_passes("score-cam+relu", model, Settings())
+    assert passes == model.feature_map(torch.zeros(1, 3, *model.preprocess.size)).map.shape[1]
+    assert seconds > 0
+    assert expected_passes("rise:12", model, Settings())[0] == 12
+    assert expected_passes("grad-cam", model, Settings()) is None

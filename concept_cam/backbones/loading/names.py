@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from concept_cam.backbones import ALIASES, BUNDLED, FAMILIES
-from concept_cam.backbones.loading import hub, open_clip, published, transformers
+from concept_cam.backbones.loading import classifiers, hub, open_clip, published, transformers
 from concept_cam.backbones.loading.families import finish
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.backbones.torchvision_compat import import_open_clip
@@ -90,7 +90,7 @@ def _unknown(name: str) -> ModelError:
     return ModelError(
         f"unknown model {name!r}.{hint} Known forms: 'demo', {', '.join(map(repr, ALIASES))}, 'ARCHITECTURE/TAG' such as "
         "'ViT-B-16/openai', 'hf-hub:ORGANISATION/NAME', 'local-dir:FOLDER', 'ARCHITECTURE:FILE.safetensors', 'transformers:ID', "
-        "'dinov2:ID'."
+        "'dinov2:ID', 'timm:NAME[,CHECKPOINT]'."
     )
 
 
@@ -142,12 +142,17 @@ def _dinov2(pooling: str) -> Callable[[str, str, torch.device, torch.dtype], Bac
     return load_dinov2
 
 
+def _timm(rest: str, name: str, device: torch.device, dtype: torch.dtype) -> Backbone:
+    return classifiers.load_timm(rest, device, dtype)
+
+
 PREFIXES: dict[str, Callable[[str, str, torch.device, torch.dtype], Backbone]] = {
     "hf-hub": _from_hub,
     "local-dir": _folder,
     "transformers": _transformers,
     "dinov2": _dinov2("mean"),
     "dinov2-cls": _dinov2("cls"),
+    "timm": _timm,
 }
 """What stands before a name's colon -> what loads the rest; :data:`concept_cam.backbones.NAME_FORMS` describes them."""
 

@@ -1,0 +1,262 @@
+"""Image classifiers that end in a map: convolutional and window networks of timm, torchvision and transformers, with their own last layer.
+
+A network is cut in three: what makes the last map, what makes one vector of it, and the linear layer over the classes. The parts are the
+network's own modules, called in its own order; nothing is hooked. That the cut gives the network's own logits is checked when it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from concept_cam.backbones.common import BaseBackbone
+from concept_cam.backbones.made import Made
+from concept_cam.backbones.own_head import OwnHead
+from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
+from concept_cam.backbones.text import NoText
+from concept_cam.backbones.tokens import masked_mean
+from concept_cam.core.errors import UnsupportedModelError
+from concept_cam.core.quiet import quiet
+from concept_cam.pictures.preprocessing import Preprocess
+
+__all__ = ["CnnClassifier", "Cut", "cut_network", "read"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A network cut at its last map.
+
+    Attributes:
+        trunk: Pixels [B, 3, H, W] -> the last map [B, K, h, w].
+        rest: That map -> the embedding [B, D] that the linear layer reads.
+        linear: The linear layer.
+        averages: Whether ``rest`` begins with the mean over the map, so that padding can be left out of it and a cell can stand for a picture.
+    """
+
+    trunk: Callable[[Tensor], Tensor]
+    rest: Callable[[Tensor], Tensor]
+    linear: nn.Linear
+    averages: bool = True
+
+
+class CnnClassifier(BaseBackbone):
+    """Reads a classifier that was cut at its last map; see :class:`concept_cam.backbones.protocol.Backbone`. It has no text tower.
+
+    Where the network does not begin its head with a mean (VGG), padding cannot be left out: it is read as the mean colour.
+
+    Args:
+        model: The whole network, in evaluation mode.
+        cut: Its parts.
+        name: Name of the model.
+        preprocess: What the input must look like.
+        classes: Names of its classes.
+    """
+
+    def __init__(self, model: nn.Module, cut: Cut, *, name: str, preprocess: Preprocess, classes: tuple[str, ...]) -> None:
+        self._cut = cut
+        super().__init__(
+            model,
+            name=name,
+            family="cnn-classifier",
+            preprocess=preprocess,
+            text=NoText(name),
+            embed_dim=cut.linear.in_features,
+            attentions=("vanilla",),
+        )
+        bias = cut.linear.bias
+        self.own_head = OwnHead(cut.linear.weight, cut.linear.weight.new_zeros(len(classes)) if bias is None else bias, classes)
+
+    @quiet(graph=False)
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`."""
+        return self._cut.rest(self._cut.trunk(self._prepare(pixels)))
+
+    @quiet(graph=False)
+    def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`; each cell alone goes through the head as if it were a picture."""
+        self._strategy(attention)
+        features = self.feature_map(pixels, valid)
+        if not self._cut.averages:
+            raise UnsupportedModelError(
+                f"{self.name} does not average its last map, so a single cell has no embedding: use a CAM method such as 'grad-cam'."
+            )
+        cells = features.map.permute(0, 2, 3, 1)
+        patches = self._single(cells.flatten(0, 2)).unflatten(0, cells.shape[:3])
+        if features.valid is not None:
+            patches = patches * features.valid[..., None]
+        return ImageFeatures(patches=patches, image=self.pool(features))
+
+    @quiet()
+    def feature_map(self, pixels: Tensor, valid: Tensor | None = None, layer: str | None = None) -> FeatureMap:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
+        self._layer(layer)
+        pixels = self._prepare(pixels)
+        valid = self._prepare_valid(valid, pixels) if self._cut.averages else None
+        cells = self._cut.trunk(pixels)
+        return FeatureMap(cells if valid is None else cells * valid[:, None], valid=valid)
+
+    @quiet()
+    def pool(self, features: FeatureMap) -> Tensor:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
+        if features.valid is None:
+            return self._cut.rest(features.map)
+        return self._single(masked_mean(features.map.flatten(2).transpose(1, 2), features.valid.flatten(1)))
+
+    def _single(self, pooled: Tensor) -> Tensor:
+        """Takes vectors [N, K] through the head, each as a map of one cell: [N, D]."""
+        return self._cut.rest(pooled[:, :, None, None])
+
+
+# ------------------------------------------------------------------------------------------------------------ where to cut
+
+
+def _timm(model: Any) -> Cut | None:
+    if not all(hasattr(model, name) for name in ("forward_features", "forward_head", "get_classifier")):
+        return None
+    linear = model.get_classifier()
+    if not isinstance(linear, nn.Linear):
+        raise UnsupportedModelError(f"the classifier of this timm network is a {type(linear).__name__}, not a linear layer.")
+    last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+
+    def trunk(pixels: Tensor) -> Tensor:
+        x = model.forward_features(pixels)
+        return x.permute(0, 3, 1, 2) if last and x.ndim == 4 else x
+
+    def rest(cells: Tensor) -> Tensor:
+        x = model.forward_head(cells.permute(0, 2, 3, 1) if last else cells, pre_logits=True)
+        return x.flatten(1)
+
+    head = getattr(model, "head", None)
+    pooling = getattr(head, "global_pool", None) or getattr(model, "global_pool", None)
+    kind = pooling if isinstance(pooling, str) else getattr(head, "pool_type", None) or getattr(pooling, "pool_type", None)
+    return Cut(trunk, rest, linear, kind in ("avg", "fast", "fastavg"))
+
+
+def _torchvision(model: Any) -> Cut | None:
+    if not type(model).__module__.startswith("torchvision."):
+        return None
+    if all(hasattr(model, name) for name in ("layer4", "avgpool", "fc")):  # ResNet, ResNeXt, Wide ResNet
+
+        def trunk(pixels: Tensor) -> Tensor:
+            x = model.maxpool(model.relu(model.bn1(model.conv1(pixels))))
+            return model.layer4(model.layer3(model.layer2(model.layer1(x))))
+
+        return Cut(trunk, lambda cells: model.avgpool(cells).flatten(1), model.fc)
+    if all(hasattr(model, name) for name in ("stem", "trunk_output", "avgpool", "fc")):  # RegNet
+        return Cut(lambda pixels: model.trunk_output(model.stem(pixels)), lambda cells: model.avgpool(cells).flatten(1), model.fc)
+    if all(hasattr(model, name) for name in ("features", "norm", "permute", "avgpool", "head")):  # Swin
+        return Cut(
+            lambda pixels: model.permute(model.norm(model.features(pixels))),
+            lambda cells: model.avgpool(cells).flatten(1),
+            model.head,
+        )
+    kind = type(model).__name__
+    if kind == "DenseNet":
+        return Cut(
+            lambda pixels: torch.relu(model.features(pixels)),
+            lambda cells: torch.nn.functional.adaptive_avg_pool2d(cells, 1).flatten(1),
+            model.classifier,
+        )
+    sequence = list(getattr(model, "classifier", None) or [])
+    if not hasattr(model, "features") or not sequence or not isinstance(sequence[-1], nn.Linear):
+        return None
+    if kind == "MobileNetV2":
+        return Cut(model.features, lambda cells: torch.nn.functional.adaptive_avg_pool2d(cells, 1).flatten(1), sequence[-1])
+    before = sequence[:-1]
+
+    def rest(cells: Tensor) -> Tensor:
+        x = model.avgpool(cells)
+        x = x if kind == "ConvNeXt" else x.flatten(1)  # Its classifier begins with a norm over channels and flattens itself.
+        for module in before:
+            x = module(x)
+        return x
+
+    return Cut(model.features, rest, sequence[-1], averages=getattr(model.avgpool, "output_size", None) == 1)
+
+
+_TRANSFORMERS: dict[str, tuple[str, str, str]] = {
+    "resnet": ("resnet", "embedder", "pooler"),
+    "regnet": ("regnet", "embedder", "pooler"),
+    "convnext": ("convnext", "embeddings", "layernorm"),
+    "convnextv2": ("convnextv2", "embeddings", "layernorm"),
+}
+"""Model types of the transformers library: attributes of the body, of its first part, and of what follows the encoder."""
+
+
+def _transformers(model: Any) -> Cut | None:
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind not in _TRANSFORMERS or not hasattr(model, "classifier"):
+        return None
+    body_name, first, after = _TRANSFORMERS[kind]
+    body = getattr(model, body_name)
+    linear = model.classifier if isinstance(model.classifier, nn.Linear) else model.classifier[-1]
+
+    def trunk(pixels: Tensor) -> Tensor:
+        return body.encoder(getattr(body, first)(pixels)).last_hidden_state
+
+    def rest(cells: Tensor) -> Tensor:
+        if after == "pooler":
+            return body.pooler(cells).flatten(1)
+        return body.layernorm(cells.mean(dim=(2, 3)))
+
+    return Cut(trunk, rest, linear)
+
+
+READERS: tuple[Callable[[Any], Cut | None], ...] = (_timm, _torchvision, _transformers)
+"""Whose networks are known; asked in this order."""
+
+
+def cut_network(model: nn.Module, size: tuple[int, int], name: str) -> tuple[Cut, tuple[int, int]]:
+    """Finds where a network is to be cut, and checks that the parts give its own logits.
+
+    Args:
+        model: The network, in evaluation mode.
+        size: ``(H, W)`` of its input.
+        name: Its name, for messages.
+
+    Returns:
+        The cut, and ``(y, x)`` pixels per cell of the map.
+
+    Raises:
+        UnsupportedModelError: No reader knows the network, its last layer is not linear, or its map does not divide the picture evenly.
+    """
+    found = next((cut for cut in (reader(model) for reader in READERS) if cut is not None), None)
+    kind = f"{type(model).__module__.partition('.')[0]} {type(model).__name__}"
+    if found is None or not isinstance(found.linear, nn.Linear):
+        raise UnsupportedModelError(
+            f"{name}: no spatial map can be read from the network {kind}. Known: timm networks, torchvision's ResNet, RegNet, DenseNet, VGG, "
+            "MobileNet, EfficientNet, ConvNeXt, Swin and ViT, transformers' ResNet, RegNet, ConvNeXt, ViT, DeiT and DINOv2 classifiers; for "
+            "another network give its parts: CnnClassifier(model, Cut(trunk, rest, linear), ...)."
+        )
+    parameter = next(model.parameters())
+    with quiet(graph=False):
+        pixels = torch.linspace(-1, 1, 3 * size[0] * size[1], dtype=torch.float32).reshape(1, 3, *size).to(parameter)
+        cells = found.trunk(pixels)
+        if cells.ndim != 4 or min(cells.shape[2:]) < 2:
+            raise UnsupportedModelError(f"{name}: the network {kind} has no spatial map: its last features have shape {list(cells.shape)}.")
+        grid = (cells.shape[2], cells.shape[3])
+        if size[0] % grid[0] or size[1] % grid[1]:
+            raise UnsupportedModelError(
+                f"{name}: the {grid[0]} x {grid[1]} cells of the last map do not divide a picture of {size[0]} x {size[1]} pixels evenly, so "
+                "their places in the picture are not known."
+            )
+        logits = found.linear(found.rest(cells))
+        own = model(pixels)
+        own = own if isinstance(own, Tensor) else own.logits
+        if own.shape != logits.shape or not torch.allclose(
+            own.float(), logits.float(), atol=1e-3 * max(1.0, float(own.abs().max())), rtol=1e-3
+        ):
+            raise UnsupportedModelError(f"{name}: the network {kind} computes more than its map, its pooling and its last layer.")
+    return found, (size[0] // grid[0], size[1] // grid[1])
+
+
+def read(made: Made) -> CnnClassifier:
+    """Reads a loaded network; see :class:`concept_cam.backbones.Family`. Its options hold ``classes`` and how its input must look, ``preprocess``."""
+    expected: Preprocess = made.options["preprocess"]
+    cut, stride = cut_network(made.model, expected.size, made.name)
+    classes = made.options["classes"](cut.linear.out_features)
+    return CnnClassifier(made.model, cut, name=made.name, preprocess=replace(expected, stride=stride), classes=classes)
