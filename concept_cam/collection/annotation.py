@@ -238,7 +238,7 @@ def run_job(
 
 
 class _Count:
-    """Counts the pictures of the input beside the work: listing a large collection takes long, and nobody shall wait for it."""
+    """Counts the pictures of the input beside the work: listing a large collection takes long, and the work need not wait for it."""
 
     PATIENCE = 2.0
     """Seconds that the work waits for a count, so that it is there from the first line where it is quick."""

@@ -274,7 +274,7 @@ def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]
     errors = f"; {counts['errors']} errors, see {run.path / 'errors.csv'}" if counts["errors"] else ""
     click.echo(f"{run.path}: {counts['pictures']} pictures, {counts['records']} records{again}{errors}")
     if counts["pictures"] == 0:
-        warn("not one picture could be annotated; check the input.")
+        warn("no picture could be annotated: see errors.csv, and check the input.")
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""``concept-cam demo``: the bundled example, from words to a picture that one can look at."""
+"""``concept-cam demo``: the bundled example, from words to a picture to look at."""
 
 from __future__ import annotations
 

@@ -276,7 +276,7 @@ class Localization:
             image.show(title=self.question)
 
     def plot(self, axes: Any = None, *, limits: tuple[float, float] | None = None, alpha: float = 0.5) -> Any:
-        """Draws picture and map into a matplotlib axes, with the colours of :meth:`display_scale`; for figures of one's own.
+        """Draws picture and map into a matplotlib axes, with the colours of :meth:`display_scale`, for your own figures.
 
         Args:
             axes: Where to; the current axes by default.

@@ -189,7 +189,7 @@ class Truth:
         mask: [H', W'] or ``None``.
         host: bool [H', W'] or ``None``.
         difference: [H', W'] or ``None``.
-        step: Every how manyth pixel was kept.
+        step: One pixel in so many was kept, along each axis.
     """
 
     question: Question
