@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from concept_cam import prompts
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, PromptError
@@ -135,6 +137,19 @@ class Questions:
                 state.concept for pack in self.packs for character in pack.characters if character.call < 0 for state in character.states
             )
         )
+
+    def certified(self, shares: np.ndarray) -> tuple[int, ...]:
+        """Returns the concepts whose maps records are made of: every part, and the best state of each character.
+
+        Args:
+            shares: float32 [C, 1 + R], probabilities.
+        """
+        found = list(self.parts)
+        for pack in self.packs:
+            for character in pack.characters:
+                if character.call >= 0:
+                    found.append(character.states[int(shares[character.call][: len(character.states)].argmax())].concept)
+        return tuple(dict.fromkeys(found))
 
     @property
     def rows(self) -> int:

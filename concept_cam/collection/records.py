@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from concept_cam.collection.plan import Plan
 from concept_cam.collection.questions import ABSENT, Character, PackQuestions, State
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.resampling import highest_points
+
+if TYPE_CHECKING:
+    from concept_cam.trust.certificate import Certificate
 
 __all__ = ["Scored", "records_of"]
 
@@ -38,6 +41,7 @@ class Scored:
         scores: float32 [C, h, w]; NaN in padding and where nothing may be read.
         image_scores: float32 [C].
         probabilities: float32 [C, 1 + R], over the picture; for parts at their best patch.
+        certificates: Whether the maps that records are made of can be trusted, by concept.
     """
 
     item: Item
@@ -51,6 +55,7 @@ class Scored:
     scores: np.ndarray
     image_scores: np.ndarray
     probabilities: np.ndarray
+    certificates: Mapping[int, Certificate] = field(default_factory=dict)
 
 
 class _Maps:
@@ -205,6 +210,7 @@ def _pack_rows(
     parts: dict[str, np.ndarray] = {}
     for called in found:
         row = _part_row(pack, called, maps, head) if called.character.call < 0 else _state_row(pack, called, head)
+        row |= _certificate_columns(scored.certificates.get(called.state.concept))
         if called.placed:
             area = _place(row, maps, called, scored, plan, best)
             if called.character.call < 0 and area is not None:
@@ -260,6 +266,17 @@ def _part_row(pack: PackQuestions, called: _Called, maps: _Maps, head: dict[str,
         "entity": state.entity[0],
         "entity_id": state.entity[1],
         **columns,
+    }
+
+
+def _certificate_columns(certificate: Certificate | None) -> dict[str, Any]:
+    if certificate is None:
+        return {}
+    return {
+        "verdict": certificate.verdict,
+        "verdict_because": certificate.reason,
+        "confidence": certificate.confidence,
+        "presence": certificate.presence,
     }
 
 

@@ -278,6 +278,21 @@ COLUMNS: tuple[Column, ...] = (
         "Why: " + ", ".join(f"`{reason}`" for reason in ABSTENTION_REASONS) + ".",
     ),
     Column("limit", _FLOAT, "1", "", "The limit under which a call is not made."),
+    # whether to trust it
+    Column(
+        "verdict",
+        _TEXT,
+        "",
+        "",
+        "Whether the map of the part or best state can be trusted: `clear`, `doubtful`, `not about the prompt` or `absent`; null where no map was read.",
+    ),
+    Column("verdict_because", _TEXT, "", "", "Why, in one sentence."),
+    Column(
+        "confidence", _FLOAT, "1", "", "Probability that the map's peak lies on the target; null where no limits were fitted for the model."
+    ),
+    Column(
+        "presence", _FLOAT, "1", "", "Probability that the target is in the picture at all; null where no limits were fitted for the model."
+    ),
     # where it is
     Column("threshold", _FLOAT, "", "", "Score above which a pixel belongs to the region."),
     Column("peak_x", _FLOAT, "px", "original", "x of the highest point of the entity's map, interpolated cubically between cells."),

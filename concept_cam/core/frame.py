@@ -144,7 +144,9 @@ def exclusive_masks(heats: Mapping[str, np.ndarray], nested: Mapping[str, str] |
         return {}
     stacked = np.stack(shares)
     winner, best = stacked.argmax(axis=0), stacked.max(axis=0)
-    hosts = np.array([order.index(host) if (host := (nested or {}).get(name)) in heats else k for k, name in enumerate(order)])
+    hosts = np.array(
+        [order.index(host) if (host := (nested or {}).get(name)) is not None and host in heats else k for k, name in enumerate(order)]
+    )
     enough = best >= share
     owner = hosts[winner]
     return {

@@ -26,6 +26,7 @@ from concept_cam.exports.survey import (
     is_address,
     media_of,
     readable,
+    trust_of,
     write_csv,
 )
 
@@ -167,7 +168,7 @@ def _made(record: dict[str, Any]) -> str:
     """How the call came about: a person's word needs no probability."""
     if record["reviewed"] is not None:
         return f"machine-made, then reviewed by {record['reviewed_by'] or 'a person'} ({record['reviewed']})"
-    return f"machine-made, probability {_probability(record)}"
+    return f"machine-made, probability {_probability(record)}{trust_of(record)}"
 
 
 def _probability(record: dict[str, Any]) -> str:

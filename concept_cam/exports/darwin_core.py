@@ -16,7 +16,7 @@ from typing import Any
 
 from concept_cam.collection.runs import Run
 from concept_cam.collection.schema import DISTANCES, MEASURES
-from concept_cam.exports.survey import FRAME, PLAIN, Form, agent, called, carried, iri, media_of, readable, when, write_csv
+from concept_cam.exports.survey import FRAME, PLAIN, Form, agent, called, carried, iri, media_of, readable, trust_of, when, write_csv
 
 __all__ = ["COLUMNS", "EXTENDED_COLUMNS", "UNITS", "write", "write_extended"]
 
@@ -111,7 +111,7 @@ def _call(record: dict[str, Any], form: Form) -> dict[str, Any]:
         "measurementType": _type(record),
         "measurementValue": value,
         "dwciri:measurementValue": iri(record["quality_id"]),
-        "measurementRemarks": f"{probability}{quality}machine-made; picture {media_of(record, form.base)}{media}{specimen}",
+        "measurementRemarks": f"{probability}{quality}machine-made{trust_of(record)}; picture {media_of(record, form.base)}{media}{specimen}",
     }
 
 

@@ -29,6 +29,7 @@ from concept_cam.collection.runs import Run
 from concept_cam.core.errors import ConfigurationError, ImageError
 from concept_cam.exports.survey import PART_SEPARATOR, PLAIN, Form, Survey, passthrough_of, plain, survey, when
 from concept_cam.pictures.reading import read_image
+from concept_cam.trust.rules import VERDICTS
 
 __all__ = ["FILE_PICTURES", "THUMBNAIL", "write", "write_file"]
 
@@ -211,6 +212,10 @@ def _sheet(run: Run, found: Survey, traits: dict[str, _Trait], longest: int, kee
                     number += 1
 
 
+VERDICT_NAMES = tuple(VERDICTS)
+"""Verdicts by number, as the page knows them."""
+
+
 def _items(records: list[dict[str, Any]], longest: int) -> list[tuple[_Item, list[dict[str, Any]]]]:
     by_specimen: dict[int, list[dict[str, Any]]] = {}
     for record in records:
@@ -282,6 +287,9 @@ def _row(number: int, record: dict[str, Any], item: _Item, states: tuple[str, ..
         "c": 0 if record["abstained"] else 1,
         "p": _short(record["probability"]),
         "m": _short(record["margin"]),
+        "v": VERDICT_NAMES.index(record["verdict"]) if record.get("verdict") in VERDICT_NAMES else None,
+        "y": record.get("verdict_because"),
+        "z": _short(record.get("confidence")),
         "r": record["abstained_because"],
         "a": _short(record["area_frac"]),
         "l": _short(record["length_mm"] if metric else record["length_px"]),

@@ -40,6 +40,7 @@ __all__ = [
     "passthrough_of",
     "readable",
     "survey",
+    "trust_of",
     "when",
     "write_csv",
     "write_json",
@@ -219,6 +220,14 @@ def carried(record: Record, term: str) -> str | None:
     """Returns what the input says of a picture or specimen by a term of :data:`CARRIED`, where it says it."""
     values = (record.get(PASSTHROUGH_PREFIX + name) for name in CARRIED[term])
     return next((str(value) for value in values if value), None)
+
+
+def trust_of(record: Record) -> str:
+    """Returns what the certificate says of a record's map, for a remark: ``; map clear (confidence 0.93)``; nothing where there is none."""
+    if not record.get("verdict"):
+        return ""
+    confidence = record.get("confidence")
+    return f"; map {record['verdict']}" + ("" if confidence is None else f" (confidence {confidence:.2f})")
 
 
 def readable(name: str) -> str:

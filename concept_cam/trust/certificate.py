@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,7 +110,16 @@ class Certifier:
     ) -> None:
         self._features, self._concepts, self._texts, self._terms = features, concepts, texts, terms
         self._norm, self._embed, self._scale, self._rules, self._domain = feature_norm, embed, logit_scale, rules, domain
+        self._valid = features.geometry.valid()
         self._shared: _Shared | None = None
+
+    def within(self, valid: np.ndarray) -> Certifier:
+        """Returns the same for the cells that may be read, bool [h, w]: what is hidden has no say."""
+        if valid.all() or np.array_equal(valid, self._valid):
+            return self
+        other = copy.copy(self)
+        other._valid, other._shared = valid & self._valid, None
+        return other
 
     def __call__(self, index: int) -> Certificate:
         """Returns the certificate of the map of concept ``index``."""
@@ -160,7 +170,7 @@ class Certifier:
     def _share(self) -> _Shared:
         with torch.inference_mode():
             patches = FEATURE_NORM[self._norm](self._features.patches)
-            valid = self._features.geometry.valid()
+            valid = self._valid
             rows, columns = np.nonzero(valid)
             seen = patches[torch.from_numpy(valid).to(patches.device)]
             hosts = list(dict.fromkeys(host_of(concept) for concept in self._concepts))

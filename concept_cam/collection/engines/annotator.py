@@ -14,6 +14,7 @@ from concept_cam.collection.plan import Plan
 from concept_cam.collection.reading import Crop, Loaded, load_item, prepare_crop
 from concept_cam.collection.records import Scored, records_of
 from concept_cam.core.errors import ImageError, reason_of
+from concept_cam.trust.certificate import Certificate, Certifier
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from concept_cam.core.directions import DirectionSet
     from concept_cam.core.features import PatchFeatures
+    from concept_cam.core.results import Localizations
     from concept_cam.index.index import Index
     from concept_cam.localizer import Localizer
 
@@ -121,7 +123,7 @@ class Annotator:
                 if isinstance(outcome, Kept):
                     scored.append(outcome)
                     continue
-                geometry, scores, image_scores, probabilities = outcome
+                geometry, scores, image_scores, probabilities, certificates = outcome
                 scored.append(
                     Scored(
                         found.item,
@@ -135,6 +137,7 @@ class Annotator:
                         scores,
                         image_scores,
                         probabilities,
+                        certificates,
                     )
                 )
         return results
@@ -157,7 +160,8 @@ class Annotator:
         for valid, encoded, answer in zip(valids, features, answers):
             scores = answer.scores if valid.all() else np.where(valid, answer.scores, np.float32(np.nan))
             shares = self._local_shares(encoded.patches, texts, scores, answer.probabilities)
-            outcomes.append((encoded.geometry, scores, answer.image_scores, shares))
+            certificates = self._certificates(answer, shares, valid) if np.isfinite(scores).any() else {}
+            outcomes.append((encoded.geometry, scores, answer.image_scores, shares, certificates))
         return outcomes
 
     def _features(self, crops: Sequence[Crop]) -> tuple[list[PatchFeatures], list[np.ndarray]]:
@@ -171,6 +175,13 @@ class Annotator:
             self._index = Index.open(self.plan.index)
         entries = [crop.entry for crop in crops if crop.entry is not None]
         return [self._index.features(entry) for entry in entries], [self._index.valid(entry) for entry in entries]
+
+    def _certificates(self, answer: Localizations, shares: np.ndarray, valid: np.ndarray) -> dict[int, Certificate]:
+        """Certifies the maps that a record is made of: every part's, and of each character the best state's."""
+        if not isinstance(answer.certify, Certifier):
+            return {}
+        certify = answer.certify.within(valid)
+        return {concept: certify(concept) for concept in self.plan.questions.certified(shares)}
 
     def _local_shares(self, patches: Tensor, texts: DirectionSet, scores: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """Puts the probability at a part's best patch in place of that over the picture: all parts are in the picture at once.

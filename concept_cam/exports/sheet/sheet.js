@@ -4,9 +4,12 @@ const PER_PAGE = 240;
 const COLOURS = ["#2f8fdd", "#e69f00", "#1fae7a", "#d55e9b", "#8f6fe0", "#e2571e", "#58b8c9", "#b3a111"];
 const GREY = "#8a939d";
 const REASONS = { no_host: "the picture shows something else", low_probability: "the states are too close", low_score: "too little evidence", no_region: "no region is left" };
+const VERDICTS = ["clear", "doubtful", "not about the prompt", "absent"];
+const verdict = (row) => row.v ?? VERDICTS.length;
 const SORTS = {
   unsure: ["Least sure first", (a, b) => sure(a) - sure(b)],
   sure: ["Surest first", (a, b) => sure(b) - sure(a)],
+  trust: ["Least trusted first", (a, b) => verdict(b) - verdict(a) || (a.z ?? 2) - (b.z ?? 2) || sure(a) - sure(b)],
   margin: ["Closest runner-up first", (a, b) => (a.m ?? 2) - (b.m ?? 2)],
   state: ["State", (a, b) => stateName(a).localeCompare(stateName(b)) || sure(b) - sure(a)],
   large: ["Largest first", (a, b) => extent(b) - extent(a)],
@@ -96,6 +99,7 @@ function card(row, position) {
     fill.style.width = `${100 * row.p}%`;
     words.append(element("div", { className: "track" }, fill));
   }
+  if (row.v != null) words.append(element("div", { className: `verdict verdict-${row.v}`, textContent: VERDICTS[row.v], title: row.y ?? "" }));
   if ($("trait").value === "all") words.append(element("div", { className: "trait", textContent: title(trait(row)) }));
   const name = item.s == null ? item.f : `${item.f}  #${item.s}`;
   words.append(element("div", { className: "file", textContent: name, title: name }));
@@ -106,6 +110,8 @@ function card(row, position) {
 // --------------------------------------------------------------------------------------------------------------- filter
 function inRange(row) {
   const low = +$("low").value / 100, high = +$("high").value / 100;
+  const wanted = $("verdict").value;
+  if (wanted !== "any" && row.v !== +wanted) return false;
   return row.p == null ? low === 0 && high === 1 : row.p >= low - 1e-9 && row.p <= high + 1e-9;
 }
 // Two spellings of one name are one to a searcher: letters without their accents, one Unicode form, one case.
@@ -204,7 +210,7 @@ function show(index) {
     body.push(odds);
   }
   const facts = [["File", item.f], ["Specimen", item.s], ["Picture", `${item.w} × ${item.h} px`], ["Entity", about.entity], ["Not called", row.c ? null : REASONS[row.r] ?? readable(row.r ?? "no reason given")],
-    ["Confidence", row.p == null ? null : percent(row.p)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
+    ["Confidence", row.p == null ? null : percent(row.p)], ["Verdict", row.v == null ? null : `${VERDICTS[row.v]}: ${row.y ?? ""}`], ["Peak is right", row.z == null ? null : percent(row.z)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
     ["Length", row.l == null ? null : `${number(row.l)}${row.e == null ? "" : ` ± ${number(row.e)}`} ${row.n}`], ["Address", item.u], ...Object.entries(item.x ?? {})];
   const table = element("table");
   for (const [name, value] of facts) if (value != null && value !== "") table.append(element("tr", {}, element("th", { textContent: name, scope: "row" }), element("td", { textContent: value })));
@@ -267,13 +273,13 @@ function start() {
   if (!traits.length) { say("This run holds no records."); return; }
   $("trait").onchange = choose;
   $("sort").onchange = refresh;
-  for (const id of ["search", "low", "high"]) $(id).oninput = refresh;
+  for (const id of ["search", "low", "high", "verdict"]) $(id).oninput = refresh;
   $("low").addEventListener("input", () => { if (+$("low").value > +$("high").value) { $("high").value = $("low").value; refresh(); } });
   $("high").addEventListener("input", () => { if (+$("high").value < +$("low").value) { $("low").value = $("high").value; refresh(); } });
   $("overlay").onchange = () => { document.body.dataset.overlay = $("overlay").value; };
   $("size").oninput = () => document.documentElement.style.setProperty("--size", `${$("size").value}px`);
   $("tools").onsubmit = (event) => event.preventDefault();
-  $("reset").onclick = () => { $("low").value = 0; $("high").value = 100; $("search").value = ""; hidden = new Set(); refresh(); };
+  $("reset").onclick = () => { $("low").value = 0; $("high").value = 100; $("search").value = ""; $("verdict").value = "any"; hidden = new Set(); refresh(); };
   $("save").onclick = saveList;
   $("states").onclick = (event) => {
     const name = event.target.closest(".chip")?.dataset.state;
