@@ -20,7 +20,7 @@ from pathlib import Path
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import display
 
-__all__ = ["FORMULA_STARTS", "BadRow", "allow_long_cells", "entries_of", "is_table", "read_header", "rows_of", "unescaped"]
+__all__ = ["FORMULA_STARTS", "BadRow", "allow_long_cells", "encoding_of", "entries_of", "is_table", "read_header", "rows_of", "unescaped"]
 
 DELIMITERS = ",;\t|"
 """Between cells; the one that the header holds most of is taken."""
@@ -51,6 +51,12 @@ class BadRow:
 def allow_long_cells() -> None:
     """Lets the ``csv`` module read cells of any length: a mask in a cell is longer than the 128 KiB that it allows by default."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+
+
+def encoding_of(path: str) -> str:
+    """Returns the encoding of a text file: UTF-16 where its first two bytes say so, as spreadsheets write "Unicode text", else UTF-8 with or without a mark."""
+    with open(path, "rb") as stream:
+        return "utf-16" if stream.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
 def read_header(path: str) -> tuple[list[str], str]:
@@ -105,7 +111,9 @@ def entries_of(path: str) -> Iterator[tuple[int, dict[str, str] | BadRow]]:
     allow_long_cells()
     width = len(header)
     try:
-        with open(path, encoding="utf-8-sig", newline="", errors="surrogateescape") as stream:
+        encoding = encoding_of(path)
+        lenient = "surrogateescape" if encoding == "utf-8-sig" else "replace"
+        with open(path, encoding=encoding, newline="", errors=lenient) as stream:
             records = _quoted(stream, delimiter, width) if quoted else _plain(stream, delimiter)
             first = True
             for line, cells in records:
@@ -129,7 +137,7 @@ def _head(path: str) -> tuple[list[str], str, bool]:
     try:
         if not Path(path).is_file():
             raise DataError(f"cannot read the table {path!r}: it is {'no file' if Path(path).exists() else 'not there'}.")
-        with open(path, encoding="utf-8-sig", newline="") as stream:
+        with open(path, encoding=encoding_of(path), newline="") as stream:
             line = stream.readline(1 << 20)
             bare = re.sub(r'"[^"]*"', "", line)
             delimiter = "\t" if Path(path).suffix.lower() in (".tsv", ".tab") else max(DELIMITERS, key=bare.count)

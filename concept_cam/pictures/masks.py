@@ -17,7 +17,7 @@ from PIL import Image
 
 from concept_cam.core.errors import ImageError
 from concept_cam.pictures.limits import MAX_PIXELS
-from concept_cam.pictures.reading import decoded, opened
+from concept_cam.pictures.reading import decoded, holds_16_bit_colours, opened
 
 __all__ = ["read_labels", "read_mask_picture", "read_raw_labels"]
 
@@ -54,7 +54,7 @@ def read_raw_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) 
 def _read(path: str | os.PathLike[str], max_pixels: int, *, raw: bool) -> np.ndarray:
     label = f"the mask {os.fspath(path)!r}"
     with opened(path, max_pixels) as image:
-        if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()) or ()) and not image.mode.startswith("I"):
+        if holds_16_bit_colours(image):
             raise ImageError(f"{label} holds colours of 16 bits, whose small numbers would be lost: save it in grey, or in 8 bits.")
         image, _, turn = decoded(image, max_pixels, label)
         try:

@@ -365,10 +365,12 @@ def _picture(image: Image.Image, name: str | None, max_pixels: int, *, first_fra
     notes: list[str] = []
     if first_frame and _has_frames(image):
         notes.append("first frame of an animated or multi-page file")
-    mode = image.mode
+    mode, wide = image.mode, holds_16_bit_colours(image)
     image, found, turn = decoded(image, max_pixels, label)
     try:
         rgb = _to_rgb(image, notes, label)
+        if wide and 0 < (high := max(top for _, top in cast("tuple[tuple[int, int], ...]", rgb.getextrema()))) < 64:
+            _nearly_black(label, 257 * high + 256, notes)
     except ImageError:
         raise
     except MemoryError as error:
@@ -420,6 +422,21 @@ def _to_rgb(image: Image.Image, notes: list[str], label: str) -> Image.Image:
         return rgb
     notes.append("transparency composited over white")
     return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
+
+
+def holds_16_bit_colours(image: Image.Image) -> bool:
+    """Tells whether an image that is not loaded yet has 16 bits per colour, of which Pillow keeps the upper 8."""
+    return not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", None) or ())
+
+
+def _nearly_black(label: str, high: float, notes: list[str]) -> None:
+    bits = max(8, int(high).bit_length())
+    notes.append(f"no value above {high:.0f} of 65535")
+    warnings.warn(
+        f"{label}: its values end at {high:.0f} of 65535, so it is nearly black. If a camera stored {bits} bits in 16, multiply by {65535 // ((1 << bits) - 1)}.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _grey_levels(image: Image.Image, label: str, notes: list[str]) -> np.ndarray:
@@ -570,12 +587,6 @@ def _scale_to_uint8(values: np.ndarray, label: str, *, wide: bool, notes: list[s
     if top != 255.0:
         notes.append(f"{values.dtype} values 0..{top:.0f} scaled to 0..255")
     if top == 65535.0 and 0 < high < 16384:
-        bits = max(8, int(high).bit_length())
-        notes.append(f"no value above {high:.0f} of 65535")
-        warnings.warn(
-            f"{label}: its values end at {high:.0f} of 65535, so it is nearly black. If a camera stored {bits} bits in 16, multiply by {65535 // ((1 << bits) - 1)}.",
-            UserWarning,
-            stacklevel=2,
-        )
+        _nearly_black(label, high, notes)
     scaled = np.clip(values.astype(np.float32), 0.0, top) * np.float32(255.0 / top)
     return np.rint(scaled).astype(np.uint8)

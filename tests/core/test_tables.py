@@ -58,7 +58,7 @@ def test_strict_readers_name_the_line(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('a,b\n1,2\n3,"4\n5,6\n')
     with pytest.raises(DataError, match=r"t\.csv.*line 3.*quote"):
         list(rows_of(str(tmp_path / "t.csv")))
-    for content in (b"\xff\xfea\0,\0", b"", b"a,a\n", b"\xe9,b\n1,2\n"):
+    for content in (b"\xff\xfea\0,", b"", b"a,a\n", b"\xe9,b\n1,2\n"):
         (tmp_path / "bad.csv").write_bytes(content)
         with pytest.raises(DataError, match=r"bad\.csv"):
             read_header(str(tmp_path / "bad.csv"))
@@ -66,6 +66,11 @@ def test_strict_readers_name_the_line(tmp_path: Path) -> None:
         read_header(str(tmp_path))
     with pytest.raises(DataError, match="not there"):
         read_header(str(tmp_path / "none.csv"))
+
+
+def test_unicode_text_of_spreadsheets(tmp_path: Path) -> None:
+    (tmp_path / "u.txt").write_bytes('file\ttitle\r\né鱼.jpg\t"type\r\n'.encode("utf-16"))
+    assert [list(row.values()) for _, row in rows_of(str(tmp_path / "u.txt"))] == [["é鱼.jpg", '"type']]
 
 
 def test_a_text_file_is_a_table_by_its_header(tmp_path: Path) -> None:

@@ -665,3 +665,80 @@ def test_threads_read_the_same() -> None:
 def test_reading_does_not_load_torch(file: Path) -> None:
     code = f"import sys; from concept_cam.pictures.reading import read_image; import concept_cam.pictures.resizing; read_image({str(file)!r}); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def grey_tiff(values: np.ndarray, order: str, zero_is_white: bool) -> bytes:
+    """A TIFF of 16-bit grey as cameras and scanners write it: either byte order, zero black or white."""
+    kind = ">" if order == "MM" else "<"
+    height, width = values.shape
+    data = values.astype(f"{kind}u2").tobytes()
+    entries = [
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, 16),
+        (259, 3, 1),
+        (262, 3, 0 if zero_is_white else 1),
+        (273, 4, 8),
+        (277, 3, 1),
+        (278, 4, height),
+        (279, 4, len(data)),
+    ]
+    head = order.encode() + struct.pack(kind + "HI", 42, 8 + len(data))
+    table = struct.pack(kind + "H", len(entries))
+    for tag, form, value in entries:
+        table += struct.pack(kind + "HHI", tag, form, 1) + (
+            struct.pack(kind + "I", value) if form == 4 else struct.pack(kind + "HH", value, 0)
+        )
+    return head + data + table + struct.pack(kind + "I", 0)
+
+
+@pytest.mark.parametrize("order", ["II", "MM"])
+@pytest.mark.parametrize("zero_is_white", [False, True])
+def test_16_bit_tiffs_of_every_kind_are_the_same_picture(order: str, zero_is_white: bool) -> None:
+    values = np.arange(0, 65536, 4369, dtype=np.uint16).reshape(4, 4)
+    picture = read_image(grey_tiff(65535 - values if zero_is_white else values, order, zero_is_white))
+    np.testing.assert_array_equal(picture.pixels[..., 0], np.rint(values / 257).astype(np.uint8))
+
+
+def test_12_bits_in_16_are_said() -> None:
+    values = np.linspace(16, 4000, 64).astype(np.uint16).reshape(8, 8)
+    with pytest.warns(UserWarning, match=r"12 bits in 16, multiply by 16"):
+        picture = read_image(grey_tiff(values, "II", False))
+    assert "no value above 4000 of 65535" in picture.notes
+    with pytest.warns(UserWarning, match="nearly black"):
+        read_image(values)
+    colours = values[..., None].repeat(3, 2)
+    data = png(struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0), b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours))
+    with pytest.warns(UserWarning, match="nearly black"):
+        read_image(data)
+
+
+@pytest.mark.parametrize("exif", [False, True])
+def test_one_damaged_byte_of_a_png_is_an_error(exif: bool) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
+        buffer, "PNG", **({"exif": tags} if exif else {})
+    )
+    good = buffer.getvalue()
+    start = good.index(b"IDAT")
+    for place in range(start + 4, len(good) - 12, 97):
+        bad = bytearray(good)
+        bad[place] ^= 255
+        with pytest.raises(ImageError, match=r"damaged|not a picture"):
+            read_image(bytes(bad))
+        with pytest.raises(ImageError, match="damaged"), Image.open(io.BytesIO(bytes(bad))) as image:
+            read_image(image)
+
+
+def test_a_disk_that_fails_is_an_error_of_the_picture(file: Path) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 8:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    for source in (Failing(file.read_bytes()), "x" * 5000, "a\0b"):
+        with pytest.raises(ImageError, match=r"cannot read|damaged"):
+            read_image(source)

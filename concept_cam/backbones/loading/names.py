@@ -15,6 +15,7 @@ from concept_cam.backbones.loading import classifiers, hub, open_clip, published
 from concept_cam.backbones.loading.families import finish
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.backbones.torchvision_compat import import_open_clip
+from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, ModelError
 from concept_cam.core.names import choose, did_you_mean
 from concept_cam.core.quiet import quiet
@@ -31,7 +32,7 @@ DTYPES: dict[str, torch.dtype] = {
 
 def load(name: str = "demo", device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32") -> Backbone:
     """Loads a model by name; see :func:`concept_cam.backbones.load`."""
-    with quiet():
+    with quiet(), understood(f"the model {name!r}", ModelError):
         return _load(name, device, dtype)
 
 

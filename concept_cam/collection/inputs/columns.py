@@ -26,7 +26,7 @@ OCCURRENCE_COLUMNS = ("occurrenceID", "materialEntityID", "gbifID", "catalogNumb
 _ADDRESS_COLUMNS = ("media_uri", "accessURI")
 """Columns that are an address of the picture even where the picture is read from another."""
 
-_SEPARATORS = re.compile(r"\s*\|\s*|\s*[;,]\s+(?=[a-z]+://)", re.IGNORECASE)
+_SEPARATORS = re.compile(r"\s*\|\s*|\s*[;,]\s*(?=[a-z]+://)", re.IGNORECASE)
 
 
 def picture_column(header: Sequence[str], also: Sequence[str] = ()) -> str | None:

@@ -26,6 +26,7 @@ from concept_cam.collection.inputs.items import (
 from concept_cam.collection.run_folder import PARTS_FOLDER, RUN_FILE
 from concept_cam.core.errors import DataError, reason_of
 from concept_cam.core.names import display
+from concept_cam.core.tables import encoding_of
 from concept_cam.pictures.endings import PICTURE_SUFFIXES
 
 __all__ = ["Unreadable", "glob_files", "open_folder", "open_glob", "open_list", "subfolders", "unreadable_item", "walk"]
@@ -212,7 +213,8 @@ def _open_list_file(path: str, root: str | None) -> Collection:
 
     def texts() -> Iterator[str]:
         try:
-            with open(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
+            encoding = encoding_of(path)
+            with open(path, encoding=encoding, errors="surrogateescape" if encoding == "utf-8-sig" else "replace") as stream:
                 for line in stream:
                     if line.strip():
                         yield line.rstrip("\r\n")

@@ -114,6 +114,8 @@ def _pyarrow() -> Any:
 
 def _open(pq: Any, file: str) -> Any:
     try:
+        if not is_url(file) and not os.path.isfile(file):
+            raise ImageError("it is no file" if os.path.exists(file) else "it is not there")
         if is_url(file):
             fs, path = filesystem(file)
             return pq.ParquetFile(fs.open(path, "rb"), pre_buffer=False)
