@@ -89,9 +89,9 @@ def load_item(item: Item, plan: Plan) -> Loaded:
     A picture of several specimens of which one cannot be used gives the others and one error.
     """
     bare = replace(item, payload=_Nothing())
-    if isinstance(item.payload, Entries):
-        return _entries(bare, item.payload)
     try:
+        if isinstance(item.payload, Entries):
+            return _entries(bare, item.payload)
         raw = item.payload.read(byte_limit(plan.settings.max_pixels))
         digest = hashlib.sha256(raw.digest_of).hexdigest()
         pixels = read_image(raw.content, max_pixels=plan.settings.max_pixels).pixels

@@ -243,5 +243,5 @@ class Conformal:
             for table in ("inner", "outer"):
                 content[table] = {name: math.inf if value is None else float(value) for name, value in content[table].items()}
             return cls(**content)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DataError(f"{path} holds no conformal limits: {error}.") from error

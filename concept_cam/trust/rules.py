@@ -210,7 +210,7 @@ class Rules:
                 content[name] = None if content[name] is None else Logistic(**content[name])
             content["domain"] = math.inf if content["domain"] is None else float(content["domain"])
             return cls(**content)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DataError(f"{path} holds no rules of trust: {error}.") from error
 
 

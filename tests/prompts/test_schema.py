@@ -220,3 +220,16 @@ def test_every_field_is_described() -> None:
 def test_generated_schema_file_is_up_to_date() -> None:
     path = prompts.available()["fish"].parent / "trait-pack.schema.json"
     assert json.loads(path.read_text(encoding="utf-8")) == prompt_schema.json_schema(), f"run:  concept-cam prompts schema > {path}"
+
+
+def test_the_check_for_keys_given_twice_is_linear() -> None:
+    import time
+
+    def seconds(count: int) -> float:
+        text = "a:\n" + "".join(f"  key{number}: {number}\n" for number in range(count))
+        start = time.process_time()
+        prompt_schema.read(text)
+        return time.process_time() - start
+
+    small, large = seconds(1_000), seconds(8_000)
+    assert large < 8 * 3 * max(small, 0.02)
