@@ -116,3 +116,14 @@ def test_several_pictures_of_one_cell(tmp_path: Path, names: dict[str, str], loc
     run = annotate(table, tmp_path / "run", PACK, localizer=localizer, workers=0)
     found = {(record["input_occurrenceID"], record["source"], record["input_remarks"]) for record in run.records()}
     assert found == {("o1", names["00000.png"], '"odd'), ("o1", names["00001.png"], '"odd'), ("o2", names["00001.png"], "")}
+
+
+def test_an_index_keeps_both(tmp_path: Path, names: dict[str, str], localizer: Localizer) -> None:
+    from concept_cam.collection.indexing import build_index
+
+    rows = [("o1", names["00000.png"]), ("o3", names["00001.png"]), ("o2", names["00000.png"])]
+    table = write(tmp_path / "in" / "media", rows, "csv")
+    build_index(table, tmp_path / "index", localizer=localizer, workers=0)
+    run = annotate(tmp_path / "index", tmp_path / "run", PACK, localizer=localizer, workers=0)
+    assert occurrences(run).keys() == {"o1", "o2", "o3"}
+    assert run.info["counts"]["pictures"] == 3
