@@ -258,7 +258,7 @@ class Index:
 
         from concept_cam.core.directions import IMAGE_DEPENDENT, coefficients, directions
         from concept_cam.core.scoring import image_scores
-        from concept_cam.index.search import best_patches
+        from concept_cam.index.search import best_patches, threads
 
         asker = self.localizer(localizer) if localizer is None else localizer
         texts, settings, scale = asker.directions(list(concepts)), asker.settings, asker.backbone.logit_scale
@@ -280,7 +280,8 @@ class Index:
                 nothing = torch.zeros(1, texts.texts.shape[1], device=device)
                 terms = coefficients(texts, nothing, weighting=settings.weighting, gamma=settings.gamma, logit_scale=scale)
                 along = directions(texts, terms)[0].cpu().numpy()
-                columns += [best_patches(part, self.codec, along, settings.feature_norm) for part in self.parts()]
+                with threads() as spread:
+                    columns += [best_patches(part, self.codec, along, settings.feature_norm, spread) for part in self.parts()]
         return np.concatenate(columns, axis=1)
 
     def locate(self, entry: int, concepts: Sequence[Concept], localizer: Localizer) -> list[Localization]:
