@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -64,6 +65,12 @@ REGIONS = 24
 
 CLICK_RADIUS = 1.0
 """Distance in cells within which a click belongs to a region: a finger is no finer than the model's grid."""
+
+
+@cache
+def _shipped() -> Mapping[str, prompts.Pack]:
+    """The packs that come with the package; read once."""
+    return {name: prompts.load_pack(name) for name in prompts.available()}
 
 
 class Busy(ConceptCamError):
@@ -218,7 +225,7 @@ class Desk:
         self.localizer, self.gallery, self.memory = localizer, gallery, memory
         self.corrections = Corrections(corrections if corrections is not None else gallery.home / CORRECTIONS_FILE)
         self.taught = TaughtConcepts(self.corrections.path.parent / "taught", localizer.backbone.weights_hash)
-        shipped = {name: prompts.load_pack(name) for name in prompts.available()}
+        shipped = dict(_shipped())
         given = {pack.name: pack for pack in packs}
         named = gallery.run.info.get("packs") if gallery.run is not None else None
         self.preferred = tuple(dict.fromkeys([*given, *(name for name in named or () if name in shipped)]))
