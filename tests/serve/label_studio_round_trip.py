@@ -57,6 +57,7 @@ def label_studio(python: str, folder: Path, port: int) -> Iterator[str]:
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(folder),
+        "ML_BLOCK_LOCAL_IP": "false",  # Label Studio refuses backends on the loopback interface unless told.
         "COLLECT_ANALYTICS": "false",
         "SENTRY_DSN": "",
         "LATEST_VERSION_CHECK": "false",
@@ -79,7 +80,7 @@ def label_studio(python: str, folder: Path, port: int) -> Iterator[str]:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             url = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 300
+            deadline = time.monotonic() + 600
             while True:
                 with contextlib.suppress(OSError):
                     urllib.request.urlopen(f"{url}/health", timeout=5)
