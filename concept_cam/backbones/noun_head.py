@@ -1,0 +1,92 @@
+"""Nouns on photographs: a classifier's classes as the common ground of picture cells and texts.
+
+A frozen classifier of `K` classes knows what a cell of its last map looks like, and a regression from sentence embeddings to its weight rows
+knows which classes a name is like. Both sides become a distribution over the same classes, and their agreement is the score:
+
+    cell:  p = softmax((W f + b) / temperature)          classes compete for the cell, which makes a background lose
+    text:  k = softmax(sharpness * d(e) . r_c)           d(e): direction of the text in the space of the rows, r_c: row of class c
+    score: (A (p - 1/K)) . (A (k - 1/K))                 A: a basis of `D` dimensions in which the names of things lie
+
+So the score is linear in the text's vector, as the rest of the package wants it. The competition is what finds things: raw rows point right on
+46 % of COCO things, probabilities on 58 %. A text that names no thing has a direction near zero, so an even distribution and a vector near zero.
+
+Axis letters: `N` texts, `E` width of the sentence embedding, `F` channels of the last map, `K` classes, `Q` dimensions of the rows' space, `D` of the joint one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class NounConfig:
+    """Sizes and constants of a :class:`NounHead`.
+
+    Attributes:
+        classes: `K`.
+        features: `F`.
+        sentence: `E`.
+        hidden: Width of the regression's hidden layer.
+        rows: `Q`.
+        width: `D`.
+        temperature: Of the cells' softmax.
+        sharpness: Of the texts' softmax.
+        scale: Factor of the cells' vectors: the joint space's constant axis is 1.
+        floor: Texts whose vector is shorter are left short, longer ones get unit length.
+    """
+
+    classes: int = 1000
+    features: int = 1280
+    sentence: int = 384
+    hidden: int = 1024
+    rows: int = 256
+    width: int = 256
+    temperature: float = 3.0
+    sharpness: float = 10.0
+    scale: float = 3.0
+    floor: float = 0.05
+
+    def as_dict(self) -> dict[str, float]:
+        """Returns the numbers for a JSON file."""
+        return asdict(self)
+
+
+class NounHead(nn.Module):
+    """Sentence embeddings and cells of the last map -> vectors of one space.
+
+    Args:
+        config: Sizes and constants.
+    """
+
+    def __init__(self, config: NounConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.classifier = nn.Linear(config.features, config.classes)
+        self.up = nn.Linear(config.sentence, config.hidden)
+        self.down = nn.Linear(config.hidden, config.rows)
+        self.register_buffer("rows", torch.zeros(config.classes, config.rows))
+        self.register_buffer("basis", torch.zeros(config.width, config.classes))
+        self.rows: Tensor
+        self.basis: Tensor
+
+    def direction(self, sentences: Tensor) -> Tensor:
+        """Direction of texts in the space of the classifier's rows: [N, E] -> [N, Q]; length near 1 for things, near 0 for other texts."""
+        found: Tensor = self.down(nn.functional.gelu(self.up(sentences)))
+        return found
+
+    def likeness(self, sentences: Tensor) -> Tensor:
+        """Which classes a text is like: [N, E] -> [N, K], each row sums to 1."""
+        return (self.config.sharpness * self.direction(sentences) @ self.rows.T).softmax(-1)
+
+    def text(self, sentences: Tensor) -> Tensor:
+        """Vectors of texts: [N, E] -> [N, D]; unit length for things, shorter for texts that name none."""
+        vectors = (self.likeness(sentences) - 1 / self.config.classes) @ self.basis.T
+        return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=self.config.floor)
+
+    def cells(self, features: Tensor) -> Tensor:
+        """Vectors of cells: [..., F] -> [..., D]."""
+        share = (self.classifier(features) / self.config.temperature).softmax(-1)
+        return self.config.scale * (share - 1 / self.config.classes) @ self.basis.T

@@ -1,0 +1,48 @@
+import numpy as np
+import torch
+
+from concept_cam.backbones.noun_head import NounConfig, NounHead
+
+CONFIG = NounConfig(classes=6, features=5, sentence=4, hidden=8, rows=3, width=6, temperature=2.0, sharpness=4.0, scale=1.0)
+
+
+def head() -> NounHead:
+    torch.manual_seed(0)
+    made = NounHead(CONFIG)
+    made.rows.copy_(torch.nn.functional.normalize(torch.randn(6, 3), dim=-1))
+    made.basis.copy_(torch.linalg.qr(torch.randn(6, 6))[0])
+    return made.eval()
+
+
+def test_score_is_the_agreement_of_two_distributions() -> None:
+    """With a basis of all dimensions, the product of the vectors is the centred product of the two softmaxes."""
+    made = head()
+    features, sentences = torch.randn(2, 3, 5), torch.randn(4, 4)
+    with torch.no_grad():
+        score = made.cells(features) @ made.text(sentences).T
+        for n, e in enumerate(sentences):
+            d = made.direction(e[None])[0].numpy()
+            k = np.exp(4.0 * made.rows.numpy() @ d)
+            k = k / k.sum() - 1 / 6
+            k = k / max(np.linalg.norm(k), CONFIG.floor)
+            for y in range(2):
+                for x in range(3):
+                    z = made.classifier(features[y, x]).numpy() / 2.0
+                    p = np.exp(z - z.max())
+                    p = p / p.sum() - 1 / 6
+                    assert np.isclose(score[y, x, n].item(), p @ k, atol=1e-5)
+
+
+def test_a_text_without_direction_has_no_vector() -> None:
+    made = head()
+    with torch.no_grad():
+        made.down.weight.zero_()
+        made.down.bias.zero_()
+        assert made.text(torch.randn(2, 4)).abs().max() < 1e-5
+
+
+def test_things_have_unit_length() -> None:
+    made = head()
+    with torch.no_grad():
+        made.down.weight.mul_(20)
+        assert torch.allclose(made.text(torch.randn(5, 4)).norm(dim=-1), torch.ones(5), atol=1e-5)
