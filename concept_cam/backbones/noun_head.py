@@ -35,6 +35,7 @@ class NounConfig:
         temperature: Of the cells' softmax.
         sharpness: Of the texts' softmax.
         scale: Factor of the cells' vectors: the joint space's constant axis is 1.
+        certain: Directions of at least this length count as unit ones: the regression shortens what it has not seen.
         floor: Texts whose vector is shorter are left short, longer ones get unit length.
     """
 
@@ -47,6 +48,7 @@ class NounConfig:
     temperature: float = 3.0
     sharpness: float = 10.0
     scale: float = 3.0
+    certain: float = 0.4
     floor: float = 0.05
 
     def as_dict(self) -> dict[str, float]:
@@ -79,7 +81,9 @@ class NounHead(nn.Module):
 
     def likeness(self, sentences: Tensor) -> Tensor:
         """Which classes a text is like: [N, E] -> [N, K], each row sums to 1."""
-        return (self.config.sharpness * self.direction(sentences) @ self.rows.T).softmax(-1)
+        direction = self.direction(sentences)
+        direction = direction / direction.norm(dim=-1, keepdim=True).clamp(min=self.config.certain)
+        return (self.config.sharpness * direction @ self.rows.T).softmax(-1)
 
     def text(self, sentences: Tensor) -> Tensor:
         """Vectors of texts: [N, E] -> [N, D]; unit length for things, shorter for texts that name none."""

@@ -38,6 +38,8 @@ WIDTH = 0.7
 RIDGE = 2.0
 MEANING = 0.6
 """Weight of the definition beside the bare name, where a dictionary entry's direction is computed."""
+EVERYDAY = 4.0
+"""How much family and class names count beside the dictionary's other names, most of which are rare."""
 FIXED_SPLIT = 15
 """Seed of the split of class names that is quoted."""
 
@@ -130,10 +132,20 @@ def enriched(names: Array, meaning: Array) -> Array:
     return unit((1 - MEANING) * names + MEANING * meaning)
 
 
-def fit_network(head: NounHead, inputs: Array, targets: Array, epochs: int = 30, seed: int = 0) -> None:
-    """Trains `direction` of the head to give the targets, with noise on the inputs so that near texts get near directions."""
+def fit_network(head: NounHead, inputs: Array, targets: Array, weights: Array | None = None, epochs: int = 30, seed: int = 0) -> None:
+    """Trains `direction` of the head to give the targets, with noise on the inputs so that near texts get near directions.
+
+    Args:
+        head: Changed in place.
+        inputs: [N, E], unit length.
+        targets: [N, Q].
+        weights: [N], how much each text counts; all alike by default.
+        epochs: Passes over the texts.
+        seed: Of order and noise.
+    """
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.from_numpy(inputs), torch.from_numpy(targets)
+    w = torch.ones(len(x)) if weights is None else torch.from_numpy(weights)
     parameters = [*head.up.parameters(), *head.down.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.02)
     batch = 512
@@ -144,7 +156,8 @@ def fit_network(head: NounHead, inputs: Array, targets: Array, epochs: int = 30,
         for start in range(0, len(x), batch):
             rows = order[start : start + batch]
             noisy = x[rows] + 0.012 * torch.randn(len(rows), x.shape[1], generator=generator)
-            loss = (head.direction(nn.functional.normalize(noisy, dim=-1)) - y[rows]).square().sum(-1).mean()
+            error = (head.direction(nn.functional.normalize(noisy, dim=-1)) - y[rows]).square().sum(-1)
+            loss = (error * w[rows]).sum() / w[rows].sum()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -246,10 +259,11 @@ def family_texts(names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Texts and the directions that they should have: `texts` N, `targets` [N, Q]."""
+    """Texts, the directions that they should have [N, Q], and how much each counts [N]."""
 
     texts: list[str]
     targets: Array
+    weights: Array
 
 
 def lesson(embed: Embed, rows: Array, known: npt.NDArray[np.int64], strict: bool = False, sentences: bool = True) -> Lesson:
@@ -289,7 +303,9 @@ def lesson(embed: Embed, rows: Array, known: npt.NDArray[np.int64], strict: bool
         if name.lower() not in forbidden:
             texts |= dict.fromkeys(family_texts([name]), target)
     texts |= dict.fromkeys(neutral_texts(), np.zeros(rows.shape[1], np.float32))
-    return Lesson(list(texts), np.stack(list(texts.values())))
+    common = {text for name in names for text in family_texts([name])} | {name for i in known for name in classes[i].names}
+    weights = np.array([EVERYDAY if text in common else 1.0 for text in texts], np.float32)
+    return Lesson(list(texts), np.stack(list(texts.values())), weights)
 
 
 def fit(embed: Embed, config: NounConfig, epochs: int = 15) -> NounHead:
@@ -302,7 +318,7 @@ def fit(embed: Embed, config: NounConfig, epochs: int = 15) -> NounHead:
         head.classifier.bias.copy_(torch.from_numpy(bias))
         head.rows.copy_(torch.from_numpy(rows))
     taught = lesson(embed, rows, np.arange(config.classes))
-    fit_network(head, embed(taught.texts), taught.targets, epochs)
+    fit_network(head, embed(taught.texts), taught.targets, taught.weights, epochs)
     things = np.linalg.norm(taught.targets, axis=1) > 0
     fit_basis(head, embed([text for text, thing in zip(taught.texts, things, strict=True) if thing]))
     return head.eval()
@@ -335,7 +351,7 @@ def held_out_names(
     taught = lesson(embed, rows, known, strict, sentences=False)
     head = NounHead(config)
     with torch.enable_grad():
-        fit_network(head, embed(taught.texts), taught.targets, epochs)
+        fit_network(head, embed(taught.texts), taught.targets, taught.weights, epochs)
     asked = embedded([nouns(CLASSES)[i] for i in apart], embed)
     found = {}
     for question, sentences in (("name", asked.first), ("all names", asked.every)):

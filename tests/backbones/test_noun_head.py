@@ -22,6 +22,7 @@ def test_score_is_the_agreement_of_two_distributions() -> None:
         score = made.cells(features) @ made.text(sentences).T
         for n, e in enumerate(sentences):
             d = made.direction(e[None])[0].numpy()
+            d = d / max(np.linalg.norm(d), CONFIG.certain)
             k = np.exp(4.0 * made.rows.numpy() @ d)
             k = k / k.sum() - 1 / 6
             k = k / max(np.linalg.norm(k), CONFIG.floor)
