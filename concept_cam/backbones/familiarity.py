@@ -66,9 +66,7 @@ def singular(word: str, known: Collection[str]) -> str:
     return word
 
 
-def familiarity(
-    texts: Sequence[str], known: Collection[str], trained: Tensor, embed: Callable[[list[str]], Tensor]
-) -> list[Familiarity]:
+def familiarity(texts: Sequence[str], known: Collection[str], trained: Tensor, embed: Callable[[list[str]], Tensor]) -> list[Familiarity]:
     """Measures how familiar texts are.
 
     Args:
