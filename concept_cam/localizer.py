@@ -323,6 +323,7 @@ class Localizer:
         levels = image_scores(image, texts, terms).cpu().numpy()
         shares = probabilities(image, texts, self.backbone.logit_scale).cpu().numpy()
         weights = terms.expand(len(features), -1, -1).cpu().numpy()
+        parts = [index for index, concept in enumerate(concepts) if concept.metadata.get("kind") == "part"]
         answers = []
         for row, item in enumerate(features):
             scores = maps[row]
@@ -334,7 +335,7 @@ class Localizer:
                     concepts=concepts,
                     scores=scores,
                     image_scores=levels[row],
-                    probabilities=shares[row],
+                    probabilities=self.local_shares(item.patches, texts, scores, shares[row], parts),
                     terms=weights[row],
                     geometry=item.geometry,
                     provenance=self.provenance("direct", item.attention, item.geometry.policy, item.views),
@@ -344,6 +345,29 @@ class Localizer:
                 )
             )
         return answers
+
+    @quiet(graph=False)
+    def local_shares(
+        self, patches: Tensor, texts: DirectionSet, scores: np.ndarray, shares: np.ndarray, concepts: Sequence[int]
+    ) -> np.ndarray:
+        """Puts the probability at a concept's best cell in place of that over the picture, for parts: all are in the picture at once.
+
+        Args:
+            patches: float [h, w, D].
+            texts: Embeddings of all concepts.
+            scores: float32 [C, h, w]; NaN where nothing may be read.
+            shares: float32 [C, 1 + R], over the picture.
+            concepts: Which concepts are parts.
+        """
+        chosen = list(concepts)
+        if not chosen:
+            return shares
+        flat = np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1)[chosen]
+        best = patches.flatten(0, 1)[torch.from_numpy(flat.argmax(axis=1)).to(patches.device)]
+        found = probabilities(best, texts, self.backbone.logit_scale).cpu().numpy()
+        local: np.ndarray = shares.copy()
+        local[chosen] = found[np.arange(len(chosen)), chosen]
+        return local
 
     def _certifier(self, features: PatchFeatures, concepts: tuple[Concept, ...], texts: DirectionSet, terms: Tensor) -> Certifier:
         return Certifier(

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from concept_cam.methods.heads import ClassifierHead, FinerCam
 
 COLUMNS = (
-    "file_name", "target", "contrast", "score", "probability", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac", "model",
+    "file_name", "target", "contrast", "score", "probability", "peak_score", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac", "model",
 )  # fmt: skip
 """Columns of the table on stdout, one row per picture and concept."""
 
@@ -366,21 +367,26 @@ def _estimate(method: str, asker: _HeadAsker, count: int) -> None:
         )
 
 
+def _rounded(value: float, digits: int) -> float | None:
+    return None if math.isnan(value) else round(value, digits)
+
+
 def result_row(path: str, found: Localization, threshold: str | float, min_area: float) -> dict[str, Any]:
-    regions = found.regions(threshold, min_area=min_area, largest=1, resolution="model")
+    region = found.region_of_peak(threshold, min_area=min_area, resolution="model")
     row: dict[str, Any] = {
         "file_name": path,
         "target": found.concept.name,
         "contrast": " | ".join(found.concept.contrast_names),
         "score": round(found.score, 6) if found.score == found.score else None,
         "probability": None if found.probability is None else round(found.probability, 6),
-        "peak_x": round(found.peak[0], 2),
-        "peak_y": round(found.peak[1], 2),
+        "peak_score": _rounded(found.peak_score, 6),
+        "peak_x": _rounded(found.peak[0], 2),
+        "peak_y": _rounded(found.peak[1], 2),
         "x": None, "y": None, "width": None, "height": None, "area_frac": None,
         "model": found.provenance.model,
     }  # fmt: skip
-    if regions:
-        region, (height, width) = regions[0], found.geometry.original
+    if region is not None:
+        height, width = found.geometry.original
         row.update(
             x=region.box[0], y=region.box[1], width=region.width, height=region.height, area_frac=round(region.area / (height * width), 6)
         )

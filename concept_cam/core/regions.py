@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.names import choose
-from concept_cam.core.resampling import Enlargement, filled
+from concept_cam.core.resampling import Enlargement, filled, highest_point
 from concept_cam.core.shapes import Runs, column_runs, components, decode_rle, encode_rle, encode_runs, outlines, runs_of, shapes
 
 __all__ = [
@@ -255,7 +256,8 @@ def find_shapes(
         frame: Where it lies in the whole picture; ``None`` where it is the whole one.
         threshold: Strategy or number, see :func:`threshold_value`.
         resolution: A name of :data:`RESOLUTIONS`.
-        areas: Keep so many connected areas (8-connected) of each map, largest first; 0 for all.
+        areas: Keep so many connected areas (8-connected) of each map, the one that holds the map's highest point first, then the largest; 0 for
+            all. So the peak and the region of a record are of one place.
         min_area: Smallest area in original pixels, or below 1 as a share of the measured picture.
         hidden: bool, any size: the measured picture's pixels that may not belong to a region.
 
@@ -274,7 +276,7 @@ def find_shapes(
         least = (
             (min_area if min_area < 1 else min_area / (geometry.original[0] * geometry.original[1])) * seen.original[0] * seen.original[1]
         )
-        labels, kept = _kept(runs, least, areas or None)
+        labels, kept = _kept(runs, least, areas or None, partial(_peak_of, chunk, seen))
         counts = np.bincount(kept[1], minlength=len(chunk))
         owners = np.flatnonzero(counts)
         # All kept areas of a map are one shape.
@@ -376,8 +378,20 @@ def _runs_above(scores: np.ndarray, limits: Sequence[float], seen: Geometry, hid
     return Runs(owner, row, first, last, len(limits))
 
 
-def _kept(runs: Runs, least: float, largest: int | None) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+def _peak_of(maps: np.ndarray, geometry: Geometry, index: int) -> tuple[float, float]:
+    return highest_point(maps[index], geometry)
+
+
+def _kept(
+    runs: Runs, least: float, largest: int | None, peak: Callable[[int], tuple[float, float]] | None = None
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Chooses the connected areas of each mask that are large enough, the largest few.
+
+    Args:
+        runs: The masks.
+        least: Fewest pixels.
+        largest: Most areas of a mask.
+        peak: Finds a mask's highest point ``(x, y)``: the area that holds it comes before larger ones.
 
     Returns:
         The area that each run belongs to; and of the kept areas, largest first, their numbers and whose they are.
@@ -386,7 +400,13 @@ def _kept(runs: Runs, least: float, largest: int | None) -> tuple[np.ndarray, tu
     sizes = np.bincount(labels, runs.last - runs.first).astype(np.int64) if labels.size else np.zeros(0, dtype=np.int64)
     owner = np.zeros(sizes.size, dtype=np.int64)
     owner[labels] = runs.owner
-    order = np.lexsort((np.arange(sizes.size), -sizes, owner))
+    later = np.ones(sizes.size, dtype=bool)
+    if peak is not None and largest is not None:
+        for mask in np.flatnonzero(np.bincount(owner) > largest):
+            x, y = peak(int(mask))
+            if not math.isnan(x):
+                later[labels[(runs.owner == mask) & (runs.row == int(y)) & (runs.first <= int(x)) & (runs.last > int(x))]] = False
+    order = np.lexsort((np.arange(sizes.size), -sizes, later, owner))
     order = order[sizes[order] >= least]
     if largest is not None and order.size:
         whose = owner[order]

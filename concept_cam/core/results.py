@@ -17,7 +17,7 @@ from concept_cam import __version__
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, MissingExtraError
 from concept_cam.core.geometry import Geometry
-from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, regions_of_map, threshold_value
+from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, decode_rle, regions_of_map, threshold_value
 from concept_cam.core.resampling import grid_to_pixels, heatmap, highest_point
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class Localization:
         scores: float32 [h, w], grid frame; signed, unscaled; NaN in padding.
         geometry: Frames of the picture.
         score: Image-level score, the cosine of the image embedding along the direction, in [-1, 1] (NaN where a method has none).
-        probabilities: Softmax over target and contrasts at the model's temperature, target first; empty without contrasts.
+        probabilities: Softmax over target and contrasts at the model's temperature, target first; empty without contrasts. Of the whole picture;
+            for a part of a pack, at its best cell, since all parts are in the picture at once.
         weights: ``pi`` of each contrast (before ``gamma``).
         provenance: How the result was computed.
         source: Where the picture came from, when it came from a file.
@@ -188,6 +189,21 @@ class Localization:
         """
         return regions_of_map(self.scores, self.geometry, threshold=threshold, resolution=resolution, min_area=min_area, largest=largest)
 
+    def region_of_peak(
+        self, threshold: str | float = DEFAULT_THRESHOLD, *, min_area: float = 0.0, resolution: str = "original"
+    ) -> Region | None:
+        """Returns the region that holds the heatmap's highest point, which need not be the largest; ``None`` where there is no region.
+
+        Arguments as for :meth:`regions`. Where the point's own region is smaller than ``min_area``: that of the highest score among the others.
+        """
+        regions = self.regions(threshold, min_area=min_area, resolution=resolution)
+        if len(regions) < 2:
+            return regions[0] if regions else None
+        x, y = (int(value) for value in self.peak)
+        around = [region for region in regions if region.box[0] <= x < region.box[2] and region.box[1] <= y < region.box[3]]
+        own = next((region for region in around if decode_rle(region.rle)[y, x]), None)
+        return own or max(regions, key=lambda region: region.peak_score)
+
     # --------------------------------------------------------------------------------------------------- pictures
 
     @property
@@ -199,12 +215,17 @@ class Localization:
 
     @property
     def question(self) -> str:
-        """The question in words: the target, and what it was told apart from."""
+        """The question in words: the target, and what it was told apart from; without a comparison strength the map shows the target alone."""
         concept = self.concept
-        return " vs. ".join([concept.target[0], " | ".join(concept.contrast_names)] if concept.contrasts else [concept.target[0]])
+        return f"{concept.target[0]} vs. {' | '.join(concept.contrast_names)}" if self.contrasted else concept.target[0]
+
+    @property
+    def contrasted(self) -> bool:
+        """Whether contrasts were set against the target in this map: there are some, and gamma is not 0."""
+        return bool(self.concept.contrasts) and self.provenance.settings.get("gamma") != 0
 
     def display_scale(self, limits: tuple[float, float] | None = None) -> Scale:
-        """Returns the colours of the map: diverging about zero with contrasts, else from low to high.
+        """Returns the colours of the map: diverging about zero where contrasts were set against the target, else from low to high.
 
         Args:
             limits: Fixed limits in score units; by default the map's own range, symmetric about zero with contrasts.
@@ -212,10 +233,10 @@ class Localization:
         from concept_cam.core.drawing import Scale
 
         low, high = self.limits
-        if self.concept.contrasts:
+        if self.contrasted:
             reach = max(abs(low), abs(high))
             low, high = -reach, reach
-        return Scale(limits or (low, high), "blue-red" if self.concept.contrasts else "viridis")
+        return Scale(limits or (low, high), "blue-red" if self.contrasted else "viridis")
 
     def overlay(
         self,

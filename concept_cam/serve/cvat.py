@@ -63,9 +63,9 @@ class ConceptFunction:
         answers = self._localizer.locate_all([image.convert("RGB")], list(self._concepts.values()))[0]
         for number, found in enumerate(answers):
             sure = found.probability if found.probability is not None else max(0.0, found.peak_score)
-            regions = found.regions(self._threshold, largest=1, resolution="model")
-            if regions and (least is None or sure >= least):
-                shapes.append(self._drawn(number, shape, regions[0]))
+            region = found.region_of_peak(self._threshold, resolution="model")
+            if region is not None and (least is None or sure >= least):
+                shapes.append(self._drawn(number, shape, region))
         return shapes
 
     def _drawn(self, label: int, shape: str, region: Region) -> Any:

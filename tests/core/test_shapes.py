@@ -119,9 +119,11 @@ def test_all_maps_in_one_pass_equal_each_alone(geometry: Geometry) -> None:
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda geometry: geometry.policy)
 @pytest.mark.parametrize("resolution", ["model", "original"])
 def test_one_way_from_scores_to_regions(geometry: Geometry, resolution: str) -> None:
-    """What `locate` shows as single regions is what `annotate` writes as one: same pixels, same measures, same outlines."""
+    """What `locate` shows as single regions is what `annotate` writes as one, that of the peak: same pixels, same measures, same outlines."""
     for map_ in maps(geometry, 4):
-        region = regions_of_map(map_, geometry, threshold="otsu", resolution=resolution, largest=1)[0]
+        left, top = (int(value) for value in highest_point(map_, geometry))
+        regions = regions_of_map(map_, geometry, threshold="otsu", resolution=resolution)
+        (region,) = (one for one in regions if decode_rle(one.rle)[top, left])
         shape = find_shapes(map_[None], geometry, threshold="otsu", resolution=resolution, areas=1)[0][0]
         assert shape is not None
         assert (region.box, region.area, dict(region.rle), region.measures) == (shape.box, shape.area, dict(shape.rle), shape.measures)
@@ -134,8 +136,9 @@ def test_one_way_from_scores_to_regions(geometry: Geometry, resolution: str) -> 
             for full, small in zip(geometry.original, seen.original)
         )
         labels, _ = label(inside, np.ones((3, 3), bool))
-        largest = labels == np.bincount(labels[labels > 0]).argmax()
-        assert encode_rle(largest[rows][:, columns]) == dict(shape.rle)
+        x, y = (int(value) for value in highest_point(map_, seen))
+        own = labels == labels[y, x]
+        assert encode_rle(own[rows][:, columns]) == dict(shape.rle)
         assert decode_rle(region.rle).sum() == region.area
 
 

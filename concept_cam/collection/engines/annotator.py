@@ -18,9 +18,7 @@ from concept_cam.trust.certificate import Certificate, Certifier
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from torch import Tensor
 
-    from concept_cam.core.directions import DirectionSet
     from concept_cam.core.features import PatchFeatures
     from concept_cam.core.results import Localizations
     from concept_cam.index.index import Index
@@ -159,7 +157,7 @@ class Annotator:
         outcomes = []
         for valid, encoded, answer in zip(valids, features, answers):
             scores = answer.scores if valid.all() else np.where(valid, answer.scores, np.float32(np.nan))
-            shares = self._local_shares(encoded.patches, texts, scores, answer.probabilities)
+            shares = self.localizer.local_shares(encoded.patches, texts, scores, answer.probabilities, self.plan.questions.parts)
             certificates = self._certificates(answer, shares, valid) if np.isfinite(scores).any() else {}
             outcomes.append((encoded.geometry, scores, answer.image_scores, shares, certificates))
         return outcomes
@@ -182,31 +180,6 @@ class Annotator:
             return {}
         certify = answer.certify.within(valid)
         return {concept: certify(concept) for concept in self.plan.questions.certified(shares)}
-
-    def _local_shares(self, patches: Tensor, texts: DirectionSet, scores: np.ndarray, shares: np.ndarray) -> np.ndarray:
-        """Puts the probability at a part's best patch in place of that over the picture: all parts are in the picture at once.
-
-        Args:
-            patches: float [h, w, D].
-            texts: Embeddings of all concepts.
-            scores: float32 [C, h, w]; NaN where nothing may be read.
-            shares: float32 [C, 1 + R], over the picture.
-        """
-        import torch
-
-        from concept_cam.core.quiet import quiet
-        from concept_cam.core.scoring import probabilities
-
-        parts = self.plan.questions.parts
-        if not parts:
-            return shares
-        flat = np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1)[list(parts)]
-        with quiet(graph=False):
-            best = patches.flatten(0, 1)[torch.from_numpy(flat.argmax(axis=1)).to(patches.device)]
-            found = probabilities(best, texts, self.localizer.backbone.logit_scale).cpu().numpy()
-        local = shares.copy()
-        local[list(parts)] = found[np.arange(len(parts)), list(parts)]
-        return local
 
 
 def answers_of(scored: Sequence[tuple[Loaded, list[Any]]], plan: Plan) -> Answers:
