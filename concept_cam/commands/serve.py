@@ -82,7 +82,12 @@ def serve(
         if values.get("method", "direct") != "direct":
             raise ConfigurationError("the page answers with the direct method alone: leave method out of the configuration.")
         gallery = open_gallery(source, max_pixels=values.get("max_pixels", 200_000_000))
-        desk = Desk(build_localizer(values), gallery, corrections=corrections, packs=packs, memory=memory * 2**20)
+        if gallery.index is not None:
+            values.setdefault("model", gallery.index.model)
+        localizer = build_localizer(values)
+        if gallery.index is not None:
+            localizer = gallery.index.localizer(localizer)
+        desk = Desk(localizer, gallery, corrections=corrections, packs=packs, memory=memory * 2**20)
         desk.corrections.check()
         desk.warm_up()
         if ahead:

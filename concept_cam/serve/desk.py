@@ -247,10 +247,13 @@ class Desk:
 
     @classmethod
     def open(cls, source: str | None = None, *, model: str = "demo", **values: Any) -> Desk:
-        """Opens a folder, run or index with a model by name; ``values`` as for the class."""
+        """Opens a folder or run with a model by name, or an index with its own; ``values`` as for the class."""
         from concept_cam.localizer import Localizer
 
-        return cls(Localizer.from_pretrained(model), open_gallery(source), **values)
+        gallery = open_gallery(source)
+        if gallery.index is not None:
+            return cls(gallery.index.localizer(), gallery, **values)
+        return cls(Localizer.from_pretrained(model), gallery, **values)
 
     def close(self) -> None:
         """Ends the threads; what waits is dropped."""

@@ -29,6 +29,7 @@ from concept_cam.pictures.reading import Picture, read_image
 if TYPE_CHECKING:
     from concept_cam.collection.runs import Run
     from concept_cam.core.features import PatchFeatures
+    from concept_cam.index import Index
 
 __all__ = ["Entry", "Gallery", "Unknown", "encode_picture", "open_gallery"]
 
@@ -74,6 +75,7 @@ class Gallery:
         title: Name for people.
         home: Folder in which corrections are kept by default.
         run: The run, where there is one.
+        index: The feature index, where there is one.
     """
 
     def __init__(
@@ -84,12 +86,13 @@ class Gallery:
         entries: list[Entry],
         roots: tuple[Path, ...],
         run: Run | None = None,
-        features: Callable[[int], PatchFeatures] | None = None,
+        index: Index | None = None,
         max_pixels: int = 200_000_000,
     ) -> None:
         self.kind, self.title, self.home, self.run = kind, title, home, run
         self._entries = {entry.id: entry for entry in entries}
-        self._roots, self._features, self._max_pixels = tuple(root.resolve() for root in roots), features, max_pixels
+        self.index = index
+        self._roots, self._max_pixels = tuple(root.resolve() for root in roots), max_pixels
         self._uploads: OrderedDict[str, tuple[Entry, bytes]] = OrderedDict()
         self._lock = threading.Lock()
         self._calls: dict[str, dict[tuple[str, str, int, str], dict[str, Any]]] | None = None
@@ -136,6 +139,8 @@ class Gallery:
             with self._lock:
                 kept = self._uploads.get(entry.id)
             if kept is None:
+                if entry.id in self._entries:
+                    raise ImageError(f"the picture {entry.source!r} is not on this machine: mount it where it was when it was encoded.")
                 raise ImageError(f"the picture {entry.source!r} is no longer held: drop it on the page again.")
             return read_image(kept[1], max_pixels=UPLOAD_PIXELS)
         path = Path(entry.path)
@@ -145,7 +150,7 @@ class Gallery:
 
     def features(self, entry: Entry) -> PatchFeatures | None:
         """Returns the stored features of a picture of an index, or ``None``."""
-        return self._features(entry.position) if self._features is not None and entry.position >= 0 else None
+        return self.index.features(entry.position) if self.index is not None and entry.position >= 0 else None
 
     def add(self, payload: bytes, name: str) -> Entry:
         """Takes a dropped picture into memory.
@@ -252,13 +257,17 @@ def _open_index(path: Path, max_pixels: int) -> Gallery:
     from concept_cam.index import Index
 
     index = Index.open(path)
-    entries, roots = [], set()
-    for position, row in enumerate(index.pictures.select(["source", "path"]).to_pylist()):
+    found: dict[str, Entry] = {}
+    roots: set[Path] = set()
+    rows = index.pictures.select(["source", "path", "specimen_box"]).to_pylist()
+    for position, row in enumerate(rows):
         place = row["path"] if row["path"] and Path(row["path"]).is_file() else None
         if place:
             roots.add(Path(place).parent)
-        entries.append(Entry(image_key(row["source"]), row["source"], place, position))
-    return Gallery("index", path.resolve().name, path, entries, tuple(roots), features=index.features, max_pixels=max_pixels)
+        # The features of a specimen's box are those of its crop: such a picture is looked at whole, and so encoded.
+        own = Entry(image_key(row["source"]), row["source"], place, position if row["specimen_box"] is None else -1)
+        found.setdefault(row["source"], own)
+    return Gallery("index", path.resolve().name, path, list(found.values()), tuple(roots), index=index, max_pixels=max_pixels)
 
 
 GALLERIES: dict[str, tuple[Callable[[Path], bool], Callable[[Path, int], Gallery]]] = {

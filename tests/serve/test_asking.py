@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ImageError
 from concept_cam.serve.app import build_routes
 from concept_cam.serve.openapi import document
 from tests.serve.conftest import BOXES, painted
@@ -200,3 +202,39 @@ def test_errors_of_the_documented_question(client: Any) -> None:
         jsonschema.Draft202012Validator(schema).validate(good)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema).validate({"gama": 1})
+
+
+def test_an_index_is_asked_without_its_image_tower(photos: Path, tmp_path: Path) -> None:
+    """Stored features give the answers of fresh ones, also where the pictures are gone; another model is refused."""
+    from concept_cam.collection.indexing import build_index
+    from concept_cam.core.errors import ConfigurationError
+    from concept_cam.localizer import Localizer
+    from concept_cam.serve.desk import Desk
+    from concept_cam.serve.gallery import open_gallery
+    from tests.planted import PlantedBackbone
+
+    localizer = Localizer(PlantedBackbone(64, 8))
+    build_index(photos, tmp_path / "photos.index", localizer=localizer, workers=0)
+    made = open_gallery(str(tmp_path / "photos.index"))
+    assert made.kind == "index"
+    assert [entry.source for entry in made.entries] == sorted(BOXES)
+    fresh = Desk(localizer, open_gallery(str(photos)))
+    (photos / "a.png").unlink()
+    desk = Desk(made.index.localizer(localizer), open_gallery(str(tmp_path / "photos.index")))
+    for entry in desk.gallery.entries:
+        stored = desk.ask(entry, RED)
+        if entry.source != "a.png":
+            assert np.allclose(stored.found.scores, fresh.ask(fresh.gallery.by_source(entry.source), RED).found.scores, atol=2e-3)
+        x0, y0, x1, y1 = BOXES[entry.source]
+        assert x0 <= stored.found.peak[0] <= x1
+        assert y0 <= stored.found.peak[1] <= y1
+    with pytest.raises(ImageError, match="not on this machine"):
+        desk.picture(desk.gallery.entries[0], 160)
+
+    class Other(PlantedBackbone):
+        weights_hash = "another"
+
+    with pytest.raises(ConfigurationError, match="ask with the model of the index"):
+        made.index.localizer(Localizer(Other(64, 8)))
+    desk.close()
+    fresh.close()

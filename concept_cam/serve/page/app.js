@@ -190,9 +190,11 @@ function paint(panel) {
   context.clearRect(0, 0, width, height);
   panel.titleBox.textContent = panel.problem ? `⚠ ${panel.problem}` : titleOf(panel.question) || 'Type what to find';
   panel.waitBox.hidden = !panel.waiting;
-  if (!view.image?.complete || !view.image.naturalWidth) return;
+  const ready = view.image?.complete && view.image.naturalWidth;
+  if (!ready && (view.image || !panel.map)) return;
   const { scale, left, top } = place(panel), [rows, columns] = originalSize();
-  context.drawImage(sized(Math.round(columns * scale), Math.round(rows * scale)), left, top, columns * scale, rows * scale);
+  // An index may be asked where its pictures are not.
+  if (!ready) { context.fillStyle = '#414b4f'; context.fillRect(left, top, columns * scale, rows * scale); } else context.drawImage(sized(Math.round(columns * scale), Math.round(rows * scale)), left, top, columns * scale, rows * scale);
   if (panel.map) {
     compute(panel);
     if (view.mapOn) context.drawImage(panel.heat, left, top, columns * scale, rows * scale);
