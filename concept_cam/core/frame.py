@@ -28,6 +28,9 @@ _NODES = 48
 _SAMPLE = 4000
 """Pixels of a part, about, that the midline is fitted to: more would not move it."""
 
+_SPIKE = 0.06
+"""Half width, in shares of the square root of the front part's area, under which something that stands out of it is a spike."""
+
 _DENT = 0.1
 """Share of the body's length up to which a dent in its outline is closed."""
 
@@ -144,9 +147,8 @@ def exclusive_masks(heats: Mapping[str, np.ndarray], nested: Mapping[str, str] |
         return {}
     stacked = np.stack(shares)
     winner, best = stacked.argmax(axis=0), stacked.max(axis=0)
-    hosts = np.array(
-        [order.index(host) if (host := (nested or {}).get(name)) is not None and host in heats else k for k, name in enumerate(order)]
-    )
+    inside = {name: host for name, host in (nested or {}).items() if host in heats}
+    hosts = np.array([order.index(inside.get(name, name)) for name in order])
     enough = best >= share
     owner = hosts[winner]
     return {
@@ -167,7 +169,7 @@ def body_frame(front: Mask, trunk: Mask | None, rear: Mask | None) -> BodyFrame 
     Returns:
         The frame, or ``None`` where the parts do not lie as those of a body do.
     """
-    parts = [None if mask is None else _pixels(_areas(mask, _SPECK)) for mask in (front, trunk, rear)]
+    parts = [None if mask is None else _pixels(_areas(mask, _SPECK)) for mask in (_without_spikes(front), trunk, rear)]
     head, middle, tail = (None if points is None or len(points) < _LEAST_PIXELS else points for points in parts)
     if head is None or (middle is None and tail is None):
         return None
@@ -185,7 +187,12 @@ def body_frame(front: Mask, trunk: Mask | None, rear: Mask | None) -> BodyFrame 
     front_end = float(along_head.min())
     neck, neck_gap = _border(along_head, across_head, 0.5 * _spread(across_head), last=True), 0.0
     if middle is not None:
-        neck, neck_gap = _divide(along_head, _along_and_across(nodes, middle)[0])
+        along_middle, across_middle = _along_and_across(nodes, middle)
+        # Not at the very edges: a gill cover reaches farthest back near the midline.
+        band = max(0.8 * _spread(across_head), 1.5)
+        heads, trunks = along_head[np.abs(across_head) <= band], along_middle[np.abs(across_middle) <= band]
+        if len(heads) and len(trunks):
+            neck, neck_gap = _divide(heads, trunks)
     base, gap = None, 0.0
     if tail is not None:
         along_tail, across_tail = _along_and_across(nodes, tail)
@@ -305,6 +312,18 @@ def _areas(mask: Mask, least: float) -> Mask:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     return np.asarray((sizes >= least * sizes.max())[labels])
+
+
+def _without_spikes(mask: Mask) -> Mask:
+    """The mask without what is thin: barbels and whiskers that were taken for the front end of a head."""
+    from scipy.ndimage import distance_transform_edt
+
+    radius = _SPIKE * math.sqrt(float(mask.sum()))
+    if radius < 1.0:
+        return mask
+    # An opening by a disc: what a disc inside the mask can reach.
+    deep = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] > radius
+    return mask & (distance_transform_edt(~deep) <= radius) if deep.any() else mask
 
 
 def _along_and_across(nodes: Points, points: Points) -> tuple[Points, Points]:

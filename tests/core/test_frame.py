@@ -116,6 +116,16 @@ def test_specks_do_not_move_the_ends() -> None:
         assert specked[name].value == pytest.approx(clean[name].value, rel=0.03)
 
 
+def test_barbels_are_no_snout() -> None:
+    masks = planted(straight(0.0))
+    clean = measure_body(masks)
+    y, x = np.mgrid[0 : SIZE[0], 0 : SIZE[1]]
+    barbel = (np.abs(y - 112) < 2) & (x > 30) & (x < 62)
+    with_barbel = measure_body(masks | {"head": masks["head"] | barbel})
+    for name in ("standard_length", "head_length"):
+        assert with_barbel[name].value == pytest.approx(clean[name].value, abs=2.5)
+
+
 def test_a_fin_over_the_body_is_no_dent_in_its_depth() -> None:
     masks = planted(straight(0.0))
     clean = measure_body(masks)["body_depth"].value
