@@ -118,7 +118,7 @@ def test_the_tower_alone_and_loading_are_the_same_too(switch: str, monkeypatch: 
     assert loaded.weights_hash == plain.weights_hash
     assert {value.dtype for value in loaded.model.parameters()} == {torch.float32}  # type: ignore[attr-defined]
     # Weights and memories made within serve gradients later.
-    assert Localizer(loaded).locate(PICTURES[0], "a fin", "a mouth", method="legrad").scores.dtype == np.float32
+    assert Localizer(loaded).locate(PICTURES[0], "a fin", "a mouth", method="grad-cam").scores.dtype == np.float32
 
 
 def test_memory_filled_in_inference_mode_serves_gradients() -> None:

@@ -140,6 +140,14 @@ FAMILIES: dict[str, Family] = {
         _POOLED,
         ("transformers:siglip", "transformers:siglip2"),
     ),
+    "lite": Family(
+        "concept_cam.backbones.lite:read",
+        "EfficientNet-Lite0 with a neck at stride 8 and word pieces: the bundled model",
+        "vanilla",
+        "there is no last attention to replace: the cells of the neck live in the joint space as trained",
+        ("folder:lite",),
+        maker="concept_cam.backbones.lite:make",
+    ),
     "dinov2": Family(
         "concept_cam.backbones.dinov2:read",
         "DINOv2 of the transformers library, an image tower without text, for classifier heads (kk with its class token)",
@@ -186,7 +194,7 @@ NAME_FORMS: dict[str, str] = {
 """Forms of names, for people."""
 
 BUNDLED = Path(__file__).parent / "bundled"
-"""Folder of the model ``demo`` that comes with the package, in open_clip's ``local-dir`` layout."""
+"""Folder of the model ``demo`` that comes with the package, in the layout of its family, ``lite``."""
 
 
 def load(name: str = "demo", device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32") -> Backbone:

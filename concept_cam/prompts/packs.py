@@ -181,6 +181,11 @@ class Pack:
         """The host alone: the phrase of ``absent`` and of the contrast ``host``."""
         return (host_phrase(self.host),)
 
+    @property
+    def background_phrases(self) -> tuple[str, ...]:
+        """What is around the host: the phrase of the contrast ``background``."""
+        return ("the background",)
+
     def templates_of(self, character: Character) -> tuple[str, ...]:
         """Returns the templates that a character's phrases are put into."""
         return character.templates or (self.host_templates if character.kind in HOST_KINDS else self.templates)
@@ -490,8 +495,8 @@ def _concept(pack: Pack, character: Character, state: State) -> Concept:
         names += ["host"] if character.kind == "part" else []
 
     def phrases(reference: str) -> tuple[str, ...]:
-        if reference == "host":
-            return pack.host_phrases
+        if reference in prompt_schema.REFERENCES:
+            return pack.host_phrases if reference == "host" else pack.background_phrases
         owner, _, name = reference.rpartition("=")
         return pack.phrases_of((pack.character(owner) if owner else character).state(name))
 

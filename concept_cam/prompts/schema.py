@@ -48,7 +48,9 @@ MATCHES = {
 NAME = r"^[a-z][a-z0-9_]*$"
 PACK_NAME = r"^[a-z0-9][a-z0-9_-]*$"
 TERM_ID = r"^[A-Z][A-Za-z]*:[A-Za-z0-9_]+$"
-RESERVED_STATES = ("present", "absent", "host")
+REFERENCES = ("host", "background")
+"""Contrasts that are no states: the whole organism or object, and what is around it."""
+RESERVED_STATES = ("present", "absent", *REFERENCES)
 MAX_NODES = 100_000
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
@@ -102,7 +104,7 @@ LEVELS: dict[str, dict[str, Field]] = {
         "phrases": Field("texts", "Synonyms that a photographer's caption would use; no negations."),
         "quality": Field("object", "The quality (Quality of Entity + Quality).", of="quality"),
         "entity": Field("object", "The part itself; only in characters of kind part.", of="entity"),
-        "contrasts": Field("references", "In place of the siblings: state, character=state, or host."),
+        "contrasts": Field("references", "In place of the siblings: state, character=state, host or background."),
         "aliases": Field("labels", "Data set or vocabulary -> the state's name there."),
         "notes": Field("text", "Remarks for people."),
     },
@@ -614,15 +616,15 @@ def _check_contrasts(document: Document, character: str, state: str, references:
             message = f"the contrast {reference!r} is given twice."
         elif target == (character, state):
             message = "a state cannot be its own contrast."
-        elif reference != "host" and target[0] not in characters:
+        elif reference not in REFERENCES and target[0] not in characters:
             near = nearest_names(target[0], characters)
             message = f"unknown character {target[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
-        elif reference != "host" and name not in characters[target[0]]["states"]:
-            near = nearest_names(name, [*characters[target[0]]["states"], "host"])
+        elif reference not in REFERENCES and name not in characters[target[0]]["states"]:
+            near = nearest_names(name, [*characters[target[0]]["states"], *REFERENCES])
             message = f"unknown state {name!r} of {target[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
         else:
             own = {normalise_text(phrase) for phrase in as_list(given.get("phrases"))}
-            others = [] if reference == "host" else as_list((characters[target[0]]["states"][name] or {}).get("phrases"))
+            others = [] if reference in REFERENCES else as_list((characters[target[0]]["states"][name] or {}).get("phrases"))
             shared = [phrase for phrase in others if normalise_text(phrase) in own]
             if shared:
                 message = f"the contrast {reference!r} shares the phrase {shared[0]!r} with this state."

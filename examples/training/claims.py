@@ -1,64 +1,91 @@
-"""The claims that captions make about states and parts, and which of them are siblings."""
+"""The claims about fish that the joint space has a direction for, and where in a picture each of them is true."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from concept_cam import prompts
-from concept_cam.demo import captions as writing
-from concept_cam.demo.captions import UNKNOWN, Caption, Facts, Statement
+from concept_cam.demo.captions import Statement
 from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
+from training.pictures import Pictures
 
-STATES: Final = tuple(Statement("state", name, state) for name, values in CHARACTERS.items() for state in values)
+STATES: Final = tuple((name, state) for name, values in CHARACTERS.items() for state in values)
+"""Characters and states; an absence has a place among them, and no direction."""
 
-STATE_BLOCKS: Final[dict[str, slice]] = {
-    name: slice(
-        STATES.index(Statement("state", name, values[0])),
-        STATES.index(Statement("state", name, values[-1])) + 1,
-    )
+CLAIMS: Final[tuple[Statement, ...]] = (
+    *(Statement("part", part) for part in PARTS),
+    Statement("fish"),
+    *(Statement("state", name, state) for name, state in STATES),
+)
+"""The axis `K` of the losses: parts, the host, states."""
+
+HOST: Final = len(PARTS)
+FIRST_STATE: Final = HOST + 1
+BLOCKS: Final[dict[str, slice]] = {
+    name: slice(FIRST_STATE + STATES.index((name, values[0])), FIRST_STATE + STATES.index((name, values[-1])) + 1)
     for name, values in CHARACTERS.items()
 }
-"""Character -> its states' places in `STATES`."""
-
-PLACES: Final = tuple(Statement("part", part) for part in PARTS)
-
-FAMILIES: Final[dict[str, tuple[int, ...]]] = {
-    **{name: (MASKS.index(CHARACTER_PART[name]),) for name in CHARACTERS if name not in PRESENCE_CHARACTERS},
-    "parts": tuple(range(len(PARTS))),
-}
-"""Sibling captions (the states of a character; the parts) -> the numbers in `MASKS` of what they are about."""
+"""Character -> its states' places in `CLAIMS`."""
 
 
-def hidden_families(in_frame: np.ndarray) -> Tensor:
-    """Which families of siblings have nothing to describe in a picture: bool [M, P] of parts in the frame to bool [M, G]."""
-    return torch.from_numpy(np.stack([~in_frame[:, list(parts)].any(axis=1) for parts in FAMILIES.values()], axis=1))
+def spoken(claim: Statement) -> bool:
+    """Whether there are words for a claim: nobody says where a fin is not."""
+    return not (claim.key in PRESENCE_CHARACTERS and claim.state == "absent")
 
 
-def claimed_states(facts: Facts) -> npt.NDArray[np.int8]:
-    """Truth of each of `STATES`, int8 [M, S]; `UNKNOWN` for states of absence, which no caption names."""
-    truth = writing.statement_truth(facts, STATES)
-    nameless = [claim.key in PRESENCE_CHARACTERS and claim.state == "absent" for claim in STATES]
-    return np.where(nameless, np.int8(UNKNOWN), truth)
+class Truth(NamedTuple):
+    """What is true of the cells of a batch.
+
+    Attributes:
+        cover: float32 [B, K, n], share of each cell that a claim is about.
+        shown: bool [B, K], it can be seen.
+        known: bool [B, K], where it is, or that it is nowhere, is known.
+    """
+
+    cover: Tensor
+    shown: Tensor
+    known: Tensor
 
 
-def claim_average(chosen: Sequence[Caption], claims: Sequence[Statement]) -> Tensor:
-    """Matrix [claims, N] that averages the captions which make one claim and no other; zero rows for claims without any."""
-    order = {claim: i for i, claim in enumerate(claims)}
-    matrix = torch.zeros(len(order), len(chosen))
-    for n, caption in enumerate(chosen):
-        if len(caption.statements) == 1 and caption.statements[0] in order:
-            matrix[order[caption.statements[0]], n] = 1.0
-    return matrix / matrix.sum(1, keepdim=True).clamp(min=1.0)
+def truth_of(pictures: Pictures, false_colour: Tensor, size: tuple[int, int]) -> Truth:
+    """What is true of the cells of pictures.
+
+    Args:
+        pictures: The pictures, on the device.
+        false_colour: bool [B], nothing can be said of their colours.
+        size: Rows and columns of cells.
+    """
+    areas = F.adaptive_avg_pool2d(pictures.cover.float() / 255.0, size).flatten(2)
+    count, cells = len(areas), areas.shape[2]
+    cover = areas.new_zeros(count, len(CLAIMS), cells)
+    shown = torch.zeros(count, len(CLAIMS), dtype=torch.bool, device=areas.device)
+    known = torch.ones_like(shown)
+    visible, in_frame = pictures.visible, pictures.in_frame
+    parts = len(PARTS)
+    cover[:, :parts], shown[:, :parts] = areas[:, :parts], visible[:, :parts]
+    known[:, :parts] = visible[:, :parts] | ~in_frame[:, :parts]
+    cover[:, HOST], shown[:, HOST] = areas.amax(1), pictures.fish & visible.any(1)
+    for name, values in CHARACTERS.items():
+        c, part = list(CHARACTERS).index(name), MASKS.index(CHARACTER_PART[name])
+        told = pictures.judgeable[:, c] & pictures.fish
+        for k, state in enumerate(values, BLOCKS[name].start):
+            if not spoken(CLAIMS[k]):
+                known[:, k] = False
+                continue
+            same = pictures.states[:, c] == values.index(state)
+            cover[:, k] = areas[:, part] * same[:, None]
+            shown[:, k] = told & same & visible[:, part]
+            known[:, k] = told | ~in_frame[:, part]
+            if name == "body_colour":
+                shown[:, k] &= ~false_colour
+                known[:, k] &= ~false_colour
+    return Truth(cover, shown, known)
 
 
-@cache
 def part_contrasts() -> Tensor:
     """Share of each part, and last of the host, in what the trait pack `fish` contrasts each part with: float32 [P, P + 1]."""
     concepts = {concept.name.split("=")[1]: concept for concept in prompts.load("fish:parts")}
@@ -67,5 +94,6 @@ def part_contrasts() -> Tensor:
     for row, part in zip(table, PARTS, strict=True):
         contrasts = concepts[part].contrast_names
         for name in contrasts:
-            row[names.index(name)] = 1.0 / len(contrasts)
+            if name in names:
+                row[names.index(name)] = 1.0 / len(contrasts)
     return table

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
-
-MEAN: Final = (0.5, 0.5, 0.5)
-
-STD: Final = (0.25, 0.25, 0.25)
 
 TRAIN_SEED: Final = 1_000
 """Seed of the training pictures; the benchmark and the checks below use others."""
 
 CHECK_SEED: Final = 7_000
 
-READ_STRIDE: Final = 8
-
-READ_SIZE: Final = 384
-"""How maps are read by default: pixels between grid cells, and side of the picture."""
+CELL: Final = 8
+"""Pixels of a picture that is read between the cells of its map."""
 
 LOSS_WEIGHTS: Final[dict[str, float]] = {
-    "image": 1.0,
-    "image_rank": 0.5,
-    "image_siblings": 0.7,
+    "cells": 1.0,
+    "floor": 1.0,
+    "place": 0.5,
+    "contrast": 0.5,
+    "states": 1.0,
+    "changes": 0.3,
+    "image_states": 1.0,
     "image_parts": 0.5,
-    "patch": 1.0,
-    "patch_rank": 0.5,
-    "patch_siblings": 0.7,
-    "patch_parts": 0.5,
-    "region": 1.5,
-    "region_rank": 0.5,
-    "region_parts": 1.5,
-    "region_places": 1.5,
-    "peak": 1.5,
-    "peak_contrast": 2.5,
-    "neutral": 0.5,
+    "attention": 0.3,
 }
-"""Captions judged by the image embedding, by their best patches, and by the best patches of a window: true or not, better than
-`a fish` or not, best of its siblings; highest, alone and against its contrasts, in windows where it is true; and not preferred to siblings
-where none of them can be seen."""
+"""Terms of the loss; see `training.objectives`."""
 
 
 @dataclass(frozen=True)
@@ -47,82 +32,64 @@ class TrainConfig:
     """Everything that a training run depends on.
 
     Attributes:
-        arch: `resnet` (CLIP ResNet with attention pooling) or `vit` (small ViT with class token, for benchmarks).
-        width: Width of the tower.
-        layers: Blocks per stage of the ResNet.
-        embed_dim: `D`, the joint embedding.
         steps: Optimiser steps.
-        phases: `(end as a share of the steps, ((picture size in pixels, share of the phase), ...))`: small pictures first, since many
-            more of them are seen in the same time.
-        batch: Pictures per step and process at 128 pixels; other sizes get as many pixels, and at least eight pictures.
-        reuse: How often a rendered batch is used, each time changed by flips, light and size.
-        pool: Rendered batches of one size that a step's pictures are drawn from.
+        batch: Pictures per step.
+        reuse: How often a rendered picture is used, each time changed by mirrors, light, colour and size.
+        pool: Rendered batches that a step's pictures are drawn from.
+        sides: `(H, W)` at which pictures are rendered.
+        factors: By how much they are then resized (to multiples of 32 pixels).
+        whole: Share of the pictures that show whole fish.
+        photographs: Share of the pictures that look like photographs rather than like the plain world of the benchmark.
         twins: Share of a batch that are counterfactual twins of others in it.
-        windows: Windows cut out of a picture, in the batches that have any.
-        window_share: Share of the other batches that have windows.
-        regions: Windows whose captions are applied at their place in the whole picture, in the batches that have any.
-        region_share: Share of the batches that have regions.
-        region_sizes: Picture sizes of those batches.
-        distorted: Share of the pictures whose colours are made false; see `distort_colours`.
+        hidden: Channels of the neck.
+        depth: Residual blocks of the neck at stride 8.
+        queries: Queries of the pooling that makes the image embedding.
+        parts_dim: Width of the block of the joint space that holds the fish: its parts and their states.
+        text_hidden: Width of the map from sentence embeddings to that block.
+        phrases: Wordings of each claim that a step sees.
+        rest: Length of the constant that is put beside each feature; see `concept_cam.backbones.lite`.
+        distorted: Share of the pictures whose colours are made false.
         learning_rate: Peak of the schedule: linear warm-up, constant, then linear decay.
+        scale_rate: By how much faster the logit scale and the biases learn.
+        logit_scale: Where the scale of the logits starts.
         weight_decay: For matrices only.
         warmup: Steps of warm-up.
         decay: Share of the steps, at the end, over which the learning rate falls to zero.
-        weights: Weight of each term of the loss; see `losses`.
+        weights: Weight of each term of the loss.
         ema: Decay of the averaged weights that are exported.
-        seed: Seed of the weights, captions and augmentation.
+        seed: Seed of the weights, wordings and augmentation.
         first_picture: Number of the first training picture under `TRAIN_SEED`.
     """
 
-    arch: str = "resnet"
-    width: int = 24
-    layers: tuple[int, int, int, int] = (1, 1, 1, 1)
-    embed_dim: int = 256
-    steps: int = 8000
-    phases: tuple[tuple[float, tuple[tuple[int, float], ...]], ...] = (
-        (0.25, ((64, 0.5), (96, 0.5))),
-        (0.65, ((96, 0.5), (128, 0.5))),
-        (1.00, ((96, 0.1), (128, 0.4), (160, 0.5))),
-    )
-    batch: int = 48
-    reuse: int = 6
-    pool: int = 64
+    steps: int = 1240
+    batch: int = 32
+    reuse: int = 4
+    pool: int = 12
+    sides: tuple[tuple[int, int], ...] = ((384, 384), (256, 384), (320, 384))
+    factors: tuple[float, ...] = (0.67, 0.84, 1.0, 1.0, 1.17)
+    whole: float = 0.6
+    photographs: float = 0.6
     twins: float = 0.25
-    windows: int = 3
-    window_share: float = 0.7
-    regions: int = 96
-    region_share: float = 0.7
-    region_sizes: tuple[int, ...] = (256, 320, 384)
-    distorted: float = 0.35
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 0.05
-    warmup: int = 200
-    decay: float = 0.3
-    weights: Mapping[str, float] = field(default_factory=lambda: dict(LOSS_WEIGHTS))
-    ema: float = 0.996
+    hidden: int = 192
+    depth: int = 2
+    queries: int = 16
+    parts_dim: int = 127
+    text_hidden: int = 256
+    phrases: int = 2
+    rest: float = 1.0
+    distorted: float = 0.4
+    learning_rate: float = 2e-3
+    scale_rate: float = 3.0
+    logit_scale: float = 20.0
+    weight_decay: float = 0.02
+    warmup: int = 60
+    decay: float = 0.0
+    weights: dict[str, float] = field(default_factory=lambda: dict(LOSS_WEIGHTS))
+    ema: float = 0.998
     seed: int = 0
     first_picture: int = 0
 
 
-def class_token_config(config: TrainConfig) -> TrainConfig:
-    """The same for a ViT with a class token: one picture size, close-ups, and no windows in place, since its patches are not trained."""
-    return replace(config, arch="vit", phases=((1.0, ((96, 1.0),)),), region_share=0.0)
-
-
-def further_config(config: TrainConfig) -> TrainConfig:
-    """The same for a run that begins with trained weights: it stays at the sizes of the last phase."""
-    return replace(config, phases=((1.0, config.phases[-1][1]),))
-
-
 def smoke_config(config: TrainConfig) -> TrainConfig:
-    """The same, short: small pictures, few steps. Enough for colours and parts to rise above chance."""
-    return replace(
-        config,
-        steps=120,
-        phases=((1.0, ((64, 1.0),)),),
-        region_sizes=(96,),
-        batch=12,
-        warmup=20,
-        reuse=2,
-        ema=0.95,
-    )
+    """The same, short: small pictures, few steps. Enough for parts to rise above chance."""
+    return replace(config, steps=24, batch=8, reuse=4, pool=6, sides=((128, 128),), factors=(1.0,), hidden=32, depth=1, warmup=4, ema=0.8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,33 +15,19 @@ from training.config import TrainConfig
 from training.pictures import Job, Pictures, gather, render_job
 
 
-def choose_size(config: TrainConfig, step: int, rng: np.random.Generator) -> int:
-    """A picture size for a step, as the step's phase wants it."""
-    sizes = next((sizes for end, sizes in config.phases if step < end * config.steps), config.phases[-1][1])
-    shares = np.array([share for _, share in sizes])
-    return sizes[int(rng.choice(len(sizes), p=shares / shares.sum()))][0]
-
-
 def plan(config: TrainConfig) -> Iterator[Job]:
-    """The endless, deterministic list of batches to render; the size of job `j` depends on the configuration and `j` alone."""
-    start = config.first_picture
-    number = 0
+    """The endless, deterministic list of batches to render; job `j` depends on the configuration and `j` alone."""
+    start, number = config.first_picture, 0
     while True:
         rng = np.random.default_rng((config.seed, 17, number))
-        size = choose_size(config, number * config.reuse, rng)
-        windows = config.windows if rng.random() < config.window_share else 0
-        regions = 0
-        if rng.random() < config.region_share:
-            windows, regions = 0, config.regions
-            size = int(rng.choice(config.region_sizes))
-        count = max(8, round(config.batch * (128 / size) ** 2 / (1 + windows)))
-        yield Job(size, count, start, round(config.twins * count), windows, regions)
-        start += count
+        size = config.sides[int(rng.integers(len(config.sides)))]
+        yield Job(size, config.batch, start, round(config.twins * config.batch), round(config.whole * config.batch), config.photographs)
+        start += config.batch
         number += 1
 
 
-def _render_loop(jobs: Any, results: Any, threads: int) -> None:
-    torch.set_num_threads(threads)
+def _render_loop(jobs: Any, results: Any, device: str) -> None:
+    torch.set_num_threads(1)
     os.nice(3)  # Training goes first: the queue keeps the renderer ahead.
     parent = torch.multiprocessing.parent_process()
     while parent is not None and parent.is_alive():
@@ -48,8 +35,9 @@ def _render_loop(jobs: Any, results: Any, threads: int) -> None:
             job = jobs.get(timeout=10)
         except queue.Empty:
             continue
-        pictures = render_job(job)
-        pictures.images.share_memory_()
+        pictures = render_job(job, device)
+        for item in fields(pictures):
+            getattr(pictures, item.name).share_memory_()
         results.put(pictures)
 
 
@@ -61,10 +49,12 @@ class Renderer:
         workers: Processes; 0 renders in this one.
         skip: Jobs of the plan that are already used up.
         ahead: Batches that each process may be ahead.
+        device: Where pictures are rendered.
     """
 
-    def __init__(self, config: TrainConfig, workers: int = 1, skip: int = 0, ahead: int = 4) -> None:
+    def __init__(self, config: TrainConfig, workers: int = 1, skip: int = 0, ahead: int = 3, device: str = "cpu") -> None:
         self._jobs = plan(config)
+        self._device = device
         for _ in range(skip):
             next(self._jobs)
         self._workers: list[Any] = []
@@ -74,7 +64,7 @@ class Renderer:
             context = torch.multiprocessing.get_context("spawn")
             for _ in range(workers):
                 jobs, results = context.Queue(), context.Queue()
-                process = context.Process(target=_render_loop, args=(jobs, results, 1), daemon=True)
+                process = context.Process(target=_render_loop, args=(jobs, results, device), daemon=True)
                 process.start()
                 self._workers.append(process)
                 self._queues.append((jobs, results))
@@ -84,11 +74,13 @@ class Renderer:
 
     def __next__(self) -> Pictures:
         if not self._workers:
-            return render_job(next(self._jobs))
+            return render_job(next(self._jobs), self._device)
         jobs, results = self._queues[self._turn]
         while True:
             try:
-                batch = results.get(timeout=20)
+                shared: Pictures = results.get(timeout=20)
+                # A copy of one's own: shared memory holds a file open for every tensor.
+                batch = Pictures(*(getattr(shared, item.name).clone() for item in fields(shared)))
                 break
             except queue.Empty as error:
                 if not self._workers[self._turn].is_alive():
@@ -105,26 +97,26 @@ class Renderer:
 
 
 class Mixer:
-    """Turns rendered batches into training batches: each is used `reuse` times, mixed with others of its size.
+    """Turns rendered batches into training batches: each is used `reuse` times, later on in halves mixed with others of its size.
 
     Deterministic: which pictures step `k` sees depends on the seed and `k`.
     """
 
-    def __init__(self, config: TrainConfig, workers: int = 1, step: int = 0) -> None:
+    def __init__(self, config: TrainConfig, workers: int = 1, step: int = 0, device: str = "cpu") -> None:
         self.config = config
         used = -(-step // config.reuse)
         # After a restart the pool begins anew with the last few batches before this step.
-        warm = min(used, 12)
-        self.renderer = Renderer(config, workers, skip=used - warm)
-        self.pools: dict[tuple[int, int], list[Pictures]] = {}
-        self.kind = (0, 0)
+        warm = min(used, config.pool // 2)
+        self.renderer = Renderer(config, workers, skip=used - warm, device=device)
+        self.pools: dict[tuple[int, ...], list[Pictures]] = {}
+        self.kind: tuple[int, ...] = ()
         self.step = step
         for _ in range(warm):
             self._add()
 
     def _add(self) -> None:
         pictures = next(self.renderer)
-        self.kind = (pictures.images.shape[-1], pictures.boxes.shape[1])
+        self.kind = tuple(pictures.images.shape[-2:])
         self.pools[self.kind] = [*self.pools.get(self.kind, []), pictures][-self.config.pool :]
 
     def __next__(self) -> Pictures:
@@ -133,9 +125,19 @@ class Mixer:
             self._add()
             pictures = self.pools[self.kind][-1]
         else:
-            # Pictures of the same kind as the last batch, from all over the pool.
+            # Pairs of a picture and its twin stay together.
             pool = self.pools[self.kind]
-            chosen = [pool[int(b)] for b in rng.integers(len(pool), size=len(pool[-1]))]
-            pictures = gather([batch[int(rng.integers(len(batch)))] for batch in chosen])
+            pictures = gather([_some(pool[int(b)], self.config.batch // 2, rng) for b in rng.integers(len(pool), size=2)])
         self.step += 1
         return pictures
+
+
+def _some(batch: Pictures, count: int, rng: np.random.Generator) -> Pictures:
+    """About `count` pictures of a batch, each with its twin."""
+    first = np.flatnonzero(batch.twin.numpy() >= np.arange(len(batch)))
+    rows: list[int] = []
+    for row in rng.permutation(first):
+        rows += dict.fromkeys((int(row), int(batch.twin[row])))
+        if len(rows) >= count:
+            break
+    return batch[torch.tensor(rows)]

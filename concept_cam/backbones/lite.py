@@ -1,0 +1,190 @@
+"""The bundled family: EfficientNet-Lite0 with a neck at stride 8, and a small text tower of word pieces.
+
+A folder holds ``config.json`` (``"family": "lite"``), ``model.safetensors`` (half precision; names ``image.*``, ``text.*``, ``joint.*``,
+``domain.*`` and ``logit_scale``) and ``tokenizer.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from concept_cam.backbones.common import BaseBackbone
+from concept_cam.backbones.lite_towers import CELL, ImageTower, JointHead, Sizes
+from concept_cam.backbones.made import Made
+from concept_cam.backbones.noun_head import NounConfig
+from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
+from concept_cam.backbones.text import TextEncoder
+from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, WordPieceTower, packed, unpacked
+from concept_cam.core.errors import ModelError
+from concept_cam.core.quiet import quiet
+
+__all__ = ["CONFIG", "MEAN", "STD", "TOKENIZER", "WEIGHTS", "LiteBackbone", "LiteModel", "make", "read", "save"]
+
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+MEAN, STD = (127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3
+"""What the backbone was trained with: pixels minus 127, over 128."""
+READ_SIZE = 384
+
+
+class LiteModel(nn.Module):
+    """Both towers.
+
+    Args:
+        sizes: Widths of the image tower and the joint head.
+        nouns: Sizes of the head for nouns.
+        words: Sizes of the text tower.
+    """
+
+    def __init__(self, sizes: Sizes, nouns: NounConfig, words: WordPieceConfig) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.image = ImageTower(sizes, nouns)
+        self.text = WordPieceTower(words)
+        self.joint = JointHead(sizes)
+        self.logit_scale = nn.Parameter(torch.zeros(()))
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """Word pieces [N, L] to the joint space [N, D], unit length."""
+        sentences = self.text(ids)
+        result: Tensor = self.joint(sentences, self.image.nouns.text(sentences))
+        return result
+
+
+class LiteBackbone(BaseBackbone):
+    """Reads a :class:`LiteModel`; see :class:`concept_cam.backbones.protocol.Backbone`.
+
+    Padding around a picture is cut off before the tower sees it: a picture has the features that it would have alone.
+    """
+
+    def __init__(self, made: Made) -> None:
+        model = cast(LiteModel, made.model)
+        self._image = model.image
+        super().__init__(
+            model,
+            name=made.name,
+            family="lite",
+            preprocess=made.preprocess(READ_SIZE, CELL),
+            text=made.words,
+            embed_dim=model.sizes.embed_dim,
+            attentions=("vanilla",),
+        )
+
+    @quiet(graph=False)
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`."""
+        return self.pool(self.feature_map(pixels))
+
+    @quiet(graph=False)
+    def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`."""
+        self._strategy(attention)
+        pixels = self._prepare(pixels)
+        valid = self._prepare_valid(valid, pixels)
+        grid = self.grid_size((pixels.shape[2], pixels.shape[3]))
+        patches = pixels.new_zeros(len(pixels), *grid, self.embed_dim)
+        image = pixels.new_zeros(len(pixels), self.embed_dim)
+        for rows, (top, left, bottom, right) in _frames(valid, len(pixels), grid):
+            height, width = bottom - top, right - left
+            hidden, last = self._image.read(pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL])
+            within = None if valid is None else valid[rows, top:bottom, left:right]
+            found = self._image.patches(hidden, last)[:, :height, :width]
+            patches[rows, top:bottom, left:right] = found if within is None else found * within[..., None]
+            image[rows] = self._image.pool(self._image.cells(hidden, last)[..., :height, :width], within)
+        return ImageFeatures(patches=patches, image=image)
+
+    @quiet()
+    def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
+        pixels = self._prepare(pixels)
+        valid = self._prepare_valid(valid, pixels)
+        grid = self.grid_size((pixels.shape[2], pixels.shape[3]))
+        found: Tensor | None = None
+        for rows, (top, left, bottom, right) in _frames(valid, len(pixels), grid):
+            part = pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL]
+            cells = self._image.cells(*self._image.read(part))[..., : bottom - top, : right - left]
+            if found is None:
+                found = cells.new_zeros(len(pixels), cells.shape[1], *grid)
+            found[rows, :, top:bottom, left:right] = cells
+        assert found is not None
+        return FeatureMap(found if valid is None else found * valid[:, None], valid=valid)
+
+    @quiet()
+    def pool(self, features: FeatureMap) -> Tensor:
+        """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
+        return self._image.pool(features.map, features.valid)
+
+
+def _frames(valid: Tensor | None, count: int, grid: tuple[int, int]) -> list[tuple[list[int], tuple[int, int, int, int]]]:
+    """Pictures of a batch by the frame that holds their valid cells: (rows of the batch, (top, left, bottom, right) in cells)."""
+    if valid is None:
+        return [(list(range(count)), (0, 0, *grid))]
+    frames: dict[tuple[int, int, int, int], list[int]] = {}
+    down, across = valid.any(2).cpu(), valid.any(1).cpu()
+    for row in range(count):
+        rows, columns = down[row].nonzero()[:, 0], across[row].nonzero()[:, 0]
+        frames.setdefault((int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1), []).append(row)
+    return [(rows, frame) for frame, rows in frames.items()]
+
+
+def make(folder: Path, name: str) -> Made:
+    """Loads a folder; see the module's description for its files.
+
+    Raises:
+        ModelError: A file is missing, damaged or does not fit the others.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        model = LiteModel(Sizes(**config["sizes"]), NounConfig(**config["nouns"]), WordPieceConfig(**config["text"]))
+        stored = load_file(folder / WEIGHTS)
+        words = unpacked({key.removeprefix("text."): value for key, value in stored.items() if key.startswith("text.")})
+        others = {key: value.float() for key, value in stored.items() if not key.startswith("text.")}
+        model.load_state_dict({**others, **{f"text.{key}": value for key, value in words.items()}})
+        tokens = WordPieceTokens(folder / TOKENIZER, model.text.config.context)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise ModelError(f"cannot load {name} from {str(folder)!r}: {type(error).__name__}: {first}.") from error
+    model.eval()
+    text = TextEncoder(tokens, lambda inputs: model.encode_text(inputs["ids"]), lambda: next(model.parameters()).device)
+    origin = f"stored in {CONFIG}"
+    return Made(name=name, model=model, text=text, config=config.get("preprocess", {}), origin=origin)
+
+
+def read(made: Made) -> LiteBackbone:
+    """Reads a loaded model; see :class:`concept_cam.backbones.Family`."""
+    return LiteBackbone(made)
+
+
+def save(model: LiteModel, tokenizer: str, folder: Path) -> None:
+    """Writes a folder that :func:`make` reads.
+
+    Args:
+        model: The model.
+        tokenizer: `tokenizer.json` as text.
+        folder: Where to.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "family": "lite",
+        "sizes": asdict(model.sizes),
+        "nouns": model.image.nouns.config.as_dict(),
+        "text": model.text.config.as_dict(),
+        "preprocess": {"mean": list(MEAN), "std": list(STD), "interpolation": "bicubic", "resize_mode": "longest", "read_size": READ_SIZE},
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    tensors = {f"text.{name}": value for name, value in packed(model.text).items()}
+    for name, value in model.state_dict().items():
+        if not name.startswith("text."):
+            tensors[name] = value.half().contiguous().cpu()
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)
+    (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")

@@ -1,0 +1,188 @@
+"""The towers of the bundled model: a neck and heads on the maps of EfficientNet-Lite0, and a joint head on sentence embeddings.
+
+The joint space has three blocks, ``[nouns | parts | rest]``:
+
+* *nouns*: the classes of the backbone's own classifier compete at each place, and their vectors are mixed by their shares; stride 32,
+  brought to stride 8;
+* *parts*: a small neck over strides 4 to 32, trained on rendered fish: their parts and the states of those;
+* *rest*: a constant. A feature with nothing to say has a short first and second block, and after normalisation points along this axis, on
+  which only texts about the background lie. Scores are cosines, so they are bounded, and near zero where nothing is known: subtracting
+  contrasts there subtracts nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from concept_cam.backbones.lite_net import CHANNELS, HEAD, STRIDE, LiteNet
+from concept_cam.backbones.noun_head import NounConfig, NounHead
+
+__all__ = ["CELL", "SENTENCE", "ImageTower", "JointHead", "Neck", "Sizes"]
+
+CELL = 8
+"""Pixels between the cells of the map."""
+SENTENCE = 384
+"""Width of the sentence embeddings."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Widths of the towers.
+
+    Attributes:
+        hidden: Channels of the neck.
+        depth: Residual blocks of the neck at stride 8.
+        queries: Queries of the pooling that makes the image embedding.
+        nouns: Width of the block of nouns.
+        parts: Width of the block of parts.
+        text_hidden: Width of the hidden layer between sentence embeddings and the block of parts.
+        gate_hidden: Width of the hidden layer of the gate between the blocks.
+        rest: The constant of the last block.
+    """
+
+    hidden: int = 192
+    depth: int = 2
+    queries: int = 16
+    nouns: int = 256
+    parts: int = 127
+    text_hidden: int = 256
+    gate_hidden: int = 64
+    rest: float = 1.0
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the joint space."""
+        return self.nouns + self.parts + 1
+
+
+class Residual(nn.Module):
+    """A 3x3 and a 1x1 convolution beside the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.wide: nn.Module = nn.Conv2d(channels, channels, 3, padding=1)
+        self.point: nn.Module = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.point(F.relu(self.wide(x)))
+
+
+class Neck(nn.Module):
+    """Joins the backbone's maps at stride 8, coarse ones first (as in Lin et al., "Feature pyramid networks", CVPR 2017)."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        # The map at stride 4 comes in with the four cells of each cell side by side: small parts live on it.
+        entering = {stride: channels * 4 if stride < CELL else channels for stride, channels in CHANNELS.items()}
+        self.lateral = nn.ModuleDict({str(stride): nn.Conv2d(count, sizes.hidden, 1) for stride, count in entering.items()})
+        self.coarse = nn.ModuleDict({str(stride): Residual(sizes.hidden) for stride in (32, 16)})
+        self.fine = nn.Sequential(*(Residual(sizes.hidden) for _ in range(sizes.depth)))
+
+    def forward(self, maps: dict[int, Tensor]) -> Tensor:
+        """Maps of a `LiteNet` to [B, hidden, H / 8, W / 8], not negative."""
+        x = self.coarse["32"](F.relu(self.lateral["32"](maps[32])))
+        x = self.coarse["16"](F.relu(self.lateral["16"](maps[16]) + _double(x)))
+        x = self.lateral["8"](maps[8]) + _double(x) + self.lateral["4"](F.pixel_unshuffle(maps[4], 2))
+        return F.relu(self.fine(F.relu(x)))
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class ImageTower(nn.Module):
+    """Backbone, neck and heads.
+
+    Args:
+        sizes: Widths.
+        nouns: Sizes of the head for the block of nouns.
+    """
+
+    def __init__(self, sizes: Sizes, nouns: NounConfig) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.trunk = LiteNet()
+        self.neck = Neck(sizes)
+        self.nouns = NounHead(nouns)
+        self.parts = nn.Conv2d(sizes.hidden, sizes.parts, 1)
+        self.query = nn.Conv2d(sizes.hidden, sizes.queries, 1)
+        self.value = nn.Linear(sizes.hidden * sizes.queries, sizes.parts)
+
+    def read(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Runs the convolutions.
+
+        Sides that are no multiple of 32 are extended to one by their last row and column of pixels.
+
+        Args:
+            pixels: [B, 3, H, W], preprocessed.
+
+        Returns:
+            [B, hidden, H', W'] at stride 8 and [B, 1280, H' / 4, W' / 4] at stride 32, of the extended picture.
+        """
+        height, width = pixels.shape[-2:]
+        maps = self.trunk(F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate"))
+        return self.neck(maps), self.trunk.top(maps[STRIDE])
+
+    def patches(self, hidden: Tensor, top: Tensor) -> Tensor:
+        """Each cell in the joint space: what `read` gives to [B, H', W', D]."""
+        nouns = self.nouns.cells(top.movedim(1, -1)).movedim(-1, 1)
+        nouns = F.interpolate(nouns, size=hidden.shape[-2:], mode="bilinear", align_corners=False)
+        return self._joined(nouns.movedim(1, -1), self.parts(hidden).movedim(1, -1))
+
+    def cells(self, hidden: Tensor, top: Tensor) -> Tensor:
+        """One map that the image embedding is made from: what `read` gives to [B, hidden + 1280, H', W']."""
+        return torch.cat([hidden, F.interpolate(top, size=hidden.shape[-2:], mode="bilinear", align_corners=False)], 1)
+
+    def pool(self, cells: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The image embedding: [B, hidden + 1280, h, w] -> [B, D].
+
+        What names things is averaged, as the backbone's classifier does; for the parts, each query of an attention pooling looks at a place.
+
+        Args:
+            cells: What `cells` gives, or a part of it.
+            valid: bool [B, h, w], False for padding; ``None``: all valid.
+        """
+        hidden, top = (part.flatten(2) for part in cells.split([self.sizes.hidden, HEAD], 1))
+        logits = self.query(hidden[..., None])[..., 0].float()
+        if valid is None:
+            mean = top.mean(2)
+        else:
+            flags = valid.flatten(1)[:, None]
+            logits = logits.masked_fill(~flags, float("-inf"))
+            mean = (top * flags).sum(2) / flags.sum(2).clamp(min=1)
+        seen = torch.einsum("bqn,bcn->bqc", logits.softmax(-1).to(hidden.dtype), hidden)
+        return self._joined(self.nouns.cells(mean), self.value(seen.flatten(1)))
+
+    def _joined(self, nouns: Tensor, parts: Tensor) -> Tensor:
+        rest = parts.new_full((*parts.shape[:-1], 1), self.sizes.rest)
+        return torch.cat([nouns, parts, rest], -1)
+
+
+class JointHead(nn.Module):
+    """Sentence embeddings to the joint space.
+
+    A gate says how much of a text is a noun, something of a fish, or about nothing in the picture. Nouns have a head of their own; what is
+    said of fish goes through a small network.
+
+    Args:
+        sizes: Widths.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.first = nn.Linear(SENTENCE, sizes.text_hidden)
+        self.second = nn.Linear(sizes.text_hidden, sizes.parts)
+        self.gate_first = nn.Linear(SENTENCE, sizes.gate_hidden)
+        self.gate_second = nn.Linear(sizes.gate_hidden, 3)
+
+    def forward(self, sentences: Tensor, nouns: Tensor) -> Tensor:
+        """Unit sentence embeddings [N, 384], and their vectors of the block of nouns [N, nouns], to [N, D], unit length."""
+        # Unit vectors of 384 numbers: times 8 each number is of the order of one half.
+        louder = sentences * 8.0
+        parts = F.normalize(self.second(F.gelu(self.first(louder))), dim=-1)
+        gate = self.gate_second(F.gelu(self.gate_first(louder))).softmax(-1)
+        return F.normalize(torch.cat([gate[:, :1] * nouns, gate[:, 1:2] * parts, gate[:, 2:]], -1), dim=-1)

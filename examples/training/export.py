@@ -1,0 +1,80 @@
+"""Writes the model that ships: trained neck, standing backbone, text tower, nouns and joint head in one folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from concept_cam.backbones import lite
+from concept_cam.backbones.lite_towers import Sizes
+from concept_cam.backbones.noun_head import NounConfig
+from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, unpacked
+from training.backbone import load_trunk
+from training.joint import fit
+from training.networks import Trainee, folded
+
+
+def assemble(
+    trained: Path, words: Path, nouns: Path, sentences: Path, names: Sequence[str], backbone: Path | None = None
+) -> tuple[lite.LiteModel, str]:
+    """Puts the model together.
+
+    Args:
+        trained: `trained.pt` of a run.
+        words: Folder of the distilled text tower: `text.json`, `text.safetensors`, `tokenizer.json`.
+        nouns: Folder of the head for nouns: `nouns.json`, `nouns.safetensors`.
+        sentences: The wordings and the teacher's embeddings of them.
+        names: Names of things, for the gate.
+        backbone: The published backbone; ``None`` for that of the installed package.
+
+    Returns:
+        The model and its tokenizer.
+    """
+    from safetensors.torch import load_file
+
+    saved = torch.load(trained, weights_only=True, map_location="cpu")
+    trainee = Trainee(Sizes(**{key: value for key, value in saved["sizes"].items() if key in Sizes.__dataclass_fields__}), 1.0)
+    trainee.load_state_dict(saved["average"])
+    trainee.eval()
+    naming = NounConfig(**json.loads((nouns / "nouns.json").read_text(encoding="utf-8")))
+    speaking = WordPieceConfig(**json.loads((words / "text.json").read_text(encoding="utf-8")))
+    model = lite.LiteModel(replace(trainee.sizes, nouns=naming.width), naming, speaking).eval()
+    image = model.image
+    image.trunk.load_state_dict(load_trunk(backbone))
+    image.neck.load_state_dict(folded(trainee.neck))
+    for name in ("parts", "query", "value"):
+        getattr(image, name).load_state_dict(getattr(trainee, name).state_dict())
+    image.nouns.load_state_dict({name: value.float() for name, value in load_file(nouns / "nouns.safetensors").items()})
+    model.text.load_state_dict(unpacked(load_file(words / "text.safetensors")))
+    head, tokenizer = model.joint, (words / "tokenizer.json").read_text(encoding="utf-8")
+    with torch.no_grad():
+        model.logit_scale.copy_(trainee.log_scale.detach())
+    head.first.load_state_dict(trainee.words.first.state_dict())
+    head.second.load_state_dict(trainee.words.second.state_dict())
+    table = torch.load(sentences, weights_only=True)
+    with torch.no_grad():
+        targets = F.normalize(trainee.words(table["emb"].float()), dim=-1)
+    fit(head, embedder(model, tokenizer), table["texts"], targets, names)
+    return model.eval(), tokenizer
+
+
+def embedder(model: lite.LiteModel, tokenizer: str) -> Callable[[Sequence[str]], Tensor]:
+    """The text tower of a model: texts to unit vectors [N, 384], short texts with short ones."""
+    tokens = WordPieceTokens(tokenizer, model.text.config.context)
+
+    @torch.no_grad()
+    def embed(texts: Sequence[str]) -> Tensor:
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        found = torch.empty(len(texts), model.text.config.width)
+        for start in range(0, len(order), 256):
+            rows = order[start : start + 256]
+            found[rows] = model.text(tokens.batch([texts[i] for i in rows])["ids"])
+        return found
+
+    return embed

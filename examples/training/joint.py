@@ -1,0 +1,114 @@
+"""The joint head on the text tower that ships: texts are cheap, so it is fitted after the pictures, in minutes.
+
+The block of parts imitates what was trained with the teacher's sentence embeddings; the gate learns which texts speak of a fish's parts, which name
+things, and which are about nothing in the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from concept_cam import prompts
+from concept_cam.backbones.lite_towers import JointHead
+from training.synonyms import NOTHING
+
+NOUN, PART, REST = 0, 1, 2
+CARRIERS: Final = (
+    "{}",
+    "a photo of {}",
+    "a picture of {}",
+    "a close-up of {}",
+    "an image of {}",
+    "the photo shows {}",
+    "a blurry photo of {}",
+    "{} in the foreground",
+)
+ORGANS: Final = (
+    "head", "eye", "mouth", "tail", "leg", "ear", "nose", "wing", "beak", "back", "belly", "side", "body", "face", "lips", "whiskers", "neck", "foot",
+    "spots", "stripes", "skin", "handle", "wheel", "edge", "top", "lid", "leaf", "stem", "antenna", "fur",
+)  # fmt: skip
+OTHER_PACKS: Final = ("bird", "beetle", "lepidoptera", "mammal", "plant")
+
+
+def noun_texts(names: Sequence[str], rng: np.random.Generator, count: int) -> list[str]:
+    """Texts that name things, or parts of things that are no fish; names that hold `fish` are left out."""
+    chosen = [name for name in names if "fish" not in name.lower()]
+    texts = []
+    for _ in range(count):
+        name = chosen[int(rng.integers(len(chosen)))]
+        article = "" if rng.random() < 0.25 else ("an " if name[0].lower() in "aeiou" else "a ")
+        phrase = article + name
+        if rng.random() < 0.3:
+            organ = ORGANS[int(rng.integers(len(ORGANS)))]
+            phrase = f"the {organ} of {phrase}" if rng.random() < 0.7 else f"{phrase} with a {organ}"
+        texts.append(CARRIERS[int(rng.integers(len(CARRIERS)))].replace("{}", phrase))
+    for pack in OTHER_PACKS:
+        texts += [text for concept in prompts.load(pack) for text in concept.target_prompts]
+    return list(dict.fromkeys(texts))
+
+
+def nothing_texts() -> list[str]:
+    """Texts about what is left over."""
+    return [carrier.replace("{}", text) for text in NOTHING for carrier in CARRIERS[:6]]
+
+
+def fit(
+    head: JointHead,
+    embed: Callable[[Sequence[str]], Tensor],
+    wordings: Sequence[str],
+    targets: Tensor,
+    names: Sequence[str],
+    steps: int = 1500,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Fits the block of parts and the gate.
+
+    Args:
+        head: The head; changed in place.
+        embed: The text tower: texts to unit vectors [N, 384].
+        wordings: Texts about fish.
+        targets: float32 [N, parts], where the teacher's embeddings of the wordings lie in the block of parts.
+        names: Names of things.
+        steps: Steps of the optimiser.
+        report: Where lines for people go.
+    """
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    nouns, nothing = noun_texts(names, rng, len(wordings)), nothing_texts()
+    sentences = embed([*wordings, *nouns, *nothing])
+    kinds = torch.tensor([PART] * len(wordings) + [NOUN] * len(nouns) + [REST] * len(nothing))
+    spoken, others = torch.arange(len(wordings)), torch.arange(len(wordings), len(kinds))
+    last = torch.arange(len(kinds) - len(nothing), len(kinds))
+    layers = (head.first, head.second, head.gate_first, head.gate_second)
+    parameters = [p for layer in layers for p in layer.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=1e-3)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(pool: Tensor, count: int) -> Tensor:
+        return pool[torch.randint(len(pool), (count,), generator=generator)]
+
+    head.train()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * min(1.0, (step + 1) / 50) * min(1.0, (steps - step) / (0.6 * steps))
+        rows = torch.cat([draw(spoken, 192), draw(others, 192), draw(last, 32)])
+        noisy = F.normalize(sentences[rows] + 0.012 * torch.randn(len(rows), sentences.shape[1], generator=generator), dim=-1)
+        louder = noisy * 8.0
+        gate = head.gate_second(F.gelu(head.gate_first(louder)))
+        parts = F.normalize(head.second(F.gelu(head.first(louder[:192]))), dim=-1)
+        apart = (1.0 - (parts * targets[rows[:192]]).sum(-1)).mean()
+        wrong = F.cross_entropy(gate, kinds[rows], label_smoothing=0.002)
+        loss = 5.0 * apart + 0.3 * wrong
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        if (step + 1) % 300 == 0:
+            report(f"joint head {step + 1}/{steps}: {float(apart):.4f} from the teacher's, gate {float(wrong):.4f}")
+    head.eval()

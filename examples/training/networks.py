@@ -1,0 +1,91 @@
+"""The networks as they are trained: with batch norms, which are folded into the convolutions when the model is written."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from concept_cam.backbones.lite_towers import SENTENCE, ImageTower, Neck, Residual, Sizes
+from concept_cam.backbones.noun_head import NounConfig
+
+
+def with_norms(neck: Neck) -> Neck:
+    """Puts batch norms around the convolutions of a fresh neck, in place."""
+    for name, module in neck.lateral.items():
+        conv = cast(nn.Conv2d, module)
+        neck.lateral[name] = nn.Sequential(nn.BatchNorm2d(conv.in_channels), conv, nn.BatchNorm2d(conv.out_channels))
+    for block in neck.modules():
+        if isinstance(block, Residual):
+            for name in ("wide", "point"):
+                conv = cast(nn.Conv2d, getattr(block, name))
+                setattr(block, name, nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels)))
+    return neck
+
+
+def folded(neck: Neck) -> dict[str, Tensor]:
+    """The parameters of the same neck without norms."""
+    result: dict[str, Tensor] = {}
+    for name, module in neck.named_modules():
+        if not isinstance(module, nn.Sequential) or not any(isinstance(part, nn.BatchNorm2d) for part in module):
+            continue
+        conv = next(part for part in module if isinstance(part, nn.Conv2d))
+        weight, bias = conv.weight.double(), cast(Tensor, conv.bias).double()
+        if isinstance(module[0], nn.BatchNorm2d):
+            scale, shift = _affine(module[0])
+            bias = bias + (weight * shift[None, :, None, None]).sum((1, 2, 3))
+            weight = weight * scale[None, :, None, None]
+        scale, shift = _affine(cast(nn.BatchNorm2d, module[-1]))
+        result[f"{name}.weight"] = (weight * scale[:, None, None, None]).float()
+        result[f"{name}.bias"] = (bias * scale + shift).float()
+    return result
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
+    scale = norm.weight.double() / (variance + norm.eps).sqrt()
+    return scale, norm.bias.double() - mean * scale
+
+
+class PartWords(nn.Module):
+    """Sentence embeddings [N, 384] to unit vectors of the block of parts [N, parts]."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.first = nn.Linear(SENTENCE, sizes.text_hidden)
+        self.second = nn.Linear(sizes.text_hidden, sizes.parts)
+
+    def forward(self, sentences: Tensor) -> Tensor:
+        # Unit vectors of 384 numbers: times 8 each number is of the order of one half.
+        return F.normalize(self.second(F.gelu(self.first(sentences * 8.0))), dim=-1)
+
+
+class Trainee(nn.Module):
+    """Everything that is trained; the backbone and the nouns stand still beside it.
+
+    Args:
+        sizes: Widths.
+        scale: Where the scale of the logits starts.
+    """
+
+    def __init__(self, sizes: Sizes, scale: float) -> None:
+        super().__init__()
+        tower = ImageTower(sizes, NounConfig(width=sizes.nouns))
+        self.sizes = sizes
+        self.neck, self.parts, self.query, self.value = with_norms(tower.neck), tower.parts, tower.query, tower.value
+        self.words = PartWords(sizes)
+        self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
+        self.cell_bias = nn.Parameter(torch.tensor(-6.0))
+        self.image_bias = nn.Parameter(torch.tensor(-4.0))
+
+    def forward(self, maps: dict[int, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps of the backbone to cells [B, n, parts], the image's vector [B, parts] and the logits of the pooling [B, queries, n]."""
+        hidden = self.neck(maps)
+        cells = self.parts(hidden).flatten(2).transpose(1, 2)
+        logits = self.query(hidden).flatten(2).float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            seen = torch.einsum("bqn,bcn->bqc", logits.softmax(-1), hidden.flatten(2).float())
+            image = self.value(seen.flatten(1))
+        return cells, image, logits

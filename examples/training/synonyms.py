@@ -1,0 +1,383 @@
+"""More ways to say what the trait pack says: the words that people and field guides use. The model is asked to know them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PARTS: Final[dict[str, tuple[str, ...]]] = {
+    "head": (
+        "the front end of a fish",
+        "the face of a fish",
+        "the skull region of a fish",
+        "the head region",
+        "a fish's face",
+        "fish head",
+    ),
+    "eye": (
+        "the eyeball of a fish",
+        "the pupil of a fish",
+        "a fish's eyeball",
+        "the iris of a fish",
+        "fish eye",
+        "the round eye on the head",
+    ),
+    "mouth": (
+        "the snout tip with the mouth",
+        "a fish's jaws",
+        "the muzzle of a fish",
+        "the lips",
+        "the jaws",
+        "the mouth opening of a fish",
+        "a fish's lips",
+    ),
+    "operculum": (
+        "the gill flap of a fish",
+        "the opercle of a fish",
+        "the gill lid of a fish",
+        "the gill plate",
+        "the bony flap over the gills",
+        "the opercular flap",
+    ),
+    "trunk": (
+        "the torso of a fish",
+        "the main body of a fish",
+        "the midsection of a fish",
+        "the scaled body",
+        "the sides of the body",
+        "the middle of a fish",
+    ),
+    "lateral_line": (
+        "the sensory line along the flank",
+        "the side line of a fish",
+        "the line of pores along the body",
+        "the lateral line canal",
+        "the lateralis",
+    ),
+    "caudal_fin": (
+        "the rear fin of a fish",
+        "the fin at the end of the body",
+        "the tail end of a fish",
+        "the tailfin",
+        "the propelling fin at the back",
+        "a fish's caudal fin",
+        "the caudal",
+        "the fluke of a fish",
+        "the hindmost fin",
+    ),
+    "dorsal_fin": (
+        "the fin on top of a fish",
+        "the topmost fin",
+        "the upper fin of a fish",
+        "the fin along the back",
+        "the dorsal",
+        "the top fin",
+        "a fish's back fin",
+    ),
+    "anal_fin": (
+        "the fin behind the vent",
+        "the lower rear fin of a fish",
+        "the fin underneath the rear body",
+        "the ventral rear fin",
+        "the anal",
+        "the fin on the underside before the tail",
+    ),
+    "pelvic_fin": (
+        "the belly fins",
+        "the ventral fins",
+        "the paired fins under the belly",
+        "the hip fins of a fish",
+        "a fish's ventral fin",
+        "the abdominal fins",
+        "the pelvics",
+    ),
+    "pectoral_fin": (
+        "the side fin of a fish",
+        "the breast fin of a fish",
+        "the paired fin behind the head",
+        "the chest fin",
+        "the pectorals",
+        "the fin behind the gill cover",
+        "the arm-like fin of a fish",
+    ),
+    "adipose_fin": (
+        "the little fatty fin",
+        "the fatty fin of a fish",
+        "the small soft fin on the back near the tail",
+        "the rayless fin",
+        "the fleshy lobe before the tail",
+        "the adipose",
+    ),
+    "barbels": (
+        "the feelers of a fish",
+        "the whisker-like feelers around the mouth",
+        "the mouth tentacles of a fish",
+        "the chin whiskers",
+        "a catfish's whiskers",
+        "the beard of a fish",
+        "the thread-like feelers",
+    ),
+}
+"""Part -> phrases."""
+
+STATES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    "caudal_fin_shape": {
+        "forked": (
+            "a bifurcated tail fin",
+            "a cleft tail",
+            "a tail split into two lobes",
+            "a swallow-tailed fin",
+            "a v-shaped caudal fin",
+            "a deeply cleft caudal fin",
+            "a two-pronged tail",
+        ),
+        "rounded": (
+            "a round tail fin",
+            "a paddle-shaped tail",
+            "a convex tail fin",
+            "a spatulate tail fin",
+            "a semicircular tail fin",
+            "a tail like a fan",
+            "a broadly rounded tail",
+        ),
+        "truncate": (
+            "a straight tail fin",
+            "a blunt tail fin",
+            "a tail fin cut off straight",
+            "a vertical-edged tail fin",
+            "a flat-ended tail",
+            "a squared tail fin",
+            "an abruptly cut tail",
+        ),
+        "lunate": (
+            "a moon-like tail",
+            "a crescentic tail fin",
+            "a tail fin like a sickle",
+            "a tuna-like tail",
+            "a half-moon tail",
+            "a semilunar tail fin",
+            "a crescent moon tail fin",
+        ),
+        "emarginate": (
+            "a gently notched tail",
+            "a weakly forked tail fin",
+            "a tail fin with a small notch",
+            "a slightly forked tail",
+            "a shallowly concave tail fin",
+            "a tail with a dented edge",
+        ),
+        "pointed": (
+            "a tapered tail",
+            "a tail ending in a tip",
+            "an acute tail fin",
+            "a lanceolate tail fin",
+            "a sharp-pointed tail",
+            "a wedge-shaped tail fin",
+            "an arrow-like tail",
+        ),
+    },
+    "dorsal_fin_number": {
+        "single": (
+            "only one dorsal fin",
+            "a sole dorsal fin",
+            "an undivided dorsal fin",
+            "just one fin on the back",
+            "one fin on its back",
+        ),
+        "double": (
+            "a pair of back fins",
+            "two fins on the back",
+            "a divided dorsal fin",
+            "a first and a second dorsal fin",
+            "twin dorsal fins",
+            "two separated fins on its back",
+        ),
+    },
+    "dorsal_fin_texture": {
+        "spiny": (
+            "a prickly dorsal fin",
+            "spines in the dorsal fin",
+            "a spiky back fin",
+            "a dorsal fin of sharp rays",
+            "a bristling dorsal fin",
+            "a thorny dorsal fin",
+            "a spinous dorsal fin",
+        ),
+        "soft": (
+            "a spineless dorsal fin",
+            "a dorsal fin without spines",
+            "a supple dorsal fin",
+            "a smooth-edged dorsal fin",
+            "a soft back fin",
+            "a dorsal fin of flexible rays",
+        ),
+    },
+    "adipose_fin": {
+        "present": (
+            "a fish with a fatty fin",
+            "a fish with a fatty lobe before its tail",
+            "a fish that has an adipose fin",
+            "a small rayless fin on the back",
+            "a fish bearing an adipose fin",
+        )
+    },
+    "pelvic_fin": {
+        "present": (
+            "a fish that has pelvic fins",
+            "a fish with paired fins on its belly",
+            "fins on the belly",
+            "a fish bearing ventral fins",
+            "a fish with abdominal fins",
+        )
+    },
+    "barbels": {
+        "present": (
+            "a bewhiskered fish",
+            "a fish with feelers",
+            "a fish with long whiskers",
+            "a fish that has barbels",
+            "feelers around the mouth",
+            "a fish with tentacle-like whiskers",
+        )
+    },
+    "eye_spot": {
+        "present": (
+            "a spot like an eye on its side",
+            "an eye-like marking",
+            "a ringed spot",
+            "a bull's-eye marking",
+            "a dark spot with a pale ring",
+            "a fish bearing an ocellus",
+        )
+    },
+    "body_shape": {
+        "fusiform": (
+            "a cigar-shaped body",
+            "a torpedo-like fish",
+            "a bullet-shaped body",
+            "a spindle-like fish",
+            "a tapered streamlined body",
+            "a trout-like body",
+        ),
+        "elongated": (
+            "a stretched-out body",
+            "a snakelike fish",
+            "a thin long fish",
+            "an eel-shaped body",
+            "a lengthened body",
+            "a ribbon-like body",
+        ),
+        "deep": (
+            "a disk-like body",
+            "a high body",
+            "a tall narrow body",
+            "a laterally flattened high body",
+            "a plate-shaped fish",
+            "a round tall fish",
+        ),
+    },
+    "mouth_position": {
+        "terminal": (
+            "a mouth at the front of the head",
+            "a mouth that opens straight ahead",
+            "jaws of equal length",
+            "a mouth at the end of the snout",
+            "a straight-ahead mouth",
+        ),
+        "superior": (
+            "a mouth that opens upward",
+            "a supraterminal mouth",
+            "an underbite",
+            "a lower jaw that juts out",
+            "a mouth on top of the snout",
+            "a mouth turned up",
+        ),
+        "inferior": (
+            "a mouth under the snout",
+            "a ventral mouth",
+            "a subterminal mouth",
+            "a mouth that opens downward",
+            "an overhanging snout",
+            "a mouth beneath the head",
+        ),
+    },
+    "pattern": {
+        "plain": (
+            "a unicoloured body",
+            "an unmarked body",
+            "a body of a single colour",
+            "no markings on the body",
+            "uniform flanks",
+            "an unpatterned body",
+        ),
+        "striped": (
+            "long stripes on the side",
+            "lines running from head to tail",
+            "longitudinal bands",
+            "a fish with horizontal lines",
+            "lengthwise bands on its flank",
+        ),
+        "barred": (
+            "upright bars",
+            "crossbars on the body",
+            "a banded body with vertical bands",
+            "vertical stripes on the flank",
+            "transverse bars",
+            "a zebra-like body with upright bands",
+        ),
+        "spotted": ("dots on the body", "a dotted fish", "a speckled body", "round dark dots", "a freckled body", "a polka-dotted fish"),
+        "mottled": (
+            "a blotched body",
+            "a marbled body",
+            "cloudy patches on the body",
+            "a camouflaged fish",
+            "a patchy body",
+            "a body with irregular dark patches",
+        ),
+    },
+    "body_colour": {
+        "silver": ("a shiny metallic body", "a silvery fish", "a silvery-grey body"),
+        "brown": ("a brownish fish", "a tan body", "a coffee-coloured body"),
+        "yellow": ("a yellowish fish", "a golden-yellow body", "a lemon-coloured body"),
+        "red": ("a reddish fish", "a crimson body", "a scarlet fish"),
+        "blue": ("a bluish fish", "an azure body", "a cobalt-blue body"),
+        "green": ("a greenish fish", "an olive body", "an emerald-green body"),
+        "black": ("a blackish fish", "a very dark body", "an inky black fish"),
+    },
+}
+"""Character -> state -> phrases."""
+
+HOST: Final = (
+    "a fish specimen",
+    "a fish on a table",
+    "a fish in the water",
+    "the entire fish",
+    "the whole body of a fish",
+    "a caught fish",
+    "a live fish",
+    "a photo of fish",
+    "a freshwater fish",
+    "a marine fish",
+    "a bony fish",
+    "the fish in the picture",
+)
+
+KINDS: Final = ("catfish", "trout", "perch", "carp", "salmon", "bass", "minnow", "fishes", "specimen")
+"""Hosts that a fish part may be said to belong to."""
+
+NOTHING: Final = (
+    "the background",
+    "background",
+    "an empty scene",
+    "nothing but background",
+    "an empty background",
+    "nothing",
+    "empty space",
+    "the surroundings",
+    "the rest of the picture",
+    "what is behind the fish",
+    "no fish",
+    "a picture without a fish",
+    "a blank area",
+    "the backdrop",
+)
+"""Texts that lie on the axis of what is left over."""

