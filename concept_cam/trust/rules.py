@@ -119,6 +119,18 @@ class Logistic:
                 odds += weight * min(max((value - self.mean[name]) / self.deviation[name], -6.0), 6.0)
         return 1 / (1 + math.exp(-min(max(odds, -50.0), 50.0)))
 
+    def of(self, features: np.ndarray) -> np.ndarray:
+        """Returns the probabilities of many maps, float64 [M].
+
+        Args:
+            features: float64 [M, F] in the order of :data:`FEATURES`; NaN where unknown.
+        """
+        columns = [list(FEATURES).index(name) for name in self.weights]
+        mean, deviation, weights = (np.array(list(table.values())) for table in (self.mean, self.deviation, self.weights))
+        chosen = features[:, columns]
+        standard = np.where(np.isnan(chosen), 0.0, (chosen - mean) / deviation).clip(-6.0, 6.0)
+        return np.asarray(1 / (1 + np.exp(-np.clip(standard @ weights + self.intercept, -50, 50))))
+
     @classmethod
     def fit(cls, features: np.ndarray, right: np.ndarray, strength: float = 1.0) -> Logistic:
         """Fits by penalised maximum likelihood.
@@ -293,7 +305,7 @@ def fit_rules(
 
     right, present = np.asarray(right, dtype=bool), np.asarray(present, dtype=bool)
     confidence, presence = Logistic.fit(features, right), Logistic.fit(features, present)
-    sure, there = _apply(confidence, features), _apply(presence, features)
+    sure, there = confidence.of(features), presence.of(features)
     order = np.argsort(-sure, kind="stable")
     shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     enough = np.flatnonzero(shares >= precision)
@@ -307,11 +319,3 @@ def fit_rules(
         weights_hash=weights_hash,
         facts=dict(facts or {}),
     )
-
-
-def _apply(model: Logistic, features: np.ndarray) -> np.ndarray:
-    columns = [list(FEATURES).index(name) for name in model.weights]
-    mean, deviation, weights = (np.array(list(table.values())) for table in (model.mean, model.deviation, model.weights))
-    chosen = features[:, columns]
-    standard = np.where(np.isnan(chosen), 0.0, (chosen - mean) / deviation).clip(-6.0, 6.0)
-    return np.asarray(1 / (1 + np.exp(-np.clip(standard @ weights + model.intercept, -50, 50))))
