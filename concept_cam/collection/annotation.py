@@ -252,7 +252,7 @@ class _Count:
 
     def _count(self) -> None:
         # What is wrong with the input is said where the pictures are read.
-        with suppress(OSError, ConceptCamError):
+        with suppress(Exception):
             self._found = self._job.count()
 
     def __call__(self) -> int | None:

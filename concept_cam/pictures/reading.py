@@ -276,8 +276,8 @@ def _as_min_is_black(file: BinaryIO) -> BinaryIO | None:
         (count,) = struct.unpack_from(order + "H", content, start)
         for place in range(start + 2, start + 2 + 12 * count, 12):
             tag, kind, number, value = struct.unpack_from(order + "HHIH", content, place)
-            if (tag, kind, number, value) == (_PHOTOMETRIC, 3, 1, 0):
-                struct.pack_into(order + "H", content, place + 8, 1)
+            if (tag, number, value) == (_PHOTOMETRIC, 1, 0) and kind in (3, 4):
+                struct.pack_into(order + ("H" if kind == 3 else "I"), content, place + 8, 1)
                 return io.BytesIO(content)
     except struct.error:
         return None

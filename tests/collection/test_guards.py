@@ -239,3 +239,21 @@ def test_columns_of_exports_that_people_have(tmp_path: Path) -> None:
     ]
     assert sources("File Name;Accession;URL", f"a.jpg;1;{page}") == [("a.jpg", page)]
     assert sources("gbifID\tidentifier\treferences", f"1\t{shot}\t{page}", "multimedia.txt") == [(shot, shot)]
+
+
+def test_links_to_folders_elsewhere_are_followed_and_circles_are_not(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "elsewhere"
+    for folder in (inside / "a", outside / "deep"):
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / "x.png")
+    Image.new("RGB", (4, 4)).save(outside / "y.png")
+    (inside / "link").symlink_to(outside)
+    (inside / "again").symlink_to(outside / "deep")
+    (inside / "itself").symlink_to(inside)
+    (inside / "around").symlink_to(tmp_path)
+    (outside / "circle").symlink_to(outside)
+    (outside / "back").symlink_to(inside)
+    (inside / "gone").symlink_to(tmp_path / "nowhere")
+    found = [item.source for item in open_collection(inside).items()]
+    # What stands behind two links is there under both names; nothing else is twice, and nothing is missing.
+    assert found == ["a/x.png", "again/x.png", "link/y.png", "link/deep/x.png"]

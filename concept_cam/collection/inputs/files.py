@@ -40,8 +40,8 @@ def walk(
 ) -> Iterator[str]:
     """Yields the files under a folder whose names end like this, folder by folder in sorted order.
 
-    Hidden files, and the folders that :func:`subfolders` leaves out, are passed over; links to folders are not followed, since they may form
-    loops. Only one folder's names are held at a time.
+    Hidden files, and the folders that :func:`subfolders` leaves out, are passed over. A link to a folder elsewhere is followed, once; one that
+    leads into the collection itself, or around it, is not: what is there is found at its own place. Only one folder's names are held at a time.
 
     Args:
         root: The folder.
@@ -50,11 +50,27 @@ def walk(
         unreadable: Called for each folder that cannot be looked into, or is gone.
     """
     wanted = frozenset(suffixes)
-    for folder, folders, names in os.walk(root, onerror=unreadable):
-        folders[:] = subfolders(folder, folders, skip)
+    entered = [os.path.realpath(root)]
+    for folder, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
+        folders[:] = [name for name in subfolders(folder, folders, skip) if _is_to_be_entered(os.path.join(folder, name), entered)]
         for name in sorted(names):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:
                 yield os.path.join(folder, name)
+
+
+def _is_to_be_entered(folder: str, entered: list[str]) -> bool:
+    """Tells whether a folder is one, or a link to one that is neither within those that were entered nor around the first; notes it."""
+    if not os.path.islink(folder):
+        return True
+    place = os.path.realpath(folder)
+    if any(_within(place, known) for known in entered) or _within(entered[0], place):
+        return False
+    entered.append(place)
+    return True
+
+
+def _within(place: str, folder: str) -> bool:
+    return place == folder or place.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def unreadable_item(error: Unreadable, root: str | None) -> Item:

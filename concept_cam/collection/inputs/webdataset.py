@@ -104,6 +104,9 @@ def _shard(file: str, name: str, columns: Columns) -> Iterator[Item]:
                 yield _item(name, member, texts, columns)
     except Exception as error:
         problem = reason_of(error)
+    if not problem:
+        for stem in texts.unused():
+            yield Item(f"{name}/{stem}.json", Broken("no picture of this name stands in the shard: what it says belongs to none."))
     if problem:
         # The members before the damage are good.
         yield Item(f"{name}#damaged", Broken(f"{file!r} is damaged or cut short: {problem}. Copy or download it again."), path=file)
@@ -162,6 +165,7 @@ class _Texts:
 
     def __init__(self) -> None:
         self._found: dict[str, dict[str, bytes]] = {}
+        self._used: set[str] = set()
         self._bytes = 0
 
     def add(self, member: _Member) -> None:
@@ -175,12 +179,17 @@ class _Texts:
         """Returns a picture's columns."""
         columns: dict[str, str] = {}
         for stem in dict.fromkeys((_first_dot(picture), _split(picture)[0])):
+            self._used.add(stem)
             for ending, content in self._found.get(stem, {}).items():
                 if ending == ".json":
                     columns.update(_json_columns(content))
                 else:
                     columns[ending[1:]] = content.decode("utf-8", "replace").strip()
         return columns
+
+    def unused(self) -> list[str]:
+        """Returns the names of samples with JSON and without a picture, in order."""
+        return [stem for stem, texts in self._found.items() if ".json" in texts and stem not in self._used]
 
 
 def _json_columns(content: bytes) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -183,7 +184,7 @@ def read_labels(path: Path) -> npt.NDArray[Any]:
 
 
 def _labels(read: Callable[[Path], npt.NDArray[Any]], path: Path) -> npt.NDArray[Any]:
-    if not Path(path).exists():
+    if not os.path.exists(path):
         raise DataError(f"the mask {path} does not exist.")
     try:
         return read(path)

@@ -175,3 +175,11 @@ def test_odd_json_is_the_pictures_own(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="broken"):
         found[3].payload.read()
     assert found[4].specimens[0].box == (1, 2, 3, 4)
+
+
+def test_json_without_a_picture_is_said(tmp_path: Path) -> None:
+    found, damage = read(tmp_path, tar({"a.png": png(0), "a.json": sample(1), "lost/b.json": sample(2), "c.txt": b"only a text"}))
+    assert damage == ""
+    assert [item.source for item in found] == ["s.tar/a.png", "s.tar/lost/b.json"]
+    with pytest.raises(ImageError, match="no picture of this name"):
+        found[1].payload.read()
