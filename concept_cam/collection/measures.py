@@ -43,7 +43,7 @@ class Area:
         count: Number of connected areas.
         pixels: Pixels in the region.
         rle: COCO run-length encoding of the whole picture.
-        contours: Outlines, each flat ``x0, y0, x1, y1 ...``.
+        contours: Outlines, each flat ``x0, y0, x1, y1 ...``, float32.
         centroid: ``(x, y)``.
         values: Measures by the names of :data:`concept_cam.collection.schema.MEASURES`, pixels and degrees.
         errors: Their uncertainties and ``centroid``'s; a name is missing where none can be stated.
@@ -53,7 +53,7 @@ class Area:
     count: int
     pixels: int
     rle: Mapping[str, object]
-    contours: tuple[list[float], ...]
+    contours: tuple[np.ndarray, ...]
     centroid: tuple[float, float]
     values: Mapping[str, float]
     errors: Mapping[str, float]
@@ -111,7 +111,7 @@ def _area(shape: Shape, count: int, geometry: Geometry) -> Area:
         count=count,
         pixels=shape.area,
         rle=shape.rle,
-        contours=tuple(np.round(outline, 2).astype(np.float32).ravel().tolist() for outline in shape.contours),
+        contours=tuple(np.round(outline, 2).astype(np.float32).ravel() for outline in shape.contours),
         centroid=centroid,
         values=values,
         errors=uncertainties(values, size, geometry.cell_original),

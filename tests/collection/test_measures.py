@@ -62,7 +62,7 @@ def test_areas_agree_with_the_slow_definition(geometry: Geometry, resolution: st
     else:
         assert overlap > 0.93
     for contour in area.contours:
-        assert contour[:2] == contour[-2:]
+        assert contour[:2].tolist() == contour[-2:].tolist()
         assert min(contour[0::2]) >= area.box[0] - 1
         assert max(contour[1::2]) <= area.box[1] + area.box[3] + 1
 
