@@ -44,27 +44,27 @@ class _Interrupts:
 _interrupts = _Interrupts()
 _interrupts.watch()
 
-import importlib  # noqa: E402
 
 import click  # noqa: E402
 
 from concept_cam import __version__  # noqa: E402
+from concept_cam.core.registry import Entry, described  # noqa: E402
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "locate": ("concept_cam.commands.locate:locate", "Show where a concept is in pictures, as opposed to its look-alikes."),
-    "annotate": ("concept_cam.commands.annotate:annotate", "Annotate a whole collection with trait packs; survives interruptions."),
-    "serve": ("concept_cam.commands.serve:serve", "Open a page to try words on pictures, correct calls and keep them."),
-    "index": ("concept_cam.commands.index:index", "Encode a collection once; its features are kept."),
-    "query": ("concept_cam.commands.index:query", "Rank the pictures of an index by concepts, in seconds."),
-    "export": ("concept_cam.commands.export:export", "Turn an annotation run into COCO, CVAT, Darwin Core, HTML and more."),
-    "prompts": ("concept_cam.commands.prompts:prompts", "List, show, check and start trait packs."),
-    "models": ("concept_cam.commands.models:models", "List the models that can be loaded and those at hand."),
-    "demo": ("concept_cam.commands.demo:demo", "Run the bundled example: fish, fins and a picture to look at."),
-    "evaluate": ("concept_cam.commands.evaluate:evaluate", "Measure methods on a data set with part masks."),
-    "sweep": ("concept_cam.commands.evaluate:sweep", "Search the best settings on labelled or unlabelled pictures."),
-    "calibrate": ("concept_cam.commands.evaluate:calibrate", "Fit abstention limits from about fifty labelled pictures."),
-    "fit-head": ("concept_cam.commands.fit:fit_head", "Train a linear classifier head on a folder of class folders."),
-    "fit-attention": ("concept_cam.commands.fit:fit_attention", "Train a learned single-pass explainer (L-CAM)."),
+COMMANDS: dict[str, Entry] = {
+    "locate": Entry("concept_cam.commands.locate:locate", "Show where a concept is in pictures, as opposed to its look-alikes."),
+    "annotate": Entry("concept_cam.commands.annotate:annotate", "Annotate a whole collection with trait packs; survives interruptions."),
+    "serve": Entry("concept_cam.commands.serve:serve", "Open a page to try words on pictures, correct calls and keep them."),
+    "index": Entry("concept_cam.commands.index:index", "Encode a collection once; its features are kept."),
+    "query": Entry("concept_cam.commands.index:query", "Rank the pictures of an index by concepts, in seconds."),
+    "export": Entry("concept_cam.commands.export:export", "Turn an annotation run into COCO, CVAT, Darwin Core, HTML and more."),
+    "prompts": Entry("concept_cam.commands.prompts:prompts", "List, show, check and start trait packs."),
+    "models": Entry("concept_cam.commands.models:models", "List the models that can be loaded and those at hand."),
+    "demo": Entry("concept_cam.commands.demo:demo", "Run the bundled example: fish, fins and a picture to look at."),
+    "evaluate": Entry("concept_cam.commands.evaluate:evaluate", "Measure methods on a data set with part masks."),
+    "sweep": Entry("concept_cam.commands.evaluate:sweep", "Search the best settings on labelled or unlabelled pictures."),
+    "calibrate": Entry("concept_cam.commands.evaluate:calibrate", "Fit abstention limits from about fifty labelled pictures."),
+    "fit-head": Entry("concept_cam.commands.fit:fit_head", "Train a linear classifier head on a folder of class folders."),
+    "fit-attention": Entry("concept_cam.commands.fit:fit_attention", "Train a learned single-pass explainer (L-CAM)."),
 }
 """Every command: where it is defined and what it does, in one line."""
 
@@ -109,8 +109,7 @@ class LazyGroup(click.Group):
             return None
         from concept_cam.commands.console import add_options
 
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), name)
+        command = COMMANDS[cmd_name].load()
         assert isinstance(command, click.Command)
         return add_options(command)
 
@@ -126,7 +125,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the table of commands."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl(described(COMMANDS))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Turns the package's errors into one line on stderr and exit status 2."""

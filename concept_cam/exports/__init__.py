@@ -8,10 +8,8 @@ masks, Darwin Core, Audiovisual Core, Web Annotation); the long table and the fo
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import concept_cam
 from concept_cam.core.errors import MissingExtraError, OutputError
 from concept_cam.core.names import choose
+from concept_cam.core.registry import Entry
 
 if TYPE_CHECKING:
     from concept_cam.collection.runs import Run
-    from concept_cam.exports.survey import Form
 
 __all__ = ["EXPORTS", "FOLDER_FILE", "Export", "export"]
 
@@ -32,7 +30,7 @@ FOLDER_FILE = "export.json"
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(Entry):
     """One format.
 
     Attributes:
@@ -43,9 +41,7 @@ class Export:
         companion: Suffix of a second file that is written beside the first; empty when none.
     """
 
-    target: str
-    description: str
-    suffix: str
+    suffix: str = ""
     extra: str = ""
     companion: str = ""
 
@@ -53,11 +49,6 @@ class Export:
     def is_folder(self) -> bool:
         """Whether the format is a folder of files."""
         return not self.suffix
-
-    def load(self) -> Callable[[Run, Path, Form], None]:
-        """Imports the function that writes the format."""
-        module, function = self.target.split(":")
-        return getattr(importlib.import_module(module), function)
 
 
 _HERE = "concept_cam.exports"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from concept_cam.core.registry import Entry
 
 __all__ = ["Method"]
 
@@ -41,6 +42,5 @@ class Method:
 
     def load(self) -> Callable[..., Any]:
         """Imports the function."""
-        module, _, name = self.function.partition(":")
-        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        function: Callable[..., Any] = Entry(self.function, self.description).load()
         return function

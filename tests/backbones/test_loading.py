@@ -514,3 +514,46 @@ def test_a_transformers_folder_without_its_tokenizer_is_explained(tmp_path: Path
         load(f"transformers:{tmp_path}")
     with pytest.raises(ModelError, match="does not exist"):
         load(f"transformers:{tmp_path}/nothing/here")
+
+
+# ------------------------------------------------------------------------------------------------------------- the registry
+
+
+def make_toy(folder: Path, name: str) -> Any:
+    """What a family of one's own gives: a model with its weights, its text tower, and how pictures are prepared."""
+    from safetensors.torch import load_file
+
+    from concept_cam.backbones.made import Made
+    from concept_cam.backbones.text import OpenClipTokens, TextEncoder
+
+    model: Any = open_clip_model(VIT)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    tokens = OpenClipTokens(simple_tokenizer(), 16)
+    text = TextEncoder(tokens, lambda inputs: model.encode_text(inputs["text"]), lambda: next(model.parameters()).device)
+    return Made(name, model, text, {"mean": (0.1, 0.2, 0.3)}, "stored in config.json")
+
+
+def test_a_new_family_is_one_file_and_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder names its family; the registry does the rest: by folder, as the bundled model, in any number format."""
+    from concept_cam.backbones import Family
+
+    model = open_clip_model(VIT)
+    _weights_file(tmp_path / "model.safetensors", model)
+    (tmp_path / "config.json").write_text(json.dumps({"family": "toy"}))
+    # As its own file would define them; `read` is the one of a family that is there, for the model is of its kind.
+    entry = Family("concept_cam.backbones.open_clip_vit:read", "a toy", "kk", "", ("folder:toy",), maker=f"{__name__}:make_toy")
+    monkeypatch.setitem(FAMILIES, "toy", entry)
+    monkeypatch.setattr(names, "BUNDLED", tmp_path)
+    loaded = [load(form) for form in (str(tmp_path), f"local-dir:{tmp_path}", "demo")]
+    half = load("demo", dtype="bfloat16")
+    assert half.dtype == torch.bfloat16
+    assert {backbone.weights_hash for backbone in (*loaded, half)} == {from_open_clip(model, simple_tokenizer()).weights_hash}
+    pixels = pictures(loaded[0])
+    for backbone in loaded:
+        assert torch.equal(backbone.encode_patches(pixels).patches, loaded[0].encode_patches(pixels).patches)
+        assert backbone.preprocess.mean == (0.1, 0.2, 0.3)
+        assert "stored in config.json" in str(backbone.preprocess)
+        assert backbone.encode_text(["a fish"]).shape == (1, 24)
+    (tmp_path / "config.json").write_text(json.dumps({"family": "tyo"}))
+    with pytest.raises(ModelError, match=r"unknown family in .*'tyo'.*Did you mean 'toy'"):
+        load(str(tmp_path))

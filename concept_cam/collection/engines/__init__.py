@@ -5,27 +5,27 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from concept_cam.core.names import choose
+from concept_cam.core.registry import Entry
 
 if TYPE_CHECKING:
     from concept_cam.collection.engines.annotator import Engine
 
 __all__ = ["ENGINES", "find_engine"]
 
-ENGINES: dict[str, tuple[str, str]] = {
-    "local": (
+ENGINES: dict[str, Entry] = {
+    "local": Entry(
         "concept_cam.collection.engines.local:run",
         "this machine: reading and measuring in worker processes beside the model",
     ),
-    "ray": (
+    "ray": Entry(
         "concept_cam.collection.engines.ray:run",
         "Ray Data: many machines or processors, each with a model of its own",
     ),
 }
-"""Engines: name -> (function, one line for people)."""
+"""Engines by name."""
 
 
 def find_engine(name: str) -> Engine:
@@ -34,5 +34,5 @@ def find_engine(name: str) -> Engine:
     Raises:
         ConfigurationError: Unknown name.
     """
-    module, _, function = choose(name, ENGINES, "engine")[0].partition(":")
-    return cast("Engine", getattr(importlib.import_module(module), function))
+    engine: Engine = choose(name, ENGINES, "engine").load()
+    return engine

@@ -8,7 +8,6 @@ of a folder matches are held, to sort them.
 from __future__ import annotations
 
 import glob
-import importlib
 import os
 from collections.abc import Iterable, Sequence
 
@@ -19,6 +18,7 @@ from concept_cam.collection.inputs.items import Collection, Columns, Item, Speci
 from concept_cam.collection.inputs.selection import Shard, parse_shard
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import choose
+from concept_cam.core.registry import Entry
 from concept_cam.core.tables import is_table
 from concept_cam.pictures.endings import PICTURE_SUFFIXES, is_picture
 
@@ -34,28 +34,28 @@ __all__ = [
     "parse_shard",
 ]
 
-LAYOUTS: dict[str, tuple[str, str]] = {
-    "folder": ("concept_cam.collection.inputs.files:open_folder", "all pictures under a folder"),
-    "glob": (
+LAYOUTS: dict[str, Entry] = {
+    "folder": Entry("concept_cam.collection.inputs.files:open_folder", "all pictures under a folder"),
+    "glob": Entry(
         "concept_cam.collection.inputs.files:open_glob",
         "files that a pattern matches; ** is recursive",
     ),
-    "list": (
+    "list": Entry(
         "concept_cam.collection.inputs.files:open_list",
         "paths or URLs, one per line: - for standard input, a .txt file, or several arguments",
     ),
-    "table": (
+    "table": Entry(
         "concept_cam.collection.inputs.table:open_table",
         "CSV or TSV with a column of paths or URLs; other columns are carried through",
     ),
-    "parquet": (
+    "parquet": Entry(
         "concept_cam.collection.inputs.parquet:open_parquet",
         "Parquet with encoded bytes, raw BGR pixels (TreeOfLife) or paths",
     ),
-    "index": ("concept_cam.collection.inputs.entries:open_index", "an index of concept-cam: features instead of pictures"),
-    "webdataset": ("concept_cam.collection.inputs.webdataset:open_webdataset", "tar shards of samples"),
+    "index": Entry("concept_cam.collection.inputs.entries:open_index", "an index of concept-cam: features instead of pictures"),
+    "webdataset": Entry("concept_cam.collection.inputs.webdataset:open_webdataset", "tar shards of samples"),
 }
-"""Input layouts: name -> (function, one line for people)."""
+"""Input layouts by name."""
 
 _ENDINGS = {".csv": "table", ".tsv": "table", ".tab": "table", ".txt": "list", ".lst": "list", ".parquet": "parquet", ".tar": "webdataset",
             ".tgz": "webdataset", ".gz": "webdataset"}  # fmt: skip
@@ -88,8 +88,7 @@ def open_collection(
     if not given:
         raise DataError("no input was given: expected a folder, a pattern, a table, or - for a list on standard input.")
     name = layout or find_layout(given, skip)
-    module, _, function = choose(name, LAYOUTS, "input layout")[0].partition(":")
-    source: Collection = getattr(importlib.import_module(module), function)(
+    source: Collection = choose(name, LAYOUTS, "input layout").load()(
         given, columns or Columns(), root=root, lines=lines if given == ["-"] else None, skip=tuple(skip)
     )
     return source

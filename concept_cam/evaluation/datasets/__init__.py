@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import choose
+from concept_cam.core.registry import Entry
 from concept_cam.evaluation.datasets.samples import KINDS, Dataset, Points, Question, Sample
 
 __all__ = ["KINDS", "LOADERS", "Dataset", "Points", "Question", "Sample", "load", "split_spec"]
 
-LOADERS: dict[str, str] = {
-    "synthetic": "concept_cam.evaluation.datasets.synthetic:load",
-    "folder": "concept_cam.evaluation.datasets.folder:load",
-    "coco": "concept_cam.evaluation.datasets.coco:load",
-    "fishvista": "concept_cam.evaluation.datasets.fishvista:load",
-    "cub": "concept_cam.evaluation.datasets.cub:load",
+_HERE = "concept_cam.evaluation.datasets"
+
+LOADERS: dict[str, Entry] = {
+    "synthetic": Entry(f"{_HERE}.synthetic:load", "rendered fish with exact truth"),
+    "folder": Entry(f"{_HERE}.folder:load", "pictures beside masks"),
+    "coco": Entry(f"{_HERE}.coco:load", "COCO instances, of parts or of whole things"),
+    "fishvista": Entry(f"{_HERE}.fishvista:load", "Fish-Vista: traits of museum fish"),
+    "cub": Entry(f"{_HERE}.cub:load", "CUB-200-2011: parts of birds as points"),
 }
 """Layout -> its loader. Every loader but the synthetic one takes the path first, and all take ``limit``."""
 
@@ -48,8 +50,7 @@ def load(spec: str, *, limit: int | None = None, **options: Any) -> Dataset:
         DataError: The name is unknown, a path is missing, an option does not belong to the layout, or the files are not as expected.
     """
     name, path = split_spec(spec)
-    module, _, function = LOADERS[name].partition(":")
-    loader = getattr(importlib.import_module(module), function)
+    loader = LOADERS[name].load()
     if path is None and name != "synthetic":
         raise DataError(f"the data set {name!r} needs a path: {name}:PATH.")
     if path is not None and name == "synthetic":
