@@ -1,0 +1,58 @@
+"""A setting is declared once: its option, its place in files, provenance and run descriptions follow from the field."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+from concept_cam.commands.options import setting_options
+from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.settings import PREPROCESS_SETTINGS, Settings, read_config
+from concept_cam.localizer import Localizer
+from tests.planted import PlantedBackbone
+
+OTHER = {
+    "attention": "value", "gamma": 0.5, "weighting": "hardest", "resize": "squash", "size": 16, "views": "mirrored", "feature_norm": "none",
+    "templates": ("a photo of {}",), "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.5, 0.5), "interpolation": "nearest", "resize_mode": "squash",
+    "batch_size": 3, "max_pixels": 1000,
+}  # fmt: skip
+
+
+@setting_options
+def _command(**_: object) -> None:
+    """Bears the options."""
+
+
+def test_every_setting_has_an_option_or_says_that_it_has_none() -> None:
+    options = {option.name for option in click.command()(_command).params}
+    assert options == {item.name for item in fields(Settings) if item.metadata["command_line"]}
+    assert {item.name for item in fields(Settings)} - options == {"feature_norm", "templates"}
+
+
+def test_every_setting_that_decides_results_is_recorded() -> None:
+    assert set(OTHER) == {item.name for item in fields(Settings)}
+    localizer = Localizer(PlantedBackbone(), Settings(**OTHER))
+    said = localizer.provenance("direct", "value", "squash", "mirrored").to_dict()
+    for item in fields(Settings):
+        expected = list(OTHER[item.name]) if isinstance(OTHER[item.name], tuple) else OTHER[item.name]
+        assert (said.get(item.name) == expected) == (item.name != "batch_size"), item.name
+    # What leaves the choice to the model is not written: runs of before can be continued.
+    assert not set(Settings().recorded()) & set(PREPROCESS_SETTINGS)
+
+
+def test_files_hold_every_setting_and_a_preprocess_block(tmp_path: Path) -> None:
+    import yaml
+
+    file = tmp_path / "config.yaml"
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in OTHER.items()}
+    file.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    assert Settings().with_values(**read_config(file)) == Settings(**OTHER)
+    file.write_text("gamma: 0.5\npreprocess: {mean: [0.5, 0.5, 0.5], resize-mode: squash}\n", encoding="utf-8")
+    found = Settings().with_values(**read_config(file))
+    assert (found.gamma, found.mean, found.resize_mode) == (0.5, (0.5, 0.5, 0.5), "squash")
+    file.write_text("preprocess: {men: 0.5}\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="'preprocess' may hold mean, std, interpolation, resize_mode"):
+        read_config(file)
