@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from concept_cam.commands.console import ProgressDisplay, note
-from concept_cam.commands.options import DEFAULT_MODEL, build_localizer, chosen_settings, input_options, model_options, notices, resolve
+from concept_cam.commands.options import (
+    DEFAULT_MODEL,
+    WITHOUT_TEXT,
+    build_localizer,
+    chosen_settings,
+    input_options,
+    model_options,
+    notices,
+    resolve,
+)
 from concept_cam.core.errors import ConfigurationError, OutputError
 from concept_cam.core.progress import Tracker
 from concept_cam.core.settings import RESIZE_POLICIES
@@ -119,7 +128,15 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
     show_default=True,
     help="Mask the feature map, or the picture.",
 )
-@click.option("--head", type=click.Path(dir_okay=False), help="Train for this classifier head instead of for words.")
+@click.option(
+    "--head",
+    type=click.Path(dir_okay=False),
+    help="Train for this classifier head instead of for words.  [default with --model timm:NAME: its own last layer]",
+)
+@click.option("--rows", is_flag=True, help="Classifiers: weights from each class's row of the head, for classes without pictures too.")
+@click.option(
+    "--windows", type=click.IntRange(min=0), default=0, show_default=True, help="Classifiers: windows cut of each picture; 0: the pictures."
+)
 @click.option(
     "--pictures",
     type=click.IntRange(min=1),
@@ -136,6 +153,8 @@ def fit_attention(
     output: str,
     kind: str,
     head: str | None,
+    rows: bool,
+    windows: int,
     pictures: int,
     steps: int | None,
     train_batch: int | None,
@@ -153,6 +172,7 @@ def fit_attention(
       concept-cam fit-attention synthetic -o lcam.safetensors
       concept-cam locate fish.png -t "a forked tail fin" -c "a rounded tail fin" --method lcam:lcam.safetensors -o out/
       concept-cam fit-attention photos/ --head head.safetensors --kind img -o lcam.safetensors
+      concept-cam fit-attention photos/ --model timm:resnet50.a1_in1k --rows --windows 4 --steps 1500 -o lcam.safetensors
     """
     _check_output(output, overwrite)
     from concept_cam.methods.lcam_training import LcamTraining
@@ -160,30 +180,39 @@ def fit_attention(
     defaults = {"fm": (300, 16), "img": (200, 16)}[kind]
     training = LcamTraining(kind, steps=steps or defaults[0], batch_size=train_batch or defaults[1], seed=seed)
     values = resolve(options)
-    if head is not None:
-        explainer = _fit_classes(source, head, values, training)
+    if head is not None or str(values.get("model") or "").startswith(WITHOUT_TEXT):
+        explainer = _fit_classes(source, head, values, training, rows, windows)
+    elif rows or windows:
+        raise ConfigurationError("--rows and --windows belong to a classifier: give --head FILE, or --model timm:NAME.")
     else:
         explainer = _fit_concepts(source, pictures, values, training)
     click.echo(str(explainer.save(output, overwrite=overwrite)))
 
 
-def _fit_classes(source: str, head: str, values: dict[str, Any], training: Any) -> Any:
+def _fit_classes(source: str, head: str | None, values: dict[str, Any], training: Any, rows: bool, windows: int) -> Any:
     from concept_cam.methods.heads import ClassifierHead, FinerCam, class_folders
-    from concept_cam.methods.lcam_training import train_on_classes
+    from concept_cam.methods.lcam_training import random_windows, train_on_classes
     from concept_cam.pictures.preprocessing import adapted
     from concept_cam.pictures.reading import read_image
     from concept_cam.pictures.resizing import prepare
 
     if source == "synthetic":
-        raise ConfigurationError("--head needs a folder of class folders; 'synthetic' asks in words.")
+        raise ConfigurationError("a classifier (--head, --model timm:NAME) needs a folder of class folders; 'synthetic' asks in words.")
     files = class_folders(source)
     backbone, settings = load_tower(values)
     settings = settings.with_values(size=_training_size(backbone, settings))
-    classifier = ClassifierHead.load(head)
+    classifier = ClassifierHead.of(backbone) if head is None else ClassifierHead.load(head)
+    for name in sorted({name for _, name in files}):
+        classifier.index(name)  # Names a folder that is no class before anything is trained.
     FinerCam(backbone, classifier, settings)  # Checks that they fit.
     expected = adapted(backbone.preprocess, settings)
-    prepared = [prepare(read_image(path), expected, settings.resize, settings.size) for path, _ in files]
-    return train_on_classes(backbone, classifier, prepared, [name for _, name in files], training, _progress(training.steps))
+    prepared, labels = [], []
+    for number, (path, name) in enumerate(files):
+        picture = read_image(path)
+        shown = [read_image(window) for window in random_windows(picture.pixels, windows, training.seed + number)] or [picture]
+        prepared += [prepare(item, expected, settings.resize, settings.size) for item in shown]
+        labels += [name] * len(shown)
+    return train_on_classes(backbone, classifier, prepared, labels, training, _progress(training.steps), rows=rows)
 
 
 def _fit_concepts(source: str, pictures: int, values: dict[str, Any], training: Any) -> Any:

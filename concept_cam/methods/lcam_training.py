@@ -275,6 +275,25 @@ def _rows(count: int, training: LcamTraining) -> Iterator[Tensor]:
         yield torch.randint(count, (training.batch_size,), generator=generator)
 
 
+def random_windows(pixels: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
+    """Cuts square windows of 25 to 100 % of the largest one that fits, at random places, half of them mirrored.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        count: How many.
+        seed: Of the generator.
+    """
+    generator = np.random.default_rng(seed)
+    shorter = min(pixels.shape[:2])
+    found = []
+    for _ in range(count):
+        side = max(1, round(shorter * float(np.sqrt(generator.uniform(0.25, 1.0)))))
+        top, left = (int(generator.integers(0, length - side + 1)) for length in pixels.shape[:2])
+        window = pixels[top : top + side, left : left + side]
+        found.append(np.ascontiguousarray(window[:, ::-1] if generator.random() < 0.5 else window))
+    return found
+
+
 def train_on_classes(
     backbone: Backbone,
     head: ClassifierHead,

@@ -45,7 +45,7 @@ from concept_cam.evaluation.metrics.intervals import Interval, mean_interval, pa
 from concept_cam.methods import find_method
 from concept_cam.methods.heads import ClassifierHead, FinerCam, fit_head
 from concept_cam.methods.lcam import Explainer
-from concept_cam.methods.lcam_training import LcamTraining, train_on_classes
+from concept_cam.methods.lcam_training import LcamTraining, random_windows, train_on_classes
 from concept_cam.methods.perturbation import rise_map, rise_masks
 from concept_cam.pictures.reading import read_image
 from concept_cam.pictures.resizing import prepare
@@ -341,20 +341,13 @@ def area(values: Sequence[float]) -> float:
 
 def crops(bench: Bench, photographs: Sequence[Photograph], each: int, seed: int) -> tuple[list[Any], list[Photograph]]:
     """Cuts windows of 25 to 100 % of each photograph, half of them mirrored, as model inputs."""
-    from dataclasses import replace
-
-    generator = np.random.default_rng(seed)
     made, owners = [], []
-    for photograph in photographs:
+    for number, photograph in enumerate(photographs):
         image = (bench.raw(photograph.pixels).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-        for _ in range(each):
-            side = round(image.shape[0] * float(np.sqrt(generator.uniform(0.25, 1.0))))
-            top, left = (int(generator.integers(0, image.shape[0] - side + 1)) for _ in range(2))
-            window = image[top : top + side, left : left + side]
-            window = window[:, ::-1] if generator.random() < 0.5 else window
-            made.append(prepare(read_image(np.ascontiguousarray(window)), bench.backbone.preprocess, "squash"))
+        for window in random_windows(image, each, seed + number):
+            made.append(prepare(read_image(window), bench.backbone.preprocess, "squash"))
             owners.append(photograph)
-    return [replace(item) for item in made], owners
+    return made, owners
 
 
 def fit(bench: Bench, photographs: Sequence[Photograph], folder: Path, kind: str, steps: int, each: int) -> Path:

@@ -122,3 +122,39 @@ def test_locate_with_a_head_names_what_is_wrong(data: Path, tmp_path: Path, argu
     done = run(locate, str(data / "red" / "0.png"), *given)
     assert isinstance(done.exception, ConfigurationError)
     assert message in str(done.exception)
+
+
+def test_an_explainer_of_a_classifiers_rows(data: Path, tmp_path: Path) -> None:
+    head, output = tmp_path / "head.safetensors", tmp_path / "lcam.safetensors"
+    assert run(fit.fit_head, str(data), "-o", str(head)).exit_code == 0
+    done = run(fit.fit_attention, str(data), "--head", str(head), "--rows", "--windows", "2", "--steps", "3", "-o", str(output))
+    assert done.exit_code == 0, done.output
+    explainer = Explainer.load(output)
+    assert (explainer.asks, explainer.classes) == ("rows", ())
+    from concept_cam.methods.heads import FinerCam
+
+    cam = FinerCam(LinearBackbone(), ClassifierHead.load(head))
+    found = cam.explain(next((data / "red").iterdir()), base=f"lcam:{output}")
+    assert 0 <= float(found.scores.min()) <= float(found.scores.max()) <= 1
+    with pytest.raises(ConfigurationError, match="rows of a classifier"):
+        explainer.require(LinearBackbone())
+    refused = run(fit.fit_attention, str(data), "--rows", "-o", str(tmp_path / "other.safetensors"))
+    assert isinstance(refused.exception, ConfigurationError)
+    (data / "blue").mkdir()
+    (data / "red" / "0.png").rename(data / "blue" / "0.png")
+    unknown = run(fit.fit_attention, str(data), "--head", str(head), "-o", str(tmp_path / "other.safetensors"))
+    assert "no class 'blue'" in str(unknown.exception)
+
+
+def test_random_windows() -> None:
+    import numpy as np
+
+    from concept_cam.methods.lcam_training import random_windows
+
+    pixels = np.arange(40 * 60 * 3, dtype=np.uint8).reshape(40, 60, 3)
+    found = random_windows(pixels, 20, 0)
+    sides = [window.shape[0] for window in found]
+    assert all(window.shape == (side, side, 3) for window, side in zip(found, sides))
+    assert 20 <= min(sides) < max(sides) <= 40
+    again = random_windows(pixels, 20, 0)
+    assert all(np.array_equal(one, other) for one, other in zip(found, again))
