@@ -270,9 +270,9 @@ def open_ignored(text: str) -> Ignored:
     Raises:
         ConfigurationError: It is neither.
     """
-    if Path(text).is_dir():
+    if os.path.isdir(text):
         return Ignored(folder=text)
-    if Path(text).is_file():
+    if os.path.isfile(text):
         return Ignored(boxes=open_boxes(text))
     raise ConfigurationError(
         f"--ignore {text!r} is neither a folder of mask pictures nor a CSV table of boxes (file, x, y, width, height)."
