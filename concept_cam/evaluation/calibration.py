@@ -366,7 +366,9 @@ def _truth_table(path: Path) -> list[Label]:
             raise DataError(f"{path}, line {line}: file_name is missing.")
         if state and state.strip():  # a row that nobody filled in says nothing
             specimen = _number(row.get("specimen"), path, line)
-            found.append(Label(name, row["character"], state, row.get("pack") or "", specimen, is_reviewed(row.get(REVIEWED))))
+            # No export has the column `true_state`: somebody wrote it. A column for marks says of each row whether it was looked at.
+            mark = None if "true_state" in row and REVIEWED not in row else is_reviewed(row.get(REVIEWED))
+            found.append(Label(name, row["character"], state, row.get("pack") or "", specimen, mark))
     return found
 
 

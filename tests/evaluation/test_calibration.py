@@ -234,8 +234,8 @@ def test_where_some_are_marked_only_those_count() -> None:
 def test_tables_as_spreadsheets_write_them(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8-sig")
     assert read_truth(tmp_path / name) == [
-        Label("f1.jpg", "tail", "forked", "", 0, False),
-        Label("f2.jpg", "tail", "forked", "", 1, False),
+        Label("f1.jpg", "tail", "forked", "", 0),
+        Label("f2.jpg", "tail", "forked", "", 1),
     ]
 
 
@@ -245,6 +245,11 @@ def test_marks_and_wrong_numbers_in_tables(tmp_path: Path) -> None:
         "file_name,character,true_state,reviewed\na,tail,x,yes\nb,tail,x,\nc,tail,x,No\nd,tail,x,2026-11-26\n", encoding="utf-8"
     )
     assert [label.reviewed for label in read_truth(table)] == [True, False, False, True]
+    # `true_state` is written by somebody; `state` is what an export says, unless it is marked.
+    table.write_text("file_name,character,true_state\na,tail,x\n", encoding="utf-8")
+    assert [label.reviewed for label in read_truth(table)] == [None]
+    table.write_text("file_name,character,state\na,tail,x\n", encoding="utf-8")
+    assert [label.reviewed for label in read_truth(table)] == [False]
     table.write_text("file_name,character,true_state,specimen\na,tail,x,1.5\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"line 2: the specimen .1\.5. is no whole number"):
         read_truth(table)

@@ -31,7 +31,14 @@ def record(name: str, gamma: float | None, values: list[float], method: str = "d
 @pytest.fixture(scope="module")
 def report() -> Report:
     example = Example(
-        ODD, "concept0", "a <fin>", "part", "trait0", np.full((20, 30, 3), 90, np.uint8), np.eye(20, 30, dtype=bool), {"with": np.eye(20, 30)}
+        ODD,
+        "concept0",
+        "a <fin>",
+        "part",
+        "trait0",
+        np.full((20, 30, 3), 90, np.uint8),
+        np.eye(20, 30, dtype=bool),
+        {"with": np.eye(20, 30)},
     )
     records = [record("with", 1.0, [0.9, 0.7, 0.5]), record("without", 0.0, [0.5, 0.6, 0.4]), record("center", None, [0.1, 0.1, math.nan])]
     facts = {"dataset": {"name": "planted", "version": 1, "pictures": 3}, "model": {"name": "tiny"}}
