@@ -99,8 +99,9 @@ class LiteBackbone(BaseBackbone):
         return ImageFeatures(patches=patches, image=image)
 
     @quiet()
-    def feature_map(self, pixels: Tensor, valid: Tensor | None = None) -> FeatureMap:
+    def feature_map(self, pixels: Tensor, valid: Tensor | None = None, layer: str | None = None) -> FeatureMap:
         """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
+        self._layer(layer)
         pixels = self._prepare(pixels)
         valid = self._prepare_valid(valid, pixels)
         grid = self.grid_size((pixels.shape[2], pixels.shape[3]))

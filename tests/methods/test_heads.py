@@ -492,3 +492,13 @@ def test_direct_as_a_base() -> None:
     patches = torch.nn.functional.normalize(Localizer(model).encode(picture).patches, dim=-1).numpy()
     expected = patches @ (head.weight[2] - 0.6 * head.weight[0]).numpy()
     np.testing.assert_allclose(found.scores, expected, atol=1e-5)
+
+
+def test_the_bundled_model_takes_a_head() -> None:
+    from concept_cam.backbones import load
+
+    tower = load("demo")
+    cam = FinerCam(tower, make_head(tower.embed_dim))
+    assert cam.layer in tower.layers
+    found = cam.explain(photograph(8, (48, 64)), base="hires-cam")
+    assert np.isfinite(found.scores).any()
