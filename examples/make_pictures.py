@@ -27,7 +27,7 @@ def main(output: Path) -> None:
         Image.fromarray(picture).save(output / f"{example.FISH[name].name}.png", optimize=True)
     localizer = Localizer.from_pretrained()
     answers = example.ask(localizer, pictures["forked"], example.questions())
-    example.draw_sheet(pictures["forked"], answers).save(output / "sheet.png", optimize=True)
+    example.draw_sheet(pictures["forked"], answers, example.ask_photographs(localizer)).save(output / "sheet.png", optimize=True)
     _contrast_sheet(localizer, pictures).save(output / "contrast.png", optimize=True)
 
 

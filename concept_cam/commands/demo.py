@@ -16,7 +16,8 @@ from concept_cam.commands.options import build_localizer, model_options, resolve
 @model_options
 @setting_options
 def demo(output: str, overwrite: bool, **options: Any) -> None:
-    """Renders an example fish, asks where its forked tail fin, head, eye and other traits are, and draws the answers on one sheet.
+    """Renders an example fish, asks where its forked tail fin, head, eye and other traits are, asks the same of a few free photographs of other
+    things, and draws the answers on one sheet.
 
     Works offline with the model that comes with the package.
 
@@ -39,8 +40,9 @@ def demo(output: str, overwrite: bool, **options: Any) -> None:
     picture = example.render_fish("forked")
     answers = example.ask(localizer, picture, example.questions())
     write_file(fish_path, png_bytes(Image.fromarray(picture)), overwrite=overwrite)
-    write_file(sheet_path, png_bytes(example.draw_sheet(picture, answers)), overwrite=overwrite)
-    for answer in answers:
+    photographs = example.ask_photographs(localizer)
+    write_file(sheet_path, png_bytes(example.draw_sheet(picture, answers, photographs)), overwrite=overwrite)
+    for answer in (*answers, *photographs):
         x, y = answer.peak
         click.echo(f"{answer.concept.target[0]:<32} peak at x {x:.0f}, y {y:.0f}, score {answer.peak_score:+.3f}")
     click.echo(f"\nLook at {_shown(sheet_path)}")

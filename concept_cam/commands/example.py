@@ -1,4 +1,4 @@
-"""The example that new users meet: rendered fish and questions about them, drawn as one sheet."""
+"""The example that new users meet: a rendered fish, free photographs of other things, and questions about them, drawn as one sheet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from concept_cam.core.results import Localization
     from concept_cam.localizer import Localizer
 
-__all__ = ["FISH", "SIZE", "ExampleFish", "ask", "draw_sheet", "questions", "render_fish"]
+__all__ = ["FISH", "PHOTOGRAPHS", "SIZE", "ExampleFish", "ask", "ask_photographs", "draw_sheet", "photograph", "questions", "render_fish"]
 
 SIZE = (384, 512)
 """``(H, W)`` of the example pictures."""
@@ -76,6 +76,27 @@ QUESTIONS = (
 """What the sheet asks, as trait specifications."""
 
 
+PHOTOGRAPHS: tuple[tuple[str, str], ...] = (
+    ("coffee", "a cup of coffee"),
+    ("astronaut", "a helmet"),
+    ("astronaut", "a space shuttle"),
+    ("chelsea", "a cat"),
+)
+"""Photographs that scikit-image brings, free to use, and what is asked of them."""
+
+
+def photograph(name: str) -> np.ndarray:
+    """Returns one of scikit-image's own photographs, uint8 [H, W, 3]; they are installed with it and need no network."""
+    from skimage import data
+
+    return np.asarray(getattr(data, name)())
+
+
+def ask_photographs(localizer: Localizer) -> list[Localization]:
+    """Asks where the things of :data:`PHOTOGRAPHS` are."""
+    return [localizer.locate(photograph(name), text) for name, text in PHOTOGRAPHS]
+
+
 def render_fish(name: str) -> np.ndarray:
     """Renders an example fish, uint8 [H, W, 3]; the same on every machine within 3/255."""
     fish = FISH[name]
@@ -93,13 +114,27 @@ def ask(localizer: Localizer, picture: np.ndarray, concepts: list[Concept]) -> l
     return list(localizer.locate_all([picture], concepts)[0])
 
 
-def draw_sheet(picture: np.ndarray, answers: list[Localization]) -> Image:
-    """Draws the picture and the answers side by side, regions outlined."""
+def draw_sheet(picture: np.ndarray, answers: list[Localization], photographs: list[Localization] | None = None) -> Image:
+    """Draws the picture and the answers side by side, regions outlined.
+
+    Args:
+        picture: uint8 [H, W, 3], the fish.
+        answers: About the fish.
+        photographs: About photographs of other things, which follow.
+    """
     from PIL import Image as Pillow
 
     panels = [Pillow.fromarray(picture)] + [answer.overlay(threshold=DEFAULT_THRESHOLD, title="") for answer in answers]
     titles = ["the picture"] + [_title(answer) for answer in answers]
+    for answer in photographs or []:
+        panels.append(_fitted(answer.overlay(threshold=DEFAULT_THRESHOLD, title=""), panels[1].height))
+        titles.append(_title(answer))
     return overlay.sheet(panels, columns=4 if len(panels) > 6 else 3, titles=titles, size=16)
+
+
+def _fitted(image: Image, height: int) -> Image:
+    """Brings a panel to the height of the others."""
+    return image if image.height <= height else image.resize((round(image.width * height / image.height), height))
 
 
 def _title(answer: Localization) -> str:
