@@ -36,11 +36,12 @@ QUESTIONS: tuple[dict[str, Any], ...] = (
 
 def random_clip(name: str) -> Any:
     """An open_clip architecture with random weights: as fast as a trained one, and meaningless."""
-    import open_clip
     import torch
 
+    from concept_cam.backbones.torchvision_compat import import_open_clip
     from concept_cam.localizer import Localizer
 
+    open_clip = import_open_clip()
     torch.manual_seed(0)
     folder = Path(tempfile.mkdtemp())
     model = open_clip.create_model(name)

@@ -57,7 +57,9 @@ def label_studio(python: str, folder: Path, port: int) -> Iterator[str]:
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(folder),
-        "ML_BLOCK_LOCAL_IP": "false",  # Label Studio refuses backends on the loopback interface unless told.
+        # Label Studio refuses backends, and their webhooks, on the loopback interface unless told.
+        "ML_BLOCK_LOCAL_IP": "false",
+        "SSRF_PROTECTION_ENABLED": "false",
         "COLLECT_ANALYTICS": "false",
         "SENTRY_DSN": "",
         "LATEST_VERSION_CHECK": "false",

@@ -188,7 +188,7 @@ function paint(panel) {
   const context = canvas.getContext('2d');
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, width, height);
-  panel.titleBox.textContent = panel.problem ? `⚠ ${panel.problem}` : titleOf(panel.question) || 'Type what to find';
+  panel.titleBox.textContent = panel.problem ? `⚠ ${panel.problem}` : (panel.answer && panel.question.mode === 'pack' ? panel.answer.question.name.split('=').map(readable).join(': ') : titleOf(panel.question)) || 'Type what to find';
   panel.waitBox.hidden = !panel.waiting;
   const ready = view.image?.complete && view.image.naturalWidth;
   if (!ready && (view.image || !panel.map)) return;
@@ -776,6 +776,7 @@ async function select(index) {
   image.onerror = () => { if (mine === selecting) { view.image = null; drawAll(); } };
   image.src = api.image(view.picture.id, 1600);
   view.image = image;
+  $('reading').textContent = '';
   remember(); showAnswer();
   try {
     const found = await api.corrections(view.picture.id);
