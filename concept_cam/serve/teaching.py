@@ -199,7 +199,7 @@ def _pack(known: Sequence[Taught]) -> str:
             **{f"contrast_{number}": {"phrases": [text]} for number, text in enumerate(taught.contrasts, 1)},
         }
         if len(states) == 1:
-            states = {**states, "background": {"phrases": ["the background"]}}
+            states = {**states, "surroundings": {"phrases": ["the background"]}}
         characters[taught.name] = {
             "kind": "shape",
             "entity": {"label": taught.target},
