@@ -5,6 +5,7 @@ megapixels that is a hundred times less work, and no evidence is lost, since the
 
 Uncertainty: nothing finer than one patch was seen, so each edge of a region is known to one patch. Of a length that is one patch along it
 (in original pixels); areas, angles and ratios follow by first-order propagation. Of something under two patches nothing can be said: null.
+Lengths of the body (:func:`measure_distances`) run from one border to another, each known to one patch, and state the two together.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Length:
 
     Attributes:
         value: Pixels.
-        error: Its uncertainty, pixels; ``None`` where the length is under two patches, and nothing can be said.
+        error: Its uncertainty, pixels: either end is known to one patch, and where two parts leave a gap between them, to half of it; ``None`` where the length is under two patches, and nothing can be said.
         line: What was measured, float64 [K, 2] of ``(x, y)``.
     """
 
@@ -251,7 +251,8 @@ def measure_body(
         way = way / max(float(np.linalg.norm(way)), 1e-9)
         patch = math.hypot(cell[1] * way[0], cell[0] * way[1])
         if value > 0:
-            found[name] = Length(float(value), math.hypot(patch, more) if value >= 2 * patch else None, line)
+            # Either end is known to a patch.
+            found[name] = Length(float(value), math.hypot(patch, patch, more) if value >= 2 * patch else None, line)
 
     def across(name: str, low: Points, high: Points, start: float, stop: float) -> None:
         """The greatest depth between two places along the body."""

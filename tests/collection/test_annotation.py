@@ -183,7 +183,7 @@ def test_lengths_are_measured_along_the_body(localizer: Localizer, tmp_path: Pat
     x0, y0, x1, y1 = rows["standard_length"]["contour"][0]
     assert (x0, y0) == pytest.approx((0, 48), abs=cell)
     assert (x1, y1) == pytest.approx((192, 48), abs=cell)
-    assert rows["standard_length"]["length_uncertainty_px"] == pytest.approx(cell, rel=0.3)
+    assert rows["standard_length"]["length_uncertainty_px"] == pytest.approx(cell * 2**0.5, rel=0.3)
     assert rows["eye_diameter"]["length_px"] is None
 
 

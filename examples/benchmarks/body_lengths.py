@@ -1,0 +1,87 @@
+"""How well are lengths of the body measured on photographs?
+
+    python examples/benchmarks/body_lengths.py DIR --mask head=head --mask trunk=body --mask caudal_fin=tail
+
+DIR is a folder data set with masks that people drew (as of `evaluate --dataset folder:DIR`); lengths along the midline of those masks are the
+truth, those along the midline of the model's maps (default settings, the trait pack's parts) what is measured. Prints a Markdown table: the
+share of the pictures that are measured, the median and the 90th percentile of the relative error, and how often the truth lies within the
+stated uncertainty; 95 % bootstrap intervals over pictures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+from held_out import parse_masks
+
+from concept_cam import Localizer, prompts
+from concept_cam.collection.measures import measure_distances
+from concept_cam.collection.questions import DISTANCES
+from concept_cam.core.frame import measure_body
+from concept_cam.core.regions import Frame
+from concept_cam.evaluation.datasets import folder
+from concept_cam.pictures.reading import read_image
+
+RESAMPLES = 2000
+
+
+def interval(values: np.ndarray) -> str:
+    """The median with its bootstrap interval."""
+    rng = np.random.default_rng(0)
+    medians = np.median(values[rng.integers(len(values), size=(RESAMPLES, len(values)))], axis=1)
+    low, high = np.quantile(medians, (0.025, 0.975))
+    return f"{np.median(values):.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _bool(mask: np.ndarray) -> np.ndarray:
+    """A mask as people drew it: what is to be ignored is not the part."""
+    return mask if mask.dtype == bool else mask == 255
+
+
+@click.command()
+@click.argument("directory", is_eager=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--mask", "pairs", multiple=True, callback=parse_masks, metavar="PART=KEY", required=True, help="Part of the pack and key of its masks."
+)
+@click.option("--model", default="demo", show_default=True, help="Any model that `locate --model` takes.")
+def main(directory: Path, pairs: dict[str, str], model: str) -> None:
+    """Prints the table."""
+    localizer = Localizer.from_pretrained(model)
+    concepts = prompts.load("fish:parts")
+    errors: dict[str, list[tuple[float, bool]]] = {}
+    known: dict[str, int] = {}
+    for sample in folder.load(directory):
+        masks = {question.trait: question.mask for question in sample.questions}
+        outlined = {part: _bool(mask()) for part, key in pairs.items() if (mask := masks.get(key)) is not None}
+        truth = measure_body(outlined)
+        picture = read_image(sample.image)
+        maps = localizer.score(localizer.encode(picture), concepts)
+        scores = {found.concept.name.split("=")[1]: found.scores for found in maps}
+        geometry = maps[0].geometry
+        found = measure_distances(DISTANCES, scores, geometry, Frame(0, 0, geometry.original))
+        for name, length in truth.items():
+            known[name] = known.get(name, 0) + 1
+            if name in found:
+                off = found[name].length - length.value
+                within = found[name].error is not None and abs(off) <= found[name].error
+                errors.setdefault(name, []).append((off / length.value, within))
+    click.echo(
+        "| length | pictures | measured | relative error, median | 90 % below | bias | within the uncertainty |\n|---|---|---|---|---|---|---|"
+    )
+    for name, count in known.items():
+        rows = errors.get(name, [])
+        if not rows:
+            click.echo(f"| {name} | {count} | 0.00 | | | | |")
+            continue
+        off = np.array([row[0] for row in rows])
+        within = np.mean([row[1] for row in rows])
+        worst = np.quantile(np.abs(off), 0.9)
+        click.echo(
+            f"| {name} | {count} | {len(rows) / count:.2f} | {interval(np.abs(off))} | {worst:.3f} | {np.median(off):+.3f} | {within:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
