@@ -29,7 +29,7 @@ from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
 from concept_cam.trust.certificate import Certifier
-from concept_cam.trust.rules import Rules
+from concept_cam.trust.rules import Rules, shipped
 
 __all__ = ["Localizer"]
 
@@ -59,7 +59,7 @@ class Localizer:
     def __init__(self, backbone: Backbone, settings: Settings | None = None, rules: Rules | None = None) -> None:
         self.backbone = backbone
         self.settings = settings or Settings()
-        self.rules = rules or getattr(backbone, "rules", None) or Rules()
+        self.rules = rules or shipped(backbone.weights_hash) or Rules()
         self.preprocess = adapted(backbone.preprocess, self.settings)
         self._texts = TextMemory(backbone, cache_folder())
         self._asked: tuple[tuple[tuple[Concept, ...], DirectionSet], ...] = ()

@@ -35,6 +35,7 @@ __all__ = [
     "features_of",
     "fit_rules",
     "judge",
+    "shipped",
 ]
 
 CLEAR, DOUBTFUL, OFF_PROMPT, ABSENT = "clear", "doubtful", "not about the prompt", "absent"
@@ -224,6 +225,12 @@ class Rules:
             return cls(**content)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DataError(f"{path} holds no rules of trust: {error}.") from error
+
+
+def shipped(weights_hash: str) -> Rules | None:
+    """Returns the rules that come with the package for a model's weights; ``None`` for other models."""
+    path = Path(__file__).parent / "fitted" / f"{weights_hash}.json"
+    return Rules.read(path) if path.is_file() else None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Fit the rules of trust that come with the bundled model, and measure them on pictures that had no say.
 
-    python examples/training/fit_trust.py --output concept_cam/backbones/bundled/trust.json
-    python examples/training/fit_trust.py --output trust.json --pictures 60      # a quick look
+    python examples/training/fit_trust.py --folder concept_cam/trust/fitted
+    python examples/training/fit_trust.py --folder out/ --pictures 60      # a quick look
 
 Pictures with known answers: rendered fish of a seed that belongs to neither the training nor the benchmark, half of them plain and half in the styles of
 photographs, with false colours on a third; scenes without a fish; and scikit-image's free photographs of other things, in which every part is absent.
@@ -147,8 +147,8 @@ def main() -> None:
     """Reads the command line, fits and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--pictures", type=int, default=240, help="rendered pictures to fit to; half as many are measured on")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--pictures", type=int, default=120, help="rendered pictures to fit to; half as many are measured on")
+    parser.add_argument("--folder", type=Path, required=True, help="where HASH.json goes, named after the model's weights")
     arguments = parser.parse_args()
     localizer = Localizer.from_pretrained(arguments.model)
 
@@ -171,8 +171,10 @@ def main() -> None:
     rules = fit_trust(fitted, facts_of(localizer))
     describe("fitted to", fitted, rules, localizer)
     describe("held out", look(arguments.pictures // 2, FIT_SEED + 1), rules, localizer)
-    arguments.output.write_text(rules.to_json() + "\n", encoding="utf-8")
-    print(f"wrote {arguments.output}")
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    path = arguments.folder / f"{localizer.backbone.weights_hash}.json"
+    path.write_text(rules.to_json() + "\n", encoding="utf-8")
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

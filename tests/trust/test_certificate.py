@@ -135,3 +135,16 @@ def test_methods_without_texts_have_none() -> None:
 def test_the_host_of_a_concept() -> None:
     assert host_of(Concept(("x",), metadata={"host": "animal"})) == ("a photo of an animal", "an animal")
     assert host_of(Concept(("x",))) == probes.SUBJECTS
+
+
+def test_the_bundled_model_brings_rules_of_its_own() -> None:
+    from concept_cam.commands import example
+
+    localizer = Localizer.from_pretrained()
+    assert localizer.rules.weights_hash == localizer.backbone.weights_hash
+    fish = localizer.locate_all([example.render_fish("forked")], example.questions())[0]
+    assert all(found.certificate.calibrated for found in fish)
+    assert sum(found.certificate.verdict == "clear" for found in fish) >= 4
+    assert not any(found.certificate.verdict == "absent" for found in fish)
+    cat = localizer.locate_all([example.photograph("chelsea")], example.questions())[0]
+    assert [found.certificate.verdict for found in cat].count("clear") == 0
