@@ -1,20 +1,23 @@
 """The bundled family: EfficientNet-Lite0 with a neck at stride 8, and a small text tower of word pieces.
 
 A folder holds ``config.json`` (``"family": "lite"``), ``model.safetensors`` (half precision; names ``image.*``, ``text.*``, ``joint.*``,
-``domain.*`` and ``logit_scale``) and ``tokenizer.json``.
+``familiar``, ``examples`` and ``logit_scale``), ``tokenizer.json``, and ``known.json`` (``words`` of the trained phrases, ``names`` of things).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import BaseBackbone
+from concept_cam.backbones.familiarity import familiarity, singular, words_of
 from concept_cam.backbones.lite_towers import CELL, ImageTower, JointHead, Sizes
 from concept_cam.backbones.made import Made
 from concept_cam.backbones.noun_head import NounConfig
@@ -26,7 +29,29 @@ from concept_cam.core.quiet import quiet
 
 __all__ = ["CONFIG", "MEAN", "STD", "TOKENIZER", "WEIGHTS", "LiteBackbone", "LiteModel", "make", "read", "save"]
 
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+CONFIG, WEIGHTS, TOKENIZER, KNOWN = "config.json", "model.safetensors", "tokenizer.json", "known.json"
+CARRIERS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "this",
+        "is",
+        "one",
+        "photo",
+        "photograph",
+        "picture",
+        "image",
+        "close",
+        "up",
+        "showing",
+        "shows",
+        "blurry",
+        "in",
+    ]
+)
+"""Words around a name that change nothing."""
 MEAN, STD = (127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3
 """What the backbone was trained with: pixels minus 127, over 128."""
 READ_SIZE = 384
@@ -39,15 +64,21 @@ class LiteModel(nn.Module):
         sizes: Widths of the image tower and the joint head.
         nouns: Sizes of the head for nouns.
         words: Sizes of the text tower.
+        familiar: Phrases that are remembered, to tell what was never trained.
+        examples: Pictures that are remembered, to tell what is unlike them.
     """
 
-    def __init__(self, sizes: Sizes, nouns: NounConfig, words: WordPieceConfig) -> None:
+    def __init__(self, sizes: Sizes, nouns: NounConfig, words: WordPieceConfig, familiar: int = 0, examples: int = 0) -> None:
         super().__init__()
         self.sizes = sizes
         self.image = ImageTower(sizes, nouns)
         self.text = WordPieceTower(words)
         self.joint = JointHead(sizes)
         self.logit_scale = nn.Parameter(torch.zeros(()))
+        self.familiar: Tensor
+        self.examples: Tensor
+        self.register_buffer("familiar", torch.zeros(familiar, words.width))
+        self.register_buffer("examples", torch.zeros(examples, sizes.nouns))
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Word pieces [N, L] to the joint space [N, D], unit length."""
@@ -64,7 +95,10 @@ class LiteBackbone(BaseBackbone):
 
     def __init__(self, made: Made) -> None:
         model = cast(LiteModel, made.model)
-        self._image = model.image
+        self._image, self._examples, self._familiar = model.image, model.examples, model.familiar
+        self._known = frozenset(made.options.get("words", ()))
+        self._names = frozenset(made.options.get("names", ()))
+        self._sentences: Callable[[list[str]], Tensor] = made.options["sentences"]
         super().__init__(
             model,
             name=made.name,
@@ -120,6 +154,36 @@ class LiteBackbone(BaseBackbone):
         """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
         return self._image.pool(features.map, features.valid)
 
+    @quiet(graph=False)
+    def domain(self, image: Tensor) -> Tensor:
+        """How far pictures are from what the parts were trained for: photographs that the backbone takes for a fish, and rendered fishes.
+
+        Args:
+            image: [B, D] image embeddings.
+
+        Returns:
+            float32 [B], 0..2: one minus the highest cosine of the block of nouns to a remembered one. Rendered fishes and photographs of fish
+            lie under 0.37, nearly all other photographs above 0.53; what is named by a noun is no part and may be far away and right. NaN for
+            a model that remembers none.
+        """
+        if not len(self._examples):
+            return image.new_full((len(image),), float("nan"), dtype=torch.float32)
+        nouns = F.normalize(image[:, : self._examples.shape[1]].float(), dim=-1)
+        return 1.0 - (nouns @ self._examples.float().T.to(nouns.device)).amax(1)
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """Returns the word that makes a phrase unlike everything that was trained; empty for familiar ones, and for names of things.
+
+        Every word can be spelt, which is not the same as knowing it; see :mod:`concept_cam.backbones.familiarity`.
+        """
+        spoken = words_of(prompt)
+        if not self._known or all(singular(word, self._known) in self._known for word in spoken):
+            return ()
+        if " ".join(word for word in spoken if word not in CARRIERS) in self._names:
+            return ()
+        found = familiarity([prompt], self._known, self._familiar, self._sentences)[0]
+        return () if found.familiar or not found.word else (found.word,)
+
 
 def _frames(valid: Tensor | None, count: int, grid: tuple[int, int]) -> list[tuple[list[int], tuple[int, int, int, int]]]:
     """Pictures of a batch by the frame that holds their valid cells: (rows of the batch, (top, left, bottom, right) in cells)."""
@@ -143,19 +207,30 @@ def make(folder: Path, name: str) -> Made:
 
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        model = LiteModel(Sizes(**config["sizes"]), NounConfig(**config["nouns"]), WordPieceConfig(**config["text"]))
         stored = load_file(folder / WEIGHTS)
+        counts = {name: len(stored[name]) for name in ("familiar", "examples") if name in stored}
+        model = LiteModel(Sizes(**config["sizes"]), NounConfig(**config["nouns"]), WordPieceConfig(**config["text"]), **counts)
+        known: dict[str, list[str]] = json.loads((folder / KNOWN).read_text(encoding="utf-8")) if (folder / KNOWN).is_file() else {}
         words = unpacked({key.removeprefix("text."): value for key, value in stored.items() if key.startswith("text.")})
         others = {key: value.float() for key, value in stored.items() if not key.startswith("text.")}
-        model.load_state_dict({**others, **{f"text.{key}": value for key, value in words.items()}})
+        empty = {name: getattr(model, name) for name in ("familiar", "examples") if name not in stored}
+        model.load_state_dict({**empty, **others, **{f"text.{key}": value for key, value in words.items()}})
         tokens = WordPieceTokens(folder / TOKENIZER, model.text.config.context)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise ModelError(f"cannot load {name} from {str(folder)!r}: {type(error).__name__}: {first}.") from error
     model.eval()
+
+    @quiet(graph=False)
+    def sentences(texts: list[str]) -> Tensor:
+        device = model.logit_scale.device
+        return model.text(tokens.batch(texts)["ids"].to(device)).float().cpu()
+
     text = TextEncoder(tokens, lambda inputs: model.encode_text(inputs["ids"]), lambda: next(model.parameters()).device)
     origin = f"stored in {CONFIG}"
-    return Made(name=name, model=model, text=text, config=config.get("preprocess", {}), origin=origin)
+    return Made(
+        name=name, model=model, text=text, config=config.get("preprocess", {}), origin=origin, options={**known, "sentences": sentences}
+    )
 
 
 def read(made: Made) -> LiteBackbone:
@@ -163,13 +238,14 @@ def read(made: Made) -> LiteBackbone:
     return LiteBackbone(made)
 
 
-def save(model: LiteModel, tokenizer: str, folder: Path) -> None:
+def save(model: LiteModel, tokenizer: str, folder: Path, known: Mapping[str, Sequence[str]] | None = None) -> None:
     """Writes a folder that :func:`make` reads.
 
     Args:
         model: The model.
         tokenizer: `tokenizer.json` as text.
         folder: Where to.
+        known: ``words`` and ``names``; see the module's description.
     """
     from safetensors.torch import save_file
 
@@ -184,8 +260,11 @@ def save(model: LiteModel, tokenizer: str, folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tensors = {f"text.{name}": value for name, value in packed(model.text).items()}
     for name, value in model.state_dict().items():
-        if not name.startswith("text."):
+        if not name.startswith("text.") and value.numel():
             tensors[name] = value.half().contiguous().cpu()
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)
     (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    if known:
+        content = {name: sorted(set(texts)) for name, texts in known.items()}
+        (folder / KNOWN).write_text(json.dumps(content, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -12,10 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from concept_cam.backbones import lite
+from concept_cam.backbones.familiarity import words_of
 from concept_cam.backbones.lite_towers import Sizes
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, unpacked
+from concept_cam.demo import world
 from training.backbone import load_trunk
+from training.config import TRAIN_SEED
 from training.joint import fit
 from training.networks import Trainee, folded
 
@@ -78,3 +81,55 @@ def embedder(model: lite.LiteModel, tokenizer: str) -> Callable[[Sequence[str]],
         return found
 
     return embed
+
+
+def remember(
+    model: lite.LiteModel, tokenizer: str, wordings: Sequence[str], names: Sequence[str], pictures: int = 112, count: int = 48
+) -> dict[str, list[str]]:
+    """Gives a model the phrases and pictures that tell what is unlike them; in place.
+
+    Args:
+        model: The model.
+        tokenizer: Its `tokenizer.json`.
+        wordings: Phrases about fish.
+        names: Names of things.
+        pictures: Rendered fishes of either kind that are looked at.
+        count: Phrases are thinned to eight times, pictures gathered into this number.
+
+    Returns:
+        `words` and `names`, for `concept_cam.backbones.lite.save`.
+    """
+    embed = embedder(model, tokenizer)
+    step = max(1, len(wordings) // (8 * count))
+    model.familiar = embed(list(wordings)[::step])
+    seen = []
+    for profile in ("plain", "photographs"):
+        for start in range(0, pictures, 16):
+            specimens = world.sample(min(16, pictures - start), TRAIN_SEED, view="whole", profile=profile, start=7_000_000 + start)
+            with torch.no_grad():
+                _, top = model.image.read((world.render(specimens, (256, 384)).images.float() - 127.0) / 128.0)
+                seen.append(model.image.nouns.cells(top.mean((2, 3))))
+    model.examples = torch.cat([_named(model, embed, FISHES), gathered(F.normalize(torch.cat(seen), dim=-1), count)])
+    return {
+        "words": sorted({word for text in wordings for word in words_of(text)}),
+        "names": sorted({" ".join(words_of(name)) for name in names}),
+    }
+
+
+FISHES = ("fish", "a live fish", "a fish", "a catfish", "a trout", "a goldfish", "a shark")
+
+
+@torch.no_grad()
+def _named(model: lite.LiteModel, embed: Callable[[Sequence[str]], Tensor], texts: Sequence[str]) -> Tensor:
+    return F.normalize(model.image.nouns.text(embed(texts)), dim=-1)
+
+
+def gathered(vectors: Tensor, count: int, rounds: int = 30) -> Tensor:
+    """Means of groups of unit vectors [N, D] that lie together (spherical k-means): [count, D]."""
+    centres = vectors[torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))[:count]]
+    for _ in range(rounds):
+        nearest = (vectors @ centres.T).argmax(1)
+        centres = torch.stack(
+            [F.normalize(vectors[nearest == k].mean(0), dim=0) if (nearest == k).any() else centre for k, centre in enumerate(centres)]
+        )
+    return centres

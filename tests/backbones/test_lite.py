@@ -239,3 +239,41 @@ def test_contrast_raises_no_cell_of_the_background() -> None:
     bare = [Concept(c.target, name=c.name, templates=c.templates) for c in concepts]
     for found, alone in zip(localizer.score(features, concepts), localizer.score(features, bare), strict=True):
         assert float((found.heatmap - alone.heatmap)[away].max()) < 0.05, found.concept.name
+
+
+# ------------------------------------------------------------------------------------------------- what the model does not know
+
+
+@pytest.mark.parametrize(
+    "text", ["a photo of a teapot", "an umbrella", "a forked tail fin", "a fish with two dorsal fins", "the background"]
+)
+def test_familiar_phrases_are_not_reported(text: str) -> None:
+    assert load("demo").unknown_words(text) == ()
+
+
+@pytest.mark.parametrize(("text", "word"), [("the elytra of a beetle", "beetle"), ("a fish with a glorbish fin", "glorbish")])
+def test_a_word_that_matters_and_was_never_trained_is_named(text: str, word: str) -> None:
+    assert load("demo").unknown_words(text) == (word,)
+
+
+def test_pictures_unlike_fish_are_far() -> None:
+    """Against rendered fishes, and free photographs of other things that come with scikit-image."""
+    from skimage import data
+
+    from concept_cam.demo import world
+
+    localizer = Localizer.from_pretrained()
+    fishes = [
+        np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        for profile in ("plain", "photographs")
+        for image in world.render(world.sample(2, 4242, view="whole", profile=profile), (192, 256)).images
+    ]
+    domain = localizer.backbone.domain  # type: ignore[attr-defined]
+    near = torch.cat([domain(item.image[None]) for item in localizer.encode(fishes)])
+    far = torch.cat([domain(item.image[None]) for item in localizer.encode([data.chelsea(), data.coffee(), data.rocket()])])
+    assert float(near.max()) < 0.5 < float(far.min())
+
+
+def test_a_model_without_memory_says_nothing(backbone: lite.LiteBackbone) -> None:
+    assert torch.isnan(backbone.domain(backbone.encode_image(pixels(2, 64, 64)))).all()
+    assert backbone.unknown_words("a glorbish fin") == ()
