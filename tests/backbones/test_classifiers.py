@@ -228,3 +228,15 @@ def test_questions_in_words_are_refused(network: Any, tmp_path: Path) -> None:
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     with pytest.raises(UnsupportedModelError, match="no text tower"):
         Localizer.from_pretrained(f"timm:resnet18,{tmp_path / 'weights.pth'}")
+
+
+def test_a_transformer_built_for_another_size_reads_that_size() -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("vit_small_patch14_dinov2", pretrained=False, num_classes=3, img_size=56, embed_dim=32, depth=1, num_heads=2)
+    backbone = from_classifier(model.eval(), name="small")
+    assert backbone.preprocess.size == (56, 56)
+    pixels = torch.randn(1, 3, 56, 56)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            backbone.encode_image(pixels), model.forward_head(model.forward_features(pixels), pre_logits=True), atol=1e-5, rtol=1e-5
+        )

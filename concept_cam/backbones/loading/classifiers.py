@@ -159,6 +159,8 @@ def _expected(model: Any) -> Preprocess:
 
         config = resolve_data_config({}, model=model)
         _, height, width = config["input_size"]
+        # A transformer that was built for another size than its published weights' reads that size.
+        height, width = getattr(getattr(model, "patch_embed", None), "img_size", None) or (height, width)
         fixed = bool((getattr(model, "pretrained_cfg", None) or {}).get("fixed_input_size"))
         return Preprocess(
             (height, width), (32, 32), tuple(config["mean"]), tuple(config["std"]), config["interpolation"], flexible=not fixed
