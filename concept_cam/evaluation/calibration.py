@@ -339,8 +339,8 @@ def _call(row: Mapping[str, Any], source: Path, line: int) -> ModelCall:
             str(row["file_name"]),
             str(row["character"]),
             str(row["state"]),
-            float(row.get("probability", "nan")),
-            float(row.get("score", "nan")),
+            float(_point(row.get("probability", "nan"))),
+            float(_point(row.get("score", "nan"))),
             str(row.get("pack", "")),
             _number(str(row.get("specimen", 0)), source, line),
             row.get("kind") == "part",
@@ -372,12 +372,17 @@ def _truth_table(path: Path) -> list[Label]:
     return found
 
 
+def _point(number: Any) -> Any:
+    """Turns the decimal comma, which spreadsheets write in half of Europe, into a point."""
+    return number.replace(",", ".") if isinstance(number, str) and number.count(",") == 1 and "." not in number else number
+
+
 def _number(text: str | None, path: Path, line: int) -> int:
-    """Reads the number of a specimen; spreadsheets and pandas write whole numbers as ``0.0`` too."""
+    """Reads the number of a specimen; spreadsheets and pandas write whole numbers as ``0.0`` or ``0,0`` too."""
     if not text or not text.strip():
         return 0
     try:
-        value = float(text)
+        value = float(_point(text))
         if value.is_integer() and 0 <= value < 2**31:
             return int(value)
     except ValueError:

@@ -18,12 +18,12 @@ from concept_cam.exports.survey import (
     FRAME,
     PLAIN,
     Form,
+    address_and_words,
     agent,
     called,
     carried,
     has_region,
     iri,
-    is_address,
     media_of,
     readable,
     trust_of,
@@ -160,8 +160,10 @@ def _rows(run: Run, form: Form) -> Iterator[dict[str, Any]]:
 
 def _owners(record: dict[str, Any]) -> dict[str, str]:
     """Rights and creator: an IRI under the ``dcterms:`` term, which asks for one, free text under that of ``dc:``."""
-    said = {term: carried(record, term) for term in ("rights", "creator")}
-    return {f"{'dcterms' if is_address(value) else 'dc'}:{term}": value for term, value in said.items() if value}
+    said = {}
+    for term in ("rights", "creator"):
+        said[f"dcterms:{term}"], said[f"dc:{term}"] = address_and_words(record, term)
+    return {key: value for key, value in said.items() if value}
 
 
 def _made(record: dict[str, Any]) -> str:

@@ -16,7 +16,21 @@ from typing import Any
 
 from concept_cam.collection.runs import Run
 from concept_cam.collection.schema import DISTANCES, MEASURES
-from concept_cam.exports.survey import FRAME, PLAIN, Form, agent, called, carried, iri, media_of, readable, trust_of, when, write_csv
+from concept_cam.exports.survey import (
+    FRAME,
+    PLAIN,
+    Form,
+    address_and_words,
+    agent,
+    called,
+    carried,
+    iri,
+    media_of,
+    readable,
+    trust_of,
+    when,
+    write_csv,
+)
 
 __all__ = ["COLUMNS", "EXTENDED_COLUMNS", "UNITS", "write", "write_extended"]
 
@@ -105,7 +119,7 @@ def _call(record: dict[str, Any], form: Form) -> dict[str, Any]:
     value = "present" if record["kind"] == "part" else readable(record["state"] or "")
     quality = f"quality {record['quality']} ({record['quality_match']} match); " if record["quality"] else ""
     specimen = f"; specimen {record['specimen']}" if record["specimen_x"] is not None else ""
-    media = "".join(f"; {term}: {text}" for term in ("rights", "creator") if (text := carried(record, term)))
+    media = "".join(f"; {term}: {text}" for term in ("rights", "creator") for text in address_and_words(record, term) if text)
     return {
         "measurementID": record["record_key"],
         "measurementType": _type(record),

@@ -29,6 +29,7 @@ __all__ = [
     "Survey",
     "CARRIED",
     "agent",
+    "address_and_words",
     "carried",
     "crop",
     "escaped",
@@ -222,6 +223,12 @@ def carried(record: Record, term: str) -> str | None:
     return next((str(value) for value in values if value), None)
 
 
+def address_and_words(record: Record, term: str) -> tuple[str | None, str | None]:
+    """Returns what the input says by a term as an address, and what it says in words: media tables have ``license`` beside ``rights``."""
+    values = [str(value) for name in CARRIED[term] if (value := record.get(PASSTHROUGH_PREFIX + name))]
+    return next(filter(is_address, values), None), next((value for value in values if not is_address(value)), None)
+
+
 def trust_of(record: Record) -> str:
     """Returns what the certificate says of a record's map, for a remark: ``; map clear (confidence 0.93)``; nothing where there is none."""
     if not record.get("verdict"):
@@ -327,9 +334,9 @@ def escaped(value: Any) -> Any:
     """Puts an apostrophe before a text that a spreadsheet would run as a formula.
 
     Those begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return (OWASP, "CSV Injection"). A plain number is none, whatever its sign.
-    :func:`concept_cam.core.tables.unescaped` takes the apostrophe off again.
+    Text that looks escaped already gets one more, so that :func:`concept_cam.core.tables.unescaped` gives back every text.
     """
-    if not isinstance(value, str) or not value.startswith(FORMULA_STARTS):
+    if not isinstance(value, str) or not value.lstrip("'").startswith(FORMULA_STARTS):
         return value
     try:
         float(value)

@@ -17,11 +17,11 @@ from concept_cam.exports.survey import (
     FRAME,
     PLAIN,
     Form,
+    address_and_words,
     called,
     carried,
     has_region,
     iri,
-    is_address,
     media_of,
     readable,
     when,
@@ -78,11 +78,12 @@ def _annotations(run: Run, form: Form) -> Iterator[dict[str, Any]]:
             annotation["creator"] = [person, annotation["creator"]]
         if date:
             annotation["created"] = date
-        if rights := carried(record, "rights"):
-            # The term "rights" of the vocabulary asks for an IRI; words have a term of their own.
-            annotation["target"]["rights" if is_address(rights) else "dc:rights"] = rights
-        if creator := carried(record, "creator"):
-            annotation["target"]["creator"] = creator if is_address(creator) else {"name": creator}
+        # The term "rights" of the vocabulary asks for an IRI; words have a term of their own.
+        licence, words = address_and_words(record, "rights")
+        annotation["target"] |= {key: value for key, value in (("rights", licence), ("dc:rights", words)) if value}
+        address, name = address_and_words(record, "creator")
+        if address or name:
+            annotation["target"]["creator"] = {"id": address, "name": name} if address and name else address or {"name": name}
         yield annotation
 
 

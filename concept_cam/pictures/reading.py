@@ -13,6 +13,7 @@ import itertools
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -351,6 +352,8 @@ def decoded(image: Image.Image, max_pixels: int, label: str) -> tuple[Image.Imag
     tags = getattr(image, "tag_v2", None)
     found = _known(tags.get(_ORIENTATION_TAG, 1)) if tags is not None else None
     try:
+        if image.format == "PNG":
+            _check_chunks(getattr(image, "fp", None))
         with limited_to(max_pixels):
             image.load()
     except MemoryError as error:
@@ -359,6 +362,45 @@ def decoded(image: Image.Image, max_pixels: int, label: str) -> tuple[Image.Imag
         raise ImageError(f"{label} is damaged or cut short: {error}. Copy or download it again.") from error
     after = _orientation(image)
     return image, after if found is None else found, _TRANSPOSE.get(after)
+
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+def _check_chunks(file: Any) -> None:
+    """Compares the check sums of a PNG's chunks that make pixels, and asks for its last chunk; the file is left where it was.
+
+    Pillow stops reading once it has all rows: it never comes to the sums at the end, so that a changed byte of the last rows passed for pixels.
+    An image without its file (loaded already, or made in memory) has nothing to compare.
+
+    Raises:
+        ValueError: A chunk is damaged, or the last one is missing.
+    """
+    if file is None or getattr(file, "closed", False):
+        return
+    place = file.tell()
+    try:
+        file.seek(0)
+        if file.read(8) != _PNG_START:  # a PNG within something else, such as an icon
+            return
+        while True:
+            head = file.read(8)
+            if len(head) < 8:
+                raise ValueError("its last chunk is missing")
+            left, kind = struct.unpack(">I4s", head)
+            if not kind[0] & 0x20:  # a capital first letter: without this chunk the pixels are not what they were
+                total = zlib.crc32(kind)
+                while left and (data := file.read(min(left, 1 << 20))):
+                    total = zlib.crc32(data, total)
+                    left -= len(data)
+                if left or file.read(4) != struct.pack(">I", total):
+                    raise ValueError(f"the check sum of its chunk {kind.decode('latin-1')!r} is wrong")
+            else:
+                file.seek(left + 4, io.SEEK_CUR)
+            if kind == b"IEND":
+                return
+    finally:
+        file.seek(place)
 
 
 def _picture(image: Image.Image, name: str | None, max_pixels: int, *, first_frame: bool, label: str) -> Picture:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image, features
 
 from concept_cam.commands import fit
 from concept_cam.commands.options import chosen_settings
 from concept_cam.core.errors import ConfigurationError, DataError, OutputError
 from concept_cam.localizer import Localizer
-from concept_cam.methods.heads import ClassifierHead
+from concept_cam.methods.heads import ClassifierHead, class_folders
 from concept_cam.methods.lcam import Explainer
 from tests.methods.models import LinearBackbone
 from tests.methods.test_heads import colour_folder
@@ -40,6 +41,19 @@ def test_fit_head_and_attention(data: Path, tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         assert "5/5 (100 %) steps" in done.output
         assert Explainer.load(path).classes == (("green", "red") if extra else ())
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow writes no AVIF")
+def test_pictures_of_every_ending_are_read(data: Path, tmp_path: Path) -> None:
+    """Three formats per class; the accuracy counts every one of them."""
+    for name in ("x", "y"):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        for number, (ending, form) in enumerate({".jpg": "JPEG", ".jfif": "JPEG", ".avif": "AVIF"}.items()):
+            picture = Image.new("RGB", (24, 24), (220, 20 * number, 0) if name == "x" else (0, 20 * number, 220))
+            picture.save(tmp_path / "classes" / name / f"{number}{ending}", form)
+    assert [label for _, label in class_folders(tmp_path / "classes")] == ["x"] * 3 + ["y"] * 3
+    done = run(fit.fit_head, str(tmp_path / "classes"), "-o", str(tmp_path / "h.safetensors"))
+    assert done.exit_code == 0, done.output
 
 
 def test_wrong_arguments(data: Path, tmp_path: Path) -> None:

@@ -228,6 +228,7 @@ def test_where_some_are_marked_only_those_count() -> None:
     [
         ("float.csv", "file_name,character,true_state,specimen\nf1.jpg,tail,forked,0.0\nf2.jpg,tail,forked,1.0\n"),
         ("semicolons.csv", "file_name;character;true_state;specimen\nf1.jpg;tail;forked;0\nf2.jpg;tail;forked;1\n"),
+        ("commas.csv", "file_name;character;true_state;specimen\nf1.jpg;tail;forked;0,0\nf2.jpg;tail;forked;1,0\n"),
         ("tabs.tsv", "file_name\tcharacter\ttrue_state\tspecimen\nf1.jpg\ttail\tforked\t\nf2.jpg\ttail\tforked\t1\n"),
     ],
 )
@@ -237,6 +238,18 @@ def test_tables_as_spreadsheets_write_them(tmp_path: Path, name: str, text: str)
         Label("f1.jpg", "tail", "forked", "", 0),
         Label("f2.jpg", "tail", "forked", "", 1),
     ]
+
+
+def test_calls_and_labels_of_a_spreadsheet_with_decimal_commas_and_safe_cells(tmp_path: Path) -> None:
+    """As our own export escapes names that look like formulas, and as a spreadsheet in half of Europe saves it again."""
+    table = tmp_path / "calls.csv"
+    table.write_text(
+        "file_name;character;state;probability;true_state\n'=1.jpg;tail;forked;0,93;forked\n'-2.jpg;tail;forked;1;rounded\n",
+        encoding="utf-8-sig",
+    )
+    calls, _ = read_calls(table)
+    assert [(call.file_name, call.probability) for call in calls] == [("=1.jpg", 0.93), ("-2.jpg", 1.0)]
+    assert [label.file_name for label in read_truth(table)] == ["=1.jpg", "-2.jpg"]
 
 
 def test_marks_and_wrong_numbers_in_tables(tmp_path: Path) -> None:

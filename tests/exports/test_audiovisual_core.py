@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,20 @@ def test_terms_of_one_region(planted: Planted, rows: list[dict[str, str]]) -> No
     assert row["Iptc4xmpExt:CVterm"] == "http://purl.obolibrary.org/obo/UBERON_4000164"
     assert row["ac:metadataCreatorLiteral"] == "concept-cam 0.1.0 (machine), model tiny/planted"
     assert row["ac:hashValue"] == "ab" * 32
+
+
+def test_a_licence_beside_words_is_kept(planted: Planted, tmp_path: Path) -> None:
+    licence = "https://creativecommons.org/licenses/by/4.0/"
+    said = {"input_rights": "© Museum Zürich", "input_license": licence, "input_creator": "José Núñez"}
+    columns = ("rights", "license", "creator", "occurrenceID", "species")
+    write_run(tmp_path / "run", [{**planted.record(ODD_NAMES[0], "caudal_fin_shape"), **said}], columns, parts=1)
+    with export(tmp_path / "run", "audiovisual-core", tmp_path / "roi.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["dcterms:rights"], row["dc:rights"]) == (licence, "© Museum Zürich")
+    assert (row["dcterms:creator"], row["dc:creator"]) == ("", "José Núñez")
+    (item,) = json.loads(export(tmp_path / "run", "web-annotation", tmp_path / "x.json").read_text(encoding="utf-8"))["items"]
+    assert (item["target"]["rights"], item["target"]["dc:rights"]) == (licence, "© Museum Zürich")
+    assert item["target"]["creator"] == {"name": "José Núñez"}
 
 
 def test_iris_and_words_stand_under_their_own_terms(planted: Planted, tmp_path: Path) -> None:

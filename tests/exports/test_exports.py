@@ -16,6 +16,7 @@ from concept_cam.commands.export import export as command
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError, OutputError
 from concept_cam.core.tables import FORMULA_STARTS, unescaped
 from concept_cam.exports import EXPORTS, FOLDER_FILE, export
+from concept_cam.exports.survey import escaped
 from tests.exports.planted import ODD_NAMES, Planted, write_run
 
 
@@ -179,6 +180,11 @@ def test_no_cell_of_a_table_is_a_formula(name: str, formula: str, planted: Plant
     raw = export(tmp_path / "run", name, tmp_path / "raw.csv", escape=False)
     with raw.open(encoding="utf-8-sig", newline="") as file:
         assert formula in [cell for row in csv.reader(file) for cell in row]
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, "'=1", "''=1", "'", "''", "'tail'", "-5", "'-5", "plain", ""])
+def test_every_text_comes_back_from_a_table_as_it_was(text: str) -> None:
+    assert unescaped(escaped(text)) == text
 
 
 def is_number(text: str) -> bool:

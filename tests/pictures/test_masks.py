@@ -123,3 +123,51 @@ def test_a_mask_of_two_pictures_is_refused(tmp_path: Path) -> None:
     for name, other in (("a.jpg", "a.png"), ("a.png", "a.jpg")):
         with pytest.raises(ImageError, match=other):
             ignored.mask(found[name], (30, 40))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg.png", "a.tif", "a.jpg.TIF", "a.bmp", "a.webp", "a.jpg"])
+def test_what_is_to_be_ignored_may_be_in_any_format(name: str, tmp_path: Path) -> None:
+    from concept_cam.collection.inputs import open_collection
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(ONES).save(tmp_path / "in" / "a.jpg")
+    Image.fromarray(TRUTH).convert("L").save(
+        tmp_path / "masks" / name, **({"quality": 100} if name == "a.jpg" else {"lossless": True} if "webp" in name else {})
+    )
+    collection = open_collection(tmp_path / "in")
+    ignored = Ignored(folder=str(tmp_path / "masks"))
+    ignored.check(collection)
+    (item,) = collection.items()
+    found = ignored.mask(item, (30, 40))
+    assert found is not None
+    assert found[TRUTH].all()
+    if name != "a.jpg":  # whose edges are not sharp
+        np.testing.assert_array_equal(found, TRUTH)
+
+
+def test_masks_that_nothing_or_two_things_can_be_of_are_refused(tmp_path: Path) -> None:
+    from concept_cam.collection.inputs import open_collection
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in ("a.jpg", "b.jpg", "b.tif"):
+        Image.fromarray(ONES).save(tmp_path / "in" / name)
+    collection = open_collection(tmp_path / "in")
+    items = {item.source: item for item in collection.items()}
+    ignored = Ignored(folder=str(tmp_path / "masks"))
+    mask = Image.fromarray(TRUTH).convert("L")
+    mask.save(tmp_path / "masks" / "a_mask.png")
+    with pytest.raises(DataError, match="nothing would be ignored"):
+        ignored.check(collection)
+    mask.save(tmp_path / "masks" / "a.png")
+    ignored.check(collection)
+    mask.save(tmp_path / "masks" / "a.tif")
+    with pytest.raises(ImageError, match=r"a\.png.*a\.tif.*keep one"):
+        ignored.mask(items["a.jpg"], (30, 40))
+    mask.save(tmp_path / "masks" / "b.jpg")
+    for name in ("b.jpg", "b.tif"):
+        with pytest.raises(ImageError, match="name it after the whole file"):
+            ignored.mask(items[name], (30, 40))
+    mask.save(tmp_path / "masks" / "b.tif")
+    assert all(ignored.mask(items[name], (30, 40)) is not None for name in ("b.jpg", "b.tif"))

@@ -732,6 +732,31 @@ def test_one_damaged_byte_of_a_png_is_an_error(exif: bool) -> None:
             read_image(image)
 
 
+def test_every_byte_of_a_png_is_checked() -> None:
+    """Pillow stops at the last row and never reads the check sums behind it: bytes near the end used to pass with other pixels."""
+    buffer = io.BytesIO()
+    values = np.random.default_rng(1).integers(0, 256, (20, 15, 3), dtype=np.uint8)
+    Image.fromarray(values).save(buffer, "PNG")
+    good = buffer.getvalue()
+    np.testing.assert_array_equal(read_image(good + b"more").pixels, values)
+    for place in range(len(good)):
+        bad = bytearray(good)
+        bad[place] ^= 255
+        with pytest.raises(ImageError):
+            read_image(bytes(bad))
+    for length in range(1, len(good)):
+        with pytest.raises(ImageError):
+            read_image(good[:length])
+
+
+def test_damaged_metadata_behind_the_pixels_of_a_png_cost_nothing() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 6), (90, 80, 70)).save(buffer, "PNG")
+    good = buffer.getvalue()
+    text = struct.pack(">I4s", 12, b"tEXt") + b"Title\0a fish" + b"\0\0\0\0"  # whose check sum is wrong
+    assert read_image(good[:-12] + text + good[-12:]).pixels.mean() == 80
+
+
 def test_a_disk_that_fails_is_an_error_of_the_picture(file: Path) -> None:
     class Failing(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from concept_cam.collection.inputs.files import filesystem
 from concept_cam.collection.inputs.items import Collection, Item, Specimen, is_url
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError, reason_of
 from concept_cam.core.tables import read_header, rows_of
-from concept_cam.pictures.endings import PICTURE_SUFFIXES
+from concept_cam.pictures.endings import PICTURE_SUFFIXES, is_picture
 
 __all__ = ["BoxFile", "Ignored", "mask_in", "open_boxes", "open_ignored", "parse_boxes", "read_mask"]
 
@@ -189,8 +190,8 @@ class Ignored:
 
     Attributes:
         boxes: Boxes by picture, from a table.
-        folder: Folder of mask pictures under the pictures' own relative names; anything but black and
-            transparent is ignored.
+        folder: Folder of mask pictures of any format under the pictures' own relative names, whole (``a.jpg.png``) or with another ending
+            (``a.tif``); anything but black and transparent is ignored.
     """
 
     boxes: BoxFile | None = None
@@ -204,7 +205,14 @@ class Ignored:
         """
         if self.boxes is not None:
             self.boxes.check(collection)
-        if self.folder is None or collection.layout not in ("list", "table", "glob"):
+        if self.folder is None:
+            return
+        if collection.layout not in _CONTAINERS and not any(self._has_mask(item) for item in collection.items()):
+            raise DataError(
+                f"--ignore: no mask in {self.folder!r} is named after a picture of the collection, so nothing would be ignored. "
+                "Expected the picture's relative path, whole (a.jpg.png) or with another ending (a.png)."
+            )
+        if collection.layout not in ("list", "table", "glob"):
             return
         owners: dict[str, str] = {}
         for item in collection.items():
@@ -242,17 +250,31 @@ class Ignored:
             return None
         return np.logical_or.reduce(masks)
 
+    def _has_mask(self, item: Item) -> bool:
+        try:
+            return self._mask_file(item) is not None
+        except ImageError:  # it has too many; its own entry will say so
+            return True
+
     def _mask_file(self, item: Item) -> Path | None:
         relative = Path(item.source if not Path(item.source).is_absolute() else Path(item.source).name)
         base = Path(self.folder or "") / relative
-        stem = base.with_suffix(".png")
-        found = next((path for path in (base, base.with_name(base.name + ".png"), stem) if path.is_file()), None)
+        beside = _by_stem(base.parent)
         # A mask under the picture's whole name is this picture's; one under its stem is that of any picture with the stem.
-        if found == stem and (other := self._namesake(item)) is not None:
+        own = [base.name] if base.is_file() else beside.get(base.name, [])
+        found = own or beside.get(base.stem, [])
+        if not found:
+            return None
+        if len(found) > 1:
+            raise ImageError(f"{found[0]!r} and {found[1]!r} in {str(base.parent)!r} can both be the mask of {item.source!r}: keep one.")
+        path = base.with_name(found[0])
+        if path.stem == base.stem and (other := self._namesake(item)) is not None:
+            if path.name == base.name and (base.with_name(other).is_file() or other in beside):
+                return path  # each has a mask under its whole name
             raise ImageError(
-                f"the mask {str(found)!r} can be that of {item.source!r} or of {other!r}: name it after the whole file, {base.name + '.png'!r}."
+                f"the mask {str(path)!r} can be that of {item.source!r} or of {other!r}: name it after the whole file, {base.name + '.png'!r}."
             )
-        return found
+        return path
 
     def _namesake(self, item: Item) -> str | None:
         """Returns the picture beside this one that differs in its ending only, where there is one."""
@@ -262,6 +284,23 @@ class Ignored:
         endings = {ending for known in PICTURE_SUFFIXES for ending in (known, known.upper())} - {place.suffix}
         same = (place.with_suffix(ending) for ending in sorted(endings))
         return next((path.name for path in same if path.is_file() and not path.samefile(place)), None)
+
+
+def _by_stem(folder: Path) -> Mapping[str, list[str]]:
+    """Returns the pictures that stand in a folder, by their names without the ending."""
+    try:
+        return _listed(str(folder), folder.stat().st_mtime_ns)
+    except OSError:  # no such folder: the collection has folders that need no masks
+        return {}
+
+
+@lru_cache(maxsize=64)
+def _listed(folder: str, _changed: int) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        if is_picture(name) and not name.startswith("."):
+            found.setdefault(os.path.splitext(name)[0], []).append(name)
+    return found
 
 
 def open_ignored(text: str) -> Ignored:

@@ -107,6 +107,8 @@ def _shard(file: str, name: str, columns: Columns) -> Iterator[Item]:
     if not problem:
         for stem in texts.unused():
             yield Item(f"{name}/{stem}.json", Broken("no picture of this name stands in the shard: what it says belongs to none."))
+    for stem in texts.unreadable:
+        yield Item(f"{name}/{stem}.json", Broken("it is not valid JSON; pictures of this name were read without what it says."))
     if problem:
         # The members before the damage are good.
         yield Item(f"{name}#damaged", Broken(f"{file!r} is damaged or cut short: {problem}. Copy or download it again."), path=file)
@@ -167,6 +169,7 @@ class _Texts:
         self._found: dict[str, dict[str, bytes]] = {}
         self._used: set[str] = set()
         self._bytes = 0
+        self.unreadable: dict[str, None] = {}
 
     def add(self, member: _Member) -> None:
         self._bytes += len(member.content)
@@ -182,7 +185,9 @@ class _Texts:
             self._used.add(stem)
             for ending, content in self._found.get(stem, {}).items():
                 if ending == ".json":
-                    columns.update(_json_columns(content))
+                    columns.update(said := _json_columns(content))
+                    if said is _NO_JSON:
+                        self.unreadable[stem] = None
                 else:
                     columns[ending[1:]] = content.decode("utf-8", "replace").strip()
         return columns
@@ -192,11 +197,14 @@ class _Texts:
         return [stem for stem, texts in self._found.items() if ".json" in texts and stem not in self._used]
 
 
+_NO_JSON = {"json_error": "not valid JSON"}
+
+
 def _json_columns(content: bytes) -> dict[str, str]:
     try:
         values = json.loads(content)
     except (ValueError, RecursionError):
-        return {"json_error": "not valid JSON"}
+        return _NO_JSON
     if not isinstance(values, Mapping):
         return {"json": _valid(json.dumps(values, ensure_ascii=False))}
     return {_valid(key): _json_text(value) for key, value in values.items()}

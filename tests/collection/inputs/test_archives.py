@@ -175,6 +175,10 @@ def test_odd_json_is_the_pictures_own(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="broken"):
         found[3].payload.read()
     assert found[4].specimens[0].box == (1, 2, 3, 4)
+    assert [item.source for item in found[5:]] == ["s.tar/0.json", "s.tar/1.json", "s.tar/2.json"]  # lost facts are entries of errors.csv
+    for item in found[5:]:
+        with pytest.raises(ImageError, match="not valid JSON"):
+            item.payload.read()
 
 
 def test_json_without_a_picture_is_said(tmp_path: Path) -> None:

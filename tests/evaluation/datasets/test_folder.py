@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from concept_cam.core.errors import DataError
 from concept_cam.evaluation import datasets
@@ -49,6 +50,20 @@ def test_pictures_and_masks_by_name(tmp_path: Path, layout: tuple[str, str]) -> 
     assert (tail.mask() == mask(slice(6, 8))).all()
     assert (tail.host() == mask(slice(1, 8))).all()
     assert len(samples[1].questions) == 2
+
+
+def test_pictures_of_other_endings_have_their_masks(tmp_path: Path) -> None:
+    for name, form in {"a.jfif": "JPEG", "b.JPG": "JPEG", "c.webp": "WEBP"}.items():
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.new("RGB", SHAPE[::-1], (90, 90, 90)).save(tmp_path / "images" / name, form)
+        save(tmp_path / "masks" / f"{name[0]}__fish.png", mask(slice(1, 8)))
+        save(tmp_path / "masks" / f"{name[0]}__tail.png", mask(slice(6, 8)))
+    samples = list(datasets.load(f"folder:{tmp_path}", host="fish"))
+    assert [sample.name for sample in samples] == ["a.jfif", "b.JPG", "c.webp"]
+    for sample in samples:
+        (tail,) = (question for question in sample.questions if question.trait == "tail")
+        assert tail.mask is not None
+        assert (tail.mask() == mask(slice(6, 8))).all()
 
 
 def test_strays_and_empty_folders_are_errors(tmp_path: Path) -> None:
