@@ -147,7 +147,9 @@ def fit_conformal(observed: Sequence[Observed], alpha: float, facts: dict[str, A
     return Conformal(alpha, inner, outer, 0.5, states, labelled, facts)
 
 
-def fit_trust(observed: Sequence[Observed], facts: dict[str, Any], *, precision: float = 0.98, false_absent: float = 0.03) -> Rules:
+def fit_trust(
+    observed: Sequence[Observed], facts: dict[str, Any], *, precision: float = 0.98, false_absent: float = 0.03, hosts: tuple[str, ...] = ()
+) -> Rules:
     """Fits the rules of trust.
 
     Raises:
@@ -161,6 +163,7 @@ def fit_trust(observed: Sequence[Observed], facts: dict[str, Any], *, precision:
         present,
         precision=precision,
         false_absent=false_absent,
+        hosts=hosts,
         weights_hash=str(facts.get("weights_hash", "")),
         facts={**facts, "maps": len(observed), "pictures": len({item.picture for item in observed})},
     )

@@ -140,7 +140,9 @@ class Certifier:
             self._separability(rows),
         )
         facts = Facts(self._probability(index, scores, plain), self._domain)
-        return _certificate(found, facts, judge(found, facts, self._rules), self._rules.confidence is not None)
+        named = self._concepts[index].metadata.get("host")
+        fitted = self._rules.of(None if named is None else str(named)).confidence is not None
+        return _certificate(found, facts, judge(found, facts, self._rules, named), fitted)
 
     def facts(self, index: int) -> tuple[Evidence, Facts]:
         """Returns what the rules read of a map: for fitting them."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,8 @@ class Rules:
         dependence: Rank correlation with the host's and with every sibling's map above which a map is about neither.
         text: Share of the peak's region that may lie on written words and rulers.
         domain: Distance from what the model knows above which no map is clear.
+        hosts: Whose parts and traits they were fitted to, such as ``("fish",)``: questions about other hosts are not clear, and what names no host is
+            judged by the rules that need no fit. Empty: any host.
         weights_hash: The model they were fitted for; empty for the defaults.
         facts: On what they were fitted.
     """
@@ -198,8 +200,14 @@ class Rules:
     dependence: float = 0.98
     text: float = 0.5
     domain: float = float("inf")
+    hosts: tuple[str, ...] = ()
     weights_hash: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, host: str | None) -> Rules:
+        """Returns the rules for a question about a host; ``None`` for one that names none."""
+        known = not self.hosts or host in self.hosts
+        return self if known else replace(self, confidence=None, presence=None, domain=math.inf)
 
     def to_json(self) -> str:
         """Returns the rules as JSON; :meth:`read` reads them back."""
@@ -221,6 +229,7 @@ class Rules:
                 raise DataError(f"{path} holds rules of version {version}, expected {(VERSION, probes.VERSION)}: fit them again.")
             for name in ("confidence", "presence"):
                 content[name] = None if content[name] is None else Logistic(**content[name])
+            content["hosts"] = tuple(content.get("hosts", ()))
             content["domain"] = math.inf if content["domain"] is None else float(content["domain"])
             return cls(**content)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -250,8 +259,17 @@ class Judgement:
     presence: float
 
 
-def judge(found: Evidence, facts: Facts, rules: Rules) -> Judgement:
-    """Applies the rules, the gravest first."""
+def judge(found: Evidence, facts: Facts, rules: Rules, host: str | None = None) -> Judgement:
+    """Applies the rules, the gravest first.
+
+    Args:
+        found: What speaks for and against the map.
+        facts: What else is known of it.
+        rules: The model's rules.
+        host: The host that the question names, such as ``"fish"``; ``None`` where it names none.
+    """
+    strange = host is not None and bool(rules.hosts) and host not in rules.hosts
+    rules = rules.of(host)
     nan = float("nan")
     confidence = nan if rules.confidence is None else rules.confidence(found, facts)
     presence = nan if rules.presence is None else rules.presence(found, facts)
@@ -273,6 +291,8 @@ def judge(found: Evidence, facts: Facts, rules: Rules) -> Judgement:
         return answer(
             DOUBTFUL, f"the picture is unlike those that the model knows (distance {facts.domain:.2f}, limit {rules.domain:.2f})."
         )
+    if strange:
+        return answer(DOUBTFUL, f"the model's limits were fitted for {', '.join(rules.hosts)}; what it knows of {host} was not measured.")
     if rules.confidence is None:
         if found.p_anywhere > rules.p_value:
             return answer(DOUBTFUL, f"{found.p_anywhere:.0%} of unrelated words rise as high somewhere in their own maps.")
@@ -290,6 +310,7 @@ def fit_rules(
     precision: float = 0.98,
     false_absent: float = 0.03,
     base: Rules | None = None,
+    hosts: tuple[str, ...] = (),
     weights_hash: str = "",
     facts: Mapping[str, Any] | None = None,
 ) -> Rules:
@@ -302,14 +323,13 @@ def fit_rules(
         precision: Share of the clear maps that are to be right.
         false_absent: Share of present targets that may be called absent.
         base: Where the other limits come from.
+        hosts: Whose parts and traits the maps are of.
         weights_hash: The model.
         facts: What is recorded of the pictures.
 
     Raises:
         DataError: Too few maps of a kind.
     """
-    from dataclasses import replace
-
     right, present = np.asarray(right, dtype=bool), np.asarray(present, dtype=bool)
     confidence, presence = Logistic.fit(features, right), Logistic.fit(features, present)
     sure, there = confidence.of(features), presence.of(features)
@@ -323,6 +343,7 @@ def fit_rules(
         presence=presence,
         clear=clear,
         absent=float(np.quantile(there[present], false_absent)),
+        hosts=hosts,
         weights_hash=weights_hash,
         facts=dict(facts or {}),
     )

@@ -168,7 +168,7 @@ def main() -> None:
         return found
 
     fitted = look(arguments.pictures, FIT_SEED)
-    rules = fit_trust(fitted, facts_of(localizer))
+    rules = fit_trust(fitted, facts_of(localizer), hosts=("fish",))
     describe("fitted to", fitted, rules, localizer)
     describe("held out", look(arguments.pictures // 2, FIT_SEED + 1), rules, localizer)
     arguments.folder.mkdir(parents=True, exist_ok=True)
