@@ -393,7 +393,9 @@ def _check_chunks(file: Any) -> None:
                 while left and (data := file.read(min(left, 1 << 20))):
                     total = zlib.crc32(data, total)
                     left -= len(data)
-                if left or file.read(4) != struct.pack(">I", total):
+                if left or len(sum_ := file.read(4)) < 4:
+                    raise ValueError(f"it ends within its chunk {kind.decode('latin-1')!r}")
+                if sum_ != struct.pack(">I", total):
                     raise ValueError(f"the check sum of its chunk {kind.decode('latin-1')!r} is wrong")
             else:
                 file.seek(left + 4, io.SEEK_CUR)
