@@ -184,7 +184,7 @@ class Localizer:
         Raises:
             ImageError: A picture cannot be read or the model returns NaN for it.
         """
-        several = as_list(images)
+        several = several_pictures(images)
         if several is not None:
             return self.encode_prepared(*self._prepare(several))
         return self.encode_prepared(*self._prepare([cast(ImageSource, images)]))[0]
@@ -436,7 +436,7 @@ class Localizer:
             ConceptCamError: A picture, a text or an option cannot be used.
         """
         concept = _concept(target, contrast)
-        several = as_list(images)
+        several = several_pictures(images)
         if several is not None:
             return [answer[0] for answer in self.locate_all(several, [concept], method=method, **values)]
         return self.locate_all([cast(ImageSource, images)], [concept], method=method, **values)[0][0]
@@ -457,7 +457,7 @@ class Localizer:
         """
         localizer = self.with_settings(**values) if values else self
         asked = localizer.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
-        pictures = [localizer.read(image) for image in (as_list(images) or images)]
+        pictures = [localizer.read(image) for image in (several_pictures(images) or images)]
         answers = explain(localizer, pictures, asked, method)
         return [replace(answer, picture=picture.pixels) for answer, picture in zip(answers, pictures)]
 
@@ -501,7 +501,7 @@ class Localizer:
         return replace(asked[index], contrasts=tuple((names[other],) for other in nearest), contrast_names=())
 
 
-def as_list(images: object) -> list[Any] | None:
+def several_pictures(images: object) -> list[Any] | None:
     """Returns several pictures as a list: of a list or tuple its items, of a 4-D array or tensor its pictures; ``None`` for a single picture."""
     if isinstance(images, (list, tuple)):
         return list(images)

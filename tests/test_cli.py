@@ -16,7 +16,7 @@ from PIL import Image
 
 from concept_cam import backbones
 from concept_cam.cli import COMMANDS, main
-from concept_cam.commands.locate import COLUMNS, slug, unique_stems
+from concept_cam.commands.locate import LOCATE_COLUMNS, slug, unique_stems
 from tests.planted import PlantedBackbone
 from tests.test_localizer import blocks
 
@@ -70,7 +70,7 @@ def test_one_row_per_picture_and_concept(picture: Path) -> None:
     result = run("locate", picture, "--target", "red", "--target", "green", "--contrast", "blue", "--contrast", "plain", "--threshold", 0.3)
     assert result.exit_code == 0, result.output
     table = rows(result)
-    assert tuple(table[0]) == COLUMNS
+    assert tuple(table[0]) == LOCATE_COLUMNS
     assert [row["target"] for row in table] == ["red", "green"]
     assert table[0]["contrast"] == "blue | plain"
     assert table[0]["model"] == "planted"
@@ -210,7 +210,7 @@ def test_wrong_options_give_one_clear_line(picture: Path, arguments: tuple[str, 
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
-    assert result.stdout in ("", ",".join(COLUMNS) + "\n")
+    assert result.stdout in ("", ",".join(LOCATE_COLUMNS) + "\n")
 
 
 def test_unknown_words_are_named(picture: Path) -> None:

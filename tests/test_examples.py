@@ -25,7 +25,7 @@ def test_the_notebook_runs() -> None:
     for cell in cells:
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), "quickstart.ipynb", "exec"), names)
-    assert names["found"].heatmap.shape == example.SIZE
+    assert names["found"].heatmap.shape == example.EXAMPLE_SIZE
 
 
 @pytest.mark.parametrize("name", example.FISH)

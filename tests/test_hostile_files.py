@@ -115,14 +115,14 @@ def parquet(folder: Path) -> None:
 def run_folder(folder: Path) -> None:
     import pyarrow.parquet as pq
 
-    from concept_cam.collection.schema import SCHEMA_VERSION, table_from_records
+    from concept_cam.collection.schema import RUN_SCHEMA_VERSION, table_from_records
     from tests.exports.planted import make_record
 
     (folder / "run" / "parts").mkdir(parents=True, exist_ok=True)
     record = make_record("a.png", (20, 30), "caudal_fin_shape", "shape", "forked")
     pq.write_table(table_from_records([record]), folder / "run" / "parts" / "part-000001.parquet")
     info = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": RUN_SCHEMA_VERSION,
         "model": "m",
         "input": {"root": "/x"},
         "configuration": {"shard": "1/1"},
@@ -135,12 +135,11 @@ def run_folder(folder: Path) -> None:
 
 
 def read_whole_run(folder: Path) -> None:
-    from concept_cam.collection.run_writer import read_info
-    from concept_cam.collection.runs import read_run
+    from concept_cam.collection.runs import read_run, read_run_info
     from concept_cam.exports import EXPORTS, export
 
     run = read_run(folder / "run")
-    read_info(folder / "run")
+    read_run_info(folder / "run")
     run.errors()
     for record in run.records():
         run.picture_path(record)
@@ -303,9 +302,9 @@ def explainer_file(folder: Path) -> None:
     import torch
 
     from concept_cam.core.files import write_tensors
-    from concept_cam.methods.lcam import KINDS, TENSORS
+    from concept_cam.methods.lcam import EXPLAINER_KINDS, TENSORS
 
-    facts = {"explainer": "lcam", "kind": next(iter(KINDS)), "classes": ["a", "b"], "weights_hash": "x", "facts": {}}
+    facts = {"explainer": "lcam", "kind": next(iter(EXPLAINER_KINDS)), "classes": ["a", "b"], "weights_hash": "x", "facts": {}}
     write_tensors(
         folder / "e.safetensors",
         {name: torch.ones({"matrix": (8, 2), "query": (2,), "bias": ()}.get(name, (8,))) for name in TENSORS},
@@ -321,7 +320,7 @@ def explainer(folder: Path) -> None:
 
 
 def a_mask(folder: Path) -> None:
-    from concept_cam.evaluation.datasets.samples import read_mask as read
+    from concept_cam.evaluation.datasets.samples import read_target_mask as read
 
     read(folder / "m.png")
 

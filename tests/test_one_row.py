@@ -17,7 +17,7 @@ from PIL import Image
 
 from concept_cam import prompts
 from concept_cam.cli import main
-from concept_cam.commands.locate import COLUMNS, result_row
+from concept_cam.commands.locate import LOCATE_COLUMNS, result_row
 from concept_cam.core.concept import Concept
 from concept_cam.core.regions import find_shapes
 from concept_cam.localizer import Localizer
@@ -42,7 +42,7 @@ def test_the_box_is_that_of_the_peak() -> None:
     assert row["y"] <= row["peak_y"] < row["y"] + row["height"]
     assert row["width"] < 32  # not the larger field
     assert row["peak_score"] == pytest.approx(float(np.nanmax(found.scores)), abs=1e-6)
-    assert list(row) == list(COLUMNS)
+    assert list(row) == list(LOCATE_COLUMNS)
 
 
 def test_a_record_of_a_run_is_of_the_peak_too() -> None:
@@ -113,7 +113,7 @@ def test_the_commands_table_has_the_columns(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
     assert rows
     for row in rows:
-        assert list(row) == list(COLUMNS)
+        assert list(row) == list(LOCATE_COLUMNS)
         assert "nan" not in json.dumps(row)
         assert float(row["peak_score"]) == pytest.approx(float(row["peak_score"]))
         if row["x"]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from concept_cam.core.concept import Concept
-from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample
+from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion
 
 SIZE = (32, 32)
 RED = Concept(("red",), (("green",), ("blue",)), name="parts=red")
@@ -52,9 +52,9 @@ def samples(count: int) -> Iterator[Sample]:
             f"p{number}",
             pixels,
             (
-                Question(RED, "part", "red", load(masks["red"]), whole),
-                Question(GREEN, "part", "green", load(masks["green"]), whole),
-                Question(
+                SampleQuestion(RED, "part", "red", load(masks["red"]), whole),
+                SampleQuestion(GREEN, "part", "green", load(masks["green"]), whole),
+                SampleQuestion(
                     STATE,
                     "state",
                     "colour",
@@ -63,7 +63,7 @@ def samples(count: int) -> Iterator[Sample]:
                     difference=load(masks["red"]),
                     twin=lambda twin=twin: twin,
                 ),
-                Question(THERE, "presence", "mark", load(masks["mark"]) if mark else None, whole, present=mark),
+                SampleQuestion(THERE, "presence", "mark", load(masks["mark"]) if mark else None, whole, present=mark),
             ),
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,11 +124,11 @@ def _timm(model: Any) -> Cut | None:
 
     def trunk(pixels: Tensor) -> Tensor:
         x = model.forward_features(pixels)
-        return x.permute(0, 3, 1, 2) if last and x.ndim == 4 else x
+        return cast("Tensor", x.permute(0, 3, 1, 2) if last and x.ndim == 4 else x)
 
     def rest(cells: Tensor) -> Tensor:
         x = model.forward_head(cells.permute(0, 2, 3, 1) if last else cells, pre_logits=True)
-        return x.flatten(1)
+        return cast("Tensor", x.flatten(1))
 
     head = getattr(model, "head", None)
     pooling = getattr(head, "global_pool", None) or getattr(model, "global_pool", None)
@@ -143,7 +143,7 @@ def _torchvision(model: Any) -> Cut | None:
 
         def trunk(pixels: Tensor) -> Tensor:
             x = model.maxpool(model.relu(model.bn1(model.conv1(pixels))))
-            return model.layer4(model.layer3(model.layer2(model.layer1(x))))
+            return cast("Tensor", model.layer4(model.layer3(model.layer2(model.layer1(x)))))
 
         return Cut(trunk, lambda cells: model.avgpool(cells).flatten(1), model.fc)
     if all(hasattr(model, name) for name in ("stem", "trunk_output", "avgpool", "fc")):  # RegNet
@@ -173,7 +173,7 @@ def _torchvision(model: Any) -> Cut | None:
         x = x if kind == "ConvNeXt" else x.flatten(1)  # Its classifier begins with a norm over channels and flattens itself.
         for module in before:
             x = module(x)
-        return x
+        return cast("Tensor", x)
 
     return Cut(model.features, rest, sequence[-1], averages=getattr(model.avgpool, "output_size", None) == 1)
 
@@ -196,17 +196,17 @@ def _transformers(model: Any) -> Cut | None:
     linear = model.classifier if isinstance(model.classifier, nn.Linear) else model.classifier[-1]
 
     def trunk(pixels: Tensor) -> Tensor:
-        return body.encoder(getattr(body, first)(pixels)).last_hidden_state
+        return cast("Tensor", body.encoder(getattr(body, first)(pixels)).last_hidden_state)
 
     def rest(cells: Tensor) -> Tensor:
         if after == "pooler":
-            return body.pooler(cells).flatten(1)
-        return body.layernorm(cells.mean(dim=(2, 3)))
+            return cast("Tensor", body.pooler(cells).flatten(1))
+        return cast("Tensor", body.layernorm(cells.mean(dim=(2, 3))))
 
     return Cut(trunk, rest, linear)
 
 
-READERS: tuple[Callable[[Any], Cut | None], ...] = (_timm, _torchvision, _transformers)
+CNN_READERS: tuple[Callable[[Any], Cut | None], ...] = (_timm, _torchvision, _transformers)
 """Whose networks are known; asked in this order."""
 
 
@@ -224,7 +224,7 @@ def cut_network(model: nn.Module, size: tuple[int, int], name: str) -> tuple[Cut
     Raises:
         UnsupportedModelError: No reader knows the network, its last layer is not linear, or its map does not divide the picture evenly.
     """
-    found = next((cut for cut in (reader(model) for reader in READERS) if cut is not None), None)
+    found = next((cut for cut in (reader(model) for reader in CNN_READERS) if cut is not None), None)
     kind = f"{type(model).__module__.partition('.')[0]} {type(model).__name__}"
     if found is None or not isinstance(found.linear, nn.Linear):
         raise UnsupportedModelError(

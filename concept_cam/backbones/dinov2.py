@@ -7,7 +7,7 @@ normed patch tokens (``pooling="mean"``); many others read the class token (``po
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ POOLINGS = ("mean", "cls")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Pixel statistics of DINOv2's training."""
 
-READ_SIZE = 224
+DINOV2_READ_SIZE = 224
 """Side at which the published classifiers read pictures."""
 
 
@@ -49,16 +49,16 @@ class Dinov2Block(Block):
         self.scale = (self._projections["q"].out_features // heads) ** -0.5
 
     def norm(self, x: Tensor) -> Tensor:
-        return self._layer.norm1(x)
+        return cast("Tensor", self._layer.norm1(x))
 
     def project(self, normed: Tensor, which: str, rope: Tensor | None = None) -> tuple[Tensor, ...]:
         return tuple(split_heads(self._projections[letter](normed), self._heads) for letter in which)
 
     def output(self, context: Tensor) -> Tensor:
-        return self._layer.layer_scale1(self._out(merge_heads(context)))
+        return cast("Tensor", self._layer.layer_scale1(self._out(merge_heads(context))))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        return self._layer.layer_scale2(self._layer.mlp(self._layer.norm2(x)))
+        return cast("Tensor", self._layer.layer_scale2(self._layer.mlp(self._layer.norm2(x))))
 
 
 class Dinov2(TokenBackbone):
@@ -87,7 +87,7 @@ class Dinov2(TokenBackbone):
             )
         assert config is not None
         patch = int(config.patch_size)
-        side = READ_SIZE if int(config.image_size) > READ_SIZE and READ_SIZE % patch == 0 else int(config.image_size)
+        side = DINOV2_READ_SIZE if int(config.image_size) > DINOV2_READ_SIZE and DINOV2_READ_SIZE % patch == 0 else int(config.image_size)
         self.model = model
         self.name = name
         self.family = "dinov2"
@@ -126,10 +126,10 @@ class Dinov2(TokenBackbone):
         return Embedded(self._tower.embeddings(pixels), grid)
 
     def project_patches(self, patches: Tensor) -> Tensor:
-        return self._tower.layernorm(patches)
+        return cast("Tensor", self._tower.layernorm(patches))
 
     def settle(self, tokens: Tensor) -> Tensor:
-        return self._tower.layernorm(tokens)
+        return cast("Tensor", self._tower.layernorm(tokens))
 
     def pool_tokens(self, settled: Tensor, keys: Tensor | None) -> Tensor:
         if self.class_token:
@@ -138,7 +138,7 @@ class Dinov2(TokenBackbone):
 
     def own_embedding(self, pixels: Tensor) -> Tensor:
         tokens = self._tower(pixels).last_hidden_state
-        return tokens[:, 0] if self.class_token else tokens[:, 1:].mean(dim=1)
+        return cast("Tensor", tokens[:, 0] if self.class_token else tokens[:, 1:].mean(dim=1))
 
 
 def read(made: Made) -> Dinov2:

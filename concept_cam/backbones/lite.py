@@ -54,7 +54,7 @@ CARRIERS = frozenset(
 """Words around a name that change nothing."""
 MEAN, STD = (127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3
 """What the backbone was trained with: pixels minus 127, over 128."""
-READ_SIZE = 384
+LITE_READ_SIZE = 384
 
 
 class LiteModel(nn.Module):
@@ -103,7 +103,7 @@ class LiteBackbone(BaseBackbone):
             model,
             name=made.name,
             family="lite",
-            preprocess=made.preprocess(READ_SIZE, CELL),
+            preprocess=made.preprocess(LITE_READ_SIZE, CELL),
             text=made.words,
             embed_dim=model.sizes.embed_dim,
             attentions=("vanilla",),
@@ -255,7 +255,13 @@ def save(model: LiteModel, tokenizer: str, folder: Path, known: Mapping[str, Seq
         "sizes": asdict(model.sizes),
         "nouns": model.image.nouns.config.as_dict(),
         "text": model.text.config.as_dict(),
-        "preprocess": {"mean": list(MEAN), "std": list(STD), "interpolation": "bicubic", "resize_mode": "longest", "read_size": READ_SIZE},
+        "preprocess": {
+            "mean": list(MEAN),
+            "std": list(STD),
+            "interpolation": "bicubic",
+            "resize_mode": "longest",
+            "read_size": LITE_READ_SIZE,
+        },
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tensors = {f"text.{name}": value for name, value in packed(model.text).items()}

@@ -7,7 +7,7 @@ Le, ICML 2019) without squeeze-and-excitation and with ReLU6. Padding is TensorF
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ class _Block(nn.Module):
         y = x if self.expand is None else F.relu6(self.expand(x))
         y = self.depth(y if self.margin is None else F.pad(y, self.margin))
         y = self.project(F.relu6(y))
-        return x + y if self.residual else y
+        return cast("Tensor", x + y if self.residual else y)
 
 
 class LiteNet(nn.Module):

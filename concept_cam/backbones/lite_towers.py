@@ -13,6 +13,7 @@ The joint space has three blocks, ``[nouns | parts | rest]``:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,7 @@ class Residual(nn.Module):
         self.point: nn.Module = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.point(F.relu(self.wide(x)))
+        return cast("Tensor", x + self.point(F.relu(self.wide(x))))
 
 
 class Neck(nn.Module):

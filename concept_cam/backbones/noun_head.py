@@ -16,6 +16,7 @@ Axis letters: `N` texts, `E` width of the sentence embedding, `F` channels of th
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -83,14 +84,14 @@ class NounHead(nn.Module):
         """Which classes a text is like: [N, E] -> [N, K], each row sums to 1."""
         direction = self.direction(sentences)
         direction = direction / direction.norm(dim=-1, keepdim=True).clamp(min=self.config.certain)
-        return (self.config.sharpness * direction @ self.rows.T).softmax(-1)
+        return cast("Tensor", (self.config.sharpness * direction @ self.rows.T).softmax(-1))
 
     def text(self, sentences: Tensor) -> Tensor:
         """Vectors of texts: [N, E] -> [N, D]; unit length for things, shorter for texts that name none."""
         vectors = (self.likeness(sentences) - 1 / self.config.classes) @ self.basis.T
-        return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=self.config.floor)
+        return cast("Tensor", vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=self.config.floor))
 
     def cells(self, features: Tensor) -> Tensor:
         """Vectors of cells: [..., F] -> [..., D]."""
         share = (self.classifier(features) / self.config.temperature).softmax(-1)
-        return self.config.scale * (share - 1 / self.config.classes) @ self.basis.T
+        return cast("Tensor", self.config.scale * (share - 1 / self.config.classes) @ self.basis.T)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,14 @@ from concept_cam.backbones.made import Made
 from concept_cam.backbones.protocol import BY_POOLING, FeatureMap, Gathering, ImageFeatures
 from concept_cam.backbones.text import TextEncoder
 from concept_cam.backbones.tokens import masked_mean, merge_heads, split_heads
-from concept_cam.core.attention import ATTENTION, LastAttention, attend
+from concept_cam.core.attention import ATTENTION_STRATEGIES, LastAttention, attend
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.quiet import quiet
 from concept_cam.pictures.preprocessing import Preprocess
 
 ATTENTIONS: tuple[str, ...] = tuple(
     name
-    for name, strategy in ATTENTION.items()
+    for name, strategy in ATTENTION_STRATEGIES.items()
     # The pooling has neither residual connection nor feed-forward network, and there is no middle layer of tokens.
     if name == "vanilla" or not (strategy.residual or strategy.ffn or "middle" in strategy.needs or name == "qk")
 )
@@ -72,7 +72,7 @@ class OpenClipResNet(BaseBackbone):
         """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`; with ``valid`` as for :meth:`encode_patches`, without its patches."""
         pixels = self._prepare(pixels)
         if valid is None and self._is_native(pixels):
-            return self._visual(pixels)
+            return cast("Tensor", self._visual(pixels))
         return self._embed(self._early(pixels), self._prepare_valid(valid, pixels))
 
     @quiet(graph=False)
@@ -161,7 +161,7 @@ class OpenClipResNet(BaseBackbone):
     def _early(self, pixels: Tensor) -> Tensor:
         """The stages whose stride is never changed: [B, 3, H, W] -> [B, K', H / 8, W / 8]."""
         visual = self._visual
-        return visual.layer2(visual.layer1(visual.stem(pixels)))
+        return cast("Tensor", visual.layer2(visual.layer1(visual.stem(pixels))))
 
     def _cells(self, early: Tensor) -> Tensor:
         """The last two stages at the stride of ``preprocess``."""
@@ -176,7 +176,7 @@ class OpenClipResNet(BaseBackbone):
         """The last two stages as trained; sides that are no multiple of 32 pixels are extended to one, so that no edge goes unseen."""
         bottom, right = (-side % 4 for side in early.shape[-2:])
         early = F.pad(early, (0, right, 0, bottom), mode="replicate") if bottom or right else early
-        return self._visual.layer4(self._visual.layer3(early))
+        return cast("Tensor", self._visual.layer4(self._visual.layer3(early)))
 
     def _tokens(self, cells: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Returns the pooling's tokens [B, 1 + N, K], mean first, and which of them are keys."""

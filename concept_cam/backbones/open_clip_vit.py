@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +55,7 @@ class OpenClipBlock(Block):
         self.scale = (width // self._heads) ** -0.5
 
     def norm(self, x: Tensor) -> Tensor:
-        return self._block.ln_1(x)
+        return cast("Tensor", self._block.ln_1(x))
 
     def project(self, normed: Tensor, which: str, rope: Tensor | None = None) -> tuple[Tensor, ...]:
         attention = self._attention
@@ -84,10 +84,10 @@ class OpenClipBlock(Block):
         out = attention.out_proj(merged)
         if hasattr(self._block, "ln_attn"):
             out = self._block.ln_attn(out)
-        return self._block.ls_1(out)
+        return cast("Tensor", self._block.ls_1(out))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        return self._block.ls_2(self._block.mlp(self._block.ln_2(x)))
+        return cast("Tensor", self._block.ls_2(self._block.mlp(self._block.ln_2(x))))
 
     def look(self, query: Tensor, normed: Tensor, value: Tensor, keys: Tensor | None, rope: Tensor | None) -> Tensor:
         attention = self._attention
@@ -103,7 +103,7 @@ class OpenClipBlock(Block):
         return logits.softmax(dim=-1).unsqueeze(2) @ value
 
     def own(self, x: Tensor, rope: Tensor | None) -> Tensor | None:
-        return self._block(x)
+        return cast("Tensor | None", self._block(x))
 
 
 def _runs(which: str) -> list[str]:
@@ -169,7 +169,7 @@ class OpenClipViT(TokenBackbone):
         return Embedded(torch.cat([token, patches], dim=1) + table, grid)
 
     def enter(self, tokens: Tensor) -> Tensor:
-        return self._visual.ln_pre(tokens)
+        return cast("Tensor", self._visual.ln_pre(tokens))
 
     def project_patches(self, patches: Tensor) -> Tensor:
         visual = self._visual
@@ -215,20 +215,20 @@ class OpenClipViT(TokenBackbone):
 
         def finish(context: Tensor) -> Tensor:
             x = visual.ln_post(pool.attn.out_proj(merge_heads(context)))[:, 0]
-            return x if visual.proj is None else x @ visual.proj
+            return cast("Tensor", x if visual.proj is None else x @ visual.proj)
 
         return Gathering(query, key, value, float(query.shape[-1]) ** -0.5, prefix, valid_tokens(features, prefix), finish)
 
     def own_embedding(self, pixels: Tensor) -> Tensor:
         out = self._visual(pixels)
-        return out[0] if isinstance(out, tuple) else out
+        return cast("Tensor", out[0] if isinstance(out, tuple) else out)
 
 
 def _attentional_pool(pooler: Any, tokens: Tensor, keys: Tensor | None) -> Tensor:
     """Runs open_clip's ``AttentionalPooler`` with padded tokens left out: [B, L, W] -> [B, queries, D]."""
     normed = pooler.ln_k(tokens)
     query = pooler.ln_q(pooler.query)[None].expand(len(tokens), -1, -1)
-    return pooler.attn(query, normed, normed, key_padding_mask=None if keys is None else ~keys, need_weights=False)[0]
+    return cast("Tensor", pooler.attn(query, normed, normed, key_padding_mask=None if keys is None else ~keys, need_weights=False)[0])
 
 
 def _value_path(pooler: Any, patches: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ def _value_path(pooler: Any, patches: Tensor) -> Tensor:
     width = attention.embed_dim
     weight = attention.v_proj_weight if attention.in_proj_weight is None else attention.in_proj_weight[2 * width :]
     bias = None if attention.in_proj_bias is None else attention.in_proj_bias[2 * width :]
-    return attention.out_proj(F.linear(pooler.ln_k(patches), weight, bias))
+    return cast("Tensor", attention.out_proj(F.linear(pooler.ln_k(patches), weight, bias)))
 
 
 def read(made: Made) -> OpenClipViT:

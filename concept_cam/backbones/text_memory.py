@@ -24,7 +24,7 @@ __all__ = ["CACHE_VARIABLE", "TextMemory", "cache_folder"]
 CACHE_VARIABLE = "CONCEPT_CAM_CACHE"
 """Environment variable that names the cache folder; ``off`` keeps nothing on disk."""
 
-_CHUNK = 256
+_TEXTS_AT_ONCE = 256
 
 MOST_IN_MEMORY = 20_000
 """Prompts that are kept in memory, the latest; about 60 MB at 768 numbers each."""
@@ -80,8 +80,8 @@ class TextMemory:
             found |= stored
             self._keep(stored)
             missing = [prompt for prompt in missing if prompt not in stored]
-        for start in range(0, len(missing), _CHUNK):
-            chunk = missing[start : start + _CHUNK]
+        for start in range(0, len(missing), _TEXTS_AT_ONCE):
+            chunk = missing[start : start + _TEXTS_AT_ONCE]
             fresh = dict(zip(chunk, self._backbone.encode_text(chunk).float().cpu(), strict=True))
             found |= fresh
             self._keep(fresh)

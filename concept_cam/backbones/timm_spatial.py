@@ -7,7 +7,7 @@ the mean of norms.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -71,7 +71,7 @@ class TimmSpatial(BaseBackbone):
     @quiet(graph=False)
     def encode_image(self, pixels: Tensor) -> Tensor:
         """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`."""
-        return self._visual(self._prepare(pixels))
+        return cast("Tensor", self._visual(self._prepare(pixels)))
 
     @quiet(graph=False)
     def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
@@ -102,13 +102,13 @@ class TimmSpatial(BaseBackbone):
         """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
         if features.valid is None:
             cells = features.map.permute(0, 2, 3, 1) if self._channels_last else features.map
-            return self._visual.head(self._trunk.forward_head(cells))
+            return cast("Tensor", self._visual.head(self._trunk.forward_head(cells)))
         return self._head(masked_mean(features.map.flatten(2).transpose(1, 2), features.valid.flatten(1)))
 
     def _head(self, pooled: Tensor) -> Tensor:
         """Takes pooled vectors [N, K], or cells as if each were a whole picture, through the head: [N, D]."""
         cells = pooled[:, None, None, :] if self._channels_last else pooled[:, :, None, None]
-        return self._visual.head(self._trunk.forward_head(cells))
+        return cast("Tensor", self._visual.head(self._trunk.forward_head(cells)))
 
 
 def read(made: Made) -> TimmSpatial:

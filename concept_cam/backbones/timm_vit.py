@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -104,12 +104,12 @@ class TimmBlock(Block):
         return _layer_scale(block, 2, out)
 
     def own(self, x: Tensor, rope: Tensor | None) -> Tensor | None:
-        return self._block(x) if rope is None else self._block(x, rope=rope)
+        return cast("Tensor | None", self._block(x) if rope is None else self._block(x, rope=rope))
 
 
 def _layer_scale(block: Any, number: int, x: Tensor) -> Tensor:
     if hasattr(block, f"ls{number}"):
-        return getattr(block, f"ls{number}")(x)
+        return cast("Tensor", getattr(block, f"ls{number}")(x))
     gamma = getattr(block, f"gamma_{number}", None)
     return x if gamma is None else x * gamma
 
@@ -201,14 +201,14 @@ class TimmViT(TokenBackbone):
             return None
         table = rope.get_embed(shape=list(grid))
         if len(table) == grid[0] * grid[1] and (rope.feat_shape is None or tuple(rope.feat_shape) == tuple(grid)):
-            return table
+            return cast("Tensor | None", table)
         # The module keeps the table of one grid; another grid is asked of a copy, so that the model stays as it is.
         other = copy.deepcopy(rope)
         other.update_feat_shape(list(grid))
-        return other.get_embed(shape=list(grid))
+        return cast("Tensor | None", other.get_embed(shape=list(grid)))
 
     def enter(self, tokens: Tensor) -> Tensor:
-        return self._trunk.norm_pre(tokens)
+        return cast("Tensor", self._trunk.norm_pre(tokens))
 
     def project_patches(self, patches: Tensor) -> Tensor:
         trunk = self._trunk
@@ -218,7 +218,7 @@ class TimmViT(TokenBackbone):
         return self._head(patches)
 
     def settle(self, tokens: Tensor) -> Tensor:
-        return self._trunk.norm(tokens)
+        return cast("Tensor", self._trunk.norm(tokens))
 
     def pool_tokens(self, settled: Tensor, keys: Tensor | None) -> Tensor:
         trunk = self._trunk
@@ -250,11 +250,11 @@ class TimmViT(TokenBackbone):
         return Gathering(query, pool.k_norm(key), value, float(pool.scale), prefix, valid_tokens(features, prefix), finish)
 
     def own_embedding(self, pixels: Tensor) -> Tensor:
-        return self._visual(pixels)
+        return cast("Tensor", self._visual(pixels))
 
     def _head(self, pooled: Tensor) -> Tensor:
         trunk = self._trunk
-        return self._visual.head(trunk.head(trunk.fc_norm(pooled)))
+        return cast("Tensor", self._visual.head(trunk.head(trunk.fc_norm(pooled))))
 
 
 def _patch_tokens(embed: Any, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -278,13 +278,13 @@ def _latent_value(pool: Any, tokens: Tensor) -> Tensor:
 def _finish_latent(pool: Any, context: Tensor) -> Tensor:
     """What ``AttentionPoolLatent`` does after its attention, token by token."""
     x = pool.proj(context)
-    return x if pool.mlp is None else x + pool.mlp(pool.norm(x))
+    return cast("Tensor", x if pool.mlp is None else x + pool.mlp(pool.norm(x)))
 
 
 def _latent_pool(pool: Any, tokens: Tensor, keys: Tensor | None) -> Tensor:
     """Runs ``AttentionPoolLatent`` with padded tokens left out: [B, L, W] -> [B, W]."""
     if keys is None:
-        return pool(tokens)
+        return cast("Tensor", pool(tokens))
     query = pool.q_norm(split_heads(pool.q(pool.latent.expand(len(tokens), -1, -1)), pool.num_heads))
     width = pool.kv.weight.shape[0] // 2
     key = F.linear(tokens, pool.kv.weight[:width], None if pool.kv.bias is None else pool.kv.bias[:width])

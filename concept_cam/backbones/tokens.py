@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from concept_cam.backbones.common import BaseBackbone
 from concept_cam.backbones.protocol import BY_CLASS_TOKEN, FeatureMap, Gathering, ImageFeatures
-from concept_cam.core.attention import ATTENTION, LastAttention, Strategy, attend
+from concept_cam.core.attention import ATTENTION_STRATEGIES, LastAttention, Strategy, attend
 from concept_cam.core.quiet import quiet
 
 
@@ -76,7 +76,7 @@ class Block(ABC):
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[B, M, heads * d] -> [B, heads, M, d]."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return cast("Tensor", x.unflatten(-1, (heads, -1)).transpose(1, 2))
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class _Sequence:
             if self.keys is not None:
                 patches = patches * self.keys[:, -patches.shape[1] :, None]
             patches = full.scatter(1, self.index[:, :, None].expand_as(patches), patches)
-        return patches.unflatten(1, self.grid)
+        return cast("Tensor", patches.unflatten(1, self.grid))
 
 
 class TokenBackbone(BaseBackbone, ABC):
@@ -264,7 +264,7 @@ class TokenBackbone(BaseBackbone, ABC):
     def _last(self, x: Tensor, middle: Tensor | None, sequence: _Sequence, strategy: Strategy) -> tuple[Tensor, Tensor]:
         """Reads patch features [B, N', D] and image embedding [B, D] from the stream that enters the last block."""
         block, keys, rope = self.blocks[-1], sequence.keys, sequence.rope
-        own = strategy is ATTENTION["vanilla"]
+        own = strategy is ATTENTION_STRATEGIES["vanilla"]
         full = block(x, keys, rope) if own or not self.class_token else None
         image = None if full is None else self._pool_full(full, keys)
         if own and full is not None and image is not None:
@@ -405,5 +405,5 @@ def masked_mean(tokens: Tensor, keys: Tensor | None) -> Tensor:
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-ALL_ATTENTIONS: tuple[str, ...] = tuple(ATTENTION)
+ALL_ATTENTIONS: tuple[str, ...] = tuple(ATTENTION_STRATEGIES)
 """Strategies of every vision transformer."""

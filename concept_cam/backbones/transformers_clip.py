@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +24,17 @@ class TransformersBlock(Block):
         self.scale = float(module.self_attn.scale)
 
     def norm(self, x: Tensor) -> Tensor:
-        return self._layer.layer_norm1(x)
+        return cast("Tensor", self._layer.layer_norm1(x))
 
     def project(self, normed: Tensor, which: str, rope: Tensor | None = None) -> tuple[Tensor, ...]:
         attention = self._layer.self_attn
         return tuple(split_heads(getattr(attention, f"{letter}_proj")(normed), self._heads) for letter in which)
 
     def output(self, context: Tensor) -> Tensor:
-        return self._layer.self_attn.out_proj(merge_heads(context))
+        return cast("Tensor", self._layer.self_attn.out_proj(merge_heads(context)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        return self._layer.mlp(self._layer.layer_norm2(x))
+        return cast("Tensor", self._layer.mlp(self._layer.layer_norm2(x)))
 
 
 def pooled(output: Any) -> Tensor:
@@ -81,16 +81,16 @@ class TransformersClip(TokenBackbone):
         return Embedded(torch.cat([token, cells.flatten(2).transpose(1, 2)], dim=1) + positions, grid)
 
     def enter(self, tokens: Tensor) -> Tensor:
-        return self._vision.pre_layrnorm(tokens)
+        return cast("Tensor", self._vision.pre_layrnorm(tokens))
 
     def project_patches(self, patches: Tensor) -> Tensor:
-        return self._projection(self._vision.post_layernorm(patches))
+        return cast("Tensor", self._projection(self._vision.post_layernorm(patches)))
 
     def settle(self, tokens: Tensor) -> Tensor:
-        return self._vision.post_layernorm(tokens)
+        return cast("Tensor", self._vision.post_layernorm(tokens))
 
     def pool_tokens(self, settled: Tensor, keys: Tensor | None) -> Tensor:
-        return self._projection(settled[:, 0])
+        return cast("Tensor", self._projection(settled[:, 0]))
 
     def own_embedding(self, pixels: Tensor) -> Tensor:
         model: Any = self.model

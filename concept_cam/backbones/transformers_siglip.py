@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -70,17 +70,17 @@ class TransformersSiglip(TokenBackbone):
         width = head.attention.embed_dim
         weight, bias = head.attention.in_proj_weight[2 * width :], head.attention.in_proj_bias[2 * width :]
         x = head.attention.out_proj(F.linear(self._vision.post_layernorm(patches), weight, bias))
-        return x + head.mlp(head.layernorm(x))
+        return cast("Tensor", x + head.mlp(head.layernorm(x)))
 
     def settle(self, tokens: Tensor) -> Tensor:
-        return self._vision.post_layernorm(tokens)
+        return cast("Tensor", self._vision.post_layernorm(tokens))
 
     def pool_tokens(self, settled: Tensor, keys: Tensor | None) -> Tensor:
         head = self._vision.head
         probe = head.probe.expand(len(settled), -1, -1)
         padding = None if keys is None else ~keys
         x = head.attention(probe, settled, settled, key_padding_mask=padding, need_weights=False)[0]
-        return (x + head.mlp(head.layernorm(x)))[:, 0]
+        return cast("Tensor", (x + head.mlp(head.layernorm(x)))[:, 0])
 
     def gathering(self, features: FeatureMap) -> Gathering:
         """See :meth:`concept_cam.backbones.protocol.Backbone.gathering`."""
@@ -90,7 +90,7 @@ class TransformersSiglip(TokenBackbone):
 
         def finish(context: Tensor) -> Tensor:
             x = head.attention.out_proj(merge_heads(context))
-            return (x + head.mlp(head.layernorm(x)))[:, 0]
+            return cast("Tensor", (x + head.mlp(head.layernorm(x)))[:, 0])
 
         return Gathering(query, key, value, float(query.shape[-1]) ** -0.5, 0, valid_tokens(features, 0), finish)
 

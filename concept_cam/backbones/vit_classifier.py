@@ -6,7 +6,7 @@ The image embedding is what the last linear layer reads. They have no text tower
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +44,10 @@ class TimmViTClassifier(TimmViT):
         self.own_head = _own(self._trunk.get_classifier(), classes, name)
 
     def own_embedding(self, pixels: Tensor) -> Tensor:
-        return self._trunk.forward_head(self._trunk.forward_features(pixels), pre_logits=True)
+        return cast("Tensor", self._trunk.forward_head(self._trunk.forward_features(pixels), pre_logits=True))
 
     def _head(self, pooled: Tensor) -> Tensor:
-        return self._trunk.fc_norm(pooled)
+        return cast("Tensor", self._trunk.fc_norm(pooled))
 
 
 class _TorchvisionBlock(OpenClipBlock):
@@ -61,10 +61,10 @@ class _TorchvisionBlock(OpenClipBlock):
         self.scale = (self._attention.embed_dim // self._heads) ** -0.5
 
     def output(self, context: Tensor) -> Tensor:
-        return self._attention.out_proj(merge_heads(context))
+        return cast("Tensor", self._attention.out_proj(merge_heads(context)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        return self._block.mlp(self._block.ln_2(x))
+        return cast("Tensor", self._block.mlp(self._block.ln_2(x)))
 
 
 class _PlainViT(TokenBackbone):
@@ -120,7 +120,7 @@ class TorchvisionViT(_PlainViT):
         return Embedded(torch.cat([token, patches.flatten(2).transpose(1, 2)], dim=1) + table, grid)
 
     def settle(self, tokens: Tensor) -> Tensor:
-        return self._vit.encoder.ln(tokens)
+        return cast("Tensor", self._vit.encoder.ln(tokens))
 
     def _finish(self, pooled: Tensor) -> Tensor:
         for module in list(self._vit.heads)[:-1]:
@@ -147,18 +147,18 @@ class _TransformersBlock(Block):
         self.scale = (self._projections["q"].out_features // heads) ** -0.5
 
     def norm(self, x: Tensor) -> Tensor:
-        return self._layer.layernorm_before(x)
+        return cast("Tensor", self._layer.layernorm_before(x))
 
     def project(self, normed: Tensor, which: str, rope: Tensor | None = None) -> tuple[Tensor, ...]:
         return tuple(split_heads(self._projections[letter](normed), self._heads) for letter in which)
 
     def output(self, context: Tensor) -> Tensor:
-        return self._out(merge_heads(context))
+        return cast("Tensor", self._out(merge_heads(context)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         layer = self._layer
         normed = layer.layernorm_after(x)
-        return layer.mlp(normed) if hasattr(layer, "mlp") else layer.output.dense(layer.intermediate(normed))
+        return cast("Tensor", layer.mlp(normed) if hasattr(layer, "mlp") else layer.output.dense(layer.intermediate(normed)))
 
 
 class TransformersViT(_PlainViT):
@@ -186,7 +186,7 @@ class TransformersViT(_PlainViT):
         return Embedded(torch.cat(tokens, dim=1) + torch.cat([table[: self.prefix], positions]), grid)
 
     def settle(self, tokens: Tensor) -> Tensor:
-        return self._body.layernorm(tokens)
+        return cast("Tensor", self._body.layernorm(tokens))
 
 
 class Dinov2Classifier(Dinov2):
@@ -213,7 +213,7 @@ class Dinov2Classifier(Dinov2):
         return torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=-1)
 
 
-READERS: dict[str, Callable[..., TokenBackbone]] = {
+VIT_CLASSES: dict[str, Callable[..., TokenBackbone]] = {
     **{f"timm:{kind}": TimmViTClassifier for kind in TRUNKS},
     "torchvision:VisionTransformer": TorchvisionViT,
     "transformers:vit": TransformersViT,
@@ -227,7 +227,7 @@ def reader_of(model: nn.Module) -> Callable[..., TokenBackbone] | None:
     """Returns what reads a network; ``None`` where it is no vision transformer that is known here."""
     kind, library = type(model).__name__, type(model).__module__.partition(".")[0]
     model_type = getattr(getattr(model, "config", None), "model_type", None)
-    return READERS.get(f"transformers:{model_type}" if model_type and hasattr(model, "classifier") else f"{library}:{kind}")
+    return VIT_CLASSES.get(f"transformers:{model_type}" if model_type and hasattr(model, "classifier") else f"{library}:{kind}")
 
 
 def read(made: Made) -> TokenBackbone:

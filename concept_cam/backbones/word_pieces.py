@@ -55,7 +55,7 @@ class WordPieceConfig:
         return asdict(self)
 
 
-class _Layer(nn.Module):
+class _TransformerLayer(nn.Module):
     """One post-norm transformer layer."""
 
     def __init__(self, config: WordPieceConfig) -> None:
@@ -91,7 +91,7 @@ class WordPieceTower(nn.Module):
         self.pieces = nn.Embedding(config.pieces, config.width)
         self.positions = nn.Embedding(config.context, config.width)
         self.norm = nn.LayerNorm(config.width, eps=1e-12)
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(_TransformerLayer(config) for _ in range(config.layers))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Embeds texts.

@@ -20,7 +20,7 @@ from concept_cam.collection.plan import Identity, Plan, Regions, describe
 from concept_cam.collection.questions import build_questions
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError, MissingExtraError, reason_of
-from concept_cam.core.names import choose, did_you_mean
+from concept_cam.core.names import DEFAULT_MODEL, choose, did_you_mean
 from concept_cam.core.progress import Progress, Tracker
 from concept_cam.core.settings import Settings
 
@@ -47,10 +47,6 @@ __all__ = [
 
 PART_PICTURES = 500
 """Pictures of one part of the table; a part is also written after a minute, so that an interruption costs no more."""
-
-
-DEFAULT_MODEL = "demo"
-"""The model that ships with the package."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -185,13 +181,14 @@ def annotate(
     choose(engine, ENGINES, "engine")
     job = Job.open(make_request(inputs, output, traits, request))
     from concept_cam.collection.engines.annotator import Options
-    from concept_cam.collection.run_writer import RUN_FILE, RunWriter, check_folder, read_info
-    from concept_cam.collection.runs import read_run
+    from concept_cam.collection.run_folder import RUN_FILE
+    from concept_cam.collection.run_writer import RunWriter, check_folder
+    from concept_cam.collection.runs import read_run, read_run_info
 
     check_folder(job.folder, resume)  # before a model is loaded, which can take minutes
     if batch_size is None and resume and (job.folder / RUN_FILE).is_file():
         # On a GPU the last digits depend on it: a run that is continued keeps the size that was measured when it began.
-        batch_size = read_info(job.folder).get("batch_size")
+        batch_size = read_run_info(job.folder).get("batch_size")
     loaded = _answering(job, localizer, model, device, dtype, settings, batch_size)
     plan = job.plan(loaded)
     if ready is not None:
@@ -219,7 +216,7 @@ def run_job(
     options: Options,
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    stream = _Stream(job, writer)
+    stream = _PendingPictures(job, writer)
     count = _Count(job)
     tracker = Tracker(count, len(writer.done), writer.counts["errors"])
     with _stoppable() as stop:
@@ -259,7 +256,7 @@ class _Count:
         return self._found
 
 
-class _Stream:
+class _PendingPictures:
     """The pictures that are still to be done; counts and fingerprints all of them as they pass."""
 
     def __init__(self, job: Job, writer: RunWriter) -> None:

@@ -21,12 +21,12 @@ from typing import Any
 
 from concept_cam.core.errors import DataError, OutputError
 
-__all__ = ["CORRECTIONS_FILE", "LABEL_COLUMNS", "VERDICTS", "Conflict", "Correction", "Corrections", "labels_csv"]
+__all__ = ["CORRECTIONS_FILE", "LABEL_COLUMNS", "CORRECTION_VERDICTS", "Conflict", "Correction", "Corrections", "labels_csv"]
 
 CORRECTIONS_FILE = "corrections.sqlite"
 """Name of the file beside the run or in the folder of pictures."""
 
-VERDICTS: dict[str, str] = {
+CORRECTION_VERDICTS: dict[str, str] = {
     "accept": "the call is right",
     "reject": "the call is wrong; the person did not say what would be right",
     "state": "another state is right",
@@ -78,7 +78,7 @@ class Correction:
         id: Chosen by who writes it, so that the same row sent twice is one row.
         source: The picture, as the run or the folder names it.
         character: Name of the character; for a question in free words, its alternatives joined by `` | ``.
-        verdict: A key of :data:`VERDICTS`.
+        verdict: A key of :data:`CORRECTION_VERDICTS`.
         state: The state that is right; empty where the person did not say.
         pack: Trait pack; empty for a question in free words.
         specimen: Number of the specimen.
@@ -125,8 +125,8 @@ class Correction:
     undoes: str = ""
 
     def __post_init__(self) -> None:
-        if self.verdict not in VERDICTS:
-            raise DataError(f"unknown verdict {self.verdict!r}; known: {', '.join(name for name in VERDICTS if name)}.")
+        if self.verdict not in CORRECTION_VERDICTS:
+            raise DataError(f"unknown verdict {self.verdict!r}; known: {', '.join(name for name in CORRECTION_VERDICTS if name)}.")
         if self.verdict == "state" and not self.state:
             raise DataError("the verdict 'state' needs the state that is right.")
 

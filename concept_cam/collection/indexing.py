@@ -29,9 +29,9 @@ from concept_cam.index.index import READING_SETTINGS, Index
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
 
-__all__ = ["SAMPLE", "build_index"]
+__all__ = ["AXES_SAMPLE", "build_index"]
 
-SAMPLE = 256
+AXES_SAMPLE = 256
 """Pictures from which the axes of a smaller index are found."""
 
 
@@ -103,7 +103,7 @@ def build_index(
         model: Model name.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
         dtype: Number format of the towers, or ``"auto"``.
-        keep: Number format of the kept features, a name of :data:`concept_cam.index.codec.DTYPES`.
+        keep: Number format of the kept features, a name of :data:`concept_cam.index.codec.INDEX_DTYPES`.
         pca: Keep so many dimensions, found from the first pictures; or another index, whose axes are taken.
         settings: How pictures are read.
         resume: Continue the index that is there, with the same pictures or with further ones; pictures that it holds are not encoded again.
@@ -158,7 +158,7 @@ def _codec(job: _IndexJob, localizer: Localizer, keep: str, pca: int | str | os.
     if job.shard is not None:
         raise ConfigurationError(
             "shards must share their axes: index a sample first, then give its index to all of them, for example "
-            f"concept-cam index photos/ --limit {SAMPLE} --pca {pca} -o sample.index, and --pca sample.index."
+            f"concept-cam index photos/ --limit {AXES_SAMPLE} --pca {pca} -o sample.index, and --pca sample.index."
         )
     from concept_cam.collection.engines.annotator import Annotator
     from concept_cam.collection.reading import load_item
@@ -166,7 +166,7 @@ def _codec(job: _IndexJob, localizer: Localizer, keep: str, pca: int | str | os.
     plan = job.plan_with(localizer, Codec("float16"))
     annotator = Annotator(localizer, plan)
     patches: list[np.ndarray] = []
-    items = iter(islice(job.items(), SAMPLE))
+    items = iter(islice(job.items(), AXES_SAMPLE))
     while batch := list(islice(items, localizer.settings.batch_size)):
         for _, kept in annotator.score([load_item(item, plan) for item in batch]):
             patches += [Codec("float16").decode(entry.codes) for entry in kept]

@@ -25,7 +25,7 @@ class Kept:
     """What an index keeps of one crop.
 
     Attributes:
-        row: What describes it, by :data:`concept_cam.index.storage.COLUMNS`, as far as the crop tells.
+        row: What describes it, by :data:`concept_cam.index.storage.INDEX_COLUMNS`, as far as the crop tells.
         codes: Its patch features.
         image: float32 [D], its image embedding.
         specimen: Input columns of the specimen.

@@ -13,10 +13,10 @@ import numpy as np
 from concept_cam.core.documents import read_yaml, understood
 from concept_cam.core.errors import ConfigurationError, DataError
 
-__all__ = ["POOLED", "SCHEMA_VERSION", "Calibration", "Limit", "read_limits"]
+__all__ = ["POOLED_LIMIT", "LIMITS_VERSION", "Calibration", "Limit", "read_limits"]
 
-SCHEMA_VERSION = 1
-POOLED = "*"
+LIMITS_VERSION = 1
+POOLED_LIMIT = "*"
 """Name of the limit that is fitted to all characters together, for those with too few labels of their own."""
 
 
@@ -78,7 +78,7 @@ class Calibration:
             "# They hold for this model, these prompts and pictures like the labelled ones.\n"
         )
         content = {
-            "schema": SCHEMA_VERSION,
+            "schema": LIMITS_VERSION,
             "target": self.target,
             "confidence": self.confidence,
             **dict(self.facts),
@@ -139,8 +139,8 @@ def read_limits(path: str | os.PathLike[str]) -> Calibration:
     """
     source = Path(path)
     content = read_yaml(source)
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA_VERSION or not isinstance(content.get("limits"), dict):
-        raise DataError(f"{source} holds no abstention limits of schema {SCHEMA_VERSION}: write them with  concept-cam calibrate.")
+    if not isinstance(content, dict) or content.get("schema") != LIMITS_VERSION or not isinstance(content.get("limits"), dict):
+        raise DataError(f"{source} holds no abstention limits of schema {LIMITS_VERSION}: write them with  concept-cam calibrate.")
     limits: dict[str, Limit] = {}
     for name, entry in content["limits"].items():
         with understood(f"{source}: the limit of {str(name)[:80]!r}"):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -228,7 +228,7 @@ def cell_coverage(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
         count, cell = geometry.grid[axis], geometry.cell[axis]
         model = np.arange(count + 1) * cell
         original = (model - geometry.offset[axis]) / geometry.scale[axis]
-        return np.clip(original, 0, geometry.original[axis]) * mask.shape[axis] / geometry.original[axis]
+        return cast("np.ndarray", np.clip(original, 0, geometry.original[axis]) * mask.shape[axis] / geometry.original[axis])
 
     def sample(values: np.ndarray, at: np.ndarray) -> np.ndarray:
         low = np.minimum(at.astype(int), len(values) - 2)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from concept_cam.collection.run_writer import DoneKeys, check_folder, differences, errors_text, read_info, write_info
-from concept_cam.collection.runs import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, Run, read_errors, read_run
+from concept_cam.collection.run_writer import DoneKeys, check_folder, differences, errors_text, write_info
+from concept_cam.collection.runs import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, Run, read_errors, read_run, read_run_info
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError, OutputError
 from concept_cam.core.files import make_directory, write_file
@@ -48,7 +48,7 @@ def merge_runs(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike
     if output is None:
         raise OutputError("--output is needed: name the folder of the joined run.")
     target = Path(output)
-    infos = [read_info(folder) for folder in folders]
+    infos = [read_run_info(folder) for folder in folders]
     with understood(folders[0]):
         _check(folders, infos)
         _joined(infos, ["" for _ in infos])  # finds what a run.json lacks before anything is written

@@ -22,14 +22,14 @@ from concept_cam.core.names import normalise_text
 from concept_cam.prompts.schema import host_phrase
 
 __all__ = [
-    "DISTANCES",
+    "MEASURED_DISTANCES",
     "NOT_THE_HOST",
     "WHOLE_ORGANISM",
     "ABSENT",
-    "Character",
+    "AskedCharacter",
     "PackQuestions",
     "Questions",
-    "State",
+    "AskedState",
     "build_questions",
 ]
 
@@ -57,12 +57,12 @@ DISTANCE_PARTS: Mapping[str, tuple[str, ...]] = {
 }
 """The parts that a pack needs for each distance to be measured; :mod:`concept_cam.core.frame` says how they are measured."""
 
-DISTANCES = tuple(DISTANCE_PARTS)
+MEASURED_DISTANCES = tuple(DISTANCE_PARTS)
 """Distances that are measured where a pack has the parts."""
 
 
 @dataclass(frozen=True)
-class State:
+class AskedState:
     """One state of a character.
 
     Attributes:
@@ -80,7 +80,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Character:
+class AskedCharacter:
     """One character.
 
     Attributes:
@@ -93,7 +93,7 @@ class Character:
 
     name: str
     kind: str
-    states: tuple[State, ...]
+    states: tuple[AskedState, ...]
     call: int = -1
     region: int = -1
 
@@ -111,7 +111,7 @@ class PackQuestions:
 
     name: str
     host: int
-    characters: tuple[Character, ...]
+    characters: tuple[AskedCharacter, ...]
     distances: tuple[str, ...] = ()
 
 
@@ -188,7 +188,7 @@ def build_questions(specs: Sequence[Any], unknown_words: Callable[[str], Sequenc
     """
     chosen: dict[str, tuple[prompts.Pack, dict[str, None]]] = {}
     for spec in specs:
-        source, character, state = prompts.split_spec(spec) if isinstance(spec, str) else (spec, None, None)
+        source, character, state = prompts.split_pack_spec(spec) if isinstance(spec, str) else (spec, None, None)
         if state is not None:
             raise ConfigurationError(
                 f"{spec!r} names one state: a call is made among all states of a character, give {source}:{character}."
@@ -233,7 +233,7 @@ def _pack(
         make = _part_character if character.kind == "part" else _state_character
         characters.append(make(pack, character, concepts, host))
     parts = {state.name for character in characters if character.call < 0 for state in character.states}
-    distances = tuple(name for name in DISTANCES if parts.issuperset(DISTANCE_PARTS[name]))
+    distances = tuple(name for name in MEASURED_DISTANCES if parts.issuperset(DISTANCE_PARTS[name]))
     return PackQuestions(pack.name, host, tuple(characters), distances)
 
 
@@ -254,13 +254,13 @@ def _entity_of(concept: Concept) -> tuple[str | None, str | None]:
     return entity.get("label"), entity.get("id")
 
 
-def _part_character(pack: prompts.Pack, character: prompts.Character, concepts: _Concepts, _host: int) -> Character:
+def _part_character(pack: prompts.Pack, character: prompts.Character, concepts: _Concepts, _host: int) -> AskedCharacter:
     found = prompts.concepts(pack, character.name)
-    states = tuple(State(concept.metadata["state"], concepts.add(concept), _entity_of(concept)) for concept in found)
-    return Character(character.name, character.kind, states)
+    states = tuple(AskedState(concept.metadata["state"], concepts.add(concept), _entity_of(concept)) for concept in found)
+    return AskedCharacter(character.name, character.kind, states)
 
 
-def _state_character(pack: prompts.Pack, character: prompts.Character, concepts: _Concepts, host: int) -> Character:
+def _state_character(pack: prompts.Pack, character: prompts.Character, concepts: _Concepts, host: int) -> AskedCharacter:
     if len(character.states) < 2:
         raise PromptError(f"the character {pack.name}:{character.name} has one state: a call needs at least two to choose from.")
     states = []
@@ -268,7 +268,7 @@ def _state_character(pack: prompts.Pack, character: prompts.Character, concepts:
         concept = prompts.concepts(pack, character.name, state.name)[0]
         quality = state.quality
         terms = (quality.label, quality.id, quality.match) if quality else (None, None, None)
-        states.append(State(state.name, concepts.add(concept), _entity_of(concept), terms))
+        states.append(AskedState(state.name, concepts.add(concept), _entity_of(concept), terms))
     first, *rest = character.states
     call = Concept(
         pack.phrases_of(first),
@@ -280,7 +280,7 @@ def _state_character(pack: prompts.Pack, character: prompts.Character, concepts:
     )
     whole = character.entity is not None and character.entity.id in WHOLE_ORGANISM
     region = host if whole else concepts.add(_entity_concept(pack, character))
-    return Character(character.name, character.kind, tuple(states), concepts.add(call), region)
+    return AskedCharacter(character.name, character.kind, tuple(states), concepts.add(call), region)
 
 
 def _entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept:

@@ -15,7 +15,7 @@ import numpy as np
 
 from concept_cam.collection.inputs.entries import Entries
 from concept_cam.collection.inputs.items import Item, Specimen
-from concept_cam.collection.inputs.specimens import read_mask
+from concept_cam.collection.inputs.specimens import read_specimen_mask
 from concept_cam.collection.measures import Frame
 from concept_cam.core.errors import ImageError, reason_of
 from concept_cam.core.shapes import decode_rle
@@ -140,7 +140,7 @@ def _crop(
 ) -> Crop:
     outside: np.ndarray | None = None
     if specimen.mask is not None:
-        mask = read_mask(specimen.mask, size)
+        mask = read_specimen_mask(specimen.mask, size)
         if not mask.any():
             raise ImageError("the specimen's mask is empty.")
         outside = ~mask

@@ -15,7 +15,7 @@ from concept_cam.collection.calls import Call, call_part, call_state, host_is_mi
 from concept_cam.collection.inputs.items import Item, Specimen
 from concept_cam.collection.measures import Area, Distance, Frame, find_areas, measure_distances
 from concept_cam.collection.plan import Plan
-from concept_cam.collection.questions import ABSENT, Character, PackQuestions, State
+from concept_cam.collection.questions import ABSENT, AskedCharacter, AskedState, PackQuestions
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.resampling import highest_points
 
@@ -108,15 +108,15 @@ class _Called:
         placed: Whether it is looked for at all.
     """
 
-    character: Character
-    state: State
+    character: AskedCharacter
+    state: AskedState
     call: Call
     entity: int
     placed: bool
 
 
 def records_of(scored: Scored, plan: Plan) -> list[dict[str, Any]]:
-    """Makes the rows of one crop, in the order of the packs; see :data:`concept_cam.collection.schema.COLUMNS`."""
+    """Makes the rows of one crop, in the order of the packs; see :data:`concept_cam.collection.schema.RUN_COLUMNS`."""
     best = np.where(np.isfinite(scored.scores), scored.scores, -np.inf).reshape(len(scored.scores), -1).max(axis=1)
     packs = [(pack, _called(pack, scored, plan, best)) for pack in plan.questions.packs]
     placed = [called for _, found in packs for called in found if called.placed]
@@ -172,7 +172,7 @@ def _called(pack: PackQuestions, scored: Scored, plan: Plan, best: np.ndarray) -
     return found
 
 
-def _call_of_states(pack: PackQuestions, character: Character, scored: Scored, plan: Plan, missing: bool) -> Call:
+def _call_of_states(pack: PackQuestions, character: AskedCharacter, scored: Scored, plan: Plan, missing: bool) -> Call:
     names = [state.name for state in character.states]
     return call_state(
         names,
@@ -185,7 +185,7 @@ def _call_of_states(pack: PackQuestions, character: Character, scored: Scored, p
 
 
 def _call_of_part(
-    pack: PackQuestions, character: Character, state: State, scored: Scored, plan: Plan, best: np.ndarray, missing: bool
+    pack: PackQuestions, character: AskedCharacter, state: AskedState, scored: Scored, plan: Plan, best: np.ndarray, missing: bool
 ) -> Call:
     concept = plan.questions.concepts[state.concept]
     names = (state.name, *concept.contrast_names)

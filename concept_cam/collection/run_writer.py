@@ -27,8 +27,8 @@ from filelock import FileLock, Timeout
 
 from concept_cam.collection.engines.annotator import Answers
 from concept_cam.collection.reading import SPECIMEN_PREFIX
-from concept_cam.collection.runs import ERROR_COLUMNS, ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, read_errors, read_info
-from concept_cam.collection.schema import SCHEMA_VERSION, image_key
+from concept_cam.collection.runs import ERROR_COLUMNS, ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, read_errors, read_run_info
+from concept_cam.collection.schema import RUN_SCHEMA_VERSION, image_key
 from concept_cam.core.errors import DataError, OutputError, one_line
 from concept_cam.core.files import make_directory, write_file
 
@@ -39,16 +39,16 @@ __all__ = [
     "differences",
     "errors_text",
     "now",
-    "read_info",
+    "read_run_info",
     "write_info",
 ]
 
-LOCK_FILE = ".lock"
+RUN_LOCK = ".lock"
 
 LATER_KEYS = frozenset({"input.root"})
 """Parts of the configuration that earlier versions did not write: a run without them can be continued and merged all the same."""
 
-PART_BYTES = 32 << 20
+RUN_PART_BYTES = 32 << 20
 """A part is also written when so much is waiting, so that memory stays flat whatever a picture's records hold."""
 
 PART_SECONDS = 60.0
@@ -107,7 +107,7 @@ class RunWriter:
     """
 
     info_file, pattern, noun = RUN_FILE, PART_PATTERN, "an annotation run"
-    versions: Mapping[str, Any] = MappingProxyType({"schema_version": SCHEMA_VERSION})
+    versions: Mapping[str, Any] = MappingProxyType({"schema_version": RUN_SCHEMA_VERSION})
 
     def __init__(
         self,
@@ -243,11 +243,11 @@ class RunWriter:
     @property
     def part_bytes(self) -> int:
         """A part is also written when so much is waiting."""
-        return PART_BYTES
+        return RUN_PART_BYTES
 
     def read_info(self, folder: Path) -> dict[str, Any]:
         """Reads what was noted of the run that is continued."""
-        return read_info(folder)
+        return read_run_info(folder)
 
     def encode_part(self, table: pa.Table) -> bytes:
         """Returns a table as the content of a part."""
@@ -309,7 +309,7 @@ def check_folder(
 
 def _lock(folder: Path) -> FileLock | None:
     """Keeps two processes from writing one run, on every system; ends with the process, however that ends."""
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    lock = FileLock(folder / RUN_LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:

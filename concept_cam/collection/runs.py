@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,7 +42,7 @@ __all__ = [
     "RUN_FILE",
     "Run",
     "read_errors",
-    "read_info",
+    "read_run_info",
     "read_run",
 ]
 
@@ -57,7 +57,7 @@ class Run:
         path: The run's folder.
         info: Contents of ``run.json``.
         parts: The finished parts, in order.
-        schema: Arrow schema of the whole run: every column of :data:`concept_cam.collection.schema.COLUMNS`, then the passthrough columns of all parts.
+        schema: Arrow schema of the whole run: every column of :data:`concept_cam.collection.schema.RUN_COLUMNS`, then the passthrough columns of all parts.
     """
 
     path: Path
@@ -77,7 +77,7 @@ class Run:
         """
         folder = Path(path)
         folder = folder.parent if folder.name == RUN_FILE else folder
-        info = read_info(folder)
+        info = read_run_info(folder)
         parts = tuple(sorted((folder / PARTS_FOLDER).glob(PART_PATTERN)))
         passthrough: dict[str, None] = {}
         for part in parts:
@@ -170,7 +170,7 @@ class Run:
         root = given.get("root") if isinstance(given, dict) else None
         for folder in (root, self.path):
             if isinstance(folder, str | Path) and str(folder) and (candidate := Path(folder) / record["source"]).is_file():
-                return candidate
+                return cast("Path | None", candidate)
         return None
 
     def _select(self, columns: Sequence[str] | None) -> pa.Schema:
@@ -184,7 +184,7 @@ class Run:
         return pa.schema([self.schema.field(name) for name in columns], self.schema.metadata)
 
 
-def read_info(folder: Path) -> dict[str, Any]:
+def read_run_info(folder: Path) -> dict[str, Any]:
     path = folder / RUN_FILE
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: expected the output folder of an annotation run.")

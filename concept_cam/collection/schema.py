@@ -1,6 +1,6 @@
 """The table of an annotation run: its columns, their types, units and frames, in one place.
 
-``COLUMNS`` is the source: the Arrow schema, the check of a table that is read back and the table in the documentation are made from it.
+``RUN_COLUMNS`` is the source: the Arrow schema, the check of a table that is read back and the table in the documentation are made from it.
 
 One row is one *record*: one picture (or one specimen of it) and one character. A character of kind ``part`` gives one row per state,
 because all parts are present at once. A distance between named parts is a row of kind ``distance`` whose character is the distance's
@@ -25,13 +25,13 @@ from concept_cam.core.names import stable_key
 
 __all__ = [
     "ABSTENTION_REASONS",
-    "COLUMNS",
-    "DISTANCES",
+    "RUN_COLUMNS",
+    "DISTANCE_MEANINGS",
     "FRAME",
-    "KINDS",
+    "ROW_KINDS",
     "MEASURES",
     "PASSTHROUGH_PREFIX",
-    "SCHEMA_VERSION",
+    "RUN_SCHEMA_VERSION",
     "Column",
     "Measure",
     "arrow_schema",
@@ -43,7 +43,7 @@ __all__ = [
     "table_from_records",
 ]
 
-SCHEMA_VERSION = "1"
+RUN_SCHEMA_VERSION = "1"
 """Raised when a column is renamed, removed or changes its meaning; a new nullable column does not raise it."""
 
 PASSTHROUGH_PREFIX = "input_"
@@ -52,7 +52,7 @@ PASSTHROUGH_PREFIX = "input_"
 FRAME = "upright picture after EXIF orientation; pixels; origin upper left; x right, y down"
 """The frame of every coordinate, as the exports state it."""
 
-KINDS: dict[str, str] = {
+ROW_KINDS: dict[str, str] = {
     "shape": "one state is called among siblings",
     "pattern": "one state is called among siblings",
     "colour": "one state is called among siblings",
@@ -73,7 +73,7 @@ ABSTENTION_REASONS: dict[str, str] = {
 }
 """Values of ``abstained_because``."""
 
-DISTANCES: dict[str, str] = {
+DISTANCE_MEANINGS: dict[str, str] = {
     "standard_length": "standard length: from the front end of the head to the base of the tail fin, along the midline of the body",
     "head_length": "head length: from the front end of the head to where it ends, along the midline of the body",
     "head_depth": "head depth: greatest depth of the head across the midline of the body",
@@ -185,7 +185,7 @@ def _measure_columns() -> tuple[Column, ...]:
     return tuple(columns)
 
 
-COLUMNS: tuple[Column, ...] = (
+RUN_COLUMNS: tuple[Column, ...] = (
     # which picture
     Column(
         "record_key",
@@ -236,7 +236,7 @@ COLUMNS: tuple[Column, ...] = (
         _TEXT,
         "",
         "",
-        "Kind of the character: " + ", ".join(f"`{kind}`" for kind in KINDS) + ".",
+        "Kind of the character: " + ", ".join(f"`{kind}`" for kind in ROW_KINDS) + ".",
         False,
     ),
     Column("entity", _TEXT, "", "", "Label of the anatomical entity."),
@@ -402,9 +402,9 @@ def arrow_schema(passthrough: Iterable[str] = ()) -> pa.Schema:
     Args:
         passthrough: Names of the input's further columns, without prefix, in order.
     """
-    fields = [column.field for column in COLUMNS]
+    fields = [column.field for column in RUN_COLUMNS]
     fields += [pa.field(PASSTHROUGH_PREFIX + name, pa.string(), True, {"meaning": f"Input column {name!r}."}) for name in passthrough]
-    return pa.schema(fields, {"concept_cam_schema": SCHEMA_VERSION, "frame": FRAME})
+    return pa.schema(fields, {"concept_cam_schema": RUN_SCHEMA_VERSION, "frame": FRAME})
 
 
 def passthrough_columns(schema: pa.Schema) -> tuple[str, ...]:
@@ -438,10 +438,10 @@ def table_from_records(records: Sequence[Mapping[str, Any]], passthrough: Sequen
     """
     schema = arrow_schema(passthrough)
     known = set(schema.names)
-    required = [column.name for column in COLUMNS if not column.nullable]
+    required = [column.name for column in RUN_COLUMNS if not column.nullable]
     for record in records:
         if unknown := sorted(record.keys() - known):
-            raise DataError(f"a record has unknown columns {unknown}; concept_cam.collection.schema.COLUMNS lists the known ones.")
+            raise DataError(f"a record has unknown columns {unknown}; concept_cam.collection.schema.RUN_COLUMNS lists the known ones.")
         if missing := [name for name in required if record.get(name) is None]:
             raise DataError(f"the record of {record.get('source')!r} lacks a value for {missing}.")
     columns = []
@@ -468,27 +468,27 @@ def check_schema(schema: pa.Schema, where: str) -> None:
     Raises:
         DataError: When columns are missing, unknown or of another type, or the schema's version is another one.
     """
-    version = (schema.metadata or {}).get(b"concept_cam_schema", SCHEMA_VERSION.encode()).decode()
-    if version != SCHEMA_VERSION:
+    version = (schema.metadata or {}).get(b"concept_cam_schema", RUN_SCHEMA_VERSION.encode()).decode()
+    if version != RUN_SCHEMA_VERSION:
         raise DataError(
-            f"{where} has schema version {version}; this release of concept-cam reads version {SCHEMA_VERSION}. "
+            f"{where} has schema version {version}; this release of concept-cam reads version {RUN_SCHEMA_VERSION}. "
             "Read it with the release named in its run.json."
         )
     present = dict(zip(schema.names, schema.types, strict=True))
-    if missing := [column.name for column in COLUMNS if column.name not in present and not column.nullable]:
+    if missing := [column.name for column in RUN_COLUMNS if column.name not in present and not column.nullable]:
         raise DataError(f"{where} is not part of an annotation run: columns {missing} are missing; it has {schema.names}.")
-    for column in COLUMNS:
+    for column in RUN_COLUMNS:
         if column.name in present and present[column.name] != column.type:
             raise DataError(f"{where}: column {column.name!r} is {present[column.name]}, expected {column.type}.")
-    names = {column.name for column in COLUMNS}
+    names = {column.name for column in RUN_COLUMNS}
     if unknown := [name for name in present if name not in names and not name.startswith(PASSTHROUGH_PREFIX)]:
         raise DataError(f"{where}: unknown columns {unknown}; columns of the input carry the prefix {PASSTHROUGH_PREFIX!r}.")
 
 
 def markdown_table() -> str:
-    """Returns the documentation's table of columns in Markdown, made from :data:`COLUMNS`."""
+    """Returns the documentation's table of columns in Markdown, made from :data:`RUN_COLUMNS`."""
     lines = ["| column | type | unit | frame | null | meaning |", "|---|---|---|---|---|---|"]
-    for column in COLUMNS:
+    for column in RUN_COLUMNS:
         null = "yes" if column.nullable else "no"
         lines.append(f"| `{column.name}` | `{column.type}` | {column.unit} | {column.frame} | {null} | {column.meaning} |")
     lines.append(f"| `{PASSTHROUGH_PREFIX}*` | `string` |  |  | yes | Every other column of the input, as text. |")

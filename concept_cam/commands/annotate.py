@@ -14,8 +14,9 @@ import click
 from concept_cam.collection.engines import ENGINES
 from concept_cam.collection.inputs import LAYOUTS
 from concept_cam.commands.console import ProgressDisplay, warn
-from concept_cam.commands.options import DEFAULT_MODEL, resolve, setting_options, warn_unknown_words
+from concept_cam.commands.options import resolve, setting_options, warn_unknown_words
 from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.names import DEFAULT_MODEL
 from concept_cam.core.regions import DEFAULT_THRESHOLD
 from concept_cam.core.settings import DTYPES, SETTING_NAMES, Settings
 

@@ -19,9 +19,20 @@ if TYPE_CHECKING:
     from concept_cam.core.results import Localization
     from concept_cam.localizer import Localizer
 
-__all__ = ["FISH", "PHOTOGRAPHS", "SIZE", "ExampleFish", "ask", "ask_photographs", "draw_sheet", "photograph", "questions", "render_fish"]
+__all__ = [
+    "FISH",
+    "PHOTOGRAPHS",
+    "EXAMPLE_SIZE",
+    "ExampleFish",
+    "ask",
+    "ask_photographs",
+    "draw_sheet",
+    "photograph",
+    "questions",
+    "render_fish",
+]
 
-SIZE = (384, 512)
+EXAMPLE_SIZE = (384, 512)
 """``(H, W)`` of the example pictures."""
 
 
@@ -101,7 +112,7 @@ def render_fish(name: str) -> np.ndarray:
     """Renders an example fish, uint8 [H, W, 3]; the same on every machine within 3/255."""
     fish = FISH[name]
     specimens = world.sample(1, fish.seed, view="whole", scenes=(fish.scene,), traits=dict(fish.traits))
-    return np.asarray(world.render(specimens, SIZE).images[0].permute(1, 2, 0).contiguous().numpy())
+    return np.asarray(world.render(specimens, EXAMPLE_SIZE).images[0].permute(1, 2, 0).contiguous().numpy())
 
 
 def questions() -> list[Concept]:

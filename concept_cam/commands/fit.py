@@ -11,7 +11,6 @@ import click
 
 from concept_cam.commands.console import ProgressDisplay, note
 from concept_cam.commands.options import (
-    DEFAULT_MODEL,
     WITHOUT_TEXT,
     build_localizer,
     chosen_settings,
@@ -21,6 +20,7 @@ from concept_cam.commands.options import (
     resolve,
 )
 from concept_cam.core.errors import ConfigurationError, OutputError
+from concept_cam.core.names import DEFAULT_MODEL
 from concept_cam.core.progress import Tracker
 from concept_cam.core.settings import RESIZE_POLICIES
 
@@ -219,7 +219,7 @@ def _fit_concepts(source: str, pictures: int, values: dict[str, Any], training: 
     from concept_cam.core.concept import Concept
     from concept_cam.evaluation.fish_examples import fish_examples
     from concept_cam.methods.heads import class_folders
-    from concept_cam.methods.lcam_training import Example, train_on_concepts
+    from concept_cam.methods.lcam_training import TrainingExample, train_on_concepts
 
     if source == "synthetic":
         examples = fish_examples(pictures, seed=training.seed + 1)
@@ -228,7 +228,7 @@ def _fit_concepts(source: str, pictures: int, values: dict[str, Any], training: 
         names = sorted({name for _, name in files})
         phrases = {name: name.replace("_", " ") for name in names}
         concepts = {name: Concept((phrases[name],), tuple((phrases[other],) for other in names if other != name)) for name in names}
-        examples = [Example(path, concepts[name]) for path, name in files]
+        examples = [TrainingExample(path, concepts[name]) for path, name in files]
     note(f"{len(examples)} examples")
     localizer = build_localizer(values)
     localizer = localizer.with_settings(size=_training_size(localizer.backbone, localizer.settings))

@@ -12,7 +12,8 @@ import click
 from concept_cam.commands.annotate import annotate as annotate_command
 from concept_cam.commands.annotate import let_workers_work, standard_input
 from concept_cam.commands.console import ProgressDisplay, note, warn
-from concept_cam.commands.options import DEFAULT_MODEL, Names, resolve, warn_unknown_words
+from concept_cam.commands.options import Names, resolve, warn_unknown_words
+from concept_cam.core.names import DEFAULT_MODEL
 from concept_cam.core.regions import DEFAULT_THRESHOLD
 from concept_cam.core.settings import FEATURE_NORMS, SETTING_NAMES, WEIGHTINGS, Settings
 
@@ -27,7 +28,7 @@ SHARED = (
 """Options of ``annotate`` that ``index`` takes as they are."""
 
 KEPT = ("float16", "int8")
-"""Names of :data:`concept_cam.index.codec.DTYPES`, without loading numpy's friends."""
+"""Names of :data:`concept_cam.index.codec.INDEX_DTYPES`, without loading numpy's friends."""
 
 RANKED = ("patch", "image")
 """Names of :data:`concept_cam.index.index.RANKINGS`."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
     from concept_cam.methods.heads import ClassifierHead, FinerCam
 
-COLUMNS = (
+LOCATE_COLUMNS = (
     "file_name", "target", "contrast", "score", "probability", "peak_score", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac", "model",
 )  # fmt: skip
 """Columns of the table on stdout, one row per picture and concept."""
@@ -121,7 +121,7 @@ def locate(
     check_early(values, output)
     writer = _Writer(output, unique_stems(paths), overwrite, values.get("threshold", DEFAULT_THRESHOLD), min_area, limits, upsampling)
     writer.check()
-    asker: _Asker
+    asker: _BatchAsker
     if question is None:
         asker = _head_asker(head, target, contrast, traits, classes, references, ranks, layer, values)
         _estimate(values.get("method", "grad-cam"), asker, len(paths))
@@ -236,7 +236,7 @@ def check_early(values: dict[str, Any], output: str | None) -> None:
 # --------------------------------------------------------------------------------------------------------------- answers
 
 
-class _Asker(Protocol):
+class _BatchAsker(Protocol):
     """Answers the command's question for a batch of pictures."""
 
     settings: Settings
@@ -244,14 +244,14 @@ class _Asker(Protocol):
     def __call__(self, pictures: list[Any]) -> list[Sequence[Localization]]: ...
 
 
-def _all_answers(asker: _Asker, paths: Sequence[str]) -> Iterator[tuple[str, Sequence[Localization] | ConceptCamError]]:
+def _all_answers(asker: _BatchAsker, paths: Sequence[str]) -> Iterator[tuple[str, Sequence[Localization] | ConceptCamError]]:
     """Answers batch by batch."""
     step = max(1, asker.settings.batch_size)
     for start in range(0, len(paths), step):
         yield from _answers(asker, paths[start : start + step])
 
 
-def _answers(asker: _Asker, paths: Sequence[str]) -> Iterator[tuple[str, Sequence[Localization] | ConceptCamError]]:
+def _answers(asker: _BatchAsker, paths: Sequence[str]) -> Iterator[tuple[str, Sequence[Localization] | ConceptCamError]]:
     """Answers one batch of pictures; a bad picture yields its error and does not stop the others."""
     from concept_cam.pictures.reading import read_image
 
@@ -403,12 +403,12 @@ class Printer:
         self._format = format_
         self._rows: list[dict[str, Any]] = []
         if format_ == "csv":
-            click.echo(",".join(COLUMNS))
+            click.echo(",".join(LOCATE_COLUMNS))
 
     def row(self, row: dict[str, Any]) -> None:
         if self._format == "csv":
             buffer = io.StringIO()
-            csv.DictWriter(buffer, COLUMNS, lineterminator="\n").writerow({k: "" if v is None else v for k, v in row.items()})
+            csv.DictWriter(buffer, LOCATE_COLUMNS, lineterminator="\n").writerow({k: "" if v is None else v for k, v in row.items()})
             click.echo(buffer.getvalue(), nl=False)
         else:
             self._rows.append(row)
@@ -417,7 +417,7 @@ class Printer:
         if self._format == "json":
             click.echo(json.dumps(self._rows, ensure_ascii=False, indent=1))
         elif self._format == "table":
-            names = [name for name in COLUMNS if name not in ("model", "contrast")]
+            names = [name for name in LOCATE_COLUMNS if name not in ("model", "contrast")]
             print_table([[_cell(row[name]) for name in names] for row in self._rows], names)
 
 

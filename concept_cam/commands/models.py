@@ -85,10 +85,10 @@ def _one(name: str) -> None:
 
 def _attention() -> None:
     from concept_cam.backbones import FAMILIES
-    from concept_cam.core.attention_names import ATTENTION
+    from concept_cam.core.attention_names import ATTENTION_NAMES
 
     _section("Dense attention strategies (--attention)")
-    _table(list(ATTENTION.items()))
+    _table(list(ATTENTION_NAMES.items()))
     _section("What 'auto' stands for, and why")
     _table([(name, f"{family.auto}: {family.reason}") for name, family in FAMILIES.items()])
 

@@ -13,7 +13,7 @@ import click
 
 from concept_cam.commands.console import detail, warn
 from concept_cam.core.concept import Concept
-from concept_cam.core.names import did_you_mean
+from concept_cam.core.names import DEFAULT_MODEL, did_you_mean
 from concept_cam.core.settings import DTYPES, PREPROCESS_SETTINGS, SETTING_NAMES, Settings, read_config
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ class Names(click.Choice[str]):
 
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-DEFAULT_MODEL = "demo"
 
 WITHOUT_TEXT = ("timm:", "dinov2:", "dinov2-cls:")
 """How the names of towers without a text tower begin: they answer for their own classes, or for those of a head."""

@@ -191,7 +191,7 @@ def _matrix(result: Separability, character: str) -> None:
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @model_options
 @click.pass_context
-def check(context: click.Context, files: tuple[str, ...], ontologies: str | None, strict: bool, **options: Any) -> None:
+def check(context: click.Context, /, files: tuple[str, ...], ontologies: str | None, strict: bool, **options: Any) -> None:
     """Checks trait packs: form, phrases, ids. Names file, line and column of each finding.
 
     FILE is a YAML file or the name of a pack. With --model, the tokens of every prompt are counted against that model's context. Exit status:
@@ -213,9 +213,9 @@ def check(context: click.Context, files: tuple[str, ...], ontologies: str | None
     for name in files:
         path = packs[name] if name in packs and not Path(name).exists() else Path(name)
         if localizer is None:
-            found += prompt_lint.check(path, tables)
+            found += prompt_lint.check_pack(path, tables)
         else:
-            found += prompt_lint.check(path, tables, localizer.backbone.count_tokens, localizer.backbone.context_length)
+            found += prompt_lint.check_pack(path, tables, localizer.backbone.count_tokens, localizer.backbone.context_length)
     for problem in found:
         click.echo(str(problem))
     errors = sum(problem.severity == "error" for problem in found)
@@ -275,14 +275,14 @@ def starter(name: str, host: str) -> str:
     Raises:
         ConfigurationError: If the name cannot be a pack's name or the host is not a plain noun.
     """
-    from concept_cam.prompts.schema import KINDS, PACK_NAME, host_phrase
+    from concept_cam.prompts.schema import CHARACTER_KINDS, PACK_NAME, host_phrase
 
     if not re.match(PACK_NAME, name):
         raise ConfigurationError(f"{name!r} cannot name a pack: expected small letters, digits, - and _, such as my-pack.")
     if not re.match(r"^[^\W\d_][\w' -]*$", host):
         raise ConfigurationError(f"{host!r} cannot be the host: expected a common noun such as fish.")
     title = name.replace("-", " ").replace("_", " ").capitalize()
-    return STARTER.format(name=name, title=title, host=host, whole=host_phrase(host), kinds=", ".join(KINDS))
+    return STARTER.format(name=name, title=title, host=host, whole=host_phrase(host), kinds=", ".join(CHARACTER_KINDS))
 
 
 def _count(number: int, noun: str) -> str:

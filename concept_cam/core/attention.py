@@ -22,7 +22,7 @@ from concept_cam.core.attention_names import PATHS, TAILS
 from concept_cam.core.errors import AttentionError
 from concept_cam.core.names import choose
 
-__all__ = ["ATTENTION", "LastAttention", "Strategy", "strategy"]
+__all__ = ["ATTENTION_STRATEGIES", "LastAttention", "Strategy", "strategy"]
 
 GAUSSIAN_SIGMA = 5.0
 """Width of NACLIP's neighbourhood, patches (the paper's value)."""
@@ -258,7 +258,7 @@ def suppress_outliers(values: Tensor, norms: Tensor, positions: Tensor, valid: T
     return torch.where((outlier & (count > 0))[:, None, :, None], replaced, values)
 
 
-READERS: dict[str, tuple[Callable[[LastAttention], Tensor], frozenset[str]]] = {
+READING_FUNCTIONS: dict[str, tuple[Callable[[LastAttention], Tensor], frozenset[str]]] = {
     "qk": (qk, frozenset({"query", "key"})),
     "value": (value, frozenset()),
     "qq": (qq, frozenset({"query"})),
@@ -270,15 +270,15 @@ READERS: dict[str, tuple[Callable[[LastAttention], Tensor], frozenset[str]]] = {
 }
 """Reading -> its function and what it needs besides the values."""
 
-ATTENTION: dict[str, Strategy] = {
-    "vanilla": Strategy(*READERS["qk"], residual=True, ffn=True),
+ATTENTION_STRATEGIES: dict[str, Strategy] = {
+    "vanilla": Strategy(*READING_FUNCTIONS["qk"], residual=True, ffn=True),
     **{
         reading + tail: Strategy(read, needs, residual, ffn)
-        for reading, (read, needs) in READERS.items()
+        for reading, (read, needs) in READING_FUNCTIONS.items()
         for tail, (residual, ffn) in TAILS.items()
         if reading + tail != "qk+residual+ffn"  # That is "vanilla".
     },
-    **{name: Strategy(*READERS[reading], residual=True, depth=depth) for name, (reading, depth) in PATHS.items()},
+    **{name: Strategy(*READING_FUNCTIONS[reading], residual=True, depth=depth) for name, (reading, depth) in PATHS.items()},
 }
 """Every dense attention strategy by name: the readings, each with residual and feed-forward network of the last block dropped or kept."""
 
@@ -289,4 +289,4 @@ def strategy(name: str) -> Strategy:
     Raises:
         AttentionError: The name is unknown; the message names the nearest ones.
     """
-    return choose(name, ATTENTION, "attention strategy", AttentionError)
+    return choose(name, ATTENTION_STRATEGIES, "attention strategy", AttentionError)

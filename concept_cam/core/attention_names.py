@@ -25,7 +25,7 @@ TAILS: dict[str, tuple[bool, bool]] = {
 PATHS: dict[str, tuple[str, int]] = {"gem-6": ("gem", 6), "vv-6": ("vv", 6)}
 """Second paths over several blocks: name -> (reading, number of last blocks), as the official code of GEM and of CLIP Surgery has them."""
 
-ATTENTION: dict[str, str] = {
+ATTENTION_NAMES: dict[str, str] = {
     "vanilla": "the last block as trained, residual and feed-forward network kept",
     **{
         reading + tail: summary + (f"; keeps {tail[1:].replace('+', ' and ')}" if tail else "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,7 @@ def orthogonal(target: Tensor, contrasts: Tensor, present: Tensor, similarity: T
     """
     spanned = contrasts * present.unsqueeze(-1)
     weights = torch.linalg.pinv(spanned.transpose(-1, -2).double()) @ target.double().unsqueeze(-1)
-    return (weights.squeeze(-1).to(target.dtype) * present).unsqueeze(0)
+    return cast("Tensor", (weights.squeeze(-1).to(target.dtype) * present).unsqueeze(0))
 
 
 Weighting = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]

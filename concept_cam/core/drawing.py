@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -60,7 +60,7 @@ def _oklab_to_srgb(lab: np.ndarray) -> np.ndarray:
         ]
     )
     linear = np.clip((lab @ to_lms.T) ** 3 @ to_rgb.T, 0.0, 1.0)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return cast("np.ndarray", np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))
 
 
 def _blue_red() -> np.ndarray:
@@ -71,7 +71,7 @@ def _blue_red() -> np.ndarray:
         return lightness, chroma * math.cos(angle), chroma * math.sin(angle)
 
     stops = np.array([point(0.52, 0.205, 262.0), point(0.95, 0.0, 0.0), point(0.52, 0.205, 28.0)])
-    share = np.linspace(0.0, 2.0, _ENTRIES)
+    share = np.linspace(0.0, 2.0, _TABLE_SIZE)
     return _oklab_to_srgb(np.stack([np.interp(share, [0.0, 1.0, 2.0], stops[:, axis]) for axis in range(3)], axis=1))
 
 
@@ -79,11 +79,11 @@ def _viridis() -> np.ndarray:
     """Viridis (van der Walt and Smith, matplotlib, CC0) from nine of its colours."""
     stops = ["440154", "472d7b", "3b528b", "2c728e", "21918c", "28ae80", "5ec962", "addc30", "fde725"]
     colours = np.array([list(bytes.fromhex(stop)) for stop in stops]) / 255
-    share = np.linspace(0.0, 1.0, _ENTRIES)
+    share = np.linspace(0.0, 1.0, _TABLE_SIZE)
     return np.stack([np.interp(share, np.linspace(0, 1, len(stops)), colours[:, axis]) for axis in range(3)], axis=1)
 
 
-_ENTRIES = 513  # odd: a diverging map has an entry that is exactly its centre
+_TABLE_SIZE = 513  # odd: a diverging map has an entry that is exactly its centre
 
 COLORMAPS: dict[str, Callable[[], np.ndarray]] = {"blue-red": _blue_red, "viridis": _viridis}
 """Colour maps by name: float [513, 3] sRGB in 0..1. ``blue-red`` diverges from zero, ``viridis`` runs from low to high."""
@@ -96,7 +96,7 @@ DIVERGING = frozenset({"blue-red"})
 def _table(name: str) -> np.ndarray:
     table = np.rint(choose(name, COLORMAPS, "colour map")() * 255).astype(np.uint8)
     table.flags.writeable = False
-    return table
+    return cast("np.ndarray", table)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Scale:
             share = 0.5 + values / (2 * reach) if reach > 0 else np.full_like(values, 0.5)
         else:
             share = (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
-        return _table(self.colormap)[np.rint(share * (_ENTRIES - 1)).astype(np.intp)]
+        return _table(self.colormap)[np.rint(share * (_TABLE_SIZE - 1)).astype(np.intp)]
 
 
 # ------------------------------------------------------------------------------------------------------------ maps on pictures
@@ -158,7 +158,7 @@ def blend(picture: np.ndarray, heatmap: np.ndarray, scale: Scale, alpha: float =
         raise ConfigurationError(f"alpha must lie in 0..1, received {alpha}.")
     weight = np.where(np.isfinite(heatmap), np.float32(alpha), np.float32(0))[:, :, None]
     mixed = picture * (1 - weight) + scale.rgb(heatmap) * weight
-    return np.rint(mixed).astype(np.uint8)
+    return cast("np.ndarray", np.rint(mixed).astype(np.uint8))
 
 
 def grey(picture: np.ndarray, where: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -120,11 +121,11 @@ class BodyFrame:
         return points[[0, -1]] if off.max() <= 0.01 * abs(stop - start) else points
 
 
-SHARE = 0.35
+PART_SHARE = 0.35
 """Share of a map's peak down to which a pixel may belong to its part, where no other part's share is larger."""
 
 
-def exclusive_masks(heats: Mapping[str, np.ndarray], nested: Mapping[str, str] | None = None, share: float = SHARE) -> dict[str, Mask]:
+def exclusive_masks(heats: Mapping[str, np.ndarray], nested: Mapping[str, str] | None = None, share: float = PART_SHARE) -> dict[str, Mask]:
     """Shares the pixels out among parts: each goes to the part whose map is highest there, in shares of the map's own peak.
 
     A map's region alone is cut off at half of its peak; where two parts meet, the border between them is where their shares are equal, and
@@ -388,7 +389,7 @@ def _midline(body: Points, tail: Points | None, axis: Points, head: Points) -> P
         nodes = moved
         if done:
             break
-    return nodes
+    return cast("Points", nodes)
 
 
 def _on_line(nodes: Points, along: Points) -> Points:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -58,19 +58,19 @@ class Geometry:
 
     def original_to_model(self, points: np.ndarray) -> np.ndarray:
         """Maps ``(x, y)`` points float64 [..., 2] from the original to the model frame."""
-        return np.asarray(points, dtype=np.float64) * self._xy(self.scale) + self._xy(self.offset)
+        return cast("np.ndarray", np.asarray(points, dtype=np.float64) * self._xy(self.scale) + self._xy(self.offset))
 
     def model_to_original(self, points: np.ndarray) -> np.ndarray:
         """Maps ``(x, y)`` points float64 [..., 2] from the model to the original frame."""
-        return (np.asarray(points, dtype=np.float64) - self._xy(self.offset)) / self._xy(self.scale)
+        return cast("np.ndarray", (np.asarray(points, dtype=np.float64) - self._xy(self.offset)) / self._xy(self.scale))
 
     def model_to_grid(self, points: np.ndarray) -> np.ndarray:
         """Maps ``(x, y)`` points float64 [..., 2] from the model to the grid frame (cell i covers [i, i+1))."""
-        return np.asarray(points, dtype=np.float64) / self._xy(self.cell)
+        return cast("np.ndarray", np.asarray(points, dtype=np.float64) / self._xy(self.cell))
 
     def grid_to_model(self, points: np.ndarray) -> np.ndarray:
         """Maps ``(x, y)`` points float64 [..., 2] from the grid to the model frame."""
-        return np.asarray(points, dtype=np.float64) * self._xy(self.cell)
+        return cast("np.ndarray", np.asarray(points, dtype=np.float64) * self._xy(self.cell))
 
     def original_to_grid(self, points: np.ndarray) -> np.ndarray:
         """Maps ``(x, y)`` points float64 [..., 2] from the original to the grid frame."""
@@ -111,7 +111,7 @@ class Geometry:
 
         def overlap(count: int, cell: float, low: float, high: float) -> np.ndarray:
             edges = np.arange(count + 1) * cell
-            return np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0.0, None) / cell
+            return cast("np.ndarray", np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0.0, None) / cell)
 
         rows = overlap(self.grid[0], self.cell[0], y0, y1)
         columns = overlap(self.grid[1], self.cell[1], x0, x1)

@@ -12,7 +12,10 @@ from concept_cam.core.errors import ConceptCamError, ConfigurationError
 
 T = TypeVar("T")
 
-__all__ = ["choose", "did_you_mean", "display", "nearest_names", "normalise_text", "picture_key", "stable_key"]
+__all__ = ["DEFAULT_MODEL", "choose", "did_you_mean", "display", "nearest_names", "normalise_text", "picture_key", "stable_key"]
+
+DEFAULT_MODEL = "demo"
+"""The model that ships with the package."""
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:

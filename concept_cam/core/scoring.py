@@ -7,6 +7,7 @@ linear it splits exactly into one term per text: the ledger.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +80,7 @@ def image_scores(image: Tensor, texts: DirectionSet, terms: Tensor) -> Tensor:
     weights = directions(texts, terms)
     units = F.normalize(image.float(), dim=-1)
     products = units @ weights[0].T if len(weights) == 1 else torch.einsum("bd,bcd->bc", units, weights)
-    return products / weights.norm(dim=-1)
+    return cast("Tensor", products / weights.norm(dim=-1))
 
 
 def probabilities(image: Tensor, texts: DirectionSet, logit_scale: float) -> Tensor:

@@ -9,7 +9,7 @@ import itertools
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -280,7 +280,7 @@ def _follow(at: np.ndarray, preferred: np.ndarray, corner: np.ndarray, forward: 
     wanted = 2 * at + preferred
     place = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
     place = np.where(keys[place] == wanted, place, np.minimum(np.searchsorted(keys, wanted ^ 1), keys.size - 1))
-    return order[place]
+    return cast("np.ndarray", order[place])
 
 
 # ----------------------------------------------------------------------------------------------------------- run lengths

@@ -123,7 +123,7 @@ def place(draws: Draws, framing: Anatomy, focus: np.ndarray, size: tuple[int, in
     )
 
 
-def beside(draws: Draws, camera: Camera, depth: Float, side: Float) -> Camera:
+def camera_beside(draws: Draws, camera: Camera, depth: Float, side: Float) -> Camera:
     """Cameras that see another fish beside the one that `camera` sees, on the given side of it (1 or -1).
 
     Args:
@@ -146,7 +146,7 @@ def beside(draws: Draws, camera: Camera, depth: Float, side: Float) -> Camera:
     )
 
 
-def numbers(camera: Camera, anatomy: Anatomy) -> dict[str, Float]:
+def camera_numbers(camera: Camera, anatomy: Anatomy) -> dict[str, Float]:
     """What `fish_coordinates` needs, per picture: name -> float32 [B]."""
     cos, sin = np.cos(camera.angle) / camera.scale, np.sin(camera.angle) / camera.scale
     values = {

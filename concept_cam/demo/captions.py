@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -222,7 +222,7 @@ class Caption:
 
 
 @dataclass(frozen=True)
-class Facts:
+class PictureFacts:
     """What is true of `B` pictures.
 
     Attributes:
@@ -256,33 +256,33 @@ class Facts:
     def __len__(self) -> int:
         return len(self.fish)
 
-    def __getitem__(self, rows: npt.NDArray[np.int64] | slice) -> Facts:
+    def __getitem__(self, rows: npt.NDArray[np.int64] | slice) -> PictureFacts:
         columns: list[Any] = [getattr(self, name) for name in (*FACT_FIELDS, *PHOTOGRAPH_FIELDS)]
         chosen: list[Any] = [None if column is None else column[rows] for column in columns]
-        return Facts(*chosen)
+        return PictureFacts(*chosen)
 
 
 FACT_FIELDS: Final = ("states", "fish", "scene", "whole", "visible", "in_frame", "judgeable")
 PHOTOGRAPH_FIELDS: Final = ("viewpoint", "tail", "number", "things")
 
 
-def concatenate(facts: Sequence[Facts]) -> Facts:
-    """One `Facts` for all the pictures, in order; what cannot be told of some of the batches cannot be told of any."""
+def concatenate_facts(facts: Sequence[PictureFacts]) -> PictureFacts:
+    """One `PictureFacts` for all the pictures, in order; what cannot be told of some of the batches cannot be told of any."""
     columns: list[Any] = []
     for name in (*FACT_FIELDS, *PHOTOGRAPH_FIELDS):
         parts = [getattr(each, name) for each in facts]
         columns.append(None if any(part is None for part in parts) else np.concatenate(parts))
-    return Facts(*columns)
+    return PictureFacts(*columns)
 
 
-def facts_of(specimens: Specimens, rendering: Rendering) -> Facts:
+def picture_facts(specimens: Specimens, rendering: Rendering) -> PictureFacts:
     """What is true of rendered pictures. Things are told where the pictures were rendered with masks."""
     things = None
     if rendering.things is not None:
         area = rendering.things.flatten(2).sum(dim=2).cpu().numpy()
         least = _THING_SHARE * rendering.things.shape[-1] * rendering.things.shape[-2]
         things = np.where(area >= least, TRUE, np.where(area > 0, UNKNOWN, FALSE)).astype(np.int8)
-    return Facts(
+    return PictureFacts(
         specimens.states,
         specimens.fish,
         specimens.scene,
@@ -324,7 +324,7 @@ def statements() -> tuple[Statement, ...]:
     return tuple(found + [Statement("scene", scene) for scene in SCENES])
 
 
-def statement_truth(facts: Facts, claims: Sequence[Statement]) -> npt.NDArray[np.int8]:
+def statement_truth(facts: PictureFacts, claims: Sequence[Statement]) -> npt.NDArray[np.int8]:
     """Truth of single claims.
 
     A part or state that lies outside the frame is *false*: the picture does not show it. One that is partly cut off or too small to be
@@ -337,7 +337,7 @@ def statement_truth(facts: Facts, claims: Sequence[Statement]) -> npt.NDArray[np
     return np.stack(columns, axis=1).astype(np.int8) if columns else np.zeros((len(facts), 0), np.int8)
 
 
-def _truth(facts: Facts, claim: Statement) -> npt.NDArray[np.int64]:
+def _truth(facts: PictureFacts, claim: Statement) -> npt.NDArray[np.int64]:
     if claim.kind == "fish":
         return np.where(facts.fish, TRUE, FALSE)
     if claim.kind == "empty":
@@ -374,7 +374,7 @@ _FOLDED = 0.3
 """Spread up to which a tail fin is called folded; between this and `TAIL_TOLD` it is called neither folded nor spread."""
 
 
-def _photograph_truth(facts: Facts, claim: Statement) -> npt.NDArray[np.int64]:
+def _photograph_truth(facts: PictureFacts, claim: Statement) -> npt.NDArray[np.int64]:
     unknown = np.full(len(facts), UNKNOWN)
     if claim.kind == "thing":
         return unknown if facts.things is None else facts.things[:, THINGS.index(claim.key)].astype(np.int64)
@@ -400,7 +400,7 @@ def _photograph_truth(facts: Facts, claim: Statement) -> npt.NDArray[np.int64]:
     return np.where(facts.fish, truth, FALSE)
 
 
-def truth_table(facts: Facts, captions: Sequence[Caption]) -> npt.NDArray[np.int8]:
+def truth_table(facts: PictureFacts, captions: Sequence[Caption]) -> npt.NDArray[np.int8]:
     """Truth of every caption for every picture.
 
     Returns:
@@ -415,7 +415,7 @@ def truth_table(facts: Facts, captions: Sequence[Caption]) -> npt.NDArray[np.int
         [[column[s] for s in c.statements] + [column[c.statements[0]]] * (longest - len(c.statements)) for c in captions],
         dtype=np.int64,
     ).reshape(len(captions), longest)
-    return table[:, index].min(axis=2)
+    return cast("npt.NDArray[np.int8]", table[:, index].min(axis=2))
 
 
 _OWNER = re.compile(r"^(a|the) fish (with|that has) ")
@@ -502,7 +502,7 @@ class CaptionWriter:
             phrase = _article(phrase) if claim.kind == "part" else phrase
         return Caption(carrier.replace("{}", phrase), (claim,))
 
-    def joint(self, rng: np.random.Generator, count: int, facts: Facts | None = None) -> Caption:
+    def joint(self, rng: np.random.Generator, count: int, facts: PictureFacts | None = None) -> Caption:
         """A caption that makes several claims about states; with `facts` of one picture, true ones where there are enough."""
         claims = [claim for claim in self._claims if claim.kind == "state"]
         if facts is not None:
@@ -530,7 +530,7 @@ class CaptionWriter:
     def batch(
         self,
         rng: np.random.Generator,
-        facts: Facts,
+        facts: PictureFacts,
         *,
         per_state: int = 2,
         per_part: int = 2,
@@ -547,7 +547,7 @@ class CaptionWriter:
             found.append(self.joint(rng, int(rng.integers(2, 4)), facts[slice(i, i + 1)]))
         return found
 
-    def describe(self, rng: np.random.Generator, facts: Facts, count: int = 4) -> list[Caption]:
+    def describe(self, rng: np.random.Generator, facts: PictureFacts, count: int = 4) -> list[Caption]:
         """True captions of one picture, `facts` holding one row."""
         claims = self._claims
         truth = statement_truth(facts, claims)[0]

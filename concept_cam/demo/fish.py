@@ -12,7 +12,7 @@ import torch
 from concept_cam.demo.anatomy import PLATE, Anatomy
 from concept_cam.demo.draws import Draws, Float
 from concept_cam.demo.sampling import Reading, lookup, reading, texture
-from concept_cam.demo.textures import KINDS, Atlas
+from concept_cam.demo.textures import TEXTURE_KINDS, Atlas
 from concept_cam.demo.traits import CHARACTERS
 
 TWO_PI = 2 * np.pi
@@ -203,7 +203,7 @@ def sunlight(draws: Draws, facing: Float, angle: Float) -> dict[str, Float]:
     }
 
 
-def numbers(anatomy: Anatomy, coat: Coat, scale: Float) -> dict[str, Float]:
+def coat_numbers(anatomy: Anatomy, coat: Coat, scale: Float) -> dict[str, Float]:
     """The per-picture numbers that `paint` needs: name -> float32 [B]."""
     return {
         **anatomy.values,
@@ -216,7 +216,7 @@ def numbers(anatomy: Anatomy, coat: Coat, scale: Float) -> dict[str, Float]:
 
 def skin_reading(coat: Coat, scale: Float, rows: slice, atlas: Atlas, device: torch.device) -> Reading:
     """How the fishes in `rows` read the skin texture."""
-    kinds = np.full(len(scale[rows]), KINDS.index("skin"))
+    kinds = np.full(len(scale[rows]), TEXTURE_KINDS.index("skin"))
     return reading(atlas, kinds, coat.numbers["skin_rate"][rows], scale[rows], device)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 
 from concept_cam.demo.draws import Draws, Float
 from concept_cam.demo.sampling import column
-from concept_cam.demo.textures import SIZE, Atlas
+from concept_cam.demo.textures import TEXTURE_SIZE, Atlas
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def exposure(draws: Draws) -> Exposure:
         "noise": draws("exposure.noise") ** 2 * 0.028 + 0.003,
         "quality": draws("jpeg.quality", 0.012, 0.07),
     }
-    at = np.stack([draws("grain.y", 0, SIZE), draws("grain.x", 0, SIZE)], axis=1).astype(np.int64)
+    at = np.stack([draws("grain.y", 0, TEXTURE_SIZE), draws("grain.x", 0, TEXTURE_SIZE)], axis=1).astype(np.int64)
     shake, way = draws("motion.length", 0.008, 0.03), draws("motion.way", -np.pi, np.pi)
     shake = shake * draws.chance("motion", 0.0)
     motion = np.stack([shake * np.cos(way), shake * np.sin(way)], axis=1).astype(np.float32)
@@ -110,7 +111,7 @@ def _grain(exposure: Exposure, rows: slice, rgb: torch.Tensor, atlas: Atlas) -> 
     """Sensor noise: a window of the noise tile per picture and channel, [b, 3, H, W]."""
     height, width = rgb.shape[-2:]
     tile = atlas.grain
-    copies = [-(-(SIZE + n) // tile.shape[1]) for n in (height, width)]
+    copies = [-(-(TEXTURE_SIZE + n) // tile.shape[1]) for n in (height, width)]
     if max(copies) > 1:
         tile = tile.repeat(1, *copies)
     return torch.stack([tile[:, y : y + height, x : x + width] for y, x in exposure.grain_at[rows]])
@@ -120,7 +121,7 @@ def _dct() -> npt.NDArray[np.float32]:
     k, i = np.mgrid[0:8, 0:8]
     matrix = np.cos(np.pi * (2 * i + 1) * k / 16) * 0.5
     matrix[0] /= math.sqrt(2)
-    return matrix.astype(np.float32)
+    return cast("npt.NDArray[np.float32]", matrix.astype(np.float32))
 
 
 _DCT = _dct()

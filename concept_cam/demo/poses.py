@@ -9,6 +9,7 @@ Median fins stand in the plane of symmetry and are foreshortened by a factor of 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,7 @@ def pose(draws: Draws, anatomy: Anatomy, posed: npt.NDArray[np.bool_]) -> Pose:
 
     def angle_of(u: Float, v: Float) -> Float:
         upper, lower = at(tables["upper"], u), at(tables["lower"], u)
-        return np.arcsin(np.clip((2 * v - upper - lower) / np.maximum(upper - lower, 1e-4), -0.97, 0.97)).astype(np.float32)
+        return cast("Float", np.arcsin(np.clip((2 * v - upper - lower) / np.maximum(upper - lower, 1e-4), -0.97, 0.97)).astype(np.float32))
 
     # Tail: twisted or folded on its own, one lobe over the other.
     up, low = _tail(draws, roll, posed)
@@ -184,7 +185,7 @@ def _roll(draws: Draws) -> Float:
     part, sign = draws("pose.roll"), np.sign(draws("pose.roll_sign", -1, 1))
     ranges = np.array([(0.0, 0.3), (0.25, 1.0), (0.95, 1.571), (-0.95, -0.25), (-1.571, -0.9)])[kind]
     angle = ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * part
-    return np.where(kind == 0, angle * sign, angle).astype(np.float32)
+    return cast("Float", np.where(kind == 0, angle * sign, angle).astype(np.float32))
 
 
 def _tail(draws: Draws, roll: Float, posed: npt.NDArray[np.bool_]) -> tuple[Float, Float]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from concept_cam.demo.draws import Float
-from concept_cam.demo.textures import KINDS, LEVELS, Atlas
+from concept_cam.demo.textures import TEXTURE_KINDS, TEXTURE_LEVELS, Atlas
 
 _WRAP = 1 << 14
 
@@ -62,13 +62,13 @@ def reading(
     """Choose for every picture the level of detail whose texels are nearest to a pixel in size.
 
     Args:
-        kinds: int64 [b], numbers in `KINDS`.
+        kinds: int64 [b], numbers in `TEXTURE_KINDS`.
         texels_per_unit: float32 [b], at the finest level.
         pixels_per_unit: float32 [b].
     """
     step = np.log2(np.maximum(texels_per_unit / pixels_per_unit, 1e-6))
     # Rather too smooth than too coarse: a texel smaller than a pixel flickers.
-    level = np.clip(np.rint(step + 0.3), 0, LEVELS - 1).astype(np.int64)
+    level = np.clip(np.rint(step + 0.3), 0, TEXTURE_LEVELS - 1).astype(np.int64)
     where, kind = torch.from_numpy(level).to(device), torch.from_numpy(kinds).to(device)
     return Reading(
         column(texels_per_unit / 2.0**level, device),
@@ -87,5 +87,5 @@ def texture(texels: torch.Tensor, read: Reading, x: torch.Tensor, y: torch.Tenso
 
 
 def kind_numbers(names: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
-    """Numbers in `KINDS` of texture names."""
-    return np.array([KINDS.index(str(name)) for name in names], dtype=np.int64)
+    """Numbers in `TEXTURE_KINDS` of texture names."""
+    return np.array([TEXTURE_KINDS.index(str(name)) for name in names], dtype=np.int64)

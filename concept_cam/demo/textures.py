@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-SIZE = 512
+TEXTURE_SIZE = 512
 """Side of the finest level of a scene texture in texels."""
 
 SKIN_SIZE = 1024
 """Side of the finest level of the skin texture."""
 
-LEVELS = 5
+TEXTURE_LEVELS = 5
 """Levels of detail, each half as large as the one before."""
 
-KINDS = ("brushed", "smooth", "cloth", "wood", "gravel", "sand", "grass", "water", "concrete", "skin")
+TEXTURE_KINDS = ("brushed", "smooth", "cloth", "wood", "gravel", "sand", "grass", "water", "concrete", "skin")
 """What textures there are."""
 
 Array = npt.NDArray[np.float64]
@@ -82,7 +82,7 @@ def _scratches(rng: np.random.Generator, size: int, count: int) -> Array:
 
 def _scene(kind: str, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
     """Luminance, hue, stain and grain of a scene texture, each about zero mean and unit variance."""
-    n = SIZE
+    n = TEXTURE_SIZE
     coarse, grain = _fractal(rng, n, 1.6), _fractal(rng, n, 0.3, low=24)
     hue = _fractal(rng, n, 1.4)
     if kind == "brushed":
@@ -145,7 +145,7 @@ def _skin(rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
 def _levels(channels: tuple[Array, ...]) -> list[npt.NDArray[np.uint8]]:
     level = np.stack(channels, axis=-1)
     out = []
-    for _ in range(LEVELS):
+    for _ in range(TEXTURE_LEVELS):
         out.append(np.clip(np.rint(level * 36.0 + 128.0), 0, 255).astype(np.uint8))
         level = level.reshape(level.shape[0] // 2, 2, level.shape[1] // 2, 2, 4).mean(axis=(1, 3))
     return out
@@ -173,7 +173,7 @@ def atlas(device: str) -> Atlas:
     """The textures on a device; equal on every machine up to rounding."""
     parts: list[npt.NDArray[np.uint8]] = []
     offsets, sides, total = [], [], 0
-    for number, kind in enumerate(KINDS):
+    for number, kind in enumerate(TEXTURE_KINDS):
         rng = np.random.default_rng(1000 + number)
         levels = _levels(_skin(rng) if kind == "skin" else _scene(kind, rng))
         row_offsets = []
@@ -183,7 +183,7 @@ def atlas(device: str) -> Atlas:
             parts.append(level.reshape(-1, 4))
         offsets.append(row_offsets)
         sides.append([level.shape[0] for level in levels])
-    grain = np.random.default_rng(99).standard_normal((3, 2 * SIZE, 2 * SIZE), dtype=np.float32)
+    grain = np.random.default_rng(99).standard_normal((3, 2 * TEXTURE_SIZE, 2 * TEXTURE_SIZE), dtype=np.float32)
     return Atlas(
         torch.from_numpy(np.concatenate(parts)).to(device),
         torch.tensor(offsets, device=device),

@@ -72,5 +72,5 @@ SCENES: Final[tuple[str, ...]] = (
 )
 """What the fish lies on or swims before."""
 
-VIEWS: Final[tuple[str, ...]] = ("whole", "closeup")
+CAMERA_VIEWS: Final[tuple[str, ...]] = ("whole", "closeup")
 """How the camera frames the fish."""

@@ -16,10 +16,9 @@ import numpy.typing as npt
 import torch
 
 from concept_cam.demo.anatomy import Anatomy, build
-from concept_cam.demo.camera import Camera, beside, fish_coordinates, pixels, place
-from concept_cam.demo.camera import numbers as camera_numbers
+from concept_cam.demo.camera import Camera, camera_beside, camera_numbers, fish_coordinates, pixels, place
 from concept_cam.demo.draws import Draws, Float, StyledDraws
-from concept_cam.demo.fish import PATTERNS, Coat, Ingredients, coat, numbers, paint, skin_reading, sunlight
+from concept_cam.demo.fish import PATTERNS, Coat, Ingredients, coat, coat_numbers, paint, skin_reading, sunlight
 from concept_cam.demo.photograph import develop, exposure, tone
 from concept_cam.demo.poses import VIEWPOINTS, Pose, pose
 from concept_cam.demo.sampling import colours, columns
@@ -103,7 +102,7 @@ class Specimens:
         return "whole" if self.focus[i] < 0 else "closeup"
 
 
-def concatenate(batches: Sequence[Specimens]) -> Specimens:
+def concatenate_specimens(batches: Sequence[Specimens]) -> Specimens:
     """One batch of all the specimens, in order."""
     return Specimens(*(np.concatenate([getattr(b, field.name) for b in batches]) for field in fields(Specimens)))
 
@@ -316,7 +315,7 @@ class _Fishes:
         rows: npt.NDArray[np.int64] | None = None,
     ) -> _Fishes:
         """Fishes as they lie before their cameras."""
-        fish_numbers = {**numbers(lying.anatomy, coats, camera.scale), **camera_numbers(camera, lying.anatomy)}
+        fish_numbers = {**coat_numbers(lying.anatomy, coats, camera.scale), **camera_numbers(camera, lying.anatomy)}
         fish_numbers["fish"] = specimens.fish.astype(np.float32)
         shape = (len(specimens), len(MASKS))
         rows = np.arange(len(specimens)) if rows is None else rows
@@ -383,7 +382,7 @@ def _companions(specimens: Specimens, draws: Draws, fishes: _Fishes, base: Float
         side = np.where(draws.chance("several.side", 0.5)[rows], 1.0, -1.0) * (-1.0) ** k * (1.0 if k < 2 else 2.0)
         # By the shape that the camera is aimed by, so that the companions of twins lie alike.
         depth = _USUAL_DEPTH[main.framing]
-        camera = beside(theirs, fishes.camera[rows], depth, side.astype(np.float32))
+        camera = camera_beside(theirs, fishes.camera[rows], depth, side.astype(np.float32))
         coats = coat(theirs, states, camera.facing, camera.angle, base[rows])
         # One sun shines on all.
         light = sunlight(_draws(main.seed, main.index, main.style), camera.facing, camera.angle)
@@ -393,7 +392,7 @@ def _companions(specimens: Specimens, draws: Draws, fishes: _Fishes, base: Float
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _CompanionLayer:
     """Companions in a chunk: their place in the chunk and among all companions, coverage of parts and of the whole fish."""
 
     fishes: _Fishes
@@ -405,7 +404,7 @@ class _Layer:
 
 def _lay_companions(
     fishes: _Fishes, rows: slice, rgb: torch.Tensor, n: dict[str, torch.Tensor], textures: Atlas, where: torch.device
-) -> _Layer | None:
+) -> _CompanionLayer | None:
     """Paint the companions in the pictures `rows` on their ground `rgb` [b, 3, H, W], in place."""
     first, last = np.searchsorted(fishes.rows, (rows.start, rows.stop))
     if first == last:
@@ -418,10 +417,10 @@ def _lay_companions(
     lit = {name: value[at] for name, value in n.items()}
     ground_rgb = rgb[at] * (1.0 - shadow(lit, painted.solid))[:, None]
     rgb[at] = torch.lerp(ground_rgb, painted.rgb, painted.cover[:, None])
-    return _Layer(fishes, at, mine, torch.stack([painted.parts[name] for name in MASKS], dim=1), painted.cover)
+    return _CompanionLayer(fishes, at, mine, torch.stack([painted.parts[name] for name in MASKS], dim=1), painted.cover)
 
 
-def _add_companions(layer: _Layer, parts: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+def _add_companions(layer: _CompanionLayer, parts: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """Add what is seen of companions to the `parts` of the pictures, in place; returns what is `hidden` from those below."""
     left = layer.parts * (1.0 - hidden[layer.at])[:, None]
     layer.fishes.seen[layer.rows] = left.sum(dim=(2, 3)).cpu().numpy()

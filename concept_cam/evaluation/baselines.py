@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ def random_map(size: tuple[int, int], seed: int = 0, grid: int = RANDOM_GRID) ->
 def _bilinear(size: int, cells: int) -> npt.NDArray[np.float64]:
     """Weights [size, cells] of linear interpolation between cell centres, constant beyond the outer ones."""
     place = np.clip((np.arange(size) + 0.5) / size * cells - 0.5, 0, cells - 1)
-    return np.clip(1 - np.abs(place[:, None] - np.arange(cells)), 0, None)
+    return cast("npt.NDArray[np.float64]", np.clip(1 - np.abs(place[:, None] - np.arange(cells)), 0, None))
 
 
 def center_map(size: tuple[int, int]) -> Float32:

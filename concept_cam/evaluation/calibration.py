@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from concept_cam.collection.limits import POOLED, Calibration, Limit
+from concept_cam.collection.limits import POOLED_LIMIT, Calibration, Limit
+from concept_cam.collection.questions import ABSENT
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.names import choose, did_you_mean, nearest_names, normalise_text
@@ -173,7 +174,7 @@ def calibrate(
     _check_states(said, labels)
     known: dict[Key, set[str]] = {}
     for label in labels:
-        known.setdefault((label.pack, label.file_name, plain(label.character), label.specimen), set()).add(plain(label.state))
+        known.setdefault((label.pack, label.file_name, compared(label.character), label.specimen), set()).add(compared(label.state))
     groups: dict[tuple[str, str, bool], list[_Judged]] = {}
     for call in said:
         states = _states(known, call)
@@ -183,7 +184,7 @@ def calibrate(
         if np.isnan(value):  # Nothing was measured that a limit could be set on.
             continue
         groups.setdefault((call.pack, f"{call.character}={call.state}" if call.part else call.character, call.part), []).append(
-            (value, plain(call.state) in states)
+            (value, compared(call.state) in states)
         )
     if not groups:
         raise DataError(_no_match(said, labels))
@@ -204,7 +205,7 @@ def calibrate(
         if (judged := [pair for (_, _, own), group in groups.items() if own == part for pair in group])
     }
     several = len({pack for pack, _, _ in groups}) > 1
-    limits = {f"{POOLED} parts" if part else POOLED: limit for part, limit in pooled.items()}
+    limits = {f"{POOLED_LIMIT} parts" if part else POOLED_LIMIT: limit for part, limit in pooled.items()}
     for (pack, character, part), judged in groups.items():
         name = f"{pack}/{character}" if several else character
         limits[name] = fit(judged, part) if len(judged) >= least else _borrowed(pooled[part], judged, confidence)
@@ -221,7 +222,7 @@ def _borrowed(pooled: Limit, judged: Sequence[_Judged], confidence: float) -> Li
     return Limit(pooled.measure, pooled.value, len(judged), len(right), accuracy, low, nan, nan, True, plain_accuracy)
 
 
-def plain(name: str) -> str:
+def compared(name: str) -> str:
     """Returns the form in which states and characters are compared: no case, single spaces in place of underscores."""
     return normalise_text(name.replace("_", " "))
 
@@ -234,14 +235,14 @@ def _check_states(calls: Sequence[ModelCall], labels: Sequence[Label]) -> None:
     listed: dict[str, dict[str, None]] = {}
     complete: dict[str, bool] = {}
     for call in calls:
-        states = listed.setdefault(plain(call.character), {})
+        states = listed.setdefault(compared(call.character), {})
         states.update(dict.fromkeys((*call.states, call.state)))
-        complete[plain(call.character)] = complete.get(plain(call.character), False) or bool(call.states)
+        complete[compared(call.character)] = complete.get(compared(call.character), False) or bool(call.states)
     for label in labels:
-        character = plain(label.character)
-        known = {plain(state): state for state in listed.get(character, ())}
-        state = plain(label.state).removeprefix("not ")
-        if not known or state in known or plain(label.state) in known or state == ABSENT:
+        character = compared(label.character)
+        known = {compared(state): state for state in listed.get(character, ())}
+        state = compared(label.state).removeprefix("not ")
+        if not known or state in known or compared(label.state) in known or state == ABSENT:
             continue
         near = [known[name] for name in known if difflib.SequenceMatcher(None, state, name).ratio() >= MISSPELT]
         near = near or (nearest_names(state, known.values(), 1) if complete[character] else [])
@@ -253,9 +254,6 @@ def _check_states(calls: Sequence[ModelCall], labels: Sequence[Label]) -> None:
             )
 
 
-ABSENT = "absent"
-"""State of what is not there; a label may say so of any character."""
-
 MISSPELT = 0.85
 """How alike (difflib) two states are when one is taken for the other misspelt."""
 
@@ -263,7 +261,7 @@ MISSPELT = 0.85
 def _states(known: Mapping[Key, set[str]], call: ModelCall) -> set[str] | None:
     """The labelled states of a call's character, or ``None`` when nobody looked at it. Exports of one pack do not name it."""
     for pack in (call.pack, ""):
-        found = known.get((pack, call.file_name, plain(call.character), call.specimen))
+        found = known.get((pack, call.file_name, compared(call.character), call.specimen))
         if found is not None:
             return found
     return None

@@ -9,12 +9,12 @@ from concept_cam.core.errors import ConfigurationError
 from concept_cam.demo import world
 from concept_cam.demo.traits import CHARACTERS, MASKS
 from concept_cam.evaluation.datasets.synthetic import SEED
-from concept_cam.methods.lcam_training import Example
+from concept_cam.methods.lcam_training import TrainingExample
 
 __all__ = ["fish_examples"]
 
 
-def fish_examples(count: int, seed: int = 1, size: tuple[int, int] = (192, 288)) -> list[Example]:
+def fish_examples(count: int, seed: int = 1, size: tuple[int, int] = (192, 288)) -> list[TrainingExample]:
     """Makes training examples of the built-in fish world: visible parts and judgeable states, each against its alternatives.
 
     The seed of the benchmark is never used for them.
@@ -41,5 +41,5 @@ def fish_examples(count: int, seed: int = 1, size: tuple[int, int] = (192, 288))
                 for index, character in enumerate(CHARACTERS)
                 if character in states and bool(rendering.judgeable[row, index]) and states[character] != "absent"
             ]
-            examples += [Example(picture, known[name]) for name in names if name in known]
+            examples += [TrainingExample(picture, known[name]) for name in names if name in known]
     return examples

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from concept_cam.core.errors import DataError, ImageError
-from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample
+from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion
 from concept_cam.trust.conformal import (
     Conformal,
     inner_limit,
@@ -20,13 +20,13 @@ from concept_cam.trust.conformal import (
     state_limit,
     wrong_shares,
 )
-from concept_cam.trust.rules import Facts, Rules, features_of, fit_rules
+from concept_cam.trust.rules import MapFacts, Rules, features_of, fit_rules
 
 if TYPE_CHECKING:
     from concept_cam.core.results import Localization
     from concept_cam.localizer import Localizer
 
-__all__ = ["Observed", "facts_of", "fit_conformal", "fit_trust", "observe"]
+__all__ = ["Observed", "guarantee_facts", "fit_conformal", "fit_trust", "observe"]
 
 _SIDE = 256
 """Longer side, in pixels, at which masks and maps are compared."""
@@ -87,10 +87,10 @@ def observe(
     return found, errors
 
 
-def _observed(picture: str, question: Question, found: Localization) -> Observed:
+def _observed(picture: str, question: SampleQuestion, found: Localization) -> Observed:
     certificate = found.certificate
     nan = float("nan")
-    facts = Facts(*(nan if value is None else value for value in (certificate.probability, certificate.domain)))
+    facts = MapFacts(*(nan if value is None else value for value in (certificate.probability, certificate.domain)))
     features = features_of(certificate.evidence, facts)
     probability = found.probability if question.kind in ("state", "presence") else None
     if question.mask is None:
@@ -109,7 +109,7 @@ def _observed(picture: str, question: Question, found: Localization) -> Observed
     )
 
 
-def facts_of(localizer: Localizer) -> dict[str, Any]:
+def guarantee_facts(localizer: Localizer) -> dict[str, Any]:
     """Returns under what maps are made: what a guarantee holds for."""
     settings = localizer.settings
     names = ("attention", "resize", "size", "gamma", "weighting", "feature_norm")

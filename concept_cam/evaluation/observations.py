@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from concept_cam.evaluation import metrics
 
-__all__ = ["GAIN_METRICS", "METRICS", "TABLE_TITLES", "TRAIT_METRICS", "Example", "Metric", "Observation", "RowRecord", "Scene"]
+__all__ = ["GAIN_METRICS", "METRICS", "TABLE_TITLES", "TRAIT_METRICS", "ShownExample", "Metric", "Observation", "RowRecord", "Scene"]
 
 Array = npt.NDArray[Any]
 
@@ -215,7 +215,7 @@ class RowRecord:
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownExample:
     """One question with the maps of every row.
 
     Attributes:

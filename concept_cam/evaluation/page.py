@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from concept_cam.evaluation.observations import METRICS, TABLE_TITLES, Example
+from concept_cam.evaluation.observations import METRICS, TABLE_TITLES, ShownExample
 from concept_cam.evaluation.summary import best_value
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _known(interval: Interval | None) -> bool:
     return interval is not None and not math.isnan(interval.value)
 
 
-def example_cells(examples: Sequence[Example], wanted: Sequence[str]) -> tuple[list[list[Any]], list[str]]:
+def example_cells(examples: Sequence[ShownExample], wanted: Sequence[str]) -> tuple[list[list[Any]], list[str]]:
     """Draws the examples: per question the truth, then one overlay per row that has any map; one colour scale per row.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any
 
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.evaluation.metrics.intervals import Interval
-from concept_cam.evaluation.observations import METRICS, TABLE_TITLES, TRAIT_METRICS, Example, RowRecord
+from concept_cam.evaluation.observations import METRICS, TABLE_TITLES, TRAIT_METRICS, RowRecord, ShownExample
 from concept_cam.evaluation.summary import Gain, Row, gains_of, paired, row_of
 
 __all__ = ["Report"]
@@ -37,7 +37,7 @@ class Report:
     facts: Mapping[str, Any]
     rows: tuple[Row, ...]
     gains: tuple[Gain, ...]
-    examples: tuple[Example, ...]
+    examples: tuple[ShownExample, ...]
     errors: tuple[Mapping[str, str], ...]
     level: float
     records: tuple[RowRecord, ...] = field(repr=False)
@@ -46,7 +46,7 @@ class Report:
     def build(
         cls,
         records: Sequence[RowRecord],
-        examples: Sequence[Example] = (),
+        examples: Sequence[ShownExample] = (),
         errors: Sequence[Mapping[str, str]] = (),
         facts: Mapping[str, Any] | None = None,
         draws: int = 1000,

@@ -18,8 +18,8 @@ from concept_cam.core.errors import ConfigurationError, DataError, ImageError
 from concept_cam.core.names import choose
 from concept_cam.evaluation import metrics
 from concept_cam.evaluation.baselines import BASELINES
-from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample
-from concept_cam.evaluation.observations import METRICS, Example, Observation, RowRecord, Scene
+from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion
+from concept_cam.evaluation.observations import METRICS, Observation, RowRecord, Scene, ShownExample
 from concept_cam.evaluation.randomisation import randomised
 from concept_cam.evaluation.report import Report
 
@@ -119,7 +119,7 @@ def _labels(methods: Sequence[str]) -> dict[str, str]:
 # --------------------------------------------------------------------------------------------------------------- answers
 
 
-class Answer(Protocol):
+class MeasuredAnswer(Protocol):
     """What is measured of a localisation; :class:`concept_cam.core.results.Localization` has it all."""
 
     @property
@@ -146,7 +146,7 @@ class _Blind:
         return self.heatmap[::8, ::8]
 
 
-class _Asker:
+class _RowAsker:
     """Answers questions with one configuration; the direct method encodes each picture once for all gammas of an attention."""
 
     def __init__(self, configuration: Configuration, localizer: Localizer | None, cache: dict[tuple[str, int], Any]) -> None:
@@ -156,7 +156,9 @@ class _Asker:
         if localizer is not None and not configuration.baseline:
             self._localizer = localizer.with_settings(attention=configuration.attention, gamma=configuration.gamma)
 
-    def __call__(self, picture: Picture, concepts: Sequence[Concept], host: Array | None, key: str) -> tuple[Sequence[Answer], float]:
+    def __call__(
+        self, picture: Picture, concepts: Sequence[Concept], host: Array | None, key: str
+    ) -> tuple[Sequence[MeasuredAnswer], float]:
         """Returns the answers and the seconds that they took; a shared encoding counts in full for every row."""
         if self._localizer is None:
             start = time.perf_counter()
@@ -192,14 +194,14 @@ class Truth:
         step: One pixel in so many was kept, along each axis.
     """
 
-    question: Question
+    question: SampleQuestion
     mask: Array | None
     host: Array | None
     difference: Array | None
     step: int
 
     @classmethod
-    def read(cls, question: Question, size: tuple[int, int], max_side: int, hosts: dict[Any, Array | None]) -> Truth:
+    def read(cls, question: SampleQuestion, size: tuple[int, int], max_side: int, hosts: dict[Any, Array | None]) -> Truth:
         """Reads the masks of one question; hosts shared by several questions are read once."""
         step = -(-max(size) // max_side)
 
@@ -234,7 +236,7 @@ class Truth:
 
 
 def question_metrics(
-    answer: Answer, truth: Truth, thresholds: Float | None, groups: Sequence[str]
+    answer: MeasuredAnswer, truth: Truth, thresholds: Float | None, groups: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Measures one answer against its truth.
 
@@ -254,7 +256,7 @@ def question_metrics(
     return values, pooled
 
 
-def _localisation(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
+def _localisation(answer: MeasuredAnswer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
     if truth.mask is None:
         return
     heatmap, mask = truth.thin(answer.heatmap), truth.mask
@@ -266,7 +268,9 @@ def _localisation(answer: Answer, truth: Truth, thresholds: Float | None, values
         pooled["iou_curve"] = metrics.iou_curve(heatmap, mask, thresholds)
 
 
-def _counterfactual(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
+def _counterfactual(
+    answer: MeasuredAnswer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]
+) -> None:
     if truth.difference is None:
         return
     heatmap = truth.thin(answer.heatmap)
@@ -275,7 +279,7 @@ def _counterfactual(answer: Answer, truth: Truth, thresholds: Float | None, valu
     values["energy_difference"] = metrics.energy_pointing_game(heatmap, truth.difference)
 
 
-def _calls(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
+def _calls(answer: MeasuredAnswer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
     question = truth.question
     peak = float(np.nanmax(answer.scores)) if np.isfinite(answer.scores).any() else float("nan")
     if question.kind == "state" and len(answer.probabilities) > 1:
@@ -286,7 +290,7 @@ def _calls(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[
         pooled["presence"] = [(question.present, answer.score, peak)]
 
 
-def _points(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
+def _points(answer: MeasuredAnswer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
     points = truth.question.points
     if points is None:
         return
@@ -307,7 +311,7 @@ def _points(answer: Answer, truth: Truth, thresholds: Float | None, values: dict
         pooled["point_counts"] = np.asarray(counts)
 
 
-def _boxes(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
+def _boxes(answer: MeasuredAnswer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
     if truth.mask is None:
         return
     heatmap, (target, _) = truth.thin(answer.heatmap), metrics.split_mask(truth.mask)
@@ -319,11 +323,11 @@ def _boxes(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[
         pooled["pixel_counts"] = metrics.pixel_counts(metrics.minmax(heatmap), truth.mask, np.linspace(0, 1, 257)[1:-1])
 
 
-def _elsewhere(answer: Answer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
+def _elsewhere(answer: MeasuredAnswer, truth: Truth, thresholds: Float | None, values: dict[str, float], pooled: dict[str, Any]) -> None:
     """Groups that need more than one answer are measured per picture."""
 
 
-GROUPS: dict[str, Callable[[Answer, Truth, Float | None, dict[str, float], dict[str, Any]], None]] = {
+GROUPS: dict[str, Callable[[MeasuredAnswer, Truth, Float | None, dict[str, float], dict[str, Any]], None]] = {
     "localisation": _localisation,
     "counterfactual": _counterfactual,
     "calls": _calls,
@@ -372,7 +376,7 @@ class _Parts:
         rivals = tuple(np.flatnonzero(~within[place]) for place in range(len(masks)))
         return cls(tuple(masks), flat, rivals)
 
-    def own(self, answers: Sequence[Answer], truths: Sequence[Truth]) -> dict[int, float]:
+    def own(self, answers: Sequence[MeasuredAnswer], truths: Sequence[Truth]) -> dict[int, float]:
         """Is each part's map on average higher on its own part than on any rival?
 
         Returns:
@@ -397,7 +401,9 @@ class _Parts:
         return result
 
 
-def _dependence(answers: Sequence[Answer], controls: Sequence[Answer], truths: Sequence[Truth], key: str) -> dict[int, dict[str, float]]:
+def _dependence(
+    answers: Sequence[MeasuredAnswer], controls: Sequence[MeasuredAnswer], truths: Sequence[Truth], key: str
+) -> dict[int, dict[str, float]]:
     """Rank correlation of every map with that of the host noun, of "the main subject", and of another trait in the same picture."""
     generator = np.random.default_rng(zlib.crc32(key.encode()))
     result: dict[int, dict[str, float]] = {}
@@ -413,7 +419,7 @@ def _dependence(answers: Sequence[Answer], controls: Sequence[Answer], truths: S
     return result
 
 
-def _twin_values(answer: Answer, other: Answer, truth: Truth, pooled: dict[str, Any]) -> dict[str, float]:
+def _twin_values(answer: MeasuredAnswer, other: MeasuredAnswer, truth: Truth, pooled: dict[str, Any]) -> dict[str, float]:
     """Does the picture that has the state score higher than its twin that has not?"""
 
     def wins(a: float, b: float) -> float:
@@ -430,7 +436,7 @@ def _twin_values(answer: Answer, other: Answer, truth: Truth, pooled: dict[str, 
     return values
 
 
-def _faithfulness(answer: Answer, question: Question, picture: Picture, localizer: Localizer) -> dict[str, float]:
+def _faithfulness(answer: MeasuredAnswer, question: SampleQuestion, picture: Picture, localizer: Localizer) -> dict[str, float]:
     """Asks the model again about perturbed pictures; confidence is the softmax over target and contrasts."""
     if len(answer.probabilities) < 2 or np.isnan(answer.heatmap).all():
         return {}
@@ -462,8 +468,8 @@ def _faithfulness(answer: Answer, question: Question, picture: Picture, localize
 class _Row:
     """What is gathered for one configuration while the data set is gone through."""
 
-    asker: _Asker
-    randomised: _Asker | None = None
+    asker: _RowAsker
+    randomised: _RowAsker | None = None
     setup_seconds: float = 0.0
     thresholds: Float | None = None
     seconds: list[float] = field(default_factory=list)
@@ -523,13 +529,13 @@ def evaluate(
     twin = randomised(localizer, seed) if localizer is not None and "randomisation" in groups else None
     rows = [
         _Row(
-            _Asker(item, localizer, cache),
-            None if twin is None or item.baseline else _Asker(item, twin, disordered),
+            _RowAsker(item, localizer, cache),
+            None if twin is None or item.baseline else _RowAsker(item, twin, disordered),
         )
         for item in configurations(methods, attentions, gammas, baselines)
     ]
     errors: list[dict[str, str]] = []
-    shown: list[Example] = []
+    shown: list[ShownExample] = []
     pictures = 0
     started = time.time()
     for sample in progress(dataset) if progress else dataset:
@@ -592,7 +598,7 @@ def _measure(
     rows: Sequence[_Row],
     dataset: Dataset,
     groups: Sequence[str],
-    shown: list[Example],
+    shown: list[ShownExample],
     examples: int,
     max_side: int,
     localizer: Localizer | None,
@@ -649,7 +655,7 @@ def _full_host(sample: Sample) -> Array | None:
     return None if load is None else metrics.split_mask(np.asarray(load()))[0]
 
 
-def _thresholds(answers: Sequence[Answer]) -> Float | None:
+def _thresholds(answers: Sequence[MeasuredAnswer]) -> Float | None:
     values = np.concatenate([np.asarray(answer.scores, dtype=np.float64).ravel() for answer in answers])
     values = values[np.isfinite(values)]
     spread = float(values.std()) if len(values) else 0.0
@@ -660,7 +666,7 @@ def _observe(
     sample: Sample,
     picture: Picture,
     row: _Row,
-    answers: Sequence[Answer],
+    answers: Sequence[MeasuredAnswer],
     truths: Sequence[Truth],
     parts: _Parts,
     twins: Mapping[int, Picture],
@@ -676,7 +682,7 @@ def _observe(
             dependence = {}
         else:
             dependence = _dependence(answers[: len(truths)], answers[len(truths) :], truths, sample.name)
-    disordered: Sequence[Answer] = ()
+    disordered: Sequence[MeasuredAnswer] = ()
     if row.randomised is not None:
         disordered, _ = row.randomised(picture, [truth.question.concept for truth in truths], None, sample.name)
     found = []
@@ -709,7 +715,7 @@ def _observe(
     return found
 
 
-def _chance(question: Question) -> dict[str, float]:
+def _chance(question: SampleQuestion) -> dict[str, float]:
     values: dict[str, float] = {}
     if question.kind == "state" and question.concept.contrasts:
         values["state_accuracy"] = 1 / (1 + len(question.concept.contrasts))
@@ -723,7 +729,7 @@ def _keep_examples(
     picture: Picture,
     truths: Sequence[Truth],
     kept: Mapping[str, list[Array]],
-    shown: list[Example],
+    shown: list[ShownExample],
     most: int,
 ) -> None:
     if len(shown) >= most:
@@ -742,7 +748,7 @@ def _keep_examples(
     question = truths[i].question
     step = max(1, -(-max(picture.size) // 384))
     shown.append(
-        Example(
+        ShownExample(
             picture_name=sample.name,
             concept=question.concept.name,
             target=question.concept.target[0],

@@ -14,7 +14,7 @@ from concept_cam.evaluation import metrics
 from concept_cam.evaluation.metrics.intervals import Interval
 from concept_cam.evaluation.observations import GAIN_METRICS, METRICS, Observation, RowRecord
 
-__all__ = ["POOLED", "Gain", "Row", "best_value", "gains_of", "paired", "row_of"]
+__all__ = ["POOLED_METRICS", "Gain", "Row", "best_value", "gains_of", "paired", "row_of"]
 
 Array = npt.NDArray[Any]
 
@@ -168,7 +168,7 @@ def _means(items: Sequence[Observation], options: Mapping[str, Any]) -> dict[str
 
 def _table(items: Sequence[Observation], options: Mapping[str, Any]) -> dict[str, Interval]:
     found = _means(items, options)
-    for pool in POOLED:
+    for pool in POOLED_METRICS:
         found.update(pool(items, options))
     return {name: found[name] for name in METRICS if name in found}
 
@@ -265,7 +265,7 @@ def _pixels(items: Sequence[Observation], options: Mapping[str, Any]) -> dict[st
     }
 
 
-POOLED: tuple[Callable[[Sequence[Observation], Mapping[str, Any]], dict[str, Interval]], ...] = (
+POOLED_METRICS: tuple[Callable[[Sequence[Observation], Mapping[str, Any]], dict[str, Interval]], ...] = (
     _absence,
     _point_miou,
     _box_accuracies,

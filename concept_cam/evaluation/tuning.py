@@ -19,7 +19,7 @@ from concept_cam.core.settings import Settings
 from concept_cam.evaluation import metrics
 from concept_cam.evaluation.datasets.samples import Dataset, Sample
 from concept_cam.evaluation.metrics.intervals import Interval
-from concept_cam.evaluation.runner import Answer, Truth
+from concept_cam.evaluation.runner import MeasuredAnswer, Truth
 
 if TYPE_CHECKING:
     from concept_cam.core.features import PatchFeatures
@@ -48,19 +48,19 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 """Template sets to try: name -> templates; ``own`` keeps each concept's own."""
 
 
-def _state(answer: Answer, truth: Truth) -> float:
+def _state(answer: MeasuredAnswer, truth: Truth) -> float:
     if truth.question.kind != "state" or len(answer.probabilities) < 2:
         return float("nan")
     shares = np.asarray(answer.probabilities)
     return float((shares[0] == shares.max()) / np.sum(shares == shares.max()))
 
 
-def _on_mask(measure: Callable[[Array, Array], float]) -> Callable[[Answer, Truth], float]:
+def _on_mask(measure: Callable[[Array, Array], float]) -> Callable[[MeasuredAnswer, Truth], float]:
     return lambda answer, truth: float("nan") if truth.mask is None else measure(truth.thin(answer.heatmap), truth.mask)
 
 
-def _in_host(measure: Callable[[Array, Array, Array], float]) -> Callable[[Answer, Truth], float]:
-    def objective(answer: Answer, truth: Truth) -> float:
+def _in_host(measure: Callable[[Array, Array, Array], float]) -> Callable[[MeasuredAnswer, Truth], float]:
+    def objective(answer: MeasuredAnswer, truth: Truth) -> float:
         if truth.mask is None or truth.host is None or truth.question.kind == "object":
             return float("nan")
         return measure(truth.thin(answer.heatmap), truth.mask, truth.host)
@@ -68,11 +68,11 @@ def _in_host(measure: Callable[[Array, Array, Array], float]) -> Callable[[Answe
     return objective
 
 
-def _twin(answer: Answer, truth: Truth) -> float:
+def _twin(answer: MeasuredAnswer, truth: Truth) -> float:
     return float("nan") if truth.difference is None else metrics.average_precision(truth.thin(answer.heatmap), truth.difference)
 
 
-OBJECTIVES: dict[str, Callable[[Answer, Truth], float]] = {
+OBJECTIVES: dict[str, Callable[[MeasuredAnswer, Truth], float]] = {
     "ap": _on_mask(metrics.average_precision),
     "ap_host": _in_host(metrics.average_precision),
     "auroc": _on_mask(metrics.auroc),
@@ -290,7 +290,7 @@ def _answers(
     concepts: Sequence[Concept],
     tried: Sequence[Candidate],
     sets: Mapping[str, tuple[str, ...]],
-) -> Iterator[tuple[Candidate, Sequence[Answer]]]:
+) -> Iterator[tuple[Candidate, Sequence[MeasuredAnswer]]]:
     """Answers of every candidate to one picture."""
     encoded: dict[str, PatchFeatures] = {}
     for candidate in tried:

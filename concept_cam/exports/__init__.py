@@ -130,7 +130,7 @@ def export(
                 shutil.rmtree(path)
             if chosen.companion:
                 # First: a file whose companion is missing would look complete.
-                fresh.with_name(fresh.name + chosen.companion).replace(beside(path, chosen))
+                fresh.with_name(fresh.name + chosen.companion).replace(companion_path(path, chosen))
             fresh.replace(path)
     except OutputError:
         raise
@@ -140,7 +140,7 @@ def export(
     return path
 
 
-def beside(path: Path, chosen: Export) -> Path:
+def companion_path(path: Path, chosen: Export) -> Path:
     """Returns where the companion of an export stands: ``instances.xml`` has ``instances.labels.json``."""
     return path.with_name(path.name.removesuffix(chosen.suffix) + chosen.companion)
 
@@ -148,8 +148,8 @@ def beside(path: Path, chosen: Export) -> Path:
 def _check_output(path: Path, to: str, chosen: Export, overwrite: bool) -> None:
     if not path.name:
         raise OutputError(f"the output {str(path)!r} has no name; expected a new file or folder.")
-    if chosen.companion and beside(path, chosen).exists() and not overwrite:
-        raise OutputError(f"{beside(path, chosen)} exists. Name another output, or allow it to be replaced with --overwrite.")
+    if chosen.companion and companion_path(path, chosen).exists() and not overwrite:
+        raise OutputError(f"{companion_path(path, chosen)} exists. Name another output, or allow it to be replaced with --overwrite.")
     if not path.exists():
         return
     if path.is_dir() != chosen.is_folder:

@@ -30,9 +30,9 @@ from concept_cam.exports.survey import (
     write_csv,
 )
 
-__all__ = ["COLUMNS", "SUBJECT_PARTS", "fractions", "subject_part", "write"]
+__all__ = ["MEDIA_COLUMNS", "SUBJECT_PARTS", "fractions", "subject_part", "write"]
 
-COLUMNS: tuple[str, ...] = (
+MEDIA_COLUMNS: tuple[str, ...] = (
     "dcterms:identifier",
     "ac:isROIOf",
     "ac:xFrac",
@@ -125,7 +125,7 @@ def fractions(start: int, size: int, whole: int) -> tuple[str, str]:
 
 def write(run: Run, path: Path, form: Form = PLAIN) -> None:
     """Writes the run's regions of interest as one CSV file."""
-    write_csv(path, COLUMNS, _rows(run, form), form)
+    write_csv(path, MEDIA_COLUMNS, _rows(run, form), form)
 
 
 def _rows(run: Run, form: Form) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from concept_cam.collection.runs import Run
-from concept_cam.collection.schema import DISTANCES, MEASURES
+from concept_cam.collection.schema import DISTANCE_MEANINGS, MEASURES
 from concept_cam.exports.survey import (
     FRAME,
     PLAIN,
@@ -32,11 +32,11 @@ from concept_cam.exports.survey import (
     write_csv,
 )
 
-__all__ = ["COLUMNS", "EXTENDED_COLUMNS", "UNITS", "write", "write_extended"]
+__all__ = ["DARWIN_CORE_COLUMNS", "EXTENDED_COLUMNS", "UNITS", "write", "write_extended"]
 
 _IDENTIFIERS = ("occurrenceID", "materialEntityID", "catalogNumber", "scientificName")
 
-COLUMNS: tuple[str, ...] = (
+DARWIN_CORE_COLUMNS: tuple[str, ...] = (
     *_IDENTIFIERS,
     "measurementID",
     "parentMeasurementID",
@@ -60,7 +60,7 @@ _EXTENDED = {
     "dwciri:measurementUnit": "measurementUnitID",
 }
 
-EXTENDED_COLUMNS: tuple[str, ...] = tuple(_EXTENDED.get(name, name) for name in COLUMNS)
+EXTENDED_COLUMNS: tuple[str, ...] = tuple(_EXTENDED.get(name, name) for name in DARWIN_CORE_COLUMNS)
 """Terms of the extended MeasurementOrFact in the order of the columns."""
 
 UNITS: dict[str, tuple[str, str | None]] = {
@@ -76,7 +76,7 @@ UNITS: dict[str, tuple[str, str | None]] = {
 
 def write(run: Run, path: Path, form: Form = PLAIN) -> None:
     """Writes the run as MeasurementOrFact CSV."""
-    write_csv(path, COLUMNS, _rows(run, form), form)
+    write_csv(path, DARWIN_CORE_COLUMNS, _rows(run, form), form)
 
 
 def write_extended(run: Run, path: Path, form: Form = PLAIN) -> None:
@@ -145,5 +145,5 @@ def _measure(record: dict[str, Any], measure: Any, parent: str | None) -> Iterat
         "measurementAccuracy": uncertainty,
         "measurementUnit": text,
         "dwciri:measurementUnit": iri(identifier),
-        "measurementRemarks": DISTANCES.get(record["character"], "distance between parts") if distance else measure.meaning,
+        "measurementRemarks": DISTANCE_MEANINGS.get(record["character"], "distance between parts") if distance else measure.meaning,
     }

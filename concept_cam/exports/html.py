@@ -20,18 +20,18 @@ from dataclasses import dataclass, field
 from importlib import resources
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 
 import concept_cam
 from concept_cam.collection.runs import Run
 from concept_cam.core.errors import ConfigurationError, ImageError
-from concept_cam.exports.survey import PART_SEPARATOR, PLAIN, Form, Survey, passthrough_of, plain, survey, when
+from concept_cam.exports.survey import PART_SEPARATOR, PLAIN, Form, Survey, passthrough_of, plain_json, survey, when
 from concept_cam.pictures.reading import read_image
-from concept_cam.trust.rules import VERDICTS
+from concept_cam.trust.rules import TRUST_VERDICTS
 
-__all__ = ["FILE_PICTURES", "THUMBNAIL", "write", "write_file"]
+__all__ = ["FILE_PICTURES", "THUMBNAIL", "write", "write_sheet"]
 
 THUMBNAIL = 480
 """Longest side of a thumbnail in pixels; half of it in the single file."""
@@ -113,7 +113,7 @@ def write(run: Run, path: Path, form: Form = PLAIN) -> None:
     (path / "index.html").write_text(_page(run, '<script src="data/start.js"></script>'), encoding="utf-8")
 
 
-def write_file(run: Run, path: Path, form: Form = PLAIN) -> None:
+def write_sheet(run: Run, path: Path, form: Form = PLAIN) -> None:
     """Writes the contact sheet as one file.
 
     Raises:
@@ -185,7 +185,7 @@ def _page(run: Run, data: str) -> str:
 
 def _script(value: Any) -> str:
     # "</script>" and "<!--" inside a text must not end the script element.
-    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(plain_json(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
@@ -212,7 +212,7 @@ def _sheet(run: Run, found: Survey, traits: dict[str, _Trait], longest: int, kee
                     number += 1
 
 
-VERDICT_NAMES = tuple(VERDICTS)
+VERDICT_NAMES = tuple(TRUST_VERDICTS)
 """Verdicts by number, as the page knows them."""
 
 
@@ -337,4 +337,4 @@ def _simplify(points: np.ndarray) -> np.ndarray:
         return points[:0]
     coarse = np.round(points * 2) / 2
     coarse = coarse[np.append(True, np.any(np.diff(coarse, axis=0) != 0, axis=1))]
-    return approximate_polygon(coarse, 0.6) if len(coarse) > 6 else coarse
+    return cast("np.ndarray", approximate_polygon(coarse, 0.6) if len(coarse) > 6 else coarse)

@@ -19,7 +19,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -40,7 +40,7 @@ from concept_cam.exports.survey import (
     mask_of,
     media_of,
     passthrough_of,
-    plain,
+    plain_json,
     survey,
     write_elements,
 )
@@ -60,7 +60,7 @@ TASKS_FILE = "tasks.json"
 CONFIG_FILE = "label_config.xml"
 README_FILE = "README.txt"
 
-_STEPS = """How to open this in Label Studio
+_HOW_TO_OPEN = """How to open this in Label Studio
 
 1. Start Label Studio so that it may read the pictures. The document root is the folder above them:
      LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true \\
@@ -165,7 +165,9 @@ def write(run: Run, path: Path, form: Form = PLAIN) -> None:
     found = survey(run)
     root = str((run.info.get("input") or {}).get("root") or "")
     above, folder = os.path.split(root.rstrip("/\\")) if root and "://" not in root else ("", "")
-    (path / README_FILE).write_text(_STEPS.format(above=above or "/folder/above/the/pictures", folder=folder or "photos"), encoding="utf-8")
+    (path / README_FILE).write_text(
+        _HOW_TO_OPEN.format(above=above or "/folder/above/the/pictures", folder=folder or "photos"), encoding="utf-8"
+    )
     (path / CONFIG_FILE).write_text(label_config(found), encoding="utf-8")
     with (path / TASKS_FILE).open("w", encoding="utf-8") as file:
         file.write("[")
@@ -231,7 +233,7 @@ def _task(records: list[dict[str, Any]], found: Survey, base: str | None = None,
         "score": float(np.mean(sure)) if sure else 0.0,
         "result": results,
     }
-    return plain({"data": data, "predictions": [prediction]})
+    return cast("dict[str, Any]", plain_json({"data": data, "predictions": [prediction]}))
 
 
 def _address(record: dict[str, Any], base: str | None, folder: str) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -271,14 +271,14 @@ def creator() -> dict[str, str]:
 # --------------------------------------------------------------------------------------------------------------- writers
 
 
-def plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Returns a value as JSON knows it: not-a-number and infinity become None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain_json(item) for item in value]
     return value
 
 
@@ -294,7 +294,7 @@ def write_json(path: Path, head: Mapping[str, Any], **lists: Iterable[Any]) -> N
         file.write("{")
         separator = "\n"
         for name, value in head.items():
-            file.write(f"{separator}{json.dumps(name)}: {json.dumps(plain(value), ensure_ascii=False, allow_nan=False)}")
+            file.write(f"{separator}{json.dumps(name)}: {json.dumps(plain_json(value), ensure_ascii=False, allow_nan=False)}")
             separator = ",\n"
         for name, values in lists.items():
             file.write(f"{separator}{json.dumps(name)}: [")
@@ -308,7 +308,7 @@ def write_elements(file: Any, values: Iterable[Any]) -> None:
     """Writes the elements of a JSON list, one per line, without the brackets."""
     separator = "\n"
     for value in values:
-        file.write(separator + json.dumps(plain(value), ensure_ascii=False, allow_nan=False))
+        file.write(separator + json.dumps(plain_json(value), ensure_ascii=False, allow_nan=False))
         separator = ",\n"
 
 
@@ -358,8 +358,8 @@ def cell(value: Any) -> str | int:
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, Mapping | list | tuple):
-        return json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
-    return value
+        return json.dumps(plain_json(value), ensure_ascii=False, allow_nan=False)
+    return cast("str | int", value)
 
 
 def called(run: Run) -> Iterator[dict[str, Any]]:

@@ -11,9 +11,9 @@ import numpy as np
 
 from concept_cam.core.errors import ConfigurationError, DataError
 
-__all__ = ["BASIS_FILE", "DTYPES", "Codec", "Codes"]
+__all__ = ["BASIS_FILE", "INDEX_DTYPES", "Codec", "Codes"]
 
-DTYPES: dict[str, str] = {
+INDEX_DTYPES: dict[str, str] = {
     "float16": "two bytes a value; scores to about 1e-4",
     "int8": "one byte a value and one scale a patch; scores to about 1e-3",
 }
@@ -43,7 +43,7 @@ class Codec:
     """A way of keeping features.
 
     Attributes:
-        dtype: A name of :data:`DTYPES`.
+        dtype: A name of :data:`INDEX_DTYPES`.
         basis: float32 [K, D], orthonormal axes that the unit vectors are projected on; ``None`` to keep all of them.
         loss: Share of the sample's squared length that the axes leave out.
     """
@@ -53,8 +53,8 @@ class Codec:
     loss: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ConfigurationError(f"an index keeps features as {' or '.join(DTYPES)}, received {self.dtype!r}.")
+        if self.dtype not in INDEX_DTYPES:
+            raise ConfigurationError(f"an index keeps features as {' or '.join(INDEX_DTYPES)}, received {self.dtype!r}.")
 
     @classmethod
     def fit(cls, patches: np.ndarray, dimensions: int, dtype: str = "float16") -> Codec:
@@ -63,7 +63,7 @@ class Codec:
         Args:
             patches: float32 [N, D]; those of length zero are left out.
             dimensions: ``K``.
-            dtype: A name of :data:`DTYPES`.
+            dtype: A name of :data:`INDEX_DTYPES`.
 
         Raises:
             ConfigurationError: More dimensions than there are, or than patches.

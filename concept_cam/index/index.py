@@ -60,18 +60,18 @@ class Index:
             MissingExtraError: pyarrow is not installed.
         """
         try:
-            from concept_cam.index.storage import INFO_FILE, PART_PATTERN, PARTS_FOLDER, read_info
+            from concept_cam.index.storage import INDEX_PART_PATTERN, INDEX_PARTS, INFO_FILE, read_index_info
         except ImportError as error:
             raise MissingExtraError("pyarrow", "annotate", "an index") from error
         folder = Path(path)
         folders = [folder] if (folder / INFO_FILE).is_file() else sorted(file.parent for file in folder.glob(f"shard-*/{INFO_FILE}"))
         if not folders:
             raise DataError(f"{str(folder)!r} is no index: it holds no {INFO_FILE}. Make one:  concept-cam index photos/ -o {folder.name}")
-        infos = [read_info(one) for one in folders]
+        infos = [read_index_info(one) for one in folders]
         for one, info in zip(folders, infos):
             if info["configuration"] != infos[0]["configuration"]:
                 raise DataError(f"{one} and {folders[0]} were not made in the same way: another model, other settings or another format.")
-        files = [(number, file) for number, one in enumerate(folders) for file in sorted((one / PARTS_FOLDER).glob(PART_PATTERN))]
+        files = [(number, file) for number, one in enumerate(folders) for file in sorted((one / INDEX_PARTS).glob(INDEX_PART_PATTERN))]
         return cls(folder, infos, files)
 
     def __reduce__(self) -> Any:
@@ -132,14 +132,14 @@ class Index:
 
     @property
     def pictures(self) -> pa.Table:
-        """What describes the entries, one row each; see :data:`concept_cam.index.storage.COLUMNS`."""
+        """What describes the entries, one row each; see :data:`concept_cam.index.storage.INDEX_COLUMNS`."""
         import pyarrow as pa
 
-        from concept_cam.index.storage import COLUMNS
+        from concept_cam.index.storage import INDEX_COLUMNS
 
         tables = [part.table for part in self.parts()]
         if not tables:
-            return pa.table({name: pa.array([], kind) for name, (kind, _) in COLUMNS.items()})
+            return pa.table({name: pa.array([], kind) for name, (kind, _) in INDEX_COLUMNS.items()})
         return pa.concat_tables(tables, promote_options="default")
 
     def row(self, entry: int) -> dict[str, Any]:

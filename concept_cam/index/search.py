@@ -26,7 +26,7 @@ BLOCK_BYTES = 2 << 20
 SCORES_BYTES = 32 << 20
 """Most bytes of a block's scores."""
 
-SHARE = 64
+ENTRIES_AT_ONCE = 64
 """Entries that a thread takes at once."""
 
 Spread = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]
@@ -90,7 +90,7 @@ def best_patches(part: Part, codec: Codec, directions: np.ndarray, feature_norm:
     first, values, scales, norms, blind = part.first, part.values, part.scales, part.norms, part.blind
 
     def look(low: int) -> None:
-        high = min(low + SHARE, len(part))
+        high = min(low + ENTRIES_AT_ONCE, len(part))
         whole = slice(int(first[low]), int(first[high]))
         own = first[low : high + 1] - first[low]
         own_scales = None if scales is None else scales[whole]
@@ -112,7 +112,7 @@ def best_patches(part: Part, codec: Codec, directions: np.ndarray, feature_norm:
                 peaks = np.maximum.reduceat(scores, edges, axis=1)
             best[:, low + begin : low + end] = np.maximum(best[:, low + begin : low + end], peaks)
 
-    for _ in spread(look, range(0, len(part), SHARE)):
+    for _ in spread(look, range(0, len(part), ENTRIES_AT_ONCE)):
         pass
     return best
 

@@ -7,7 +7,7 @@ An index is a folder::
     basis.safetensors        axes of the features, where they were brought to fewer dimensions
     errors.csv               pictures that could not be used
 
-A row of a part is one *entry*: a picture, or one specimen of it. See :data:`COLUMNS`; the input's other columns follow under ``input_``.
+A row of a part is one *entry*: a picture, or one specimen of it. See :data:`INDEX_COLUMNS`; the input's other columns follow under ``input_``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from concept_cam.core.geometry import Geometry
 from concept_cam.index.codec import Codes
 
 __all__ = [
-    "COLUMNS",
+    "INDEX_COLUMNS",
     "FEATURE_COLUMNS",
     "FORMAT",
     "INFO_FILE",
-    "PARTS_FOLDER",
-    "PART_PATTERN",
+    "INDEX_PARTS",
+    "INDEX_PART_PATTERN",
     "Part",
     "features_table",
     "geometry_of",
@@ -41,13 +41,13 @@ FORMAT = "1"
 """Raised when a column changes its meaning."""
 
 INFO_FILE = "index.json"
-PARTS_FOLDER = "parts"
-PART_PATTERN = "part-*.arrow"
+INDEX_PARTS = "parts"
+INDEX_PART_PATTERN = "part-*.arrow"
 
 FEATURE_COLUMNS = ("values", "scales", "norms", "image")
 """Columns that are mapped and never listed; all others describe the entries."""
 
-COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+INDEX_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "image_key": (pa.string(), "Stable id of the picture."),
     "source": (pa.string(), "The picture, as the input names it."),
     "occurrence": (
@@ -70,7 +70,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
 """Columns that describe an entry: name -> (type, meaning)."""
 
 
-def read_info(folder: Path) -> dict[str, Any]:
+def read_index_info(folder: Path) -> dict[str, Any]:
     """Reads ``index.json``.
 
     Raises:
@@ -103,12 +103,12 @@ def features_table(rows: list[dict[str, Any]], codes: list[Codes], images: np.nd
     """Makes the table of some entries.
 
     Args:
-        rows: What describes each, by :data:`COLUMNS`; other names must begin with ``input_``.
+        rows: What describes each, by :data:`INDEX_COLUMNS`; other names must begin with ``input_``.
         codes: The codes of each entry's patches, row by row of its grid.
         images: float32 [N, D], their image embeddings.
     """
-    names = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
-    columns = {name: pa.array([row.get(name) for row in rows], kind) for name, (kind, _) in COLUMNS.items()}
+    names = dict.fromkeys(name for row in rows for name in row if name not in INDEX_COLUMNS)
+    columns = {name: pa.array([row.get(name) for row in rows], kind) for name, (kind, _) in INDEX_COLUMNS.items()}
     columns |= {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
     counts = [len(code.norms) for code in codes]
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))

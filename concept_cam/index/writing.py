@@ -12,7 +12,7 @@ from concept_cam.core.errors import ConfigurationError, OutputError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.files import write_file
 from concept_cam.core.names import picture_key
-from concept_cam.index.storage import PART_PATTERN, PARTS_FOLDER, features_table, part_bytes
+from concept_cam.index.storage import INDEX_PART_PATTERN, INDEX_PARTS, features_table, part_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
     from concept_cam.index.index import Index
 
-__all__ = ["LOCK_FILE", "append_features", "last_number", "write_part"]
+__all__ = ["INDEX_LOCK", "append_features", "last_number", "write_part"]
 
-LOCK_FILE = ".lock"
+INDEX_LOCK = ".lock"
 """Whoever writes an index holds this lock."""
 
 
 def last_number(folder: Path) -> int:
     """Returns the highest number of a part in an index's folder; 0 where there is none."""
-    names = [file.stem.removeprefix("part-") for file in (folder / PARTS_FOLDER).glob(PART_PATTERN)]
+    names = [file.stem.removeprefix("part-") for file in (folder / INDEX_PARTS).glob(INDEX_PART_PATTERN)]
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def write_part(folder: Path, number: int, table: pa.Table) -> Path:
     """Writes a part under its number."""
-    return write_file(folder / PARTS_FOLDER / f"part-{number:06d}.arrow", part_bytes(table))
+    return write_file(folder / INDEX_PARTS / f"part-{number:06d}.arrow", part_bytes(table))
 
 
 def append_features(index: Index, features: Sequence[PatchFeatures], names: Sequence[str] | None) -> None:
@@ -67,7 +67,7 @@ def append_features(index: Index, features: Sequence[PatchFeatures], names: Sequ
     ]
     images = np.stack([item.image.float().cpu().numpy() for item in features])
     folder = index.files[-1][1].parents[1] if index.files else index.path
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    lock = FileLock(folder / INDEX_LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:

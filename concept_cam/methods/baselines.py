@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ LUMA = (0.2126, 0.7152, 0.0722)
 
 def bell(offset: np.ndarray) -> np.ndarray:
     """Gaussian about the picture's centre, standard deviation a quarter of each side, of offsets [..., 2] in shares of the sides; 0..1."""
-    return np.exp(-0.5 * ((offset / 0.25) ** 2).sum(axis=-1))
+    return cast("np.ndarray", np.exp(-0.5 * ((offset / 0.25) ** 2).sum(axis=-1)))
 
 
 Run = Callable[["Asker", Sequence["Picture"], tuple[Concept, ...], Method], list[Localizations]]

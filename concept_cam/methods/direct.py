@@ -13,7 +13,7 @@ from torch import Tensor
 from concept_cam.core.concept import Concept
 from concept_cam.core.results import Localizations
 from concept_cam.core.scoring import FEATURE_NORM
-from concept_cam.methods.engine import Batch, TowerMethod, plain
+from concept_cam.methods.engine import Batch, TowerMethod, without_graph
 from concept_cam.methods.method import Method
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ __all__ = ["clip_surgery", "direct", "gem", "patch_maps"]
 
 def _patch_maps(batch: Batch) -> Tensor:
     """``f^ . w`` of a batch's patch features, with directions that are given: float32 [B, C, h, w]."""
-    with plain():
+    with without_graph():
         features = batch.backbone.encode_patches(batch.pixels, "auto", batch.features.valid)
         return torch.einsum("bhwd,bcd->bchw", FEATURE_NORM[batch.patch_norm](features.patches), batch.directions)
 

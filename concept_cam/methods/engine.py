@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import Picture
 
-__all__ = ["Batch", "TowerMethod", "encode", "gradients", "graph", "plain", "slopes"]
+__all__ = ["Batch", "TowerMethod", "encode", "gradients", "graph", "without_graph", "slopes"]
 
 _GRADIENT_SCALE = {torch.float16: 1024.0}
 """Factor on the objective while it is differentiated, so that small gradients do not vanish in the number format."""
@@ -104,7 +104,7 @@ def select(features: FeatureMap, part: slice) -> FeatureMap:
 
 
 @contextmanager
-def plain() -> Iterator[None]:
+def without_graph() -> Iterator[None]:
     """Builds no graphs within, but tensors that later graphs may use, also where the caller is in inference mode."""
     with quiet(graph=False):
         yield
@@ -127,7 +127,7 @@ def encode(backbone: Backbone, pixels: Tensor, valid: np.ndarray | None, layer: 
         layer: Where the map is read, one of the tower's ``layers``; ``None`` for its own choice.
     """
     mask = None if valid is None or valid.all() else torch.from_numpy(valid).to(backbone.device)
-    with plain():
+    with without_graph():
         pixels = pixels.to(backbone.device, backbone.dtype)
         features = backbone.feature_map(pixels, mask) if layer is None else backbone.feature_map(pixels, mask, layer)
         return pixels, features, backbone.pool(features).float()
@@ -200,7 +200,7 @@ def run(
     maps: Callable[[Batch], Tensor],
 ) -> list[Localizations]:
     """Prepares pictures, groups them by size, and turns maps into answers."""
-    with plain():
+    with without_graph():
         return _run(localizer, pictures, concepts, method, maps)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from concept_cam.backbones.tokens import merge_heads
 from concept_cam.core.attention import attend
-from concept_cam.methods.engine import Batch, TowerMethod, plain, slopes
+from concept_cam.methods.engine import Batch, TowerMethod, slopes, without_graph
 from concept_cam.methods.pooling import require_gathering
 
 __all__ = ["grad_eclip"]
@@ -24,7 +26,7 @@ def _maps(batch: Batch) -> Tensor:
     comparing them. The scaling of ``lambda`` is part of the method; the map itself is not scaled.
     """
     grid = (batch.features.map.shape[2], batch.features.map.shape[3])
-    with plain():
+    with without_graph():
         last = batch.backbone.gathering(batch.features)
         context = attend(last.query, last.key, last.value, last.scale, last.keys)
         valid = batch.valid.flatten(1)
@@ -32,7 +34,7 @@ def _maps(batch: Batch) -> Tensor:
         loose = _loosened(merge_heads(last.query)[:, 0].float(), keys, valid)
         weighted = merge_heads(last.value)[:, last.prefix :].float() * loose[..., None]
     maps = [torch.einsum("bd,bnd->bn", merge_heads(gradient)[:, 0], weighted) for gradient in slopes(batch, context, last.finish)]
-    return torch.stack(maps, dim=1).unflatten(2, grid)
+    return cast("Tensor", torch.stack(maps, dim=1).unflatten(2, grid))
 
 
 def _loosened(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from concept_cam.core.scoring import FEATURE_NORM
 from concept_cam.core.settings import Settings
 from concept_cam.methods import find_method
 from concept_cam.methods.direct import patch_maps
-from concept_cam.methods.engine import Batch, TowerMethod, encode, plain
+from concept_cam.methods.engine import Batch, TowerMethod, encode, without_graph
 from concept_cam.pictures.endings import is_picture
 from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
@@ -400,7 +400,7 @@ class FinerCam:
         Raises:
             ConfigurationError: An unknown class, aggregation or base, or no reference left.
         """
-        with plain():
+        with without_graph():
             return self._explain(images, target, references, ranks, alpha, aggregation, base)
 
     def _explain(
@@ -437,7 +437,7 @@ class FinerCam:
         Returns:
             Per picture the answers in the order of ``targets``; for a single picture that list alone.
         """
-        with plain():
+        with without_graph():
             strength = self._strength(alpha, aggregation, ranks)
             several = isinstance(images, (list, tuple))
             given: Any = images if several else [images]

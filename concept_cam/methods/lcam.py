@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import Picture
 
-__all__ = ["KINDS", "Explainer", "lcam"]
+__all__ = ["EXPLAINER_KINDS", "Explainer", "lcam"]
 
-KINDS: dict[str, str] = {
+EXPLAINER_KINDS: dict[str, str] = {
     "fm": "trained by masking the feature map (L-CAM-Fm): fast",
     "img": "trained by masking the picture (L-CAM-Img): every step runs the whole tower",
 }
@@ -57,7 +57,7 @@ class Explainer:
     """A trained attention mechanism; ``Q`` is the number of classes where each has its own weights, else ``D``.
 
     Attributes:
-        kind: A name of :data:`KINDS`.
+        kind: A name of :data:`EXPLAINER_KINDS`.
         matrix: float32 [K, Q], weights of the convolution for each query.
         vector: float32 [K], their common part.
         query: float32 [Q], bias for each query.
@@ -169,7 +169,7 @@ class Explainer:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, ValueError) as error:
             raise ConfigurationError(f"cannot read the explainer {str(file)!r}: {error}.") from error
-        if facts.get("explainer") != "lcam" or set(tensors) != set(TENSORS) or facts.get("kind") not in KINDS:
+        if facts.get("explainer") != "lcam" or set(tensors) != set(TENSORS) or facts.get("kind") not in EXPLAINER_KINDS:
             raise ConfigurationError(f"{str(file)!r} is no explainer of 'concept-cam fit-attention'.")
         if tensors["matrix"].ndim != 2 or any(tensors[name].shape != tensors["matrix"].shape[:1] for name in ("vector", "mean", "scale")):
             raise ConfigurationError(f"{str(file)!r} is damaged: its tensors do not fit each other.")

@@ -25,7 +25,7 @@ from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.names import choose
 from concept_cam.methods.engine import encode, graph
 from concept_cam.methods.heads import ClassifierHead
-from concept_cam.methods.lcam import KINDS, Explainer
+from concept_cam.methods.lcam import EXPLAINER_KINDS, Explainer
 from concept_cam.pictures.resizing import Prepared
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ class LcamTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        choose(self.kind, KINDS, "kind of explainer")
+        choose(self.kind, EXPLAINER_KINDS, "kind of explainer")
         if self.steps < 1 or self.batch_size < 1:
             raise ConfigurationError(f"steps and batch_size must be at least 1, received {self.steps} and {self.batch_size}.")
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingExample:
     """A picture and a concept that is true of it: its target is there, its contrasts are not."""
 
     image: ImageSource
@@ -336,7 +336,7 @@ def train_on_classes(
 
 def train_on_concepts(
     localizer: Asker,
-    examples: Sequence[Example],
+    examples: Sequence[TrainingExample],
     training: LcamTraining | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Explainer:

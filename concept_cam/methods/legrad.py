@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from concept_cam.backbones.protocol import BY_POOLING, Backbone, FeatureMap
 from concept_cam.backbones.tokens import TokenBackbone
 from concept_cam.core.errors import UnsupportedModelError
-from concept_cam.methods.engine import Batch, TowerMethod, plain, slopes
+from concept_cam.methods.engine import Batch, TowerMethod, slopes, without_graph
 
 __all__ = ["legrad"]
 
@@ -30,13 +31,13 @@ def _maps(batch: Batch) -> Tensor:
     backbone = batch.backbone.transformer
     if backbone is None:
         return _pooling(batch, batch.features)
-    last = _Stream.of(batch, backbone)
+    last = _TokenStream.of(batch, backbone)
     read = _pooled_layer if backbone.gathers == BY_POOLING else _layer
     return torch.stack([read(last, index) for index in last.blocks]).mean(dim=0)
 
 
 @dataclass(frozen=True)
-class _Stream:
+class _TokenStream:
     """The tokens that enter each of the last blocks and leave the last one: ``streams[i]`` enters ``blocks[i]``."""
 
     batch: Batch
@@ -48,9 +49,9 @@ class _Stream:
     to_grid: Callable[[Tensor], Tensor]
 
     @classmethod
-    def of(cls, batch: Batch, backbone: TokenBackbone) -> _Stream:
+    def of(cls, batch: Batch, backbone: TokenBackbone) -> _TokenStream:
         count = min(LAYERS, len(backbone.blocks))
-        with plain():
+        with without_graph():
             sequence = backbone._sequence(batch.pixels, batch.features.valid)
             streams = [sequence.tokens]
             for block in backbone.blocks:
@@ -66,11 +67,11 @@ class _Stream:
         )
 
 
-def _layer(last: _Stream, index: int) -> Tensor:
+def _layer(last: _TokenStream, index: int) -> Tensor:
     """Returns the relevance of each patch as a key of one block's own attention, float32 [B, C, h, w]."""
     backbone, stream, keys = last.backbone, last.streams[index], last.keys
     block = backbone.blocks[len(backbone.blocks) - len(last.blocks) + index]
-    with plain():
+    with without_graph():
         query, key, value = block.project(block.norm(stream), "qkv", last.rope)
         attention = _attention(query, key, block.scale, keys)
     weight = torch.ones_like(stream[:, :, :1]) if keys is None else keys[:, :, None].to(stream.dtype)
@@ -90,10 +91,10 @@ def _layer(last: _Stream, index: int) -> Tensor:
     return last.to_grid(patches).permute(0, 3, 1, 2)
 
 
-def _pooled_layer(last: _Stream, index: int) -> Tensor:
+def _pooled_layer(last: _TokenStream, index: int) -> Tensor:
     """Returns the relevance of each patch to the pooling of one block's tokens, float32 [B, C, h, w]."""
     backbone = last.backbone
-    with plain():
+    with without_graph():
         settled = backbone.settle(last.streams[index + 1])
         features = FeatureMap(
             map=last.to_grid(settled[:, backbone.prefix :]).permute(0, 3, 1, 2),
@@ -104,14 +105,14 @@ def _pooled_layer(last: _Stream, index: int) -> Tensor:
 
 
 def _pooling(batch: Batch, features: FeatureMap) -> Tensor:
-    with plain():
+    with without_graph():
         last = batch.backbone.gathering(features)
         attention = _attention(last.query, last.key, last.scale, last.keys)
     maps = [
         gradient.clamp(min=0).mean(dim=1)[:, 0, last.prefix :]
         for gradient in slopes(batch, attention, lambda attention: last.finish(attention @ last.value))
     ]
-    return torch.stack(maps, dim=1).unflatten(2, (features.map.shape[2], features.map.shape[3]))
+    return cast("Tensor", torch.stack(maps, dim=1).unflatten(2, (features.map.shape[2], features.map.shape[3])))
 
 
 def _attention(query: Tensor, key: Tensor, scale: float, keys: Tensor | None) -> Tensor:

@@ -19,11 +19,11 @@ from torch import Tensor
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.settings import Settings
-from concept_cam.methods.engine import Batch, TowerMethod, plain
+from concept_cam.methods.engine import Batch, TowerMethod, without_graph
 
 __all__ = ["ablation_cam", "expected_passes", "rise", "rise_map", "rise_masks", "score_cam"]
 
-CHUNK = 16
+PASS_SIZE = 16
 """Perturbed pictures per forward pass."""
 
 
@@ -78,7 +78,7 @@ def _score_cam_single(batch: Batch, groups: int | None) -> Tensor:
         owner = members.argmax(dim=1)
         masks = torch.einsum("kg,khw->ghw", members / members.sum(dim=0), masks)
         masks = masks / masks.flatten(1).amax(dim=1).clamp(min=1e-8)[:, None, None]
-    for chunk in masks.split(CHUNK):
+    for chunk in masks.split(PASS_SIZE):
         large = F.interpolate(chunk[:, None], batch.pixels.shape[2:], mode="bilinear", align_corners=False)
         pixels = batch.pixels * large.to(batch.pixels.dtype)
         known = batch.features.valid
@@ -101,7 +101,7 @@ def _ablation_cam_single(batch: Batch) -> Tensor:
     features = batch.features
     whole = batch.objective(batch.image)[0]
     drops = []
-    for channels in torch.arange(features.map.shape[1], device=features.map.device).split(CHUNK):
+    for channels in torch.arange(features.map.shape[1], device=features.map.device).split(PASS_SIZE):
         count = len(channels)
         ablated = features.map.repeat(count, 1, 1, 1)
         ablated[torch.arange(count), channels] = 0
@@ -158,7 +158,7 @@ def rise_map(score: Callable[[Tensor], Tensor], pixels: Tensor, masks: Tensor) -
     is hidden becomes zero, the mean colour of preprocessed pixels.
     """
     total = torch.zeros(())
-    for chunk in masks.split(CHUNK):
+    for chunk in masks.split(PASS_SIZE):
         chunk = chunk.to(pixels.device)
         found = score(pixels[None] * chunk[:, None].to(pixels.dtype)).float()
         total = total.to(found.device) + torch.einsum("nc,nhw->chw", found, chunk)
@@ -201,11 +201,11 @@ def expected_passes(method: str, backbone: Backbone, settings: Settings) -> tupl
         return None
     side = settings.size or max(backbone.preprocess.default_size)
     stride = backbone.preprocess.stride
-    pixels = torch.zeros(CHUNK, 3, *(max(step, side - side % step) for step in stride), device=backbone.device, dtype=backbone.dtype)
-    with plain():
+    pixels = torch.zeros(PASS_SIZE, 3, *(max(step, side - side % step) for step in stride), device=backbone.device, dtype=backbone.dtype)
+    with without_graph():
         channels = backbone.feature_map(pixels).map.shape[1]
         start = time.perf_counter()
         backbone.feature_map(pixels)
-        seconds = (time.perf_counter() - start) / CHUNK
+        seconds = (time.perf_counter() - start) / PASS_SIZE
     default = RISE_MASKS if name == "rise" else channels
     return (int(argument) if argument.isdigit() else default), seconds

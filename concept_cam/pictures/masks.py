@@ -19,7 +19,7 @@ from concept_cam.core.errors import ImageError
 from concept_cam.pictures.limits import MAX_PIXELS
 from concept_cam.pictures.reading import decoded, holds_16_bit_colours, opened
 
-__all__ = ["read_labels", "read_mask_picture", "read_raw_labels"]
+__all__ = ["read_mask_labels", "read_mask_picture", "read_raw_labels"]
 
 
 def read_mask_picture(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -28,10 +28,10 @@ def read_mask_picture(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS
     Raises:
         ImageError: It cannot be read.
     """
-    return np.asarray(read_labels(path, max_pixels) != 0)
+    return np.asarray(read_mask_labels(path, max_pixels) != 0)
 
 
-def read_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_mask_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads a mask picture's numbers: int64 [H, W], upright, 0 outside.
 
     Raises:

@@ -633,4 +633,4 @@ def _scale_to_uint8(values: np.ndarray, label: str, *, wide: bool, notes: list[s
     if top == 65535.0 and 0 < high < 16384:
         _nearly_black(label, high, notes)
     scaled = np.clip(values.astype(np.float32), 0.0, top) * np.float32(255.0 / top)
-    return np.rint(scaled).astype(np.uint8)
+    return cast("np.ndarray", np.rint(scaled).astype(np.uint8))

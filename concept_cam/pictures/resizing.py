@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from PIL import Image
@@ -358,7 +358,7 @@ RESIZE: dict[str, Policy] = {"pad": pad, "aspect": aspect, "squash": squash, "na
 def taper(count: int) -> np.ndarray:
     """Returns float32 [count] weights of a window's cells along one axis: a triangle, least but positive at the edges."""
     centre = np.arange(count) + 0.5
-    return (np.minimum(centre, count - centre) / (count / 2)).astype(np.float32)
+    return cast("np.ndarray", (np.minimum(centre, count - centre) / (count / 2)).astype(np.float32))
 
 
 def merge_windows(features: Tensor, windows: Sequence[tuple[int, int]], grid: Size) -> Tensor:

@@ -10,16 +10,16 @@ from concept_cam.prompts.packs import (
     available,
     concepts,
     dump,
-    host_phrase,
     load,
     load_pack,
     merge,
     parse,
     separability,
-    split_spec,
+    split_pack_spec,
     to_dict,
     unique_names,
 )
+from concept_cam.prompts.schema import host_phrase
 
 __all__ = [
     "Character",
@@ -37,7 +37,7 @@ __all__ = [
     "merge",
     "parse",
     "separability",
-    "split_spec",
+    "split_pack_spec",
     "to_dict",
     "unique_names",
 ]

@@ -1,6 +1,6 @@
 """What makes a trait pack poor although it is well formed: negations, shared names, doubtful text, unverified ids.
 
-:func:`check` is the whole ``concept-cam prompts check``: errors of form (:mod:`concept_cam.prompts.schema`), the checks here, and where the
+:func:`check_pack` is the whole ``concept-cam prompts check``: errors of form (:mod:`concept_cam.prompts.schema`), the checks here, and where the
 tables are at hand the maintainers' check of ontology ids (:mod:`concept_cam.prompts.ontology`).
 """
 
@@ -20,7 +20,7 @@ from concept_cam.prompts import Character, Pack, State, ontology, packs
 from concept_cam.prompts import schema as prompt_schema
 from concept_cam.prompts.schema import Document, Problem
 
-__all__ = ["CHECKS", "TokenCounter", "check", "check_text"]
+__all__ = ["CHECKS", "TokenCounter", "check_pack", "check_text"]
 
 TokenCounter = Callable[[str], int]
 """Number of tokens of a prompt, start and end tokens included, before any cutting."""
@@ -49,7 +49,7 @@ MOJIBAKE = re.compile(r"[ÃÂ][\u0080-\u00bf]|â€|ï»¿|\ufffd")
 INVISIBLE = re.compile(r"[\u00a0\u00ad\u200b-\u200f\u2028-\u202f\u2060\ufeff]")
 
 
-def check(
+def check_pack(
     path: Path,
     tables: Mapping[str, ontology.Term] | None = None,
     count_tokens: TokenCounter | None = None,
@@ -83,7 +83,7 @@ def check_text(
     count_tokens: TokenCounter | None = None,
     context_length: int = 77,
 ) -> list[Problem]:
-    """Checks a trait pack given as YAML text; see :func:`check`."""
+    """Checks a trait pack given as YAML text; see :func:`check_pack`."""
     return _check(prompt_schema.read(text, source), tables, count_tokens, context_length)
 
 

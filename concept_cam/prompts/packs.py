@@ -22,7 +22,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.errors import PromptError
 from concept_cam.core.names import choose, did_you_mean
 from concept_cam.prompts import schema as prompt_schema
-from concept_cam.prompts.schema import as_list, host_phrase
+from concept_cam.prompts.schema import host_phrase, listed
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
@@ -114,7 +114,7 @@ class Character:
 
     Attributes:
         name: Key in the file (``caudal_fin_shape``).
-        kind: A key of :data:`concept_cam.prompts.schema.KINDS`.
+        kind: A key of :data:`concept_cam.prompts.schema.CHARACTER_KINDS`.
         states: The answers, in the order of the file.
         entity: What is described; ``None`` only for kind ``part``.
         templates: Prompts of this character; empty for the pack's.
@@ -236,14 +236,14 @@ def from_document(document: prompt_schema.Document) -> Pack:
         characters=tuple(_character(name, value) for name, value in data["characters"].items()),
         title=data.get("title"),
         version=data.get("version"),
-        templates=tuple(as_list(data.get("templates"))),
-        host_templates=tuple(as_list(data.get("host_templates"))),
+        templates=tuple(listed(data.get("templates"))),
+        host_templates=tuple(listed(data.get("host_templates"))),
         notes=data.get("notes"),
     )
 
 
 def _entity(value: Mapping[str, Any] | None) -> Entity | None:
-    return None if value is None else Entity(value["label"], value.get("id"), tuple(as_list(value.get("nouns"))))
+    return None if value is None else Entity(value["label"], value.get("id"), tuple(listed(value.get("nouns"))))
 
 
 def _character(name: str, value: Mapping[str, Any]) -> Character:
@@ -255,7 +255,7 @@ def _character(name: str, value: Mapping[str, Any]) -> Character:
         kind=value["kind"],
         states=tuple(states),
         entity=_entity(value.get("entity")),
-        templates=tuple(as_list(value.get("templates"))),
+        templates=tuple(listed(value.get("templates"))),
         aliases=dict(value.get("aliases", {})),
         notes=value.get("notes"),
     )
@@ -265,10 +265,10 @@ def _state(name: str, value: Mapping[str, Any]) -> State:
     quality = value.get("quality")
     return State(
         name=name,
-        phrases=tuple(as_list(value.get("phrases"))),
+        phrases=tuple(listed(value.get("phrases"))),
         quality=None if quality is None else Quality(quality["label"], quality.get("id"), quality.get("match")),
         entity=_entity(value.get("entity")),
-        contrasts=tuple(as_list(value.get("contrasts"))),
+        contrasts=tuple(listed(value.get("contrasts"))),
         aliases=dict(value.get("aliases", {})),
         notes=value.get("notes"),
     )
@@ -322,7 +322,7 @@ def load_pack(source: str | Path | Mapping[str, Any] | Pack) -> Pack:
     return from_document(document)
 
 
-def split_spec(spec: str) -> tuple[str, str | None, str | None]:
+def split_pack_spec(spec: str) -> tuple[str, str | None, str | None]:
     """Splits ``PACK[:character[=state]]``, where PACK is a name or a path (drive letters and colons in paths are respected).
 
     Raises:
@@ -372,7 +372,7 @@ def to_dict(pack: Pack) -> dict[str, Any]:
 
     default, host_default = _default_templates(pack.host)
     head = _kept(
-        schema=prompt_schema.SCHEMA_VERSION,
+        schema=prompt_schema.PACK_SCHEMA_VERSION,
         pack=pack.name,
         title=pack.title,
         host=pack.host,
@@ -549,7 +549,7 @@ def load(
     result: list[Concept] = []
     packs: dict[str, Pack] = {}  # a file named by several specs is read once
     for item in specs:
-        source, character, state = split_spec(item) if isinstance(item, str) else (item, None, None)
+        source, character, state = split_pack_spec(item) if isinstance(item, str) else (item, None, None)
         if isinstance(source, str):
             source = packs[source] if source in packs else packs.setdefault(source, load_pack(source))
         result += [concept for concept in concepts(load_pack(source), character, state) if concept not in result]

@@ -18,8 +18,8 @@ import yaml
 from concept_cam.core.names import nearest_names, normalise_text
 
 __all__ = [
-    "KINDS",
-    "LEVELS",
+    "CHARACTER_KINDS",
+    "PACK_LEVELS",
     "MATCHES",
     "Document",
     "Field",
@@ -31,8 +31,8 @@ __all__ = [
     "read_file",
 ]
 
-SCHEMA_VERSION = 1
-KINDS = {
+PACK_SCHEMA_VERSION = 1
+CHARACTER_KINDS = {
     "shape": "one of several forms of a part",
     "pattern": "how marks, textures or parts are arranged on it",
     "colour": "one of several colours of a part",
@@ -80,9 +80,9 @@ class Field:
     of: str = ""
 
 
-LEVELS: dict[str, dict[str, Field]] = {
+PACK_LEVELS: dict[str, dict[str, Field]] = {
     "pack": {
-        "schema": Field("integer", f"Version of this format: {SCHEMA_VERSION}."),
+        "schema": Field("integer", f"Version of this format: {PACK_SCHEMA_VERSION}."),
         "pack": Field("text", "Short name of the pack, as in `--traits NAME`.", True, PACK_NAME),
         "title": Field("text", "Name of the pack for people."),
         "host": Field("text", "Common noun of the whole organism or object, such as `fish`.", True),
@@ -93,7 +93,7 @@ LEVELS: dict[str, dict[str, Field]] = {
         "characters": Field("table", "The questions, each with its states.", True, NAME, of="character"),
     },
     "character": {
-        "kind": Field("choice", "What sort of question it is.", True, choices=KINDS),
+        "kind": Field("choice", "What sort of question it is.", True, choices=CHARACTER_KINDS),
         "entity": Field("object", "The part that is described (Entity of Entity + Quality).", of="entity"),
         "templates": Field("texts", "Prompts for this character, in place of the pack's."),
         "aliases": Field("labels", "Data set or vocabulary -> the character's name there."),
@@ -393,7 +393,7 @@ def _shown(value: Any) -> str:
 
 
 def _check_object(document: Document, value: Any, level: str, path: Path_) -> list[Problem]:
-    fields = LEVELS[level]
+    fields = PACK_LEVELS[level]
     if not isinstance(value, Mapping):
         hint = f"expected {_article(level)} with the keys {', '.join(fields)}; received {_shown(value)}."
         return [document.problem("error", "wrong-type", hint, path)]
@@ -436,12 +436,12 @@ def _check_value(document: Document, value: Any, spec: Field, path: Path_) -> li
         case "integer":
             if isinstance(value, bool) or not isinstance(value, int):
                 return wrong("a whole number")
-            if path == ("schema",) and value != SCHEMA_VERSION:
+            if path == ("schema",) and value != PACK_SCHEMA_VERSION:
                 return [
                     document.problem(
                         "error",
                         "bad-value",
-                        f"format {value} is unknown; this version reads {SCHEMA_VERSION}.",
+                        f"format {value} is unknown; this version reads {PACK_SCHEMA_VERSION}.",
                         path,
                     )
                 ]
@@ -504,7 +504,7 @@ def _pattern_example(pattern: str) -> str:
     }[pattern]
 
 
-def as_list(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
     """Returns a list for a list, a list of one for a single value, and an empty one for ``None``."""
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
@@ -519,12 +519,12 @@ def _check_meaning(document: Document) -> Iterator[Problem]:
         yield from _check_states(document, character, path)
         yield from _check_shared(document, character, path)
         for state_name, state in character["states"].items():
-            yield from _check_contrasts(document, name, state_name, as_list((state or {}).get("contrasts")))
+            yield from _check_contrasts(document, name, state_name, listed((state or {}).get("contrasts")))
 
 
 def _check_templates(document: Document, templates: Any, path: Path_) -> Iterator[Problem]:
     single = isinstance(templates, str)
-    for index, template in enumerate(as_list(templates)):
+    for index, template in enumerate(listed(templates)):
         if template.count("{}") != 1:
             message = f"the template {template!r} must hold {{}} exactly once, where the phrase goes."
             yield document.problem("error", "template", message, path if single else (*path, index))
@@ -582,7 +582,7 @@ def _check_states(document: Document, character: Mapping[str, Any], path: Path_)
 def _check_absent(document: Document, phrases: Any, path: Path_) -> Iterator[Problem]:
     host = document.data["host"]
     allowed = {normalise_text(host), normalise_text(host_phrase(host)), normalise_text(f"the {host}")}
-    for phrase in as_list(phrases):
+    for phrase in listed(phrases):
         if normalise_text(phrase) not in allowed:
             message = f"the phrase of 'absent' is the host alone ({host_phrase(host)!r}), received {phrase!r}: leave it out."
             yield document.problem("error", "absent-phrase", message, path)
@@ -591,7 +591,7 @@ def _check_absent(document: Document, phrases: Any, path: Path_) -> Iterator[Pro
 def _check_shared(document: Document, character: Mapping[str, Any], path: Path_) -> Iterator[Problem]:
     first: dict[str, str] = {}
     for name, state in character["states"].items():
-        phrases = as_list((state or {}).get("phrases"))
+        phrases = listed((state or {}).get("phrases"))
         single = isinstance((state or {}).get("phrases"), str)
         for index, phrase in enumerate(phrases):
             owner = first.setdefault(normalise_text(phrase), name)
@@ -623,8 +623,8 @@ def _check_contrasts(document: Document, character: str, state: str, references:
             near = nearest_names(name, [*characters[target[0]]["states"], *REFERENCES])
             message = f"unknown state {name!r} of {target[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
         else:
-            own = {normalise_text(phrase) for phrase in as_list(given.get("phrases"))}
-            others = [] if reference in REFERENCES else as_list((characters[target[0]]["states"][name] or {}).get("phrases"))
+            own = {normalise_text(phrase) for phrase in listed(given.get("phrases"))}
+            others = [] if reference in REFERENCES else listed((characters[target[0]]["states"][name] or {}).get("phrases"))
             shared = [phrase for phrase in others if normalise_text(phrase) in own]
             if shared:
                 message = f"the contrast {reference!r} shares the phrase {shared[0]!r} with this state."
@@ -642,7 +642,7 @@ def json_schema() -> dict[str, Any]:
     def of_field(spec: Field) -> dict[str, Any]:
         match spec.type:
             case "integer":
-                result: dict[str, Any] = {"type": "integer", "const": SCHEMA_VERSION}
+                result: dict[str, Any] = {"type": "integer", "const": PACK_SCHEMA_VERSION}
             case "text":
                 result = {"type": "string", "minLength": 1} | ({"pattern": spec.pattern} if spec.pattern else {})
             case "choice":
@@ -668,7 +668,7 @@ def json_schema() -> dict[str, Any]:
         return {"description": spec.doc} | result
 
     def of_level(level: str) -> dict[str, Any]:
-        fields = LEVELS[level]
+        fields = PACK_LEVELS[level]
         required = [key for key, spec in fields.items() if spec.required]
         return {
             "type": "object",
@@ -680,5 +680,5 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "concept-cam trait pack",
         **of_level("pack"),
-        "$defs": {level: of_level(level) for level in LEVELS if level != "pack"},
+        "$defs": {level: of_level(level) for level in PACK_LEVELS if level != "pack"},
     }

@@ -30,7 +30,7 @@ from concept_cam.exports import EXPORTS
 from concept_cam.serve import labelstudio
 from concept_cam.serve.choosing import next_pictures, progress
 from concept_cam.serve.desk import Busy, Desk
-from concept_cam.serve.gallery import SIDES, UPLOAD_BYTES, Entry, Unknown
+from concept_cam.serve.gallery import SIDES, UPLOAD_BYTES, GalleryPicture, Unknown
 from concept_cam.serve.guard import Guard, TooLarge
 from concept_cam.serve.keeping import export_bytes, fit_limits, keep_limits
 from concept_cam.serve.openapi import document
@@ -170,7 +170,7 @@ class _Handlers:
     async def _work(self, work: Callable[[], T], *, reading: bool = False) -> T:
         return await asyncio.wrap_future(self.desk.submit(work, reading=reading))
 
-    async def _encoded(self, entry: Entry) -> tuple[PatchFeatures, bool]:
+    async def _encoded(self, entry: GalleryPicture) -> tuple[PatchFeatures, bool]:
         """Waits for a picture's features without holding a thread; others may wait for the same ones, so going away cancels nothing."""
         coming, encoded = self.desk.coming(entry)
         return await asyncio.shield(asyncio.wrap_future(coming)), encoded
@@ -324,7 +324,7 @@ class _Handlers:
 
         return JSONResponse(await self._work(work))
 
-    def _correction(self, data: Mapping[str, Any], entry: Entry, size: tuple[int, int]) -> tuple[Correction, int | None]:
+    def _correction(self, data: Mapping[str, Any], entry: GalleryPicture, size: tuple[int, int]) -> tuple[Correction, int | None]:
         asked = data.get("question")
         if not isinstance(asked, Mapping):
             raise ConfigurationError("question: expected the question that was answered, as it was asked.")
@@ -439,7 +439,7 @@ class _Handlers:
         """Label Studio introduces a project; its configuration is checked."""
         data = await _json(request)
         if isinstance(data.get("schema"), str) and data["schema"].strip():
-            labelstudio.read_config(data["schema"])
+            labelstudio.read_controls(data["schema"])
         return JSONResponse({"model_version": labelstudio.model_version(self.desk)})
 
     async def versions(self, request: Request) -> Response:
@@ -599,6 +599,6 @@ def _boxes(value: Any, size: tuple[int, int]) -> tuple[tuple[int, int, int, int]
 
 def _finite(value: Any) -> Any:
     """Returns plain data without NaN and infinity, which JSON has not."""
-    from concept_cam.exports.survey import plain
+    from concept_cam.exports.survey import plain_json
 
-    return plain(value)
+    return plain_json(value)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy import stats
 
 from concept_cam.collection.corrections import Correction
-from concept_cam.serve.questions import Question
+from concept_cam.serve.questions import AskedQuestion
 
 if TYPE_CHECKING:
     from concept_cam.serve.desk import Desk
@@ -61,7 +61,7 @@ def score_pictures(
     return chosen
 
 
-def next_pictures(desk: Desk, question: Question, wanted: int = 1) -> list[dict[str, Any]]:
+def next_pictures(desk: Desk, question: AskedQuestion, wanted: int = 1) -> list[dict[str, Any]]:
     """Chooses the next pictures for a question, with how unsure the model is of each; pictures that were never encoded come last."""
     pack, character, part = question.subject
     done = []
@@ -99,7 +99,7 @@ def needed(right: int, labelled: int, target: float = 0.9, confidence: float = 0
     return most
 
 
-def progress(standing: Sequence[Correction], question: Question, target: float = 0.9, confidence: float = 0.8) -> dict[str, Any]:
+def progress(standing: Sequence[Correction], question: AskedQuestion, target: float = 0.9, confidence: float = 0.8) -> dict[str, Any]:
     """Returns how far the labels of a question's character are: counts, and how many are still needed."""
     pack, character, part = question.subject
     own = [item for item in standing if (item.pack, item.character, item.part) == (pack, character, part) and item.verdict]

@@ -36,15 +36,15 @@ from concept_cam.core.features import PatchFeatures
 from concept_cam.core.regions import Region, decode_rle
 from concept_cam.core.results import Localization
 from concept_cam.core.scoring import ledger
-from concept_cam.exports.survey import plain
-from concept_cam.serve.gallery import Entry, Gallery, encode_picture, open_gallery
-from concept_cam.serve.questions import Question, read_question
+from concept_cam.exports.survey import plain_json
+from concept_cam.serve.gallery import Gallery, GalleryPicture, encode_picture, open_gallery
+from concept_cam.serve.questions import AskedQuestion, read_question
 from concept_cam.serve.teaching import Taught, TaughtConcepts, click_vectors
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
 
-__all__ = ["Answer", "Busy", "Desk"]
+__all__ = ["DeskAnswer", "Busy", "Desk"]
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class Busy(ConceptCamError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class DeskAnswer:
     """The answer to one question.
 
     Attributes:
@@ -97,8 +97,8 @@ class Answer:
         seconds: What the answer took, waiting left out.
     """
 
-    entry: Entry
-    question: Question
+    entry: GalleryPicture
+    question: AskedQuestion
     found: Localization
     regions: tuple[Region, ...]
     cosines: np.ndarray
@@ -264,7 +264,7 @@ class Desk:
 
     # ------------------------------------------------------------------------------------------------------- encoding
 
-    def features(self, entry: Entry) -> tuple[PatchFeatures, bool]:
+    def features(self, entry: GalleryPicture) -> tuple[PatchFeatures, bool]:
         """Returns a picture's features, and whether they had to be made; pictures that several ask for at once are encoded once.
 
         Raises:
@@ -274,7 +274,7 @@ class Desk:
         coming, encoded = self.coming(entry)
         return coming.result(), encoded
 
-    def coming(self, entry: Entry) -> tuple[Future[PatchFeatures], bool]:
+    def coming(self, entry: GalleryPicture) -> tuple[Future[PatchFeatures], bool]:
         """Returns the promise of a picture's features, kept already or on their way, and whether they had to be made.
 
         Raises:
@@ -294,7 +294,7 @@ class Desk:
                 coming = self._coming[entry.id] = self._encoder.submit(self._encode, entry)
             return coming, True
 
-    def _encode(self, entry: Entry) -> PatchFeatures:
+    def _encode(self, entry: GalleryPicture) -> PatchFeatures:
         try:
             features = self.gallery.features(entry)
             if features is None:
@@ -339,7 +339,7 @@ class Desk:
         with self._lock:
             return dict(self._images)
 
-    def picture(self, entry: Entry, side: int) -> bytes:
+    def picture(self, entry: GalleryPicture, side: int) -> bytes:
         """Returns a picture as JPEG of at most ``side`` pixels on its longer side; the last ones are kept.
 
         Raises:
@@ -386,22 +386,22 @@ class Desk:
             raise
         return future
 
-    def read(self, data: Mapping[str, Any]) -> Question:
+    def read(self, data: Mapping[str, Any]) -> AskedQuestion:
         """Reads a question from plain data; see :func:`concept_cam.serve.questions.read_question`."""
         settings = self.localizer.settings
         return read_question(data, self.packs, {"gamma": settings.gamma, "weighting": settings.weighting})
 
-    def ask(self, entry: Entry, question: Question | Mapping[str, Any]) -> Answer:
+    def ask(self, entry: GalleryPicture, question: AskedQuestion | Mapping[str, Any]) -> DeskAnswer:
         """Answers one question about one picture.
 
         Raises:
             ConceptCamError: The picture or the question cannot be used, or too much waits.
         """
-        asked = question if isinstance(question, Question) else self.read(question)
+        asked = question if isinstance(question, AskedQuestion) else self.read(question)
         features, encoded = self.features(entry)
         return self.answer(entry, features, asked, encoded)
 
-    def answer(self, entry: Entry, features: PatchFeatures, question: Question, encoded: bool = False) -> Answer:
+    def answer(self, entry: GalleryPicture, features: PatchFeatures, question: AskedQuestion, encoded: bool = False) -> DeskAnswer:
         """Answers one question from features."""
         started = time.perf_counter()
         localizer = self._localizer(question.gamma, question.weighting)
@@ -419,7 +419,7 @@ class Desk:
         regions = found.regions(question.threshold, min_area=question.min_area, resolution="model")
         with self._lock:
             self.counts["answered"] += 1
-        return Answer(
+        return DeskAnswer(
             entry=entry,
             question=question,
             found=found,
@@ -468,7 +468,7 @@ class Desk:
         answers = self.localizer.score(features, siblings)
         return max(answers, key=lambda answer: answer.probability or 0.0).concept
 
-    def _call(self, entry: Entry, question: Question, found: Localization, cosines: np.ndarray) -> dict[str, Any]:
+    def _call(self, entry: GalleryPicture, question: AskedQuestion, found: Localization, cosines: np.ndarray) -> dict[str, Any]:
         """What is called: what the run says where there is one, else what this model says now."""
         pack, character, part = question.subject
         record = self.gallery.calls(entry).get((pack, character, question.specimen, part))
@@ -508,12 +508,12 @@ class Desk:
         speckled = np.stack([rows * 4, columns * 4, (rows * columns) % 256], axis=-1).astype(np.uint8)
         features = self.localizer.encode(Picture(speckled))
         self.answer(
-            Entry("", "", None), features, read_question({"target": "a fish", "contrasts": ["a leaf"], "threshold": "mean"}, {})
+            GalleryPicture("", "", None), features, read_question({"target": "a fish", "contrasts": ["a leaf"], "threshold": "mean"}, {})
         ).to_dict()
 
     # ----------------------------------------------------------------------------------------------------- embeddings
 
-    def uncertainty(self, question: Question) -> dict[str, float]:
+    def uncertainty(self, question: AskedQuestion) -> dict[str, float]:
         """Returns how unsure the model is of each picture it saw, 0..1: one less the margin between the two likeliest states; by id.
 
         In a run the run's own margins count.
@@ -633,7 +633,7 @@ def _region(region: Region) -> dict[str, Any]:
 
 def certificate_of(found: Localization) -> dict[str, Any] | None:
     """Returns a localisation's certificate as plain data; ``None`` where it has none, as for what was taught."""
-    return None if found.certify is None else plain(found.certificate.to_dict())
+    return None if found.certify is None else plain_json(found.certificate.to_dict())
 
 
 def _number(value: float) -> float | None:

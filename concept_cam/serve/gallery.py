@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from concept_cam.core.features import PatchFeatures
     from concept_cam.index import Index
 
-__all__ = ["Entry", "Gallery", "Unknown", "encode_picture", "open_gallery"]
+__all__ = ["GalleryPicture", "Gallery", "Unknown", "encode_picture", "open_gallery"]
 
 UPLOAD_BYTES = 25 * 2**20
 """Largest file that may be dropped on the page."""
@@ -51,7 +51,7 @@ class Unknown(DataError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class GalleryPicture:
     """One picture.
 
     Attributes:
@@ -83,7 +83,7 @@ class Gallery:
         kind: str,
         title: str,
         home: Path,
-        entries: list[Entry],
+        entries: list[GalleryPicture],
         roots: tuple[Path, ...],
         run: Run | None = None,
         index: Index | None = None,
@@ -93,14 +93,14 @@ class Gallery:
         self._entries = {entry.id: entry for entry in entries}
         self.index = index
         self._roots, self._max_pixels = tuple(root.resolve() for root in roots), max_pixels
-        self._uploads: OrderedDict[str, tuple[Entry, bytes]] = OrderedDict()
+        self._uploads: OrderedDict[str, tuple[GalleryPicture, bytes]] = OrderedDict()
         self._lock = threading.Lock()
         self._calls: dict[str, dict[tuple[str, str, int, str], dict[str, Any]]] | None = None
 
     # ----------------------------------------------------------------------------------------------------------- which
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[GalleryPicture]:
         """Every picture in order, dropped ones first."""
         with self._lock:
             dropped = [entry for entry, _ in reversed(self._uploads.values())]
@@ -109,7 +109,7 @@ class Gallery:
     def __len__(self) -> int:
         return len(self._entries) + len(self._uploads)
 
-    def get(self, id_: str) -> Entry:
+    def get(self, id_: str) -> GalleryPicture:
         """Returns a picture by its id.
 
         Raises:
@@ -123,13 +123,13 @@ class Gallery:
         except KeyError:
             raise Unknown(f"there is no picture {id_[:40]!r} here: ask GET /api/pictures for the ids.") from None
 
-    def by_source(self, source: str) -> Entry | None:
+    def by_source(self, source: str) -> GalleryPicture | None:
         """Returns a picture by its name, where there is one."""
         return self._entries.get(image_key(source))
 
     # ------------------------------------------------------------------------------------------------------------ read
 
-    def read(self, entry: Entry) -> Picture:
+    def read(self, entry: GalleryPicture) -> Picture:
         """Reads a picture.
 
         Raises:
@@ -148,11 +148,11 @@ class Gallery:
             raise ImageError(f"{entry.source!r} leads out of the folder that is served.")
         return read_image(path, max_pixels=self._max_pixels)
 
-    def features(self, entry: Entry) -> PatchFeatures | None:
+    def features(self, entry: GalleryPicture) -> PatchFeatures | None:
         """Returns the stored features of a picture of an index, or ``None``."""
         return self.index.features(entry.position) if self.index is not None and entry.position >= 0 else None
 
-    def add(self, payload: bytes, name: str) -> Entry:
+    def add(self, payload: bytes, name: str) -> GalleryPicture:
         """Takes a dropped picture into memory.
 
         Raises:
@@ -163,7 +163,7 @@ class Gallery:
         read_image(payload, max_pixels=UPLOAD_PIXELS)
         digest = hashlib.sha256(payload).hexdigest()
         clean = "".join(letter for letter in display(os.path.basename(name))[:120] if letter.isprintable()) or "picture"
-        entry = Entry(image_key(f"dropped:{digest}"), f"dropped:{digest[:12]}/{clean}", None)
+        entry = GalleryPicture(image_key(f"dropped:{digest}"), f"dropped:{digest[:12]}/{clean}", None)
         with self._lock:
             self._uploads[entry.id] = (entry, payload)
             self._uploads.move_to_end(entry.id)
@@ -173,7 +173,7 @@ class Gallery:
 
     # ------------------------------------------------------------------------------------------------------------ run
 
-    def calls(self, entry: Entry) -> Mapping[tuple[str, str, int, str], dict[str, Any]]:
+    def calls(self, entry: GalleryPicture) -> Mapping[tuple[str, str, int, str], dict[str, Any]]:
         """Returns what the run says of a picture, by pack, character, specimen and part; nothing without a run."""
         return self.all_calls().get(entry.source, {})
 
@@ -212,7 +212,7 @@ def open_gallery(source: str | None, *, max_pixels: int = 200_000_000) -> Galler
     path = Path(source)
     if path.is_file() and path.name != RUN_FILE:
         root = path.parent
-        entry = Entry(image_key(path.name), path.name, str(path))
+        entry = GalleryPicture(image_key(path.name), path.name, str(path))
         return Gallery("folder", display(path.name), root, [entry], (root,), max_pixels=max_pixels)
     for kind, (recognise, open_) in GALLERIES.items():
         if recognise(path):
@@ -228,7 +228,7 @@ def _open_folder(path: Path, max_pixels: int) -> Gallery:
     entries = []
     for file in walk(root, PICTURE_SUFFIXES):
         source = display(os.path.relpath(file, root).replace(os.sep, "/"))
-        entries.append(Entry(image_key(source), source, file))
+        entries.append(GalleryPicture(image_key(source), source, file))
     return Gallery("folder", display(Path(root).name), Path(root), entries, (Path(root),), max_pixels=max_pixels)
 
 
@@ -236,11 +236,11 @@ def _open_run(path: Path, max_pixels: int) -> Gallery:
     from concept_cam.collection.runs import read_run
 
     run = read_run(path)
-    found: dict[str, Entry] = {}
+    found: dict[str, GalleryPicture] = {}
     for record in run.records(["source", "path"]):
         if record["source"] not in found:
             place = run.picture_path(record)
-            found[record["source"]] = Entry(image_key(record["source"]), record["source"], None if place is None else str(place))
+            found[record["source"]] = GalleryPicture(image_key(record["source"]), record["source"], None if place is None else str(place))
     given = run.info.get("input")
     root = given.get("root") if isinstance(given, dict) else None
     # Where the input was no folder, each file's own folder is all that may be read of it.
@@ -257,7 +257,7 @@ def _open_index(path: Path, max_pixels: int) -> Gallery:
     from concept_cam.index import Index
 
     index = Index.open(path)
-    found: dict[str, Entry] = {}
+    found: dict[str, GalleryPicture] = {}
     roots: set[Path] = set()
     rows = index.pictures.select(["source", "path", "specimen_box"]).to_pylist()
     for position, row in enumerate(rows):
@@ -265,7 +265,7 @@ def _open_index(path: Path, max_pixels: int) -> Gallery:
         if place:
             roots.add(Path(place).parent)
         # The features of a specimen's box are those of its crop: such a picture is looked at whole, and so encoded.
-        own = Entry(image_key(row["source"]), row["source"], place, position if row["specimen_box"] is None else -1)
+        own = GalleryPicture(image_key(row["source"]), row["source"], place, position if row["specimen_box"] is None else -1)
         found.setdefault(row["source"], own)
     return Gallery("index", path.resolve().name, path, list(found.values()), tuple(roots), index=index, max_pixels=max_pixels)
 

@@ -46,7 +46,7 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
 )
 """Sent with every answer."""
 
-METHODS = frozenset({"GET", "HEAD", "POST", "DELETE"})
+HTTP_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE"})
 
 
 class Guard:
@@ -112,7 +112,7 @@ class Guard:
         await self._app(scope, _bounded(receive, limit), _with_headers(send))
 
     def _problem(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str] | None:
-        if scope["method"] not in METHODS:
+        if scope["method"] not in HTTP_METHODS:
             return 405, "method", f"the method {scope['method'][:20]} is not known here."
         host = headers.get("host", "")
         if _host_name(host) not in self._hosts:

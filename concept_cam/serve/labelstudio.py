@@ -40,14 +40,14 @@ from concept_cam.core.regions import Region, decode_rle
 from concept_cam.core.results import Localization
 from concept_cam.exports.labelstudio import encode_brush
 from concept_cam.exports.survey import PACK_SEPARATOR, PART_SEPARATOR
-from concept_cam.serve.gallery import UPLOAD_BYTES, Entry
-from concept_cam.serve.questions import Question
+from concept_cam.serve.gallery import UPLOAD_BYTES, GalleryPicture
+from concept_cam.serve.questions import AskedQuestion
 
 if TYPE_CHECKING:
     from concept_cam.core.features import PatchFeatures
     from concept_cam.serve.desk import Desk
 
-__all__ = ["Control", "ask_controls", "model_version", "predict", "read_config"]
+__all__ = ["Control", "ask_controls", "model_version", "predict", "read_controls"]
 
 MAX_CONFIG = 200_000
 MAX_LABELS = 100
@@ -98,7 +98,7 @@ class Control:
     per_region: bool = False
 
 
-def read_config(text: str) -> list[Control]:
+def read_controls(text: str) -> list[Control]:
     """Reads what can be filled from a labelling configuration.
 
     Raises:
@@ -171,7 +171,7 @@ def _pack_concept(control: Control, choice: Choice, packs: Mapping[str, prompts.
 
 
 def ask_controls(
-    desk: Desk, features: PatchFeatures, entry: Entry, controls: Sequence[Control]
+    desk: Desk, features: PatchFeatures, entry: GalleryPicture, controls: Sequence[Control]
 ) -> Iterator[tuple[Control, Choice, Localization, tuple[Region, ...]]]:
     """Asks every label of every control of one encoded picture; yields the answers and, for places, their regions.
 
@@ -182,13 +182,13 @@ def ask_controls(
             if control.per_region:
                 continue
             asked = [(choice, _concept(control, choice, desk.packs, desk.preferred)) for choice in control.choices]
-            answers = [(choice, desk.answer(entry, features, Question(concept)).found) for choice, concept in asked if len(asked) > 1]
+            answers = [(choice, desk.answer(entry, features, AskedQuestion(concept)).found) for choice, concept in asked if len(asked) > 1]
             if answers:
                 best = max(answers, key=lambda pair: pair[1].probability if pair[1].probability is not None else pair[1].score)
                 yield control, *best, ()
             continue
         for choice in control.choices:
-            answer = desk.answer(entry, features, Question(_concept(control, choice, desk.packs, desk.preferred)))
+            answer = desk.answer(entry, features, AskedQuestion(_concept(control, choice, desk.packs, desk.preferred)))
             yield control, choice, answer.found, answer.regions
 
 
@@ -210,7 +210,7 @@ def predict(desk: Desk, data: Mapping[str, Any]) -> dict[str, Any]:
         raise DataError("expected Label Studio's request: tasks (a list) and label_config (text).")
     if len(tasks) > MAX_TASKS:
         raise DataError(f"at most {MAX_TASKS} tasks per request, received {len(tasks)}.")
-    controls = read_config(config)
+    controls = read_controls(config)
     params = data.get("params")
     words = _typed_words(params.get("context") if isinstance(params, Mapping) else None)
     if words:
@@ -245,7 +245,7 @@ def _prediction(desk: Desk, task: Any, controls: Sequence[Control]) -> dict[str,
     try:
         if not isinstance(task, Mapping) or not isinstance(task.get("data"), Mapping):
             raise DataError("a task has no data.")
-        seen: dict[str, tuple[Entry, PatchFeatures]] = {}
+        seen: dict[str, tuple[GalleryPicture, PatchFeatures]] = {}
         for control in controls:
             if control.image not in seen:
                 entry = find_picture(desk, str(task["data"].get(control.image, "")), str(task["data"].get("source") or ""))
@@ -293,7 +293,7 @@ def _value(kind: str, label: str, region: Region, size: tuple[int, int]) -> dict
     return {"x": region.peak[0] * across, "y": region.peak[1] * down, "width": 0.75, kind: [label]}
 
 
-def find_picture(desk: Desk, address: str, source: str = "") -> Entry:
+def find_picture(desk: Desk, address: str, source: str = "") -> GalleryPicture:
     """Returns the picture that a task means, of those that are served: by ``source``, by local-storage address, by name; or a ``data:`` URI.
 
     Nothing is fetched from any other host, and no path of a task reaches the file system: names are looked up among the served ones.

@@ -1,4 +1,4 @@
-"""What a client may ask, checked: plain data in, a :class:`Question` out, or one message that says what is wrong."""
+"""What a client may ask, checked: plain data in, a :class:`AskedQuestion` out, or one message that says what is wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from concept_cam.core.names import choose
 from concept_cam.core.regions import DEFAULT_THRESHOLD, parse_threshold
 from concept_cam.core.settings import WEIGHTINGS
 
-__all__ = ["Question", "read_question"]
+__all__ = ["AskedQuestion", "read_question"]
 
 MAX_TEXT = 300
 MAX_CONTRASTS = 32
@@ -27,7 +27,7 @@ _KEYS = {
 
 
 @dataclass(frozen=True)
-class Question:
+class AskedQuestion:
     """One question to a picture.
 
     Attributes:
@@ -75,12 +75,12 @@ class Question:
         return str(self.concept.metadata.get("kind", "words"))
 
 
-def read_question(data: Mapping[str, Any], packs: Mapping[str, prompts.Pack], defaults: Mapping[str, Any] | None = None) -> Question:
+def read_question(data: Mapping[str, Any], packs: Mapping[str, prompts.Pack], defaults: Mapping[str, Any] | None = None) -> AskedQuestion:
     """Reads a question from plain data.
 
     Args:
         data: ``target`` (text) with ``contrasts`` (texts), or ``character`` (``fish:caudal_fin_shape``) with an optional ``state``; and
-            the settings of :class:`Question`.
+            the settings of :class:`AskedQuestion`.
         packs: The packs that may be asked, by name: a client names packs, never files.
         defaults: ``gamma`` and ``weighting`` where the question names none.
 
@@ -116,7 +116,7 @@ def read_question(data: Mapping[str, Any], packs: Mapping[str, prompts.Pack], de
     clicks = values.get("clicks", ())
     if isinstance(clicks, str) or not isinstance(clicks, Sequence) or len(clicks) > MAX_CLICKS:
         raise ConfigurationError(f"clicks is a list of at most {MAX_CLICKS} entries [x, y, 1 or -1].")
-    return Question(
+    return AskedQuestion(
         concept=concept,
         character=character,
         choose=undecided,

@@ -17,8 +17,8 @@ from concept_cam.core.directions import DirectionSet
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.scoring import FEATURE_NORM
 from concept_cam.trust import probes
-from concept_cam.trust.evidence import SAMPLE, Evidence, Probed, Ranked, evidence, ranks
-from concept_cam.trust.rules import Facts, Judgement, Rules, judge
+from concept_cam.trust.evidence import RANKED_CELLS, Evidence, Probed, Ranked, evidence, ranks
+from concept_cam.trust.rules import Judgement, MapFacts, Rules, judge
 
 __all__ = ["Certificate", "Certifier", "host_of"]
 
@@ -28,7 +28,7 @@ class Certificate:
     """Whether a map can be trusted.
 
     Attributes:
-        verdict: ``"clear"``, ``"doubtful"``, ``"not about the prompt"`` or ``"absent"``; see :data:`concept_cam.trust.rules.VERDICTS`.
+        verdict: ``"clear"``, ``"doubtful"``, ``"not about the prompt"`` or ``"absent"``; see :data:`concept_cam.trust.rules.TRUST_VERDICTS`.
         reason: Why, in one plain sentence.
         confidence: How likely the peak lies on the target, 0..1; ``None`` where nothing was fitted for this model.
         presence: How likely the target is in the picture at all, 0..1; ``None`` where nothing was fitted for this model.
@@ -144,12 +144,12 @@ class Certifier:
         fitted = self._rules.of(None if named is None else str(named)).confidence is not None
         return _certificate(found, facts, judge(found, facts, self._rules, named), fitted)
 
-    def facts(self, index: int) -> tuple[Evidence, Facts]:
+    def facts(self, index: int) -> tuple[Evidence, MapFacts]:
         """Returns what the rules read of a map: for fitting them."""
         certificate = self(index)
         nan = float("nan")
         probability = nan if certificate.probability is None else certificate.probability
-        return certificate.evidence, Facts(probability, nan if certificate.domain is None else certificate.domain)
+        return certificate.evidence, MapFacts(probability, nan if certificate.domain is None else certificate.domain)
 
     def _separability(self, rows: np.ndarray) -> float:
         """The least distance of the target's embedding from a contrast's."""
@@ -182,7 +182,7 @@ class Certifier:
         count, neutral = len(self._texts.texts), len(probes.NEUTRAL)
         maps, others = products[:count], products[count:]
         probed = Probed(others[:neutral], others[neutral : len(groups)])
-        ranked = ranks(products[:, :: max(1, products.shape[1] // SAMPLE)])
+        ranked = ranks(products[:, :: max(1, products.shape[1] // RANKED_CELLS)])
         return _Shared(
             maps,
             ranked[:count],
@@ -209,7 +209,7 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _certificate(found: Evidence, facts: Facts, judgement: Judgement, calibrated: bool) -> Certificate:
+def _certificate(found: Evidence, facts: MapFacts, judgement: Judgement, calibrated: bool) -> Certificate:
     return Certificate(
         judgement.verdict,
         judgement.reason,

@@ -24,11 +24,21 @@ import numpy as np
 
 from concept_cam.core.errors import ConfigurationError, DataError
 
-__all__ = ["LEVELS", "Conformal", "inner_limit", "least_labels", "outer_distance", "outer_limit", "relative", "state_limit", "wrong_shares"]
+__all__ = [
+    "MASK_LEVELS",
+    "Conformal",
+    "inner_limit",
+    "least_labels",
+    "outer_distance",
+    "outer_limit",
+    "relative",
+    "state_limit",
+    "wrong_shares",
+]
 
-VERSION = 1
+GUARANTEE_VERSION = 1
 
-LEVELS = np.linspace(0.0, 1.0, 101)
+MASK_LEVELS = np.linspace(0.0, 1.0, 101)
 """Relative heights at which inner masks are tried: 0 the map's median, 1 its peak; above 1 the mask is empty and never wrong."""
 
 
@@ -64,7 +74,7 @@ def wrong_shares(heights: np.ndarray, truth: np.ndarray) -> np.ndarray:
     known = np.isfinite(heights)
     values, right = heights[known], truth[known]
     order = np.argsort(-values, kind="stable")
-    counts = np.searchsorted(-values[order], -LEVELS, side="right")
+    counts = np.searchsorted(-values[order], -MASK_LEVELS, side="right")
     hits = np.concatenate([[0], np.cumsum(right[order])])[counts]
     shares = np.where(counts > 0, 1 - hits / np.maximum(counts, 1), 0.0)
     return np.maximum.accumulate(shares[::-1])[::-1]
@@ -78,7 +88,7 @@ def inner_limit(shares: Sequence[np.ndarray], alpha: float) -> float:
         alpha: The risk, 0..1.
 
     Returns:
-        A level of :data:`LEVELS`, or infinity where none keeps the risk: then the inner mask is empty.
+        A level of :data:`MASK_LEVELS`, or infinity where none keeps the risk: then the inner mask is empty.
 
     Raises:
         DataError: Too few labels.
@@ -87,7 +97,7 @@ def inner_limit(shares: Sequence[np.ndarray], alpha: float) -> float:
     count = len(shares)
     risk = (np.sum(shares, axis=0) + 1.0) / (count + 1)
     kept = np.flatnonzero(risk <= alpha)
-    return float(LEVELS[kept[0]]) if len(kept) else math.inf
+    return float(MASK_LEVELS[kept[0]]) if len(kept) else math.inf
 
 
 # ------------------------------------------------------------------------------------------------------------------ outer
@@ -227,7 +237,7 @@ class Conformal:
         content = asdict(self)
         for table in ("inner", "outer"):
             content[table] = {name: None if math.isinf(value) else value for name, value in content[table].items()}
-        return json.dumps({"version": VERSION, **content}, indent=1, ensure_ascii=False)
+        return json.dumps({"version": GUARANTEE_VERSION, **content}, indent=1, ensure_ascii=False)
 
     @classmethod
     def read(cls, path: Path) -> Conformal:
@@ -238,7 +248,7 @@ class Conformal:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            if content.pop("version") != VERSION:
+            if content.pop("version") != GUARANTEE_VERSION:
                 raise DataError(f"{path} holds guarantees of another version: fit them again with  concept-cam calibrate.")
             for table in ("inner", "outer"):
                 content[table] = {name: math.inf if value is None else float(value) for name, value in content[table].items()}

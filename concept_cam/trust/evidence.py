@@ -6,13 +6,14 @@ Axis letters: ``N`` patches that show the picture, ``C`` concepts, ``R`` contras
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import cast
 
 import numpy as np
 from scipy import stats
 
-__all__ = ["SAMPLE", "Evidence", "Probed", "Ranked", "evidence", "neighbourhood", "ranks"]
+__all__ = ["RANKED_CELLS", "Evidence", "Probed", "Ranked", "evidence", "neighbourhood", "ranks"]
 
-SAMPLE = 500
+RANKED_CELLS = 500
 """About so many cells are ranked, and looked at in the maps of neutral words."""
 
 
@@ -91,7 +92,7 @@ def ranks(maps: np.ndarray) -> np.ndarray:
     ordered = stats.rankdata(maps, axis=-1).astype(np.float32)
     ordered -= ordered.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(ordered, axis=-1, keepdims=True)
-    return np.divide(ordered, length, out=np.zeros_like(ordered), where=length > 0)
+    return cast("np.ndarray", np.divide(ordered, length, out=np.zeros_like(ordered), where=length > 0))
 
 
 def neighbourhood(scores: np.ndarray, columns: np.ndarray, rows: np.ndarray, index: int, radius: float = 1.5) -> np.ndarray:
@@ -137,7 +138,7 @@ def evidence(
         # A constant map points nowhere: every word does as well.
         return Evidence(*rank, 1.0, 1.0, 0.0, separability, nan, nan, 1.0)
     # Neighbouring cells of a fine grid say nearly the same: some hundreds of them are enough for means, spreads and heights of other words' maps.
-    step = max(1, len(scores) // SAMPLE)
+    step = max(1, len(scores) // RANKED_CELLS)
     peak = int(scores.argmax())
     height = float((scores[peak] - scores.mean()) / deviation)
     against = scores - weights[0] * plain[0]

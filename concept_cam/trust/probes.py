@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["LABELS", "NEUTRAL", "SUBJECTS", "VERSION"]
+__all__ = ["LABELS", "NEUTRAL", "SUBJECTS", "PROBES_VERSION"]
 
-VERSION = 1
+PROBES_VERSION = 1
 """Raised when a word changes: evidence of two versions cannot be compared."""
 
 NEUTRAL: tuple[str, ...] = (

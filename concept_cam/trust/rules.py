@@ -27,8 +27,8 @@ __all__ = [
     "DOUBTFUL",
     "FEATURES",
     "OFF_PROMPT",
-    "VERDICTS",
-    "Facts",
+    "TRUST_VERDICTS",
+    "MapFacts",
     "Judgement",
     "Logistic",
     "Rules",
@@ -40,7 +40,7 @@ __all__ = [
 
 CLEAR, DOUBTFUL, OFF_PROMPT, ABSENT = "clear", "doubtful", "not about the prompt", "absent"
 
-VERDICTS: dict[str, str] = {
+TRUST_VERDICTS: dict[str, str] = {
     CLEAR: "the map obeys its prompt, and its peak may be taken for the target's place",
     DOUBTFUL: "something speaks against it; look before you use it",
     OFF_PROMPT: "the map would look much the same for other words",
@@ -48,12 +48,12 @@ VERDICTS: dict[str, str] = {
 }
 """What a verdict says."""
 
-VERSION = 1
+RULES_VERSION = 1
 """Raised when a rule or a feature changes."""
 
 
 @dataclass(frozen=True)
-class Facts:
+class MapFacts:
     """What else is known of a map, beside its evidence.
 
     Attributes:
@@ -73,7 +73,7 @@ def _logit(value: float) -> float:
     return math.log(min(max(value, 1e-6), 1 - 1e-6) / (1 - min(max(value, 1e-6), 1 - 1e-6))) if not math.isnan(value) else value
 
 
-FEATURES: dict[str, Callable[[Evidence, Facts], float]] = {
+FEATURES: dict[str, Callable[[Evidence, MapFacts], float]] = {
     "dependence_host": lambda found, facts: found.dependence_host,
     "dependence_siblings": lambda found, facts: found.dependence_siblings,
     "dependence_neutral": lambda found, facts: found.dependence_neutral,
@@ -90,7 +90,7 @@ FEATURES: dict[str, Callable[[Evidence, Facts], float]] = {
 """What the logistic models read of a map, by name."""
 
 
-def features_of(found: Evidence, facts: Facts) -> np.ndarray:
+def features_of(found: Evidence, facts: MapFacts) -> np.ndarray:
     """Returns the features of a map, float64 [F], in the order of :data:`FEATURES`; NaN where one is unknown."""
     return np.array([read(found, facts) for read in FEATURES.values()])
 
@@ -111,7 +111,7 @@ class Logistic:
     deviation: Mapping[str, float]
     intercept: float
 
-    def __call__(self, found: Evidence, facts: Facts) -> float:
+    def __call__(self, found: Evidence, facts: MapFacts) -> float:
         """Returns the probability, 0..1."""
         odds = self.intercept
         for name, weight in self.weights.items():
@@ -211,7 +211,7 @@ class Rules:
 
     def to_json(self) -> str:
         """Returns the rules as JSON; :meth:`read` reads them back."""
-        content = {**asdict(self), "version": VERSION, "words": probes.VERSION}
+        content = {**asdict(self), "version": RULES_VERSION, "words": probes.PROBES_VERSION}
         content["domain"] = None if math.isinf(self.domain) else self.domain
         return json.dumps(content, indent=1)
 
@@ -225,8 +225,10 @@ class Rules:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             version = content.pop("version"), content.pop("words")
-            if version != (VERSION, probes.VERSION):
-                raise DataError(f"{path} holds rules of version {version}, expected {(VERSION, probes.VERSION)}: fit them again.")
+            if version != (RULES_VERSION, probes.PROBES_VERSION):
+                raise DataError(
+                    f"{path} holds rules of version {version}, expected {(RULES_VERSION, probes.PROBES_VERSION)}: fit them again."
+                )
             for name in ("confidence", "presence"):
                 content[name] = None if content[name] is None else Logistic(**content[name])
             content["hosts"] = tuple(content.get("hosts", ()))
@@ -247,7 +249,7 @@ class Judgement:
     """What the rules make of the evidence.
 
     Attributes:
-        verdict: A name of :data:`VERDICTS`.
+        verdict: A name of :data:`TRUST_VERDICTS`.
         reason: Why, in one plain sentence.
         confidence: How likely the peak lies on the target, 0..1; NaN where nothing was fitted.
         presence: How likely the target is in the picture, 0..1; NaN where nothing was fitted.

@@ -18,7 +18,7 @@ from held_out import parse_masks
 
 from concept_cam import Localizer, prompts
 from concept_cam.collection.measures import measure_distances
-from concept_cam.collection.questions import DISTANCES
+from concept_cam.collection.questions import MEASURED_DISTANCES
 from concept_cam.core.frame import measure_body
 from concept_cam.core.regions import Frame
 from concept_cam.evaluation.datasets import folder
@@ -60,7 +60,7 @@ def main(directory: Path, pairs: dict[str, str], model: str) -> None:
         maps = localizer.score(localizer.encode(picture), concepts)
         scores = {found.concept.name.split("=")[1]: found.scores for found in maps}
         geometry = maps[0].geometry
-        found = measure_distances(DISTANCES, scores, geometry, Frame(0, 0, geometry.original))
+        found = measure_distances(MEASURED_DISTANCES, scores, geometry, Frame(0, 0, geometry.original))
         for name, length in truth.items():
             known[name] = known.get(name, 0) + 1
             if name in found:

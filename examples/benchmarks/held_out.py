@@ -22,7 +22,7 @@ from concept_cam.core.settings import VIEW_NAMES
 from concept_cam.demo.traits import CHARACTERS, MASKS, PARTS
 from concept_cam.evaluation import datasets, metrics
 from concept_cam.evaluation.datasets import folder, synthetic
-from concept_cam.evaluation.datasets.samples import Dataset, Question
+from concept_cam.evaluation.datasets.samples import Dataset, SampleQuestion
 from concept_cam.evaluation.metrics.intervals import Interval
 from concept_cam.evaluation.observations import Observation, RowRecord
 from concept_cam.evaluation.report import Report
@@ -76,7 +76,7 @@ def part_areas(pictures: int) -> dict[str, float]:
     shares: dict[str, list[float]] = {part: [] for part in PARTS}
     for start in range(0, pictures, 8):
         batch = world.sample(min(8, pictures - start), synthetic.SEED, view="whole", start=start)
-        rendering = world.render(batch, synthetic.SIZE, masks=True)
+        rendering = world.render(batch, synthetic.BENCHMARK_SIZE, masks=True)
         assert rendering.masks is not None
         covered = rendering.masks.float().mean((2, 3))
         for part in PARTS:
@@ -145,7 +145,7 @@ def clear_tails(localizer: Localizer, pictures: int) -> None:
     told = []
     for start in range(0, pictures, 8):
         batch = world.sample(min(8, pictures - start), synthetic.SEED, view="whole", start=start)
-        rendering = world.render(batch, synthetic.SIZE)
+        rendering = world.render(batch, synthetic.BENCHMARK_SIZE)
         for i in range(len(batch)):
             state = batch.trait(i)["caudal_fin_shape"]
             if state in names and rendering.judgeable[i, place]:
@@ -211,7 +211,7 @@ def photographs(directory: Path, pairs: Mapping[str, str]) -> Dataset:
     known = {concept.name.split("=")[1]: concept for concept in prompts.load("fish:parts")}
     data = folder.load(directory)
 
-    def asked(questions: Sequence[Question]) -> tuple[Question, ...]:
+    def asked(questions: Sequence[SampleQuestion]) -> tuple[SampleQuestion, ...]:
         return tuple(
             replace(question, concept=known[part], trait=part)
             for part, key in pairs.items()
@@ -222,7 +222,7 @@ def photographs(directory: Path, pairs: Mapping[str, str]) -> Dataset:
     return asking(data, asked)
 
 
-def asking(data: Dataset, asked: Callable[[Sequence[Question]], tuple[Question, ...]]) -> Dataset:
+def asking(data: Dataset, asked: Callable[[Sequence[SampleQuestion]], tuple[SampleQuestion, ...]]) -> Dataset:
     """The data set with other questions about each picture; pictures without any are left out."""
     return replace(
         data,

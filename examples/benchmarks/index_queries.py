@@ -47,10 +47,10 @@ def write(folder: Path, pictures: int, dtype: str) -> Any:
     from concept_cam.core.geometry import Geometry
     from concept_cam.index.codec import Codec
     from concept_cam.index.index import READING_SETTINGS, Index
-    from concept_cam.index.storage import FORMAT, INFO_FILE, PARTS_FOLDER, features_table
+    from concept_cam.index.storage import FORMAT, INDEX_PARTS, INFO_FILE, features_table
     from concept_cam.index.writing import write_part
 
-    (folder / PARTS_FOLDER).mkdir(parents=True, exist_ok=True)
+    (folder / INDEX_PARTS).mkdir(parents=True, exist_ok=True)
     codec = Codec(dtype)
     geometry = json.dumps(Geometry("pad", (336, 336), (336, 336), GRID, (1.0, 1.0)).to_dict())
     for number, start in enumerate(range(0, pictures, PART)):

@@ -178,9 +178,9 @@ class Bench:
 
     def encode(self, photographs: Sequence[Photograph]) -> Iterator[tuple[Photograph, Any, Tensor]]:
         """Yields each photograph with its batch of one (without directions) and its logits."""
-        from concept_cam.methods.engine import Batch, encode, plain
+        from concept_cam.methods.engine import Batch, encode, without_graph
 
-        with plain():
+        with without_graph():
             for photograph in photographs:
                 pixels, features, image = encode(self.backbone, photograph.pixels[None], None, self.cam.layer)
                 yield (

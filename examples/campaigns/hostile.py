@@ -62,7 +62,7 @@ def mask(mode: str, seed: int) -> bytes:
 
 def read(count: int, seed: int) -> Counter[str]:
     """Damaged pictures and masks through the readers."""
-    from concept_cam.pictures.masks import read_labels
+    from concept_cam.pictures.masks import read_mask_labels
     from concept_cam.pictures.reading import read_image
 
     found: Counter[str] = Counter()
@@ -73,7 +73,7 @@ def read(count: int, seed: int) -> Counter[str]:
             path = Path(folder) / "x"
             path.write_bytes(mutated(good, seed * 1_000_003 + number))
             found[
-                outcome(lambda path=path, of_mask=of_mask: read_labels(path) if of_mask else read_image(path, max_pixels=20_000_000))
+                outcome(lambda path=path, of_mask=of_mask: read_mask_labels(path) if of_mask else read_image(path, max_pixels=20_000_000))
             ] += 1
     return found
 

@@ -23,8 +23,8 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.progress import Tracker
 from concept_cam.demo import world
 from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
-from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample
-from concept_cam.evaluation.guarantees import Observed, facts_of, fit_trust, observe
+from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion
+from concept_cam.evaluation.guarantees import Observed, fit_trust, guarantee_facts, observe
 from concept_cam.trust.rules import Rules
 
 FIT_SEED = 81_000_001
@@ -67,26 +67,26 @@ def _asked(
     visible: npt.NDArray[np.bool_],
     judgeable: npt.NDArray[np.bool_],
     concepts: dict[str, Concept],
-) -> list[Question]:
+) -> list[SampleQuestion]:
     def mask_of(part: str) -> Any:
         mask = masks[MASKS.index(part)].astype(np.uint8) * 255
         return lambda: mask
 
-    found = [Question(concepts[f"parts={part}"], "part", part, mask_of(part)) for part in PARTS if visible[MASKS.index(part)]]
+    found = [SampleQuestion(concepts[f"parts={part}"], "part", part, mask_of(part)) for part in PARTS if visible[MASKS.index(part)]]
     for place, name in enumerate(CHARACTERS):
         if name not in traits or not judgeable[place]:
             continue
         state, part = traits[name], CHARACTER_PART[name]
         if name in PRESENCE_CHARACTERS:
             there = state != "absent"
-            found.append(Question(concepts[f"{name}=present"], "presence", name, mask_of(part) if there else None, present=there))
+            found.append(SampleQuestion(concepts[f"{name}=present"], "presence", name, mask_of(part) if there else None, present=there))
             if not there and f"parts={part}" in concepts:
-                found.append(Question(concepts[f"parts={part}"], "presence", part, present=False))
+                found.append(SampleQuestion(concepts[f"parts={part}"], "presence", part, present=False))
     return found
 
 
-def _absent(concepts: dict[str, Concept]) -> list[Question]:
-    return [Question(concepts[f"parts={part}"], "presence", part, present=False) for part in PARTS]
+def _absent(concepts: dict[str, Concept]) -> list[SampleQuestion]:
+    return [SampleQuestion(concepts[f"parts={part}"], "presence", part, present=False) for part in PARTS]
 
 
 def _photographs(concepts: dict[str, Concept]) -> Iterator[Sample]:

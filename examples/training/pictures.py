@@ -114,10 +114,10 @@ def render_job(job: Job, device: str = "cpu") -> Pictures:
             if some:
                 parts.append(world.sample(some, job.seed, view=view, start=start, profile=profile))
                 start += some
-    specimens = world.concatenate(parts)
+    specimens = world.concatenate_specimens(parts)
     twin = torch.arange(job.count)
     if job.twins:
-        specimens = world.concatenate([specimens, make_twins(specimens[: job.twins], rng)])
+        specimens = world.concatenate_specimens([specimens, make_twins(specimens[: job.twins], rng)])
         twin[: job.twins], twin[count:] = torch.arange(count, job.count), torch.arange(job.twins)
     rendering = world.render(specimens, job.size, masks=True, device=device)
     assert rendering.masks is not None

@@ -12,7 +12,7 @@ import torch
 
 from concept_cam.backbones import FAMILIES
 from concept_cam.backbones.protocol import Backbone
-from concept_cam.core.attention import READERS
+from concept_cam.core.attention import READING_FUNCTIONS
 from concept_cam.core.errors import AttentionError, ConfigurationError, ImageError, ModelError
 from tests.backbones.models import BUILDERS, TOKEN_KINDS, backbone, own_embedding, pictures, relative, wrap
 
@@ -83,7 +83,7 @@ def test_padding_is_never_seen(kind: str) -> None:
     pixels = pictures(model)
     shown = valid.repeat_interleave(model.preprocess.stride[0], 1).repeat_interleave(model.preprocess.stride[1], 2)
     noisy = torch.where(shown[:, None], pixels, pictures(model, seed=7) * 3)
-    for attention in (name for name in model.attentions if name in ("vanilla", *READERS, "kk+residual", "gem+ffn")):
+    for attention in (name for name in model.attentions if name in ("vanilla", *READING_FUNCTIONS, "kk+residual", "gem+ffn")):
         clean = model.encode_patches(pixels, attention, valid)
         assert (clean.patches[~valid] == 0).all()
         assert (clean.patches[valid].abs().sum(dim=-1) > 0).all()

@@ -331,12 +331,12 @@ def test_resnet_from_a_folder(tmp_path: Path) -> None:
 def test_families_name_their_module_and_strategy() -> None:
     from importlib import import_module
 
-    from concept_cam.core.attention_names import ATTENTION
+    from concept_cam.core.attention_names import ATTENTION_NAMES
 
     for family in FAMILIES.values():
         assert import_module(family.target.partition(":")[0]).__doc__
         assert callable(family.load())
-        assert family.auto in ATTENTION
+        assert family.auto in ATTENTION_NAMES
         assert family.reason
     assert set(ALIASES) == {"bioclip", "bioclip-2", "biotrove-clip", "biocap"}
 

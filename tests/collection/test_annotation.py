@@ -523,7 +523,7 @@ def test_a_part_ends_when_much_is_waiting(
 ) -> None:
     from concept_cam.collection import run_writer
 
-    monkeypatch.setattr(run_writer, "PART_BYTES", 1)
+    monkeypatch.setattr(run_writer, "RUN_PART_BYTES", 1)
     run = run_here(pictures[0], tmp_path / "run", localizer, batch_size=5)
     assert len(run.parts) == 4
     assert run.info["counts"]["pictures"] == 17

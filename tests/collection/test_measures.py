@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from concept_cam.collection.measures import Frame, cell_coverage, find_area, measure_distances, uncertainties
-from concept_cam.collection.questions import DISTANCES
+from concept_cam.collection.questions import MEASURED_DISTANCES
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.regions import decode_rle, encode_rle, find_regions, measure
 from concept_cam.core.resampling import grid_to_pixels
@@ -177,7 +177,7 @@ FISH = {
 
 def test_distances_of_a_fish_that_looks_left_right_up_and_down() -> None:
     geometry = Geometry("squash", (96, 320), (96, 320), (12, 40), (1.0, 1.0))
-    found = measure_distances(DISTANCES, FISH, geometry, Frame(1000, 500, (5000, 5000)))
+    found = measure_distances(MEASURED_DISTANCES, FISH, geometry, Frame(1000, 500, (5000, 5000)))
     truth = {"standard_length": 26 * 8, "head_length": 6 * 8, "body_depth": 6 * 8, "head_depth": 4 * 8, "caudal_fin_length": 6 * 8}
     for name, length in truth.items():
         assert found[name].length == pytest.approx(length, abs=8), name
@@ -191,7 +191,7 @@ def test_distances_of_a_fish_that_looks_left_right_up_and_down() -> None:
         ({name: map_.T for name, map_ in FISH.items()}, upright),
         ({name: map_.T[::-1] for name, map_ in FISH.items()}, upright),
     ):
-        again = measure_distances(DISTANCES, turned, where, Frame(0, 0, where.original))
+        again = measure_distances(MEASURED_DISTANCES, turned, where, Frame(0, 0, where.original))
         assert {name: again[name].length for name in truth} == pytest.approx({name: found[name].length for name in truth}, abs=1.5)
 
 
@@ -200,7 +200,7 @@ def test_distances_are_in_pixels_of_the_original() -> None:
     small = Geometry("squash", (96, 320), (96, 320), (12, 40), (1.0, 1.0))
     large = Geometry("squash", (384, 1280), (96, 320), (12, 40), (0.25, 0.25))
     squashed = Geometry("squash", (192, 320), (96, 320), (12, 40), (0.5, 1.0))
-    one, four, high = (measure_distances(DISTANCES, FISH, each, Frame(0, 0, each.original)) for each in (small, large, squashed))
+    one, four, high = (measure_distances(MEASURED_DISTANCES, FISH, each, Frame(0, 0, each.original)) for each in (small, large, squashed))
     for name in ("standard_length", "body_depth"):
         assert four[name].length == pytest.approx(4 * one[name].length, rel=0.03)
         assert four[name].error == pytest.approx(4 * one[name].error, rel=0.1)
@@ -211,17 +211,17 @@ def test_distances_are_in_pixels_of_the_original() -> None:
 def test_distances_that_cannot_be_measured_are_left_out() -> None:
     geometry = Geometry("squash", (96, 320), (96, 320), (12, 40), (1.0, 1.0))
     frame = Frame(0, 0, geometry.original)
-    assert measure_distances(DISTANCES, {}, geometry, frame) == {}
-    assert measure_distances(DISTANCES, {"eye": FISH["eye"]}, geometry, frame) == {}
+    assert measure_distances(MEASURED_DISTANCES, {}, geometry, frame) == {}
+    assert measure_distances(MEASURED_DISTANCES, {"eye": FISH["eye"]}, geometry, frame) == {}
     headless = {name: map_ for name, map_ in FISH.items() if name != "head"}
-    assert measure_distances(DISTANCES, headless, geometry, frame) == {}
+    assert measure_distances(MEASURED_DISTANCES, headless, geometry, frame) == {}
     on_the_head = FISH | {"caudal_fin": block((12, 40), slice(5, 7), slice(5, 9))}
-    assert "standard_length" not in measure_distances(DISTANCES, on_the_head, geometry, frame)
+    assert "standard_length" not in measure_distances(MEASURED_DISTANCES, on_the_head, geometry, frame)
     before = FISH | {"caudal_fin": block((12, 40), slice(4, 8), slice(0, 4))}
-    assert "standard_length" not in measure_distances(DISTANCES, before, geometry, frame)
+    assert "standard_length" not in measure_distances(MEASURED_DISTANCES, before, geometry, frame)
     hidden = np.zeros((12, 40), dtype=bool)
     hidden[:, 30:] = True
-    assert "standard_length" not in measure_distances(DISTANCES, FISH, geometry, frame, hidden)
+    assert "standard_length" not in measure_distances(MEASURED_DISTANCES, FISH, geometry, frame, hidden)
     assert set(measure_distances(("head_length",), FISH, geometry, frame)) == {"head_length"}
 
 

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from concept_cam import prompts
-from concept_cam.collection.questions import DISTANCES, build_questions
+from concept_cam.collection.questions import MEASURED_DISTANCES, build_questions
 from concept_cam.core.errors import ConfigurationError, PromptError
 
 
@@ -21,9 +21,9 @@ def test_every_character_of_the_fish_pack_has_its_questions() -> None:
         if source.kind != "part":
             call = questions.concepts[character.call]
             assert (call.target, *call.contrasts) == tuple(loaded.phrases_of(state) for state in source.states)
-    assert pack.distances == DISTANCES
+    assert pack.distances == MEASURED_DISTANCES
     parts = len(loaded.character("parts").states)
-    assert questions.rows == len(loaded.characters) - 1 + parts + len(DISTANCES)
+    assert questions.rows == len(loaded.characters) - 1 + parts + len(MEASURED_DISTANCES)
 
 
 def test_the_region_is_the_entitys_own_part_where_the_pack_has_it() -> None:

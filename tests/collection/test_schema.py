@@ -12,8 +12,8 @@ pa = pytest.importorskip("pyarrow", reason="annotation runs are Parquet data set
 
 from concept_cam.collection import schema  # noqa: E402
 from concept_cam.collection.schema import (  # noqa: E402
-    COLUMNS,
     MEASURES,
+    RUN_COLUMNS,
     arrow_schema,
     check_schema,
     image_key,
@@ -32,16 +32,16 @@ def minimal(**values: Any) -> dict[str, Any]:
 
 
 def test_names_are_unique_and_documented() -> None:
-    names = [column.name for column in COLUMNS]
+    names = [column.name for column in RUN_COLUMNS]
     assert len(set(names)) == len(names)
     assert not any(name.startswith(schema.PASSTHROUGH_PREFIX) for name in names)
-    for column in COLUMNS:
+    for column in RUN_COLUMNS:
         assert column.meaning.endswith("."), column.name
         assert column.frame in ("", "original", "grid")
 
 
 def test_every_measure_of_regions_has_its_columns() -> None:
-    names = {column.name: column for column in COLUMNS}
+    names = {column.name: column for column in RUN_COLUMNS}
     measured = set(measure(ring((20, 30), (10, 10), 5)))
     assert {entry.name for entry in MEASURES} == measured - {"centroid_x", "centroid_y"}
     assert {"centroid_x", "centroid_y"} <= set(names)
@@ -54,7 +54,7 @@ def test_every_measure_of_regions_has_its_columns() -> None:
 
 def test_arrow_schema_carries_the_documentation() -> None:
     made = arrow_schema(["occurrenceID"])
-    assert made.names == [*(column.name for column in COLUMNS), "input_occurrenceID"]
+    assert made.names == [*(column.name for column in RUN_COLUMNS), "input_occurrenceID"]
     field = made.field("box_x")
     assert (field.type, field.nullable) == (pa.int32(), True)
     assert field.metadata[b"unit"] == b"px"
@@ -66,8 +66,8 @@ def test_arrow_schema_carries_the_documentation() -> None:
 
 def test_markdown_table_lists_every_column_once() -> None:
     lines = markdown_table().splitlines()
-    assert len(lines) == 2 + len(COLUMNS) + 1
-    for line, column in zip(lines[2:], COLUMNS, strict=False):
+    assert len(lines) == 2 + len(RUN_COLUMNS) + 1
+    for line, column in zip(lines[2:], RUN_COLUMNS, strict=False):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert cells[0] == f"`{column.name}`"
         assert cells[4] == ("yes" if column.nullable else "no")

@@ -13,10 +13,10 @@ from concept_cam.core import attention_names as registries
 from concept_cam.core.attention import (
     AFFINITY_BETA,
     AFFINITY_GAMMA,
-    ATTENTION,
+    ATTENTION_STRATEGIES,
     GAUSSIAN_SIGMA,
     OUTLIER_THRESHOLD,
-    READERS,
+    READING_FUNCTIONS,
     LastAttention,
     attend,
     gaussian,
@@ -210,19 +210,19 @@ SLOW: dict[str, Callable[[LastAttention, int, int], list[Tensor]]] = {
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "padded"])
-@pytest.mark.parametrize("name", sorted(READERS))
+@pytest.mark.parametrize("name", sorted(READING_FUNCTIONS))
 def test_reading_equals_its_slow_restatement(name: str, masked: bool) -> None:
     last = example(seed=len(name), masked=masked)
-    fast = READERS[name][0](last)
+    fast = READING_FUNCTIONS[name][0](last)
     expected = slow(name, last)
     keys = torch.ones(2, PATCHES, dtype=torch.bool) if last.keys is None else last.keys[:, PREFIX:]
     shown = keys[:, None, :, None].expand_as(expected)
     torch.testing.assert_close(fast[shown], expected[shown], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(READERS))
+@pytest.mark.parametrize("name", sorted(READING_FUNCTIONS))
 def test_reading_uses_only_what_it_names(name: str) -> None:
-    read, needs = READERS[name]
+    read, needs = READING_FUNCTIONS[name]
     last = example()
     kept = {key: getattr(last, key) for key in ("query", "key", "normed", "middle") if key in needs}
     bare = LastAttention(value=last.value, prefix=PREFIX, scale=last.scale, positions=last.positions, stream=last.stream,
@@ -230,7 +230,7 @@ def test_reading_uses_only_what_it_names(name: str) -> None:
     torch.testing.assert_close(read(bare), read(last))
 
 
-@pytest.mark.parametrize("name", sorted(READERS))
+@pytest.mark.parametrize("name", sorted(READING_FUNCTIONS))
 def test_padded_tokens_never_matter(name: str) -> None:
     last = example(masked=True)
     changed = {}
@@ -243,13 +243,13 @@ def test_padded_tokens_never_matter(name: str) -> None:
         tensor[0, -2:] = 1e3
         changed[field] = tensor
     other = LastAttention(prefix=PREFIX, scale=last.scale, positions=last.positions, keys=last.keys, **changed)
-    read = READERS[name][0]
+    read = READING_FUNCTIONS[name][0]
     torch.testing.assert_close(read(other)[0, :, :-2], read(last)[0, :, :-2])
     torch.testing.assert_close(read(other)[1], read(last)[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", sorted(READERS))
+@pytest.mark.parametrize("name", sorted(READING_FUNCTIONS))
 def test_half_precision_stays_finite_and_close(name: str, dtype: torch.dtype) -> None:
     last = example(masked=True)
     low = LastAttention(
@@ -257,9 +257,9 @@ def test_half_precision_stays_finite_and_close(name: str, dtype: torch.dtype) ->
            ("query", "key", "value", "stream", "normed", "middle")},
         prefix=PREFIX, scale=last.scale, positions=last.positions, keys=last.keys,
     )  # fmt: skip
-    fast = READERS[name][0](low)
+    fast = READING_FUNCTIONS[name][0](low)
     assert fast.dtype == dtype
-    torch.testing.assert_close(fast.double(), READERS[name][0](last), rtol=0.1, atol=0.06)
+    torch.testing.assert_close(fast.double(), READING_FUNCTIONS[name][0](last), rtol=0.1, atol=0.06)
 
 
 def test_one_colour_picture_has_no_empty_row() -> None:
@@ -268,7 +268,7 @@ def test_one_colour_picture_has_no_empty_row() -> None:
         query=None, key=None, value=last.value, prefix=PREFIX, scale=last.scale, positions=last.positions,
         stream=torch.ones_like(last.stream), middle=torch.ones_like(last.middle),
     )  # fmt: skip
-    torch.testing.assert_close(READERS["affinity"][0](flat), last.value[:, :, PREFIX:])
+    torch.testing.assert_close(READING_FUNCTIONS["affinity"][0](flat), last.value[:, :, PREFIX:])
 
 
 def test_planted_outlier_becomes_the_mean_of_its_neighbours() -> None:
@@ -296,13 +296,13 @@ def test_attend_to_one_key_returns_its_value() -> None:
 
 
 def test_table_and_names_for_the_command_line_agree() -> None:
-    assert list(ATTENTION) == list(registries.ATTENTION)
-    assert set(READERS) == set(registries.READINGS)
-    assert ATTENTION["vanilla"].residual
-    assert ATTENTION["vanilla"].ffn
-    assert not ATTENTION["kk"].residual
-    assert ATTENTION["qq+kk+residual"].residual
-    assert not ATTENTION["qq+kk+residual"].ffn
+    assert list(ATTENTION_STRATEGIES) == list(registries.ATTENTION_NAMES)
+    assert set(READING_FUNCTIONS) == set(registries.READINGS)
+    assert ATTENTION_STRATEGIES["vanilla"].residual
+    assert ATTENTION_STRATEGIES["vanilla"].ffn
+    assert not ATTENTION_STRATEGIES["kk"].residual
+    assert ATTENTION_STRATEGIES["qq+kk+residual"].residual
+    assert not ATTENTION_STRATEGIES["qq+kk+residual"].ffn
 
 
 def test_unknown_strategy_names_the_nearest() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from concept_cam import prompts
 from concept_cam.demo import captions
-from concept_cam.demo.captions import FALSE, TRUE, UNKNOWN, Caption, CaptionWriter, Facts, Statement
+from concept_cam.demo.captions import FALSE, TRUE, UNKNOWN, Caption, CaptionWriter, PictureFacts, Statement
 from concept_cam.demo.traits import CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS, SCENES
 
 NAMES = list(CHARACTERS)
@@ -22,11 +22,11 @@ def facts(
     visible: tuple[str, ...] = MASKS,
     in_frame: tuple[str, ...] | None = None,
     judgeable: tuple[str, ...] = tuple(CHARACTERS),
-) -> Facts:
+) -> PictureFacts:
     """One picture."""
     row = [CHARACTERS[name].index((states or {}).get(name, CHARACTERS[name][0])) for name in NAMES]
     frame = visible if in_frame is None else in_frame
-    return Facts(
+    return PictureFacts(
         np.array([row]),
         np.array([fish]),
         np.array([SCENES.index(scene)]),
@@ -37,7 +37,7 @@ def facts(
     )
 
 
-def truth(picture: Facts, *claims: Statement) -> int:
+def truth(picture: PictureFacts, *claims: Statement) -> int:
     return int(captions.truth_table(picture, [Caption("", claims)])[0, 0])
 
 
@@ -163,7 +163,6 @@ def test_vocabulary_holds_every_word_of_the_pack_and_every_caption(writer: Capti
     for _ in range(5):
         for caption in writer.batch(rng, facts()):
             assert set(captions.split_words(caption.text)) <= known
-
 
 
 def test_zero_shot_prompts(writer: CaptionWriter) -> None:

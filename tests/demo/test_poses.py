@@ -191,7 +191,7 @@ def test_posed_twins_differ_only_at_their_part(character: str) -> None:
 def test_plain_and_posed_fishes_in_one_batch_are_those_rendered_alone() -> None:
     plain = world.sample(6, 5, view="whole")
     wild = world.sample(6, 6, view="whole", profile="photographs")
-    together = world.render(world.concatenate([plain, wild]), 48, masks=True)
+    together = world.render(world.concatenate_specimens([plain, wild]), 48, masks=True)
     for batch, rows in ((plain, slice(0, 6)), (wild, slice(6, 12))):
         alone = world.render(batch, 48, masks=True)
         assert alone.masks is not None

@@ -142,7 +142,7 @@ def test_facts_of_photographs(held: world.Specimens, several: world.Specimens, m
     rows = np.concatenate([held.index, several.index, np.arange(24)]) % COUNT
     specimens = many[rows]
     rendering = world.render(specimens, SIZE, masks=True)
-    facts = captions.facts_of(specimens, rendering)
+    facts = captions.picture_facts(specimens, rendering)
     claims = captions.photograph_statements()
     truth = dict(zip(claims, statement_truth(facts, claims).T, strict=True))
     assert {TRUE, FALSE} <= set(truth[Statement("thing", "hand")].tolist())
@@ -161,12 +161,12 @@ def test_facts_of_photographs(held: world.Specimens, several: world.Specimens, m
 
 
 def test_facts_without_photograph_fields_say_that_nothing_is_known(many: world.Specimens) -> None:
-    facts = captions.facts_of(many[:3], world.render(many[:3], 48))
-    bare = captions.Facts(*(getattr(facts, name) for name in captions.FACT_FIELDS))
+    facts = captions.picture_facts(many[:3], world.render(many[:3], 48))
+    bare = captions.PictureFacts(*(getattr(facts, name) for name in captions.FACT_FIELDS))
     claims = captions.photograph_statements()
     assert (statement_truth(bare, claims) == UNKNOWN).all()
-    assert captions.concatenate([facts, bare]).viewpoint is None
-    assert captions.concatenate([facts, facts]).viewpoint is not None
+    assert captions.concatenate_facts([facts, bare]).viewpoint is None
+    assert captions.concatenate_facts([facts, facts]).viewpoint is not None
     assert len(facts[slice(0, 2)]) == 2
 
 
@@ -174,7 +174,7 @@ def test_captions_of_photographs(many: world.Specimens) -> None:
     writer, plain = CaptionWriter(photographs=True), CaptionWriter()
     assert set(plain.phrases) == set(captions.statements())
     assert set(writer.phrases) == {*captions.statements(), *captions.photograph_statements()}
-    facts = captions.facts_of(many[:6], world.render(many[:6], SIZE, masks=True))
+    facts = captions.picture_facts(many[:6], world.render(many[:6], SIZE, masks=True))
     rng = np.random.default_rng(0)
     written = writer.batch(rng, facts)
     assert {claim for caption in written for claim in caption.statements} >= set(captions.photograph_statements())
@@ -190,7 +190,7 @@ def test_captions_of_photographs(many: world.Specimens) -> None:
 
 def test_every_tensor_is_made_on_the_device_asked_for(held: world.Specimens, several: world.Specimens) -> None:
     """With another default device, a tensor that is made without saying where cannot meet the others."""
-    both = world.concatenate([held[:2], several[:2]])
+    both = world.concatenate_specimens([held[:2], several[:2]])
     usual = world.render(both, 48, masks=True)
     torch.set_default_device("meta")
     try:

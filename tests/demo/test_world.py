@@ -254,7 +254,7 @@ def test_mixture_has_the_stated_shares() -> None:
 
 def test_indexing_and_concatenation() -> None:
     batch = world.sample(9, 1)
-    again = world.concatenate([batch[:4], batch[4], batch[np.arange(5, 9)]])
+    again = world.concatenate_specimens([batch[:4], batch[4], batch[np.arange(5, 9)]])
     assert len(again) == 9
     assert np.array_equal(again.states, batch.states)
     assert len(batch[batch.fish]) == batch.fish.sum()

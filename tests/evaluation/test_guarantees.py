@@ -9,8 +9,8 @@ import pytest
 
 from concept_cam import Concept, Localizer
 from concept_cam.core.errors import DataError
-from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample
-from concept_cam.evaluation.guarantees import Observed, facts_of, fit_conformal, fit_trust, observe
+from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion
+from concept_cam.evaluation.guarantees import Observed, fit_conformal, fit_trust, guarantee_facts, observe
 from concept_cam.trust.rules import FEATURES
 from tests.planted import PlantedBackbone
 
@@ -26,8 +26,8 @@ def dataset(count: int) -> Dataset:
             picture[y : y + 16, x : x + 16, 0] = 250
             mask = np.zeros((64, 64), np.uint8)
             mask[y : y + 16, x : x + 16] = 255
-            red = Question(Concept(("red",), (("green",),)), "part", "block", mask=lambda mask=mask: mask)
-            blue = Question(Concept(("blue",), (("green",),)), "presence", "blue", present=False)
+            red = SampleQuestion(Concept(("red",), (("green",),)), "part", "block", mask=lambda mask=mask: mask)
+            blue = SampleQuestion(Concept(("blue",), (("green",),)), "presence", "blue", present=False)
             yield Sample(f"{number}.png", picture, (red, blue))
 
     return Dataset("planted", "1", stream, count, Concept(("red",)))
@@ -58,7 +58,7 @@ def test_conformal_limits_per_trait(observed: list[Observed]) -> None:
 
 def test_rules_tell_present_from_absent(observed: list[Observed]) -> None:
     localizer = Localizer(PlantedBackbone(size=64)).with_settings(size=64)
-    rules = fit_trust(observed, facts_of(localizer))
+    rules = fit_trust(observed, guarantee_facts(localizer))
     assert rules.weights_hash == localizer.backbone.weights_hash
     assert rules.facts["pictures"] == 24
     sure = Localizer(localizer.backbone, localizer.settings, rules)

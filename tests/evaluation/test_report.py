@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from concept_cam.core.errors import ConfigurationError, OutputError
-from concept_cam.evaluation.observations import METRICS, Example, Observation, RowRecord
+from concept_cam.evaluation.observations import METRICS, Observation, RowRecord, ShownExample
 from concept_cam.evaluation.report import Report
 from concept_cam.evaluation.summary import best_value
 
@@ -30,7 +30,7 @@ def record(name: str, gamma: float | None, values: list[float], method: str = "d
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    example = Example(
+    example = ShownExample(
         ODD,
         "concept0",
         "a <fin>",

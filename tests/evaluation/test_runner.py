@@ -9,13 +9,13 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, DataError, OutputError
 from concept_cam.core.settings import Settings
 from concept_cam.evaluation import metrics
-from concept_cam.evaluation.datasets.samples import Dataset, Points, Question, Sample
+from concept_cam.evaluation.datasets.samples import Dataset, Points, Sample, SampleQuestion
 from concept_cam.evaluation.observations import METRICS
 from concept_cam.evaluation.randomisation import randomised
 from concept_cam.evaluation.report import Report
 from concept_cam.evaluation.runner import Configuration, configurations, evaluate
 from concept_cam.localizer import Localizer
-from concept_cam.methods.lcam_training import Example, LcamTraining, train_on_concepts
+from concept_cam.methods.lcam_training import LcamTraining, TrainingExample, train_on_concepts
 from tests import worlds
 from tests.backbones.models import backbone
 from tests.methods.models import LinearBackbone, untouched
@@ -148,7 +148,7 @@ def test_metrics_beyond_the_default(localizer: Localizer) -> None:
 def test_points_instead_of_masks(localizer: Localizer) -> None:
     pixels, _ = worlds.picture(0, True)
     points = Points(np.array([[4.0, 12.0], [24.0, 12.0], [12.0, 4.0]]), (1, 0, 0), tolerance=6.0)
-    sample = Sample("p", pixels, (Question(worlds.RED, "part", "red", points=points),))
+    sample = Sample("p", pixels, (SampleQuestion(worlds.RED, "part", "red", points=points),))
     data = Dataset("planted", "1", lambda: iter([sample, replace(sample, name="q")]), 2, Concept(("a thing",)))
     found = evaluate(data, localizer, draws=20, baselines=("luminance",))
     table = found.row(DIRECT).tables["all"]
@@ -184,7 +184,7 @@ def test_a_bad_picture_is_left_out_everywhere_and_listed(localizer: Localizer) -
 
 def test_a_mask_of_another_size_is_an_error(localizer: Localizer) -> None:
     pixels, _ = worlds.picture(0, True)
-    question = Question(worlds.RED, "part", "red", lambda: np.ones((5, 5), dtype=bool))
+    question = SampleQuestion(worlds.RED, "part", "red", lambda: np.ones((5, 5), dtype=bool))
     data = Dataset("planted", "1", lambda: iter([Sample("p", pixels, (question,))]), 1, Concept(("a thing",)))
     with pytest.raises(DataError, match=r"mask of 'parts=red' is \(5, 5\)"):
         evaluate(data, localizer)
@@ -266,7 +266,7 @@ def test_a_randomised_copy_keeps_name_texts_and_size_of_its_weights() -> None:
 
 def test_learned_explainers_have_short_names_and_their_training_counts_as_set_up(tmp_path: Path) -> None:
     trained = Localizer(LinearBackbone(32, 8), Settings(feature_norm="none"))
-    example = Example(worlds.picture(0, True)[0], worlds.RED)
+    example = TrainingExample(worlds.picture(0, True)[0], worlds.RED)
     explainer = train_on_concepts(trained, [example], LcamTraining(steps=1, batch_size=1))
     assert explainer.facts["seconds"] >= 0
     slow = replace(explainer, facts={"seconds": 1000.0})

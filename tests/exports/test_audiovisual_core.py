@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from concept_cam.exports import export
-from concept_cam.exports.audiovisual_core import COLUMNS, SUBJECT_PART_ADDRESS, SUBJECT_PARTS, fractions, subject_part
+from concept_cam.exports.audiovisual_core import MEDIA_COLUMNS, SUBJECT_PART_ADDRESS, SUBJECT_PARTS, fractions, subject_part
 from tests.exports.planted import ODD_NAMES, Planted, write_run
 
 STANDARDS = Path(__file__).parent / "standards"
@@ -31,7 +31,7 @@ def rows(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> list[dic
 def test_every_column_is_a_term_of_the_standard() -> None:
     known = set(terms("audiovisual_core_terms.tsv", "term"))
     # Where a term of dcterms asks for an IRI, the element of the same name in dc: takes words.
-    assert {name.replace("dc:", "dcterms:") for name in COLUMNS} <= known
+    assert {name.replace("dc:", "dcterms:") for name in MEDIA_COLUMNS} <= known
 
 
 def test_subject_parts_are_those_of_the_standard() -> None:

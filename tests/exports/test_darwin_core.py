@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from concept_cam.exports import export
-from concept_cam.exports.darwin_core import COLUMNS, EXTENDED_COLUMNS
+from concept_cam.exports.darwin_core import DARWIN_CORE_COLUMNS, EXTENDED_COLUMNS
 from tests.exports.planted import ODD_NAMES, Planted
 
 OBO = "http://purl.obolibrary.org/obo/"
@@ -27,7 +27,7 @@ def rows(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> list[dic
 def test_every_column_is_a_term_of_the_standard() -> None:
     with (Path(__file__).parent / "standards" / "darwin_core_measurement_terms.tsv").open(encoding="utf-8", newline="") as file:
         known = {row["iri"] for row in csv.DictReader(file, delimiter="\t")}
-    for name in COLUMNS:
+    for name in DARWIN_CORE_COLUMNS:
         space = "http://rs.tdwg.org/dwc/iri/" if name.startswith("dwciri:") else "http://rs.tdwg.org/dwc/terms/"
         assert space + name.removeprefix("dwciri:") in known, name
 
@@ -90,7 +90,7 @@ def test_extended_form_has_the_same_rows_under_its_own_names(planted: Planted, r
     extended = read(export(planted.path, "darwin-core-extended", tmp_path / "emof.csv"))
     assert tuple(extended[0]) == EXTENDED_COLUMNS
     assert [list(row.values()) for row in extended] == [list(row.values()) for row in rows]
-    assert {"measurementTypeID", "measurementValueID", "measurementUnitID"} == set(EXTENDED_COLUMNS) - set(COLUMNS)
+    assert {"measurementTypeID", "measurementValueID", "measurementUnitID"} == set(EXTENDED_COLUMNS) - set(DARWIN_CORE_COLUMNS)
 
 
 def test_quality_is_the_value_s_address(tmp_path: Path, planted: Planted) -> None:

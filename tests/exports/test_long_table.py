@@ -7,7 +7,7 @@ import json
 import math
 from pathlib import Path
 
-from concept_cam.collection.schema import COLUMNS
+from concept_cam.collection.schema import RUN_COLUMNS
 from concept_cam.exports import export
 from tests.exports.planted import Planted
 
@@ -17,7 +17,7 @@ def test_every_value_comes_back(planted: Planted, tmp_path: Path) -> None:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(planted.records)
-    expected = [column.name for column in COLUMNS if not column.name.startswith("scores")] + [
+    expected = [column.name for column in RUN_COLUMNS if not column.name.startswith("scores")] + [
         "input_occurrenceID",
         "input_rights",
         "input_creator",

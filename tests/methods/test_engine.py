@@ -18,7 +18,7 @@ from concept_cam.core.settings import Settings
 from concept_cam.localizer import Localizer
 from concept_cam.methods import METHODS
 from concept_cam.methods.engine import Batch, encode, gradients
-from concept_cam.methods.lcam_training import Example, LcamTraining, train_on_concepts
+from concept_cam.methods.lcam_training import LcamTraining, TrainingExample, train_on_concepts
 from tests.backbones.models import BUILDERS, backbone, wrap
 from tests.methods.models import LinearBackbone, photograph, untouched
 
@@ -36,7 +36,7 @@ def registered(name: str) -> str:
 
 @functools.cache
 def _explainer() -> str:
-    example = Example(photograph(1, (32, 32)), Concept(("a forked tail",), (("a rounded tail",),)))
+    example = TrainingExample(photograph(1, (32, 32)), Concept(("a forked tail",), (("a rounded tail",),)))
     trained = train_on_concepts(Localizer(backbone("vit")), [example], LcamTraining(steps=1, batch_size=1))
     return str(trained.save(Path(tempfile.mkdtemp()) / "lcam.safetensors"))
 

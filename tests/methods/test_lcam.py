@@ -14,7 +14,7 @@ from concept_cam.core.settings import Settings
 from concept_cam.localizer import Localizer
 from concept_cam.methods.heads import FinerCam, class_folders, fit_head, image_embeddings
 from concept_cam.methods.lcam import Explainer
-from concept_cam.methods.lcam_training import Example, LcamTraining, area, train_on_classes, train_on_concepts, variation
+from concept_cam.methods.lcam_training import LcamTraining, TrainingExample, area, train_on_classes, train_on_concepts, variation
 from concept_cam.pictures.reading import read_image
 from concept_cam.pictures.resizing import prepare
 from tests.backbones.models import backbone
@@ -24,7 +24,7 @@ from tests.methods.test_heads import colour_folder
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 
-def coloured(count: int = 24) -> list[Example]:
+def coloured(count: int = 24) -> list[TrainingExample]:
     """Dark pictures with one coloured quarter; asked for that colour as opposed to the others."""
     generator = np.random.default_rng(1)
     examples = []
@@ -34,11 +34,11 @@ def coloured(count: int = 24) -> list[Example]:
         row, column = generator.integers(0, 2, 2) * 16
         picture[row : row + 16, column : column + 16] = COLOURS[name]
         others = tuple((other,) for other in COLOURS if other != name)
-        examples.append(Example(picture, Concept((name,), others)))
+        examples.append(TrainingExample(picture, Concept((name,), others)))
     return examples
 
 
-def inside(example: Example) -> np.ndarray:
+def inside(example: TrainingExample) -> np.ndarray:
     """Bool [4, 4]: cells of the coloured quarter."""
     picture = np.asarray(example.image)
     return (picture.reshape(4, 8, 4, 8, 3).max(axis=-1).mean(axis=(1, 3))) > 200
@@ -140,7 +140,7 @@ def test_trains_on_a_class_token_tower_with_padding() -> None:
         Concept(("a rounded tail",), (("a forked tail",), ("a fish",))),
     ]
     pictures = [photograph(0, (16, 32)), photograph(1, (32, 16)), photograph(2, (32, 32))]
-    examples = [Example(picture, concepts[i % 2]) for i, picture in enumerate(pictures)]
+    examples = [TrainingExample(picture, concepts[i % 2]) for i, picture in enumerate(pictures)]
     for kind in ("fm", "img"):
         losses: dict[int, float] = {}
         with untouched(model.model):
@@ -169,7 +169,7 @@ def test_wrong_files_and_questions(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="other weights"):
         Localizer(other).locate(photograph(), "red", method=f"lcam:{tmp_path / 'l.safetensors'}")
     with pytest.raises(DataError, match="contrasts"):
-        train_on_concepts(localizer, [Example(photograph(), Concept(("red",)))])
+        train_on_concepts(localizer, [TrainingExample(photograph(), Concept(("red",)))])
     with pytest.raises(ConfigurationError, match="one size"):
         train_on_concepts(Localizer(LinearBackbone(), Settings(resize="tile")), coloured(3))
     with pytest.raises(ConfigurationError, match="kind of explainer"):

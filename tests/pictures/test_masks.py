@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from concept_cam.collection.inputs.specimens import Ignored, read_mask
+from concept_cam.collection.inputs.specimens import Ignored, read_specimen_mask
 from concept_cam.core.errors import DataError, ImageError
-from concept_cam.evaluation.datasets.samples import read_labels as evaluation_labels
-from concept_cam.evaluation.datasets.samples import read_mask as evaluation_mask
-from concept_cam.pictures.masks import read_labels, read_mask_picture, read_raw_labels
+from concept_cam.evaluation.datasets.samples import read_number_picture as evaluation_labels
+from concept_cam.evaluation.datasets.samples import read_target_mask as evaluation_mask
+from concept_cam.pictures.masks import read_mask_labels, read_mask_picture, read_raw_labels
 
 TRUTH = np.zeros((30, 40), dtype=bool)
 TRUTH[5:20, 10:31] = True
@@ -51,7 +51,7 @@ def test_every_kind_of_mask_is_the_same_mask_everywhere(tmp_path: Path, name: st
     path = tmp_path / name
     KINDS[name].save(path)
     np.testing.assert_array_equal(read_mask_picture(path), TRUTH)
-    np.testing.assert_array_equal(read_mask(str(path), (30, 40)), TRUTH)
+    np.testing.assert_array_equal(read_specimen_mask(str(path), (30, 40)), TRUTH)
     np.testing.assert_array_equal(evaluation_mask(path) == 255, TRUTH)
 
 
@@ -72,12 +72,12 @@ def test_masks_are_upright_for_every_reader(tmp_path: Path) -> None:
 def test_numbers_of_labels(tmp_path: Path) -> None:
     numbers = np.array([[0, 1, 2, 300]], dtype=np.uint16)
     Image.fromarray(numbers).save(tmp_path / "n.png")
-    np.testing.assert_array_equal(read_labels(tmp_path / "n.png"), numbers)
+    np.testing.assert_array_equal(read_mask_labels(tmp_path / "n.png"), numbers)
     with pytest.raises(DataError, match=r"holds the values \[0, 1, 2, 300\]"):
         evaluation_mask(tmp_path / "n.png")
     clear = palette([0, 0, 0, 255, 255, 255, 9, 9, 9], np.array([[0, 1, 2]]))
     clear.save(tmp_path / "p.png", transparency=1)
-    assert read_labels(tmp_path / "p.png").tolist() == [[0, 0, 2]]
+    assert read_mask_labels(tmp_path / "p.png").tolist() == [[0, 0, 2]]
     assert read_raw_labels(tmp_path / "p.png").tolist() == [[0, 1, 2]]
     ignore = np.array([[0, 128, 255]], dtype=np.uint8)
     Image.fromarray(ignore).save(tmp_path / "i.png")
@@ -102,7 +102,7 @@ def test_masks_that_cannot_be_read(tmp_path: Path) -> None:
         '{"a":' * 100_000,
     ):
         with pytest.raises(ImageError, match=r"run-length|is 1000000 x"):
-            read_mask(value, (3, 4))
+            read_specimen_mask(value, (3, 4))
 
 
 def test_a_mask_of_two_pictures_is_refused(tmp_path: Path) -> None:

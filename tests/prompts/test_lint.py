@@ -107,7 +107,7 @@ def test_plural_of_a_noun_counts_as_the_noun() -> None:
 def test_byte_order_mark_is_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "trouts.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
-    (problem,) = prompt_lint.check(path)
+    (problem,) = prompt_lint.check_pack(path)
     assert (problem.severity, problem.code, problem.line, problem.column) == ("warning", "encoding", 1, 1)
 
 
@@ -157,7 +157,7 @@ def test_ids_are_compared_with_tables(quality: str, column: int | None, message:
 
 @pytest.mark.parametrize("name", sorted(prompts.available()))
 def test_shipped_packs_have_no_finding(name: str) -> None:
-    assert [str(problem) for problem in prompt_lint.check(prompts.available()[name])] == []
+    assert [str(problem) for problem in prompt_lint.check_pack(prompts.available()[name])] == []
 
 
 def test_worst() -> None:

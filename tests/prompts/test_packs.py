@@ -196,8 +196,8 @@ def test_selection_from_a_file_with_colons_in_its_path(tmp_path: Path) -> None:
 
 
 def test_windows_drive_is_not_a_selector() -> None:
-    assert prompts.split_spec(r"C:\packs\shells.yaml") == (r"C:\packs\shells.yaml", None, None)
-    assert prompts.split_spec(r"C:\packs\shells.yaml:coil=flat") == (r"C:\packs\shells.yaml", "coil", "flat")
+    assert prompts.split_pack_spec(r"C:\packs\shells.yaml") == (r"C:\packs\shells.yaml", None, None)
+    assert prompts.split_pack_spec(r"C:\packs\shells.yaml:coil=flat") == (r"C:\packs\shells.yaml", "coil", "flat")
 
 
 @pytest.mark.parametrize(

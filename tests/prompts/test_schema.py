@@ -212,7 +212,7 @@ def test_schema_refuses_what_the_checker_refuses(case: tuple) -> None:
 
 
 def test_every_field_is_described() -> None:
-    for level, fields in prompt_schema.LEVELS.items():
+    for level, fields in prompt_schema.PACK_LEVELS.items():
         for key, spec in fields.items():
             assert spec.doc.endswith("."), (level, key)
 

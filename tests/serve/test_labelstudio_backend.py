@@ -15,7 +15,7 @@ import pytest
 
 from concept_cam.core.errors import DataError
 from concept_cam.exports.labelstudio import decode_brush
-from concept_cam.serve.labelstudio import _concept, read_config
+from concept_cam.serve.labelstudio import _concept, read_controls
 from tests.serve.conftest import BOXES, painted
 
 CONFIG = """<View><Image name="image" value="$image"/>
@@ -86,7 +86,7 @@ def test_words_that_a_person_typed(client: Any) -> None:
 def test_names_of_a_pack_bring_its_phrases(desk: Any) -> None:
     config = """<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image"><Label value="parts: head"/><Label value="nonsense"/>
     </BrushLabels><Choices name="caudal_fin_shape" toName="image"><Choice value="forked"/><Choice value="rounded"/></Choices></View>"""
-    brush, choices = read_config(config)
+    brush, choices = read_controls(config)
     head = _concept(brush, brush.choices[0], desk.packs, ("fish",))
     assert "the head of a fish" in head.target
     assert head.contrast_names
@@ -131,7 +131,7 @@ def test_wrong_configurations(client: Any) -> None:
         ("x" * 300_000, "characters"),
     ):
         with pytest.raises(DataError, match=words):
-            read_config(config)
+            read_controls(config)
     assert client.post("/predict", json={"tasks": [{}], "label_config": 5}).status_code == 400
     assert client.post("/predict", json={"tasks": [{"data": {}}] * 100, "label_config": CONFIG}).status_code == 400
 

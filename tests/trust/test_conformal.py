@@ -10,7 +10,7 @@ import pytest
 
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.trust.conformal import (
-    LEVELS,
+    MASK_LEVELS,
     Conformal,
     inner_limit,
     least_labels,
@@ -43,7 +43,7 @@ def test_wrong_shares_are_what_a_count_says() -> None:
     heights = relative(map_)
     shares = wrong_shares(heights, truth)
     slow = []
-    for level in LEVELS:
+    for level in MASK_LEVELS:
         mask = heights >= level
         slow.append(1 - truth[mask].mean() if mask.any() else 0.0)
     slow = [max(slow[i:]) for i in range(len(slow))]

@@ -11,7 +11,7 @@ import pytest
 
 from concept_cam.core.errors import DataError
 from concept_cam.trust.evidence import Evidence
-from concept_cam.trust.rules import ABSENT, CLEAR, DOUBTFUL, FEATURES, OFF_PROMPT, Facts, Logistic, Rules, features_of, fit_rules, judge
+from concept_cam.trust.rules import ABSENT, CLEAR, DOUBTFUL, FEATURES, OFF_PROMPT, Logistic, MapFacts, Rules, features_of, fit_rules, judge
 
 GOOD = Evidence(0.2, 0.4, 0.1, 1 / 41, 2 / 41, 5.0, 0.8, 0.2, 0.0, 0.02)
 
@@ -29,7 +29,7 @@ GOOD = Evidence(0.2, 0.4, 0.1, 1 / 41, 2 / 41, 5.0, 0.8, 0.2, 0.0, 0.02)
     ],
 )
 def test_verdicts_without_a_fit(change: dict[str, float], verdict: str, word: str) -> None:
-    found = judge(dataclasses.replace(GOOD, **change), Facts(), Rules())
+    found = judge(dataclasses.replace(GOOD, **change), MapFacts(), Rules())
     assert found.verdict == verdict
     assert word in found.reason
     assert math.isnan(found.confidence)
@@ -64,7 +64,7 @@ def test_fitted_rules_keep_their_promises() -> None:
     verdicts = []
     for row in features[2000:]:
         found = dataclasses.replace(GOOD, strength=float(row[7]))
-        facts = Facts(probability=1 / (1 + math.exp(-row[10])) if not math.isnan(row[10]) else float("nan"))
+        facts = MapFacts(probability=1 / (1 + math.exp(-row[10])) if not math.isnan(row[10]) else float("nan"))
         verdicts.append((rules.confidence(found, facts), rules.presence(found, facts)))  # type: ignore[misc]
     sure = np.array([value for value, _ in verdicts]) >= rules.clear
     assert sure.mean() > 0.2
@@ -76,11 +76,11 @@ def test_limits_of_a_fit_decide() -> None:
     features, right, present = planted()
     rules = fit_rules(features, right, present, weights_hash="abc", facts={"pictures": 600})
     strong, weak = dataclasses.replace(GOOD, strength=5.0), dataclasses.replace(GOOD, strength=-5.0)
-    assert judge(strong, Facts(0.99), rules).verdict == CLEAR
-    assert judge(weak, Facts(0.0001), rules).verdict in (ABSENT, DOUBTFUL)
+    assert judge(strong, MapFacts(0.99), rules).verdict == CLEAR
+    assert judge(weak, MapFacts(0.0001), rules).verdict in (ABSENT, DOUBTFUL)
     far = dataclasses.replace(rules, domain=2.0)
-    assert judge(strong, Facts(0.99, 3.0), far).verdict == DOUBTFUL
-    assert judge(strong, Facts(0.99, 1.0), far).verdict == CLEAR
+    assert judge(strong, MapFacts(0.99, 3.0), far).verdict == DOUBTFUL
+    assert judge(strong, MapFacts(0.99, 1.0), far).verdict == CLEAR
 
 
 def test_rules_are_read_back(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_too_few_maps_are_refused() -> None:
 
 
 def test_features_stand_in_the_order_of_the_table() -> None:
-    found = features_of(GOOD, Facts(0.5, 1.5))
+    found = features_of(GOOD, MapFacts(0.5, 1.5))
     assert dict(zip(FEATURES, found))["logit probability"] == pytest.approx(0.0)
     assert dict(zip(FEATURES, found))["domain"] == 1.5
     assert dict(zip(FEATURES, found))["log p_value"] == pytest.approx(math.log(1 / 41))

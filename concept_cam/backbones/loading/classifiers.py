@@ -44,7 +44,7 @@ WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state_dict")
 def imagenet_names() -> tuple[str, ...]:
     """Returns the names of ImageNet's thousand classes from timm: the first word of each, or all words where two classes share the first."""
     prepare_torchvision()
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     info = ImageNetInfo()
     return class_list([info.index_to_description(index) for index in range(IMAGENET_CLASSES)], info.label_names())
@@ -54,7 +54,7 @@ def imagenet_names() -> tuple[str, ...]:
 def imagenet_synsets() -> tuple[str, ...]:
     """Returns the WordNet numbers of ImageNet's thousand classes, such as ``"n01440764"``, in the order of :func:`imagenet_names`."""
     prepare_torchvision()
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     return tuple(ImageNetInfo().label_names())
 
@@ -155,7 +155,7 @@ def _class_count(model: Any) -> int:
 def _expected(model: Any) -> Preprocess:
     if getattr(model, "pretrained_cfg", None):
         prepare_torchvision()
-        from timm.data import resolve_data_config
+        from timm.data.config import resolve_data_config
 
         config = resolve_data_config({}, model=model)
         _, height, width = config["input_size"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from concept_cam.core.errors import ModelError
 
-__all__ = ["cached", "download", "no_network", "reachable"]
+__all__ = ["cached", "download_file", "no_network", "reachable"]
 
 
 def reachable() -> bool:
@@ -51,7 +51,7 @@ def no_network(name: str, repository: str, files: str) -> ModelError:
     )
 
 
-def download(repository: str, file: str, name: str, files: str) -> Path | None:
+def download_file(repository: str, file: str, name: str, files: str) -> Path | None:
     """Returns a file of the hub, from the cache if it is there; ``None`` when the repository does not have it.
 
     Args:

@@ -22,7 +22,7 @@ from concept_cam.core.quiet import quiet
 
 __all__ = ["PREFIXES", "CatalogueEntry", "about", "catalogue", "load"]
 
-DTYPES: dict[str, torch.dtype] = {
+TORCH_DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -71,7 +71,7 @@ def _device(device: str | torch.device) -> torch.device:
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     name = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
-    return choose(name, DTYPES, "dtype")
+    return choose(name, TORCH_DTYPES, "dtype")
 
 
 def _architectures() -> set[str]:

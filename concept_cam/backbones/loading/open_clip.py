@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -181,13 +181,13 @@ def hub_folder(repository: str) -> Path:
     if config is not None and weights_in(config.parent) is not None:
         return config.parent
     files = f"{CONFIG} and {WEIGHTS[0]} (or {WEIGHTS[2]})"
-    config = hub.download(repository, CONFIG, name, files)
+    config = hub.download_file(repository, CONFIG, name, files)
     if config is None:
         raise ModelError(
             f"{name} holds no {CONFIG}, so it is not an open_clip model. For a transformers model say 'transformers:{repository}'."
         )
     for file in WEIGHTS:
-        if hub.download(repository, file, name, files) is not None:
+        if hub.download_file(repository, file, name, files) is not None:
             return config.parent
     raise ModelError(f"{name} holds no open_clip weights: expected one of {', '.join(WEIGHTS)}.")
 
@@ -207,7 +207,7 @@ def _published_weights(published: Mapping[str, Any], name: str) -> Path:
         if found is not None:
             return found
     for candidate in names:
-        found = hub.download(repository, candidate, name, " or ".join(names))
+        found = hub.download_file(repository, candidate, name, " or ".join(names))
         if found is not None:
             return found
     raise ModelError(f"{name}: the hub's {repository} holds none of {', '.join(names)}.")
@@ -308,11 +308,11 @@ def _folder_tokenizer(folder: Path, model_cfg: Mapping[str, Any], name: str, hub
     wanted = (model_cfg.get("text_cfg") or {}).get("hf_tokenizer_name")
     inside = any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "tokenizer.model"))
     if not wanted:
-        return open_clip.get_tokenizer(f"local-dir:{folder}")
+        return cast("Callable[..., Tensor]", open_clip.get_tokenizer(f"local-dir:{folder}"))
     import_transformers()
     if inside:
         try:
-            return open_clip.get_tokenizer(f"local-dir:{folder}")
+            return cast("Callable[..., Tensor]", open_clip.get_tokenizer(f"local-dir:{folder}"))
         except Exception as error:
             raise ModelError(f"the tokenizer in {str(folder)!r} cannot be read: {error}.") from error
     source = f"hf-hub:{hub}" if hub else None
@@ -326,7 +326,7 @@ def _architecture_tokenizer(architecture: str, name: str) -> Callable[..., Tenso
     config = open_clip.get_model_config(architecture) or {}
     wanted = config.get("text_cfg", {}).get("hf_tokenizer_name")
     if not wanted:
-        return open_clip.get_tokenizer(architecture)
+        return cast("Callable[..., Tensor]", open_clip.get_tokenizer(architecture))
     return _hub_tokenizer(architecture, wanted, name)
 
 
@@ -335,11 +335,11 @@ def _hub_tokenizer(source: str, wanted: str, name: str) -> Callable[..., Tensor]
     open_clip = import_open_clip()
     import_transformers()
     try:
-        return open_clip.get_tokenizer(source, local_files_only=True)
+        return cast("Callable[..., Tensor]", open_clip.get_tokenizer(source, local_files_only=True))
     except Exception as error:
         if not hub.reachable():
             raise hub.no_network(f"the tokenizer of {name}", wanted, "tokenizer.json and tokenizer_config.json") from error
     try:
-        return open_clip.get_tokenizer(source)
+        return cast("Callable[..., Tensor]", open_clip.get_tokenizer(source))
     except Exception as error:
         raise ModelError(f"the tokenizer {wanted!r} of {name} cannot be loaded: {error}.") from error

@@ -16,13 +16,13 @@ from concept_cam.core.geometry import Geometry
 if TYPE_CHECKING:
     from concept_cam.index.index import Index
 
-__all__ = ["Entries", "Entry", "is_index", "open_index"]
+__all__ = ["Entries", "IndexEntry", "is_index", "open_index"]
 
 PREFIX = "input_"
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """One entry of an index.
 
     Attributes:
@@ -51,7 +51,7 @@ class Entries:
     """The entries of one picture, in place of its bytes."""
 
     sha256: str
-    found: tuple[Entry, ...]
+    found: tuple[IndexEntry, ...]
 
     def read(self, *_: Any) -> Raw:
         """Raises an error: the picture is not there, only its features."""
@@ -87,7 +87,7 @@ def _items(index: Index) -> Iterator[Item]:
                 box = json.loads(row["specimen_box"]) if row["specimen_box"] else None
                 size = json.loads(row["image_size"]) if row["image_size"] else geometry.original
                 entries.append(
-                    Entry(
+                    IndexEntry(
                         position,
                         geometry,
                         row["specimen"],

@@ -102,9 +102,9 @@ class Url:
     def read(self, max_bytes: int = MAX_BYTES) -> Raw:
         """Downloads the file's bytes."""
         if self.url.startswith(("http://", "https://")):
-            from concept_cam.collection.inputs.web import download
+            from concept_cam.collection.inputs.web import download_picture
 
-            content = download(self.url, max_bytes)
+            content = download_picture(self.url, max_bytes)
             return Raw(content, content)
         fsspec = import_fsspec()
         try:

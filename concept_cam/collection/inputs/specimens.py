@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from concept_cam.core.errors import ConfigurationError, DataError, ImageError, r
 from concept_cam.core.tables import read_header, rows_of
 from concept_cam.pictures.endings import PICTURE_SUFFIXES, is_picture
 
-__all__ = ["BoxFile", "Ignored", "mask_in", "open_boxes", "open_ignored", "parse_boxes", "read_mask"]
+__all__ = ["BoxFile", "Ignored", "mask_in", "open_boxes", "open_ignored", "parse_boxes", "read_specimen_mask"]
 
 Box = tuple[float, float, float, float]
 
@@ -245,10 +245,10 @@ class Ignored:
                 painted[top : max(0, int(np.ceil(y + height))), left : max(0, int(np.ceil(x + width)))] = True
             masks.append(painted)
         if self.folder is not None and (path := self._mask_file(item)) is not None:
-            masks.append(read_mask(str(path), size))
+            masks.append(read_specimen_mask(str(path), size))
         if not masks:
             return None
-        return np.logical_or.reduce(masks)
+        return cast("np.ndarray | None", np.logical_or.reduce(masks))
 
     def _has_mask(self, item: Item) -> bool:
         try:
@@ -318,7 +318,7 @@ def open_ignored(text: str) -> Ignored:
     )
 
 
-def read_mask(value: str | Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+def read_specimen_mask(value: str | Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     """Reads a mask: a COCO run-length encoding (mapping or JSON text), or the path of a picture that is black or transparent outside.
 
     Args:

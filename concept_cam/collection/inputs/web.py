@@ -26,13 +26,13 @@ from typing import Any
 from concept_cam.core.errors import ImageError, reason_of
 from concept_cam.pictures.limits import too_long
 
-__all__ = ["download"]
+__all__ = ["download_picture"]
 
 QUIET_SECONDS, WHOLE_SECONDS = 20.0, 300.0
 TRIES = 4
 LONGEST_WAIT = 60.0
 REDIRECTS = 5
-_CHUNK = 1 << 18
+_CHUNK_BYTES = 1 << 18
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -44,7 +44,7 @@ class _Again(Exception):
         self.wait = wait
 
 
-def download(url: str, max_bytes: int) -> bytes:
+def download_picture(url: str, max_bytes: int) -> bytes:
     """Returns what is behind an address.
 
     Args:
@@ -108,7 +108,7 @@ def _body(answer: Any, url: str, limit: int, deadline: float) -> bytes:
     inflate = None if encoding == "identity" else zlib.decompressobj(47)  # gzip or zlib, whichever it is
     parts: list[bytes] = []
     received = kept = 0
-    while chunk := answer.read1(_CHUNK):
+    while chunk := answer.read1(_CHUNK_BYTES):
         received += len(chunk)
         if time.monotonic() > deadline:
             raise _Again(f"it did not arrive within {WHOLE_SECONDS:.0f} seconds")

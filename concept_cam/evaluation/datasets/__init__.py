@@ -8,9 +8,9 @@ from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import choose
 from concept_cam.core.registry import Entry
-from concept_cam.evaluation.datasets.samples import KINDS, Dataset, Points, Question, Sample
+from concept_cam.evaluation.datasets.samples import QUESTION_KINDS, Dataset, Points, Sample, SampleQuestion
 
-__all__ = ["KINDS", "LOADERS", "Dataset", "Points", "Question", "Sample", "load", "split_spec"]
+__all__ = ["QUESTION_KINDS", "LOADERS", "Dataset", "Points", "SampleQuestion", "Sample", "load", "split_dataset_spec"]
 
 _HERE = "concept_cam.evaluation.datasets"
 
@@ -24,7 +24,7 @@ LOADERS: dict[str, Entry] = {
 """Layout -> its loader. Every loader but the synthetic one takes the path first, and all take ``limit``."""
 
 
-def split_spec(spec: str) -> tuple[str, str | None]:
+def split_dataset_spec(spec: str) -> tuple[str, str | None]:
     """Splits ``NAME`` or ``NAME:PATH``.
 
     Raises:
@@ -49,7 +49,7 @@ def load(spec: str, *, limit: int | None = None, **options: Any) -> Dataset:
     Raises:
         DataError: The name is unknown, a path is missing, an option does not belong to the layout, or the files are not as expected.
     """
-    name, path = split_spec(spec)
+    name, path = split_dataset_spec(spec)
     loader = LOADERS[name].load()
     if path is None and name != "synthetic":
         raise DataError(f"the data set {name!r} needs a path: {name}:PATH.")

@@ -16,7 +16,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError
 from concept_cam.core.shapes import MOST_MASK_PIXELS, decode_rle
-from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample, part_concepts
+from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, part_concepts
 
 __all__ = ["decode_segmentation", "load"]
 
@@ -81,9 +81,9 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
             for item in by_picture[row["id"]]:
                 groups.setdefault(names[item["category_id"]], []).append(item)
             subject = partial(_mask, groups[noun] if noun in groups else by_picture[row["id"]], size)
-            questions = [Question(whole, "object", noun, subject)] if noun in groups else []
+            questions = [SampleQuestion(whole, "object", noun, subject)] if noun in groups else []
             questions += [
-                Question(concepts[name], "part", name, partial(_mask, items, size), subject)
+                SampleQuestion(concepts[name], "part", name, partial(_mask, items, size), subject)
                 for name, items in groups.items()
                 if name != noun
             ]

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import DataError
-from concept_cam.evaluation.datasets.samples import Dataset, Points, Question, Sample, read_labels
+from concept_cam.evaluation.datasets.samples import Dataset, Points, Sample, SampleQuestion, read_number_picture
 
 __all__ = ["ATTRIBUTE_PARTS", "load"]
 
@@ -101,16 +101,16 @@ def load(path: str | Path, split: str = "test") -> Dataset:
             box, visible = boxes[number], points.get(number, [])
             mask = segmentations / Path(name).with_suffix(".png") if segmentations else None
             host = partial(_segmentation, mask) if mask is not None and mask.is_file() else partial(_box_mask, root / "images" / name, box)
-            questions = [Question(whole, "object", "bird", host)] if mask is not None and mask.is_file() else []
+            questions = [SampleQuestion(whole, "object", "bird", host)] if mask is not None and mask.is_file() else []
             questions += [
-                Question(concepts[part], "part", part, host=host, points=_points(visible, (part,), box))
+                SampleQuestion(concepts[part], "part", part, host=host, points=_points(visible, (part,), box))
                 for part in sorted({point[0] for point in visible})
             ]
             for group, state in present.get(number, {}).items():
                 places = ATTRIBUTE_PARTS[group][2]
                 if any(point[0] in places for point in visible) and state in states[group]:
                     questions.append(
-                        Question(
+                        SampleQuestion(
                             states[group][state],
                             "state",
                             group,
@@ -208,7 +208,7 @@ def _points(visible: list[tuple[str, float, float]], own: tuple[str, ...], box: 
 
 def _segmentation(path: Path) -> npt.NDArray[np.uint8]:
     """The published masks are means over five annotators: at least half target, none not, between: ignored."""
-    values = read_labels(path)
+    values = read_number_picture(path)
     return np.where(values >= 128, 255, np.where(values == 0, 0, 128)).astype(np.uint8)
 
 

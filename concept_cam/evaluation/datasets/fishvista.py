@@ -24,7 +24,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import DataError
 from concept_cam.core.tables import rows_of
-from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample, part_concepts, read_labels
+from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, part_concepts, read_number_picture
 
 __all__ = ["PRESENCE_COLUMNS", "load"]
 
@@ -75,18 +75,18 @@ def load(path: str | Path, split: str = "test", traits: str = "fish") -> Dataset
     def stream() -> Iterator[Sample]:
         for row, picture in here:
             mask = masks / "images" / f"{Path(row['filename']).stem}.png"
-            numbers = read_labels(mask)
+            numbers = read_number_picture(mask)
             host = partial(_host, picture, mask)
             drawn = set(np.unique(numbers).tolist())
             questions = [
-                Question(concepts[name], "part", name, partial(_trait_mask, mask, number), host)
+                SampleQuestion(concepts[name], "part", name, partial(_trait_mask, mask, number), host)
                 for number, name in names.items()
                 if number in drawn
             ]
             for column, concept in presence.items():
                 answer = row.get(column, "").strip()
                 if answer in ("0", "0.0", "1", "1.0"):
-                    questions.append(Question(concept, "presence", column, host=host, present=answer.startswith("1")))
+                    questions.append(SampleQuestion(concept, "presence", column, host=host, present=answer.startswith("1")))
             yield Sample(row["filename"], picture, tuple(questions))
 
     facts = {
@@ -130,14 +130,14 @@ def _pictures(root: Path) -> dict[str, Path]:
 
 
 def _trait_mask(path: Path, number: int) -> npt.NDArray[np.bool_]:
-    return np.asarray(read_labels(path) == number)
+    return np.asarray(read_number_picture(path) == number)
 
 
 def _host(picture: Path, mask: Path) -> npt.NDArray[np.bool_]:
     from concept_cam.pictures.reading import read_image
 
     pixels = read_image(picture).pixels
-    drawn = read_labels(mask) > 0
+    drawn = read_number_picture(mask) > 0
     if drawn.shape != pixels.shape[:2]:
         raise DataError(f"{mask} is {drawn.shape}, its picture {pixels.shape[:2]} (rows, columns).")
     return np.asarray(ndimage.binary_fill_holes((pixels < WHITE).any(axis=2) | drawn))

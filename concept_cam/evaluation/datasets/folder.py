@@ -11,7 +11,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import did_you_mean
-from concept_cam.evaluation.datasets.samples import Dataset, Question, Sample, part_concepts, read_mask
+from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, part_concepts, read_target_mask
 from concept_cam.pictures.endings import is_picture
 
 __all__ = ["MANIFEST", "load"]
@@ -88,10 +88,12 @@ def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
     def stream() -> Iterator[Sample]:
         for item in asked:
             found = masks[item.stem]
-            subject = partial(read_mask, found[host]) if host in found else None
-            questions = [Question(whole, "object", host, subject)] if subject is not None else []
+            subject = partial(read_target_mask, found[host]) if host in found else None
+            questions = [SampleQuestion(whole, "object", host, subject)] if subject is not None else []
             questions += [
-                Question(concepts[part], "part", part, partial(read_mask, mask), subject) for part, mask in found.items() if part != host
+                SampleQuestion(concepts[part], "part", part, partial(read_target_mask, mask), subject)
+                for part, mask in found.items()
+                if part != host
             ]
             yield Sample(item.name, item, tuple(questions))
 
@@ -130,16 +132,16 @@ def _from_manifest(root: Path, host: str | None) -> Dataset:
     return Dataset("folder", VERSION, stream, len(pictures), whole, facts)
 
 
-def _questions(root: Path, row: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[Question]:
+def _questions(root: Path, row: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[SampleQuestion]:
     key = row["key"]
     subject = next((other for name in row.get("nested_in", ()) for other in rows if other["key"] == name), None)
-    mask = partial(read_mask, root / row["mask"])
-    host = partial(read_mask, root / subject["mask"]) if subject else None
+    mask = partial(read_target_mask, root / row["mask"])
+    host = partial(read_target_mask, root / subject["mask"]) if subject else None
     kind = "object" if row.get("level") == "object" else "part"
     phrase = row.get("query", key.replace("_", " "))
-    yield Question(_concept(phrase, row.get("contrast", ()), key), kind, key, mask, host)
+    yield SampleQuestion(_concept(phrase, row.get("contrast", ()), key), kind, key, mask, host)
     if row.get("trait_query"):
-        yield Question(
+        yield SampleQuestion(
             _concept(row["trait_query"], row.get("trait_contrast", ()), f"{key}: trait"),
             "state",
             f"{key}: trait",

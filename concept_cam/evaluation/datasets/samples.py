@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from concept_cam.pictures.reading import ImageSource
 
 __all__ = [
-    "KINDS",
+    "QUESTION_KINDS",
     "Dataset",
     "MaskLoader",
     "Points",
-    "Question",
+    "SampleQuestion",
     "Sample",
     "part_concepts",
-    "read_mask",
+    "read_target_mask",
 ]
 
 MaskLoader = Callable[[], npt.NDArray[Any]]
 """Reads a mask when it is needed: bool [H, W], or uint8 [H, W] with 255 target, 0 not, 128 ignore; upright original pixels."""
 
-KINDS: dict[str, str] = {
+QUESTION_KINDS: dict[str, str] = {
     "object": "where is the whole subject?",
     "part": "where is this part of the subject?",
     "state": "which state has the character, and where does it show?",
@@ -64,12 +64,12 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Question:
+class SampleQuestion:
     """One question to a picture, with what is known of its answer.
 
     Attributes:
         concept: What is asked.
-        kind: Key of :data:`KINDS`.
+        kind: Key of :data:`QUESTION_KINDS`.
         trait: Row of the breakdown per trait: a part's or a character's name.
         mask: Where the target is; ``None`` when that is not known or the target is absent.
         host: Where the whole subject is.
@@ -90,8 +90,8 @@ class Question:
     twin: Callable[[], ImageSource] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise DataError(f"unknown kind of question {self.kind!r}; known: {', '.join(KINDS)}.")
+        if self.kind not in QUESTION_KINDS:
+            raise DataError(f"unknown kind of question {self.kind!r}; known: {', '.join(QUESTION_KINDS)}.")
         if not self.present and (self.kind != "presence" or self.mask is not None):
             raise DataError("only a 'presence' question without a mask can have an absent target.")
 
@@ -108,7 +108,7 @@ class Sample:
 
     name: str
     image: ImageSource
-    questions: tuple[Question, ...]
+    questions: tuple[SampleQuestion, ...]
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Dataset:
 # --------------------------------------------------------------------------------------------------------------- helpers
 
 
-def read_mask(path: Path) -> npt.NDArray[np.uint8]:
+def read_target_mask(path: Path) -> npt.NDArray[np.uint8]:
     """Reads a mask picture: uint8 [H, W], upright, with 255 target, 0 not, 128 ignore.
 
     What counts as outside is the same for every reader of masks (:mod:`concept_cam.pictures.masks`). Two-valued pictures (0 and any one other
@@ -163,7 +163,7 @@ def read_mask(path: Path) -> npt.NDArray[np.uint8]:
     """
     from concept_cam.pictures import masks
 
-    values = _labels(masks.read_labels, path)
+    values = _labels(masks.read_mask_labels, path)
     found = np.unique(values)
     if np.isin(found, (0, 128, 255)).all():
         return values.astype(np.uint8)
@@ -172,7 +172,7 @@ def read_mask(path: Path) -> npt.NDArray[np.uint8]:
     raise DataError(f"{path} is no mask: it holds the values {found[:8].tolist()}; expected 255 (target), 0 (not) and 128 (ignore).")
 
 
-def read_labels(path: Path) -> npt.NDArray[Any]:
+def read_number_picture(path: Path) -> npt.NDArray[Any]:
     """Reads a picture of numbers as it is stored, palette indices included: integers [H, W], upright.
 
     Raises:

@@ -13,9 +13,9 @@ from concept_cam import prompts
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import DataError
 from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
-from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader, Question, Sample
+from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader, Sample, SampleQuestion
 
-__all__ = ["SEED", "SIZE", "VERSION", "load"]
+__all__ = ["SEED", "BENCHMARK_SIZE", "VERSION", "load"]
 
 VERSION = "3"
 """Raised whenever the pictures, the questions or their answers change: numbers of different versions cannot be compared."""
@@ -23,14 +23,14 @@ VERSION = "3"
 SEED = 914_200_001
 """Seed of the benchmark's pictures; never used in training."""
 
-SIZE = (256, 384)
+BENCHMARK_SIZE = (256, 384)
 """``(H, W)`` of its pictures."""
 
 COUNT = 300
-CHUNK = 8
+DRAWN_AT_ONCE = 8
 
 
-def load(count: int = COUNT, seed: int = SEED, size: tuple[int, int] = SIZE, view: str = "whole") -> Dataset:
+def load(count: int = COUNT, seed: int = SEED, size: tuple[int, int] = BENCHMARK_SIZE, view: str = "whole") -> Dataset:
     """Makes the benchmark.
 
     Each picture is asked for every visible part, every character that can be judged (for presence characters also where it is absent), and
@@ -51,7 +51,7 @@ def load(count: int = COUNT, seed: int = SEED, size: tuple[int, int] = SIZE, vie
     """
     if count < 1:
         raise DataError(f"the synthetic benchmark needs at least one picture, received count={count}.")
-    standard = (seed, tuple(size), view) == (SEED, SIZE, "whole")
+    standard = (seed, tuple(size), view) == (SEED, BENCHMARK_SIZE, "whole")
     return Dataset(
         name="synthetic",
         version=VERSION if standard else f"{VERSION}-changed",
@@ -79,8 +79,8 @@ def _stream(count: int, seed: int, size: tuple[int, int], view: Any) -> Iterator
     from concept_cam.demo import world
 
     concepts = _concepts()
-    for start in range(0, count, CHUNK):
-        batch = world.sample(min(CHUNK, count - start), seed, view=view, start=start)
+    for start in range(0, count, DRAWN_AT_ONCE):
+        batch = world.sample(min(DRAWN_AT_ONCE, count - start), seed, view=view, start=start)
         rendering = world.render(batch, size, masks=True)
         truth = _Truth.of(rendering)
         twins = [_choose_twin(batch.trait(i), truth.judgeable[i], start + i) for i in range(len(batch))]
@@ -137,8 +137,8 @@ def _changed(
     rows = [i for i, chosen in enumerate(twins) if chosen is not None]
     if not rows:
         return {}
-    originals = world.concatenate([batch[i] for i in rows])
-    others = world.concatenate([world.twin(batch[i], *chosen) for i in rows if (chosen := twins[i]) is not None])
+    originals = world.concatenate_specimens([batch[i] for i in rows])
+    others = world.concatenate_specimens([world.twin(batch[i], *chosen) for i in rows if (chosen := twins[i]) is not None])
     pictures = np.ascontiguousarray(world.render(others, size).images.permute(0, 2, 3, 1).cpu().numpy())
     masks = world.difference(originals, others, size).cpu().numpy()
     return {row: (pictures[k], masks[k]) for k, row in enumerate(rows)}
@@ -155,7 +155,7 @@ def _sample(
 ) -> Sample:
     masks, host = truth.masks[i], _constant(truth.masks[i].any(axis=0))
     questions = [
-        Question(concepts[f"parts={part}"], "part", part, _constant(masks[MASKS.index(part)]), host)
+        SampleQuestion(concepts[f"parts={part}"], "part", part, _constant(masks[MASKS.index(part)]), host)
         for part in PARTS
         if truth.visible[i, MASKS.index(part)]
     ]
@@ -167,7 +167,7 @@ def _sample(
         concept = concepts[f"{character}=present"] if presence else concepts[f"{character}={state}"]
         has_twin = twin is not None and twin[0] == character and changed is not None
         questions.append(
-            Question(
+            SampleQuestion(
                 concept,
                 "presence" if presence else "state",
                 character,

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from concept_cam.collection.inputs import LAYOUTS, Columns, Item, Shard, files, find_layout, open_collection, parse_shard
-from concept_cam.collection.inputs.specimens import BoxFile, open_boxes, open_ignored, parse_boxes, read_mask
+from concept_cam.collection.inputs.specimens import BoxFile, open_boxes, open_ignored, parse_boxes, read_specimen_mask
 from concept_cam.collection.schema import image_key
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError
 from concept_cam.core.regions import encode_rle
@@ -207,7 +207,7 @@ def test_masks_of_a_table_are_looked_up_where_its_pictures_are(folder: Path, tmp
         assert [specimen.mask for specimen in found] == expected, name
         for specimen in found[:4]:
             assert specimen.mask is not None
-            np.testing.assert_array_equal(read_mask(specimen.mask, truth.shape), truth)
+            np.testing.assert_array_equal(read_specimen_mask(specimen.mask, truth.shape), truth)
     short = tmp_path / "elsewhere" / "short.csv"
     short.write_text("path,mask\ntop.png,m.png\n")
     (item,) = items(short, columns=Columns(mask="mask"), root=str(folder))
@@ -222,11 +222,11 @@ def test_boxes_and_masks() -> None:
             parse_boxes(text)
     mask = np.zeros((5, 7), bool)
     mask[1:3, 2:6] = True
-    np.testing.assert_array_equal(read_mask(json.dumps(encode_rle(mask)), (5, 7)), mask)
+    np.testing.assert_array_equal(read_specimen_mask(json.dumps(encode_rle(mask)), (5, 7)), mask)
     with pytest.raises(ImageError, match="5 x 7"):
-        read_mask(encode_rle(mask), (6, 7))
+        read_specimen_mask(encode_rle(mask), (6, 7))
     with pytest.raises(ImageError, match="run-length"):
-        read_mask('{"size": 3}', (5, 7))
+        read_specimen_mask('{"size": 3}', (5, 7))
 
 
 TRANSPARENT = [
@@ -250,9 +250,9 @@ def test_what_is_transparent_in_a_mask_picture_is_outside(tmp_path: Path, ending
     options: dict[str, Any] = {"lossless": True, "exact": True} if ending == "webp" else {}
     Image.fromarray(stored).save(tmp_path / f"m.{ending}", exif=exif, **options)
     upright = np.rot90(truth, -1) if orientation == 6 else truth
-    np.testing.assert_array_equal(read_mask(str(tmp_path / f"m.{ending}"), upright.shape), upright)
+    np.testing.assert_array_equal(read_specimen_mask(str(tmp_path / f"m.{ending}"), upright.shape), upright)
     with pytest.raises(ImageError, match="the upright picture 3 x 3"):
-        read_mask(str(tmp_path / f"m.{ending}"), (3, 3))
+        read_specimen_mask(str(tmp_path / f"m.{ending}"), (3, 3))
 
 
 def test_transparency_of_every_kind_of_mask_picture(tmp_path: Path) -> None:
@@ -264,13 +264,13 @@ def test_transparency_of_every_kind_of_mask_picture(tmp_path: Path) -> None:
     Image.fromarray(np.array([[255, 7, 0]], np.uint8)).save(tmp_path / "key.png", transparency=7)
     Image.fromarray(np.array([[255, 0, 0]], np.uint8)).save(tmp_path / "none.png")
     for name in ("palette.png", "grey.png", "key.png", "none.png"):
-        np.testing.assert_array_equal(read_mask(str(tmp_path / name), (1, 3)), truth, err_msg=name)
+        np.testing.assert_array_equal(read_specimen_mask(str(tmp_path / name), (1, 3)), truth, err_msg=name)
 
 
 def test_a_transparent_mask_beyond_pillows_own_limit_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGBA", (20, 20), (255, 255, 255, 255)).save(tmp_path / "m.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert read_mask(str(tmp_path / "m.png"), (20, 20)).all()
+    assert read_specimen_mask(str(tmp_path / "m.png"), (20, 20)).all()
 
 
 def box_file(folder: Path, *names: str) -> BoxFile:

@@ -7,7 +7,15 @@ from PIL import Image
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import DataError
 from concept_cam.evaluation import datasets
-from concept_cam.evaluation.datasets.samples import Dataset, Points, Question, Sample, part_concepts, read_labels, read_mask
+from concept_cam.evaluation.datasets.samples import (
+    Dataset,
+    Points,
+    Sample,
+    SampleQuestion,
+    part_concepts,
+    read_number_picture,
+    read_target_mask,
+)
 
 
 def save(path: Path, values: np.ndarray) -> Path:
@@ -18,26 +26,26 @@ def save(path: Path, values: np.ndarray) -> Path:
 
 def test_masks_are_three_valued_or_two_valued(tmp_path: Path) -> None:
     three = save(tmp_path / "a.png", np.array([[0, 128, 255]], dtype=np.uint8))
-    assert read_mask(three).tolist() == [[0, 128, 255]]
+    assert read_target_mask(three).tolist() == [[0, 128, 255]]
     two = save(tmp_path / "b.png", np.array([[0, 1, 1]], dtype=np.uint8))
-    assert read_mask(two).tolist() == [[0, 255, 255]]
+    assert read_target_mask(two).tolist() == [[0, 255, 255]]
     colour = save(tmp_path / "c.png", np.array([[[255, 0, 0], [0, 0, 0]]], dtype=np.uint8))
-    assert read_mask(colour).tolist() == [[255, 0]]
+    assert read_target_mask(colour).tolist() == [[255, 0]]
     bad = save(tmp_path / "d.png", np.array([[0, 7, 9]], dtype=np.uint8))
     with pytest.raises(DataError, match=r"holds the values \[0, 7, 9\]"):
-        read_mask(bad)
+        read_target_mask(bad)
     with pytest.raises(DataError, match="does not exist"):
-        read_mask(tmp_path / "none.png")
+        read_target_mask(tmp_path / "none.png")
     (tmp_path / "e.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="cannot be read"):
-        read_labels(tmp_path / "e.png")
+        read_number_picture(tmp_path / "e.png")
 
 
 def test_palette_pictures_give_their_numbers(tmp_path: Path) -> None:
     image = Image.fromarray(np.array([[0, 3, 7]], dtype=np.uint8), mode="P")
     image.putpalette([255, 0, 0] * 256)
     image.save(tmp_path / "p.png")
-    assert read_labels(tmp_path / "p.png").tolist() == [[0, 3, 7]]
+    assert read_number_picture(tmp_path / "p.png").tolist() == [[0, 3, 7]]
 
 
 def test_part_concepts_contrast_with_the_other_parts_and_the_host() -> None:
@@ -57,11 +65,11 @@ def test_part_concepts_use_the_pack_where_names_agree() -> None:
 def test_questions_and_points_are_checked() -> None:
     concept = Concept(("a fin",))
     with pytest.raises(DataError, match="unknown kind"):
-        Question(concept, "colour", "fin")
+        SampleQuestion(concept, "colour", "fin")
     with pytest.raises(DataError, match="absent"):
-        Question(concept, "part", "fin", present=False)
+        SampleQuestion(concept, "part", "fin", present=False)
     with pytest.raises(DataError, match="absent"):
-        Question(concept, "presence", "fin", mask=lambda: np.ones((1, 1), dtype=bool), present=False)
+        SampleQuestion(concept, "presence", "fin", mask=lambda: np.ones((1, 1), dtype=bool), present=False)
     with pytest.raises(DataError, match="labels"):
         Points(np.zeros((2, 2)), (1,), 3.0)
 
