@@ -14,7 +14,9 @@ from typing import Any, NoReturn
 
 
 class _Interrupts:
-    """Ctrl-C is one line and status 130 from the first moment on: while modules are imported it would end in tracebacks, or be taken for something else."""
+    """Ctrl-C is one line and status 130 from the first moment on: while modules are imported it would end in tracebacks, or be taken for
+    something else.
+    """
 
     def __init__(self) -> None:
         self.running = self.seen = False

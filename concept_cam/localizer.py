@@ -73,7 +73,10 @@ class Localizer:
             if (value := getattr(self.settings, item.name)) != getattr(plain, item.name)
         ]
         settings = f"; {', '.join(changed)}" if changed else ""
-        return f"<Localizer of {self.backbone.name!r} (weights {self.backbone.weights_hash}) on {self.backbone.device}, {self.dtype_name}{settings}>"
+        return (
+            f"<Localizer of {self.backbone.name!r} (weights {self.backbone.weights_hash}) on {self.backbone.device}, "
+            f"{self.dtype_name}{settings}>"
+        )
 
     @classmethod
     def from_pretrained(
@@ -175,8 +178,8 @@ class Localizer:
         """Runs the image tower: costly, and needed once per picture.
 
         Args:
-            images: One picture or a list or tuple of them (anything that :func:`concept_cam.pictures.reading.read_image` takes), or a batch:
-                a tensor [B, C, H, W] or [B, H, W, C], or an array [B, H, W, C].
+            images: One picture or a list or tuple of them (anything that :func:`concept_cam.pictures.reading.read_image` takes), or a
+                batch: a tensor [B, C, H, W] or [B, H, W, C], or an array [B, H, W, C].
 
         Returns:
             Features of the picture, or a list of them in the same order.
@@ -211,8 +214,8 @@ class Localizer:
         Args:
             prepared: The inputs.
             sources: Where they come from, for messages.
-            steady: On a CPU, give each picture a pass of its own, so that its last digits (in bfloat16, its third digit) do not depend on which
-                others are encoded beside it. It costs nothing at the sizes that models are read at, and twice the time at 64 pixels.
+            steady: On a CPU, give each picture a pass of its own, so that its last digits (in bfloat16, its third digit) do not depend on
+                which others are encoded beside it. It costs nothing at the sizes that models are read at, and twice the time at 64 pixels.
         """
         step = 1 if steady and self.backbone.device.type == "cpu" else self.settings.batch_size
         names = list(sources) if sources is not None else [None] * len(prepared)
@@ -424,7 +427,8 @@ class Localizer:
 
         Args:
             images: A picture, a list or tuple of pictures, or a batch: a tensor [B, C, H, W] or [B, H, W, C], or an array [B, H, W, C].
-            target: What to find, one text or several synonym phrases; or a whole :class:`~concept_cam.core.concept.Concept`, contrasts included.
+            target: What to find, one text or several synonym phrases; or a whole :class:`~concept_cam.core.concept.Concept`, contrasts
+                included.
             contrast: What it should be told apart from, one text or several.
             method: Localisation method of :data:`concept_cam.methods.METHODS`.
             **values: Settings for this call only: ``gamma``, ``weighting``, ``attention``, ``resize`` ...
@@ -502,7 +506,9 @@ class Localizer:
 
 
 def several_pictures(images: object) -> list[Any] | None:
-    """Returns several pictures as a list: of a list or tuple its items, of a 4-D array or tensor its pictures; ``None`` for a single picture."""
+    """Returns several pictures as a list: of a list or tuple its items, of a 4-D array or tensor its pictures; ``None`` for a single
+    picture.
+    """
     if isinstance(images, (list, tuple)):
         return list(images)
     if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4:

@@ -76,7 +76,9 @@ def other(seed: int = 0) -> np.ndarray:
 
 
 def write_pictures(folder: Path, count: int, broken: int = 0) -> tuple[list[str], list[str]]:
-    """Writes ``count`` pictures, of which ``broken`` cannot be read (in turn empty, text, cut short); returns good and bad relative names."""
+    """Writes ``count`` pictures, of which ``broken`` cannot be read (in turn empty, text, cut short); returns good and bad relative
+    names.
+    """
     good, bad = [], []
     every = count // broken if broken else count + 1
     for number in range(count):

@@ -1,6 +1,7 @@
 """Whatever a file of the user holds, reading it ends in what it means or in one error of ours; see ``examples/campaigns``.
 
-:data:`READERS` names every reader of user files with a good file; each is damaged from seeds. The default run takes under a minute; ``-m slow`` many more.
+:data:`READERS` names every reader of user files with a good file; each is damaged from seeds. The default run takes under a minute; ``-m
+slow`` many more.
 """
 
 from __future__ import annotations
@@ -208,9 +209,11 @@ LABELSTUDIO = [
                 "was_cancelled": False,
                 "updated_at": "2026-01-01",
                 "result": [
-                    {"id": "specimen-0", "type": "rectanglelabels", "from_name": "box", "original_width": 32, "original_height": 24, "value": {"x": 1, "y": 2, "width": 50, "height": 60, "rotation": 0, "rectanglelabels": ["specimen"]}},
+                    {"id": "specimen-0", "type": "rectanglelabels", "from_name": "box", "original_width": 32, "original_height": 24,
+                    "value": {"x": 1, "y": 2, "width": 50, "height": 60, "rotation": 0, "rectanglelabels": ["specimen"]}},
                     {"id": "specimen-0", "type": "choices", "from_name": "caudal_fin_shape", "value": {"choices": ["forked"]}},
-                    {"id": "drawn", "type": "brushlabels", "from_name": "mask", "original_width": 32, "original_height": 24, "value": {"format": "rle", "rle": encode_brush(TAIL), "brushlabels": ["parts: tail"]}},
+                    {"id": "drawn", "type": "brushlabels", "from_name": "mask", "original_width": 32, "original_height": 24,
+                    "value": {"format": "rle", "rle": encode_brush(TAIL), "brushlabels": ["parts: tail"]}},
                 ],
             }
         ],
@@ -219,7 +222,8 @@ LABELSTUDIO = [
 CVAT = (
     '<?xml version="1.0"?>\n<annotations><version>1.1</version><image id="0" name="a.png" width="32" height="24">'
     '<mask label="caudal_fin_shape" rle="1, 2, 1" left="0" top="0" width="2" height="2"><attribute name="state">forked</attribute>'
-    '<attribute name="specimen">0</attribute></mask><tag label="parts: head"><attribute name="state">head</attribute></tag></image></annotations>'
+    '<attribute name="specimen">0</attribute></mask><tag label="parts: head"><attribute '
+    'name="state">head</attribute></tag></image></annotations>'
 )
 
 
@@ -238,7 +242,10 @@ def calls(folder: Path) -> None:
     read_calls(folder / "calls.csv")
 
 
-LIMITS = "schema: 1\ntarget: 0.9\nconfidence: 0.8\nmodel: demo\nlimits:\n  fish/tail: {measure: probability, value: 0.5, labelled: 20, kept: 10, accuracy: 0.9, low: 0.8, expected_accuracy: null, expected_kept: 0.4, pooled: false}\n"
+LIMITS = (
+    "schema: 1\ntarget: 0.9\nconfidence: 0.8\nmodel: demo\nlimits:\n  fish/tail: {measure: probability, value: 0.5, labelled: 20, "
+    "kept: 10, accuracy: 0.9, low: 0.8, expected_accuracy: null, expected_kept: 0.4, pooled: false}\n"
+)
 PACK = """schema: 1
 pack: mine
 host: fish
@@ -348,9 +355,11 @@ TABLE = 'occurrenceID,file,box,scale\no1,a.png,"1 2 3 4",11.8\no2,a.png,"[[1,2,3
 LABELS = "file_name,character,true_state,specimen,pack\na.png,tail,forked,0,fish\nb.png,tail,rounded,1,\n"
 
 READERS: dict[str, Reader] = {
-    **{f"picture {form}": Reader(f"x.{form.lower()}", put(f"x.{form.lower()}", image_bytes(form)), image(f"x.{form.lower()}")) for form in ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "PPM", "TGA")},
+    **{f"picture {form}": Reader(f"x.{form.lower()}", put(f"x.{form.lower()}", image_bytes(form)),
+    image(f"x.{form.lower()}")) for form in ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "PPM", "TGA")},
     "mask": Reader("m.png", a_mask_file, a_mask),
-    "table csv": Reader("t.csv", both(picture("a.png"), put("t.csv", TABLE)), lambda folder: drain(folder / "t.csv", box="box", px_per_mm="scale")),
+    "table csv": Reader("t.csv", both(picture("a.png"), put("t.csv", TABLE)),
+    lambda folder: drain(folder / "t.csv", box="box", px_per_mm="scale")),
     "table tsv": Reader("t.tsv", both(picture("a.png"), put("t.tsv", TABLE.replace(",", "\t"))), lambda folder: drain(folder / "t.tsv")),
     "list": Reader("l.txt", both(picture("a.png"), put("l.txt", "a.png\nb.png\n")), lambda folder: drain(folder / "l.txt")),
     "tar": Reader("s.tar", tar, lambda folder: drain(folder / "s.tar")),
@@ -361,11 +370,13 @@ READERS: dict[str, Reader] = {
     "part": Reader("run/parts/part-000001.parquet", run_folder, read_whole_run),
     "merge": Reader("run/run.json", run_folder, merge),
     "coco": Reader("k.json", both(picture("images/a.png"), put("k.json", json.dumps(COCO))), dataset("coco:k.json")),
-    "manifest": Reader("manifest.json", both(picture("images/a.png"), manifest_mask, put("manifest.json", json.dumps(MANIFEST))), dataset("folder:")),
+    "manifest": Reader("manifest.json", both(picture("images/a.png"), manifest_mask, put("manifest.json", json.dumps(MANIFEST))),
+    dataset("folder:")),
     "labels csv": Reader("l.csv", put("l.csv", LABELS), calibration("l.csv")),
     "labels cvat": Reader("l.xml", put("l.xml", CVAT), calibration("l.xml")),
     "labels label studio": Reader("l.json", put("l.json", json.dumps(LABELSTUDIO)), calibration("l.json")),
-    "calls": Reader("calls.csv", put("calls.csv", "file_name,character,state,probability,score,specimen\na.png,tail,forked,0.9,0.1,0\n"), calls),
+    "calls": Reader("calls.csv", put("calls.csv", "file_name,character,state,probability,score,specimen\na.png,tail,forked,0.9,0.1,0\n"),
+    calls),
     "limits": Reader("limits.yaml", put("limits.yaml", LIMITS), limits),
     "configuration": Reader("config.yaml", put("config.yaml", CONFIG), config),
     "pack": Reader("pack.yaml", put("pack.yaml", PACK), pack),

@@ -7,8 +7,8 @@
 * ``ARCHITECTURE/TAG`` of open_clip (``ViT-B-16/openai``);
 * ``hf-hub:ORGANISATION/NAME``: an open_clip model of the Hugging Face hub;
 * ``local-dir:FOLDER``, or simply a folder, with ``open_clip_config.json`` and weights, or with a transformers model;
-* ``ARCHITECTURE:FILE``: weights of an open_clip architecture in a ``.safetensors``, ``.pt`` or ``.bin`` file, its pictures prepared as for the
-  published weights of the architecture; ``ARCHITECTURE/TAG:FILE`` where these differ: as for that tag;
+* ``ARCHITECTURE:FILE``: weights of an open_clip architecture in a ``.safetensors``, ``.pt`` or ``.bin`` file, its pictures prepared as for
+  the published weights of the architecture; ``ARCHITECTURE/TAG:FILE`` where these differ: as for that tag;
 * ``transformers:ID``: CLIP, SigLIP or SigLIP2 of the transformers library, by hub id or folder;
 * ``dinov2:ID``, ``dinov2-cls:ID``: DINOv2 of the transformers library, for classifier heads on the mean of its patches or its class token;
 * ``timm:NAME`` or ``timm:NAME,CHECKPOINT``: an image classifier of timm with its own last layer, without a text tower.
@@ -45,8 +45,8 @@ class Family(Entry):
             ``folder:NAME`` for a family of this package's own, whose folders say ``"family": "NAME"`` in their ``config.json``. The first
             family that matches reads a tower.
         words: Whether its models have a text tower.
-        maker: ``"module:make"`` for a family of our own: takes the folder and a name and returns the :class:`~concept_cam.backbones.made.Made`
-            model; empty where a library makes it.
+        maker: ``"module:make"`` for a family of our own: takes the folder and a name and returns the
+            :class:`~concept_cam.backbones.made.Made` model; empty where a library makes it.
     """
 
     auto: str = "vanilla"
@@ -63,7 +63,8 @@ class Family(Entry):
 
 _CLASS_TOKEN = (
     "the class token gathers the picture in the last attention, so patches keep their place only if that attention is replaced; keys with "
-    "a Gaussian neighbourhood did best of the simple replacements in the literature, and keys and values are needed for the class token anyway"
+    "a Gaussian neighbourhood did best of the simple replacements in the literature, and keys and values are needed for the class "
+    "token anyway"
 )
 _MEAN = "the embedding is the mean of the patch tokens as trained: those tokens already live in the joint space"
 _MEAN_WITHOUT_WORDS = "the classifiers read the mean of the normed patch tokens: those tokens already live in their space"

@@ -34,7 +34,8 @@ class Cut:
         trunk: Pixels [B, 3, H, W] -> the last map [B, K, h, w].
         rest: That map -> the embedding [B, D] that the linear layer reads.
         linear: The linear layer.
-        averages: Whether ``rest`` begins with the mean over the map, so that padding can be left out of it and a cell can stand for a picture.
+        averages: Whether ``rest`` begins with the mean over the map, so that padding can be left out of it and a cell can stand for a
+            picture.
     """
 
     trunk: Callable[[Tensor], Tensor]
@@ -77,7 +78,9 @@ class CnnClassifier(BaseBackbone):
 
     @quiet(graph=False)
     def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
-        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`; each cell alone goes through the head as if it were a picture."""
+        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`; each cell alone goes through the head as if it were a
+        picture.
+        """
         self._strategy(attention)
         features = self.feature_map(pixels, valid)
         if not self._cut.averages:
@@ -228,8 +231,10 @@ def cut_network(model: nn.Module, size: tuple[int, int], name: str) -> tuple[Cut
     kind = f"{type(model).__module__.partition('.')[0]} {type(model).__name__}"
     if found is None or not isinstance(found.linear, nn.Linear):
         raise UnsupportedModelError(
-            f"{name}: no spatial map can be read from the network {kind}. Known: timm networks, torchvision's ResNet, RegNet, DenseNet, VGG, "
-            "MobileNet, EfficientNet, ConvNeXt, Swin and ViT, transformers' ResNet, RegNet, ConvNeXt, ViT, DeiT and DINOv2 classifiers; for "
+            f"{name}: no spatial map can be read from the network {kind}. Known: timm networks, torchvision's ResNet, RegNet, "
+            "DenseNet, VGG, "
+            "MobileNet, EfficientNet, ConvNeXt, Swin and ViT, transformers' ResNet, RegNet, ConvNeXt, ViT, DeiT and DINOv2 "
+            "classifiers; for "
             "another network give its parts: CnnClassifier(model, Cut(trunk, rest, linear), ...)."
         )
     parameter = next(model.parameters())
@@ -241,7 +246,8 @@ def cut_network(model: nn.Module, size: tuple[int, int], name: str) -> tuple[Cut
         grid = (cells.shape[2], cells.shape[3])
         if size[0] % grid[0] or size[1] % grid[1]:
             raise UnsupportedModelError(
-                f"{name}: the {grid[0]} x {grid[1]} cells of the last map do not divide a picture of {size[0]} x {size[1]} pixels evenly, so "
+                f"{name}: the {grid[0]} x {grid[1]} cells of the last map do not divide a picture of {size[0]} x {size[1]} pixels "
+                "evenly, so "
                 "their places in the picture are not known."
             )
         logits = found.linear(found.rest(cells))
@@ -255,7 +261,9 @@ def cut_network(model: nn.Module, size: tuple[int, int], name: str) -> tuple[Cut
 
 
 def read(made: Made) -> CnnClassifier:
-    """Reads a loaded network; see :class:`concept_cam.backbones.Family`. Its options hold ``classes`` and how its input must look, ``preprocess``."""
+    """Reads a loaded network; see :class:`concept_cam.backbones.Family`. Its options hold ``classes`` and how its input must look,
+    ``preprocess``.
+    """
     expected: Preprocess = made.options["preprocess"]
     cut, stride = cut_network(made.model, expected.size, made.name)
     classes = made.options["classes"](cut.linear.out_features)

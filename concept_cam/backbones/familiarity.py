@@ -2,8 +2,8 @@
 
 Two questions, both asked of the text tower alone:
 
-- How much do words that training never said weigh in the phrase? Each is left out in turn; `1 - cosine` of the two embeddings is its weight. A filler
-  ("in this snapshot") weighs little, a new attribute ("bifurcate") or a new host ("of a beetle") much.
+- How much do words that training never said weigh in the phrase? Each is left out in turn; `1 - cosine` of the two embeddings is its
+  weight. A filler ("in this snapshot") weighs little, a new attribute ("bifurcate") or a new host ("of a beetle") much.
 - Is any trained phrase near at all? The highest cosine to one.
 """
 

@@ -1,7 +1,8 @@
 """The bundled family: EfficientNet-Lite0 with a neck at stride 8, and a small text tower of word pieces.
 
 A folder holds ``config.json`` (``"family": "lite"``), ``model.safetensors`` (half precision; names ``image.*``, ``text.*``, ``joint.*``,
-``familiar``, ``examples`` and ``logit_scale``), ``tokenizer.json``, and ``known.json`` (``words`` of the trained phrases, ``names`` of things).
+``familiar``, ``examples`` and ``logit_scale``), ``tokenizer.json``, and ``known.json`` (``words`` of the trained phrases, ``names`` of
+things).
 """
 
 from __future__ import annotations
@@ -162,9 +163,9 @@ class LiteBackbone(BaseBackbone):
             image: [B, D] image embeddings.
 
         Returns:
-            float32 [B], 0..2: one minus the highest cosine of the block of nouns to a remembered one. Rendered fishes and photographs of fish
-            lie under 0.37, nearly all other photographs above 0.53; what is named by a noun is no part and may be far away and right. NaN for
-            a model that remembers none.
+            float32 [B], 0..2: one minus the highest cosine of the block of nouns to a remembered one. Rendered fishes and photographs of
+            fish lie under 0.37, nearly all other photographs above 0.53; what is named by a noun is no part and may be far away and right.
+            NaN for a model that remembers none.
         """
         if not len(self._examples):
             return image.new_full((len(image),), float("nan"), dtype=torch.float32)

@@ -141,7 +141,8 @@ class ImageTower(nn.Module):
     def pool(self, cells: Tensor, valid: Tensor | None = None) -> Tensor:
         """The image embedding: [B, hidden + 1280, h, w] -> [B, D].
 
-        What names things is averaged, as the backbone's classifier does; for the parts, each query of an attention pooling looks at a place.
+        What names things is averaged, as the backbone's classifier does; for the parts, each query of an attention pooling looks at a
+        place.
 
         Args:
             cells: What `cells` gives, or a part of it.

@@ -1,16 +1,18 @@
 """Nouns on photographs: a classifier's classes as the common ground of picture cells and texts.
 
-A frozen classifier of `K` classes knows what a cell of its last map looks like, and a regression from sentence embeddings to its weight rows
-knows which classes a name is like. Both sides become a distribution over the same classes, and their agreement is the score:
+A frozen classifier of `K` classes knows what a cell of its last map looks like, and a regression from sentence embeddings to its weight
+rows knows which classes a name is like. Both sides become a distribution over the same classes, and their agreement is the score:
 
     cell:  p = softmax((W f + b) / temperature)          classes compete for the cell, which makes a background lose
     text:  k = softmax(sharpness * d(e) . r_c)           d(e): direction of the text in the space of the rows, r_c: row of class c
     score: (A (p - 1/K)) . (A (k - 1/K))                 A: a basis of `D` dimensions in which the names of things lie
 
-So the score is linear in the text's vector, as the rest of the package wants it. The competition is what finds things: raw rows point right on
-46 % of COCO things, probabilities on 58 %. A text that names no thing has a direction near zero, so an even distribution and a vector near zero.
+So the score is linear in the text's vector, as the rest of the package wants it. The competition is what finds things: raw rows point right
+on 46 % of COCO things, probabilities on 58 %. A text that names no thing has a direction near zero, so an even distribution and a vector
+near zero.
 
-Axis letters: `N` texts, `E` width of the sentence embedding, `F` channels of the last map, `K` classes, `Q` dimensions of the rows' space, `D` of the joint one.
+Axis letters: `N` texts, `E` width of the sentence embedding, `F` channels of the last map, `K` classes, `Q` dimensions of the rows' space,
+`D` of the joint one.
 """
 
 from __future__ import annotations

@@ -69,7 +69,9 @@ class OpenClipResNet(BaseBackbone):
 
     @quiet(graph=False)
     def encode_image(self, pixels: Tensor, valid: Tensor | None = None) -> Tensor:
-        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`; with ``valid`` as for :meth:`encode_patches`, without its patches."""
+        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`; with ``valid`` as for :meth:`encode_patches`, without its
+        patches.
+        """
         pixels = self._prepare(pixels)
         if valid is None and self._is_native(pixels):
             return cast("Tensor", self._visual(pixels))
@@ -252,7 +254,9 @@ def _spread_convolution(convolution: Any, x: Tensor, spacing: int) -> Tensor:
 
 
 def _coarse(valid: Tensor | None, factor: int) -> Tensor | None:
-    """Which stock cells show any of the picture, from `factor` times as fine ones: bool [B, h, w] -> [B, ceil(h / factor), ceil(w / factor)]."""
+    """Which stock cells show any of the picture, from `factor` times as fine ones: bool [B, h, w] -> [B, ceil(h / factor), ceil(w /
+    factor)].
+    """
     if valid is None:
         return None
     return F.max_pool2d(valid.float()[:, None], factor, ceil_mode=True)[:, 0].bool()

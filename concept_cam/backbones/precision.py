@@ -11,8 +11,8 @@ __all__ = ["computes_in_bfloat16", "flags_promise_bfloat16"]
 MATRIX_FLAGS = ("amx_bf16", "bf16")
 """Processor features (x86, ARM) that make bfloat16 faster than float32.
 
-`avx512_bf16` is not among them: without matrix units, bfloat16 takes 1.6 times as long as float32 in matrix products of a ViT-B/16 and twice as long
-in convolutions (torch 2.13).
+`avx512_bf16` is not among them: without matrix units, bfloat16 takes 1.6 times as long as float32 in matrix products of a ViT-B/16 and
+twice as long in convolutions (torch 2.13).
 """
 
 

@@ -55,7 +55,8 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class Gathering:
-    """The attention that gathers the picture: one query that attends to all tokens and becomes the image embedding; ``L = prefix + N`` tokens.
+    """The attention that gathers the picture: one query that attends to all tokens and becomes the image embedding; ``L = prefix + N``
+    tokens.
 
     Attributes:
         query: [B, heads, 1, d].
@@ -94,7 +95,8 @@ class Backbone(Protocol):
         context_length: Most tokens the text tower takes, special tokens included.
         attentions: Names of the dense attention strategies that the family supports.
         default_attention: The one that ``"auto"`` stands for.
-        gathers: Whose attention gathers the picture: :data:`BY_CLASS_TOKEN`, :data:`BY_POOLING`, or ``""`` where :meth:`gathering` has none.
+        gathers: Whose attention gathers the picture: :data:`BY_CLASS_TOKEN`, :data:`BY_POOLING`, or ``""`` where :meth:`gathering` has
+            none.
         transformer: The tower's blocks, for methods that read inside a vision transformer; ``None`` for other towers.
         layers: Names of the layers that :meth:`feature_map` can be read at, the tower's own choice first: ``"last"`` (what the pooling
             reads) and ``"norm1"`` (the first norm of a transformer's last block; for class-token towers the only one).

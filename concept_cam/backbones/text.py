@@ -221,7 +221,8 @@ class TextEncoder:
         count = self.count(prompt)
         if count > self.context_length:
             raise PromptError(
-                f"the text {textwrap.shorten(prompt, 80, placeholder=' ...')!r} has {count} tokens, and this model reads at most {self.context_length} (start and end marks "
+                f"the text {textwrap.shorten(prompt, 80, placeholder=' ...')!r} has {count} tokens, and this model reads at most "
+                f"{self.context_length} (start and end marks "
                 "included). Shorten it: nothing is cut off silently."
             )
         if count <= self._empty:
@@ -247,8 +248,10 @@ class NoText:
             UnsupportedModelError: Always.
         """
         raise UnsupportedModelError(
-            f"{self._name} has no text tower, so it cannot be asked in words. Explain its own classes with 'concept-cam locate PICTURE --model "
-            "...' (in Python concept_cam.methods.heads.FinerCam), train a classifier on it with 'fit-head', or choose an image-text model: see "
+            f"{self._name} has no text tower, so it cannot be asked in words. Explain its own classes with 'concept-cam locate "
+            "PICTURE --model "
+            "...' (in Python concept_cam.methods.heads.FinerCam), train a classifier on it with 'fit-head', or choose an image-text "
+            "model: see "
             "'concept-cam models'."
         )
 

@@ -231,7 +231,8 @@ def reader_of(model: nn.Module) -> Callable[..., TokenBackbone] | None:
 
 
 def read(made: Made) -> TokenBackbone:
-    """Reads a loaded network; see :class:`concept_cam.backbones.Family`. Its options hold ``classes`` and how its input must look, ``preprocess``.
+    """Reads a loaded network; see :class:`concept_cam.backbones.Family`. Its options hold ``classes`` and how its input must look,
+    ``preprocess``.
 
     Raises:
         UnsupportedModelError: It is no vision transformer that is known here.

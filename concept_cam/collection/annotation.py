@@ -58,7 +58,8 @@ class Request:
     """What is to be annotated and how; everything here decides the results.
 
     Attributes:
-        inputs: Folder, pattern, table, Parquet, tar shards, URL, or ``"-"`` for the list in ``lines``; see :data:`concept_cam.collection.inputs.LAYOUTS`.
+        inputs: Folder, pattern, table, Parquet, tar shards, URL, or ``"-"`` for the list in ``lines``; see
+            :data:`concept_cam.collection.inputs.LAYOUTS`.
         output: Folder of the run.
         traits: Trait packs: names, files, ``"pack:character"``, or :class:`~concept_cam.prompts.Pack` objects.
         layout: Input layout; ``None`` to find out.
@@ -74,7 +75,8 @@ class Request:
         calibration: Limits that ``concept-cam calibrate`` fitted; they take the place of those in ``limits``.
         regions: How regions are found.
         keep_scores: Keep grid scores (float16) in the table.
-        shard: ``"i/n"``, ``"slurm"`` or a :class:`~concept_cam.collection.inputs.Shard`: do only this part, in its own folder inside ``output``.
+        shard: ``"i/n"``, ``"slurm"`` or a :class:`~concept_cam.collection.inputs.Shard`: do only this part, in its own folder inside
+            ``output``.
         limit: Stop after so many pictures of the input.
 
     Raises:
@@ -277,8 +279,8 @@ class _PendingPictures:
         for item in _guarded(self._job.items()):
             self.count += 1
             self._hash.update(item.source.encode("utf-8", "surrogatepass") + b"\n")
-            # Two entries of one picture that say the same are one; two that differ (occurrences that share a photograph) are both kept. The first
-            # has the picture's own key, whether or not others follow.
+            # Two entries of one picture that say the same are one; two that differ (occurrences that share a photograph) are both kept. The
+            # first has the picture's own key, whether or not others follow.
             fresh = entries.add(image_key(item.identity)) if item.occurrence else None
             first = pictures.add(image_key(item.source))
             if fresh is False or (fresh is None and not first):

@@ -28,7 +28,9 @@ def automatic_dtype(device: str = "auto") -> str:
 
 
 def choose_batch_size(localizer: Localizer) -> int:
-    """Finds a batch size: on a CPU a fixed one; on a GPU the smallest that is within a twentieth of the fastest and fits in half the memory."""
+    """Finds a batch size: on a CPU a fixed one; on a GPU the smallest that is within a twentieth of the fastest and fits in half the
+    memory.
+    """
     device = localizer.backbone.device
     if device.type != "cuda":
         return CPU_BATCH

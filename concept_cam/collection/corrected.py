@@ -135,7 +135,8 @@ def _region(mask: np.ndarray, record: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a record that follow from its region; a person's hand has no grid, so that no uncertainty is stated."""
     row: dict[str, Any] = {name: None for measure_ in MEASURES for name in (measure_.value, measure_.uncertainty, *(measure_.metric or ()))}
     row |= dict.fromkeys(
-        ("box_x", "box_y", "box_width", "box_height", "rle_counts", "rle_size", "contour", "centroid_x", "centroid_y", "centroid_uncertainty_px",
+        ("box_x", "box_y", "box_width", "box_height", "rle_counts", "rle_size", "contour", "centroid_x", "centroid_y",
+        "centroid_uncertainty_px",
          "area_frac", "threshold")
     )  # fmt: skip
     row["region_count"] = 0

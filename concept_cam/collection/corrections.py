@@ -306,7 +306,8 @@ class Corrections:
     @staticmethod
     def _last(connection: sqlite3.Connection, key: Key) -> int:
         found = connection.execute(
-            "SELECT coalesce(max(number), 0) FROM corrections WHERE source = ? AND pack = ? AND character = ? AND specimen = ? AND part = ?",
+            "SELECT coalesce(max(number), 0) FROM corrections WHERE source = ? AND pack = ? AND character = ? AND specimen = ? "
+            "AND part = ?",
             key,
         )
         return int(found.fetchone()[0])
@@ -328,7 +329,8 @@ def _cell(name: str, value: Any) -> Any:
 
 
 _ORDER = (
-    "number", "id", "undoes", "source", "pack", "character", "specimen", "part", "kind", "verdict", "state", "called", "probability", "score",
+    "number", "id", "undoes", "source", "pack", "character", "specimen", "part", "kind", "verdict", "state", "called", "probability",
+    "score",
     "mask", "boxes", "clicks", "question", "taught", "model", "weights_hash", "person", "at",
 )  # fmt: skip
 """The columns of the table, in order."""

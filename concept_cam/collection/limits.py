@@ -95,7 +95,8 @@ class Calibration:
         fitted = self.facts.get("weights_hash")
         if fitted and str(fitted) != weights_hash:
             raise ConfigurationError(
-                f"the calibration was fitted to calls of {self.facts.get('model')!r} (weights {fitted}), and this run uses {model!r} (weights "
+                f"the calibration was fitted to calls of {self.facts.get('model')!r} (weights {fitted}), and this run uses "
+                f"{model!r} (weights "
                 f"{weights_hash}): another model's probabilities mean something else. Fit limits to calls of this model with  concept-cam "
                 "calibrate."
             )

@@ -134,7 +134,9 @@ def _move_into_place(staging: Path, target: Path) -> None:
 
 
 def _finished_merge(target: Path, staging: Path) -> bool:
-    """Puts what a merge that was killed while it moved its files has left out of the way; tells whether the last file had been moved already."""
+    """Puts what a merge that was killed while it moved its files has left out of the way; tells whether the last file had been moved
+    already.
+    """
     if not (staging / MOVING_FILE).is_file():
         return False
     if (target / RUN_FILE).is_file():

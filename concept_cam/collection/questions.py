@@ -2,7 +2,8 @@
 
 A character of siblings (shape, pattern, colour, count, presence) is one question with several answers. Its *call* concept sets the states
 side by side, so that the softmax over its texts is the probability of each state; the states' own concepts give the evidence maps; the
-*entity* concept ("the tail fin of a fish", against the other parts) gives the region. A character of kind ``part`` is one question per part.
+*entity* concept ("the tail fin of a fish", against the other parts) gives the region. A character of kind ``part`` is one question per
+part.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ ABSENT = "absent"
 """State of a presence character that has no place in the picture."""
 
 NOT_THE_HOST = (
-    "an empty scene", "background", "a landscape", "a plant", "a flower", "a person", "a hand", "a building", "a vehicle", "a piece of furniture",
+    "an empty scene", "background", "a landscape", "a plant", "a flower", "a person", "a hand", "a building", "a vehicle",
+    "a piece of furniture",
     "a printed label", "a document", "a drawing", "a fish", "a bird", "a butterfly", "a beetle", "a dog",
 )  # fmt: skip
 """What a picture may show instead of the host; those that name the host itself are left out."""

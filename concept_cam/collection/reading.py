@@ -172,14 +172,17 @@ def _crop(
 
 
 def _beyond(specimen: Specimen, size: tuple[int, int]) -> str | None:
-    """Says where a box reaches past the picture's edge by more than a pixel, which rounding explains; the specimen is read as far as the picture goes."""
+    """Says where a box reaches past the picture's edge by more than a pixel, which rounding explains; the specimen is read as far as the
+    picture goes.
+    """
     if specimen.box is None:
         return None
     x, y, width, height = specimen.box
     if min(x, y) >= -1 and x + width <= size[1] + 1 and y + height <= size[0] + 1:
         return None
     return (
-        f"the box x={x:g} y={y:g} width={width:g} height={height:g} reaches past the edge of the upright picture of {size[1]} x {size[0]} pixels; "
+        f"the box x={x:g} y={y:g} width={width:g} height={height:g} reaches past the edge of the upright picture of {size[1]} x "
+        f"{size[0]} pixels; "
         "it was read as far as the picture goes."
     )
 
@@ -192,7 +195,8 @@ def _pixel_box(specimen: Specimen, outside: np.ndarray | None, size: tuple[int, 
         right, bottom = min(size[1], int(np.ceil(x + width))), min(size[0], int(np.ceil(y + height)))
         if right <= left or bottom <= top:
             raise ImageError(
-                f"the box x={x:g} y={y:g} width={width:g} height={height:g} lies outside the upright picture of {size[1]} x {size[0]} pixels."
+                f"the box x={x:g} y={y:g} width={width:g} height={height:g} lies outside the upright picture of {size[1]} x "
+                f"{size[0]} pixels."
             )
         return left, top, right - left, bottom - top
     if outside is not None:

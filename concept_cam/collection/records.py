@@ -155,7 +155,9 @@ def _head(scored: Scored, plan: Plan) -> dict[str, Any]:
 
 
 def _called(pack: PackQuestions, scored: Scored, plan: Plan, best: np.ndarray) -> list[_Called]:
-    """Makes the calls of a pack, in the order of its rows; ``best`` is the score of each map's best patch, minus infinity where nothing was seen."""
+    """Makes the calls of a pack, in the order of its rows; ``best`` is the score of each map's best patch, minus infinity where nothing was
+    seen.
+    """
     missing = host_is_missing(float(scored.probabilities[pack.host][0]), plan.limits)
     found: list[_Called] = []
     for character in pack.characters:

@@ -1,7 +1,7 @@
 """Writes an annotation run so that it can be killed at any moment: finished parts are whole, and what is in no part is done again.
 
-A part is written under a temporary name and renamed; only parts count as done. A picture that could not be read is a line of ``errors.csv``,
-which counts as done too. The order of the two is the only bookkeeping there is: nothing else has to be kept in step.
+A part is written under a temporary name and renamed; only parts count as done. A picture that could not be read is a line of
+``errors.csv``, which counts as done too. The order of the two is the only bookkeeping there is: nothing else has to be kept in step.
 """
 
 from __future__ import annotations
@@ -303,7 +303,8 @@ def check_folder(
     )
     if strange or any((folder / PARTS_FOLDER).glob(pattern)):
         raise OutputError(
-            f"{str(folder)!r} is not empty and is not {noun} ({info_file} is missing): it has {', '.join(strange[:3]) or 'parts'}. Choose another --output."
+            f"{str(folder)!r} is not empty and is not {noun} ({info_file} is missing): it has {', '.join(strange[:3]) or 'parts'}. Choose "
+            "another --output."
         )
 
 

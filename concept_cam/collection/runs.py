@@ -57,7 +57,8 @@ class Run:
         path: The run's folder.
         info: Contents of ``run.json``.
         parts: The finished parts, in order.
-        schema: Arrow schema of the whole run: every column of :data:`concept_cam.collection.schema.RUN_COLUMNS`, then the passthrough columns of all parts.
+        schema: Arrow schema of the whole run: every column of :data:`concept_cam.collection.schema.RUN_COLUMNS`, then the passthrough
+            columns of all parts.
     """
 
     path: Path

@@ -4,8 +4,8 @@
 
 One row is one *record*: one picture (or one specimen of it) and one character. A character of kind ``part`` gives one row per state,
 because all parts are present at once. A distance between named parts is a row of kind ``distance`` whose character is the distance's
-name (``standard_length``); its value is in the ``length`` columns and its line in ``contour``. All records of a picture stand together, in one
-part of the data set, so that a reader can stream picture by picture.
+name (``standard_length``); its value is in the ``length`` columns and its line in ``contour``. All records of a picture stand together, in
+one part of the data set, so that a reader can stream picture by picture.
 
 Every coordinate is in the *original* frame: pixels of the file after its EXIF orientation is applied, x to the right, y down, origin in
 the upper left corner, pixel i covers [i, i+1).
@@ -83,7 +83,8 @@ DISTANCE_MEANINGS: dict[str, str] = {
     "dorsal_fin_height": "dorsal fin height: how far the dorsal fin stands out of the body, across the midline",
     "anal_fin_height": "anal fin height: how far the anal fin stands out of the body, across the midline",
 }
-"""Characters of kind ``distance`` that the fish pack measures. Ends and borders are those of the parts' regions, not landmarks set by hand."""
+"""Characters of kind ``distance`` that the fish pack measures. Ends and borders are those of the parts' regions, not landmarks set by
+hand."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ MEASURES: tuple[Measure, ...] = (
     Measure("eccentricity", "1", "Eccentricity of the ellipse with the region's second moments, 0 (circle) to 1."),
     Measure("solidity", "1", "Area of the region over the area of its convex hull."),
 )
-"""Shape measures, named as :func:`concept_cam.core.regions.measure` names them. An uncertainty is what one patch of the model's grid is in original pixels; null below two patches."""
+"""Shape measures, named as :func:`concept_cam.core.regions.measure` names them. An uncertainty is what one patch of the model's grid is in
+original pixels; null below two patches."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,8 @@ RUN_COLUMNS: tuple[Column, ...] = (
         _TEXT,
         "",
         "",
-        "Whether the map of the part or best state can be trusted: `clear`, `doubtful`, `not about the prompt` or `absent`; null where no map was read.",
+        "Whether the map of the part or best state can be trusted: `clear`, `doubtful`, `not about the prompt` or `absent`; null where no "
+        "map was read.",
     ),
     Column("verdict_because", _TEXT, "", "", "Why, in one sentence."),
     Column(
@@ -388,7 +391,8 @@ RUN_COLUMNS: tuple[Column, ...] = (
         _TEXT,
         "",
         "",
-        "What a person said of the call: `accept`, `state` (another is right), `reject`, `cannot_tell`, `region` (drawn anew); null: nobody looked.",
+        "What a person said of the call: `accept`, `state` (another is right), `reject`, `cannot_tell`, `region` (drawn anew); null: "
+        "nobody looked.",
     ),
     Column("reviewed_by", _TEXT, "", "", "Who said so."),
     Column("reviewed_at", _TEXT, "", "", "When, ISO 8601."),

@@ -16,8 +16,8 @@ from concept_cam.commands.options import build_localizer, model_options, resolve
 @model_options
 @setting_options
 def demo(output: str, overwrite: bool, **options: Any) -> None:
-    """Renders an example fish, asks where its forked tail fin, head, eye and other traits are, asks the same of a few free photographs of other
-    things, and draws the answers on one sheet.
+    """Renders an example fish, asks where its forked tail fin, head, eye and other traits are, asks the same of a few free photographs of
+    other things, and draws the answers on one sheet.
 
     Works offline with the model that comes with the package.
 

@@ -125,7 +125,8 @@ def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
     multiple=True,
     callback=_list,
     metavar="GROUPS",
-    help="Groups: localisation, counterfactual, calls, points, control, boxes (slow), faithfulness (slow), randomisation (doubles the time).  [default: the first five]",
+    help="Groups: localisation, counterfactual, calls, points, control, boxes (slow), faithfulness (slow), randomisation (doubles the "
+    "time).  [default: the first five]",
 )
 @click.option(
     "--examples",
@@ -295,8 +296,8 @@ def sweep(
 ) -> None:
     """Searches attention, gamma, weighting and templates, and writes the best as a file that --config takes.
 
-    With labels the objective is measured; half of the pictures choose for the other half, so that the search does not praise itself. Without
-    labels, maps must agree with themselves under flips and crops, more than maps of different concepts do.
+    With labels the objective is measured; half of the pictures choose for the other half, so that the search does not praise itself.
+    Without labels, maps must agree with themselves under flips and crops, more than maps of different concepts do.
 
     \b
     Examples:
@@ -385,8 +386,8 @@ def _plain_attentions(names: Iterable[str]) -> tuple[str, ...]:
 def calibrate(calls: str, labels: str | None, accuracy: float, confidence: float, least: int, output: str, overwrite: bool) -> None:
     """Fits the limits under which no call is made, from about fifty labelled pictures.
 
-    CALLS is the folder of an annotation run, or a CSV table with file_name, character, state and probability (and true_state, when it holds the
-    labels itself).
+    CALLS is the folder of an annotation run, or a CSV table with file_name, character, state and probability (and true_state, when it holds
+    the labels itself).
 
     \b
     Examples:

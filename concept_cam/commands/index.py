@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from concept_cam.index.index import Hit, Hits
 
 SHARED = (
-    "model", "device", "dtype", "config", "attention", "resize", "size", "views", "mean", "std", "interpolation", "resize_mode", "batch_size",
+    "model", "device", "dtype", "config", "attention", "resize", "size", "views", "mean", "std", "interpolation", "resize_mode",
+    "batch_size",
     "max_pixels", "layout", "column", "root", "boxes", "masks", "ignore", "px_per_mm", "shard", "limit", "engine", "ray_address", "workers",
     "part_size",
 )  # fmt: skip
@@ -60,8 +61,8 @@ def _options_of_annotate(command: click.Command) -> click.Command:
 def index(inputs: tuple[str, ...], output: str, keep: str, pca: str | None, resume: bool, **options: Any) -> None:
     """Encodes a collection and keeps its patch features, so that asking costs no model.
 
-    INPUT is what 'annotate' takes: a folder, a pattern in quotes, a table, Parquet, tar shards, a URL, or - for a list on standard input. INDEX
-    gets parts/*.arrow, index.json and errors.csv. With --resume an index also grows: pictures that it holds are not encoded again.
+    INPUT is what 'annotate' takes: a folder, a pattern in quotes, a table, Parquet, tar shards, a URL, or - for a list on standard input.
+    INDEX gets parts/*.arrow, index.json and errors.csv. With --resume an index also grows: pictures that it holds are not encoded again.
 
     \b
     Examples:
@@ -147,7 +148,8 @@ def _number_or_column(text: str | None) -> float | str | None:
     "--where",
     multiple=True,
     metavar="CONDITION",
-    help="Only entries whose column meets it: 'sex=male', 'year>=1990', 'genus!=Ictalurus', 'locality~River' (holds). Repeat: all must hold.",
+    help="Only entries whose column meets it: 'sex=male', 'year>=1990', 'genus!=Ictalurus', 'locality~River' (holds). Repeat: "
+    "all must hold.",
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:1, mps: for the text tower.  [default: auto]")
 @click.option("--config", type=click.Path(dir_okay=False), help="YAML file with settings; options on the command line win.")
@@ -178,8 +180,8 @@ def query(
 ) -> None:
     """Ranks the pictures of an index by concepts, in seconds: no picture is encoded again.
 
-    Prints one row per hit, best first, with the columns of 'locate'. With --output also hits.csv, hits.parquet and, for each concept, a sheet
-    of its hits with their maps; pictures that are no longer where they were are drawn as maps alone.
+    Prints one row per hit, best first, with the columns of 'locate'. With --output also hits.csv, hits.parquet and, for each concept, a
+    sheet of its hits with their maps; pictures that are no longer where they were are drawn as maps alone.
 
     \b
     Examples:

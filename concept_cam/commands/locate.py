@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from concept_cam.methods.heads import ClassifierHead, FinerCam
 
 LOCATE_COLUMNS = (
-    "file_name", "target", "contrast", "score", "probability", "peak_score", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac", "model",
+    "file_name", "target", "contrast", "score", "probability", "peak_score", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac",
+    "model",
 )  # fmt: skip
 """Columns of the table on stdout, one row per picture and concept."""
 
@@ -52,7 +53,8 @@ LOCATE_COLUMNS = (
     type=click.Path(dir_okay=False),
     metavar="FILE",
     help="Explain a linear classifier (of fit-head, or a layer's .pth or .safetensors) instead of words: --target and --contrast name "
-    "classes, --gamma is alpha (0.6 if not given; 1 with --weighting softmax or hardest), --method the CAM.  [default: the predicted class, grad-cam]",
+    "classes, --gamma is alpha (0.6 if not given; 1 with --weighting softmax or hardest), --method the CAM.  [default: the predicted "
+    "class, grad-cam]",
 )
 @click.option("--ranks", metavar="NUMBERS", help="Classifiers: which of the classes of nearest logit are the references.  [default: 1,2,3]")
 @click.option(
@@ -97,7 +99,8 @@ def locate(
     Prints one row per picture and concept. SCORE is the cosine of the whole picture along the direction, PROBABILITY the softmax over
     target and contrasts at the model's own temperature; peak and box are original pixels of the upright picture, half-open, of the
     largest region. A classifier (--head FILE, or --model timm:NAME[,CHECKPOINT] with its own last layer) is asked for its classes instead
-    of words: without --target for the predicted one; SCORE is then the contrasted logit. IMAGE may be a folder, which is searched through; '-' reads paths from standard input, one per line.
+    of words: without --target for the predicted one; SCORE is then the contrasted logit. IMAGE may be a folder, which is searched through;
+    '-' reads paths from standard input, one per line.
 
     \b
     Examples:

@@ -194,8 +194,8 @@ def _matrix(result: Separability, character: str) -> None:
 def check(context: click.Context, /, files: tuple[str, ...], ontologies: str | None, strict: bool, **options: Any) -> None:
     """Checks trait packs: form, phrases, ids. Names file, line and column of each finding.
 
-    FILE is a YAML file or the name of a pack. With --model, the tokens of every prompt are counted against that model's context. Exit status:
-    0 no errors, 1 errors (with --strict: or warnings), 2 a file cannot be read.
+    FILE is a YAML file or the name of a pack. With --model, the tokens of every prompt are counted against that model's context. Exit
+    status: 0 no errors, 1 errors (with --strict: or warnings), 2 a file cannot be read.
 
     \b
     Examples:

@@ -53,10 +53,10 @@ def serve(
 ) -> None:
     """Serves a page: type a trait, see where it is, correct what is wrong, keep it.
 
-    Give a folder of pictures, the folder of an annotation run (its calls are then corrected), a feature index, or nothing and drop pictures on
-    the page. Everything stays on this machine. Corrections are saved at once, in one SQLite file beside the pictures; exports of the run apply
-    them, and calibrate reads them. The same address is a machine-learning backend for Label Studio (/health, /setup, /predict), and its
-    JSON API is described at /openapi.json.
+    Give a folder of pictures, the folder of an annotation run (its calls are then corrected), a feature index, or nothing and drop pictures
+    on the page. Everything stays on this machine. Corrections are saved at once, in one SQLite file beside the pictures; exports of the run
+    apply them, and calibrate reads them. The same address is a machine-learning backend for Label Studio (/health, /setup, /predict), and
+    its JSON API is described at /openapi.json.
 
     \b
     Examples:

@@ -70,8 +70,8 @@ class Strategy:
         needs: Which of ``query``, ``key``, ``normed``, ``middle`` it reads (``value`` always).
         residual: Whether the block's residual connection is kept.
         ffn: Whether the block's feed-forward network is kept.
-        depth: Number of last blocks that are read. From 2 on, what they read is added up beside the model's own stream, from the tokens that
-            enter the first of them on (the papers' second path, without feed-forward networks).
+        depth: Number of last blocks that are read. From 2 on, what they read is added up beside the model's own stream, from the tokens
+            that enter the first of them on (the papers' second path, without feed-forward networks).
     """
 
     read: Callable[[LastAttention], Tensor]

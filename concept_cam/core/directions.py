@@ -1,8 +1,8 @@
 """Text embeddings to directions: how the target is set against its contrasts.
 
 The direction of a concept is ``w = t+ - gamma * sum_j pi_j t_j`` with unit text embeddings ``t`` and the contrast weights ``pi`` of a named
-weighting. It is not renormalised, so the scores of concepts of one model share one unit. The comparison strength ``gamma`` and the weightings
-come from Finer-CAM (Zhang et al., CVPR 2025), which subtracts the logits of look-alike classes before it explains.
+weighting. It is not renormalised, so the scores of concepts of one model share one unit. The comparison strength ``gamma`` and the
+weightings come from Finer-CAM (Zhang et al., CVPR 2025), which subtracts the logits of look-alike classes before it explains.
 """
 
 from __future__ import annotations

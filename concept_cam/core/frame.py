@@ -4,8 +4,8 @@ A body has a *front* part (the head of a fish), a *rear* part (its tail fin) and
 through the middles of the body's cross-sections; it bends where the body does. Every pixel has two coordinates: how far along the midline
 it lies, and how far to its side. Lengths are read off these, never off boxes, so that they hold for a body at any angle.
 
-Nothing is measured where the parts do not lie as those of a body do: the front before the trunk, the rear behind it, and a midline that stays
-within them. A wrong length is worse than none.
+Nothing is measured where the parts do not lie as those of a body do: the front before the trunk, the rear behind it, and a midline that
+stays within them. A wrong length is worse than none.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Length:
 
     Attributes:
         value: Pixels.
-        error: Its uncertainty, pixels: either end is known to one patch, and where two parts leave a gap between them, to half of it; ``None`` where the length is under two patches, and nothing can be said.
+        error: Its uncertainty, pixels: either end is known to one patch, and where two parts leave a gap between them, to half of it;
+            ``None`` where the length is under two patches, and nothing can be said.
         line: What was measured, float64 [K, 2] of ``(x, y)``.
     """
 
@@ -466,7 +467,9 @@ def _border(along: Points, across: Points, band: float, *, last: bool) -> float:
 
 
 def _divide(before: Points, behind: Points) -> tuple[float, float]:
-    """Where one part ends and the next begins along the midline, and the gap between them: the cut with the fewest pixels on the wrong side."""
+    """Where one part ends and the next begins along the midline, and the gap between them: the cut with the fewest pixels on the wrong
+    side.
+    """
     places = np.concatenate([before, behind])
     wrong = np.concatenate([-np.ones(len(before)), np.ones(len(behind))])
     order = np.argsort(places, kind="stable")

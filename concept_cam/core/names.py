@@ -71,7 +71,7 @@ def stable_key(*parts: str) -> str:
 def picture_key(source: str) -> str:
     """Returns the stable id of a picture: 24 hexadecimal digits of its ``source``.
 
-    Where a collection has several entries of one picture that differ (occurrences that share a photograph), the second and further ones have
-    ``source#occurrence`` in its place (:attr:`concept_cam.collection.inputs.Item.identity`).
+    Where a collection has several entries of one picture that differ (occurrences that share a photograph), the second and further ones
+    have ``source#occurrence`` in its place (:attr:`concept_cam.collection.inputs.Item.identity`).
     """
     return stable_key("image", source)

@@ -1,7 +1,7 @@
 """From score maps to masks, boxes, outlines and measures: the one way there is, for one map or for all maps of a picture at once.
 
-Plain numpy and scipy. Thresholds are found on the grid, and a map is enlarged only where it may exceed its threshold; all that follows works on
-runs of pixels (:mod:`concept_cam.core.shapes`), for all regions in one pass.
+Plain numpy and scipy. Thresholds are found on the grid, and a map is enlarged only where it may exceed its threshold; all that follows
+works on runs of pixels (:mod:`concept_cam.core.shapes`), for all regions in one pass.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Shape:
         box: ``(x0, y0, x1, y1)``, integers.
         area: Pixels in the region.
         rle: COCO run-length encoding ``{"size": [H, W], "counts": text}`` of the region in the whole picture.
-        contours: Closed outlines along the pixels' edges, longest first, each float64 [N, 2] of the corners ``(x, y)``; outer ones clockwise as
-            seen, holes counter-clockwise. They enclose exactly the pixels at which the region was found.
+        contours: Closed outlines along the pixels' edges, longest first, each float64 [N, 2] of the corners ``(x, y)``; outer ones
+            clockwise as seen, holes counter-clockwise. They enclose exactly the pixels at which the region was found.
         measures: Shape measures in pixels and degrees (see :func:`concept_cam.core.shapes.shapes`).
     """
 
@@ -256,8 +256,8 @@ def find_shapes(
         frame: Where it lies in the whole picture; ``None`` where it is the whole one.
         threshold: Strategy or number, see :func:`threshold_value`.
         resolution: A name of :data:`RESOLUTIONS`.
-        areas: Keep so many connected areas (8-connected) of each map, the one that holds the map's highest point first, then the largest; 0 for
-            all. So the peak and the region of a record are of one place.
+        areas: Keep so many connected areas (8-connected) of each map, the one that holds the map's highest point first, then the largest; 0
+            for all. So the peak and the region of a record are of one place.
         min_area: Smallest area in original pixels, or below 1 as a share of the measured picture.
         hidden: bool, any size: the measured picture's pixels that may not belong to a region.
 

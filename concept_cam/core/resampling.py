@@ -146,8 +146,8 @@ class Enlargement:
 
 
 OVERSHOOT = 0.2825
-"""How far an interpolated value can pass the cells that it is made of, as a share of their range: the weights of an axis sum to one and their
-sizes to at most 1.25, so that the negative ones of both axes sum to at most (1.25 ** 2 - 1) / 2, and a little for rounding."""
+"""How far an interpolated value can pass the cells that it is made of, as a share of their range: the weights of an axis sum to one and
+their sizes to at most 1.25, so that the negative ones of both axes sum to at most (1.25 ** 2 - 1) / 2, and a little for rounding."""
 
 
 def filled(scores: np.ndarray) -> np.ndarray:
@@ -174,7 +174,8 @@ def highest_points(scores: np.ndarray, geometry: Geometry, kernel: str = "cubic"
         kernel: A name of :data:`KERNELS`.
 
     Returns:
-        float64 [C, 2] of ``(x, y)`` in original pixels, to 1/16 of a cell and inside what the model saw; NaN twice where no score is finite.
+        float64 [C, 2] of ``(x, y)`` in original pixels, to 1/16 of a cell and inside what the model saw; NaN twice where no score is
+        finite.
     """
     valid = geometry.valid()
     points = np.full((len(scores), 2), np.nan)

@@ -71,8 +71,8 @@ class Localization:
         scores: float32 [h, w], grid frame; signed, unscaled; NaN in padding.
         geometry: Frames of the picture.
         score: Image-level score, the cosine of the image embedding along the direction, in [-1, 1] (NaN where a method has none).
-        probabilities: Softmax over target and contrasts at the model's temperature, target first; empty without contrasts. Of the whole picture;
-            for a part of a pack, at its best cell, since all parts are in the picture at once.
+        probabilities: Softmax over target and contrasts at the model's temperature, target first; empty without contrasts. Of the whole
+            picture; for a part of a pack, at its best cell, since all parts are in the picture at once.
         weights: ``pi`` of each contrast (before ``gamma``).
         provenance: How the result was computed.
         source: Where the picture came from, when it came from a file.
@@ -107,7 +107,9 @@ class Localization:
 
     @cached_property
     def heatmap(self) -> np.ndarray:
-        """float32 [H, W], original frame: the signed scores, interpolated between cell centres (cubic); NaN where the model did not look."""
+        """float32 [H, W], original frame: the signed scores, interpolated between cell centres (cubic); NaN where the model did not
+        look.
+        """
         return grid_to_pixels(self.scores, self.geometry)
 
     def upsample(self, upsampling: str = "cubic", picture: np.ndarray | None = None) -> np.ndarray:
@@ -164,7 +166,9 @@ class Localization:
     # ---------------------------------------------------------------------------------------------------- regions
 
     def threshold(self, threshold: str | float = DEFAULT_THRESHOLD) -> float:
-        """Returns the threshold in score units that a strategy gives on this map's grid scores (a number is itself); infinite where it finds nothing."""
+        """Returns the threshold in score units that a strategy gives on this map's grid scores (a number is itself); infinite where it
+        finds nothing.
+        """
         return threshold_value(self.scores, threshold)
 
     def mask(self, threshold: str | float = DEFAULT_THRESHOLD) -> np.ndarray:
@@ -194,7 +198,8 @@ class Localization:
     ) -> Region | None:
         """Returns the region that holds the heatmap's highest point, which need not be the largest; ``None`` where there is no region.
 
-        Arguments as for :meth:`regions`. Where the point's own region is smaller than ``min_area``: that of the highest score among the others.
+        Arguments as for :meth:`regions`. Where the point's own region is smaller than ``min_area``: that of the highest score among the
+        others.
         """
         regions = self.regions(threshold, min_area=min_area, resolution=resolution)
         if len(regions) < 2:
@@ -215,7 +220,9 @@ class Localization:
 
     @property
     def question(self) -> str:
-        """The question in words: the target, and what it was told apart from; without a comparison strength the map shows the target alone."""
+        """The question in words: the target, and what it was told apart from; without a comparison strength the map shows the target
+        alone.
+        """
         concept = self.concept
         return f"{concept.target[0]} vs. {' | '.join(concept.contrast_names)}" if self.contrasted else concept.target[0]
 

@@ -1,6 +1,7 @@
 """Masks as runs of pixels, and everything that is measured on them: components, shapes, outlines, run-length texts.
 
-All regions of a picture are dealt with in one pass of numpy; nothing here ever paints a mask. A *run* is a stretch ``[first, last)`` of one row.
+All regions of a picture are dealt with in one pass of numpy; nothing here ever paints a mask. A *run* is a stretch ``[first, last)`` of one
+row.
 """
 
 from __future__ import annotations
@@ -223,7 +224,8 @@ def _horizontal(runs: Runs) -> _Edges:
 
 
 def outlines(runs: Runs) -> list[list[np.ndarray]]:
-    """Returns closed outlines of each mask's pixels, int64 [N, 2] of ``(x, y)``, longest first; outer ones clockwise, holes counter-clockwise.
+    """Returns closed outlines of each mask's pixels, int64 [N, 2] of ``(x, y)``, longest first; outer ones clockwise, holes
+    counter-clockwise.
 
     The corners of the pixels' own edges, so that an outline encloses exactly the pixels; areas that touch at a corner are one, as in the
     labelling.

@@ -1,8 +1,8 @@
 """Tables of text, read row by row: one reader for every table that people give.
 
 Comma-separated tables are quoted as RFC 4180 says. **Tab-separated ones are not**: GBIF, Darwin Core archives and iNaturalist write a title
-such as ``"type`` as it stands, and a reader that takes its quote for the start of a cell swallows the rows up to the next one. (Only where the header
-itself is in quotes, as R writes it, are the cells taken to be.)
+such as ``"type`` as it stands, and a reader that takes its quote for the start of a cell swallows the rows up to the next one. (Only where
+the header itself is in quotes, as R writes it, are the cells taken to be.)
 
 A quote that opens a cell and is not closed, or is closed rows further on, is an error of *its own line*: see :func:`entries_of`.
 """
@@ -54,7 +54,9 @@ def allow_long_cells() -> None:
 
 
 def encoding_of(path: str) -> str:
-    """Returns the encoding of a text file: UTF-16 where its first two bytes say so, as spreadsheets write "Unicode text", else UTF-8 with or without a mark."""
+    """Returns the encoding of a text file: UTF-16 where its first two bytes say so, as spreadsheets write "Unicode text", else UTF-8 with
+    or without a mark.
+    """
     with open(path, "rb") as stream:
         return "utf-16" if stream.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
@@ -263,7 +265,9 @@ def _closes(line: str, delimiter: str) -> str:
 
 
 def _swallowed(texts: Sequence[str], delimiter: str, width: int) -> bool:
-    """Tells whether the lines of one quoted cell are rows by themselves: each has as many cells as the header, and some that look like the first's."""
+    """Tells whether the lines of one quoted cell are rows by themselves: each has as many cells as the header, and some that look like the
+    first's.
+    """
     rows = [text.rstrip("\r\n").split(delimiter) for text in texts]
     if any(len(row) != width for row in rows):
         return False

@@ -190,7 +190,8 @@ def calibrate(
         raise DataError(_no_match(said, labels))
     if all(label.reviewed is False for label in labels) and all(right for group in groups.values() for _, right in group):
         raise DataError(
-            f"all {sum(map(len, groups.values()))} labels equal the model's calls, and none is marked as reviewed: this looks like an export "
+            f"all {sum(map(len, groups.values()))} labels equal the model's calls, and none is marked as reviewed: this looks "
+            "like an export "
             f"that nobody has gone through, which would make every call right. Mark what a person looked at: 'yes' in the column "
             f"'{REVIEWED}' of a table, a tick at '{REVIEWED}' in CVAT."
         )
@@ -428,8 +429,9 @@ def read_truth(path: str | os.PathLike[str]) -> list[Label]:
     """Reads what people said; the file's ending says how.
 
     ``.csv``, ``.tsv``: a table with ``file_name`` (or ``source``), ``character`` and ``true_state`` (or ``state``; empty: nobody looked),
-    optionally ``pack``, ``specimen`` and ``reviewed`` (``yes``: a person looked at the row). ``.xml``: an export of CVAT in the format "CVAT for
-    images 1.1". ``.json``: an export of Label Studio. ``.sqlite``: the corrections of ``concept-cam serve``, every one of which a person made.
+    optionally ``pack``, ``specimen`` and ``reviewed`` (``yes``: a person looked at the row). ``.xml``: an export of CVAT in the format
+    "CVAT for images 1.1". ``.json``: an export of Label Studio. ``.sqlite``: the corrections of ``concept-cam serve``, every one of which a
+    person made.
 
     Raises:
         DataError: Another ending, or a file that cannot be used.

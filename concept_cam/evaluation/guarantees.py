@@ -1,4 +1,6 @@
-"""Fits the rules of trust and conformal limits to pictures whose answers people have drawn: masks from COCO, from folders, or of the fish world."""
+"""Fits the rules of trust and conformal limits to pictures whose answers people have drawn: masks from COCO, from folders, or of the fish
+world.
+"""
 
 from __future__ import annotations
 

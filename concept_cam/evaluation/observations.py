@@ -131,7 +131,8 @@ METRICS: dict[str, Metric] = {
     "dependence": Metric("dependence", "1 minus the largest absolute of these correlations: 0 does not depend on the prompt."),
     "randomised": Metric(
         "ρ random weights",
-        "Absolute rank correlation with the map of the same tower with its weights shuffled: what is high shows the picture, not the model.",
+        "Absolute rank correlation with the map of the same tower with its weights shuffled: what is high shows the picture, "
+        "not the model.",
         "low",
     ),
     "point_hit": Metric("point hit", "The highest score lies within the tolerance of a point of the part."),

@@ -16,9 +16,9 @@ __all__ = ["randomised"]
 def randomised(localizer: Localizer, seed: int = 0) -> Localizer:
     """Returns a localizer whose image tower knows nothing: a private copy with the values of every parameter in random order.
 
-    Adebayo et al. 2018, *Sanity Checks for Saliency Maps*. Shuffling within each parameter keeps its distribution, so no rule of initialisation
-    has to be known. Texts stay those of the trained model, hence the directions too, and the copy answers under the trained model's name and
-    hash, so that learned explainers accept it. The original is not touched.
+    Adebayo et al. 2018, *Sanity Checks for Saliency Maps*. Shuffling within each parameter keeps its distribution, so no rule of
+    initialisation has to be known. Texts stay those of the trained model, hence the directions too, and the copy answers under the trained
+    model's name and hash, so that learned explainers accept it. The original is not touched.
 
     Args:
         localizer: The trained model and its settings.

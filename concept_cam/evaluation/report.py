@@ -1,4 +1,6 @@
-"""What an evaluation found: tables with intervals, breakdown per trait, gains of the contrast, example pictures; as JSON, Markdown, CSV and HTML."""
+"""What an evaluation found: tables with intervals, breakdown per trait, gains of the contrast, example pictures; as JSON, Markdown, CSV and
+HTML.
+"""
 
 from __future__ import annotations
 
@@ -168,7 +170,8 @@ class Report:
                 "|---|---|---|---|---|",
             ]
             lines += [
-                f"| {gain.row} | {gain.against} | {TABLE_TITLES[gain.kind]} | {METRICS[gain.metric].title} | {_text(gain.difference, sign=True)} |"
+                f"| {gain.row} | {gain.against} | {TABLE_TITLES[gain.kind]} | {METRICS[gain.metric].title} | "
+                f"{_text(gain.difference, sign=True)} |"
                 for gain in self.gains
             ]
             lines += [""]

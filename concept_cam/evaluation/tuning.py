@@ -1,4 +1,6 @@
-"""Searches the settings that suit a model and a kind of picture: on labelled pictures, or without labels by agreement under flips and crops."""
+"""Searches the settings that suit a model and a kind of picture: on labelled pictures, or without labels by agreement under flips and
+crops.
+"""
 
 from __future__ import annotations
 
@@ -187,7 +189,8 @@ class Sweep:
         best = self.best
         value, held = self.trials[0].value, self.held_out
         lines = [
-            f"# {self.objective} {value.value:.4f} [{value.low:.4f}, {value.high:.4f}] on {value.count} pictures, best of {len(self.trials)}",
+            f"# {self.objective} {value.value:.4f} [{value.low:.4f}, {value.high:.4f}] on {value.count} pictures, best of "
+            f"{len(self.trials)}",
             f"# {self.objective} {held.value:.4f} [{held.low:.4f}, {held.high:.4f}] on pictures that had no say in the choice",
         ]
         settings: dict[str, Any] = {
@@ -372,8 +375,8 @@ def sweep_unlabelled(
 
     A good map moves with the picture: the map of a mirrored or cropped view, brought back, should rank the shared pixels as the map of the
     whole view does. Smooth maps that ignore the prompt do that too, so the agreement between maps of *different* concepts is taken off:
-    ``mean_c rho(m_c, m_c') - mean_{c != d} rho(m_c, m_d')``, ``rho`` the rank correlation and ``'`` the other view. It ranges over -2..2, and 0
-    is what maps score that do not depend on the prompt. It knows nothing of right and wrong: prefer a labelled sweep wherever fifty
+    ``mean_c rho(m_c, m_c') - mean_{c != d} rho(m_c, m_d')``, ``rho`` the rank correlation and ``'`` the other view. It ranges over -2..2,
+    and 0 is what maps score that do not depend on the prompt. It knows nothing of right and wrong: prefer a labelled sweep wherever fifty
     labelled pictures can be had.
 
     Args:

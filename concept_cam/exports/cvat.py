@@ -5,11 +5,12 @@ A record with a region is a ``mask`` in CVAT's own run lengths (row by row withi
 own (``parts: head``). Records that abstain stand as ``not called``. Pictures are named by the run's ``source``.
 The format has no place for the input's columns: they are found again by ``record_key``.
 
-Beside it stands ``NAME.labels.json``: the labels with all their attributes as CVAT's task constructor takes them ("Raw"). Make the task with
-these labels *before* the annotations are uploaded: CVAT drops attributes that the task does not know, ``state`` and ``record_key`` among them.
+Beside it stands ``NAME.labels.json``: the labels with all their attributes as CVAT's task constructor takes them ("Raw"). Make the task
+with these labels *before* the annotations are uploaded: CVAT drops attributes that the task does not know, ``state`` and ``record_key``
+among them.
 
-Whoever goes through the pictures ticks ``reviewed`` at what was looked at, changed or not: ``concept-cam calibrate`` counts what is ticked, and
-refuses a file in which nothing is ticked and every state is still the model's.
+Whoever goes through the pictures ticks ``reviewed`` at what was looked at, changed or not: ``concept-cam calibrate`` counts what is ticked,
+and refuses a file in which nothing is ticked and every state is still the model's.
 
 Read back with :func:`read_labels`, from an export of the task in the same format.
 """

@@ -125,7 +125,8 @@ def _call(record: dict[str, Any], form: Form) -> dict[str, Any]:
         "measurementType": _type(record),
         "measurementValue": value,
         "dwciri:measurementValue": iri(record["quality_id"]),
-        "measurementRemarks": f"{probability}{quality}machine-made{trust_of(record)}; picture {media_of(record, form.base)}{media}{specimen}",
+        "measurementRemarks": f"{probability}{quality}machine-made{trust_of(record)}; picture "
+        f"{media_of(record, form.base)}{media}{specimen}",
     }
 
 

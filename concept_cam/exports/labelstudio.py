@@ -4,10 +4,10 @@ The folder holds ``tasks.json`` (import it into a project) and ``label_config.xm
 first). A record's region is a brush mask in Label Studio's own run lengths and a box in percent of the picture; a called state is a
 choice named after its character. Where the run has specimen boxes, every box is a region ``specimen`` and the choices belong to it; the
 other regions carry the specimen's number in their ids.
-Pictures are referred to by their public URI, else behind the form's ``base``, else as ``/data/local-files/?d=FOLDER/SOURCE`` of Label Studio's
-local storage, where FOLDER is the input's folder: the storage's document root must be the folder *above* it, since Label Studio refuses to serve
-files that lie directly in its root. ``README.txt`` in the export says how, in four steps. Label Studio shows pictures upright, as the
-coordinates expect.
+Pictures are referred to by their public URI, else behind the form's ``base``, else as ``/data/local-files/?d=FOLDER/SOURCE`` of Label
+Studio's local storage, where FOLDER is the input's folder: the storage's document root must be the folder *above* it, since Label Studio
+refuses to serve files that lie directly in its root. ``README.txt`` in the export says how, in four steps. Label Studio shows pictures
+upright, as the coordinates expect.
 
 Read back with :func:`read_labels`, from an export of the project as JSON.
 """
@@ -306,9 +306,9 @@ def _results(record: dict[str, Any], found: Survey) -> Iterator[dict[str, Any]]:
 def read_labels(path: str | Path) -> list[Label]:
     """Reads the states that people set in Label Studio back, one per picture, specimen and character (and part).
 
-    Of several annotations of a task the one changed last counts; skipped ones do not. Predictions that nobody looked at are not read; an annotation that a person submitted is reviewed.
-    A part that a person drew belongs to the exported specimen box that covers most of it, and to specimen 0 where none does; boxes are
-    taken as upright.
+    Of several annotations of a task the one changed last counts; skipped ones do not. Predictions that nobody looked at are not read; an
+    annotation that a person submitted is reviewed. A part that a person drew belongs to the exported specimen box that covers most of it,
+    and to specimen 0 where none does; boxes are taken as upright.
 
     Args:
         path: A project's export in Label Studio's format JSON (not JSON-MIN).

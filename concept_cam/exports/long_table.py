@@ -1,8 +1,8 @@
 """The long table as CSV: one row per record, every column of the run under its own name.
 
-Lists and maps are JSON; a missing value is an empty cell. The file begins with the UTF-8 mark, so that spreadsheets read ``px²`` and ``°`` right. Grid scores are binary and stay in the Parquet data set.
-The last column, ``reviewed``, is empty: whoever corrects ``state`` by hand writes ``yes`` into the rows that were looked at, and ``concept-cam calibrate``
-counts those.
+Lists and maps are JSON; a missing value is an empty cell. The file begins with the UTF-8 mark, so that spreadsheets read ``px²`` and ``°``
+right. Grid scores are binary and stay in the Parquet data set. The last column, ``reviewed``, is empty: whoever corrects ``state`` by hand
+writes ``yes`` into the rows that were looked at, and ``concept-cam calibrate`` counts those.
 """
 
 from __future__ import annotations

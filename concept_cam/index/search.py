@@ -17,8 +17,8 @@ from concept_cam.index.storage import Part
 __all__ = ["best_patches", "products", "ranking", "threads"]
 
 DIRECT = 4
-"""Up to so many directions float16 codes are multiplied as they are; the product then waits for memory. Beyond, it waits for the processor, which
-multiplies float32 many times as fast, and blocks are converted."""
+"""Up to so many directions float16 codes are multiplied as they are; the product then waits for memory. Beyond, it waits for the processor,
+which multiplies float32 many times as fast, and blocks are converted."""
 
 BLOCK_BYTES = 2 << 20
 """Size of a block of converted codes: it must stay in a core's own cache between its conversion and its product."""
@@ -34,7 +34,9 @@ Spread = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]
 
 @contextmanager
 def threads() -> Iterator[Spread]:
-    """Yields a ``map`` over as many threads as torch may use, each of which computes alone: many small products, none of which waits for another."""
+    """Yields a ``map`` over as many threads as torch may use, each of which computes alone: many small products, none of which waits for
+    another.
+    """
     count = torch.get_num_threads()
     if count == 1:
         yield map
@@ -118,7 +120,9 @@ def best_patches(part: Part, codec: Codec, directions: np.ndarray, feature_norm:
 
 
 def ranking(values: np.ndarray, top: int) -> np.ndarray:
-    """Returns the positions of the highest values float32 [N], highest first, of equal ones the first; minus infinity and NaN never rank."""
+    """Returns the positions of the highest values float32 [N], highest first, of equal ones the first; minus infinity and NaN never
+    rank.
+    """
     known = np.flatnonzero(np.isfinite(values))
     values = values[known]
     if top < len(values):

@@ -7,7 +7,8 @@ An index is a folder::
     basis.safetensors        axes of the features, where they were brought to fewer dimensions
     errors.csv               pictures that could not be used
 
-A row of a part is one *entry*: a picture, or one specimen of it. See :data:`INDEX_COLUMNS`; the input's other columns follow under ``input_``.
+A row of a part is one *entry*: a picture, or one specimen of it. See :data:`INDEX_COLUMNS`; the input's other columns follow under
+``input_``.
 """
 
 from __future__ import annotations

@@ -116,7 +116,8 @@ _ENTRIES = (
         Method(
             "score-cam",
             f"{_HERE}.perturbation:score_cam",
-            "channels weighted by the score of the picture masked with them; slow, one forward pass per channel, or per group: score-cam:128",
+            "channels weighted by the score of the picture masked with them; slow, one forward pass per channel, or per group: "
+            "score-cam:128",
             "Wang et al., CVPR-W 2020",
             takes="GROUPS",
             optional=True,
@@ -130,7 +131,8 @@ _ENTRIES = (
         Method(
             "grad-eclip",
             f"{_HERE}.grad_eclip:grad_eclip",
-            "values of the attention that gathers the picture, weighted by its gradient and the loosened attention; towers with a class token or attention pooling",
+            "values of the attention that gathers the picture, weighted by its gradient and the loosened attention; towers with a class "
+            "token or attention pooling",
             "Zhao et al., ICML 2024",
         ),
     ),

@@ -62,9 +62,11 @@ def _deepest(localizer: Asker, path: str, single: str) -> str:
 
 
 def clip_surgery(localizer: Asker, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
-    """CLIP Surgery as published (Li et al., 2023): value-value attention in the last six blocks, and feature surgery for single texts, ``f^ . (t - t_empty)``.
+    """CLIP Surgery as published (Li et al., 2023): value-value attention in the last six blocks, and feature surgery for single texts, ``f^
+    . (t - t_empty)``.
 
-    The strategy ``vv-6``; CLIP ResNets have one attention, their pooling's (``vv``; the official code also sharpens it there, which is not done).
+    The strategy ``vv-6``; CLIP ResNets have one attention, their pooling's (``vv``; the official code also sharpens it there, which is not
+    done).
 
     What every text shares with the empty text is redundant and is taken out of every term of the direction: ``f^ . (w - s t_empty)`` with
     ``s`` the sum of the direction's coefficients. A full contrast (``gamma = 1``, weights that sum to one) has ``s = 0``: there the

@@ -87,8 +87,8 @@ def _grad_cam_plusplus(batch: Batch) -> Tensor:
     """Grad-CAM++ by equation 19 (Chattopadhay et al., WACV 2018), in float64: ``alpha_kij = g^2 / (2 g^2 + sum_ab(A_kab) g^3)``.
 
     ``g`` are gradients of the model's own logits, that is of the objective times the logit scale: ``alpha`` depends on the scale. Where a
-    gradient is not zero, ``alpha = 1 / (2 + sum(A) g)``, and that is how it is computed. The libraries add a constant to the denominator, in
-    which gradients of a cosine (about 1e-5) drown.
+    gradient is not zero, ``alpha = 1 / (2 + sum(A) g)``, and that is how it is computed. The libraries add a constant to the denominator,
+    in which gradients of a cosine (about 1e-5) drown.
     """
     features = batch.features.map.double()
     valid = batch.valid[:, None]

@@ -1,7 +1,8 @@
 """Finer-CAM in its original form: linear classifier heads, whose weight rows take the place of text embeddings.
 
 Zhang et al., "Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation", CVPR 2025: a class is explained by its
-logit minus those of the classes that are most easily taken for it. ``z_n = W_n . e + b_n`` with the image embedding ``e`` of a frozen tower.
+logit minus those of the classes that are most easily taken for it. ``z_n = W_n . e + b_n`` with the image embedding ``e`` of a frozen
+tower.
 """
 
 from __future__ import annotations
@@ -333,9 +334,10 @@ class FinerCam:
     Args:
         backbone: The frozen tower; text is not needed.
         head: The classifier; ``None`` for the one that the tower comes with.
-        settings: How pictures are read; only ``resize``, ``size``, ``batch_size``, ``max_pixels`` and (base ``"direct"``) ``feature_norm`` are used.
-        layer: Where maps are read, one of the tower's ``layers``; by default the published layer: on vision transformers ``"norm1"``, the first
-            norm of the last block, which the authors' code hooks; elsewhere the last map. ``"last"`` is what the pooling reads.
+        settings: How pictures are read; only ``resize``, ``size``, ``batch_size``, ``max_pixels`` and (base ``"direct"``) ``feature_norm``
+            are used.
+        layer: Where maps are read, one of the tower's ``layers``; by default the published layer: on vision transformers ``"norm1"``, the
+            first norm of the last block, which the authors' code hooks; elsewhere the last map. ``"last"`` is what the pooling reads.
 
     Raises:
         ConfigurationError: Head and tower do not fit, an unknown layer, or the resize policy shows the tower parts of the picture only.
@@ -353,7 +355,8 @@ class FinerCam:
         self._chosen = layer
         if head.weight.shape[1] != backbone.embed_dim:
             raise ConfigurationError(
-                f"the classifier head reads {head.weight.shape[1]} numbers, the image embedding of {backbone.name} has {backbone.embed_dim}."
+                f"the classifier head reads {head.weight.shape[1]} numbers, the image embedding of {backbone.name} has "
+                f"{backbone.embed_dim}."
             )
         if head.weights_hash and head.weights_hash != backbone.weights_hash:
             raise ConfigurationError(
@@ -387,15 +390,16 @@ class FinerCam:
             images: A picture, or a list or tuple of them.
             target: Name or number of the class, or one per picture; ``None`` for the predicted one.
             references: Names or numbers of the reference classes; the target is left out where it is among them.
-            ranks: Without ``references``: which of the classes of nearest logit, 1 for the nearest; ranks beyond the last class are dropped.
+            ranks: Without ``references``: which of the classes of nearest logit, 1 for the nearest; ranks beyond the last class are
+                dropped.
             alpha: Comparison strength; the aggregation's own by default. 0 explains the class alone.
             aggregation: A name of :data:`AGGREGATIONS`.
-            base: A method of :data:`concept_cam.methods.METHODS` that reads a feature map (``"grad-cam"``, ``"layer-cam"``, ``"score-cam"``,
-                each signed or with ``+relu``), or ``"lcam:PATH"`` trained for this head.
+            base: A method of :data:`concept_cam.methods.METHODS` that reads a feature map (``"grad-cam"``, ``"layer-cam"``,
+                ``"score-cam"``, each signed or with ``+relu``), or ``"lcam:PATH"`` trained for this head.
 
         Returns:
-            A :class:`~concept_cam.core.results.Localization`, or a list of them. ``score`` is the objective, ``probabilities`` the softmax over target
-            and references, ``weights`` what each reference contributes before ``alpha``.
+            A :class:`~concept_cam.core.results.Localization`, or a list of them. ``score`` is the objective, ``probabilities`` the softmax
+            over target and references, ``weights`` what each reference contributes before ``alpha``.
 
         Raises:
             ConfigurationError: An unknown class, aggregation or base, or no reference left.
@@ -525,7 +529,9 @@ class FinerCam:
         alpha: float = 0.6,
         aggregation: str = "uniform",
     ) -> tuple[int, list[int], Tensor]:
-        """Chooses what is asked of one picture from its logits [N]: the target, its references, and float32 [N] what each logit contributes."""
+        """Chooses what is asked of one picture from its logits [N]: the target, its references, and float32 [N] what each logit
+        contributes.
+        """
         index = int(logits.argmax()) if target is None else target
         others = self._references(logits, index, references, ranks)
         return index, others, choose(aggregation, AGGREGATIONS, "aggregation").weights(logits, index, others, alpha)
@@ -640,7 +646,8 @@ def class_folders(folder: str | os.PathLike[str]) -> list[tuple[Path, str]]:
     ]
     if len({name for _, name in found}) < 2:
         raise DataError(
-            f"{str(root)!r} holds pictures of {len({name for _, name in found})} class folders; expected at least two: ROOT/CLASS/picture.jpg."
+            f"{str(root)!r} holds pictures of {len({name for _, name in found})} class folders; expected at least two: "
+            "ROOT/CLASS/picture.jpg."
         )
     return found
 

@@ -3,8 +3,8 @@
 Gkartzonika, Gkalelis and Mezaris, "Learning Visual Explanations for DCNN-Based Image Classifiers Using an Attention Mechanism", ECCV
 Workshops 2022: a 1x1 convolution and a sigmoid over the frozen tower's last feature map, trained so that the class survives when the
 feature map (Fm) or the picture (Img) is masked with the map, and the map stays small and smooth. Here the convolution's weights may also
-be made from a text direction ``w`` by a learned linear map, so that one explainer serves any concept: ``a = sigmoid(A . (M w + m) + n . w + b)``
-with the feature map ``A`` standardised per channel and ``w`` at unit length.
+be made from a text direction ``w`` by a learned linear map, so that one explainer serves any concept: ``a = sigmoid(A . (M w + m) + n . w +
+b)`` with the feature map ``A`` standardised per channel and ``w`` at unit length.
 """
 
 from __future__ import annotations

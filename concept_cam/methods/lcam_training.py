@@ -1,8 +1,8 @@
 """Trains the learned explainers of :mod:`concept_cam.methods.lcam` on a frozen tower.
 
 Loss (the paper's): ``ce * cross-entropy + area * mean((a + 5e-4)^0.3) + smoothness * variation(a)``, where the cross-entropy is that of the
-feature map or picture in which hidden cells are moved to their mean. For a classifier head it is over its classes; for text it is over the concept's target and contrasts, at the
-model's own temperature. The tower's parameters get no gradient and are not changed.
+feature map or picture in which hidden cells are moved to their mean. For a classifier head it is over its classes; for text it is over the
+concept's target and contrasts, at the model's own temperature. The tower's parameters get no gradient and are not changed.
 """
 
 from __future__ import annotations
@@ -312,8 +312,8 @@ def train_on_classes(
         prepared: Model inputs of one size; several crops of each picture are worth having where pictures are few.
         labels: Class of each.
         training: How.
-        rows: Makes the weights of each class by one learned map of its row of the head, at unit length, instead of learning them one by one:
-            for classes of which there is no picture to train on.
+        rows: Makes the weights of each class by one learned map of its row of the head, at unit length, instead of learning them one by
+            one: for classes of which there is no picture to train on.
         progress: Called with step and loss.
     """
     training = training or LcamTraining()

@@ -23,10 +23,10 @@ LAYERS = 2
 def _maps(batch: Batch) -> Tensor:
     """Mean over the last blocks ``l`` of ``mean_heads mean_queries relu(ds_l / dA_l)``, at each patch's key.
 
-    ``A_l`` is an attention after the softmax and ``s_l`` the objective read from block ``l``. In class-token and mean-pooled towers ``A_l`` is the
-    block's own attention and ``s_l`` the mean of its output tokens through the tower's last norm and projection. In towers that pool by
-    attention, both belong to the pooling applied to the block's tokens; a CLIP ResNet has that pooling alone. Values are not negative; the
-    paper's min-max scaling is left out.
+    ``A_l`` is an attention after the softmax and ``s_l`` the objective read from block ``l``. In class-token and mean-pooled towers ``A_l``
+    is the block's own attention and ``s_l`` the mean of its output tokens through the tower's last norm and projection. In towers that pool
+    by attention, both belong to the pooling applied to the block's tokens; a CLIP ResNet has that pooling alone. Values are not negative;
+    the paper's min-max scaling is left out.
     """
     backbone = batch.backbone.transformer
     if backbone is None:
@@ -127,7 +127,8 @@ def _check(backbone: Backbone) -> None:
     own = backbone.transformer is not None and not backbone.family.endswith("attention-pool")
     if not own and backbone.gathers != BY_POOLING:
         raise UnsupportedModelError(
-            f"LeGrad reads a transformer's self-attention or an attention pooling, which {backbone.name!r} (family {backbone.family}) does not "
+            f"LeGrad reads a transformer's self-attention or an attention pooling, which {backbone.name!r} (family "
+            f"{backbone.family}) does not "
             "have. Use 'direct', 'grad-cam' or 'hires-cam' with this model."
         )
 

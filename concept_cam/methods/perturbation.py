@@ -46,8 +46,8 @@ def _grouped(argument: str) -> Callable[[Batch], Tensor]:
 def group_channels(masks: Tensor, count: int) -> Tensor:
     """Groups channels whose masks [K, n] look alike: int64 [K], numbers from 0.
 
-    Seeds are picked one after the other, each the mask that is least like any seed before it, from the strongest on; every channel joins its
-    most similar seed. Nothing is drawn at random.
+    Seeds are picked one after the other, each the mask that is least like any seed before it, from the strongest on; every channel joins
+    its most similar seed. Nothing is drawn at random.
     """
     unit = F.normalize(masks - masks.mean(dim=1, keepdim=True), dim=1)
     if count >= len(masks):
@@ -195,7 +195,9 @@ rise = TowerMethod(_rise, adapt=_rise_count)
 
 
 def expected_passes(method: str, backbone: Backbone, settings: Settings) -> tuple[int, float] | None:
-    """Returns how many forward passes a method of this module takes for one picture, and the seconds of one, measured; ``None`` for others."""
+    """Returns how many forward passes a method of this module takes for one picture, and the seconds of one, measured; ``None`` for
+    others.
+    """
     name, _, argument = method.partition(":")
     if name.removesuffix("+relu") not in ("score-cam", "rise"):
         return None

@@ -30,7 +30,9 @@ _LIMIT: ContextVar[int | None] = ContextVar("concept_cam_max_pixels", default=No
 
 
 def byte_limit(max_pixels: int = MAX_PIXELS) -> int:
-    """Returns the most bytes that an encoded picture may have: those of as many pixels of four 16-bit channels, and 64 MiB for what goes with them."""
+    """Returns the most bytes that an encoded picture may have: those of as many pixels of four 16-bit channels, and 64 MiB for what goes
+    with them.
+    """
     return _SPARE_BYTES + _BYTES_PER_PIXEL * max_pixels
 
 

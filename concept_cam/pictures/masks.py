@@ -1,6 +1,7 @@
 """Reading masks: the one reader, for annotation, evaluation, what is to be ignored and everything that people draw elsewhere.
 
-A mask is no photograph: its numbers count, not how bright they look. What is 0, black or wholly transparent is outside, everything else inside:
+A mask is no photograph: its numbers count, not how bright they look. What is 0, black or wholly transparent is outside, everything else
+inside:
 
 * bilevel, 8-bit, 16-bit, 32-bit and floating pictures: their numbers, so that labels of 1 in 16 bits are labels, not nearly black;
 * palettes: their indices, whatever colours are shown, where the index 0 is shown black or nothing is; else black is outside;
@@ -41,7 +42,8 @@ def read_mask_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS)
 
 
 def read_raw_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads the numbers as they are stored, palette indices included, transparent or not; of colours the first channel: int64 [H, W], upright.
+    """Reads the numbers as they are stored, palette indices included, transparent or not; of colours the first channel: int64 [H, W],
+    upright.
 
     For data sets whose numbers have published meanings.
 

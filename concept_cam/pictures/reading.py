@@ -105,12 +105,13 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
     32-bit integers must lie in 0..65535 and are scaled like 16-bit ones; floats must lie in 0..1; of animated files the first frame is
     read (of an open Pillow image: the frame it is at).
 
-    Arrays: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha, composited over white) of uint8, uint16 (scaled by 1/257), bool, floats in 0..1,
-    or other integers in 0..255. Tensors likewise, and also [C, H, W]: a tensor whose first axis has 1, 3 or 4 entries is ``CHW``,
+    Arrays: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha, composited over white) of uint8, uint16 (scaled by 1/257), bool, floats in
+    0..1, or other integers in 0..255. Tensors likewise, and also [C, H, W]: a tensor whose first axis has 1, 3 or 4 entries is ``CHW``,
     every other tensor is ``HWC``.
 
     Args:
-        source: Path, binary file object (read from its start, left open), bytes, Pillow image, array, tensor, or a Picture (returned as is).
+        source: Path, binary file object (read from its start, left open), bytes, Pillow image, array, tensor, or a Picture (returned as
+            is).
         max_pixels: Most pixels of a picture from a file; checked before anything is decoded.
 
     Returns:
@@ -265,7 +266,9 @@ _PHOTOMETRIC, _BITS = 262, 258
 
 
 def _as_min_is_black(file: BinaryIO) -> BinaryIO | None:
-    """Returns a copy of a TIFF whose zero is white in which it is black: the kinds that Pillow does not know otherwise, such as big-endian 16-bit ones."""
+    """Returns a copy of a TIFF whose zero is white in which it is black: the kinds that Pillow does not know otherwise, such as big-endian
+    16-bit ones.
+    """
     file.seek(0)
     order = _TIFF_HEADS.get(file.read(4))
     if order is None:
@@ -347,8 +350,8 @@ def decoded(image: Image.Image, max_pixels: int, label: str) -> tuple[Image.Imag
             f"{label} has {width} x {height} = {width * height:,} pixels, more than the limit of {max_pixels:,}. "
             "If the file is trusted, raise the limit (max_pixels, --max-pixels); otherwise scale the picture down."
         )
-    # A TIFF is turned while it is loaded, and drops the tag. Of other formats the tag is read afterwards: looking for it makes the reader of PNG
-    # decode the pixels, and an error of theirs must not be taken for one of the metadata.
+    # A TIFF is turned while it is loaded, and drops the tag. Of other formats the tag is read afterwards: looking for it makes the reader
+    # of PNG decode the pixels, and an error of theirs must not be taken for one of the metadata.
     tags = getattr(image, "tag_v2", None)
     found = _known(tags.get(_ORIENTATION_TAG, 1)) if tags is not None else None
     try:
@@ -477,7 +480,8 @@ def _nearly_black(label: str, high: float, notes: list[str]) -> None:
     bits = max(8, int(high).bit_length())
     notes.append(f"no value above {high:.0f} of 65535")
     warnings.warn(
-        f"{label}: its values end at {high:.0f} of 65535, so it is nearly black. If a camera stored {bits} bits in 16, multiply by {65535 // ((1 << bits) - 1)}.",
+        f"{label}: its values end at {high:.0f} of 65535, so it is nearly black. If a camera stored {bits} bits in 16, multiply by "
+        f"{65535 // ((1 << bits) - 1)}.",
         UserWarning,
         stacklevel=2,
     )

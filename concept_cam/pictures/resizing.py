@@ -275,8 +275,8 @@ def tile(pixels: np.ndarray, preprocess: Preprocess, size: Size, *, overlap: flo
     The tower sees each window alone; :func:`merge_windows` averages their features on one large grid, so that small parts of large
     photographs get cells of their own.
 
-    The picture keeps its own resolution (each side changed by less than half a stride, to a whole number of cells) unless that takes more than
-    ``max_windows`` windows: then it is scaled down until they suffice. It is scaled up only when both sides are smaller than a
+    The picture keeps its own resolution (each side changed by less than half a stride, to a whole number of cells) unless that takes more
+    than ``max_windows`` windows: then it is scaled down until they suffice. It is scaled up only when both sides are smaller than a
     window, until it fills one. A side that is still shorter than the window is padded with the mean colour, as ``pad`` does. So ``tile`` is
     never coarser than ``pad``, and equals it where one window suffices.
 

@@ -1,7 +1,7 @@
 """What makes a trait pack poor although it is well formed: negations, shared names, doubtful text, unverified ids.
 
-:func:`check_pack` is the whole ``concept-cam prompts check``: errors of form (:mod:`concept_cam.prompts.schema`), the checks here, and where the
-tables are at hand the maintainers' check of ontology ids (:mod:`concept_cam.prompts.ontology`).
+:func:`check_pack` is the whole ``concept-cam prompts check``: errors of form (:mod:`concept_cam.prompts.schema`), the checks here, and
+where the tables are at hand the maintainers' check of ontology ids (:mod:`concept_cam.prompts.ontology`).
 """
 
 from __future__ import annotations

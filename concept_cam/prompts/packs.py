@@ -604,7 +604,8 @@ class Separability:
 def separability(concepts: Sequence[Concept], localizer: Localizer, limit: float = SEPARABILITY_LIMIT) -> Separability:
     """Tells before any picture is scored which contrasts a model's text tower can tell apart at all.
 
-    A map is a projection on ``t+ - t_j``: where two embeddings nearly coincide, the direction is made of rounding and chance, and so is the map.
+    A map is a projection on ``t+ - t_j``: where two embeddings nearly coincide, the direction is made of rounding and chance, and so is the
+    map.
 
     Args:
         concepts: The concepts.

@@ -1,7 +1,7 @@
 """What a trait pack file may hold: one table of keys, read by the checker and written out as a JSON Schema for editors.
 
-:func:`read` turns a file's text into a :class:`Document` (plain data that remembers line and column), :func:`problems` finds everything that
-keeps a document from being a trait pack. Torch-free.
+:func:`read` turns a file's text into a :class:`Document` (plain data that remembers line and column), :func:`problems` finds everything
+that keeps a document from being a trait pack. Torch-free.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ def score_pictures(
 ) -> list[str]:
     """Orders pictures by what they teach: least sure first, mixed with diversity.
 
-    Greedy: each choice maximises ``u (1 - d) + d n``, where ``u`` is the uncertainty and ``n`` the distance (1 - cosine, over the largest one
-    there is) to the nearest picture that was looked at or chosen already.
+    Greedy: each choice maximises ``u (1 - d) + d n``, where ``u`` is the uncertainty and ``n`` the distance (1 - cosine, over the largest
+    one there is) to the nearest picture that was looked at or chosen already.
 
     Args:
         uncertainty: 0..1 by id; the candidates.

@@ -3,10 +3,12 @@
 ``cvat-cli`` loads the module and calls :func:`create` with the parameters given::
 
     cvat-cli --server-host https://cvat.example.org task auto-annotate 137 \\
-        --function-module concept_cam.serve.cvat -p target=str:"the tail fin of a fish" -p contrast=str:"the head of a fish|the eye of a fish"
+        --function-module concept_cam.serve.cvat -p target=str:"the tail fin of a fish" \\
+        -p contrast=str:"the head of a fish|the eye of a fish"
     cvat-cli ... --function-module concept_cam.serve.cvat -p traits=str:fish:parts -p shape=str:rectangle
 
-Each label of the CVAT task with the name of a label of the function gets what was found. Needs ``pip install cvat-sdk`` beside this package.
+Each label of the CVAT task with the name of a label of the function gets what was found. Needs ``pip install cvat-sdk`` beside this
+package.
 """
 
 from __future__ import annotations

@@ -554,7 +554,9 @@ def _said(
 
 
 def _cosines(localizer: Localizer, features: PatchFeatures, found: Localization) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
-    """Returns the similarity of each patch with each text, float32 [1 + R, h, w], ``pi`` and the texts' Gram matrix: none depends on gamma."""
+    """Returns the similarity of each patch with each text, float32 [1 + R, h, w], ``pi`` and the texts' Gram matrix: none depends on
+    gamma.
+    """
     with torch.inference_mode():
         texts = localizer.directions([found.concept])
         rows = texts.columns[0][texts.used[0]]
@@ -593,10 +595,11 @@ def _at_best_cell(found: Localization, cosines: np.ndarray, logit_scale: float) 
 
 
 def rank_regions(regions: Sequence[Region], features: PatchFeatures, clicks: Sequence[tuple[float, float, int]]) -> tuple[Region, ...]:
-    """Orders regions by clicks: those with a "this" first, those with a "not this" last, the others by how far they resemble the clicked patches.
+    """Orders regions by clicks: those with a "this" first, those with a "not this" last, the others by how far they resemble the clicked
+    patches.
 
-    Resemblance is the mean cosine of a region's best patch with the "this" patches, less that with the "not this" patches. Without clicks the
-    order (largest first) stays.
+    Resemblance is the mean cosine of a region's best patch with the "this" patches, less that with the "not this" patches. Without clicks
+    the order (largest first) stays.
     """
     if not clicks or not regions:
         return tuple(regions)

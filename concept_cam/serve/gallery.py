@@ -192,8 +192,9 @@ class Gallery:
 
 
 _CALL_COLUMNS = (
-    "source", "specimen", "pack", "character", "kind", "state", "best_state", "probability", "probabilities", "score", "margin", "abstained",
-    "abstained_because", "limit", "box_x", "box_y", "box_width", "box_height", "specimen_x", "specimen_y", "specimen_width", "specimen_height",
+    "source", "specimen", "pack", "character", "kind", "state", "best_state", "probability", "probabilities", "score", "margin",
+    "abstained", "abstained_because", "limit", "box_x", "box_y", "box_width", "box_height", "specimen_x", "specimen_y", "specimen_width",
+    "specimen_height",
 )  # fmt: skip
 
 

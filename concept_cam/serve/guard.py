@@ -1,8 +1,8 @@
 """Who may talk to the app: checks of every request before anything else looks at it, as one ASGI layer.
 
-Against other pages in the person's browser (DNS rebinding, cross-site requests) the ``Host`` must be one we answer for, the ``Origin`` our own,
-and the browser's own statement ``Sec-Fetch-Site`` must not say "cross-site". Against other machines: the app listens on the loopback interface,
-and elsewhere only with a token. Against size: bodies are counted while they arrive, and cut off.
+Against other pages in the person's browser (DNS rebinding, cross-site requests) the ``Host`` must be one we answer for, the ``Origin`` our
+own, and the browser's own statement ``Sec-Fetch-Site`` must not say "cross-site". Against other machines: the app listens on the loopback
+interface, and elsewhere only with a token. Against size: bodies are counted while they arrive, and cut off.
 """
 
 from __future__ import annotations

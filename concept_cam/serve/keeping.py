@@ -59,8 +59,8 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
         confidence: Of the bound.
 
     Returns:
-        The limits, and as plain data one row per character: the limit, how many labels it rests on, and of the run's calls how many would no
-        longer be made and how many that were held back would be.
+        The limits, and as plain data one row per character: the limit, how many labels it rests on, and of the run's calls how many would
+        no longer be made and how many that were held back would be.
 
     Raises:
         DataError: There is no label.

@@ -13,8 +13,9 @@ parted by ``|``), else the other labels of the same control::
       </Choices>
     </View>
 
-Where names are those of a trait pack (``parts: head``, choices named after a character; what ``concept-cam export --to label-studio`` writes)
-the pack's own phrases are taken; where several packs have them, that of the run or of ``--traits`` is meant, or ``fish/parts: head``. A text area named ``prompt`` in the same view asks for its words while a person annotates.
+Where names are those of a trait pack (``parts: head``, choices named after a character; what ``concept-cam export --to label-studio``
+writes) the pack's own phrases are taken; where several packs have them, that of the run or of ``--traits`` is meant, or ``fish/parts:
+head``. A text area named ``prompt`` in the same view asks for its words while a person annotates.
 
 The protocol is Label Studio's: ``GET /health``, ``POST /setup``, ``POST /predict`` with ``tasks`` and ``label_config``.
 """
@@ -294,7 +295,8 @@ def _value(kind: str, label: str, region: Region, size: tuple[int, int]) -> dict
 
 
 def find_picture(desk: Desk, address: str, source: str = "") -> GalleryPicture:
-    """Returns the picture that a task means, of those that are served: by ``source``, by local-storage address, by name; or a ``data:`` URI.
+    """Returns the picture that a task means, of those that are served: by ``source``, by local-storage address, by name; or a ``data:``
+    URI.
 
     Nothing is fetched from any other host, and no path of a task reaches the file system: names are looked up among the served ones.
 
@@ -322,7 +324,8 @@ def find_picture(desk: Desk, address: str, source: str = "") -> GalleryPicture:
     if len(matches) == 1:
         return matches[0]
     raise ImageError(
-        f"the task's picture {address[:120]!r} is none of the {len(desk.gallery)} that are served{' (its name is there twice)' if matches else ''}: serve "
+        f"the task's picture {address[:120]!r} is none of the {len(desk.gallery)} that are "
+        f"served{' (its name is there twice)' if matches else ''}: serve "
         "the folder that the tasks were made from; nothing is fetched from other hosts."
     )
 

@@ -227,7 +227,8 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "concept-cam serve",
             "version": concept_cam.__version__,
-            "description": "Where is a trait in a picture, as opposed to its look-alikes? All coordinates: original pixels of the upright picture.",
+            "description": "Where is a trait in a picture, as opposed to its look-alikes? All coordinates: original pixels of the "
+            "upright picture.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,

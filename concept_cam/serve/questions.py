@@ -21,7 +21,8 @@ MAX_CONTRASTS = 32
 MAX_CLICKS = 200
 
 _KEYS = {
-    "picture", "image", "target", "contrasts", "character", "state", "gamma", "weighting", "threshold", "min_area", "clicks", "taught", "mix",
+    "picture", "image", "target", "contrasts", "character", "state", "gamma", "weighting", "threshold", "min_area", "clicks", "taught",
+    "mix",
     "map", "specimen", "certificate",
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Teaching with clicks: a prototype of the patches that people clicked, mixed with the direction of the words. No training, no probe.
 
-With unit patch features ``f^`` the prototype is ``p = mean(f^ at "this") - mean(f^ at "not this")``, set to the length of the words' direction
-``w``; a map is ``(1 - m) f^ . w + m f^ . p |w| / |p|``. What is mixed so is no longer zero-shot, and every answer says it.
+With unit patch features ``f^`` the prototype is ``p = mean(f^ at "this") - mean(f^ at "not this")``, set to the length of the words'
+direction ``w``; a map is ``(1 - m) f^ . w + m f^ . p |w| / |p|``. What is mixed so is no longer zero-shot, and every answer says it.
 
 A taught concept is two files beside the corrections: ``taught/NAME.safetensors`` (the prototype, what was clicked, the model it belongs to)
 and an entry in the trait pack ``taught/taught.yaml``, which any command takes with ``--traits`` (its words; the prototype is the page's).

@@ -1,1 +1,3 @@
-"""Can this map be trusted? Evidence from the features that are there already, a verdict by visible rules, and conformal limits from labels."""
+"""Can this map be trusted? Evidence from the features that are there already, a verdict by visible rules, and conformal limits from
+labels.
+"""

@@ -28,7 +28,8 @@ class Certificate:
     """Whether a map can be trusted.
 
     Attributes:
-        verdict: ``"clear"``, ``"doubtful"``, ``"not about the prompt"`` or ``"absent"``; see :data:`concept_cam.trust.rules.TRUST_VERDICTS`.
+        verdict: ``"clear"``, ``"doubtful"``, ``"not about the prompt"`` or ``"absent"``; see
+            :data:`concept_cam.trust.rules.TRUST_VERDICTS`.
         reason: Why, in one plain sentence.
         confidence: How likely the peak lies on the target, 0..1; ``None`` where nothing was fitted for this model.
         presence: How likely the target is in the picture at all, 0..1; ``None`` where nothing was fitted for this model.
@@ -195,7 +196,9 @@ class Certifier:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What all maps of a picture share: plain maps of the concepts' texts and their ranks, ranks of the hosts' maps, the probes, the cells."""
+    """What all maps of a picture share: plain maps of the concepts' texts and their ranks, ranks of the hosts' maps, the probes, the
+    cells.
+    """
 
     maps: np.ndarray
     ranked: np.ndarray

@@ -1,12 +1,15 @@
 """Guarantees from labels: inner masks, outer margins and sets of states that keep a stated risk on pictures like the labelled ones.
 
-Split-conformal: the limits are fitted to labelled pictures that had no other part in the model, and hold on average over draws of the labelled and
-the new picture together, whatever the model, as long as both come from the same source (exchangeable). They say nothing of pictures of another kind.
+Split-conformal: the limits are fitted to labelled pictures that had no other part in the model, and hold on average over draws of the
+labelled and the new picture together, whatever the model, as long as both come from the same source (exchangeable). They say nothing of
+pictures of another kind.
 
-* **Inner mask**: conformal risk control (Angelopoulos et al., "Conformal Risk Control", ICLR 2024) of the share of the mask's pixels that are not the
-  part, made monotone: ``E[share] <= alpha``.
-* **Outer margin**: the split-conformal quantile of the distance by which the mask must grow to cover the whole part: ``P(covered) >= 1 - alpha``.
-* **Set of states**: the split-conformal quantile of ``1 - p(true state)`` (Sadinle et al., JASA 2019): ``P(true state in the set) >= 1 - alpha``.
+* **Inner mask**: conformal risk control (Angelopoulos et al., "Conformal Risk Control", ICLR 2024) of the share of the mask's pixels that
+  are not the part, made monotone: ``E[share] <= alpha``.
+* **Outer margin**: the split-conformal quantile of the distance by which the mask must grow to cover the whole part: ``P(covered) >= 1 -
+  alpha``.
+* **Set of states**: the split-conformal quantile of ``1 - p(true state)`` (Sadinle et al., JASA 2019): ``P(true state in the set) >= 1 -
+  alpha``.
 
 Every limit belongs to one character (Mondrian, by strata), to one model, and to the settings under which the maps were made.
 """

@@ -22,13 +22,14 @@ class Evidence:
     """What speaks for and against one map. A number is NaN where it cannot be told.
 
     Attributes:
-        dependence_host: Spearman's rank correlation of the target's plain map (``gamma`` 0) with that of the host noun, or of "the main subject"
-            where the concept names none: 1 says that the subject is found, whatever is asked (the control of Adebayo et al., "Sanity checks for
-            saliency maps", NeurIPS 2018, with words in place of weights).
+        dependence_host: Spearman's rank correlation of the target's plain map (``gamma`` 0) with that of the host noun, or of "the main
+            subject" where the concept names none: 1 says that the subject is found, whatever is asked (the control of Adebayo et al.,
+            "Sanity checks for saliency maps", NeurIPS 2018, with words in place of weights).
         dependence_siblings: The highest such correlation with the plain map of a contrast; NaN without contrasts.
         dependence_neutral: Median such correlation with the maps of neutral words.
-        p_value: How often a neutral word in the target's place, against the same contrasts, rises at the peak at least as high in its own map, in
-            its own standard deviations: ``(1 + #{k: z_k >= z}) / (1 + K)``, the permutation p-value of Phipson and Smyth (2010). Near 1 the peak is
+        p_value: How often a neutral word in the target's place, against the same contrasts, rises at the peak at least as high in its own
+            map, in its own standard deviations: ``(1 + #{k: z_k >= z}) / (1 + K)``, the permutation p-value of Phipson and Smyth (2010).
+                Near 1 the peak is
             there for any word.
         p_anywhere: How often a neutral word rises as high anywhere in its own map.
         peak: Height of the peak over the map's mean, in standard deviations of the map.
@@ -137,7 +138,8 @@ def evidence(
     if not np.isfinite(deviation) or deviation <= 1e-6 * max(1e-3, float(np.abs(plain).max())):
         # A constant map points nowhere: every word does as well.
         return Evidence(*rank, 1.0, 1.0, 0.0, separability, nan, nan, 1.0)
-    # Neighbouring cells of a fine grid say nearly the same: some hundreds of them are enough for means, spreads and heights of other words' maps.
+    # Neighbouring cells of a fine grid say nearly the same: some hundreds of them are enough for means, spreads and heights of other words'
+    # maps.
     step = max(1, len(scores) // RANKED_CELLS)
     peak = int(scores.argmax())
     height = float((scores[peak] - scores.mean()) / deviation)

@@ -1,9 +1,9 @@
 """From evidence to a verdict: few visible rules, whose limits come from a fit.
 
-Two logistic models read the same features of a map (:data:`FEATURES`): one says how likely the peak lies on the target (*confidence*), one how likely
-the target is in the picture at all (*presence*). Both are fitted, with their limits, to pictures with known answers by :func:`fit_rules`; the
-bundled model's come with it. Other models have no fit until ``concept-cam calibrate`` makes one: then confidence and presence are not stated, and the
-rules that need none of them still hold.
+Two logistic models read the same features of a map (:data:`FEATURES`): one says how likely the peak lies on the target (*confidence*), one
+how likely the target is in the picture at all (*presence*). Both are fitted, with their limits, to pictures with known answers by
+:func:`fit_rules`; the bundled model's come with it. Other models have no fit until ``concept-cam calibrate`` makes one: then confidence and
+presence are not stated, and the rules that need none of them still hold.
 """
 
 from __future__ import annotations
@@ -57,8 +57,10 @@ class MapFacts:
     """What else is known of a map, beside its evidence.
 
     Attributes:
-        probability: Of the target among its contrasts, 0..1, at the peak for a part and in the whole picture for a state; NaN without contrasts.
-        domain: How far the picture is from what the model knows (0: as near as its own training pictures; see the backbone); NaN where unknown.
+        probability: Of the target among its contrasts, 0..1, at the peak for a part and in the whole picture for a state; NaN without
+            contrasts.
+        domain: How far the picture is from what the model knows (0: as near as its own training pictures; see the backbone); NaN where
+            unknown.
     """
 
     probability: float = float("nan")

@@ -3,9 +3,10 @@
     python examples/benchmarks/annotate_throughput.py                      # ViT-B/16, random weights, 200 pictures
     python examples/benchmarks/annotate_throughput.py --pictures 200 2000  # and whether memory stays flat
 
-Every number of pictures is a run of its own in a fresh process: JPEG files of 640 x 480 pixels are read from disk, annotated with 20 characters
-and written as a Parquet data set. Before and after it, in the same process, the model's own ``encode_image`` runs on tensors that are in
-memory already, at the same batch size: the most that any annotator could reach. Random weights cost the same time as trained ones.
+Every number of pictures is a run of its own in a fresh process: JPEG files of 640 x 480 pixels are read from disk, annotated with 20
+characters and written as a Parquet data set. Before and after it, in the same process, the model's own ``encode_image`` runs on tensors
+that are in memory already, at the same batch size: the most that any annotator could reach. Random weights cost the same time as trained
+ones.
 """
 
 from __future__ import annotations
@@ -239,7 +240,8 @@ def main() -> None:
             command = [sys.executable, __file__, *options, f"--folder={folder}", f"--one={count}"]
             rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]))
     print(
-        f"{arguments.architecture}, {arguments.dtype}, random weights; JPEG 640 x 480; {arguments.characters} characters; batch {arguments.batch_size}; {processor()}\n"
+        f"{arguments.architecture}, {arguments.dtype}, random weights; JPEG 640 x 480; {arguments.characters} characters; batch "
+        f"{arguments.batch_size}; {processor()}\n"
     )
     print(
         "| pictures | `encode_image` on tensors, images/s | patch features on tensors, images/s | annotate, files to Parquet, images/s "

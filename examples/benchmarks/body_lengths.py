@@ -2,10 +2,10 @@
 
     python examples/benchmarks/body_lengths.py DIR --mask head=head --mask trunk=body --mask caudal_fin=tail
 
-DIR is a folder data set with masks that people drew (as of `evaluate --dataset folder:DIR`); lengths along the midline of those masks are the
-truth, those along the midline of the model's maps (default settings, the trait pack's parts) what is measured. Prints a Markdown table: the
-share of the pictures that are measured, the median and the 90th percentile of the relative error, and how often the truth lies within the
-stated uncertainty; 95 % bootstrap intervals over pictures.
+DIR is a folder data set with masks that people drew (as of `evaluate --dataset folder:DIR`); lengths along the midline of those masks are
+the truth, those along the midline of the model's maps (default settings, the trait pack's parts) what is measured. Prints a Markdown table:
+the share of the pictures that are measured, the median and the 90th percentile of the relative error, and how often the truth lies within
+the stated uncertainty; 95 % bootstrap intervals over pictures.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def main(directory: Path, pairs: dict[str, str], model: str) -> None:
                 within = found[name].error is not None and abs(off) <= found[name].error
                 errors.setdefault(name, []).append((off / length.value, within))
     click.echo(
-        "| length | pictures | measured | relative error, median | 90 % below | bias | within the uncertainty |\n|---|---|---|---|---|---|---|"
+        "| length | pictures | measured | relative error, median | 90 % below | bias | within the uncertainty "
+        "|\n|---|---|---|---|---|---|---|"
     )
     for name, count in known.items():
         rows = errors.get(name, [])

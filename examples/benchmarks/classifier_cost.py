@@ -2,8 +2,8 @@
 
     python examples/benchmarks/classifier_cost.py --pairs 5
 
-Rows: the network alone (one forward pass), then Grad-CAM of Finer-CAM's contrasted logits for one class and for ten classes of one picture. The
-libraries run as their documentation shows: torchcam one forward pass for all classes (its FinerCAM keeps the graph), pytorch-grad-cam
+Rows: the network alone (one forward pass), then Grad-CAM of Finer-CAM's contrasted logits for one class and for ten classes of one picture.
+The libraries run as their documentation shows: torchcam one forward pass for all classes (its FinerCAM keeps the graph), pytorch-grad-cam
 forward and back through the whole network for each. Weights are random; time does not depend on them. Prints a Markdown table of the
 median ratio to the network's own forward pass, of interleaved pairs, with its 95 % bootstrap interval.
 """
@@ -73,7 +73,8 @@ def main(pairs: int, networks: str, counts: str) -> None:
                 return cam.explain_all(picture, classes)
 
             def of_torchcam() -> object:
-                # Its layers are maps [B, K, h, w]: for the transformer it hooks the convolution of the patches, the nearest that it can read.
+                # Its layers are maps [B, K, h, w]: for the transformer it hooks the convolution of the patches, the nearest that it can
+                # read.
                 hooked = network.patch_embed.proj if reshape else layer
                 with torchcam.FinerCAM(network, hooked) as extractor:
                     scores = network(pixels)

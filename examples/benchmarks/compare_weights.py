@@ -1,10 +1,11 @@
 """Compares weights, and views, where the benchmark is not looked at: which model should be bundled?
 
     python examples/benchmarks/compare_weights.py demo runs/more/model
-    python examples/benchmarks/compare_weights.py demo --views single --views mirrored --photographs DIR --mask head=head --mask caudal_fin=tail
+    python examples/benchmarks/compare_weights.py demo --views single --views mirrored --photographs DIR --mask head=head --mask
+    caudal_fin=tail
 
-Prints one row per model and view: the share of pictures in which the peak of a part's map lies on the part, on rendered pictures of a seed that is
-neither the benchmark's nor the training's (mean over the parts), and on a folder of photographs with masks. Gamma 1, in brackets 0.
+Prints one row per model and view: the share of pictures in which the peak of a part's map lies on the part, on rendered pictures of a seed
+that is neither the benchmark's nor the training's (mean over the parts), and on a folder of photographs with masks. Gamma 1, in brackets 0.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python examples/benchmarks/gradient.py --pairs 5
 
-The gradient methods need a backward pass per concept; the direct method scores all concepts in one matrix product. `grad-cam` and `layer-cam`
-are this package's, which go back no further than the feature map. The rows of the libraries are Grad-CAM with the contrasted directions as
-a classifier, used as their documentation shows: pytorch-grad-cam runs the whole tower forward and back for each concept, torchcam runs it
-forward once and goes back to the feature map. Prints a Markdown table.
+The gradient methods need a backward pass per concept; the direct method scores all concepts in one matrix product. `grad-cam` and
+`layer-cam` are this package's, which go back no further than the feature map. The rows of the libraries are Grad-CAM with the contrasted
+directions as a classifier, used as their documentation shows: pytorch-grad-cam runs the whole tower forward and back for each concept,
+torchcam runs it forward once and goes back to the feature map. Prints a Markdown table.
 """
 
 from __future__ import annotations

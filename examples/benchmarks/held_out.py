@@ -4,8 +4,8 @@
     python examples/benchmarks/held_out.py --output held_out/ --photographs DIR --mask head=head --mask caudal_fin=tail
 
 Four tables: every part by itself with the share of the picture that it covers; the calls by character; what contrast adds to the map of a
-state, the best setting with it against the best without, both chosen on other pictures; and, on a folder of photographs with masks, the parts
-that it has masks of. Each run's full report stays under the output folder.
+state, the best setting with it against the best without, both chosen on other pictures; and, on a folder of photographs with masks, the
+parts that it has masks of. Each run's full report stays under the output folder.
 """
 
 from __future__ import annotations
@@ -157,7 +157,9 @@ def clear_tails(localizer: Localizer, pictures: int) -> None:
 
 
 def best_settings(validation: Mapping[int, Report]) -> tuple[tuple[float, int], tuple[float, int]]:
-    """Gamma and reading size whose maps of states (not of presence, which has no look-alike) find most of what changes, without and with contrast, on validation pictures."""
+    """Gamma and reading size whose maps of states (not of presence, which has no look-alike) find most of what changes, without and with
+    contrast, on validation pictures.
+    """
     found = {
         (gamma, size): interval(values(record(report, gamma), "ap_difference", kind="state"), "ap_difference")
         for size, report in validation.items()

@@ -3,10 +3,11 @@
     python examples/benchmarks/index_queries.py                                  # 1,000 pictures
     python examples/benchmarks/index_queries.py --pictures 1000 10000 --folder /big/disk
 
-Synthetic features of the true size: per picture 576 patches of 512 numbers at unit length (a ViT-L/14 at 336 pixels), random, with one patch in each picture
-drawn towards one of 32 topics so that rankings have something to find. Parts are written as ``concept-cam index`` writes them and read once to warm the
-cache. Memory bandwidth is what summing the same mapped bytes as 8-byte integers reaches, in turn with the queries; medians of the pairs.
-The int8 index holds the same features; its ranking is compared with that of the float32 features they were made from.
+Synthetic features of the true size: per picture 576 patches of 512 numbers at unit length (a ViT-L/14 at 336 pixels), random, with one
+patch in each picture drawn towards one of 32 topics so that rankings have something to find. Parts are written as ``concept-cam index``
+writes them and read once to warm the cache. Memory bandwidth is what summing the same mapped bytes as 8-byte integers reaches, in turn with
+the queries; medians of the pairs. The int8 index holds the same features; its ranking is compared with that of the float32 features they
+were made from.
 """
 
 from __future__ import annotations
@@ -57,13 +58,15 @@ def write(folder: Path, pictures: int, dtype: str) -> Any:
         count = min(PART, pictures - start)
         given = features(start, count)
         rows = [
-            {"source": f"{start + row}.jpg", "image_key": str(start + row), "specimen": 0, "geometry": geometry, "attention": "kk", "views": "single"}
+            {"source": f"{start + row}.jpg", "image_key": str(start + row), "specimen": 0, "geometry": geometry, "attention": "kk",
+            "views": "single"}
             for row in range(count)
         ]  # fmt: skip
         codes = [codec.encode(own) for own in given]
         write_part(folder, number + 1, features_table(rows, codes, given.mean(axis=1)))
     configuration = {
-        "model": "synthetic", "weights_hash": "0", "settings": dict.fromkeys(READING_SETTINGS), "codec": {**codec.description, "basis": None}
+        "model": "synthetic", "weights_hash": "0", "settings": dict.fromkeys(READING_SETTINGS),
+        "codec": {**codec.description, "basis": None}
     }  # fmt: skip
     info = {"format": FORMAT, "configuration": configuration, "counts": {}, "inputs": [], "sessions": []}
     (folder / INFO_FILE).write_text(json.dumps(info))
@@ -114,8 +117,10 @@ def main() -> None:
     directions = directions.astype(np.float32)
     print(f"{arguments.threads} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f} at the start\n")
     print(
-        "| pictures | kept as | bytes per picture | memory read, GB/s | 1 concept, GB/s | share (median, 95 % interval) | 1 concept, us per picture "
-        f"| {arguments.many} concepts, us per picture | Spearman with float32, lowest of 32 | first 50 the same, mean | peak memory beyond the map, MiB |"
+        "| pictures | kept as | bytes per picture | memory read, GB/s | 1 concept, GB/s | share (median, 95 % interval) | 1 concept, us "
+        "per picture "
+        f"| {arguments.many} concepts, us per picture | Spearman with float32, lowest of 32 | first 50 the same, mean | peak memory "
+        "beyond the map, MiB |"
     )
     print("|" + "---|" * 11)
     for pictures in arguments.pictures:
@@ -138,7 +143,8 @@ def main() -> None:
                 same = [len(set(np.argsort(-one)[:50]) & set(np.argsort(-other)[:50])) / 50 for one, other in zip(found, truth)]
                 one = float(np.median(pair.second))
                 print(
-                    f"| {pictures:,} | {dtype} | {size / pictures:,.0f} | {values / np.median(pair.first) / 1e9:.1f} | {values / one / 1e9:.1f} "
+                    f"| {pictures:,} | {dtype} | {size / pictures:,.0f} | {values / np.median(pair.first) / 1e9:.1f} | "
+                    f"{values / one / 1e9:.1f} "
                     f"| {share:.2f} ({low:.2f} to {high:.2f}) | {1e6 * one / pictures:.1f} | {1e6 * many / pictures:,.0f} | {ranks:.5f} "
                     f"| {np.mean(same):.3f} | {grown / 2**20:.0f} |",
                     flush=True,

@@ -2,9 +2,9 @@
 
     python examples/benchmarks/method_table.py --output method_table/
 
-Trains L-CAM-Fm and L-CAM-Img, then runs ``concept-cam evaluate``: all methods; the direct method with every attention; with several gammas; and,
-on fewer and smaller pictures, the two methods that run the tower or its pooling once per channel. Each command is printed, each report stays
-under the output folder, and a finished step is not run again. ``--quick`` proves all but ``score-cam`` on one picture.
+Trains L-CAM-Fm and L-CAM-Img, then runs ``concept-cam evaluate``: all methods; the direct method with every attention; with several gammas;
+and, on fewer and smaller pictures, the two methods that run the tower or its pooling once per channel. Each command is printed, each report
+stays under the output folder, and a finished step is not run again. ``--quick`` proves all but ``score-cam`` on one picture.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def picture(path: Path, explainer: str, model: str) -> None:
     from concept_cam.evaluation import datasets, runner
 
     report = runner.evaluate(
-        datasets.load("synthetic", limit=4), Localizer.from_pretrained(model), methods=("direct", "grad-cam", "finer-cam", "legrad", explainer),
+        datasets.load("synthetic", limit=4), Localizer.from_pretrained(model),
+        methods=("direct", "grad-cam", "finer-cam", "legrad", explainer),
         baselines=(), examples=4, draws=1,
     )  # fmt: skip
     sheet = report.example_sheet(SHOWN)

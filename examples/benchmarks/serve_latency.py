@@ -124,7 +124,8 @@ def main() -> None:
         crowd, wrong, busy = _crowd(address.url, ids, expected, options.clients, options.seconds)
         gc.collect()
         print(
-            f"{options.clients} clients for {options.seconds:.0f} s: {told(crowd)}, {len(crowd) / options.seconds:.0f} answers/s, {wrong} wrong, {busy} busy"
+            f"{options.clients} clients for {options.seconds:.0f} s: {told(crowd)}, {len(crowd) / options.seconds:.0f} answers/s, {wrong} "
+            f"wrong, {busy} busy"
         )
         print(f"memory: {before:.0f} MiB before, {resident():.0f} MiB after; threads {threading.active_count()}")
         running.should_exit = True

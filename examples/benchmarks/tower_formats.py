@@ -3,9 +3,9 @@
     python examples/benchmarks/tower_formats.py                   # ViT-B/16, random weights
     python examples/benchmarks/tower_formats.py --threads 1 --pairs 9
 
-float32 against bfloat16, and against float32 whose multilayer perceptrons (two thirds of a ViT's work) are torch's own dynamic int8 layers. Each is timed in
-turn with float32, in processor time, which other work on the machine disturbs less than the clock. Maps are those of 50 random directions; random weights
-have no outlying activations, so that trained towers may lose more in int8.
+float32 against bfloat16, and against float32 whose multilayer perceptrons (two thirds of a ViT's work) are torch's own dynamic int8 layers.
+Each is timed in turn with float32, in processor time, which other work on the machine disturbs less than the clock. Maps are those of 50
+random directions; random weights have no outlying activations, so that trained towers may lose more in int8.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def main() -> None:
     height, width = plain.backbone.preprocess.default_size
     pixels = torch.randn(arguments.pictures, 3, height, width)
     print(
-        f"{arguments.architecture}, random weights, {arguments.threads} thread(s), torch {torch.__version__}; {processor()}; load {os.getloadavg()[0]:.1f}\n"
+        f"{arguments.architecture}, random weights, {arguments.threads} thread(s), torch {torch.__version__}; {processor()}; load "
+        f"{os.getloadavg()[0]:.1f}\n"
     )
     print("| format | float32, ms a picture | this, ms a picture | times as fast (median of pairs) | map correlation, median | lowest |")
     print("|" + "---|" * 6)

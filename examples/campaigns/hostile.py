@@ -6,8 +6,8 @@
     python examples/campaigns/hostile.py locate   # 200 damaged pictures through the command `concept-cam locate`
     python examples/campaigns/hostile.py kill     # 40 times: an annotation run is killed and continued, and compared with one that was not
 
-Counts: ``right`` (read, or equal), ``error`` (one error of the package), ``other`` (anything else; must be 0, and the exit status says so). Everything follows from
-``--seed``.
+Counts: ``right`` (read, or equal), ``error`` (one error of the package), ``other`` (anything else; must be 0, and the exit status says so).
+Everything follows from ``--seed``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Damages files as the world does, from a seed: bytes flipped, cut, doubled and swapped, and values of JSON, XML and tables replaced by odd ones."""
+"""Damages files as the world does, from a seed: bytes flipped, cut, doubled and swapped, and values of JSON, XML and tables replaced by odd
+ones.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,16 @@ from typing import Any
 __all__ = ["mutated"]
 
 ODD_TEXTS = [
-    b'"', b"'", b"\0", b"\xff\xfe", b"\r", b"\n\n", b"null", b"NaN", b"Infinity", b"-1", b"0", b"1e400", b"9" * 5000, b"{}", b"[]", b"[" * 3000, b"{" * 2000,
-    b"<", b"&amp;", b"]]>", b"../../etc/passwd", b"\xed\xa0\x80", b"\xf0\x9f\x90\x9f", b"true", b"- ", b": ", b"&a *a ", b"!!python/object:os.system ", b"\t", b",", b";",
+    b'"', b"'", b"\0", b"\xff\xfe", b"\r", b"\n\n", b"null", b"NaN", b"Infinity", b"-1", b"0", b"1e400", b"9" * 5000, b"{}", b"[]",
+    b"[" * 3000, b"{" * 2000,
+    b"<", b"&amp;", b"]]>", b"../../etc/passwd", b"\xed\xa0\x80", b"\xf0\x9f\x90\x9f", b"true", b"- ", b": ", b"&a *a ",
+    b"!!python/object:os.system ", b"\t", b",", b";",
 ]  # fmt: skip
 """What is put in somewhere."""
 
 ODD_VALUES: list[Any] = [
-    None, True, 0, -1, 10**30, 10**400, 1e308, float("nan"), float("inf"), "", "x", "\ud83d", "9" * 400, [], {}, [[]], [None], {"a": 1}, [1, 2, 3], [[0, 0]] * 3, -0.5,
+    None, True, 0, -1, 10**30, 10**400, 1e308, float("nan"), float("inf"), "", "x", "\ud83d", "9" * 400, [], {}, [[]], [None], {"a": 1},
+    [1, 2, 3], [[0, 0]] * 3, -0.5,
 ]  # fmt: skip
 """What a value of JSON is replaced by."""
 

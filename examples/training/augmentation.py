@@ -1,4 +1,6 @@
-"""Changes to rendered pictures that leave their truth as it is, or make known what can no longer be told; all on the device of the pictures."""
+"""Changes to rendered pictures that leave their truth as it is, or make known what can no longer be told; all on the device of the
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def augment(pictures: Pictures, size: tuple[int, int], generator: torch.Generato
         distorted: Share of the pictures whose colours are made false; see `distort_colours`.
 
     Returns:
-        The pictures (cover turned with them, images as they were), float32 [B, 3, H, W] of values 0..1, and bool [B], whose colours are false.
+        The pictures (cover turned with them, images as they were), float32 [B, 3, H, W] of values 0..1, and bool [B], whose colours are
+        false.
     """
     device, count = pictures.images.device, len(pictures)
 

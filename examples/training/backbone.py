@@ -37,7 +37,8 @@ def load_trunk(file: Path | None = None) -> dict[str, Tensor]:
 class Nouns:
     """How long the block of nouns is while the block of parts is trained beside it.
 
-    Which way it points is settled later and does not matter here: a class has an axis of its own, of length 2, and classes compete at each place.
+    Which way it points is settled later and does not matter here: a class has an axis of its own, of length 2, and classes compete at each
+    place.
 
     Attributes:
         weight: float32 [1000, 1280] of the classifier.

@@ -1,4 +1,6 @@
-"""What held-out pictures say of a trained neck: pointing at parts, accuracy of states. Whole fish of the plain world, read with the pack's prompts."""
+"""What held-out pictures say of a trained neck: pointing at parts, accuracy of states. Whole fish of the plain world, read with the pack's
+prompts.
+"""
 
 from __future__ import annotations
 

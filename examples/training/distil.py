@@ -3,8 +3,8 @@
     python -m examples.training.distil --folder out/ --device cuda     # a minute and a half on one GPU
     python -m examples.training.distil --folder out/ --minutes 30      # as far as a CPU comes in half an hour
 
-The student starts from some of the teacher's layers and from its table of word pieces, less the pieces that no Latin text needs. The loss is 1 less the
-cosine of the two sentence embeddings. Single letters and digits stay in the vocabulary, so that every word can be spelt.
+The student starts from some of the teacher's layers and from its table of word pieces, less the pieces that no Latin text needs. The loss
+is 1 less the cosine of the two sentence embeddings. Single letters and digits stay in the vocabulary, so that every word can be spelt.
 """
 
 from __future__ import annotations

@@ -294,7 +294,7 @@ snow, ice: 970, 537, 795, 802
 road, street: 919-920, 829, 468
 city, skyline: 698, 839, 873
 coral, reef: 973, 109, 108
-"""
+"""  # noqa: E501
 
 
 def families() -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:

@@ -3,9 +3,9 @@
     python examples/training/fit_trust.py --folder concept_cam/trust/fitted
     python examples/training/fit_trust.py --folder out/ --pictures 60      # a quick look
 
-Pictures with known answers: rendered fish of a seed that belongs to neither the training nor the benchmark, half of them plain and half in the styles of
-photographs, with false colours on a third; scenes without a fish; and scikit-image's free photographs of other things, in which every part is absent.
-Nothing is fitted to the benchmark or to anybody's photographs.
+Pictures with known answers: rendered fish of a seed that belongs to neither the training nor the benchmark, half of them plain and half in
+the styles of photographs, with false colours on a third; scenes without a fish; and scikit-image's free photographs of other things, in
+which every part is absent. Nothing is fitted to the benchmark or to anybody's photographs.
 """
 
 from __future__ import annotations
@@ -126,14 +126,17 @@ def describe(name: str, observed: list[Observed], rules: Rules, localizer: Local
     clear = sure >= rules.clear
     absent = there < rules.absent
     print(
-        f"{name}: {len(observed)} maps of {len({item.picture for item in observed})} pictures, right {right.mean():.3f}, present {present.mean():.3f}"
+        f"{name}: {len(observed)} maps of {len({item.picture for item in observed})} pictures, right {right.mean():.3f}, present "
+        f"{present.mean():.3f}"
     )
     print(f"  clear: {clear.mean():.3f} of all, {clear[present].mean():.3f} of the present; right among them {right[clear].mean():.3f}")
     print(
-        f"  right against wrong: AUROC {auroc_from_scores(sure[right], sure[~right]):.3f}; among the present {_among(sure, right, present):.3f}"
+        f"  right against wrong: AUROC {auroc_from_scores(sure[right], sure[~right]):.3f}; among the present "
+        f"{_among(sure, right, present):.3f}"
     )
     print(
-        f"  present against absent: AUROC {auroc_from_scores(there[present], there[~present]):.3f}; absent said of present {absent[present].mean():.3f}"
+        f"  present against absent: AUROC {auroc_from_scores(there[present], there[~present]):.3f}; absent said of present "
+        f"{absent[present].mean():.3f}"
     )
 
 

@@ -1,7 +1,7 @@
 """The joint head on the text tower that ships: texts are cheap, so it is fitted after the pictures, in minutes.
 
-The block of parts imitates what was trained with the teacher's sentence embeddings; the gate learns which texts speak of a fish's parts, which name
-things, and which are about nothing in the picture.
+The block of parts imitates what was trained with the teacher's sentence embeddings; the gate learns which texts speak of a fish's parts,
+which name things, and which are about nothing in the picture.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ CARRIERS: Final = (
     "{} in the foreground",
 )
 ORGANS: Final = (
-    "head", "eye", "mouth", "tail", "leg", "ear", "nose", "wing", "beak", "back", "belly", "side", "body", "face", "lips", "whiskers", "neck", "foot",
+    "head", "eye", "mouth", "tail", "leg", "ear", "nose", "wing", "beak", "back", "belly", "side", "body", "face", "lips", "whiskers",
+    "neck", "foot",
     "spots", "stripes", "skin", "handle", "wheel", "edge", "top", "lid", "leaf", "stem", "antenna", "fur",
 )  # fmt: skip
 OTHER_PACKS: Final = ("bird", "beetle", "lepidoptera", "mammal", "plant")

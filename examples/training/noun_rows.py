@@ -1,10 +1,12 @@
 """Fits the noun head: names of things to the weight rows of a classifier.
 
     python -m examples.training.noun_rows --text out/ --folder out/                 # a few minutes on one core
-    python -m examples.training.noun_rows --text out/ --held-out                    # 100 class names kept out, five random splits and the fixed one
+    python -m examples.training.noun_rows --text out/ --held-out                    # 100 class names kept out, five random splits and the
+    fixed one
 
-What a name means comes from a dictionary: a kernel ridge regression maps class names, their definitions and the family names that are written by
-hand to the rows, and is read at "names: definition" of all 21,841 synsets. A small network then learns to give the same from the bare name.
+What a name means comes from a dictionary: a kernel ridge regression maps class names, their definitions and the family names that are
+written by hand to the rows, and is read at "names: definition" of all 21,841 synsets. A small network then learns to give the same from the
+bare name.
 """
 
 from __future__ import annotations

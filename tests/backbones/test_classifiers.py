@@ -56,7 +56,8 @@ def make(kind: str) -> nn.Module:
 
 
 KINDS = (
-    "timm:resnet18", "timm:tf_efficientnet_lite0", "timm:convnext_atto", "timm:vgg11", "timm:vit_tiny_patch16_224", "timm:vit_base_patch16_siglip_224",
+    "timm:resnet18", "timm:tf_efficientnet_lite0", "timm:convnext_atto", "timm:vgg11", "timm:vit_tiny_patch16_224",
+    "timm:vit_base_patch16_siglip_224",
     "torchvision:resnet18", "torchvision:mobilenet_v2", "torchvision:convnext_tiny", "torchvision:densenet121", "torchvision:vit",
     "transformers:vit", "transformers:deit", "transformers:dinov2", "transformers:resnet", "transformers:convnext",
 )  # fmt: skip

@@ -344,7 +344,10 @@ def test_families_name_their_module_and_strategy() -> None:
 def test_listing_names_loads_no_model_library() -> None:
     import subprocess
 
-    code = "import sys, concept_cam.backbones, concept_cam.core.attention_names; print([n for n in ('torch', 'open_clip', 'timm', 'transformers') if n in sys.modules])"
+    code = (
+        "import sys, concept_cam.backbones, concept_cam.core.attention_names; print([n for n in ('torch', 'open_clip', 'timm', "
+        "'transformers') if n in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

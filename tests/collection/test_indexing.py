@@ -218,7 +218,9 @@ def test_no_index_and_a_damaged_one(index: Index, tmp_path: Path, localizer: Loc
 
 
 def kill_and_resume(inputs: Path, output: Path, kills: int, workers: int, delay: float, seed: int) -> int:
-    """Kills the making of an index so often at random moments, then lets it end; returns how many kills came before it had ended by itself."""
+    """Kills the making of an index so often at random moments, then lets it end; returns how many kills came before it had ended by
+    itself.
+    """
     chance, early = random.Random(seed), 0
     command = [sys.executable, "-m", "tests.collection.index_driver", str(inputs), str(output), str(workers), str(delay)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}

@@ -1,4 +1,6 @@
-"""Two occurrences that share one photograph, as collections at GBIF often have them, are both records, in every order and through every resume."""
+"""Two occurrences that share one photograph, as collections at GBIF often have them, are both records, in every order and through every
+resume.
+"""
 
 from __future__ import annotations
 

@@ -296,5 +296,8 @@ def test_region_to_dict_is_json() -> None:
 
 
 def test_types_do_not_load_torch() -> None:
-    code = "import sys; import concept_cam.core.concept, concept_cam.core.geometry, concept_cam.core.regions, concept_cam.core.results; assert 'torch' not in sys.modules and 'open_clip' not in sys.modules"
+    code = (
+        "import sys; import concept_cam.core.concept, concept_cam.core.geometry, concept_cam.core.regions, concept_cam.core.results; "
+        "assert 'torch' not in sys.modules and 'open_clip' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

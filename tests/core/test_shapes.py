@@ -119,7 +119,9 @@ def test_all_maps_in_one_pass_equal_each_alone(geometry: Geometry) -> None:
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda geometry: geometry.policy)
 @pytest.mark.parametrize("resolution", ["model", "original"])
 def test_one_way_from_scores_to_regions(geometry: Geometry, resolution: str) -> None:
-    """What `locate` shows as single regions is what `annotate` writes as one, that of the peak: same pixels, same measures, same outlines."""
+    """What `locate` shows as single regions is what `annotate` writes as one, that of the peak: same pixels, same measures, same
+    outlines.
+    """
     for map_ in maps(geometry, 4):
         left, top = (int(value) for value in highest_point(map_, geometry))
         regions = regions_of_map(map_, geometry, threshold="otsu", resolution=resolution)

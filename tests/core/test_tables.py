@@ -27,7 +27,8 @@ def read(tmp_path: Path, text: str, name: str = "t.csv") -> list[tuple[int, list
         # Not meant: they cost their own line, and nothing where the text can be read as it stands.
         ('a,b\n1.jpg,"open\n2.jpg,y\n3.jpg,z\n', [(2, None), (3, ["2.jpg", "y"]), (4, ["3.jpg", "z"])]),
         ('a,b\n1.jpg,"open\n2.jpg,y\n3.jpg,"fine, too"\n', [(2, None), (3, ["2.jpg", "y"]), (4, ["3.jpg", "fine, too"])]),
-        ('a,b\n1.jpg,"open\n2.jpg,y\n3.jpg,lens 5"\n4.jpg,k\n', [(2, None), (3, ["2.jpg", "y"]), (4, ["3.jpg", 'lens 5"']), (5, ["4.jpg", "k"])]),
+        ('a,b\n1.jpg,"open\n2.jpg,y\n3.jpg,lens '
+         '5"\n4.jpg,k\n', [(2, None), (3, ["2.jpg", "y"]), (4, ["3.jpg", 'lens 5"']), (5, ["4.jpg", "k"])]),
         ('a,b\n1.jpg,"Big" fish\n2.jpg,5" lens\n', [(2, ["1.jpg", '"Big" fish']), (3, ["2.jpg", '5" lens'])]),
         # Cells beyond the header belong to no column; empty ones are what spreadsheets leave.
         ("a,b\n1.jpg,x,,\n2.jpg,y,lost\n3.jpg\n", [(2, ["1.jpg", "x"]), (3, None), (4, ["3.jpg", ""])]),

@@ -281,7 +281,8 @@ def plant_specimens(folder: Path) -> Planted:
             odds = {"silver": 0.6, "red": 0.4} if pack == "fish" else {"metallic": 0.7, "dull": 0.3}
             box = {"specimen_x": left, "specimen_y": 5, "specimen_width": 50, "specimen_height": 50}
             record = make_record(
-                source, size, "body_colour", "colour", best, specimen=specimen, pack=pack, **box, probability=0.6, probabilities=odds, entity="body proper"
+                source, size, "body_colour", "colour", best, specimen=specimen, pack=pack, **box, probability=0.6, probabilities=odds,
+                entity="body proper"
             )  # fmt: skip
             record.update(region_columns(mask))
             planted.masks[record["record_key"]] = mask

@@ -200,7 +200,10 @@ def choose(browser: Any, name: str, text: str) -> None:
 
 def cards(browser: Any) -> list[tuple[str, str]]:
     """``(file, call)`` of each card, in order."""
-    script = "return [...document.querySelectorAll('.card')].map(c => [c.querySelector('.file').title, c.querySelector('.state span').textContent])"
+    script = (
+        "return [...document.querySelectorAll('.card')].map(c => [c.querySelector('.file').title, c.querySelector('.state "
+        "span').textContent])"
+    )
     return [tuple(pair) for pair in browser.execute_script(script)]
 
 

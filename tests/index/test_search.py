@@ -53,7 +53,8 @@ def test_best_patches_are_those_of_the_definition(tmp_path, monkeypatch, dtype, 
 def test_an_entry_in_which_nothing_was_seen_never_ranks(tmp_path) -> None:
     codec = Codec("float16")
     table = features_table(
-        [{"source": name, "specimen": 0} for name in "ab"], [codec.encode(np.zeros((4, 8), np.float32)), codec.encode(np.eye(4, 8, dtype=np.float32))],
+        [{"source": name, "specimen": 0} for name in "ab"], [codec.encode(np.zeros((4, 8), np.float32)),
+        codec.encode(np.eye(4, 8, dtype=np.float32))],
         np.zeros((2, 8)),
     )  # fmt: skip
     (tmp_path / "part.arrow").write_bytes(part_bytes(table))

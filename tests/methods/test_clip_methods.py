@@ -186,7 +186,9 @@ def test_padding_changes_no_attention_map() -> None:
 
 
 def second_path(model, pixels, read):
-    """The official codes' second path in float64, written out: what each of the last six blocks reads, added to the tokens that enter the first."""
+    """The official codes' second path in float64, written out: what each of the last six blocks reads, added to the tokens that enter the
+    first.
+    """
     count = len(model.blocks)
     x = run_blocks(model, pixels, max(0, count - 6))
     path = x

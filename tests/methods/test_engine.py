@@ -294,7 +294,9 @@ def test_nan_is_an_error_and_not_a_map() -> None:
 @pytest.mark.parametrize("stride", [16, 8])
 @pytest.mark.parametrize("resize", ["pad", "tile"])
 def test_image_level_numbers_of_a_finely_read_resnet_are_the_models_own(resize: str, stride: int) -> None:
-    """At less than its stride the pooled map is not the image embedding; scores, probabilities and weights are the direct method's all the same."""
+    """At less than its stride the pooled map is not the image embedding; scores, probabilities and weights are the direct method's all the
+    same.
+    """
     from dataclasses import replace
 
     from concept_cam.backbones.open_clip_resnet import OpenClipResNet

@@ -663,7 +663,10 @@ def test_threads_read_the_same() -> None:
 
 
 def test_reading_does_not_load_torch(file: Path) -> None:
-    code = f"import sys; from concept_cam.pictures.reading import read_image; import concept_cam.pictures.resizing; read_image({str(file)!r}); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from concept_cam.pictures.reading import read_image; import concept_cam.pictures.resizing; "
+        f"read_image({str(file)!r}); assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

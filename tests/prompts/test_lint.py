@@ -27,7 +27,8 @@ characters:
 
 # (what is wrong, the text replaced, its replacement, severity, line, column, code, part of the message)
 WRONG = [
-    ("phrase twice", "[a forked tail fin, a forked tail]", "[a forked tail fin, A forked  tail fin]", "warning", 9, 38, "duplicate-phrase", "given twice"),
+    ("phrase twice", "[a forked tail fin, a forked tail]", "[a forked tail fin, A "
+                                                           "forked  tail fin]", "warning", 9, 38, "duplicate-phrase", "given twice"),
     ("negation: no", "a rounded tail]", "no tail]", "error", 11, 39, "negation", "the negation 'no'"),
     ("negation: without", "a rounded tail]", "a fish without a tail]", "error", 11, 39, "negation", "'without'"),
     ("negation: isn't", "a rounded tail]", "a tail that isn't forked]", "error", 11, 39, "negation", "does not understand"),
@@ -35,8 +36,10 @@ WRONG = [
     ("negation by suffix", "a rounded tail]", "a tailless fish]", "warning", 11, 39, "negation", "'tailless'"),
     ("negation by prefix", "a rounded tail]", "a non-forked tail]", "error", 11, 39, "negation", "'non'"),
     ("attribute only", "a rounded tail]", "rounded]", "warning", 11, 39, "attribute-only", "expected one of fish, tail fin, tail"),
-    ("attribute only, as a single text", "[a rounded tail fin, a rounded tail]", "very rounded", "warning", 11, 18, "attribute-only", "not of what"),
-    ("Latin name alone", "a rounded tail]", "the tail of Salmo trutta]", "warning", 11, 39, "latin-name", "'Salmo trutta' looks like a Latin name"),
+    ("attribute only, as a single text", "[a rounded tail fin, a rounded tail]", "very rounded", "warning", 11, 18, "attribute-only",
+    "not of what"),
+    ("Latin name alone", "a rounded tail]", "the tail of Salmo trutta]", "warning", 11, 39, "latin-name", "'Salmo trutta' looks like "
+                                                                                                          "a Latin name"),
     ("mojibake", "a rounded tail]", "a rounded tail of a fÃ¤hn]", "error", 11, 39, "encoding", "wrong encoding"),
     ("mojibake quote", "a rounded tail]", "a fishâ€™s rounded tail]", "error", 11, 39, "encoding", "wrong encoding"),
     ("replacement character", "a rounded tail]", "a rounded tail \ufffd]", "error", 11, 39, "encoding", "wrong encoding"),
@@ -44,8 +47,10 @@ WRONG = [
     ("no-break space", "a rounded tail]", "a rounded\u00a0tail fin here]", "warning", 11, 39, "encoding", "U+00A0"),
     ("decomposed letter", "a rounded tail]", "a rounde\u0301d tail]", "warning", 11, 39, "encoding", "NFC"),
     ("invisible in a label", "label: tail fin", "label: \u00adtail fin", "warning", 6, 21, "encoding", "U+00AD"),
-    ("unverified id", "label: tail fin", 'label: tail fin, id: "UBERON:9999999"', "warning", 6, 35, "unverified-id", "no shipped pack has it"),
-    ("label that an id has not", "label: tail fin", 'label: tail fin, id: "UBERON:4000164"', "error", 6, 21, "ontology", "labelled 'caudal fin', received 'tail fin'"),
+    ("unverified id", "label: tail fin", 'label: tail fin, id: "UBERON:9999999"', "warning", 6, 35, "unverified-id",
+    "no shipped pack has it"),
+    ("label that an id has not", "label: tail fin", 'label: tail fin, id: "UBERON:4000164"', "error", 6, 21, "ontology",
+    "labelled 'caudal fin', received 'tail fin'"),
     ("host in no prompt", "host: fish", 'host: fish\ntemplates: "{}"', "warning", 9, 7, "no-host", "keep it in the prompts"),
     ("long prompt", "a rounded tail]", f"a rounded tail {'very ' * 20}round]", "warning", 11, 39, "long-prompt", "31 words (over 20)"),
     ("error of form", "kind: shape", "kind: shap", "error", 5, 11, "bad-value", "did you mean 'shape'?"),

@@ -382,7 +382,10 @@ def test_installed_packs_are_preferred_to_the_repository(tmp_path: Path, monkeyp
 
 
 def test_loading_packs_loads_no_torch() -> None:
-    code = "import sys; from concept_cam import prompts; from concept_cam.prompts import lint, ontology; prompts.load('fish'); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from concept_cam import prompts; from concept_cam.prompts import lint, ontology; prompts.load('fish'); "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -42,51 +42,71 @@ characters:
 # (what is wrong, the text replaced, its replacement, line, column, code, part of the message)
 WRONG = [
     ("key mistyped in a pack", "host: shell", "host: shell\ntittle: Shells", 3, 1, "unknown-key", "did you mean 'title'?"),
-    ("key mistyped in a character", "    kind: shape", "    kind: shape\n    entities: x", 6, 5, "unknown-key", "'entities' in a character; did you mean 'entity'?"),
-    ("key mistyped in a state", "        phrases: [a flat spire]", "        phrases: [a flat spire]\n        alias: {a: b}", 12, 9, "unknown-key", "did you mean 'aliases'?"),
+    ("key mistyped in a character", "    kind: shape", "    kind: shape\n    entities: x", 6, 5, "unknown-key", "'entities' in a "
+                                                                                                                "character; did you "
+                                                                                                                "mean 'entity'?"),
+    ("key mistyped in a state", "        phrases: [a flat spire]", "        phrases: [a flat spire]\n        "
+                                                                   "alias: {a: b}", 12, 9, "unknown-key", "did you mean 'aliases'?"),
     ("key mistyped in an entity", "{label: spire}", "{label: spire, noun: x}", 6, 28, "unknown-key", "did you mean 'nouns'?"),
     ("key from nowhere", "host: shell", "host: shell\nqqqq: 1", 3, 1, "unknown-key", "known keys: schema, pack"),
     ("no host", "host: shell\n", "", 1, 1, "missing-key", "a pack needs the key 'host'"),
     ("no kind", "    kind: shape\n", "", 4, 3, "missing-key", "a character needs the key 'kind'"),
     ("no entity", "    entity: {label: spire}\n", "", 4, 3, "missing-key", "'entity'"),
     ("no phrases", "        phrases: [a flat spire]\n", "        notes: none yet\n", 10, 7, "missing-key", "'phrases'"),
-    ("a state is a list", "      flat:\n        phrases: [a flat spire]", "      flat: [a flat spire]", 10, 13, "wrong-type", "expected a state with the keys phrases"),
+    ("a state is a list", "      flat:\n        phrases: [a "
+                          "flat spire]", "      flat: [a flat spire]", 10, 13, "wrong-type", "expected a state with the keys phrases"),
     ("a number for a phrase", "[a flat spire]", "[a flat spire, 12]", 11, 33, "wrong-type", "received 12 (int). Put it in quotes."),
     ("a yes for a phrase", "[a flat spire]", "[yes]", 11, 19, "wrong-type", "received True (bool). Put it in quotes."),
     ("a date for a text", "host: shell", "host: 2024-01-01", 2, 7, "wrong-type", "Put it in quotes."),
     ("no phrase in the list", "[a flat spire]", "[]", 11, 18, "wrong-type", "expected a list of texts"),
     ("an empty phrase", "[a flat spire]", '[" "]', 11, 19, "wrong-type", "expected text"),
-    ("characters are a list", GOOD[GOOD.index("characters:"):], "characters: [coil]\n", 3, 13, "wrong-type", "a mapping from name to character"),
+    ("characters are a list", GOOD[GOOD.index("characters:"):], "characters: [coil]\n", 3, 13, "wrong-type", "a mapping from name "
+                                                                                                             "to character"),
     ("no character", GOOD[GOOD.index("characters:"):], "characters: {}\n", 3, 13, "wrong-type", "a mapping from name to character"),
     ("a key that is no text", "      flat:", "      1:", 10, 7, "wrong-type", "a key must be text, received '1'; put it in quotes"),
     ("a key that YAML reads as a truth value", "      flat:", "      no:", 10, 7, "wrong-type", "a key must be text, received 'no'"),
     ("a list as a key", "      flat:", "      [flat]:", 10, 7, "wrong-type", "a key must be text, received a list"),
     ("unknown kind", "kind: shape", "kind: shap", 5, 11, "bad-value", "unknown kind 'shap'; did you mean 'shape'?"),
-    ("unknown match", "phrases: [a flat spire]", "phrases: [a flat spire]\n        quality: {label: flat, id: 'PATO:0000407', match: exakt}", 12, 59, "bad-value", "did you mean 'exact'?"),
-    ("id without match", "phrases: [a flat spire]", "phrases: [a flat spire]\n        quality: {label: flat, id: 'PATO:0000407'}", 12, 9, "missing-key", "'id' and 'match' together"),
+    ("unknown match", "phrases: [a flat spire]", "phrases: [a flat spire]\n        quality: {label: flat, id: 'PATO:0000407', "
+                                                 "match: exakt}", 12, 59, "bad-value", "did you mean 'exact'?"),
+    ("id without match", "phrases: [a flat spire]", "phrases: [a flat spire]\n        quality: {label: flat, id: "
+                                                    "'PATO:0000407'}", 12, 9, "missing-key", "'id' and 'match' together"),
     ("id that is none", "{label: spire}", "{label: spire, id: spire_1}", 6, 32, "bad-value", "must look like PATO:0002234"),
     ("name with a capital", "  coil:", "  Coil:", 4, 3, "bad-value", "'Coil' must look like caudal_fin_shape"),
     ("name with a space", "      flat:", "      very flat:", 10, 7, "bad-value", "'very flat' must look like"),
     ("pack name with a space", "pack: shells", "pack: my shells", 1, 7, "bad-value", "must look like my-pack"),
     ("format from the future", "host: shell", "host: shell\nschema: 7", 3, 9, "bad-value", "format 7 is unknown; this version reads 1"),
     ("format as text", "host: shell", "host: shell\nschema: one", 3, 9, "wrong-type", "expected a whole number"),
-    ("template without place", "host: shell", 'host: shell\ntemplates: ["a photo of {}", "a photo"]', 3, 30, "template", "'a photo' must hold {} exactly once"),
+    ("template without place", "host: shell", 'host: shell\ntemplates: ["a photo of '
+                                              '{}", "a photo"]', 3, 30, "template", "'a photo' must hold {} exactly once"),
     ("template with two places", "    kind: shape", '    kind: shape\n    templates: "{} and {}"', 6, 16, "template", "exactly once"),
-    ("state given twice", "      flat:", "      tall:\n        phrases: [x]\n      flat:", 10, 7, "duplicate-key", "'tall' is there twice (first in line 8)"),
-    ("states that differ in case", "      flat:", "      Tall:\n        phrases: [x]\n      flat:", 10, 7, "duplicate-key", "'Tall' is there twice"),
-    ("phrase of a sibling", "[a flat spire]", "[a flat spire, A Tall  Spire.]", 11, 33, "shared-phrase", "also a phrase of the sibling state 'tall'"),
+    ("state given twice", "      flat:", "      tall:\n        phrases: "
+                                         "[x]\n      flat:", 10, 7, "duplicate-key", "'tall' is there twice (first in line 8)"),
+    ("states that differ in case", "      flat:", "      Tall:\n        phrases: "
+                                                  "[x]\n      flat:", 10, 7, "duplicate-key", "'Tall' is there twice"),
+    ("phrase of a sibling", "[a flat spire]", "[a flat spire, A Tall  Spire.]", 11, 33, "shared-phrase", "also a phrase of the sibling "
+                                                                                                         "state 'tall'"),
     ("phrase of a sibling, as a single text", "[a flat spire]", "a tall spire", 11, 18, "shared-phrase", "sibling state 'tall'"),
     ("single state", "      flat:\n        phrases: [a flat spire]\n", "", 7, 5, "single-state", "two or more states"),
     ("presence of something else", "      absent:\n", "      rare: {phrases: [x]}\n", 15, 5, "presence", "received present, rare"),
     ("presence without present", "      present:\n        phrases: [a shell with a hole]\n", "", 15, 5, "presence", "received absent"),
-    ("absent with a phrase of its own", "      absent:\n", "      absent: {phrases: [a shell without a hole]}\n", 18, 25, "absent-phrase", "the host alone ('a shell')"),
+    ("absent with a phrase of its own", "      absent:\n", "      absent: {phrases: [a shell "
+                                                           "without a hole]}\n", 18, 25, "absent-phrase", "the host alone ('a shell')"),
     ("reserved state", "      flat:", "      absent:", 10, 7, "reserved", "'absent' is reserved"),
     ("reserved host", "      flat:", "      host:", 10, 7, "reserved", "'host' is reserved"),
-    ("entity on a state that is no part", "phrases: [a flat spire]", "phrases: [a flat spire]\n        entity: {label: x}", 12, 9, "entity", "only in a character of kind part"),
-    ("contrast mistyped", "phrases: [a flat spire]", "phrases: [a flat spire]\n        contrasts: [tal]", 12, 21, "contrast", "unknown state 'tal' of 'coil'; did you mean 'tall'?"),
-    ("contrast of a character mistyped", "phrases: [a flat spire]", "phrases: [a flat spire]\n        contrasts: hole=present", 12, 20, "contrast", "unknown character 'hole'; did you mean 'holes'?"),
-    ("contrast with itself", "phrases: [a flat spire]", "phrases: [a flat spire]\n        contrasts: [host, flat]", 12, 27, "contrast", "its own contrast"),
-    ("contrast twice", "phrases: [a flat spire]", "phrases: [a flat spire]\n        contrasts: [tall, tall]", 12, 27, "contrast", "given twice"),
+    ("entity on a state that is no part", "phrases: [a flat spire]", "phrases: [a flat spire]\n        "
+                                                                     "entity: {label: x}", 12, 9, "entity", "only in a character "
+                                                                                                            "of kind part"),
+    ("contrast mistyped", "phrases: [a flat spire]", "phrases: [a flat spire]\n        "
+                                                     "contrasts: [tal]", 12, 21, "contrast", "unknown state 'tal' of 'coil'; did you "
+                                                                                             "mean 'tall'?"),
+    ("contrast of a character mistyped", "phrases: [a flat spire]", "phrases: [a flat spire]\n        contrasts: "
+                                                                    "hole=present", 12, 20, "contrast", "unknown character 'hole'; did "
+                                                                                                        "you mean 'holes'?"),
+    ("contrast with itself", "phrases: [a flat spire]", "phrases: [a flat spire]\n        contrasts: "
+                                                        "[host, flat]", 12, 27, "contrast", "its own contrast"),
+    ("contrast twice", "phrases: [a flat spire]", "phrases: [a flat spire]\n        contrasts: "
+                                                  "[tall, tall]", 12, 27, "contrast", "given twice"),
     ("tab for indentation", "    kind: shape", "\tkind: shape", 5, 1, "yaml", "not valid YAML"),
     ("bracket left open", "[a flat spire]", "[a flat spire", 12, 8, "yaml", "not valid YAML"),
     ("unknown alias", "[a flat spire]", "*nothing", 11, 18, "yaml", "undefined alias"),

@@ -375,7 +375,8 @@ def test_new_limits_say_what_they_change(run_client: Any) -> None:
         right = number != 0
         desk.corrections.add(
             Correction(
-                id=str(number), source=record["source"], pack="fish", character="caudal_fin_shape", kind="shape", called=record["best_state"],
+                id=str(number), source=record["source"], pack="fish", character="caudal_fin_shape", kind="shape",
+                called=record["best_state"],
                 probability=record["probability"], verdict="accept" if right else "reject",
             )
         )  # fmt: skip

@@ -1,4 +1,5 @@
-"""The function for CVAT's SDK, as far as the SDK's own doubles go: its spec, its annotations, and a task that is annotated through the driver.
+"""The function for CVAT's SDK, as far as the SDK's own doubles go: its spec, its annotations, and a task that is annotated through the
+driver.
 
 ``cvat-sdk`` wants an environment of its own (``CVAT_PYTHON`` names its Python); the tests run in it beside this one's packages.
 """

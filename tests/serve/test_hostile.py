@@ -25,8 +25,10 @@ from concept_cam.serve.gallery import open_gallery
 from tests.serve.test_asking import RED, ids
 
 PATHS = [
-    "/../outside.png", "/%2e%2e/outside.png", "/page/../../desk.py", "/page/..%2f..%2fdesk.py", "/page/%2e%2e%2fapp.py", "/page//etc/passwd",
-    "/api/pictures/..%2f..%2foutside.png/image", "/api/pictures/%2fetc%2fpasswd/image", "/api/pictures/notes.txt/image", "/notes.txt", "/a.png",
+    "/../outside.png", "/%2e%2e/outside.png", "/page/../../desk.py", "/page/..%2f..%2fdesk.py", "/page/%2e%2e%2fapp.py",
+    "/page//etc/passwd",
+    "/api/pictures/..%2f..%2foutside.png/image", "/api/pictures/%2fetc%2fpasswd/image", "/api/pictures/notes.txt/image", "/notes.txt",
+    "/a.png",
     "/corrections.sqlite", "/api/pictures/%00/image", "/page/app.py", "/api/export/..%2f..%2fx", "/.git/config",
 ]  # fmt: skip
 
@@ -291,10 +293,12 @@ def test_raw_requests(running: tuple[str, int]) -> None:
         b"GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
         b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
-        b"POST /api/ask HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
+        b"POST /api/ask HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nConnection: "
+        b"close\r\n\r\n0\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/1.1\r\n" + b"X-Long: " + b"y" * 200_000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: "
+        b"x\r\nSec-WebSocket-Version: 13\r\n\r\n",
     ):
         try:
             answer = exchange(running, raw)

@@ -84,7 +84,8 @@ def test_words_that_a_person_typed(client: Any) -> None:
 
 
 def test_names_of_a_pack_bring_its_phrases(desk: Any) -> None:
-    config = """<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image"><Label value="parts: head"/><Label value="nonsense"/>
+    config = """<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image"><Label value="parts: head"/>
+    <Label value="nonsense"/>
     </BrushLabels><Choices name="caudal_fin_shape" toName="image"><Choice value="forked"/><Choice value="rounded"/></Choices></View>"""
     brush, choices = read_controls(config)
     head = _concept(brush, brush.choices[0], desk.packs, ("fish",))
@@ -101,7 +102,8 @@ def test_nothing_is_fetched_and_no_path_is_read(client: Any, photos: Path) -> No
     outside = photos.parent / "outside.png"
     for address in (
         "http://169.254.169.254/latest/meta-data", "http://localhost:8080/x.png", "file:///etc/passwd", str(outside),
-        "/data/local-files/?d=../outside.png", "/data/local-files/?d=notes.txt", "data:image/png;base64,!!!", "data:image/png;base64,aGVsbG8=", "",
+        "/data/local-files/?d=../outside.png", "/data/local-files/?d=notes.txt", "data:image/png;base64,!!!",
+        "data:image/png;base64,aGVsbG8=", "",
     ):  # fmt: skip
         (prediction,) = predict(client, {"image": address})
         assert prediction["result"] == []

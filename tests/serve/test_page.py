@@ -1,4 +1,6 @@
-"""The page in a real Chromium, over the bundled model: ask, slide, correct, undo, reload, export, calibrate; no error, no foreign request."""
+"""The page in a real Chromium, over the bundled model: ask, slide, correct, undo, reload, export, calibrate; no error, no foreign
+request.
+"""
 
 from __future__ import annotations
 
@@ -311,7 +313,8 @@ def test_two_tabs(page: Any) -> None:
     page.expected_errors = True  # Chromium logs the answer 409.
     state = wait(
         page,
-        "return document.getElementById('conflict-box').open ? 'asked' : document.getElementById('standing').textContent.includes('wrong') ? 'seen' : ''",
+        "return document.getElementById('conflict-box').open ? 'asked' : "
+        "document.getElementById('standing').textContent.includes('wrong') ? 'seen' : ''",
     )
     if state == "asked":
         assert "accept" in text(page, "conflict-text")
@@ -370,7 +373,8 @@ def labelled(number: int) -> Any:
     from concept_cam.collection.corrections import Correction
 
     return Correction(
-        id=str(number), source=f"{number}.png", character="a forked tail fin | a rounded tail fin", kind="words", verdict="accept", called="a forked tail fin",
+        id=str(number), source=f"{number}.png", character="a forked tail fin | a rounded tail fin", kind="words", verdict="accept",
+        called="a forked tail fin",
         probability=0.5 + number / 40, score=0.1,
     )  # fmt: skip
 

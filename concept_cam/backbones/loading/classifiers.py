@@ -42,7 +42,9 @@ WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_state_dict")
 
 @functools.cache
 def imagenet_names() -> tuple[str, ...]:
-    """Returns the names of ImageNet's thousand classes from timm: the first word of each, or all words where two classes share the first."""
+    """Returns the names of ImageNet's thousand classes from timm: the first word of each, or all words where two classes share the
+    first.
+    """
     prepare_torchvision()
     from timm.data.imagenet_info import ImageNetInfo
 
@@ -60,7 +62,9 @@ def imagenet_synsets() -> tuple[str, ...]:
 
 
 def class_list(descriptions: Sequence[str], labels: Sequence[str] = ()) -> tuple[str, ...]:
-    """Makes different names of descriptions such as ``"tench, Tinca tinca"``: the first part; all of it, then its label, where it is not alone."""
+    """Makes different names of descriptions such as ``"tench, Tinca tinca"``: the first part; all of it, then its label, where it is not
+    alone.
+    """
     first = [description.split(",")[0].strip() for description in descriptions]
     names = [short if first.count(short) == 1 else description for short, description in zip(first, descriptions)]
     labels = labels or [str(index) for index in range(len(names))]
@@ -249,7 +253,8 @@ def _from_checkpoint(architecture: str, checkpoint: str, title: str) -> nn.Modul
     if [tuple(value.shape) for value in own.values()] == [tuple(value.shape) for value in state.values()] and list(own) != list(state):
         if set(own) != set(state):
             warnings.warn(
-                f"{title}: the checkpoint names its tensors otherwise than timm ({next(iter(state))!r} for {next(iter(own))!r} ...); all {len(own)} agree "
+                f"{title}: the checkpoint names its tensors otherwise than timm ({next(iter(state))!r} for {next(iter(own))!r} ...); all "
+                f"{len(own)} agree "
                 "one for one in order and shape and were taken in that order.",
                 stacklevel=2,
             )
@@ -266,8 +271,10 @@ def _from_checkpoint(architecture: str, checkpoint: str, title: str) -> nn.Modul
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
     if missing or foreign or shapes:
         raise ModelError(
-            f"the checkpoint does not fit {architecture}: {len(missing)} tensors are missing{_such(missing)}, {len(foreign)} are foreign{_such(foreign)}, "
-            f"{len(shapes)} have another shape{_such(shapes)}, and they do not agree one for one in order and shape either. Name the network that "
+            f"the checkpoint does not fit {architecture}: {len(missing)} tensors are missing{_such(missing)}, {len(foreign)} are "
+            f"foreign{_such(foreign)}, "
+            f"{len(shapes)} have another shape{_such(shapes)}, and they do not agree one for one in order and shape either. Name the "
+            "network that "
             "these weights belong to."
         )
     model.load_state_dict(state, strict=True)

@@ -1,4 +1,6 @@
-"""Files of the Hugging Face hub: from the cache where they are there, else downloaded; at once with a clear message where there is no network."""
+"""Files of the Hugging Face hub: from the cache where they are there, else downloaded; at once with a clear message where there is no
+network.
+"""
 
 from __future__ import annotations
 

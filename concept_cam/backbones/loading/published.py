@@ -102,7 +102,8 @@ def activation_warning(architecture: str, file: str) -> str:
     other = f"{architecture}-quickgelu"
     form = f"{other}:{file}" if other in open_clip.list_models() else f"{architecture}/{quick[0]}:{file}"
     return (
-        f"'{architecture}:{file}' is read with GELU, but the weights {', '.join(quick)} of this architecture were trained with QuickGELU; the "
+        f"'{architecture}:{file}' is read with GELU, but the weights {', '.join(quick)} of this architecture were trained with "
+        "QuickGELU; the "
         f"wrong one gives plausible but wrong maps. If the file descends from one of those, name it '{form}'; else "
         f"'{architecture}:{file}' is right."
     )

@@ -1,4 +1,5 @@
-"""Worker processes that may be killed: what a dead worker had in hand is done again, alone; what kills a worker of its own twice is given up.
+"""Worker processes that may be killed: what a dead worker had in hand is done again, alone; what kills a worker of its own twice is given
+up.
 
 A worker that dies takes the whole pool with it, and with it what the others had in hand. So a task's death there says little about it: only
 deaths in a worker of its own count, where nothing but the task, or a machine without memory, can be the cause.
@@ -40,8 +41,8 @@ class Task:
 class WorkerPool:
     """A pool of worker processes.
 
-    Workers are started afresh (``spawn``): nothing of this process, such as a loaded model or its threads, is copied into them. They yield to
-    the model's process (lower priority), leave Ctrl-C to it, and end with it, however it ends.
+    Workers are started afresh (``spawn``): nothing of this process, such as a loaded model or its threads, is copied into them. They yield
+    to the model's process (lower priority), leave Ctrl-C to it, and end with it, however it ends.
 
     Args:
         workers: Number of processes, at least 1.
@@ -121,7 +122,9 @@ class WorkerPool:
                     task.future = self._alone(task)
 
     def _alone(self, task: Task) -> Future[Any]:
-        """Runs a task in a worker of its own, and once more if that dies too: what killed it may have been a want of memory that has passed."""
+        """Runs a task in a worker of its own, and once more if that dies too: what killed it may have been a want of memory that has
+        passed.
+        """
         outcome: Future[Any] = Future()
         for _ in range(ALONE):
             executor = self._start(1)

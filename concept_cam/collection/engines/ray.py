@@ -1,7 +1,7 @@
 """The engine for many machines: Ray Data with one stateful worker, model included, per actor.
 
-Pictures are handed to Ray in chunks that this process can hold: a chunk of paths is tiny, a chunk of a Parquet table or tar shard carries the
-pictures themselves. Actors are started afresh for each chunk, so chunks are large. Order, and so the output, is that of the input.
+Pictures are handed to Ray in chunks that this process can hold: a chunk of paths is tiny, a chunk of a Parquet table or tar shard carries
+the pictures themselves. Actors are started afresh for each chunk, so chunks are large. Order, and so the output, is that of the input.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Collections of pictures, streamed from wherever they are.
 
-:data:`LAYOUTS` names the layouts; :func:`open_collection` finds the one that an input has. Nothing is read before it is asked for, the order is
-always the same, and no layout keeps more than one folder's names or one small batch of rows in memory; only the names that a pattern or a URL
-of a folder matches are held, to sort them.
+:data:`LAYOUTS` names the layouts; :func:`open_collection` finds the one that an input has. Nothing is read before it is asked for, the
+order is always the same, and no layout keeps more than one folder's names or one small batch of rows in memory; only the names that a
+pattern or a URL of a folder matches are held, to sort them.
 """
 
 from __future__ import annotations

@@ -40,8 +40,9 @@ def walk(
 ) -> Iterator[str]:
     """Yields the files under a folder whose names end like this, folder by folder in sorted order.
 
-    Hidden files, and the folders that :func:`subfolders` leaves out, are passed over. A link to a folder elsewhere is followed, once; one that
-    leads into the collection itself, or around it, is not: what is there is found at its own place. Only one folder's names are held at a time.
+    Hidden files, and the folders that :func:`subfolders` leaves out, are passed over. A link to a folder elsewhere is followed, once; one
+    that leads into the collection itself, or around it, is not: what is there is found at its own place. Only one folder's names are held
+    at a time.
 
     Args:
         root: The folder.
@@ -82,7 +83,8 @@ def unreadable_item(error: Unreadable, root: str | None) -> Item:
 
 
 def subfolders(folder: str, names: Iterable[str], skip: Sequence[str] = ()) -> list[str]:
-    """Returns which of a folder's folders belong to a collection, sorted: none that is hidden, in ``skip`` (absolute paths) or a run of ours.
+    """Returns which of a folder's folders belong to a collection, sorted: none that is hidden, in ``skip`` (absolute paths) or a run of
+    ours.
 
     A run that stands beside the pictures holds Parquet parts and perhaps pictures that were made of them, which are no input.
     """

@@ -95,7 +95,9 @@ class File:
 
 @dataclass(frozen=True)
 class Url:
-    """A file behind an address: ``https://`` (see :mod:`concept_cam.collection.inputs.web`), or ``s3://``, ``gs://``, ``zip://`` ... by fsspec."""
+    """A file behind an address: ``https://`` (see :mod:`concept_cam.collection.inputs.web`), or ``s3://``, ``gs://``, ``zip://`` ... by
+    fsspec.
+    """
 
     url: str
 

@@ -83,7 +83,9 @@ def open_parquet(inputs: Sequence[str], columns: Columns, skip: Sequence[str] = 
 def container_files(
     inputs: Sequence[str], suffix: str | tuple[str, ...], skip: Sequence[str] = ()
 ) -> tuple[str | None, list[str], list[Unreadable]]:
-    """Returns the folder that container files are named after, the files (those given, or all under a folder, sorted), and folders that cannot be read."""
+    """Returns the folder that container files are named after, the files (those given, or all under a folder, sorted), and folders that
+    cannot be read.
+    """
     endings = (suffix,) if isinstance(suffix, str) else suffix
     unreadable: list[Unreadable] = []
     if is_url(inputs[0]):
@@ -126,7 +128,8 @@ def _open(pq: Any, file: str) -> Any:
 
 _TEXT_TYPES = ("is_string", "is_large_string", "is_string_view")
 _BINARY_TYPES = ("is_binary", "is_large_binary", "is_binary_view")
-"""Arrow's predicates of the types of text and of bytes: polars and pandas 3 write the large ones and views. Not every pyarrow has them all."""
+"""Arrow's predicates of the types of text and of bytes: polars and pandas 3 write the large ones and views. Not every pyarrow has them
+all."""
 
 
 def _is_any(kind: Any, predicates: Iterable[str]) -> bool:

@@ -59,7 +59,8 @@ def parse_shard(text: str, environment: Mapping[str, str] | None = None) -> Shar
             task, first, count = (int(variables[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "MIN", "COUNT"))
         except (KeyError, ValueError) as error:
             raise ConfigurationError(
-                f"--shard slurm reads the variables of a Slurm job array, but {error} is not set: start the job with sbatch --array=1-N, or give i/n."
+                f"--shard slurm reads the variables of a Slurm job array, but {error} is not set: start the job with sbatch --array=1-N, "
+                "or give i/n."
             ) from None
         step = int(variables.get("SLURM_ARRAY_TASK_STEP", "1"))
         return Shard((task - first) // step + 1, count)

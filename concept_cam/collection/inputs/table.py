@@ -21,7 +21,8 @@ Row = Mapping[str, str]
 
 
 def open_table(inputs: Sequence[str], columns: Columns, root: str | None = None, **_: Any) -> Collection:
-    """The pictures that a column of a CSV or TSV file names; relative paths, of masks too, are looked up beside the table, or under ``root``.
+    """The pictures that a column of a CSV or TSV file names; relative paths, of masks too, are looked up beside the table, or under
+    ``root``.
 
     Rows of one picture that stand together, each with a box or a mask, are one picture with several specimens. Other rows of one picture
     are entries of their own where they differ: two occurrences may share a photograph. A cell may name several pictures (``u1 | u2``).

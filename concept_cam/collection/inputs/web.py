@@ -1,13 +1,13 @@
 """Downloads one picture by ``http`` or ``https``, within bounds and by stated rules. Needs nothing but Python.
 
 * **Time.** Twenty seconds without a byte, or five minutes for one picture, end a try.
-* **Again.** 429, 5xx, a lost connection and a time-out are tried again, up to four times in all, after what ``Retry-After`` says or 1, 2 and 4
-  seconds; a server that asks for more than a minute is not waited for.
+* **Again.** 429, 5xx, a lost connection and a time-out are tried again, up to four times in all, after what ``Retry-After`` says or 1, 2
+  and 4 seconds; a server that asks for more than a minute is not waited for.
 * **Bytes.** At most as many as a picture may have, also once decompressed. A body that is shorter than announced is an error.
 * **Redirects.** At most five, to ``http`` and ``https`` alone; each is checked as the first address is.
-* **Local addresses.** A list may name a server of the own machine or network, such as an institute's. What a *public* server redirects to may not:
-  otherwise a stranger's list could look around in one's own network. Link-local addresses (``169.254.0.0/16``, ``fe80::/10``: where cloud machines
-  keep their keys) are never read.
+* **Local addresses.** A list may name a server of the own machine or network, such as an institute's. What a *public* server redirects to
+  may not: otherwise a stranger's list could look around in one's own network. Link-local addresses (``169.254.0.0/16``, ``fe80::/10``:
+  where cloud machines keep their keys) are never read.
 """
 
 from __future__ import annotations

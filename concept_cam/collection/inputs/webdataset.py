@@ -1,12 +1,12 @@
 """WebDataset shards: tar archives whose files of one name are one sample; a sample's ``.json`` and texts become its columns.
 
-* Every picture is an entry. Its texts are the members of its name up to the *last* dot (``NHMUK 1900.1.jpg`` and ``NHMUK 1900.1.json``), then those
-  of its name up to the first one (``000.left.jpg`` and ``000.json``), wherever in the archive they stand.
+* Every picture is an entry. Its texts are the members of its name up to the *last* dot (``NHMUK 1900.1.jpg`` and ``NHMUK 1900.1.json``),
+  then those of its name up to the first one (``000.left.jpg`` and ``000.json``), wherever in the archive they stand.
 * A picture that goes with another, a mask or a depth map (``000.seg.png`` beside ``000.jpg``; :data:`COMPANIONS`), is no entry.
 
-The archive's structure is checked here, since Python's ``tarfile`` takes a damaged header, a zero block or a cut between two members for the end:
-an archive ends with two zero blocks and nothing but zeros behind them, and a compressed one with its check sum. Everything else is an error
-of that shard; the members before it are kept.
+The archive's structure is checked here, since Python's ``tarfile`` takes a damaged header, a zero block or a cut between two members for
+the end: an archive ends with two zero blocks and nothing but zeros behind them, and a compressed one with its check sum. Everything else is
+an error of that shard; the members before it are kept.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""CUB-200-2011 (Wah et al. 2011) in its published layout: part points, attributes, bounding boxes; masks where its segmentations lie beside.
+"""CUB-200-2011 (Wah et al. 2011) in its published layout: part points, attributes, bounding boxes; masks where its segmentations lie
+beside.
 
 ::
 
@@ -49,7 +50,8 @@ ATTRIBUTE_PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "has_leg_color": ("a bird with {} legs", "colour", ("leg",)),
     "has_crown_color": ("a bird with a {} crown", "colour", ("crown",)),
 }
-"""Attribute group -> (phrase, kind, parts that show it). Sizes, lengths and whole-body groups have no place to point at and are left out."""
+"""Attribute group -> (phrase, kind, parts that show it). Sizes, lengths and whole-body groups have no place to point at and are left
+out."""
 
 CERTAIN = 3
 """Least certainty of an attribute: 3 probably, 4 definitely (1 not visible, 2 guessing)."""
@@ -61,9 +63,9 @@ TOLERANCE = 0.1
 def load(path: str | Path, split: str = "test") -> Dataset:
     """Opens CUB-200-2011.
 
-    Left and right eyes, legs and wings are one part each. A part's points are positive, the other visible parts' points negative. An attribute
-    group is a ``state`` question where exactly one of its states is marked present with certainty 3 or more, its siblings being the
-    contrasts. The host is the segmentation where there is one, else the bounding box.
+    Left and right eyes, legs and wings are one part each. A part's points are positive, the other visible parts' points negative. An
+    attribute group is a ``state`` question where exactly one of its states is marked present with certainty 3 or more, its siblings being
+    the contrasts. The host is the segmentation where there is one, else the bounding box.
 
     Args:
         path: The folder ``CUB_200_2011``.

@@ -30,8 +30,8 @@ def load(path: str | Path, host: str | None = None, traits: str | None = None) -
         PATH/masks/fish01__fish.png            the host, where its name is given as ``host``
         PATH/manifest.json                     optional
 
-    Pictures and masks may also lie in one folder. The manifest is a list of rows with ``image``, ``mask`` (paths from PATH), ``key`` (part),
-    and optionally ``query`` (text), ``contrast`` (texts), ``nested_in`` (keys; the first one with a mask is the host), ``level``
+    Pictures and masks may also lie in one folder. The manifest is a list of rows with ``image``, ``mask`` (paths from PATH), ``key``
+    (part), and optionally ``query`` (text), ``contrast`` (texts), ``nested_in`` (keys; the first one with a mask is the host), ``level``
     (``"object"`` or ``"part"``), ``trait_query`` and ``trait_contrast`` (a second question to the same mask).
 
     Args:

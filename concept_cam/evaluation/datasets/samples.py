@@ -155,8 +155,8 @@ class Dataset:
 def read_target_mask(path: Path) -> npt.NDArray[np.uint8]:
     """Reads a mask picture: uint8 [H, W], upright, with 255 target, 0 not, 128 ignore.
 
-    What counts as outside is the same for every reader of masks (:mod:`concept_cam.pictures.masks`). Two-valued pictures (0 and any one other
-    value, such as 1) are read as not and target.
+    What counts as outside is the same for every reader of masks (:mod:`concept_cam.pictures.masks`). Two-valued pictures (0 and any one
+    other value, such as 1) are read as not and target.
 
     Raises:
         DataError: The file cannot be read, or holds other values.

@@ -57,8 +57,10 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
 
     script = tmp_path / "parent.py"
     script.write_text(
-        "import time, os\nfrom concept_cam.collection.engines.pool import WorkerPool\nfrom tests.collection.engines.test_pool import nothing\n"
-        "if __name__ == '__main__':\n    pool = WorkerPool(1, nothing, ())\n    print(pool.result(pool.submit(os.getpid)), flush=True)\n    time.sleep(60)\n"
+        "import time, os\nfrom concept_cam.collection.engines.pool import WorkerPool\nfrom tests.collection.engines.test_pool "
+        "import nothing\n"
+        "if __name__ == '__main__':\n    pool = WorkerPool(1, nothing, ())\n    print(pool.result(pool.submit(os.getpid)), flush=True)\n  "
+        "  time.sleep(60)\n"
     )
     root = str(Path(__file__).parents[3])
     parent = subprocess.Popen(

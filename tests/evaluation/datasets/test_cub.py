@@ -28,8 +28,10 @@ def write(root: Path) -> Path:
         "train_test_split.txt": "1 0\n2 1\n",
         "bounding_boxes.txt": "1 5.0 10.0 40.0 20.0\n2 0.0 0.0 60.0 40.0\n",
         "parts/parts.txt": "".join(f"{i} {name}\n" for i, name in enumerate(PARTS, 1)),
-        "parts/part_locs.txt": "1 1 20.0 12.0 1\n1 2 6.5 15.0 1\n1 3 0.0 0.0 0\n1 4 8.0 13.0 1\n1 5 9.0 13.0 1\n1 6 44.0 20.0 1\n2 6 3.0 3.0 1\n",
-        "attributes/image_attribute_labels.txt": "1 1 1 4 7.5\n1 2 0 4 7.5\n1 3 1 2 3.1\n1 4 1 3 2.0 0 extra\n1 5 1 4 1.0\n2 1 1 4 1.0\n2 2 1 4 1.0\n",
+        "parts/part_locs.txt": "1 1 20.0 12.0 1\n1 2 6.5 15.0 1\n1 3 0.0 0.0 0\n1 4 8.0 13.0 1\n1 5 9.0 13.0 1\n1 6 44.0 20.0 1\n2 6 "
+        "3.0 3.0 1\n",
+        "attributes/image_attribute_labels.txt": "1 1 1 4 7.5\n1 2 0 4 7.5\n1 3 1 2 3.1\n1 4 1 3 2.0 0 extra\n1 5 1 4 1.0\n2 1 1 4 1.0\n2 "
+        "2 1 4 1.0\n",
     }
     for name, lines in text.items():
         (root / name).write_text(lines, encoding="utf-8")

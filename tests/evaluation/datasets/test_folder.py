@@ -80,7 +80,8 @@ def test_strays_and_empty_folders_are_errors(tmp_path: Path) -> None:
 def test_manifest(tmp_path: Path) -> None:
     write(tmp_path)
     rows = [
-        {"image": "images/fish01.png", "key": "fish", "query": "catfish", "mask": "masks/fish01__fish.png", "level": "object", "nested_in": []},
+        {"image": "images/fish01.png", "key": "fish", "query": "catfish", "mask": "masks/fish01__fish.png", "level": "object",
+        "nested_in": []},
         {
             "image": "images/fish01.png", "key": "tail", "query": "tail fin of a catfish", "mask": "masks/fish01__caudal_fin.png",
             "level": "part", "contrast": ["head of a catfish"], "nested_in": ["fish"],
