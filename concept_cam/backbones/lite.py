@@ -225,7 +225,7 @@ def make(folder: Path, name: str) -> Made:
     @quiet(graph=False)
     def sentences(texts: list[str]) -> Tensor:
         device = model.logit_scale.device
-        return model.text(tokens.batch(texts)["ids"].to(device)).float().cpu()
+        return cast("Tensor", model.text(tokens.batch(texts)["ids"].to(device)).float().cpu())
 
     text = TextEncoder(tokens, lambda inputs: model.encode_text(inputs["ids"]), lambda: next(model.parameters()).device)
     origin = f"stored in {CONFIG}"

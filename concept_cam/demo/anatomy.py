@@ -21,7 +21,6 @@ TABLE = 768
 U = np.linspace(0.0, 1.0, TABLE, dtype=np.float32)
 T = np.linspace(-1.0, 1.0, TABLE, dtype=np.float32)
 
-SPINE_PHASE = 2.0
 
 PLATE = 0.42
 """The gill cover's share of the head's length: from behind the cheek to its rim."""

@@ -69,7 +69,7 @@ EXPORTS: dict[str, Export] = {
     "csv": Export(f"{_HERE}.long_table:write", "long table: one row per record, every column", ".csv"),
     "masks": Export(f"{_HERE}.masks:write", "one PNG mask per record, with an index", ""),
     "html": Export(f"{_HERE}.html:write", "contact sheet: pages and a folder of thumbnails", ""),
-    "html-file": Export(f"{_HERE}.html:write_file", "contact sheet in one file, for an e-mail", ".html"),
+    "html-file": Export(f"{_HERE}.html:write_sheet", "contact sheet in one file, for an e-mail", ".html"),
 }
 """Formats by name."""
 
