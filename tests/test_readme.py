@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,34 @@ def test_the_two_commands_are_one_line_each(name: str) -> None:
 def test_links_to_files_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", text_of(document)):
         assert ((ROOT / document).parent / target.split("#")[0]).exists(), target
+
+
+@needs_model
+@pytest.mark.slow
+@pytest.mark.parametrize("document", [document for document in DOCUMENTS if blocks(document, "console")])
+def test_console_blocks_run_in_their_order(document: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the documents show at a prompt; a person's part (the labels) and the cluster's (its tasks) are played."""
+    run(["concept-cam annotate photos/ --traits fish --output run/ --workers 0"])
+    run(["concept-cam export run/ --to cvat --output annotations.xml"])
+    labels = (folder / "annotations.xml").read_text(encoding="utf-8")
+    looked_at = re.sub(r'(name="reviewed">)false', r"\1true", labels)
+    assert looked_at != labels
+    (folder / "annotations.xml").write_text(looked_at, encoding="utf-8")
+    lines = [line.removeprefix("$ ").split("  #")[0].strip() for block in blocks(document, "console") for line in block.splitlines()]
+    ran = 0
+    for line in lines:
+        task = re.fullmatch(r"sbatch --array=1-(\d+) --wrap '(.*)'", line)
+        if task:
+            shutil.rmtree("run")
+            monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "1")
+            monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+            for number in (1, 2):
+                monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(number))
+                run([task[2]])
+        elif line.startswith("concept-cam"):
+            run([line])
+        else:
+            assert "-m pip install" in line, line
+            continue
+        ran += 1
+    assert ran

@@ -71,6 +71,3 @@ SCENES: Final[tuple[str, ...]] = (
     "concrete",
 )
 """What the fish lies on or swims before."""
-
-CAMERA_VIEWS: Final[tuple[str, ...]] = ("whole", "closeup")
-"""How the camera frames the fish."""
