@@ -66,7 +66,7 @@ class Request:
         column: Column of the picture's path, URL or bytes.
         box_column: Column of specimen boxes.
         mask_column: Column of specimen masks.
-        root: Folder that relative paths of a list or table stand in.
+        root: Folder to which relative paths in a list or table refer.
         lines: The lines of a list, for ``inputs="-"``.
         boxes: CSV table of specimen boxes.
         ignore: Folder of masks, or CSV table of boxes, of what must not be read (labels, rulers).

@@ -51,7 +51,7 @@ _RESOLUTIONS = ("model", "original")
 @setting_options
 @click.option("--layout", type=click.Choice(tuple(LAYOUTS)), help="Input layout.  [default: from the input]")
 @click.option("--column", help="Column of the pictures' paths, URLs or bytes.  [default: the first known name]")
-@click.option("--root", type=click.Path(file_okay=False), help="Folder that relative paths of a list or table stand in.")
+@click.option("--root", type=click.Path(file_okay=False), help="Folder to which relative paths in a list or table refer.")
 @click.option(
     "--boxes",
     metavar="FILE|COLUMN",
@@ -65,7 +65,7 @@ _RESOLUTIONS = ("model", "original")
 @click.option(
     "--ignore",
     metavar="DIR|FILE",
-    help="What must not be read (labels, rulers): folder of masks, or CSV of boxes.",
+    help="What to leave out (labels, rulers): folder of masks, or CSV of boxes.",
 )
 @click.option("--px-per-mm", metavar="NUMBER|COLUMN", help="Scale in original pixels per millimetre.")
 @click.option(
@@ -151,7 +151,7 @@ def annotate(
 ) -> None:
     """Annotates a collection: trait calls, regions and measures, as a Parquet data set.
 
-    INPUT is a folder (searched through), a pattern in quotes, a .csv/.tsv with a column of paths, .parquet with pictures, .tar shards
+    INPUT is a folder (searched with its subfolders), a pattern in quotes, a .csv/.tsv with a column of paths, .parquet with pictures, .tar shards
     (WebDataset), a URL, or - for a list of paths on standard input. RUN gets parts/*.parquet, run.json and errors.csv. A run that was
     interrupted, however that happened, is continued with --resume.
 

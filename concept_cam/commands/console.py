@@ -84,16 +84,20 @@ def _log_file(context: click.Context, parameter: click.Parameter, value: str | N
 def _options() -> tuple[click.Option, ...]:
     return (
         click.Option(
-            ["-v", "--verbose"], is_flag=True, expose_value=False, callback=_loudness, help="Say more: what is loaded, and times."
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            callback=_loudness,
+            help="Print more: what is loaded, and how long it takes.",
         ),
-        click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_loudness, help="Say warnings and errors alone."),
+        click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_loudness, help="Print only warnings and errors."),
         click.Option(
             ["--log-file"],
             type=click.Path(dir_okay=False),
             metavar="FILE",
             expose_value=False,
             callback=_log_file,
-            help="Append all that is said, with the time.",
+            help="Append all messages to this file, with the time.",
         ),
     )
 

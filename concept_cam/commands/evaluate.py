@@ -58,7 +58,7 @@ def _dataset_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="NAME",
                 help="fishvista: train, val, test, data; cub: train, test, all.  [default: test]",
             ),
-            click.option("--limit", type=click.IntRange(min=1), help="Only so many pictures."),
+            click.option("--limit", type=click.IntRange(min=1), help="Use at most this many pictures."),
         )
     ):
         function = option(function)
@@ -94,7 +94,7 @@ def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
     multiple=True,
     callback=_list,
     metavar="NAMES",
-    help="Methods, between commas; see 'concept-cam models --methods'.  [default: direct]",
+    help="Methods, separated by commas; see 'concept-cam models --methods'.  [default: direct]",
 )
 @click.option(
     "--attention",
@@ -158,7 +158,7 @@ def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
     metavar="DIR",
     help="report.html, report.json, report.md, questions.csv.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a report that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing report.")
 def evaluate(
     dataset: str,
     limit: int | None,
@@ -279,7 +279,7 @@ def evaluate(
     metavar="FILE",
     help="Configuration for --config.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def sweep(
     dataset: str | None,
     unlabelled: str | None,
@@ -372,19 +372,19 @@ def _plain_attentions(names: Iterable[str]) -> tuple[str, ...]:
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.8,
     show_default=True,
-    help="How sure of that, by a one-sided bound.",
+    help="How sure to be of that (one-sided bound).",
 )
 @click.option(
     "--least",
     type=click.IntRange(min=1),
     default=15,
     show_default=True,
-    help="Fewest labelled calls for a limit of a character's own.",
+    help="Labelled calls that a character needs for a limit of its own.",
 )
 @click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="FILE", help="Limits, YAML.")
-@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def calibrate(calls: str, labels: str | None, accuracy: float, confidence: float, least: int, output: str, overwrite: bool) -> None:
-    """Fits the limits under which no call is made, from about fifty labelled pictures.
+    """Fits the limits below which no call is made, from about fifty labelled pictures.
 
     CALLS is the folder of an annotation run, or a CSV table with file_name, character, state and probability (and true_state, when it holds
     the labels itself).

@@ -28,7 +28,7 @@ Examples:
     required=True,
     type=click.Choice(list(EXPORTS)),
     metavar="FORMAT",
-    help="A format of the list below.",
+    help="One of the formats listed below.",
 )
 @click.option(
     "--output",

@@ -131,7 +131,7 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
 @click.option(
     "--head",
     type=click.Path(dir_okay=False),
-    help="Train for this classifier head instead of for words.  [default with --model timm:NAME: its own last layer]",
+    help="Train for this classifier head instead of words.  [default with --model timm:NAME: its own last layer]",
 )
 @click.option("--rows", is_flag=True, help="Classifiers: weights from each class's row of the head, for classes without pictures too.")
 @click.option(

@@ -50,7 +50,7 @@ def _options_of_annotate(command: click.Command) -> click.Command:
     type=Names(KEPT),
     default="float16",
     show_default=True,
-    help="Number format of the kept features; int8 halves the size, scores are then exact to about 1e-3.",
+    help="Number format of the kept features; int8 halves the size; scores are then exact to about 1e-3.",
 )
 @click.option(
     "--pca", metavar="N|INDEX", help="Keep N dimensions, found from the first pictures; or take the axes of another index.  [default: all]"
@@ -59,7 +59,7 @@ def _options_of_annotate(command: click.Command) -> click.Command:
     "--resume", is_flag=True, help="Continue the index that is in INDEX, with the same pictures or with further ones, or start it."
 )
 def index(inputs: tuple[str, ...], output: str, keep: str, pca: str | None, resume: bool, **options: Any) -> None:
-    """Encodes a collection and keeps its patch features, so that asking costs no model.
+    """Encodes a collection and keeps its patch features, so that later questions need no pass through the model.
 
     INPUT is what 'annotate' takes: a folder, a pattern in quotes, a table, Parquet, tar shards, a URL, or - for a list on standard input.
     INDEX gets parts/*.arrow, index.json and errors.csv. With --resume an index also grows: pictures that it holds are not encoded again.

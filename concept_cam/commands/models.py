@@ -30,7 +30,7 @@ class Cached:
 @click.option("--methods", "show_methods", is_flag=True, help="List the localisation methods instead.")
 @click.option("--all", "show_all", is_flag=True, help="Also list every open_clip architecture and pretrained tag (loads open_clip).")
 def models(name: str | None, show_attention: bool, show_methods: bool, show_all: bool) -> None:
-    """Lists the models that can be loaded, and those that are on this machine already; with NAME, says how that one is read.
+    """Lists the models that can be loaded, and those that are on this machine already; with NAME, says how that model is read.
 
     NAME is any model that --model takes; it is loaded. An architecture of open_clip, alone or with a tag, needs no weights for this.
 

@@ -14,11 +14,13 @@ from concept_cam.core.errors import ConfigurationError, MissingExtraError
 @click.command(short_help="Open a page to try words on pictures, correct calls and keep them.")
 @click.argument("source", required=False, type=click.Path(exists=True), metavar="[PHOTOS|RUN|INDEX]")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="Port; 0 takes any free one.")
-@click.option("--host", metavar="ADDRESS", help="Listen elsewhere than on this machine alone; a token is then asked of everybody.")
+@click.option(
+    "--host", metavar="ADDRESS", help="Address to listen on, where other machines are to reach the page; everybody then needs a token."
+)
 @click.option("--token", metavar="TEXT", help="The token, at least 16 letters.  [default: a random one, printed at the start]")
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Answer for this host name too, for example behind a tunnel. Repeat.")
 @click.option(
-    "--traits", multiple=True, metavar="PACK", help="Packs that are meant first: names, or files besides those that ship. Repeat."
+    "--traits", multiple=True, metavar="PACK", help="Packs in which names are looked up first: shipped packs by name, or files. Repeat."
 )
 @click.option(
     "--corrections",

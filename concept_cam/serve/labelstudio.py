@@ -324,7 +324,7 @@ def find_picture(desk: Desk, address: str, source: str = "") -> GalleryPicture:
     if len(matches) == 1:
         return matches[0]
     raise ImageError(
-        f"the task's picture {address[:120]!r} is none of the {len(desk.gallery)} that are "
+        f"the task's picture {address[:120]!r} is not among the {len(desk.gallery)} that are "
         f"served{' (its name is there twice)' if matches else ''}: serve "
         "the folder that the tasks were made from; nothing is fetched from other hosts."
     )

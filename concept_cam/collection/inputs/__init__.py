@@ -76,7 +76,7 @@ def open_collection(
         inputs: A folder, pattern, table, archive or URL; ``"-"`` for a list in ``lines``; or several files of one kind.
         layout: A name of :data:`LAYOUTS`; ``None`` to find out.
         columns: Which columns of a table mean what.
-        root: Folder that relative paths of a list or table stand in.
+        root: Folder to which relative paths in a list or table refer.
         lines: The lines of standard input.
         skip: Absolute paths of folders to leave out, such as the output.
 

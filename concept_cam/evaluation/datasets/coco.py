@@ -130,7 +130,7 @@ def _check(item: Any, number: int, names: dict[Any, str], sizes: dict[Any, tuple
         for name, known in (("category_id", names), ("image_id", sizes)):
             if item.get(name) not in known:
                 kinds = "; it is of another type than those of the file" if str(item.get(name)) in map(str, known) else ""
-                raise DataError(f"{label}: its {name} {item.get(name)!r} is none of the file's{kinds}.")
+                raise DataError(f"{label}: its {name} {item.get(name)!r} is not among the file's{kinds}.")
         size = sizes[item["image_id"]]
         if size is None:
             raise DataError(f"{label}: its picture {item['image_id']!r} has no 'height' and 'width'.")
