@@ -161,7 +161,8 @@ class ImageTower(nn.Module):
 
     def _joined(self, nouns: Tensor, parts: Tensor) -> Tensor:
         rest = parts.new_full((*parts.shape[:-1], 1), self.sizes.rest)
-        # Taken times the length of the others, nouns are after normalisation what they would be without the parts, whatever those see there.
+        # Taken times the length of the others, nouns are after normalisation what they would be without the parts, whatever those see
+        # there.
         others = torch.cat([parts, rest], -1)
         return torch.cat([nouns * others.norm(dim=-1, keepdim=True), others], -1)
 

@@ -99,8 +99,8 @@ def locate(
     Prints one row per picture and concept. SCORE is the cosine of the whole picture along the direction, PROBABILITY the softmax over
     target and contrasts at the model's own temperature; peak and box are original pixels of the upright picture, half-open, of the
     largest region. A classifier (--head FILE, or --model timm:NAME[,CHECKPOINT] with its own last layer) is asked for its classes instead
-    of words: without --target for the predicted one; SCORE is then the contrasted logit. IMAGE may be a folder, which is searched with its subfolders;
-    '-' reads paths from standard input, one per line.
+    of words: without --target for the predicted one; SCORE is then the contrasted logit. IMAGE may be a folder, which is searched with its
+    subfolders; '-' reads paths from standard input, one per line.
 
     \b
     Examples:

@@ -57,7 +57,8 @@ class Form:
     Attributes:
         base: What relative sources are put behind, such as ``https://museum.org/photos/``; ``None`` leaves them relative to the input.
         escape: Whether text cells of CSV files that a spreadsheet would take for a formula get an apostrophe in front; see :func:`escaped`.
-        mark: Whether CSV files begin with the UTF-8 mark, without which spreadsheets misread ``px²`` and ``°``; ``None`` leaves it to the format.
+        mark: Whether CSV files begin with the UTF-8 mark, without which spreadsheets misread ``px²`` and ``°``; ``None`` leaves it to the
+            format.
     """
 
     base: str | None = None
@@ -183,7 +184,9 @@ def crop(mask: np.ndarray) -> tuple[np.ndarray, int, int]:
 
 
 def media_of(record: Record, base: str | None = None) -> str:
-    """Returns the address of a record's picture: its public URI, else its source behind ``base``, else as a relative or absolute reference."""
+    """Returns the address of a record's picture: its public URI, else its source behind ``base``, else as a relative or absolute
+    reference.
+    """
     if record["media_uri"]:
         return str(record["media_uri"])
     source = str(record["source"])
@@ -333,8 +336,8 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 def escaped(value: Any) -> Any:
     """Puts an apostrophe before a text that a spreadsheet would run as a formula.
 
-    Those begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return (OWASP, "CSV Injection"). A plain number is none, whatever its sign.
-    Text that looks escaped already gets one more, so that :func:`concept_cam.core.tables.unescaped` gives back every text.
+    Those begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return (OWASP, "CSV Injection"). A plain number is none, whatever its
+    sign. Text that looks escaped already gets one more, so that :func:`concept_cam.core.tables.unescaped` gives back every text.
     """
     if not isinstance(value, str) or not value.lstrip("'").startswith(FORMULA_STARTS):
         return value

@@ -373,8 +373,8 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 def _check_chunks(file: Any) -> None:
     """Compares the check sums of a PNG's chunks that make pixels, and asks for its last chunk; the file is left where it was.
 
-    Pillow stops reading once it has all rows: it never comes to the sums at the end, so that a changed byte of the last rows passed for pixels.
-    An image without its file (loaded already, or made in memory) has nothing to compare.
+    Pillow stops reading once it has all rows: it never comes to the sums at the end, so that a changed byte of the last rows passed for
+    pixels. An image without its file (loaded already, or made in memory) has nothing to compare.
 
     Raises:
         ValueError: A chunk is damaged, or the last one is missing.

@@ -50,7 +50,7 @@ def test_a_folder(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "7 pictures, 70 records; 1 errors" in result.stdout
     run = read_run(folder / "run")
-    assert run.count == 63
+    assert run.count == 70
     configuration = run.info["configuration"]
     assert (configuration["threshold"], configuration["gamma"], configuration["px_per_mm"]) == (
         "half-max",
@@ -143,7 +143,7 @@ def test_shards_and_merge(folder: Path) -> None:
     result = call("--merge", "run")
     assert result.exit_code == 0, result.output
     assert "7 pictures, 70 records of 2 shards" in result.stdout
-    assert read_run(folder / "run").count == 63
+    assert read_run(folder / "run").count == 70
 
 
 def test_calibrated_limits_decide(folder: Path) -> None:

@@ -32,7 +32,8 @@ BOX_COLUMNS = ("x", "y", "width", "height")
 
 
 def parse_boxes(text: str) -> list[Box]:
-    """Reads one or several boxes from a cell: ``"10 20 300 200"``, ``"10,20,300,200"``, ``[10, 20, 300, 200]`` or a JSON list of such lists.
+    """Reads one or several boxes from a cell: ``"10 20 300 200"``, ``"10,20,300,200"``, ``[10, 20, 300, 200]`` or a JSON list of such
+    lists.
 
     Raises:
         ImageError: The text is something else; it concerns this row alone.
@@ -94,8 +95,8 @@ class BoxFile:
     def of(self, item: Item) -> tuple[Specimen, ...]:
         """Returns the boxes of a picture: of the rows that name its source, else of those that give its file name alone.
 
-        A bare file name is the whole name of a picture that stands directly in the collection's folder: where there is such a file, the row is
-        for it, and pictures of the same name in subfolders have none. The answer follows from the file names alone, so that neither the
+        A bare file name is the whole name of a picture that stands directly in the collection's folder: where there is such a file, the row
+        is for it, and pictures of the same name in subfolders have none. The answer follows from the file names alone, so that neither the
         order of the pictures nor shards change it. Pictures of one name in several subfolders all get the row; :meth:`check` refuses these.
         """
         name = self._name(item)
@@ -135,7 +136,8 @@ _CONTAINERS = ("parquet", "webdataset")
 
 
 def _is_of_another(name: str, item: Item) -> bool:
-    """Tells whether a bare file name is that of a file directly in the folder that the item's source is relative to, and not the item's own.
+    """Tells whether a bare file name is that of a file directly in the folder that the item's source is relative to, and not the item's
+    own.
 
     Raises:
         ImageError: The folder is remote and cannot be looked into.
@@ -272,7 +274,8 @@ class Ignored:
             if path.name == base.name and (base.with_name(other).is_file() or other in beside):
                 return path  # each has a mask under its whole name
             raise ImageError(
-                f"the mask {str(path)!r} can be that of {item.source!r} or of {other!r}: name it after the whole file, {base.name + '.png'!r}."
+                f"the mask {str(path)!r} can be that of {item.source!r} or of {other!r}: name it after the whole file, "
+                f"{base.name + '.png'!r}."
             )
         return path
 
