@@ -140,7 +140,7 @@ class Certifier:
             shared.grid,
             self._separability(rows),
         )
-        facts = Facts(self._probability(index, scores, plain), self._domain)
+        facts = MapFacts(self._probability(index, scores, plain), self._domain)
         named = self._concepts[index].metadata.get("host")
         fitted = self._rules.of(None if named is None else str(named)).confidence is not None
         return _certificate(found, facts, judge(found, facts, self._rules, named), fitted)

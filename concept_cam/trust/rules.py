@@ -188,8 +188,8 @@ class Rules:
         dependence: Rank correlation with the host's and with every sibling's map above which a map is about neither.
         text: Share of the peak's region that may lie on written words and rulers.
         domain: Distance from what the model knows above which no map is clear.
-        hosts: Whose parts and traits they were fitted to, such as ``("fish",)``: questions about other hosts are not clear, and what names no host is
-            judged by the rules that need no fit. Empty: any host.
+        hosts: Whose parts and traits they were fitted to, such as ``("fish",)``: questions about other hosts are not clear, and what names
+            no host is judged by the rules that need no fit. Empty: any host.
         weights_hash: The model they were fitted for; empty for the defaults.
         facts: On what they were fitted.
     """
@@ -263,7 +263,7 @@ class Judgement:
     presence: float
 
 
-def judge(found: Evidence, facts: Facts, rules: Rules, host: str | None = None) -> Judgement:
+def judge(found: Evidence, facts: MapFacts, rules: Rules, host: str | None = None) -> Judgement:
     """Applies the rules, the gravest first.
 
     Args:

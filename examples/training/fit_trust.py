@@ -24,7 +24,7 @@ from concept_cam.core.progress import Tracker
 from concept_cam.demo import world
 from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
 from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion
-from concept_cam.evaluation.guarantees import Observed, fit_trust, guarantee_facts, observe
+from concept_cam.evaluation.guarantees import Observed, fit_trust, observe
 from concept_cam.trust.rules import Rules
 
 FIT_SEED = 81_000_001
@@ -171,7 +171,7 @@ def main() -> None:
         return found
 
     fitted = look(arguments.pictures, FIT_SEED)
-    rules = fit_trust(fitted, facts_of(localizer), hosts=("fish",))
+    rules = fit_trust(fitted, guarantee_facts(localizer), hosts=("fish",))
     describe("fitted to", fitted, rules, localizer)
     describe("held out", look(arguments.pictures // 2, FIT_SEED + 1), rules, localizer)
     arguments.folder.mkdir(parents=True, exist_ok=True)

@@ -112,12 +112,12 @@ def test_rules_of_one_host_do_not_judge_another() -> None:
     features, right, present = planted()
     rules = fit_rules(features, right, present, hosts=("fish",))
     strong = dataclasses.replace(GOOD, strength=5.0)
-    assert judge(strong, Facts(0.99), rules, "fish").verdict == CLEAR
-    assert not math.isnan(judge(strong, Facts(0.99), rules, "fish").confidence)
-    other = judge(strong, Facts(0.99), rules, "bird")
+    assert judge(strong, MapFacts(0.99), rules, "fish").verdict == CLEAR
+    assert not math.isnan(judge(strong, MapFacts(0.99), rules, "fish").confidence)
+    other = judge(strong, MapFacts(0.99), rules, "bird")
     assert other.verdict == DOUBTFUL
     assert "fitted for fish" in other.reason
-    free = judge(strong, Facts(0.99, 0.9), rules, None)
+    free = judge(strong, MapFacts(0.99, 0.9), rules, None)
     assert free.verdict == CLEAR
     assert math.isnan(free.confidence)
-    assert judge(dataclasses.replace(GOOD, p_value=0.9), Facts(), rules, "bird").verdict == OFF_PROMPT
+    assert judge(dataclasses.replace(GOOD, p_value=0.9), MapFacts(), rules, "bird").verdict == OFF_PROMPT
