@@ -24,7 +24,7 @@ from concept_cam.core.progress import Tracker
 from concept_cam.demo import world
 from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
 from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion
-from concept_cam.evaluation.guarantees import Observed, fit_trust, observe
+from concept_cam.evaluation.guarantees import Observed, fit_trust, guarantee_facts, observe
 from concept_cam.trust.rules import Rules
 
 FIT_SEED = 81_000_001
