@@ -60,7 +60,7 @@ def _models(show_all: bool) -> None:
     names = {item.name for item in cached}
     at_hand = "at hand" if any(BUNDLED.glob("*.safetensors")) else "missing from this installation"
     _section("Comes with the package")
-    _table([("demo", f"small CLIP of a synthetic fish world, {at_hand}")])
+    _table([("demo", f"fins and parts of fishes, and things by name, {at_hand}")])
     _section("Public names")
     _table([(name, f"{target}{', cached' if target in names else ''}") for name, target in ALIASES.items()])
     _section("On this machine (Hugging Face cache)")
