@@ -93,6 +93,14 @@ def test_the_ledger_sums_to_the_scores(found: Localization) -> None:
         dataclasses.replace(found, split=None).ledger()
 
 
+def test_another_upsampling_keeps_frame_and_scores(found: Localization) -> None:
+    np.testing.assert_array_equal(found.upsample("cubic"), found.heatmap)
+    linear = found.upsample("bilinear")
+    assert linear.shape == found.heatmap.shape
+    assert np.nanmax(linear) <= np.nanmax(found.scores) + 1e-6
+    assert np.nanmin(linear) >= np.nanmin(found.scores) - 1e-6
+
+
 def test_the_peak_is_the_heatmaps_highest_point(found: Localization) -> None:
     x, y = found.peak
     rows, columns = np.unravel_index(np.nanargmax(found.heatmap), found.heatmap.shape)
