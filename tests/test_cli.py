@@ -272,3 +272,19 @@ def test_help_starts_within_three_times_of_click() -> None:
         return float(np.median(times))
 
     assert median("-m", "concept_cam.cli", "--help") < 3 * median("-c", "import click")
+
+
+def test_verdicts_at_the_command_line(picture: Path, tmp_path: Path) -> None:
+    table = rows(run("locate", picture, "-t", "red", "-t", "zzz", "-c", "green"))
+    verdicts = [row["verdict"] for row in table]
+    assert set(verdicts) <= {"clear", "doubtful", "not about the prompt", "absent"}
+    kept = run("locate", picture, "-t", "red", "-t", "zzz", "-c", "green", "--only", verdicts[0], "-o", tmp_path / "out", "--explain")
+    assert [row["target"] for row in rows(kept)] == [row["target"] for row in table if row["verdict"] == verdicts[0]]
+    content = json.loads((tmp_path / "out" / "blocks.json").read_text())
+    assert content["results"][0]["certificate"]["verdict"] == verdicts[0]
+    plain = Image.open(tmp_path / "out" / "blocks__red.overlay.png").height
+    assert run("locate", picture, "-t", "red", "-c", "green", "-o", tmp_path / "plain").exit_code == 0
+    assert plain > Image.open(tmp_path / "plain" / "blocks__red.overlay.png").height
+    none = run("locate", picture, "-t", "red", "--method", "center", "--only", "clear")
+    assert rows(none) == []
+    assert "1 maps of another verdict than 'clear' were left out" in none.stderr

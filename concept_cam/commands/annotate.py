@@ -274,7 +274,8 @@ def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]
     again = f", {counts['duplicates']} listed twice" if counts["duplicates"] else ""
     errors = f"; {counts['errors']} errors, see {run.path / 'errors.csv'}" if counts["errors"] else ""
     click.echo(f"{run.path}: {counts['pictures']} pictures, {counts['records']} records{again}{errors}")
-    if counts["pictures"] == 0:
+    # A task of a job array may have no picture to do: fewer pictures than tasks is no error.
+    if counts["pictures"] == 0 and not (options["shard"] and not counts["errors"]):
         warn("no picture could be annotated: see errors.csv, and check the input.")
         sys.exit(1)
 

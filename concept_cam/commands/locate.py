@@ -22,6 +22,7 @@ from concept_cam.commands.options import WITHOUT_TEXT, build_localizer, model_op
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError, OutputError, PromptError
 from concept_cam.core.regions import DEFAULT_THRESHOLD
+from concept_cam.trust.verdicts import TRUST_VERDICTS
 
 if TYPE_CHECKING:
     from concept_cam.core.results import Localization
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 LOCATE_COLUMNS = (
     "file_name", "target", "contrast", "score", "probability", "peak_score", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac",
-    "model",
+    "verdict", "model",
 )  # fmt: skip
 """Columns of the table on stdout, one row per picture and concept."""
 
@@ -69,6 +70,13 @@ LOCATE_COLUMNS = (
     "--colour-scale", "limits", type=(float, float), metavar="LOW HIGH", help="Fixed colour scale for all overlays, in score units."
 )
 @click.option("--upsampling", type=click.Choice(["cubic", "bilinear", "edge-aware"]), default="cubic", show_default=True)
+@click.option("--explain", is_flag=True, help="Overlays say whether to trust the map, and what each text contributes at the peak.")
+@click.option(
+    "--only",
+    type=click.Choice(list(TRUST_VERDICTS)),
+    metavar="VERDICT",
+    help="Keep only maps of this verdict: clear, doubtful, 'not about the prompt' or absent.",
+)
 @click.option("--output", "-o", type=click.Path(file_okay=False), metavar="DIR", help="Write overlays, masks, scores and JSON here.")
 @click.option(
     "--format", "format_", type=click.Choice(["csv", "json", "table"]), default="csv", show_default=True, help="Format on stdout."
@@ -89,6 +97,8 @@ def locate(
     min_area: float,
     limits: tuple[float, float] | None,
     upsampling: str,
+    explain: bool,
+    only: str | None,
     output: str | None,
     format_: str,
     overwrite: bool,
@@ -106,7 +116,8 @@ def locate(
     Examples:
       concept-cam locate fish.png -t "a forked tail fin" -c "a rounded tail fin" -o out/
       concept-cam locate photos/ -t "a dorsal fin" -t "a tail fin" --contrast "a fish" --format table
-      concept-cam locate fish.png --traits fish:caudal_fin_shape -o out/
+      concept-cam locate fish.png --traits fish:caudal_fin_shape -o out/ --explain
+      concept-cam locate photos/ --traits fish:parts --only clear > clear.csv
       concept-cam locate bird.jpg --classes species.txt --model hf-hub:imageomics/bioclip-2 -o out/
       concept-cam locate bird.jpg --head head.safetensors --model dinov2:facebook/dinov2-base --method layer-cam+relu -o out/
       concept-cam locate bird.jpg --model timm:resnet50.a1_in1k,resnet50.safetensors -o out/
@@ -122,7 +133,9 @@ def locate(
     if not paths:
         raise ConfigurationError("no picture was given: standard input held no path.")
     check_early(values, output)
-    writer = _Writer(output, unique_stems(paths), overwrite, values.get("threshold", DEFAULT_THRESHOLD), min_area, limits, upsampling)
+    writer = _Writer(
+        output, unique_stems(paths), overwrite, values.get("threshold", DEFAULT_THRESHOLD), min_area, limits, upsampling, explain
+    )
     writer.check()
     asker: _BatchAsker
     if question is None:
@@ -134,16 +147,21 @@ def locate(
             warn_unknown_words(localizer, list(question.concepts))
         asker = _WordAsker(localizer, question, values.get("method", "direct"))
     printer = Printer(format_)
-    failed = 0
+    failed = left_out = 0
     for path, answer in track(_all_answers(asker, paths), len(paths)):
         if isinstance(answer, ConceptCamError):
             failed += 1
             warn(f"{answer}")
             continue
-        for found in answer:
-            printer.row(result_row(path, found, values.get("threshold", DEFAULT_THRESHOLD), min_area))
-        writer.write(path, answer)
+        kept = [found for found in answer if only is None or verdict_of(found) == only]
+        left_out += len(answer) - len(kept)
+        for found in kept:
+            printer.row(result_row(path, found, limit, min_area))
+        if kept or only is None:
+            writer.write(path, kept)
     printer.close()
+    if left_out:
+        note(f"{left_out} maps of another verdict than {only!r} were left out.")
     if failed:
         warn(f"{failed} of {len(paths)} pictures could not be used; the others are done.")
         sys.exit(1)
@@ -374,6 +392,11 @@ def _rounded(value: float, digits: int) -> float | None:
     return None if math.isnan(value) else round(value, digits)
 
 
+def verdict_of(found: Localization) -> str | None:
+    """Returns the verdict of a map's certificate; ``None`` for methods that have none."""
+    return None if found.certify is None else found.certificate.verdict
+
+
 def result_row(path: str, found: Localization, threshold: str | float, min_area: float) -> dict[str, Any]:
     region = found.region_of_peak(threshold, min_area=min_area, resolution="model")
     row: dict[str, Any] = {
@@ -386,6 +409,7 @@ def result_row(path: str, found: Localization, threshold: str | float, min_area:
         "peak_x": _rounded(found.peak[0], 2),
         "peak_y": _rounded(found.peak[1], 2),
         "x": None, "y": None, "width": None, "height": None, "area_frac": None,
+        "verdict": verdict_of(found),
         "model": found.provenance.model,
     }  # fmt: skip
     if region is not None:
@@ -474,7 +498,9 @@ class _Writer:
         min_area: float,
         limits: tuple[float, float] | None,
         upsampling: str,
+        explain: bool = False,
     ) -> None:
+        self._explain = explain
         self._folder = Path(output) if output is not None else None
         self._stems, self._overwrite = stems, overwrite
         self._threshold, self._min_area, self._limits, self._upsampling = threshold, min_area, limits, upsampling
@@ -505,7 +531,7 @@ class _Writer:
         results = []
         for name, found in zip(names, answers):
             base = self._folder / f"{stem}__{name}"
-            overlay = found.overlay(limits=self._limits, threshold=self._threshold, upsampling=self._upsampling)
+            overlay = found.overlay(limits=self._limits, threshold=self._threshold, upsampling=self._upsampling, explain=self._explain)
             write_file(base.with_name(base.name + ".overlay.png"), png_bytes(overlay), overwrite=self._overwrite)
             write_file(base.with_name(base.name + ".mask.png"), png_bytes(_mask_image(found, self._threshold)), overwrite=self._overwrite)
             write_file(base.with_name(base.name + ".scores.npz"), found.to_npz(), overwrite=self._overwrite)

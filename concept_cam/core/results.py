@@ -372,6 +372,7 @@ class Localization:
             "peak_score": _number(self.peak_score),
             "threshold": {"strategy": threshold, "value": _number(self.threshold(threshold))},
             "regions": [region.to_dict() for region in self.regions(threshold, min_area=min_area)],
+            "certificate": None if self.certify is None else self.certificate.to_dict(),
             "frame": "original pixels after EXIF orientation; pixel i covers [i, i+1)",
             "geometry": self.geometry.to_dict(),
             "provenance": self.provenance.to_dict(),

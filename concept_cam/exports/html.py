@@ -29,7 +29,7 @@ from concept_cam.collection.runs import Run
 from concept_cam.core.errors import ConfigurationError, ImageError
 from concept_cam.exports.survey import PART_SEPARATOR, PLAIN, Form, Survey, passthrough_of, plain_json, survey, when
 from concept_cam.pictures.reading import read_image
-from concept_cam.trust.rules import TRUST_VERDICTS
+from concept_cam.trust.verdicts import TRUST_VERDICTS
 
 __all__ = ["FILE_PICTURES", "THUMBNAIL", "write", "write_sheet"]
 

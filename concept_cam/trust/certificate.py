@@ -29,7 +29,7 @@ class Certificate:
 
     Attributes:
         verdict: ``"clear"``, ``"doubtful"``, ``"not about the prompt"`` or ``"absent"``; see
-            :data:`concept_cam.trust.rules.TRUST_VERDICTS`.
+            :data:`concept_cam.trust.verdicts.TRUST_VERDICTS`.
         reason: Why, in one plain sentence.
         confidence: How likely the peak lies on the target, 0..1; ``None`` where nothing was fitted for this model.
         presence: How likely the target is in the picture at all, 0..1; ``None`` where nothing was fitted for this model.

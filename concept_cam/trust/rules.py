@@ -20,14 +20,10 @@ import numpy as np
 from concept_cam.core.errors import DataError
 from concept_cam.trust import probes
 from concept_cam.trust.evidence import Evidence
+from concept_cam.trust.verdicts import ABSENT, CLEAR, DOUBTFUL, OFF_PROMPT
 
 __all__ = [
-    "ABSENT",
-    "CLEAR",
-    "DOUBTFUL",
     "FEATURES",
-    "OFF_PROMPT",
-    "TRUST_VERDICTS",
     "MapFacts",
     "Judgement",
     "Logistic",
@@ -37,16 +33,6 @@ __all__ = [
     "judge",
     "shipped",
 ]
-
-CLEAR, DOUBTFUL, OFF_PROMPT, ABSENT = "clear", "doubtful", "not about the prompt", "absent"
-
-TRUST_VERDICTS: dict[str, str] = {
-    CLEAR: "the map obeys its prompt, and its peak may be taken for the target's place",
-    DOUBTFUL: "something speaks against it; look before you use it",
-    OFF_PROMPT: "the map would look much the same for other words",
-    ABSENT: "the target is most likely not in the picture",
-}
-"""What a verdict says."""
 
 RULES_VERSION = 1
 """Raised when a rule or a feature changes."""

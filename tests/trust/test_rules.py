@@ -11,7 +11,8 @@ import pytest
 
 from concept_cam.core.errors import DataError
 from concept_cam.trust.evidence import Evidence
-from concept_cam.trust.rules import ABSENT, CLEAR, DOUBTFUL, FEATURES, OFF_PROMPT, Logistic, MapFacts, Rules, features_of, fit_rules, judge
+from concept_cam.trust.rules import FEATURES, Logistic, MapFacts, Rules, features_of, fit_rules, judge
+from concept_cam.trust.verdicts import ABSENT, CLEAR, DOUBTFUL, OFF_PROMPT
 
 GOOD = Evidence(0.2, 0.4, 0.1, 1 / 41, 2 / 41, 5.0, 0.8, 0.2, 0.0, 0.02)
 
