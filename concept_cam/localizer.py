@@ -164,7 +164,7 @@ class Localizer:
         )
 
     def unknown_words(self, concepts: Sequence[Concept]) -> tuple[str, ...]:
-        """Returns the words that the model has never seen; only the bundled demo model has a closed vocabulary."""
+        """Returns the words that lie far from what the model was trained on, where the model can tell."""
         prompts = dict.fromkeys(prompt for concept in concepts for group in (concept.target, *concept.contrasts) for prompt in group)
         return tuple(dict.fromkeys(word for prompt in prompts for word in self.backbone.unknown_words(prompt)))
 

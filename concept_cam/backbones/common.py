@@ -140,7 +140,7 @@ class BaseBackbone:
         return self._text.count(prompt)
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
-        """Returns the words of ``prompt`` that the model has never seen; empty for models with an open vocabulary."""
+        """Returns the words of ``prompt`` that lie far from what the model was trained on; empty for models that cannot tell."""
         return self._text.unknown_words(prompt)
 
     def _require_eval(self) -> None:

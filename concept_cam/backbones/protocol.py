@@ -202,5 +202,5 @@ class Backbone(Protocol):
         ...
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
-        """Returns the words of ``prompt`` that the model has never seen; empty for models with an open vocabulary."""
+        """Returns the words of ``prompt`` that lie far from what the model was trained on; empty for models that cannot tell."""
         ...

@@ -133,9 +133,8 @@ def locate(
     if not paths:
         raise ConfigurationError("no picture was given: standard input held no path.")
     check_early(values, output)
-    writer = _Writer(
-        output, unique_stems(paths), overwrite, values.get("threshold", DEFAULT_THRESHOLD), min_area, limits, upsampling, explain
-    )
+    limit = values.get("threshold", DEFAULT_THRESHOLD)
+    writer = _Writer(output, unique_stems(paths), overwrite, limit, min_area, limits, upsampling, explain)
     writer.check()
     asker: _BatchAsker
     if question is None:

@@ -126,11 +126,11 @@ def build_localizer(values: dict[str, Any]) -> Localizer:
 
 
 def warn_unknown_words(localizer: Localizer, concepts: list[Concept]) -> None:
-    """Says on stderr which words the model has never seen; what it shows for them means nothing."""
+    """Says on stderr which words lie far from what the model was trained on; what it shows for them may mean nothing."""
     words = localizer.unknown_words(concepts)
     if words:
         warn(
-            f"warning: the model {localizer.backbone.name!r} has never seen {', '.join(map(repr, words))}: maps for prompts "
-            "with unknown words mean little. It knows only the fish world it was trained on; use a real checkpoint, "
-            "for example --model hf-hub:imageomics/bioclip-2 or --model ViT-B-16/openai."
+            f"warning: what the model {localizer.backbone.name!r} was trained on says little about {', '.join(map(repr, words))}: maps for "
+            "phrases with such words may mean nothing. Use words that it knows, or a larger model, for example "
+            "--model hf-hub:imageomics/bioclip-2 or --model ViT-B-16/openai."
         )
