@@ -38,6 +38,8 @@ def test_an_interrupt_while_importing_is_one_line(module: str) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": ROOT},
+        # A job in the background is started with Ctrl-C ignored; a person's shell is not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "importing\n"
