@@ -129,7 +129,7 @@ def test_missing_library_names_its_extra(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.getcwd()},
     )
     assert "pyarrow" in done.stdout
-    assert "install 'fsspec" in done.stdout
+    assert "pyarrow>=" in done.stdout.partition(" install ")[2]
 
 
 def test_command(planted: Planted, tmp_path: Path) -> None:
