@@ -382,7 +382,7 @@ class Localizer:
             self.embed_texts,
             self.backbone.logit_scale,
             self.rules,
-            self._domain(features),
+            lambda: self._domain(features),
         )
 
     def _domain(self, features: PatchFeatures) -> float:

@@ -12,7 +12,8 @@ from typing import Any, NoReturn, cast
 from torch import Tensor, nn
 
 from concept_cam.backbones.made import Made
-from concept_cam.backbones.tokens import ALL_ATTENTIONS, Block, Embedded, TokenBackbone, masked_mean, merge_heads, split_heads
+from concept_cam.backbones.tokens import ALL_ATTENTIONS, Embedded, TokenBackbone, masked_mean
+from concept_cam.backbones.transformers_block import TransformersBlock
 from concept_cam.core.errors import ConfigurationError, UnsupportedModelError
 from concept_cam.pictures.preprocessing import Preprocess
 
@@ -28,34 +29,16 @@ DINOV2_READ_SIZE = 224
 """Side at which the published classifiers read pictures."""
 
 
-class Dinov2Block(Block):
-    """An encoder layer of ``Dinov2Model``, with the module names of transformers 4 and 5."""
+class Dinov2Block(TransformersBlock):
+    """An encoder layer of ``Dinov2Model``: layer scale after each half."""
 
-    def __init__(self, layer: nn.Module, heads: int) -> None:
-        self._layer: Any = layer
-        self._heads = heads
-        inner: Any = self._layer.attention
-        if hasattr(inner, "q_proj"):
-            self._projections = {letter: getattr(inner, f"{letter}_proj") for letter in "qkv"}
-            self._out: Any = inner.o_proj
-        elif hasattr(inner, "attention"):
-            names = {"q": "query", "k": "key", "v": "value"}
-            self._projections = {letter: getattr(inner.attention, name) for letter, name in names.items()}
-            self._out = inner.output.dense
-        else:
-            raise UnsupportedModelError(
-                "the attention of this DINOv2 model is not made of the parts known here; report the version of transformers."
-            )
-        self.scale = (self._projections["q"].out_features // heads) ** -0.5
+    family = "DINOv2 model"
 
     def norm(self, x: Tensor) -> Tensor:
         return cast("Tensor", self._layer.norm1(x))
 
-    def project(self, normed: Tensor, which: str, rope: Tensor | None = None) -> tuple[Tensor, ...]:
-        return tuple(split_heads(self._projections[letter](normed), self._heads) for letter in which)
-
     def output(self, context: Tensor) -> Tensor:
-        return cast("Tensor", self._layer.layer_scale1(self._out(merge_heads(context))))
+        return cast("Tensor", self._layer.layer_scale1(super().output(context)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         return cast("Tensor", self._layer.layer_scale2(self._layer.mlp(self._layer.norm2(x))))

@@ -18,7 +18,8 @@ from concept_cam.backbones.open_clip_vit import OpenClipBlock
 from concept_cam.backbones.own_head import OwnHead
 from concept_cam.backbones.text import NoText
 from concept_cam.backbones.timm_vit import TRUNKS, TimmViT
-from concept_cam.backbones.tokens import ALL_ATTENTIONS, Block, Embedded, TokenBackbone, merge_heads, split_heads
+from concept_cam.backbones.tokens import ALL_ATTENTIONS, Block, Embedded, TokenBackbone, merge_heads
+from concept_cam.backbones.transformers_block import TransformersBlock
 from concept_cam.core.errors import UnsupportedModelError
 from concept_cam.pictures.preprocessing import Preprocess
 
@@ -128,32 +129,13 @@ class TorchvisionViT(_PlainViT):
         return pooled
 
 
-class _TransformersBlock(Block):
-    """A ``ViTLayer``, with the module names of transformers 4 and 5."""
+class _TransformersViTBlock(TransformersBlock):
+    """A ``ViTLayer``."""
 
-    def __init__(self, layer: nn.Module, heads: int) -> None:
-        self._layer: Any = layer
-        self._heads = heads
-        inner: Any = self._layer.attention
-        if hasattr(inner, "q_proj"):
-            self._projections = {letter: getattr(inner, f"{letter}_proj") for letter in "qkv"}
-            self._out: Any = inner.o_proj
-        elif hasattr(inner, "attention"):
-            names = {"q": "query", "k": "key", "v": "value"}
-            self._projections = {letter: getattr(inner.attention, name) for letter, name in names.items()}
-            self._out = inner.output.dense
-        else:
-            raise UnsupportedModelError("the attention of this transformers ViT is not made of the parts known here.")
-        self.scale = (self._projections["q"].out_features // heads) ** -0.5
+    family = "transformers ViT"
 
     def norm(self, x: Tensor) -> Tensor:
         return cast("Tensor", self._layer.layernorm_before(x))
-
-    def project(self, normed: Tensor, which: str, rope: Tensor | None = None) -> tuple[Tensor, ...]:
-        return tuple(split_heads(self._projections[letter](normed), self._heads) for letter in which)
-
-    def output(self, context: Tensor) -> Tensor:
-        return cast("Tensor", self._out(merge_heads(context)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         layer = self._layer
@@ -171,7 +153,7 @@ class TransformersViT(_PlainViT):
         self.prefix = int(body.embeddings.position_embeddings.shape[1]) - int(body.embeddings.patch_embeddings.num_patches)
         layers = body.layers if hasattr(body, "layers") else body.encoder.layer
         heads = int(any_model.config.num_attention_heads)
-        super().__init__(model, [_TransformersBlock(layer, heads) for layer in layers], any_model.classifier, name, preprocess, classes)
+        super().__init__(model, [_TransformersViTBlock(layer, heads) for layer in layers], any_model.classifier, name, preprocess, classes)
 
     def embed(self, pixels: Tensor) -> Embedded:
         embeddings = self._body.embeddings

@@ -22,7 +22,7 @@ from concept_cam.trust.conformal import (
     state_limit,
     wrong_shares,
 )
-from concept_cam.trust.rules import MapFacts, Rules, features_of, fit_rules
+from concept_cam.trust.rules import Rules, features_of, fit_rules
 
 if TYPE_CHECKING:
     from concept_cam.core.results import Localization
@@ -91,9 +91,7 @@ def observe(
 
 def _observed(picture: str, question: SampleQuestion, found: Localization) -> Observed:
     certificate = found.certificate
-    nan = float("nan")
-    facts = MapFacts(*(nan if value is None else value for value in (certificate.probability, certificate.domain)))
-    features = features_of(certificate.evidence, facts)
+    features = features_of(certificate.evidence, certificate.facts)
     probability = found.probability if question.kind in ("state", "presence") else None
     if question.mask is None:
         return Observed(picture, question.trait, question.kind, features, False, question.present)

@@ -55,6 +55,11 @@ class Certificate:
         """Whether the verdict is ``"clear"``."""
         return self.verdict == "clear"
 
+    @property
+    def facts(self) -> MapFacts:
+        """What the rules read besides the evidence."""
+        return MapFacts(*(float("nan") if value is None else value for value in (self.probability, self.domain)))
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for JSON."""
         return {
@@ -94,7 +99,7 @@ class Certifier:
         embed: Embeds phrase groups: float32 [G, D], unit length.
         logit_scale: The model's temperature.
         rules: The model's rules.
-        domain: How far the picture is from what the model knows; NaN where unknown.
+        domain: Says how far the picture is from what the model knows; NaN where unknown.
     """
 
     def __init__(
@@ -107,7 +112,7 @@ class Certifier:
         embed: Callable[[Sequence[Sequence[str]]], Tensor],
         logit_scale: float,
         rules: Rules,
-        domain: float = float("nan"),
+        domain: Callable[[], float],
     ) -> None:
         self._features, self._concepts, self._texts, self._terms = features, concepts, texts, terms
         self._norm, self._embed, self._scale, self._rules, self._domain = feature_norm, embed, logit_scale, rules, domain
@@ -140,17 +145,10 @@ class Certifier:
             shared.grid,
             self._separability(rows),
         )
-        facts = MapFacts(self._probability(index, scores, plain), self._domain)
+        facts = MapFacts(self._probability(index, scores, plain), shared.domain)
         named = self._concepts[index].metadata.get("host")
         fitted = self._rules.of(None if named is None else str(named)).confidence is not None
         return _certificate(found, facts, judge(found, facts, self._rules, named), fitted)
-
-    def facts(self, index: int) -> tuple[Evidence, MapFacts]:
-        """Returns what the rules read of a map: for fitting them."""
-        certificate = self(index)
-        nan = float("nan")
-        probability = nan if certificate.probability is None else certificate.probability
-        return certificate.evidence, MapFacts(probability, nan if certificate.domain is None else certificate.domain)
 
     def _separability(self, rows: np.ndarray) -> float:
         """The least distance of the target's embedding from a contrast's."""
@@ -179,6 +177,7 @@ class Certifier:
             hosts = list(dict.fromkeys(host_of(concept) for concept in self._concepts))
             groups: list[Sequence[str]] = [(word,) for word in (*probes.NEUTRAL, *probes.LABELS)]
             vectors = self._embed([*groups, *hosts]).to(seen.device)
+            domain = self._domain()
             products = (torch.cat([self._texts.texts.float(), vectors.float()]) @ seen.T).cpu().numpy()
         count, neutral = len(self._texts.texts), len(probes.NEUTRAL)
         maps, others = products[:count], products[count:]
@@ -191,13 +190,14 @@ class Certifier:
             probed,
             ranked[count : count + neutral],
             (columns, rows),
+            domain,
         )
 
 
 @dataclass(frozen=True)
 class _Shared:
     """What all maps of a picture share: plain maps of the concepts' texts and their ranks, ranks of the hosts' maps, the probes, the
-    cells.
+    cells, how far it is from what the model knows.
     """
 
     maps: np.ndarray
@@ -206,6 +206,7 @@ class _Shared:
     probed: Probed
     neutral: np.ndarray
     grid: tuple[np.ndarray, np.ndarray]
+    domain: float
 
 
 def _known(value: float) -> float | None:

@@ -1,0 +1,50 @@
+"""Self-attention of the transformers library's plain image towers (ViT, DeiT, DINOv2), as a block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from concept_cam.backbones.tokens import Block, merge_heads, split_heads
+from concept_cam.core.errors import UnsupportedModelError
+
+__all__ = ["TransformersBlock"]
+
+
+class TransformersBlock(Block):
+    """The attention of an encoder layer, with the module names of transformers 4 and 5; norms and feed-forward are the families' own.
+
+    Args:
+        layer: The encoder layer.
+        heads: Number of attention heads.
+
+    Raises:
+        UnsupportedModelError: The attention is not made of the parts known here.
+    """
+
+    family = "transformers model"
+
+    def __init__(self, layer: nn.Module, heads: int) -> None:
+        self._layer: Any = layer
+        self._heads = heads
+        inner: Any = self._layer.attention
+        if hasattr(inner, "q_proj"):
+            self._projections = {letter: getattr(inner, f"{letter}_proj") for letter in "qkv"}
+            self._out: Any = inner.o_proj
+        elif hasattr(inner, "attention"):
+            names = {"q": "query", "k": "key", "v": "value"}
+            self._projections = {letter: getattr(inner.attention, name) for letter, name in names.items()}
+            self._out = inner.output.dense
+        else:
+            raise UnsupportedModelError(
+                f"the attention of this {self.family} is not made of the parts known here; report the version of transformers."
+            )
+        self.scale = (self._projections["q"].out_features // heads) ** -0.5
+
+    def project(self, normed: Tensor, which: str, rope: Tensor | None = None) -> tuple[Tensor, ...]:
+        return tuple(split_heads(self._projections[letter](normed), self._heads) for letter in which)
+
+    def output(self, context: Tensor) -> Tensor:
+        projected: Tensor = self._out(merge_heads(context))
+        return projected
