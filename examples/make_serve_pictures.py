@@ -23,7 +23,7 @@ SEVERAL = "#p=specimen_3.png&q=fish:caudal_fin_shape&q=fish:parts%3Dhead&q=fish:
 
 def fish(folder: Path) -> None:
     from concept_cam.commands import example
-    from concept_cam.demo import world
+    from concept_cam.demo.worlds.fish import world
 
     for one in example.FISH.values():
         shutil.copy(HERE / f"{one.name}.png", folder)

@@ -11,7 +11,7 @@ from concept_cam import prompts
 from concept_cam.core import drawing as overlay
 from concept_cam.core.concept import Concept
 from concept_cam.core.regions import DEFAULT_THRESHOLD
-from concept_cam.demo import world
+from concept_cam.demo.worlds.fish import world
 
 if TYPE_CHECKING:
     from PIL.Image import Image

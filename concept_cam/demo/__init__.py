@@ -1,4 +1,4 @@
-"""The procedural fish world: pictures whose traits, part masks and counterfactual twins are known exactly.
+"""Procedural worlds: pictures whose traits, part masks and counterfactual twins are known exactly.
 
-Nothing is imported here: `concept_cam.demo.traits` is plain data, `concept_cam.demo.world` needs torch.
+Nothing is imported here: `concept_cam.demo.worlds.family` is plain data, the rooms need torch.
 """

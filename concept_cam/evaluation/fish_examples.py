@@ -6,8 +6,8 @@ import numpy as np
 
 from concept_cam import prompts
 from concept_cam.core.errors import ConfigurationError
-from concept_cam.demo import world
-from concept_cam.demo.traits import CHARACTERS, MASKS
+from concept_cam.demo.worlds.fish import world
+from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS
 from concept_cam.evaluation.datasets.synthetic import SEED
 from concept_cam.methods.lcam_training import TrainingExample
 

@@ -29,7 +29,7 @@ from held_out import (
 
 from concept_cam import Localizer
 from concept_cam.core.settings import VIEW_NAMES
-from concept_cam.demo.traits import PARTS
+from concept_cam.demo.worlds.fish.traits import PARTS
 from concept_cam.evaluation.datasets import synthetic
 from concept_cam.evaluation.datasets.samples import Dataset
 from concept_cam.evaluation.report import Report

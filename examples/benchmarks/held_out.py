@@ -19,7 +19,7 @@ import numpy as np
 
 from concept_cam import Localizer, prompts
 from concept_cam.core.settings import VIEW_NAMES
-from concept_cam.demo.traits import CHARACTERS, MASKS, PARTS
+from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS, PARTS
 from concept_cam.evaluation import datasets, metrics
 from concept_cam.evaluation.datasets import folder, synthetic
 from concept_cam.evaluation.datasets.samples import Dataset, SampleQuestion
@@ -71,7 +71,7 @@ def print_table(title: str, heading: Sequence[str], rows: Iterable[Sequence[str]
 
 def part_areas(pictures: int) -> dict[str, float]:
     """Median share of the benchmark's pictures that each part covers where it can be seen, percent."""
-    from concept_cam.demo import world
+    from concept_cam.demo.worlds.fish import world
 
     shares: dict[str, list[float]] = {part: [] for part in PARTS}
     for start in range(0, pictures, 8):
@@ -137,7 +137,7 @@ def calls_table(report: Report) -> None:
 
 def clear_tails(localizer: Localizer, pictures: int) -> None:
     """How often the four clearest shapes of a tail fin are told from each other."""
-    from concept_cam.demo import world
+    from concept_cam.demo.worlds.fish import world
 
     names = ("forked", "rounded", "truncate", "pointed")
     concept = prompts.load("fish:caudal_fin_shape=forked")[0]

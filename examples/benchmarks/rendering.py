@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from timing import interleave
 
-from concept_cam.demo import world
-from concept_cam.demo.styles import PROFILES
+from concept_cam.demo.worlds.family import Specimens
+from concept_cam.demo.worlds.fish import world
+from concept_cam.demo.worlds.fish.styles import PROFILES
 
 
-def render(specimens: world.Specimens, size: int, engine: world.Engine, masks: bool, device: str) -> None:
+def render(specimens: Specimens, size: int, engine: world.Engine, masks: bool, device: str) -> None:
     """Renders once and waits for a GPU to finish."""
     world.render(specimens, size, masks=masks, engine=engine, device=device)
     if device == "cuda":

@@ -51,7 +51,7 @@ def random_clip(name: str) -> Any:
 
 
 def pictures(folder: Path, count: int) -> None:
-    from concept_cam.demo import world
+    from concept_cam.demo.worlds.fish import world
 
     for number in range(count):
         made = world.render(world.sample(1, 5000 + number, view="whole"), (768, 1024))

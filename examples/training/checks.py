@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concept_cam.demo import world
-from concept_cam.demo.captions import CaptionWriter
-from concept_cam.demo.traits import CHARACTERS, PARTS, PRESENCE_CHARACTERS
+from concept_cam.demo.worlds.fish import world
+from concept_cam.demo.worlds.fish.captions import CaptionWriter
+from concept_cam.demo.worlds.fish.traits import CHARACTERS, PARTS, PRESENCE_CHARACTERS
 from training.claims import BLOCKS, CLAIMS, HOST, part_contrasts, spoken
 from training.config import CELL, CHECK_SEED
 from training.objectives import contrasted, unit

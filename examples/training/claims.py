@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from concept_cam import prompts
-from concept_cam.demo.captions import Statement
-from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
+from concept_cam.demo.worlds.fish.captions import Statement
+from concept_cam.demo.worlds.fish.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
 from training.pictures import Pictures
 
 STATES: Final = tuple((name, state) for name, values in CHARACTERS.items() for state in values)

@@ -16,7 +16,7 @@ from concept_cam.backbones.familiarity import words_of
 from concept_cam.backbones.lite_towers import Sizes
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, unpacked
-from concept_cam.demo import world
+from concept_cam.demo.worlds.fish import world
 from training.backbone import load_trunk
 from training.config import TRAIN_SEED
 from training.joint import fit

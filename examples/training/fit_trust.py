@@ -21,8 +21,8 @@ import numpy.typing as npt
 from concept_cam import Localizer, prompts
 from concept_cam.core.concept import Concept
 from concept_cam.core.progress import Tracker
-from concept_cam.demo import world
-from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
+from concept_cam.demo.worlds.fish import world
+from concept_cam.demo.worlds.fish.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
 from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion
 from concept_cam.evaluation.guarantees import Observed, fit_trust, guarantee_facts, observe
 from concept_cam.trust.rules import Rules
@@ -56,7 +56,7 @@ def _stream(count: int, seed: int, concepts: dict[str, Concept]) -> Iterator[Sam
         masks, visible, judgeable = rendering.masks.numpy(), rendering.visible.numpy(), rendering.judgeable.numpy()
         for i in range(len(batch)):
             picture = false_colours(images[i], generator) if generator.random() < 0.33 else images[i]
-            questions = _absent(concepts) if not batch.fish[i] else _asked(batch.trait(i), masks[i], visible[i], judgeable[i], concepts)
+            questions = _absent(concepts) if not batch.present[i] else _asked(batch.trait(i), masks[i], visible[i], judgeable[i], concepts)
             yield Sample(f"{seed}-{start + i}", picture, tuple(questions))
     yield from _photographs(concepts)
 

@@ -234,7 +234,7 @@ def vocabulary() -> tuple[list[str], list[int]]:
 
 def neutral_texts() -> list[str]:
     """Texts that name nothing of the classifier's: what fish have, where they lie, and empty scenes."""
-    from concept_cam.demo.captions import CaptionWriter
+    from concept_cam.demo.worlds.fish.captions import CaptionWriter
 
     writer, rng = CaptionWriter(), np.random.default_rng(1)
     claims = [claim for claim in writer.phrases if claim.kind != "fish"]

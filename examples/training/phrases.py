@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from concept_cam import prompts
-from concept_cam.demo.captions import CaptionWriter
+from concept_cam.demo.worlds.fish.captions import CaptionWriter
 from examples.training.dictionary import nouns, with_article
 from examples.training.families import families
 

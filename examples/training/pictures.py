@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concept_cam.demo import world
-from concept_cam.demo.traits import CHARACTERS
+from concept_cam.demo.worlds.family import Specimens, concatenate_specimens
+from concept_cam.demo.worlds.fish import world
+from concept_cam.demo.worlds.fish.traits import CHARACTERS
 from training.config import TRAIN_SEED
 
 COVER = 4
@@ -89,7 +90,7 @@ def gather(rows: Sequence[Pictures]) -> Pictures:
     return Pictures(*joined, torch.cat([each.twin + int(start) for each, start in zip(rows, starts)]))
 
 
-def make_twins(specimens: world.Specimens, rng: np.random.Generator) -> world.Specimens:
+def make_twins(specimens: Specimens, rng: np.random.Generator) -> Specimens:
     """Counterfactual twins of the specimens, one random character changed to another state."""
     names = list(CHARACTERS)
     changed = rng.integers(len(names), size=len(specimens))
@@ -97,7 +98,7 @@ def make_twins(specimens: world.Specimens, rng: np.random.Generator) -> world.Sp
     for row, c in enumerate(changed):
         count = len(CHARACTERS[names[c]])
         states[row, c] = (states[row, c] + rng.integers(1, count)) % count
-    # Only the states differ, as in `world.twin`, which changes one character for all.
+    # Only the states differ, as in `family.twin`, which changes one character for all.
     return replace(specimens, states=states)
 
 
@@ -114,10 +115,10 @@ def render_job(job: Job, device: str = "cpu") -> Pictures:
             if some:
                 parts.append(world.sample(some, job.seed, view=view, start=start, profile=profile))
                 start += some
-    specimens = world.concatenate_specimens(parts)
+    specimens = concatenate_specimens(parts)
     twin = torch.arange(job.count)
     if job.twins:
-        specimens = world.concatenate_specimens([specimens, make_twins(specimens[: job.twins], rng)])
+        specimens = concatenate_specimens([specimens, make_twins(specimens[: job.twins], rng)])
         twin[: job.twins], twin[count:] = torch.arange(count, job.count), torch.arange(job.twins)
     rendering = world.render(specimens, job.size, masks=True, device=device)
     assert rendering.masks is not None
@@ -128,6 +129,6 @@ def render_job(job: Job, device: str = "cpu") -> Pictures:
         rendering.judgeable.cpu(),
         rendering.visible.cpu(),
         rendering.in_frame.cpu(),
-        torch.from_numpy(specimens.fish),
+        torch.from_numpy(specimens.present),
         twin,
     )

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concept_cam.demo.captions import CaptionWriter, Statement
+from concept_cam.demo.worlds.fish.captions import CaptionWriter, Statement
 from training.claims import CLAIMS, spoken
 from training.synonyms import HOST, KINDS, PARTS, STATES
 

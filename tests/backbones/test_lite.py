@@ -226,7 +226,7 @@ def test_a_damaged_folder_says_so(folder: Path, tmp_path: Path) -> None:
 def test_contrast_raises_no_cell_of_the_background() -> None:
     """Of the bundled model: far from any fish, subtracting the pack's contrasts leaves nothing higher than it was."""
     from concept_cam import prompts
-    from concept_cam.demo import world
+    from concept_cam.demo.worlds.fish import world
 
     picture = world.render(world.sample(1, 11, view="whole", scenes=("steel",)), (192, 256), masks=True)
     image = np.ascontiguousarray(picture.images[0].permute(1, 2, 0).numpy())
@@ -260,7 +260,7 @@ def test_pictures_unlike_fish_are_far() -> None:
     """Against rendered fishes, and free photographs of other things that come with scikit-image."""
     from skimage import data
 
-    from concept_cam.demo import world
+    from concept_cam.demo.worlds.fish import world
 
     localizer = Localizer.from_pretrained()
     fishes = [

@@ -206,9 +206,9 @@ def test_exclusive_masks_meet_where_the_shares_are_equal() -> None:
 
 def test_rendered_fish_are_measured_to_a_hundredth() -> None:
     """Against the renderer's own geometry: the camera says which pixels show the snout, the gill cover and the base of the tail."""
-    from concept_cam.demo import world
-    from concept_cam.demo.camera import pixels
-    from concept_cam.demo.traits import MASKS
+    from concept_cam.demo.worlds.fish import world
+    from concept_cam.demo.worlds.fish.camera import pixels
+    from concept_cam.demo.worlds.fish.traits import MASKS
 
     specimens = world.sample(26, 17, view="whole")
     size = (192, 288)

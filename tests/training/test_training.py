@@ -23,8 +23,8 @@ from training.supply import Mixer, plan
 
 from concept_cam.backbones.lite_net import CHANNELS, LiteNet
 from concept_cam.backbones.lite_towers import JointHead, Neck, Sizes
-from concept_cam.demo import world
-from concept_cam.demo.traits import CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
+from concept_cam.demo.worlds.fish import world
+from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
 
 TINY = Sizes(hidden=12, depth=1, queries=14, nouns=6, parts=10, text_hidden=8)
 

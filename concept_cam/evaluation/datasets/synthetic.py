@@ -12,7 +12,9 @@ import numpy.typing as npt
 from concept_cam import prompts
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import DataError
-from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
+from concept_cam.demo.worlds import WORLDS
+from concept_cam.demo.worlds.family import World, concatenate_specimens
+from concept_cam.demo.worlds.fish.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
 from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader, Sample, SampleQuestion
 
 __all__ = ["SEED", "BENCHMARK_SIZE", "VERSION", "load"]
@@ -76,7 +78,7 @@ def _constant(mask: npt.NDArray[np.bool_]) -> MaskLoader:
 
 
 def _stream(count: int, seed: int, size: tuple[int, int], view: Any) -> Iterator[Sample]:
-    from concept_cam.demo import world
+    world = WORLDS["fish"]
 
     concepts = _concepts()
     for start in range(0, count, DRAWN_AT_ONCE):
@@ -131,14 +133,14 @@ def _choose_twin(traits: dict[str, str], judgeable: npt.NDArray[np.bool_], numbe
 
 
 def _changed(
-    world: Any, batch: Any, twins: list[tuple[str, str] | None], size: tuple[int, int]
+    world: World, batch: Any, twins: list[tuple[str, str] | None], size: tuple[int, int]
 ) -> dict[int, tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]:
     """Pictures of the twins and where they differ, by place in the batch."""
     rows = [i for i, chosen in enumerate(twins) if chosen is not None]
     if not rows:
         return {}
-    originals = world.concatenate_specimens([batch[i] for i in rows])
-    others = world.concatenate_specimens([world.twin(batch[i], *chosen) for i in rows if (chosen := twins[i]) is not None])
+    originals = concatenate_specimens([batch[i] for i in rows])
+    others = concatenate_specimens([world.twin(batch[i], *chosen) for i in rows if (chosen := twins[i]) is not None])
     pictures = np.ascontiguousarray(world.render(others, size).images.permute(0, 2, 3, 1).cpu().numpy())
     masks = world.difference(originals, others, size).cpu().numpy()
     return {row: (pictures[k], masks[k]) for k, row in enumerate(rows)}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from concept_cam.core.errors import DataError
-from concept_cam.demo.traits import CHARACTERS, PRESENCE_CHARACTERS
+from concept_cam.demo.worlds.fish.traits import CHARACTERS, PRESENCE_CHARACTERS
 from concept_cam.evaluation import datasets
 from concept_cam.evaluation.datasets import synthetic
 from concept_cam.evaluation.datasets.samples import Sample

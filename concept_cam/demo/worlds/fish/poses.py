@@ -14,9 +14,9 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from concept_cam.demo.anatomy import TABLE, Anatomy, U, at
-from concept_cam.demo.draws import Draws, Float
-from concept_cam.demo.traits import CHARACTERS, MASKS
+from concept_cam.demo.worlds.draws import Draws, Float
+from concept_cam.demo.worlds.fish.anatomy import TABLE, Anatomy, U, at
+from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS
 
 VIEWPOINTS = ("side", "above", "below", "between")
 """From where a fish is seen; `between` is neither clearly from its side nor clearly from above or below."""

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from concept_cam.demo.draws import Draws, Float
-from concept_cam.demo.sampling import column
-from concept_cam.demo.textures import TEXTURE_SIZE, Atlas
+from concept_cam.demo.worlds.draws import Draws, Float
+from concept_cam.demo.worlds.sampling import column
+from concept_cam.demo.worlds.textures import TEXTURE_SIZE, Atlas
 
 
 @dataclass(frozen=True)

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from concept_cam.demo import captions, world
-from concept_cam.demo.captions import FALSE, TRUE, UNKNOWN, CaptionWriter, Statement, statement_truth
-from concept_cam.demo.poses import VIEWPOINTS
-from concept_cam.demo.things import THINGS
-from concept_cam.demo.traits import CHARACTERS, MASKS
+from concept_cam.demo.worlds.family import Specimens, concatenate_specimens
+from concept_cam.demo.worlds.fish import captions, world
+from concept_cam.demo.worlds.fish.captions import FALSE, TRUE, UNKNOWN, CaptionWriter, Statement, statement_truth
+from concept_cam.demo.worlds.fish.poses import VIEWPOINTS
+from concept_cam.demo.worlds.fish.room import WORLD
+from concept_cam.demo.worlds.fish.things import THINGS
+from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS
+from concept_cam.demo.worlds.fish.world import FishRendering
 
 SIZE = (96, 144)
 COUNT = 400
 
 
 @pytest.fixture(scope="module")
-def many() -> world.Specimens:
+def many() -> Specimens:
     return world.sample(COUNT, 4, view="whole", profile="photographs")
 
 
 @pytest.fixture(scope="module")
-def held(many: world.Specimens) -> world.Specimens:
+def held(many: Specimens) -> Specimens:
     """Fishes in a hand."""
     draws = world._draws(many.seed, many.index, many.style)
     return many[np.flatnonzero(draws.chance("hand", 0.0))[:16]]
 
 
 @pytest.fixture(scope="module")
-def several(many: world.Specimens) -> world.Specimens:
+def several(many: Specimens) -> Specimens:
     """Fishes beside others."""
     draws = world._draws(many.seed, many.index, many.style)
     return many[np.flatnonzero(world._companion_count(draws, many))[:16]]
 
 
-def alone(specimens: world.Specimens, monkeypatch: pytest.MonkeyPatch, what: str) -> world.Rendering:
+def alone(specimens: Specimens, monkeypatch: pytest.MonkeyPatch, what: str) -> FishRendering:
     """The same pictures without hands, or without companions."""
     with monkeypatch.context() as patch:
         if what == "hand":
@@ -43,7 +48,7 @@ def alone(specimens: world.Specimens, monkeypatch: pytest.MonkeyPatch, what: str
 
             def none(*arguments: object) -> object:
                 found = real(*arguments)  # type: ignore[arg-type]
-                return world.replace(found, held=np.zeros_like(found.held))
+                return replace(found, held=np.zeros_like(found.held))
 
             patch.setattr(world, "hands", none)
         else:
@@ -55,7 +60,7 @@ def plane(masks: torch.Tensor, part: str) -> torch.Tensor:
     return masks[:, MASKS.index(part)]
 
 
-def test_a_hand_hides_what_is_under_it_and_nothing_else(held: world.Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hand_hides_what_is_under_it_and_nothing_else(held: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
     with_hand = world.render(held, SIZE, masks=True, noise=False)
     without = alone(held, monkeypatch, "hand")
     assert with_hand.masks is not None
@@ -73,13 +78,13 @@ def test_a_hand_hides_what_is_under_it_and_nothing_else(held: world.Specimens, m
     assert change[hand].float().mean() > 15
 
 
-def test_what_a_hand_hides_cannot_be_told(held: world.Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_hand_hides_cannot_be_told(held: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
     with_hand, without = world.render(held, SIZE, masks=True), alone(held, monkeypatch, "hand")
     assert not (with_hand.judgeable & ~without.judgeable).any()
     assert (without.judgeable & ~with_hand.judgeable).any()
     # An absent fin whose place the hand covers is as unknown as one that is there.
     for character in ("adipose_fin", "pelvic_fin", "eye_spot"):
-        lacking = world.twin(held, character, "absent")
+        lacking = WORLD.twin(held, character, "absent")
         covered = ~world.render(lacking, SIZE).judgeable & alone(lacking, monkeypatch, "hand").judgeable
         if covered[:, list(CHARACTERS).index(character)].any():
             break
@@ -87,7 +92,7 @@ def test_what_a_hand_hides_cannot_be_told(held: world.Specimens, monkeypatch: py
         pytest.fail("no hand covers the place of an absent part")
 
 
-def test_masks_of_several_fishes_are_those_of_all(several: world.Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_of_several_fishes_are_those_of_all(several: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
     together, one = world.render(several, SIZE, masks=True, noise=False), alone(several, monkeypatch, "companions")
     assert together.masks is not None
     assert one.masks is not None
@@ -104,16 +109,16 @@ def test_masks_of_several_fishes_are_those_of_all(several: world.Specimens, monk
     assert change[plane(added, "trunk")].float().mean() > 20
 
 
-def test_states_of_several_fishes_are_claimed_only_if_all_agree(several: world.Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_of_several_fishes_are_claimed_only_if_all_agree(several: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
     together, one = world.render(several, SIZE), alone(several, monkeypatch, "companions")
     assert not (together.judgeable & ~one.judgeable).any()
     assert (one.judgeable & ~together.judgeable).any()
     assert together.judgeable[together.number > 1].any()
 
 
-def test_companions_of_twins_lie_where_they_lay(several: world.Specimens) -> None:
+def test_companions_of_twins_lie_where_they_lay(several: Specimens) -> None:
     """A twin's companions keep their place, light and skin; those of the same kind take the new state too."""
-    twins = world.twin(
+    twins = WORLD.twin(
         several, "eye_spot", ["absent" if several.trait(i)["eye_spot"] == "present" else "present" for i in range(len(several))]
     )
     a, b = world.render(several, SIZE, masks=True, noise=False), world.render(twins, SIZE, masks=True, noise=False)
@@ -138,7 +143,7 @@ def test_things_on_the_ground_have_masks() -> None:
     assert world.render(plain[:2], SIZE).things is None
 
 
-def test_facts_of_photographs(held: world.Specimens, several: world.Specimens, many: world.Specimens) -> None:
+def test_facts_of_photographs(held: Specimens, several: Specimens, many: Specimens) -> None:
     rows = np.concatenate([held.index, several.index, np.arange(24)]) % COUNT
     specimens = many[rows]
     rendering = world.render(specimens, SIZE, masks=True)
@@ -160,7 +165,7 @@ def test_facts_of_photographs(held: world.Specimens, several: world.Specimens, m
     assert not facts.judgeable[folded == TRUE, shape].any()
 
 
-def test_facts_without_photograph_fields_say_that_nothing_is_known(many: world.Specimens) -> None:
+def test_facts_without_photograph_fields_say_that_nothing_is_known(many: Specimens) -> None:
     facts = captions.picture_facts(many[:3], world.render(many[:3], 48))
     bare = captions.PictureFacts(*(getattr(facts, name) for name in captions.FACT_FIELDS))
     claims = captions.photograph_statements()
@@ -170,7 +175,7 @@ def test_facts_without_photograph_fields_say_that_nothing_is_known(many: world.S
     assert len(facts[slice(0, 2)]) == 2
 
 
-def test_captions_of_photographs(many: world.Specimens) -> None:
+def test_captions_of_photographs(many: Specimens) -> None:
     writer, plain = CaptionWriter(photographs=True), CaptionWriter()
     assert set(plain.phrases) == set(captions.statements())
     assert set(writer.phrases) == {*captions.statements(), *captions.photograph_statements()}
@@ -188,9 +193,9 @@ def test_captions_of_photographs(many: world.Specimens) -> None:
     assert "belly up" in texts[Statement("viewpoint", "below")]
 
 
-def test_every_tensor_is_made_on_the_device_asked_for(held: world.Specimens, several: world.Specimens) -> None:
+def test_every_tensor_is_made_on_the_device_asked_for(held: Specimens, several: Specimens) -> None:
     """With another default device, a tensor that is made without saying where cannot meet the others."""
-    both = world.concatenate_specimens([held[:2], several[:2]])
+    both = concatenate_specimens([held[:2], several[:2]])
     usual = world.render(both, 48, masks=True)
     torch.set_default_device("meta")
     try:

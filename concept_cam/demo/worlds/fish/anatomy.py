@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from concept_cam.demo.draws import Draws, Float
-from concept_cam.demo.traits import CHARACTERS, MASKS
+from concept_cam.demo.worlds.draws import Draws, Float
+from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS
 
 TABLE = 768
 """Entries of every shape table."""

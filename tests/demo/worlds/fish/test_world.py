@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from concept_cam.demo import world
-from concept_cam.demo.camera import pixels
-from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS, SCENES
+from concept_cam.demo.worlds.family import SCENES, Specimens, concatenate_specimens
+from concept_cam.demo.worlds.fish import world
+from concept_cam.demo.worlds.fish.camera import pixels
+from concept_cam.demo.worlds.fish.room import WORLD
+from concept_cam.demo.worlds.fish.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
+from concept_cam.demo.worlds.fish.world import FishRendering
 
 SIZE = 112
 LOCAL = (
@@ -35,12 +39,12 @@ def grow(mask: torch.Tensor, pixels_: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def fishes() -> world.Specimens:
+def fishes() -> Specimens:
     return world.sample(24, 11, view="whole")
 
 
 @pytest.fixture(scope="module")
-def rendering(fishes: world.Specimens) -> world.Rendering:
+def rendering(fishes: Specimens) -> FishRendering:
     return world.render(fishes, SIZE, masks=True)
 
 
@@ -52,7 +56,7 @@ def test_vocabulary_is_consistent() -> None:
         assert CHARACTERS[name] == ("present", "absent")
 
 
-def test_shapes_and_types(rendering: world.Rendering) -> None:
+def test_shapes_and_types(rendering: FishRendering) -> None:
     assert rendering.images.shape == (24, 3, SIZE, SIZE)
     assert rendering.images.dtype == torch.uint8
     assert rendering.masks is not None
@@ -73,7 +77,7 @@ def test_specimen_depends_on_seed_and_number_only() -> None:
     assert not np.array_equal(world.sample(40, 6).states, many.states)
 
 
-def test_rendering_is_deterministic_across_thread_counts(fishes: world.Specimens) -> None:
+def test_rendering_is_deterministic_across_thread_counts(fishes: Specimens) -> None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -104,7 +108,7 @@ def test_head_lies_at_the_snout_and_tail_at_the_other_end() -> None:
     assert tested >= 12
 
 
-def test_part_masks_fit_together(rendering: world.Rendering) -> None:
+def test_part_masks_fit_together(rendering: FishRendering) -> None:
     masks = rendering.masks
     assert masks is not None
     body = grow(plane(masks, "head") | plane(masks, "trunk") | plane(masks, "pectoral_fin"), 1)
@@ -119,7 +123,7 @@ def test_part_masks_fit_together(rendering: world.Rendering) -> None:
 
 def test_fish_differs_from_its_ground_only_where_the_fish_and_its_shadow_are() -> None:
     fish = world.sample(8, 23, view="whole")
-    bare = world.replace(fish, fish=np.zeros(8, dtype=bool))
+    bare = replace(fish, present=np.zeros(8, dtype=bool))
     with_fish = world.render(fish, SIZE, masks=True, noise=False)
     without = world.render(bare, SIZE, masks=True, noise=False)
     assert with_fish.masks is not None
@@ -134,7 +138,7 @@ def test_fish_differs_from_its_ground_only_where_the_fish_and_its_shadow_are() -
     assert change[outside].float().mean() < 1
 
 
-def test_absent_parts_have_no_mask(fishes: world.Specimens, rendering: world.Rendering) -> None:
+def test_absent_parts_have_no_mask(fishes: Specimens, rendering: FishRendering) -> None:
     assert rendering.masks is not None
     seen = {name: [0, 0] for name in PRESENCE_CHARACTERS}
     for i in range(len(fishes)):
@@ -150,13 +154,13 @@ def test_absent_parts_have_no_mask(fishes: world.Specimens, rendering: world.Ren
 def test_twin_differs_only_at_its_part(character: str) -> None:
     first, second = CHARACTERS[character][:2]
     a = world.sample(12, 31, view="whole", scenes=["white_tray", "grey_tray"], traits={character: first})
-    b = world.twin(a, character, second)
+    b = WORLD.twin(a, character, second)
     masks_a, masks_b = world.render(a, SIZE, masks=True).masks, world.render(b, SIZE, masks=True).masks
     assert masks_a is not None
     assert masks_b is not None
     part = CHARACTER_PART[character]
     place = plane(masks_a, part) | plane(masks_b, part)
-    differing = world.difference(a, b, SIZE)
+    differing = WORLD.difference(a, b, SIZE)
     assert (differing & place).flatten(1).any(dim=1).float().mean() > 0.6
     # The shadow and the blur of what changed reach a little further than the part itself.
     assert not (differing & ~grow(place, 26)).any()
@@ -170,26 +174,26 @@ def test_twin_differs_only_at_its_part(character: str) -> None:
 
 def test_twin_has_the_same_noise() -> None:
     a = world.sample(6, 37, view="whole")
-    a = a[np.flatnonzero(a.fish)]
-    b = world.twin(
+    a = a[np.flatnonzero(a.present)]
+    b = WORLD.twin(
         a,
         "adipose_fin",
         ["absent" if a.trait(i)["adipose_fin"] == "present" else "present" for i in range(len(a))],
     )
-    quiet = ~grow(world.difference(a, b, SIZE, threshold=1), 9)
+    quiet = ~grow(WORLD.difference(a, b, SIZE, threshold=1), 9)
     noisy = (world.render(a, SIZE).images.int() - world.render(b, SIZE).images.int()).abs().amax(dim=1)
     assert noisy[quiet].max() <= 3
 
 
-def test_twin_of_the_same_state_is_the_same_picture(fishes: world.Specimens) -> None:
-    same = world.twin(fishes, "pattern", [fishes.trait(i)["pattern"] for i in range(len(fishes))])
-    assert not world.difference(fishes[:4], same[:4], 64, threshold=1).any()
+def test_twin_of_the_same_state_is_the_same_picture(fishes: Specimens) -> None:
+    same = WORLD.twin(fishes, "pattern", [fishes.trait(i)["pattern"] for i in range(len(fishes))])
+    assert not WORLD.difference(fishes[:4], same[:4], 64, threshold=1).any()
 
 
 @pytest.mark.parametrize("character", list(CHARACTERS))
 def test_every_state_gives_another_picture(character: str) -> None:
     base = world.sample(4, 41, view="whole", scenes=["grey_tray"])
-    pictures = [world.render(world.twin(base, character, state), SIZE, noise=False).images.int() for state in CHARACTERS[character]]
+    pictures = [world.render(WORLD.twin(base, character, state), SIZE, noise=False).images.int() for state in CHARACTERS[character]]
     for k, one in enumerate(pictures):
         for other in pictures[k + 1 :]:
             changed = (one - other).abs().amax(dim=1) > 8
@@ -236,7 +240,7 @@ def test_a_larger_picture_shows_the_same_scene() -> None:
         assert np.corrcoef(one.flatten().numpy(), other.flatten().numpy())[0, 1] > 0.85
 
 
-def test_visible_agrees_with_masks(rendering: world.Rendering) -> None:
+def test_visible_agrees_with_masks(rendering: FishRendering) -> None:
     assert rendering.masks is not None
     area = rendering.masks.flatten(2).sum(dim=2)
     assert not (rendering.visible & (area == 0)).any()
@@ -245,7 +249,7 @@ def test_visible_agrees_with_masks(rendering: world.Rendering) -> None:
 
 def test_mixture_has_the_stated_shares() -> None:
     mixed = world.sample(4000, 3)
-    assert abs((~mixed.fish).mean() - 0.05) < 0.02
+    assert abs((~mixed.present).mean() - 0.05) < 0.02
     assert abs((mixed.focus < 0).mean() - 1 / 3) < 0.04
     fixed = world.sample(50, 3, traits={"pattern": "barred"}, scenes=["sand"])
     assert all(fixed.trait(i).get("pattern", "barred") == "barred" for i in range(50))
@@ -254,10 +258,10 @@ def test_mixture_has_the_stated_shares() -> None:
 
 def test_indexing_and_concatenation() -> None:
     batch = world.sample(9, 1)
-    again = world.concatenate_specimens([batch[:4], batch[4], batch[np.arange(5, 9)]])
+    again = concatenate_specimens([batch[:4], batch[4], batch[np.arange(5, 9)]])
     assert len(again) == 9
     assert np.array_equal(again.states, batch.states)
-    assert len(batch[batch.fish]) == batch.fish.sum()
+    assert len(batch[batch.present]) == batch.present.sum()
 
 
 def test_wrong_requests_are_refused() -> None:
@@ -274,7 +278,7 @@ def test_wrong_requests_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown engine"):
         world.render(world.sample(1, 0), 8, engine="fast")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="2 states for 1 specimens"):
-        world.twin(world.sample(1, 0), "pattern", ["plain", "barred"])
+        WORLD.twin(world.sample(1, 0), "pattern", ["plain", "barred"])
 
 
 @pytest.mark.slow

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from concept_cam.demo import world
-from concept_cam.demo.anatomy import build
-from concept_cam.demo.draws import Draws, Style, StyledDraws
-from concept_cam.demo.poses import TAIL_TOLD, VIEWPOINTS, Pose, pose
-from concept_cam.demo.styles import PROFILES, STYLES
-from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PRESENCE_CHARACTERS
+from concept_cam.demo.worlds.draws import Draws, Style, StyledDraws
+from concept_cam.demo.worlds.family import Specimens, concatenate_specimens
+from concept_cam.demo.worlds.fish import world
+from concept_cam.demo.worlds.fish.anatomy import build
+from concept_cam.demo.worlds.fish.poses import TAIL_TOLD, VIEWPOINTS, Pose, pose
+from concept_cam.demo.worlds.fish.room import WORLD
+from concept_cam.demo.worlds.fish.styles import PROFILES, STYLES
+from concept_cam.demo.worlds.fish.traits import CHARACTER_PART, CHARACTERS, MASKS, PRESENCE_CHARACTERS
+from concept_cam.demo.worlds.fish.world import FishRendering
 
 SIZE = 112
 
@@ -38,12 +43,12 @@ def grow(mask: torch.Tensor, pixels: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def wild() -> world.Specimens:
+def wild() -> Specimens:
     return world.sample(60, 21, view="whole", profile="photographs")
 
 
 @pytest.fixture(scope="module")
-def rendering(wild: world.Specimens) -> world.Rendering:
+def rendering(wild: Specimens) -> FishRendering:
     return world.render(wild, SIZE, masks=True)
 
 
@@ -121,7 +126,7 @@ def test_the_outline_is_that_of_the_turned_body() -> None:
         assert (ratio[rows] < 1.3).all()
 
 
-def test_masks_of_a_posed_fish_fit_together(wild: world.Specimens, rendering: world.Rendering) -> None:
+def test_masks_of_a_posed_fish_fit_together(wild: Specimens, rendering: FishRendering) -> None:
     masks = rendering.masks
     assert masks is not None
     body = grow(
@@ -143,10 +148,10 @@ def test_masks_of_a_posed_fish_fit_together(wild: world.Specimens, rendering: wo
     assert (stacked.sum(dim=0) > 1).float().mean() < 0.002
 
 
-def test_posed_masks_lie_where_the_picture_changes(wild: world.Specimens) -> None:
+def test_posed_masks_lie_where_the_picture_changes(wild: Specimens) -> None:
     """A fish without noise differs from its empty ground exactly where its masks and its shadow are."""
     some = wild[np.flatnonzero(wild.style > 0)[:16]]
-    bare = world.replace(some, fish=np.zeros(len(some), dtype=bool))
+    bare = replace(some, present=np.zeros(len(some), dtype=bool))
     with_fish = world.render(some, SIZE, masks=True, noise=False)
     without = world.render(bare, SIZE, noise=False)
     assert with_fish.masks is not None
@@ -167,13 +172,13 @@ def test_posed_twins_differ_only_at_their_part(character: str) -> None:
         traits={character: first},
         profile="photographs",
     )
-    b = world.twin(a, character, second)
+    b = WORLD.twin(a, character, second)
     one, two = world.render(a, SIZE, masks=True), world.render(b, SIZE, masks=True)
     assert one.masks is not None
     assert two.masks is not None
     part = CHARACTER_PART[character]
     place = plane(one.masks, part) | plane(two.masks, part)
-    differing = world.difference(a, b, SIZE)
+    differing = WORLD.difference(a, b, SIZE)
     hidden = ~place.flatten(1).any(dim=1)
     # Of a fin that the body hides, the shadow and a sliver may be left.
     assert (differing[hidden].flatten(1).sum(dim=1) < 60).all()
@@ -191,7 +196,7 @@ def test_posed_twins_differ_only_at_their_part(character: str) -> None:
 def test_plain_and_posed_fishes_in_one_batch_are_those_rendered_alone() -> None:
     plain = world.sample(6, 5, view="whole")
     wild = world.sample(6, 6, view="whole", profile="photographs")
-    together = world.render(world.concatenate_specimens([plain, wild]), 48, masks=True)
+    together = world.render(concatenate_specimens([plain, wild]), 48, masks=True)
     for batch, rows in ((plain, slice(0, 6)), (wild, slice(6, 12))):
         alone = world.render(batch, 48, masks=True)
         assert alone.masks is not None

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from concept_cam import prompts
-from concept_cam.demo import captions
-from concept_cam.demo.captions import FALSE, TRUE, UNKNOWN, Caption, CaptionWriter, PictureFacts, Statement
-from concept_cam.demo.traits import CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS, SCENES
+from concept_cam.demo.worlds.family import SCENES
+from concept_cam.demo.worlds.fish import captions
+from concept_cam.demo.worlds.fish.captions import FALSE, TRUE, UNKNOWN, Caption, CaptionWriter, PictureFacts, Statement
+from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
 
 NAMES = list(CHARACTERS)
 
@@ -16,7 +17,7 @@ NAMES = list(CHARACTERS)
 def facts(
     states: dict[str, str] | None = None,
     *,
-    fish: bool = True,
+    present: bool = True,
     scene: str = "steel",
     whole: bool = True,
     visible: tuple[str, ...] = MASKS,
@@ -28,7 +29,7 @@ def facts(
     frame = visible if in_frame is None else in_frame
     return PictureFacts(
         np.array([row]),
-        np.array([fish]),
+        np.array([present]),
         np.array([SCENES.index(scene)]),
         np.array([whole]),
         np.array([[part in visible for part in MASKS]]),
@@ -85,7 +86,7 @@ def test_parts_fish_empty_and_scene() -> None:
 
 
 def test_without_a_fish_everything_about_it_is_false() -> None:
-    picture = facts(fish=False, scene="sand")
+    picture = facts(present=False, scene="sand")
     table = captions.statement_truth(picture, captions.statements())[0]
     true = {claim for claim, value in zip(captions.statements(), table, strict=True) if value == TRUE}
     assert true == {Statement("empty"), Statement("scene", "sand")}

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from concept_cam.demo.anatomy import Anatomy, axis_bend
-from concept_cam.demo.draws import Draws, Float
-from concept_cam.demo.traits import MASKS
+from concept_cam.demo.worlds.draws import Draws, Float
+from concept_cam.demo.worlds.fish.anatomy import Anatomy, axis_bend
+from concept_cam.demo.worlds.fish.traits import MASKS
 
 _FOCUS_EXTENT = {
     "head": 0.34,

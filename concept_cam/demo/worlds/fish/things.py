@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from concept_cam.demo.anatomy import Anatomy, at
-from concept_cam.demo.camera import Camera, pixels
-from concept_cam.demo.draws import Draws, Float
+from concept_cam.demo.worlds.draws import Draws, Float
+from concept_cam.demo.worlds.fish.anatomy import Anatomy, at
+from concept_cam.demo.worlds.fish.camera import Camera, pixels
 
 THINGS = ("hand", "ruler", "label", "card", "stone", "leaf", "stick")
 """The axis `T` of masks of things."""

@@ -1,4 +1,4 @@
-"""What lies behind the fish: surfaces, objects that lie about, and the light over the whole picture."""
+"""What lies behind a specimen: surfaces, objects that lie about, and the light over the whole picture."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from concept_cam.demo.draws import Draws, Float
-from concept_cam.demo.sampling import Reading, kind_numbers, reading, texture
-from concept_cam.demo.textures import Atlas
-from concept_cam.demo.traits import SCENES
+from concept_cam.demo.worlds.draws import Draws, Float
+from concept_cam.demo.worlds.family import SCENES
+from concept_cam.demo.worlds.sampling import Reading, kind_numbers, reading, texture
+from concept_cam.demo.worlds.textures import Atlas
 
 
 @dataclass(frozen=True)

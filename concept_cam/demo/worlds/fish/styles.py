@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from concept_cam.demo.draws import Style
+from concept_cam.demo.worlds.draws import Style
 
 _PHOTOGRAPH = Style(
     ranges={

@@ -1,4 +1,4 @@
-"""The fish world: sample specimens, render them with part masks, make counterfactual twins.
+"""The fish world: sample specimens and render them with part masks.
 
 A specimen is a small record: where its random numbers come from (seed, index), its trait states and its view. Every
 other parameter is drawn from a hash of (seed, index, parameter name), so a twin with one state changed keeps all the rest.
@@ -7,7 +7,7 @@ other parameter is drawn from a hash of (seed, index, parameter name), so a twin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -15,20 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from concept_cam.demo.anatomy import Anatomy, build
-from concept_cam.demo.camera import Camera, camera_beside, camera_numbers, fish_coordinates, pixels, place
-from concept_cam.demo.draws import Draws, Float, StyledDraws
-from concept_cam.demo.fish import PATTERNS, Coat, Ingredients, coat, coat_numbers, paint, skin_reading, sunlight
-from concept_cam.demo.photograph import develop, exposure, tone
-from concept_cam.demo.poses import VIEWPOINTS, Pose, pose
-from concept_cam.demo.sampling import colours, columns
-from concept_cam.demo.scenes import ground, ground_reading, lay_objects, light_field, scenery, shadow
-from concept_cam.demo.styles import PROFILES, STYLES
-from concept_cam.demo.textures import Atlas, atlas
-from concept_cam.demo.things import THINGS, draw_hands, hands
-from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PRESENCE_CHARACTERS, SCENES
+from concept_cam.demo.worlds.draws import Draws, Float, StyledDraws
+from concept_cam.demo.worlds.family import SCENES, Rendering, Specimens, View
+from concept_cam.demo.worlds.fish.anatomy import Anatomy, build
+from concept_cam.demo.worlds.fish.camera import Camera, camera_beside, camera_numbers, fish_coordinates, pixels, place
+from concept_cam.demo.worlds.fish.painting import PATTERNS, Coat, Ingredients, coat, coat_numbers, paint, skin_reading, sunlight
+from concept_cam.demo.worlds.fish.poses import VIEWPOINTS, Pose, pose
+from concept_cam.demo.worlds.fish.styles import PROFILES, STYLES
+from concept_cam.demo.worlds.fish.things import THINGS, draw_hands, hands
+from concept_cam.demo.worlds.fish.traits import CHARACTER_PART, CHARACTERS, FISH, MASKS, PRESENCE_CHARACTERS
+from concept_cam.demo.worlds.photograph import develop, exposure, tone
+from concept_cam.demo.worlds.sampling import colours, columns
+from concept_cam.demo.worlds.scenes import ground, ground_reading, lay_objects, light_field, scenery, shadow
+from concept_cam.demo.worlds.textures import Atlas, atlas
 
-View = Literal["whole", "closeup", "mixed"]
 Engine = Literal["eager", "compiled"]
 
 _STATE_WEIGHTS: dict[str, tuple[float, ...]] = {
@@ -60,75 +60,16 @@ FOCUS_WEIGHTS: dict[str, float] = {
 
 
 @dataclass(frozen=True)
-class Specimens:
-    """Pictures to be rendered, one per element, as a struct of arrays.
+class FishRendering(Rendering):
+    """Pictures of fishes and their truth: masks are those of all fishes; a state is judgeable only if all agree in it.
 
     Attributes:
-        seed: int64 [B], the seed the specimen was sampled with.
-        index: int64 [B], its number under that seed.
-        states: int64 [B, C], state number per character in the order of `CHARACTERS`.
-        fish: bool [B], False for a picture of the scene alone.
-        focus: int64 [B], -1 for a whole fish, else the number in `MASKS` of what the close-up is aimed at.
-        framing: int64 [B], the body shape the camera is aimed by: that of the sampled fish, kept by its twins.
-        scene: int64 [B], number in `SCENES`.
-        style: int64 [B], number in `STYLES`.
-    """
-
-    seed: npt.NDArray[np.int64]
-    index: npt.NDArray[np.int64]
-    states: npt.NDArray[np.int64]
-    fish: npt.NDArray[np.bool_]
-    focus: npt.NDArray[np.int64]
-    framing: npt.NDArray[np.int64]
-    scene: npt.NDArray[np.int64]
-    style: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.seed)
-
-    def __getitem__(self, item: int | slice | Sequence[int] | npt.NDArray[np.generic]) -> Specimens:
-        """The chosen specimens; a single number gives a batch of one."""
-        rows = np.atleast_1d(np.arange(len(self))[item])
-        return Specimens(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-    def trait(self, i: int) -> dict[str, str]:
-        """Character -> state of specimen `i`; empty when there is no fish."""
-        if not self.fish[i]:
-            return {}
-        return {name: states[self.states[i, c]] for c, (name, states) in enumerate(CHARACTERS.items())}
-
-    def view(self, i: int) -> str:
-        """`whole` or `closeup`."""
-        return "whole" if self.focus[i] < 0 else "closeup"
-
-
-def concatenate_specimens(batches: Sequence[Specimens]) -> Specimens:
-    """One batch of all the specimens, in order."""
-    return Specimens(*(np.concatenate([getattr(b, field.name) for b in batches]) for field in fields(Specimens)))
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """Pictures and their truth.
-
-    Attributes:
-        images: uint8 [B, 3, H, W], sRGB.
-        masks: bool [B, P, H, W] in the order of `MASKS`, or None when they were not asked for.
-        visible: bool [B, P], the part is in the frame: most of it, and large enough to be seen.
-        judgeable: bool [B, C], the state of the character (order of `CHARACTERS`) can be told from this picture. For a
-            presence character in state `absent`, this means that the place where it would be is in view.
-        in_frame: bool [B, P], any of the part is in the frame, however little or small.
         viewpoint: int64 [B], number in `VIEWPOINTS`: from where the fish is seen; `between` where several fishes lie differently.
         tail: float32 [B], how far the tail fin is spread before the camera: 1 flat, near 0 edge-on or folded.
-        number: int64 [B], fishes in the frame. Masks are those of all of them; a state is judgeable only if all agree in it.
+        number: int64 [B], fishes in the frame.
         things: bool [B, T, H, W] in the order of `THINGS`, what is seen of things that are no fish; None when masks were not asked for.
     """
 
-    images: torch.Tensor
-    masks: torch.Tensor | None
-    visible: torch.Tensor
-    judgeable: torch.Tensor
-    in_frame: torch.Tensor
     viewpoint: torch.Tensor
     tail: torch.Tensor
     number: torch.Tensor
@@ -140,7 +81,7 @@ def sample(
     seed: int,
     *,
     view: View = "mixed",
-    scenes: Sequence[str] = SCENES,
+    scenes: Sequence[str] | None = None,
     traits: Mapping[str, str] | None = None,
     empty: float | None = None,
     start: int = 0,
@@ -152,7 +93,7 @@ def sample(
         count: how many.
         seed: any non-negative integer; equal arguments give equal specimens.
         view: `whole`, `closeup`, or `mixed` (one third whole).
-        scenes: the scenes to choose from, names in `SCENES`.
+        scenes: the scenes to choose from, names in `SCENES`; all by default.
         traits: character -> state for the characters that are not to vary.
         empty: share of pictures without a fish; by default 0.05 in `mixed`, else 0.
         start: number of the first specimen.
@@ -166,10 +107,11 @@ def sample(
     shares = {"whole": 1.0, "closeup": 0.0, "mixed": 1.0 / 3.0}
     if view not in shares:
         raise ValueError(f"unknown view {view!r}: expected one of {', '.join(shares)}")
+    scenes = SCENES if scenes is None else scenes
     unknown = [name for name in scenes if name not in SCENES]
     if unknown or not scenes:
         raise ValueError(f"unknown scenes {unknown}: expected one or more of {', '.join(SCENES)}")
-    fixed = {name: _state_number(name, state) for name, state in (traits or {}).items()}
+    fixed = {name: FISH.state_number(name, state) for name, state in (traits or {}).items()}
     index = np.arange(start, start + count, dtype=np.int64)
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}: expected one of {', '.join(PROFILES)}")
@@ -181,14 +123,14 @@ def sample(
         states[:, list(CHARACTERS).index(name)] = state
     focus = draws.choice("focus", [FOCUS_WEIGHTS[name] for name in MASKS])
     focus = np.where(draws.chance("whole", shares[view]), -1, focus)
-    fish = ~draws.chance("empty", (0.05 if view == "mixed" else 0.0) if empty is None else empty)
+    present = ~draws.chance("empty", (0.05 if view == "mixed" else 0.0) if empty is None else empty)
     usual = [_SCENE_WEIGHTS.get(name, 1.0) for name in scenes]
     # A style has its own scenes, unless none of them was asked for.
     own = [[each.scenes.get(name, 0.0) for name in scenes] for each in STYLES.values()]
     scene_weights = np.array([row if any(row) else usual for row in own])[style]
     scene = np.array([SCENES.index(name) for name in scenes])[draws.choice("scene", scene_weights)]
     framing = states[:, list(CHARACTERS).index("body_shape")].copy()
-    return Specimens(draws.seed, index, states, fish, focus, framing, scene, style)
+    return Specimens(FISH, draws.seed, index, states, present, focus, framing, scene, style)
 
 
 def _draws(seed: npt.NDArray[np.int64], index: npt.NDArray[np.int64], style: npt.NDArray[np.int64]) -> Draws:
@@ -204,14 +146,6 @@ def _draw_states(draws: Draws) -> npt.NDArray[np.int64]:
     )
 
 
-def _state_number(character: str, state: str) -> int:
-    if character not in CHARACTERS:
-        raise ValueError(f"unknown character {character!r}: expected one of {', '.join(CHARACTERS)}")
-    if state not in CHARACTERS[character]:
-        raise ValueError(f"unknown state {state!r} of {character}: expected one of {', '.join(CHARACTERS[character])}")
-    return CHARACTERS[character].index(state)
-
-
 def render(
     specimens: Specimens,
     size: int | tuple[int, int],
@@ -220,7 +154,7 @@ def render(
     device: str | torch.device = "cpu",
     noise: bool = True,
     engine: Engine = "eager",
-) -> Rendering:
+) -> FishRendering:
     """Render specimens at `size` (pixels; an int is square, a pair is (H, W)).
 
     Args:
@@ -249,7 +183,7 @@ def render(
     coats = coat(draws, specimens.states, camera.facing, camera.angle, scenes.colours["base"])
     fishes = _Fishes.of(specimens, lying, camera, coats)
     others = _companions(specimens, draws, fishes, scenes.colours["base"])
-    held = hands(draws, framing, camera, specimens.fish)
+    held = hands(draws, framing, camera, specimens.present)
     picture_numbers = {**scenes.numbers, **settings.numbers}
     base, compose = _programs(engine)
     whole = engine == "compiled"
@@ -316,7 +250,7 @@ class _Fishes:
     ) -> _Fishes:
         """Fishes as they lie before their cameras."""
         fish_numbers = {**coat_numbers(lying.anatomy, coats, camera.scale), **camera_numbers(camera, lying.anatomy)}
-        fish_numbers["fish"] = specimens.fish.astype(np.float32)
+        fish_numbers["fish"] = specimens.present.astype(np.float32)
         shape = (len(specimens), len(MASKS))
         rows = np.arange(len(specimens)) if rows is None else rows
         return cls(rows, specimens, lying, camera, coats, fish_numbers, np.zeros(shape, np.float32), np.zeros(shape, bool))
@@ -346,7 +280,7 @@ class _Fishes:
 
     def truth(self, seen: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Which parts are visible and which characters can be told, given the pixels `seen` [M, P] of each part."""
-        anatomy, there = self.lying.anatomy, self.specimens.fish[:, None]
+        anatomy, there = self.lying.anatomy, self.specimens.present[:, None]
         share = seen / np.maximum(anatomy.areas * self.camera.scale[:, None] ** 2, 1e-3)
         visible = _visible(seen, share) & there
         return visible, _judgeable(visible, share, self.blocked, anatomy, self.camera) & self.lying.judged & there
@@ -364,7 +298,7 @@ _FAR = 10**9
 
 def _companion_count(draws: Draws, specimens: Specimens) -> npt.NDArray[np.int64]:
     number = draws.choice("several", (1.0,) + (0.0,) * _COMPANIONS)
-    return np.where(specimens.fish & (specimens.focus < 0), number, 0)
+    return np.where(specimens.present & (specimens.focus < 0), number, 0)
 
 
 def _companions(specimens: Specimens, draws: Draws, fishes: _Fishes, base: Float) -> list[_Fishes]:
@@ -458,11 +392,11 @@ def _rendering(
     count: int,
     size: tuple[int, int],
     where: torch.device,
-) -> Rendering:
+) -> FishRendering:
     """Pictures with what is true of them; those beyond `count` are left out."""
     seen = torch.cat(amounts).cpu().numpy() if amounts else np.zeros((0, len(MASKS)), np.float32)
     visible, judgeable = fishes.truth(seen)
-    viewpoint, number = fishes.lying.viewpoint.copy(), fishes.specimens.fish.astype(np.int64)
+    viewpoint, number = fishes.lying.viewpoint.copy(), fishes.specimens.present.astype(np.int64)
     in_frame = seen > 0.5
     for other in others:
         there = other.seen.sum(axis=1) > _TRACE
@@ -480,12 +414,13 @@ def _rendering(
     def stacked(found: list[torch.Tensor], axis: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
         return torch.cat(found)[:count] if found else torch.zeros(0, *axis, *size, dtype=kind, device=where)
 
-    return Rendering(
+    return FishRendering(
         stacked(pictures, (3,), torch.uint8),
         None if planes is None else stacked(planes, (len(MASKS),), torch.bool),
         tensor(visible),
         tensor(judgeable),
         tensor(in_frame),
+        None,
         tensor(viewpoint),
         tensor(fishes.lying.tail),
         tensor(number),
@@ -637,28 +572,3 @@ def _judgeable(
         columns.append(column)
     order = [list(CHARACTER_PART).index(name) for name in CHARACTERS]
     return np.stack(columns, axis=1)[:, order]
-
-
-def twin(specimens: Specimens, character: str, state: str | Sequence[str]) -> Specimens:
-    """The same fish, light, background and noise with one trait set to `state` (one for all, or one per specimen)."""
-    chosen = [state] * len(specimens) if isinstance(state, str) else list(state)
-    if len(chosen) != len(specimens):
-        raise ValueError(f"{len(chosen)} states for {len(specimens)} specimens: give one state, or one per specimen")
-    wanted = [_state_number(character, name) for name in chosen]
-    states = specimens.states.copy()
-    states[:, list(CHARACTERS).index(character)] = wanted
-    return replace(specimens, states=states)
-
-
-def difference(
-    a: Specimens,
-    b: Specimens,
-    size: int | tuple[int, int],
-    *,
-    device: str | torch.device = "cpu",
-    threshold: int = 6,
-) -> torch.Tensor:
-    """Where the noise-free pictures of `a` and its twin `b` differ: bool [B, H, W]."""
-    first = render(a, size, device=device, noise=False).images.to(torch.int16)
-    second = render(b, size, device=device, noise=False).images.to(torch.int16)
-    return (first - second).abs().amax(dim=1) >= threshold

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from concept_cam.demo.draws import Float
-from concept_cam.demo.textures import TEXTURE_KINDS, TEXTURE_LEVELS, Atlas
+from concept_cam.demo.worlds.draws import Float
+from concept_cam.demo.worlds.textures import TEXTURE_KINDS, TEXTURE_LEVELS, Atlas
 
 _WRAP = 1 << 14
 

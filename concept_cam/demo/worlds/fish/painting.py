@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from concept_cam.demo.anatomy import PLATE, Anatomy
-from concept_cam.demo.draws import Draws, Float
-from concept_cam.demo.sampling import Reading, lookup, reading, texture
-from concept_cam.demo.textures import TEXTURE_KINDS, Atlas
-from concept_cam.demo.traits import CHARACTERS
+from concept_cam.demo.worlds.draws import Draws, Float
+from concept_cam.demo.worlds.fish.anatomy import PLATE, Anatomy
+from concept_cam.demo.worlds.fish.traits import CHARACTERS
+from concept_cam.demo.worlds.sampling import Reading, lookup, reading, texture
+from concept_cam.demo.worlds.textures import TEXTURE_KINDS, Atlas
 
 TWO_PI = 2 * np.pi
 

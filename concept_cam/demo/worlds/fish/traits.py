@@ -1,8 +1,10 @@
-"""Vocabulary of the fish world: characters and their states, parts, scenes. Plain data, no torch."""
+"""Vocabulary of the fish world: characters and their states, parts. Plain data, no torch."""
 
 from __future__ import annotations
 
 from typing import Final
+
+from concept_cam.demo.worlds.family import SCENES, Vocabulary
 
 CHARACTERS: Final[dict[str, tuple[str, ...]]] = {
     "caudal_fin_shape": ("forked", "rounded", "truncate", "lunate", "emarginate", "pointed"),
@@ -57,17 +59,15 @@ CHARACTER_PART: Final[dict[str, str]] = {
 PRESENCE_CHARACTERS: Final[tuple[str, ...]] = ("adipose_fin", "pelvic_fin", "barbels", "eye_spot")
 """Characters whose states are `present` and `absent`."""
 
-SCENES: Final[tuple[str, ...]] = (
-    "steel",
-    "white_tray",
-    "grey_tray",
-    "blue_tray",
-    "black_cloth",
-    "wood",
-    "gravel",
-    "sand",
-    "grass",
-    "water",
-    "concrete",
+FISH: Final = Vocabulary(
+    name="fish",
+    host="fish",
+    parts=PARTS,
+    masks=MASKS,
+    characters=CHARACTERS,
+    character_mask=CHARACTER_PART,
+    presences=PRESENCE_CHARACTERS,
+    colours=("body_colour",),
+    scenes=SCENES,
 )
-"""What the fish lies on or swims before."""
+"""The words of this world."""

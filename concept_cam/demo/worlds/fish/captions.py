@@ -16,155 +16,30 @@ import numpy as np
 import numpy.typing as npt
 
 from concept_cam import prompts
-from concept_cam.demo.poses import TAIL_TOLD, VIEWPOINTS
-from concept_cam.demo.things import THINGS
-from concept_cam.demo.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS, SCENES
+from concept_cam.demo.worlds.family import SCENES
+from concept_cam.demo.worlds.fish.phrases import (
+    EMPTY_PHRASES,
+    EXTRA_PARTS,
+    EXTRA_PHRASES,
+    FISH_PHRASES,
+    NUMBER_PHRASES,
+    SCENE_PHRASES,
+    TAIL_PHRASES,
+    THING_PHRASES,
+    VIEWPOINT_PHRASES,
+)
+from concept_cam.demo.worlds.fish.poses import TAIL_TOLD, VIEWPOINTS
+from concept_cam.demo.worlds.fish.things import THINGS
+from concept_cam.demo.worlds.fish.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
 
 if TYPE_CHECKING:
-    from concept_cam.demo.world import Rendering, Specimens
+    from concept_cam.demo.worlds.family import Specimens
+    from concept_cam.demo.worlds.fish.world import FishRendering
 
 FALSE: Final = 0
 UNKNOWN: Final = 1
 TRUE: Final = 2
 """Truth values, ordered so that the truth of a conjunction is the least of its parts' (Kleene's strong three-valued logic)."""
-
-EXTRA_PHRASES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
-    "caudal_fin_shape": {
-        "forked": (
-            "a forked tail",
-            "a notched V-like tail fin",
-            "a tail fin with two lobes",
-            "a fork-shaped tail",
-        ),
-        "rounded": ("a rounded tail", "a fan-shaped tail fin", "a tail fin with a convex edge"),
-        "truncate": (
-            "a truncate tail",
-            "a squared-off tail fin",
-            "a tail fin with a straight edge",
-            "a square tail",
-        ),
-        "lunate": ("a lunate tail", "a crescent tail fin", "a half-moon-shaped tail"),
-        "emarginate": ("an emarginate tail", "a tail fin with a shallow notch", "a slightly indented tail"),
-        "pointed": ("a pointed tail", "a tapering tail fin", "a lance-shaped tail fin"),
-    },
-    "dorsal_fin_number": {"single": ("one dorsal fin",), "double": ("two back fins", "a double dorsal fin")},
-    "dorsal_fin_texture": {
-        "spiny": ("a spiny back fin", "a dorsal fin with spines"),
-        "soft": ("a smooth dorsal fin", "a soft-rayed back fin"),
-    },
-    "adipose_fin": {"present": ("an adipose fin", "a fish with a fleshy fin")},
-    "pelvic_fin": {"present": ("pelvic fins", "ventral fins")},
-    "barbels": {"present": ("barbels", "whiskers", "a fish with barbels around its mouth")},
-    "eye_spot": {"present": ("an eye spot", "an eyespot", "an ocellus", "a false eye", "the eye spot of a fish")},
-    "body_shape": {
-        "fusiform": ("a fusiform fish", "a streamlined fish"),
-        "elongated": ("an elongated fish", "a slender fish", "a long body"),
-        "deep": ("a deep-bodied fish", "a tall body"),
-    },
-    "mouth_position": {
-        "terminal": ("a mouth in front",),
-        "superior": ("an upturned mouth",),
-        "inferior": ("a mouth below",),
-    },
-    "pattern": {
-        "plain": ("a plain fish", "a body without markings"),
-        "striped": ("a striped fish", "horizontal stripes", "lengthwise stripes"),
-        "barred": ("a barred fish", "vertical bars"),
-        "spotted": ("a spotted fish", "dark spots"),
-        "mottled": ("a mottled fish", "irregular blotches"),
-    },
-    "body_colour": {
-        colour: (f"a {colour} fish", f"{colour} flanks") for colour in ("silver", "brown", "yellow", "red", "blue", "green", "black")
-    },
-}
-"""Character -> state -> more phrases than the trait pack has, so that common wordings are in the model's vocabulary."""
-
-EXTRA_PARTS: Final[dict[str, tuple[str, ...]]] = {
-    "head": ("head", "a head", "the head"),
-    "eye": ("eye", "an eye", "the eye"),
-    "mouth": ("mouth", "a mouth", "the mouth", "the lips of a fish", "the jaws of a fish"),
-    "operculum": ("operculum", "gill cover", "an operculum", "the gills of a fish", "the cheek of a fish"),
-    "trunk": ("flank", "trunk", "the flank", "the side of a fish", "scales", "the body of a fish"),
-    "lateral_line": ("lateral line", "a lateral line"),
-    "caudal_fin": (
-        "tail fin",
-        "caudal fin",
-        "tail",
-        "a tail fin",
-        "a caudal fin",
-        "a tail",
-        "the tail fin",
-        "the tail",
-    ),
-    "dorsal_fin": ("dorsal fin", "back fin", "a dorsal fin", "the dorsal fin", "the back fin of a fish"),
-    "anal_fin": ("anal fin", "an anal fin", "the anal fin"),
-    "pelvic_fin": ("pelvic fin", "a pelvic fin", "the pelvic fins of a fish", "the ventral fin of a fish"),
-    "pectoral_fin": ("pectoral fin", "a pectoral fin", "the pectoral fin"),
-    "adipose_fin": ("adipose fin", "an adipose fin", "the adipose fin"),
-    "barbels": ("barbels", "barbel", "a barbel", "whiskers", "the barbels"),
-}
-
-FISH_PHRASES: Final = (
-    "a fish",
-    "fish",
-    "the fish",
-    "a specimen of a fish",
-    "a whole fish",
-    "a dead fish",
-    "one fish",
-    "the main subject",
-)
-EMPTY_PHRASES: Final = (
-    "an empty scene",
-    "background",
-    "the background",
-    "no fish",
-    "a picture without a fish",
-    "nothing but background",
-)
-SCENE_PHRASES: Final[dict[str, tuple[str, ...]]] = {
-    "steel": ("a steel table", "a metal table", "steel"),
-    "white_tray": ("a white tray", "a white background"),
-    "grey_tray": ("a grey tray", "a gray tray", "a grey background"),
-    "blue_tray": ("a blue tray", "a blue background"),
-    "black_cloth": ("black cloth", "a black background"),
-    "wood": ("a wooden board", "wood"),
-    "gravel": ("gravel", "pebbles", "river stones"),
-    "sand": ("sand", "a sandy bottom"),
-    "grass": ("grass", "a green lawn"),
-    "water": ("water", "open water"),
-    "concrete": ("concrete", "a concrete floor"),
-}
-
-VIEWPOINT_PHRASES: Final[dict[str, tuple[str, ...]]] = {
-    "side": ("a fish seen from the side", "a side view of a fish", "a fish lying on its side", "a fish in lateral view"),
-    "above": ("a fish seen from above", "a dorsal view of a fish", "the back of a fish seen from above", "a fish in dorsal view"),
-    "below": ("a fish seen from below", "a ventral view of a fish", "a fish lying belly up", "the belly of a fish seen from below"),
-}
-"""Viewpoint -> phrases. What lies between is called none of them."""
-
-TAIL_PHRASES: Final[dict[str, tuple[str, ...]]] = {
-    "spread": ("a spread tail fin", "a tail fin spread flat", "an open tail fin", "a tail fin seen flat"),
-    "folded": ("a folded tail fin", "a closed tail fin", "a tail fin seen edge-on", "a twisted tail fin", "a collapsed tail"),
-}
-"""How a tail fin lies -> phrases."""
-
-NUMBER_PHRASES: Final[dict[str, tuple[str, ...]]] = {
-    "one": ("a single fish", "one fish alone"),
-    "several": ("several fish", "two or more fish", "many fish", "a group of fish", "fishes side by side"),
-}
-"""How many fishes -> phrases."""
-
-THING_PHRASES: Final[dict[str, tuple[str, ...]]] = {
-    "hand": ("a hand", "a human hand", "fingers", "a person's hand", "a gloved hand", "a hand holding a fish"),
-    "ruler": ("a ruler", "a scale bar", "a measuring tape", "a measuring stick"),
-    "label": ("a label", "a paper label", "a tag with writing", "a piece of paper with text"),
-    "card": ("a colour chart", "a color card", "a colour calibration card"),
-    "stone": ("a stone", "a pebble", "a rock"),
-    "leaf": ("a leaf", "a fallen leaf"),
-    "stick": ("a stick", "a twig", "a piece of wood"),
-}
-"""Thing -> phrases."""
 
 CARRIERS: Final = (
     "{}",
@@ -227,7 +102,7 @@ class PictureFacts:
 
     Attributes:
         states: int64 [B, C], state number per character in the order of `CHARACTERS`.
-        fish: bool [B], there is a fish.
+        present: bool [B], there is a fish.
         scene: int64 [B], number in `SCENES`; -1 where it cannot be told.
         whole: bool [B], the whole fish is meant to be in the frame, and so its surroundings.
         visible: bool [B, P], the part (order of `MASKS`) can be seen.
@@ -242,7 +117,7 @@ class PictureFacts:
     """
 
     states: npt.NDArray[np.int64]
-    fish: npt.NDArray[np.bool_]
+    present: npt.NDArray[np.bool_]
     scene: npt.NDArray[np.int64]
     whole: npt.NDArray[np.bool_]
     visible: npt.NDArray[np.bool_]
@@ -254,7 +129,7 @@ class PictureFacts:
     things: npt.NDArray[np.int8] | None = None
 
     def __len__(self) -> int:
-        return len(self.fish)
+        return len(self.present)
 
     def __getitem__(self, rows: npt.NDArray[np.int64] | slice) -> PictureFacts:
         columns: list[Any] = [getattr(self, name) for name in (*FACT_FIELDS, *PHOTOGRAPH_FIELDS)]
@@ -262,7 +137,7 @@ class PictureFacts:
         return PictureFacts(*chosen)
 
 
-FACT_FIELDS: Final = ("states", "fish", "scene", "whole", "visible", "in_frame", "judgeable")
+FACT_FIELDS: Final = ("states", "present", "scene", "whole", "visible", "in_frame", "judgeable")
 PHOTOGRAPH_FIELDS: Final = ("viewpoint", "tail", "number", "things")
 
 
@@ -275,7 +150,7 @@ def concatenate_facts(facts: Sequence[PictureFacts]) -> PictureFacts:
     return PictureFacts(*columns)
 
 
-def picture_facts(specimens: Specimens, rendering: Rendering) -> PictureFacts:
+def picture_facts(specimens: Specimens, rendering: FishRendering) -> PictureFacts:
     """What is true of rendered pictures. Things are told where the pictures were rendered with masks."""
     things = None
     if rendering.things is not None:
@@ -284,7 +159,7 @@ def picture_facts(specimens: Specimens, rendering: Rendering) -> PictureFacts:
         things = np.where(area >= least, TRUE, np.where(area > 0, UNKNOWN, FALSE)).astype(np.int8)
     return PictureFacts(
         specimens.states,
-        specimens.fish,
+        specimens.present,
         specimens.scene,
         specimens.focus < 0,
         rendering.visible.cpu().numpy(),
@@ -339,20 +214,20 @@ def statement_truth(facts: PictureFacts, claims: Sequence[Statement]) -> npt.NDA
 
 def _truth(facts: PictureFacts, claim: Statement) -> npt.NDArray[np.int64]:
     if claim.kind == "fish":
-        return np.where(facts.fish, TRUE, FALSE)
+        return np.where(facts.present, TRUE, FALSE)
     if claim.kind == "empty":
-        return np.where(facts.fish, FALSE, TRUE)
+        return np.where(facts.present, FALSE, TRUE)
     if claim.kind == "scene":
         same = facts.scene == SCENES.index(claim.key)
         # A close-up may show nothing of its surroundings.
-        told = np.where(same, np.where(facts.whole | ~facts.fish, TRUE, UNKNOWN), FALSE)
+        told = np.where(same, np.where(facts.whole | ~facts.present, TRUE, UNKNOWN), FALSE)
         return np.where(facts.scene < 0, UNKNOWN, told)
     if claim.kind == "part":
         p = MASKS.index(claim.key)
         return np.where(
-            facts.fish & facts.visible[:, p],
+            facts.present & facts.visible[:, p],
             TRUE,
-            np.where(facts.fish & facts.in_frame[:, p], UNKNOWN, FALSE),
+            np.where(facts.present & facts.in_frame[:, p], UNKNOWN, FALSE),
         )
     if claim.kind in ("viewpoint", "tail", "number", "thing"):
         return _photograph_truth(facts, claim)
@@ -361,12 +236,12 @@ def _truth(facts: PictureFacts, claim: Statement) -> npt.NDArray[np.int64]:
             f"unknown kind of statement {claim.kind!r}: expected state, lacks, part, fish, empty, scene, viewpoint, tail, number or thing."
         )
     c = list(CHARACTERS).index(claim.key)
-    judgeable = facts.fish & facts.judgeable[:, c]
+    judgeable = facts.present & facts.judgeable[:, c]
     if claim.kind == "lacks":
         absent = facts.states[:, c] == CHARACTERS[claim.key].index("absent")
-        return np.where(facts.fish, np.where(judgeable, np.where(absent, TRUE, FALSE), UNKNOWN), FALSE)
+        return np.where(facts.present, np.where(judgeable, np.where(absent, TRUE, FALSE), UNKNOWN), FALSE)
     same = facts.states[:, c] == CHARACTERS[claim.key].index(claim.state)
-    in_frame = facts.fish & facts.in_frame[:, MASKS.index(CHARACTER_PART[claim.key])]
+    in_frame = facts.present & facts.in_frame[:, MASKS.index(CHARACTER_PART[claim.key])]
     return np.where(judgeable, np.where(same, TRUE, FALSE), np.where(in_frame, UNKNOWN, FALSE))
 
 
@@ -397,7 +272,7 @@ def _photograph_truth(facts: PictureFacts, claim: Statement) -> npt.NDArray[np.i
         truth = np.where(in_frame, np.where(same & seen, TRUE, np.where(other & seen, FALSE, UNKNOWN)), FALSE)
         # Several tails may lie differently.
         truth = np.where((facts.number is not None) and (facts.number != 1) & in_frame, UNKNOWN, truth)
-    return np.where(facts.fish, truth, FALSE)
+    return np.where(facts.present, truth, FALSE)
 
 
 def truth_table(facts: PictureFacts, captions: Sequence[Caption]) -> npt.NDArray[np.int8]:

@@ -1,0 +1,1 @@
+"""The fish world: a batched renderer of fishes in any pose."""
