@@ -16,6 +16,7 @@ __all__ = ["ROOMS", "WORLDS"]
 
 ROOMS: Final[dict[str, str]] = {
     "fish": "concept_cam.demo.worlds.fish.room",
+    "lepidoptera": "concept_cam.demo.worlds.lepidoptera.room",
 }
 """Group, which is also the name of its trait pack -> the module that holds its `WORLD`."""
 

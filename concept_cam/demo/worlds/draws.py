@@ -106,3 +106,38 @@ class StyledDraws(Draws):
             if name in style.chances:
                 probability = np.where(self.style == number, style.chances[name], probability).astype(np.float32)
         return super().chance(name, probability)
+
+
+_LOW_64 = (1 << 64) - 1
+
+
+def _mix_one(x: int) -> int:
+    """`_mix` of one number."""
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _LOW_64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _LOW_64
+    return x ^ (x >> 31)
+
+
+class OneDraw:
+    """Named random numbers of one row as plain numbers: those of `Draws` and `StyledDraws`, without arrays.
+
+    Args:
+        seed: its seed.
+        index: its number under the seed.
+        style: what its style draws otherwise.
+    """
+
+    def __init__(self, seed: int, index: int, style: Style | None = None) -> None:
+        golden = int(_GOLDEN)
+        self._row = _mix_one((_mix_one((seed + golden) & _LOW_64) + index * golden) & _LOW_64)
+        self._style = style or Style()
+
+    def __call__(self, name: str, low: float = 0.0, high: float = 1.0) -> float:
+        """Uniform in [low, high), or in the range that the style has for `name`."""
+        low, high = self._style.ranges.get(name, (low, high))
+        unit = (_mix_one((self._row + zlib.crc32(name.encode()) * int(_GOLDEN)) & _LOW_64) >> 40) / float(1 << 24)
+        return low + (high - low) * unit
+
+    def chance(self, name: str, probability: float) -> bool:
+        """True with the given probability, or the one that the style has for `name`."""
+        return self(name) < self._style.chances.get(name, probability)

@@ -1,0 +1,1 @@
+"""Butterflies and moths: spread, raised, closed and tented, from above, from below and from the side."""
