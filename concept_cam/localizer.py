@@ -12,8 +12,9 @@ from torch import Tensor
 
 from concept_cam import backbones
 from concept_cam.backbones.protocol import Backbone
-from concept_cam.backbones.text_memory import TextMemory, cache_folder
+from concept_cam.backbones.text_memory import TextMemory
 from concept_cam.backbones.views import VIEWS
+from concept_cam.core.cache import cache_folder
 from concept_cam.core.concept import Concept
 from concept_cam.core.directions import DirectionSet, coefficients, ensemble, nearest_classes
 from concept_cam.core.errors import ConfigurationError, ImageError, PromptError

@@ -19,10 +19,7 @@ from concept_cam.core.errors import OutputError
 from concept_cam.core.files import write_file
 from concept_cam.core.quiet import quiet
 
-__all__ = ["CACHE_VARIABLE", "TextMemory", "cache_folder"]
-
-CACHE_VARIABLE = "CONCEPT_CAM_CACHE"
-"""Environment variable that names the cache folder; ``off`` keeps nothing on disk."""
+__all__ = ["TextMemory"]
 
 _TEXTS_AT_ONCE = 256
 
@@ -33,17 +30,6 @@ MOST_ON_DISK = 50_000
 """Files of one model that are kept on disk, the latest; about 200 MB. They are counted every :data:`_COUNT_EVERY` that are written."""
 
 _COUNT_EVERY = 1_000
-
-
-def cache_folder() -> Path | None:
-    """Returns the folder of the disk cache, ``None`` when it is switched off."""
-    named = os.environ.get(CACHE_VARIABLE, "")
-    if named.lower() in ("off", "0", "none"):
-        return None
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "concept_cam"
 
 
 class TextMemory:

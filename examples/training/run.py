@@ -81,9 +81,8 @@ class Run:
         )
         self.trainee = Trainee(self.sizes, config.logit_scale).to(self.device)
         self.trunk = self.trunk.to(self.device).eval().requires_grad_(False)
-        if self.device != "cpu":
-            self.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self.trainee.neck.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.trainee.neck.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.nouns = self.nouns.to(self.device)
         self.optimizer = torch.optim.AdamW(_groups(self.trainee, config), betas=(0.9, 0.98))
         self.average = copy.deepcopy(self.trainee).eval()
@@ -115,9 +114,7 @@ class Run:
 
     def maps(self, x: Tensor) -> tuple[dict[int, Tensor], tuple[Tensor, Tensor]]:
         """The backbone's maps of pictures [B, 3, H, W] (values 0..1), and the squared lengths of the block of nouns."""
-        x = (x - MEAN) / STD
-        if self.device != "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = ((x - MEAN) / STD).contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), self._precision():
             maps = self.trunk(x)
             logits = torch.einsum("bchw,kc->bkhw", self.trunk.top(maps[32]).float(), self.nouns.weight) + self.nouns.bias[:, None, None]

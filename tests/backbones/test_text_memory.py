@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from concept_cam.backbones import text_memory
-from concept_cam.backbones.text_memory import CACHE_VARIABLE, TextMemory, cache_folder
+from concept_cam.backbones.text_memory import TextMemory
+from concept_cam.core.cache import CACHE_VARIABLE, cache_folder
 from tests.planted import PlantedBackbone
 
 
