@@ -89,7 +89,9 @@ def lay_leaf(
     half = rng.uniform(0.22, 0.45)
     peak = rng.uniform(0.35, 0.5)
     s = np.linspace(0, 1, 40)
-    outline = np.where(s < peak, np.sin(0.5 * np.pi * s / peak), np.cos(0.5 * np.pi * (s - peak) / (1 - peak)) ** rng.uniform(0.8, 1.3))
+    outline = np.where(
+        s < peak, np.sin(0.5 * np.pi * s / peak), np.clip(np.cos(0.5 * np.pi * (s - peak) / (1 - peak)), 0, 1) ** rng.uniform(0.8, 1.3)
+    )
     bend = rng.uniform(-0.15, 0.15)
     axis = bend * np.sin(np.pi * s)
     teeth = 1 - (0.06 * (s * rng.integers(12, 26) % 1.0) if rng.random() < 0.4 else 0.0)
