@@ -17,6 +17,7 @@ __all__ = ["ROOMS", "WORLDS"]
 ROOMS: Final[dict[str, str]] = {
     "fish": "concept_cam.demo.worlds.fish.room",
     "lepidoptera": "concept_cam.demo.worlds.lepidoptera.room",
+    "beetle": "concept_cam.demo.worlds.beetle.room",
 }
 """Group, which is also the name of its trait pack -> the module that holds its `WORLD`."""
 
