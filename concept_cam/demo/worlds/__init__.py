@@ -18,6 +18,7 @@ ROOMS: Final[dict[str, str]] = {
     "fish": "concept_cam.demo.worlds.fish.room",
     "lepidoptera": "concept_cam.demo.worlds.lepidoptera.room",
     "beetle": "concept_cam.demo.worlds.beetle.room",
+    "plant": "concept_cam.demo.worlds.plant.room",
 }
 """Group, which is also the name of its trait pack -> the module that holds its `WORLD`."""
 
