@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any, cast, overload
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from concept_cam.methods import explain
 from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
-from concept_cam.trust.certificate import Certifier
+from concept_cam.trust.certificate import Certifier, PictureProbes
 from concept_cam.trust.rules import Rules, shipped
 
 __all__ = ["Localizer"]
@@ -64,6 +65,8 @@ class Localizer:
         self.preprocess = adapted(backbone.preprocess, self.settings)
         self._texts = TextMemory(backbone, cache_folder())
         self._asked: tuple[tuple[tuple[Concept, ...], DirectionSet], ...] = ()
+        # A picture's own share of its certificates, for as long as somebody holds its features.
+        self._probed: WeakKeyDictionary[PatchFeatures, PictureProbes] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         """The model, and the settings that are not the defaults."""
@@ -108,6 +111,8 @@ class Localizer:
         """Returns a localizer of the same model with other settings; text embeddings are kept."""
         other = Localizer(self.backbone, self.settings.with_values(**values), self.rules)
         other._texts, other._asked = self._texts, self._asked
+        if other.settings.feature_norm == self.settings.feature_norm:
+            other._probed = self._probed
         return other
 
     # ------------------------------------------------------------------------------------------------------- text
@@ -384,6 +389,7 @@ class Localizer:
             self.backbone.logit_scale,
             self.rules,
             lambda: self._domain(features),
+            self._probed,
         )
 
     def _domain(self, features: PatchFeatures) -> float:

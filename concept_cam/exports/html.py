@@ -26,10 +26,11 @@ import numpy as np
 
 import concept_cam
 from concept_cam.collection.runs import Run
+from concept_cam.collection.schema import ABSTENTION_REASONS
 from concept_cam.core.errors import ConfigurationError, ImageError
 from concept_cam.exports.survey import PART_SEPARATOR, PLAIN, Form, Survey, passthrough_of, plain_json, survey, when
 from concept_cam.pictures.reading import read_image
-from concept_cam.trust.verdicts import TRUST_VERDICTS
+from concept_cam.trust.verdicts import CLEAR, TRUST_VERDICTS
 
 __all__ = ["FILE_PICTURES", "THUMBNAIL", "write", "write_sheet"]
 
@@ -165,6 +166,9 @@ def _about(run: Run, found: Survey, records: int) -> dict[str, Any]:
         "model": run.info.get("model"),
         "date": when(run)[:10],
         "version": run.info.get("package_version", concept_cam.__version__),
+        "verdicts": VERDICT_NAMES,
+        "trusted": VERDICT_NAMES.index(CLEAR),
+        "reasons": ABSTENTION_REASONS,
     }
 
 

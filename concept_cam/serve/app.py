@@ -7,6 +7,7 @@ import base64
 import binascii
 import json
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -30,12 +31,14 @@ from concept_cam.exports import EXPORTS
 from concept_cam.serve import labelstudio
 from concept_cam.serve.choosing import next_pictures, progress
 from concept_cam.serve.desk import Busy, Desk
+from concept_cam.serve.frames import as_drawn, as_kept
 from concept_cam.serve.gallery import SIDES, UPLOAD_BYTES, GalleryPicture, Unknown
 from concept_cam.serve.guard import Guard, TooLarge
 from concept_cam.serve.keeping import export_bytes, fit_limits, keep_limits
 from concept_cam.serve.openapi import document
 from concept_cam.serve.questions import number
 from concept_cam.serve.teaching import LEAST_CLICKS, Taught, click_vectors, prototype
+from concept_cam.trust.verdicts import CLEAR, TRUST_VERDICTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -204,6 +207,7 @@ class _Handlers:
                 "settings": {"gamma": settings.gamma, "weighting": settings.weighting},
                 "weightings": list(WEIGHTINGS),
                 "thresholds": list(THRESHOLDS),
+                "trust": {"trusted": CLEAR, "verdicts": TRUST_VERDICTS},
                 "packs": [_pack(pack) for pack in desk.packs.values()],
                 "preferred": list(desk.preferred),
                 "run": None if run is None else {"name": run.name, "characters": _run_characters(desk)},
@@ -224,12 +228,9 @@ class _Handlers:
         search = request.query_params.get("search", "")[:200].casefold()
 
         def work() -> dict[str, Any]:
-            entries = [entry for entry in self.desk.gallery.entries if search in entry.source.casefold()]
-            marks: dict[str, int] = {}
-            for item in self.desk.corrections.standing():
-                marks[item.source] = marks.get(item.source, 0) + 1
-            shown = entries[offset : offset + limit]
-            rows = [{"id": entry.id, "source": entry.source, "corrections": marks.get(entry.source, 0)} for entry in shown]
+            entries = [entry for entry in self.desk.gallery.entries if search in entry.title.casefold()]
+            marks = Counter((item.source, item.specimen) for item in self.desk.corrections.standing())
+            rows = [_entry(entry, marks[entry.source, entry.specimen]) for entry in entries[offset : offset + limit]]
             return {"total": len(entries), "offset": offset, "pictures": rows}
 
         return JSONResponse(await self._work(work))
@@ -243,7 +244,7 @@ class _Handlers:
             raise TooLarge
         name = request.query_params.get("name", "picture")
         entry = await self._work(lambda: self.desk.gallery.add(body, name), reading=True)
-        return JSONResponse({"id": entry.id, "source": entry.source, "corrections": 0}, 201)
+        return JSONResponse(_entry(entry, 0), 201)
 
     async def image(self, request: Request) -> Response:
         """A picture as JPEG at one of a few sizes, without metadata."""
@@ -293,9 +294,10 @@ class _Handlers:
         id_ = request.query_params.get("picture")
 
         def work() -> dict[str, Any]:
-            source = None if id_ is None else self.desk.gallery.get(id_).source
-            found = self.desk.corrections.standing(source)
-            return {"last": self.desk.corrections.last(), "corrections": [_shown(item) for item in found]}
+            entry = None if id_ is None else self.desk.gallery.get(id_)
+            found = self.desk.corrections.standing(None if entry is None else entry.source)
+            own = [item for item in found if entry is None or item.specimen == entry.specimen]
+            return {"last": self.desk.corrections.last(), "corrections": [self._shown(item) for item in own]}
 
         return JSONResponse(await self._work(work))
 
@@ -308,8 +310,11 @@ class _Handlers:
 
         def work() -> dict[str, Any]:
             correction, seen = self._correction(data, entry, size)
-            written = self.desk.corrections.add(correction, seen)
-            return {"correction": _shown(written), "last": self.desk.corrections.last()}
+            try:
+                written = self.desk.corrections.add(as_kept(correction, entry), seen)
+            except Conflict as conflict:
+                raise Conflict(None if conflict.current is None else as_drawn(conflict.current, entry), conflict.last) from None
+            return {"correction": self._shown(written), "last": self.desk.corrections.last()}
 
         return JSONResponse(await self._work(work), 201)
 
@@ -320,9 +325,13 @@ class _Handlers:
 
         def work() -> dict[str, Any]:
             current = self.desk.corrections.undo(id_, person)
-            return {"current": None if current is None else _shown(current), "last": self.desk.corrections.last()}
+            return {"current": None if current is None else self._shown(current), "last": self.desk.corrections.last()}
 
         return JSONResponse(await self._work(work))
+
+    def _shown(self, correction: Correction) -> dict[str, Any]:
+        """Returns a correction as the page draws it, in the frame of what it is about."""
+        return _shown(as_drawn(correction, self.desk.gallery.by_specimen(correction.source, correction.specimen)))
 
     def _correction(self, data: Mapping[str, Any], entry: GalleryPicture, size: tuple[int, int]) -> tuple[Correction, int | None]:
         asked = data.get("question")
@@ -341,7 +350,7 @@ class _Handlers:
             verdict=_short(data, "verdict", 20, empty=True),
             state=_short(data, "state", 300, empty=True),
             pack=pack,
-            specimen=question.specimen,
+            specimen=entry.specimen,
             part=part,
             kind=question.kind,
             called=_short(called, "state", 300, empty=True),
@@ -488,6 +497,12 @@ def build_routes(desk: Desk) -> list[Route]:
 
 
 # -------------------------------------------------------------------------------------------------------------- checks
+
+
+def _entry(entry: GalleryPicture, corrections: int) -> dict[str, Any]:
+    """A picture of the list."""
+    specimen = None if entry.box is None else {"number": entry.specimen, "box": list(entry.box)}
+    return {"id": entry.id, "source": entry.source, "title": entry.title, "specimen": specimen, "corrections": corrections}
 
 
 def _pack(pack: prompts.Pack) -> dict[str, Any]:

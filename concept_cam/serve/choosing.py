@@ -66,7 +66,7 @@ def next_pictures(desk: Desk, question: AskedQuestion, wanted: int = 1) -> list[
     pack, character, part = question.subject
     done = []
     for item in desk.corrections.standing():
-        entry = desk.gallery.by_source(item.source)
+        entry = desk.gallery.by_specimen(item.source, item.specimen)
         if entry is not None and (item.pack, item.character, item.part) == (pack, character, part) and item.verdict:
             done.append(entry.id)
     uncertainty = desk.uncertainty(question)
@@ -76,7 +76,8 @@ def next_pictures(desk: Desk, question: AskedQuestion, wanted: int = 1) -> list[
         chosen += [entry.id for entry in desk.gallery.entries if entry.id not in skip and entry.id not in uncertainty][
             : wanted - len(chosen)
         ]
-    return [{"id": id_, "source": desk.gallery.get(id_).source, "uncertainty": uncertainty.get(id_)} for id_ in chosen]
+    entries = [desk.gallery.get(id_) for id_ in chosen]
+    return [{"id": item.id, "source": item.source, "title": item.title, "uncertainty": uncertainty.get(item.id)} for item in entries]
 
 
 def needed(right: int, labelled: int, target: float = 0.9, confidence: float = 0.8, most: int = 1000) -> int:

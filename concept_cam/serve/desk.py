@@ -119,7 +119,14 @@ class DeskAnswer:
         height, width = found.geometry.original
         peak = None if np.isnan(found.peak[0]) else {"x": found.peak[0], "y": found.peak[1], "score": _number(found.peak_score)}
         return {
-            "picture": {"id": self.entry.id, "source": self.entry.source, "width": width, "height": height},
+            "picture": {
+                "id": self.entry.id,
+                "source": self.entry.source,
+                "title": self.entry.title,
+                "width": width,
+                "height": height,
+                "specimen": None if self.entry.box is None else {"number": self.entry.specimen, "box": list(self.entry.box)},
+            },
             "question": {
                 "target": found.concept.target[0],
                 "phrases": list(found.concept.target),
@@ -130,7 +137,7 @@ class DeskAnswer:
                 "weighting": question.weighting,
                 "threshold": question.threshold,
             },
-            "subject": {"pack": pack, "character": character, "part": part, "specimen": question.specimen, "kind": question.kind},
+            "subject": {"pack": pack, "character": character, "part": part, "specimen": self.entry.specimen, "kind": question.kind},
             "score": _number(found.score),
             "probability": found.probability,
             "probabilities": dict(zip(self._names(), found.probabilities)),
@@ -241,6 +248,7 @@ class Desk:
         self._shown: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._localizers: OrderedDict[tuple[float, str], Localizer] = OrderedDict()
         self._words: OrderedDict[Concept, tuple[str, ...]] = OrderedDict()
+        self._concepts: dict[tuple[str, str, str | None], tuple[Concept, ...]] = {}
         self._scoring = 0
         self._closed = False
         self.counts = {"encoded": 0, "answered": 0, "busy": 0}
@@ -389,7 +397,14 @@ class Desk:
     def read(self, data: Mapping[str, Any]) -> AskedQuestion:
         """Reads a question from plain data; see :func:`concept_cam.serve.questions.read_question`."""
         settings = self.localizer.settings
-        return read_question(data, self.packs, {"gamma": settings.gamma, "weighting": settings.weighting})
+        return read_question(data, self.packs, {"gamma": settings.gamma, "weighting": settings.weighting}, self._concepts_of)
+
+    def _concepts_of(self, pack: prompts.Pack, character: str, state: str | None = None) -> Sequence[Concept]:
+        """Makes a character's concepts once: reading dozens of phrases costs as much as scoring them."""
+        key = (pack.name, character, state)
+        if key not in self._concepts:
+            self._concepts[key] = tuple(prompts.concepts(pack, character, state))
+        return self._concepts[key]
 
     def ask(self, entry: GalleryPicture, question: AskedQuestion | Mapping[str, Any]) -> DeskAnswer:
         """Answers one question about one picture.
@@ -461,7 +476,7 @@ class Desk:
     def _most_likely(self, features: PatchFeatures, concept: Any) -> Any:
         """Returns the concept of the state with the highest probability; its siblings are its contrasts."""
         metadata = concept.metadata
-        siblings = prompts.concepts(self.packs[metadata["pack"]], metadata["character"])
+        siblings = self._concepts_of(self.packs[metadata["pack"]], metadata["character"])
         # What is absent is nowhere: there the question stays that of the state that can be seen.
         if metadata["kind"] == "presence" or len(siblings) < 2:
             return siblings[0]
@@ -471,7 +486,7 @@ class Desk:
     def _call(self, entry: GalleryPicture, question: AskedQuestion, found: Localization, cosines: np.ndarray) -> dict[str, Any]:
         """What is called: what the run says where there is one, else what this model says now."""
         pack, character, part = question.subject
-        record = self.gallery.calls(entry).get((pack, character, question.specimen, part))
+        record = self.gallery.calls(entry).get((pack, character, entry.specimen, part))
         if record is not None:
             probabilities = record["probabilities"] or {}
             return {
@@ -521,10 +536,10 @@ class Desk:
         pack, character, part = question.subject
         found: dict[str, float] = {}
         for source, calls in self.gallery.all_calls().items():
-            record = calls.get((pack, character, question.specimen, part))
-            entry = self.gallery.by_source(source)
-            if record is not None and entry is not None:
-                found[entry.id] = 1.0 - float(np.clip(record["margin"] if record["margin"] is not None else 0.0, 0.0, 1.0))
+            for (own_pack, own_character, specimen, own_part), record in calls.items():
+                entry = self.gallery.by_specimen(source, specimen)
+                if entry is not None and (own_pack, own_character, own_part) == (pack, character, part):
+                    found[entry.id] = 1.0 - float(np.clip(record["margin"] if record["margin"] is not None else 0.0, 0.0, 1.0))
         if found or not question.concept.contrasts:
             return found
         images = self.image_embeddings()

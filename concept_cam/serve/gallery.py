@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from concept_cam.collection.inputs.entries import is_index
 from concept_cam.collection.inputs.files import walk
 from concept_cam.collection.run_folder import PARTS_FOLDER, RUN_FILE
 from concept_cam.collection.schema import image_key
 from concept_cam.core.errors import DataError, ImageError
-from concept_cam.core.names import display
+from concept_cam.core.names import display, stable_key
 from concept_cam.pictures.endings import PICTURE_SUFFIXES
 from concept_cam.pictures.reading import Picture, read_image
 
@@ -52,19 +55,30 @@ class Unknown(DataError):
 
 @dataclass(frozen=True)
 class GalleryPicture:
-    """One picture.
+    """One picture, or one specimen of it: what is asked, shown and corrected. Its frame is the specimen's box where it has one.
 
     Attributes:
         id: 24 hexadecimal digits.
         source: Name of the picture in the run, the folder or the index.
         path: The file; ``None`` for what is held in memory.
         position: Row of the feature index; -1 elsewhere.
+        specimen: Number of the specimen.
+        box: ``(x, y, width, height)`` of the specimen in pixels of the picture; ``None`` for a whole picture.
+        whole: ``(H, W)`` of the whole picture, where there is a box.
     """
 
     id: str
     source: str
     path: str | None
     position: int = -1
+    specimen: int = 0
+    box: tuple[int, int, int, int] | None = None
+    whole: tuple[int, int] = (0, 0)
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return self.source if self.box is None else f"{self.source} #{self.specimen}"
 
 
 class Gallery:
@@ -91,6 +105,10 @@ class Gallery:
     ) -> None:
         self.kind, self.title, self.home, self.run = kind, title, home, run
         self._entries = {entry.id: entry for entry in entries}
+        self._places = {(entry.source, entry.specimen): entry for entry in entries}
+        # A picture of several specimens can be asked as a whole too, by those who know no specimens; it is not in the list.
+        wholes = {entry.source: _whole(entry) for entry in entries if entry.box is not None}
+        self._wholes = {entry.id: entry for entry in wholes.values()}
         self.index = index
         self._roots, self._max_pixels = tuple(root.resolve() for root in roots), max_pixels
         self._uploads: OrderedDict[str, tuple[GalleryPicture, bytes]] = OrderedDict()
@@ -119,13 +137,24 @@ class Gallery:
             if id_ in self._uploads:
                 return self._uploads[id_][0]
         try:
-            return self._entries[id_]
+            return self._entries[id_] if id_ in self._entries else self._wholes[id_]
         except KeyError:
             raise Unknown(f"there is no picture {id_[:40]!r} here: ask GET /api/pictures for the ids.") from None
 
     def by_source(self, source: str) -> GalleryPicture | None:
-        """Returns a picture by its name, where there is one."""
-        return self._entries.get(image_key(source))
+        """Returns a whole picture by its name, where there is one."""
+        id_ = image_key(source)
+        return self._entries.get(id_, self._wholes.get(id_))
+
+    def by_specimen(self, source: str, specimen: int) -> GalleryPicture | None:
+        """Returns a specimen of a picture, or the picture where it is one, by name and number."""
+        known = self._places.get((source, specimen))
+        return known or next((entry for entry in self.entries[: len(self._uploads)] if entry.source == source), None)
+
+    @property
+    def wholes(self) -> list[GalleryPicture]:
+        """Every picture as a whole, in order."""
+        return [*(entry for entry in self.entries if entry.box is None), *self._wholes.values()]
 
     # ------------------------------------------------------------------------------------------------------------ read
 
@@ -146,7 +175,16 @@ class Gallery:
         path = Path(entry.path)
         if not any(path.resolve().is_relative_to(root) for root in self._roots):
             raise ImageError(f"{entry.source!r} leads out of the folder that is served.")
-        return read_image(path, max_pixels=self._max_pixels)
+        picture = read_image(path, max_pixels=self._max_pixels)
+        if entry.box is None:
+            return picture
+        if picture.size != entry.whole:
+            raise ImageError(
+                f"{entry.source!r} has {picture.size[1]} x {picture.size[0]} pixels; when its specimens were found it had "
+                f"{entry.whole[1]} x {entry.whole[0]}: another picture stands there."
+            )
+        left, top, width, height = entry.box
+        return replace(picture, pixels=np.ascontiguousarray(picture.pixels[top : top + height, left : left + width]))
 
     def features(self, entry: GalleryPicture) -> PatchFeatures | None:
         """Returns the stored features of a picture of an index, or ``None``."""
@@ -191,11 +229,24 @@ class Gallery:
             return self._calls
 
 
+_PLACE_COLUMNS = (
+    "source", "path", "specimen", "specimen_x", "specimen_y", "specimen_width", "specimen_height", "image_height", "image_width",
+)  # fmt: skip
+
 _CALL_COLUMNS = (
     "source", "specimen", "pack", "character", "kind", "state", "best_state", "probability", "probabilities", "score", "margin",
     "abstained", "abstained_because", "limit", "box_x", "box_y", "box_width", "box_height", "specimen_x", "specimen_y", "specimen_width",
     "specimen_height",
 )  # fmt: skip
+
+
+def _whole(entry: GalleryPicture) -> GalleryPicture:
+    return GalleryPicture(image_key(entry.source), entry.source, entry.path)
+
+
+def _specimen(source: str, path: str | None, number: int, box: tuple[int, int, int, int], size: tuple[int, int]) -> GalleryPicture:
+    id_ = stable_key("specimen", source, str(number), *map(str, box))
+    return GalleryPicture(id_, source, path, specimen=number, box=box, whole=size)
 
 
 def open_gallery(source: str | None, *, max_pixels: int = 200_000_000) -> Gallery:
@@ -237,11 +288,21 @@ def _open_run(path: Path, max_pixels: int) -> Gallery:
     from concept_cam.collection.runs import read_run
 
     run = read_run(path)
-    found: dict[str, GalleryPicture] = {}
-    for record in run.records(["source", "path"]):
-        if record["source"] not in found:
+    found: dict[tuple[str, int], GalleryPicture] = {}
+    places: dict[str, str | None] = {}
+    for record in run.records(list(_PLACE_COLUMNS)):
+        source, number = record["source"], record["specimen"]
+        if source not in places:
             place = run.picture_path(record)
-            found[record["source"]] = GalleryPicture(image_key(record["source"]), record["source"], None if place is None else str(place))
+            places[source] = None if place is None else str(place)
+        if (source, number) not in found:
+            box = tuple(record[f"specimen_{side}"] for side in ("x", "y", "width", "height"))
+            size = (record["image_height"], record["image_width"])
+            found[source, number] = (
+                GalleryPicture(image_key(source), source, places[source])
+                if None in box
+                else _specimen(source, places[source], number, (box[0], box[1], box[2], box[3]), size)
+            )
     given = run.info.get("input")
     root = given.get("root") if isinstance(given, dict) else None
     # Where the input was no folder, each file's own folder is all that may be read of it.
@@ -249,7 +310,7 @@ def _open_run(path: Path, max_pixels: int) -> Gallery:
     shown = [entry for entry in found.values() if entry.path is not None]
     if found and not shown:
         raise DataError(
-            f"none of the {len(found)} pictures of the run {display(str(path))!r} is on this machine: mount them where they were."
+            f"none of the {len(places)} pictures of the run {display(str(path))!r} is on this machine: mount them where they were."
         )
     return Gallery("run", run.name, run.path, shown, (*roots, run.path), run=run, max_pixels=max_pixels)
 
@@ -258,16 +319,21 @@ def _open_index(path: Path, max_pixels: int) -> Gallery:
     from concept_cam.index import Index
 
     index = Index.open(path)
-    found: dict[str, GalleryPicture] = {}
+    found: dict[tuple[str, int], GalleryPicture] = {}
     roots: set[Path] = set()
-    rows = index.pictures.select(["source", "path", "specimen_box"]).to_pylist()
+    rows = index.pictures.select(["source", "path", "specimen", "specimen_box", "image_size"]).to_pylist()
     for position, row in enumerate(rows):
         place = row["path"] if row["path"] and Path(row["path"]).is_file() else None
         if place:
             roots.add(Path(place).parent)
-        # The features of a specimen's box are those of its crop: such a picture is looked at whole, and so encoded.
-        own = GalleryPicture(image_key(row["source"]), row["source"], place, position if row["specimen_box"] is None else -1)
-        found.setdefault(row["source"], own)
+        source, number = row["source"], row["specimen"]
+        if row["specimen_box"] is None:
+            own = GalleryPicture(image_key(source), source, place, position)
+        else:
+            x, y, width, height = json.loads(row["specimen_box"])
+            rows_, columns = json.loads(row["image_size"])
+            own = replace(_specimen(source, place, number, (x, y, width, height), (rows_, columns)), position=position)
+        found.setdefault((source, number), own)
     return Gallery("index", path.resolve().name, path, list(found.values()), tuple(roots), index=index, max_pixels=max_pixels)
 
 

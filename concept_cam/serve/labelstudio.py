@@ -320,11 +320,11 @@ def find_picture(desk: Desk, address: str, source: str = "") -> GalleryPicture:
             return entry
     # Label Studio puts "<eight hexadecimal digits>-" before the name of an uploaded file.
     base = re.sub(r"^[0-9a-f]{8}-", "", unquote(local or parts.path).rsplit("/", 1)[-1])
-    matches = [entry for entry in desk.gallery.entries if entry.source.rsplit("/", 1)[-1] == base and base]
+    matches = [entry for entry in desk.gallery.wholes if entry.source.rsplit("/", 1)[-1] == base and base]
     if len(matches) == 1:
         return matches[0]
     raise ImageError(
-        f"the task's picture {address[:120]!r} is not among the {len(desk.gallery)} that are "
+        f"the task's picture {address[:120]!r} is not among the {len(desk.gallery.wholes)} that are "
         f"served{' (its name is there twice)' if matches else ''}: serve "
         "the folder that the tasks were made from; nothing is fetched from other hosts."
     )

@@ -31,7 +31,6 @@ _QUESTION: dict[str, Any] = {
     "clicks": {"type": "array", "items": _CLICK, "maxItems": 200},
     "taught": {**_TEXT, "description": "Name of a taught concept that is mixed in; the answer is then not zero-shot"},
     "mix": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
-    "specimen": {"type": "integer", "minimum": 0},
     "certificate": {"type": "boolean", "default": True, "description": "Whether the certificate is part of the answer"},
     "map": {"type": "boolean", "description": "Whether the grid maps are part of the answer"},
 }
@@ -99,8 +98,19 @@ _SCHEMAS: dict[str, Any] = {
         "properties": {
             "picture": {
                 "type": "object",
-                "required": ["id", "source", "width", "height"],
-                "properties": {"id": _TEXT, "source": _TEXT, "width": {"type": "integer"}, "height": {"type": "integer"}},
+                "required": ["id", "source", "title", "width", "height", "specimen"],
+                "properties": {
+                    "id": _TEXT,
+                    "source": _TEXT,
+                    "title": _TEXT,
+                    "width": {"type": "integer"},
+                    "height": {"type": "integer"},
+                    "specimen": {
+                        "type": ["object", "null"],
+                        "required": ["number", "box"],
+                        "description": "Of a run or an index with specimens: its number and its box [x, y, width, height] in the picture",
+                    },
+                },
             },
             "question": {"type": "object"},
             "subject": {"type": "object", "description": "What a correction of the answer is about"},
@@ -228,7 +238,7 @@ def document() -> dict[str, Any]:
             "title": "concept-cam serve",
             "version": concept_cam.__version__,
             "description": "Where is a trait in a picture, as opposed to its look-alikes? All coordinates: original pixels of the "
-            "upright picture.",
+            "upright picture; where a specimen is asked, of its box.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ MAX_CLICKS = 200
 _KEYS = {
     "picture", "image", "target", "contrasts", "character", "state", "gamma", "weighting", "threshold", "min_area", "clicks", "taught",
     "mix",
-    "map", "specimen", "certificate",
+    "map", "certificate",
 }  # fmt: skip
 
 
@@ -42,7 +42,6 @@ class AskedQuestion:
         clicks: ``(x, y, sign)`` in original pixels.
         taught: Name of a taught concept that is mixed in; empty for none.
         mix: Its share, 0..1.
-        specimen: Number of the specimen.
         with_certificate: Whether the certificate is part of the answer.
         with_map: Whether the maps are part of the answer.
     """
@@ -57,7 +56,6 @@ class AskedQuestion:
     clicks: tuple[tuple[float, float, int], ...] = ()
     taught: str = ""
     mix: float = 0.5
-    specimen: int = 0
     with_certificate: bool = True
     with_map: bool = False
 
@@ -76,7 +74,12 @@ class AskedQuestion:
         return str(self.concept.metadata.get("kind", "words"))
 
 
-def read_question(data: Mapping[str, Any], packs: Mapping[str, prompts.Pack], defaults: Mapping[str, Any] | None = None) -> AskedQuestion:
+def read_question(
+    data: Mapping[str, Any],
+    packs: Mapping[str, prompts.Pack],
+    defaults: Mapping[str, Any] | None = None,
+    concepts: Callable[[prompts.Pack, str, str | None], Sequence[Concept]] = prompts.concepts,
+) -> AskedQuestion:
     """Reads a question from plain data.
 
     Args:
@@ -84,6 +87,7 @@ def read_question(data: Mapping[str, Any], packs: Mapping[str, prompts.Pack], de
             the settings of :class:`AskedQuestion`.
         packs: The packs that may be asked, by name: a client names packs, never files.
         defaults: ``gamma`` and ``weighting`` where the question names none.
+        concepts: Makes the concepts of a pack's character, or of one state of it.
 
     Raises:
         ConfigurationError: A setting is unknown or has a value that cannot be used.
@@ -99,7 +103,7 @@ def read_question(data: Mapping[str, Any], packs: Mapping[str, prompts.Pack], de
     if character:
         if values.get("target") or values.get("contrasts"):
             raise ConfigurationError("ask either in words (target, contrasts) or for a character of a pack, not both.")
-        concept, undecided = _pack_concept(character, _text(values.get("state", ""), "state", empty=True), packs)
+        concept, undecided = _pack_concept(character, _text(values.get("state", ""), "state", empty=True), packs, concepts)
     else:
         target = _text(values.get("target", ""), "target")
         contrasts = values.get("contrasts", ())
@@ -128,13 +132,17 @@ def read_question(data: Mapping[str, Any], packs: Mapping[str, prompts.Pack], de
         clicks=tuple(_click(click) for click in clicks),
         taught=_text(values.get("taught", ""), "taught", empty=True),
         mix=number(values.get("mix", 0.5), "mix", 0.0, 1.0),
-        specimen=int(number(values.get("specimen", 0), "specimen", 0, 1e6)),
         with_certificate=bool(values.get("certificate", True)),
         with_map=bool(values.get("map", False)),
     )
 
 
-def _pack_concept(character: str, state: str, packs: Mapping[str, prompts.Pack]) -> tuple[Concept, bool]:
+def _pack_concept(
+    character: str,
+    state: str,
+    packs: Mapping[str, prompts.Pack],
+    concepts: Callable[[prompts.Pack, str, str | None], Sequence[Concept]],
+) -> tuple[Concept, bool]:
     """Returns the concept of a character's state, and whether the state is still to be chosen."""
     name, _, rest = character.partition(":")
     pack = choose(name, packs, "trait pack", PromptError)
@@ -142,7 +150,7 @@ def _pack_concept(character: str, state: str, packs: Mapping[str, prompts.Pack])
         raise PromptError(f"name a character of the pack: {name}:CHARACTER.")
     if not state and pack.character(rest).kind == "part":
         raise PromptError(f"{character!r} holds parts, all of which are there at once: name one as state.")
-    return prompts.concepts(pack, rest, state or None)[0], not state
+    return concepts(pack, rest, state or None)[0], not state
 
 
 def _text(value: Any, name: str, empty: bool = False) -> str:

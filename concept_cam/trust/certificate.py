@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from concept_cam.trust import probes
 from concept_cam.trust.evidence import RANKED_CELLS, Evidence, Probed, Ranked, evidence, ranks
 from concept_cam.trust.rules import Judgement, MapFacts, Rules, judge
 
-__all__ = ["Certificate", "Certifier", "host_of"]
+__all__ = ["Certificate", "Certifier", "PictureProbes", "host_of"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ class Certifier:
         logit_scale: The model's temperature.
         rules: The model's rules.
         domain: Says how far the picture is from what the model knows; NaN where unknown.
+        memory: What earlier certifiers of the same picture, model and normalisation found that depends on no question.
     """
 
     def __init__(
@@ -113,9 +114,11 @@ class Certifier:
         logit_scale: float,
         rules: Rules,
         domain: Callable[[], float],
+        memory: MutableMapping[PatchFeatures, PictureProbes] | None = None,
     ) -> None:
         self._features, self._concepts, self._texts, self._terms = features, concepts, texts, terms
         self._norm, self._embed, self._scale, self._rules, self._domain = feature_norm, embed, logit_scale, rules, domain
+        self._memory: MutableMapping[PatchFeatures, PictureProbes] = {} if memory is None else memory
         self._valid = features.geometry.valid()
         self._shared: _Shared | None = None
 
@@ -124,7 +127,7 @@ class Certifier:
         if valid.all() or np.array_equal(valid, self._valid):
             return self
         other = copy.copy(self)
-        other._valid, other._shared = valid & self._valid, None
+        other._valid, other._shared, other._memory = valid & self._valid, None, {}
         return other
 
     def __call__(self, index: int) -> Certificate:
@@ -140,12 +143,12 @@ class Certifier:
             scores,
             plain,
             weights,
-            shared.probed,
-            Ranked(ranked[0], ranked[1:], shared.hosts[host], shared.neutral),
+            shared.picture.probed,
+            Ranked(ranked[0], ranked[1:], shared.hosts[host], shared.picture.neutral),
             shared.grid,
             self._separability(rows),
         )
-        facts = MapFacts(self._probability(index, scores, plain), shared.domain)
+        facts = MapFacts(self._probability(index, scores, plain), shared.picture.domain)
         named = self._concepts[index].metadata.get("host")
         fitted = self._rules.of(None if named is None else str(named)).confidence is not None
         return _certificate(found, facts, judge(found, facts, self._rules, named), fitted)
@@ -170,43 +173,59 @@ class Certifier:
 
     def _share(self) -> _Shared:
         with torch.inference_mode():
-            patches = FEATURE_NORM[self._norm](self._features.patches)
             valid = self._valid
-            rows, columns = np.nonzero(valid)
+            patches = FEATURE_NORM[self._norm](self._features.patches)
             seen = patches[torch.from_numpy(valid).to(patches.device)]
             hosts = list(dict.fromkeys(host_of(concept) for concept in self._concepts))
-            groups: list[Sequence[str]] = [(word,) for word in (*probes.NEUTRAL, *probes.LABELS)]
-            vectors = self._embed([*groups, *hosts]).to(seen.device)
-            domain = self._domain()
+            known = self._memory.get(self._features)
+            if known is None:
+                known = self._memory[self._features] = self._probe(seen)
+            vectors = self._embed(hosts).to(seen.device)
             products = (torch.cat([self._texts.texts.float(), vectors.float()]) @ seen.T).cpu().numpy()
-        count, neutral = len(self._texts.texts), len(probes.NEUTRAL)
-        maps, others = products[:count], products[count:]
-        probed = Probed(others[:neutral], others[neutral : len(groups)])
-        ranked = ranks(products[:, :: max(1, products.shape[1] // RANKED_CELLS)])
+        rows, columns = np.nonzero(valid)
+        count = len(self._texts.texts)
+        ranked = ranks(_some(products))
         return _Shared(
-            maps,
-            ranked[:count],
-            {host: ranked[count + len(groups) + place] for place, host in enumerate(hosts)},
-            probed,
-            ranked[count : count + neutral],
-            (columns, rows),
-            domain,
+            products[:count], ranked[:count], {host: ranked[count + place] for place, host in enumerate(hosts)}, (columns, rows), known
         )
+
+    def _probe(self, seen: Tensor) -> PictureProbes:
+        words = (*probes.NEUTRAL, *probes.LABELS)
+        vectors = self._embed([(word,) for word in words]).to(seen.device)
+        products = (vectors.float() @ seen.T).cpu().numpy()
+        count = len(probes.NEUTRAL)
+        return PictureProbes(Probed(products[:count], products[count:]), ranks(_some(products[:count])), self._domain())
+
+
+def _some(products: np.ndarray) -> np.ndarray:
+    """The cells that are ranked."""
+    return products[:, :: max(1, products.shape[1] // RANKED_CELLS)]
+
+
+@dataclass(frozen=True, eq=False)
+class PictureProbes:
+    """What a picture says to words that no question is about.
+
+    Attributes:
+        probed: The maps of the probes.
+        neutral: Ranks of the neutral words' maps.
+        domain: How far the picture is from what the model knows.
+    """
+
+    probed: Probed
+    neutral: np.ndarray
+    domain: float
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """What all maps of a picture share: plain maps of the concepts' texts and their ranks, ranks of the hosts' maps, the probes, the
-    cells, how far it is from what the model knows.
-    """
+    """What the maps of one question share: plain maps of its texts, their ranks, ranks of the hosts' maps, the cells, the probes."""
 
     maps: np.ndarray
     ranked: np.ndarray
     hosts: dict[tuple[str, ...], np.ndarray]
-    probed: Probed
-    neutral: np.ndarray
     grid: tuple[np.ndarray, np.ndarray]
-    domain: float
+    picture: PictureProbes
 
 
 def _known(value: float) -> float | None:

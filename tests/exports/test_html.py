@@ -321,7 +321,7 @@ def test_keyboard_and_detail(page: Any) -> None:
     assert "urn:occ:1" in dialog.text
     press(Keys.ARROW_RIGHT)
     assert page.find_element(By.ID, "detail-title").text == "caudal fin shape: not called (truncate?)"
-    assert "the states are too close" in dialog.text
+    assert "the best state's probability is under the limit" in dialog.text
     press(Keys.ESCAPE)
     assert not dialog.is_displayed()
     wait(page, f"{focused} == '2'")

@@ -298,31 +298,65 @@ def test_the_keyboard_draws_too(page: Any) -> None:
     assert "Highest point" in label
 
 
-def test_two_tabs(page: Any) -> None:
+@pytest.fixture
+def second_tab(page: Any) -> Iterator[tuple[Any, str]]:
+    """The page in two tabs, the second in front; with the handle of the first."""
     first = page.current_window_handle
     page.switch_to.new_window("tab")
-    open_page(page, FORKED)
     second = page.current_window_handle
-    view(page, "view.picture.frozen = true; return 1")
+    yield page, first
+    page.switch_to.window(second)
+    page.close()
+    page.switch_to.window(first)
+
+
+NO_NEWS = """
+    window.setInterval = () => 0;
+    document.addEventListener('visibilitychange', event => event.stopImmediatePropagation(), true);
+"""
+"""A tab asks for news every few seconds and when it comes to the front; with this it does not, and knows what it knew when it opened."""
+
+
+@pytest.mark.parametrize("kept", ["theirs", "mine"])
+def test_a_tab_that_knows_nothing_of_a_correction_is_told_before_it_writes(second_tab: tuple[Any, str], kept: str) -> None:
+    page, first = second_tab
+    second = page.current_window_handle
+    page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": NO_NEWS})
+    open_page(page, FORKED)
     page.switch_to.window(first)
     key(page, "a")
     saved(page)
     page.switch_to.window(second)
-    # The second tab has not looked again yet.
-    page.execute_script("document.querySelector('[data-verdict=reject]').click()")
+    assert text(page, "standing").startswith("Nobody")
     page.expected_errors = True  # Chromium logs the answer 409.
-    state = wait(
-        page,
-        "return document.getElementById('conflict-box').open ? 'asked' : "
-        "document.getElementById('standing').textContent.includes('wrong') ? 'seen' : ''",
-    )
-    if state == "asked":
-        assert "accept" in text(page, "conflict-text")
-        page.find_element("css selector", "#conflict-box [value=theirs]").click()
-        wait(page, "return document.getElementById('standing').textContent.includes('right')")
-        assert [item.verdict for item in page.desk.corrections.standing()] == ["accept"]
-    page.close()
+    key(page, "x")
+    wait(page, "return document.getElementById('conflict-box').open")
+    assert "Theirs: right; yours: wrong." in text(page, "conflict-text")
+    assert [item.verdict for item in page.desk.corrections.standing()] == ["accept"]
+    page.find_element("css selector", f"#conflict-box [value={kept}]").click()
+    standing = {"theirs": "right", "mine": "wrong"}[kept]
+    wait(page, f"return document.getElementById('standing').textContent.includes('{standing}')")
+    saved(page)
+    assert [item.verdict for item in page.desk.corrections.standing()] == [{"theirs": "accept", "mine": "reject"}[kept]]
+    assert [item.verdict for item in page.desk.corrections.all()] == ["accept", "reject"][: 1 if kept == "theirs" else 2]
+
+
+def test_a_tab_sees_what_another_one_wrote(second_tab: tuple[Any, str]) -> None:
+    page, first = second_tab
+    second = page.current_window_handle
+    open_page(page, FORKED)
+    assert text(page, "standing").startswith("Nobody")
     page.switch_to.window(first)
+    key(page, "a")
+    saved(page)
+    page.switch_to.window(second)
+    wait(page, "return document.getElementById('standing').textContent.includes('right')")  # Within four seconds, without a reload.
+    key(page, "x")
+    saved(page)
+    assert not page.execute_script("return document.getElementById('conflict-box').open")
+    assert [item.verdict for item in page.desk.corrections.standing()] == ["reject"]
+    page.switch_to.window(first)
+    wait(page, "return document.getElementById('standing').textContent.includes('wrong')")
 
 
 def test_what_could_not_be_sent_is_sent_again(page: Any) -> None:
@@ -390,6 +424,8 @@ def test_teach_with_clicks(page: Any) -> None:
     page.find_element("id", "teach-name").send_keys("fork")
     page.find_element("css selector", "#teach button").click()
     wait(page, "return document.getElementById('badge').textContent.includes('not zero-shot')")
+    assert page.execute_script("return document.querySelector('.panel .title').textContent").endswith("with “fork”, taught, not zero-shot")
+    assert "taught, not zero-shot" in page.execute_script("return document.querySelector('.panel canvas').getAttribute('aria-label')")
     slide(page, "mix", 100)
     wait(page, "return [...document.querySelectorAll('#ledger .name')].some(e => e.textContent == 'taught: fork')")
     peak = view(page, "return view.panels[0].answer.peak")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Sequence
 
@@ -124,6 +125,28 @@ def test_the_scores_of_the_evidence_are_those_of_the_map() -> None:
     found = Localizer(Words(FIN)).locate(PICTURE, "a tail fin", ["a head"])
     slow = (found.scores.max() - found.scores.mean()) / found.scores.std()
     assert found.certificate.evidence.peak == pytest.approx(float(slow), rel=1e-4)
+
+
+def test_what_no_question_is_about_is_asked_of_a_picture_once() -> None:
+    localizer = Localizer(Words(FIN))
+    features = localizer.encode(PICTURE)
+    asked = [Concept(("a tail fin",), (("a head",),)), Concept(("a head",)), Concept(("a tail fin",), metadata={"host": "fish"})]
+    first = [localizer.score(features, concept)[0].certificate for concept in asked]
+    (known,) = localizer._probed.values()
+    again = [localizer.score(features, concept)[0].certificate for concept in asked]
+    assert list(localizer._probed.values()) == [known]
+    other = localizer.with_settings(gamma=0.5)
+    assert other._probed is localizer._probed
+    assert localizer.with_settings(feature_norm="none")._probed is not localizer._probed
+    for concept, one, two in zip(asked, first, again):
+        fresh = Localizer(localizer.backbone).locate(PICTURE, concept).certificate
+        assert one.to_dict() == two.to_dict()
+        assert {**one.to_dict(), "evidence": None} == {**fresh.to_dict(), "evidence": None}
+        numbers = [[np.nan if value is None else value for value in found.evidence.to_dict().values()] for found in (one, fresh)]
+        assert np.allclose(*numbers, rtol=1e-5, equal_nan=True)
+    del features
+    gc.collect()
+    assert len(localizer._probed) == 0  # Held by nobody else.
 
 
 def test_methods_without_texts_have_none() -> None:

@@ -3,9 +3,7 @@
 const PER_PAGE = 240;
 const COLOURS = ["#2f8fdd", "#e69f00", "#1fae7a", "#d55e9b", "#8f6fe0", "#e2571e", "#58b8c9", "#b3a111"];
 const GREY = "#8a939d";
-const REASONS = { no_host: "the picture shows something else", low_probability: "the states are too close", low_score: "too little evidence", no_region: "no region is left" };
-const VERDICTS = ["clear", "doubtful", "not about the prompt", "absent"];
-const verdict = (row) => row.v ?? VERDICTS.length;
+const verdict = (row) => row.v ?? run.verdicts.length;
 const SORTS = {
   unsure: ["Least sure first", (a, b) => sure(a) - sure(b)],
   sure: ["Surest first", (a, b) => sure(b) - sure(a)],
@@ -99,7 +97,7 @@ function card(row, position) {
     fill.style.width = `${100 * row.p}%`;
     words.append(element("div", { className: "track" }, fill));
   }
-  if (row.v != null) words.append(element("div", { className: `verdict verdict-${row.v}`, textContent: VERDICTS[row.v], title: row.y ?? "" }));
+  if (row.v != null) words.append(element("div", { className: row.v === run.trusted ? "verdict" : "verdict untrusted", textContent: run.verdicts[row.v], title: row.y ?? "" }));
   if ($("trait").value === "all") words.append(element("div", { className: "trait", textContent: title(trait(row)) }));
   const name = item.s == null ? item.f : `${item.f}  #${item.s}`;
   words.append(element("div", { className: "file", textContent: name, title: name }));
@@ -209,8 +207,8 @@ function show(index) {
     });
     body.push(odds);
   }
-  const facts = [["File", item.f], ["Specimen", item.s], ["Picture", `${item.w} × ${item.h} px`], ["Entity", about.entity], ["Not called", row.c ? null : REASONS[row.r] ?? readable(row.r ?? "no reason given")],
-    ["Confidence", row.p == null ? null : percent(row.p)], ["Verdict", row.v == null ? null : `${VERDICTS[row.v]}: ${row.y ?? ""}`], ["Peak is right", row.z == null ? null : percent(row.z)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
+  const facts = [["File", item.f], ["Specimen", item.s], ["Picture", `${item.w} × ${item.h} px`], ["Entity", about.entity], ["Not called", row.c ? null : run.reasons[row.r] ?? readable(row.r ?? "no reason given")],
+    ["Confidence", row.p == null ? null : percent(row.p)], ["Verdict", row.v == null ? null : `${run.verdicts[row.v]}: ${row.y ?? ""}`], ["Peak is right", row.z == null ? null : percent(row.z)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
     ["Length", row.l == null ? null : `${number(row.l)}${row.e == null ? "" : ` ± ${number(row.e)}`} ${row.n}`], ["Address", item.u], ...Object.entries(item.x ?? {})];
   const table = element("table");
   for (const [name, value] of facts) if (value != null && value !== "") table.append(element("tr", {}, element("th", { textContent: name, scope: "row" }), element("td", { textContent: value })));
@@ -266,6 +264,7 @@ function start() {
     if (options.length) $("trait").append(element("optgroup", { label: heading }, ...options));
   }
   if (traits.length > 1) $("trait").append(element("option", { value: "all", textContent: "All of them" }));
+  run.verdicts.forEach((name, index) => $("verdict").append(element("option", { value: index, textContent: name })));
   for (const [name, [label]] of Object.entries(SORTS)) $("sort").append(element("option", { value: name, textContent: label }));
   // Frames as wide as most pictures are: long fishes would else float between empty bands.
   const ratios = items.map((item) => item.tw / item.th).sort((a, b) => a - b);

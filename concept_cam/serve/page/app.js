@@ -16,6 +16,8 @@ const active = () => view.panels[view.active];
 const percent = value => value === null || value === undefined ? '–' : value > 0.9995 ? '> 99.9 %' : `${(100 * value).toFixed(value < 0.1 || value > 0.99 ? 1 : 0)} %`;
 const signed = value => value === null || value === undefined || !Number.isFinite(value) ? '–' : `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(3)}`;
 const readable = name => name.replaceAll('_', ' ');
+const SAID = { accept: () => 'right', reject: () => 'wrong', state: item => `rather ${readable(item.state)}`, cannot_tell: () => 'cannot be told', '': () => 'no verdict yet' };
+const said = item => SAID[item.verdict](item);
 
 function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
@@ -63,7 +65,7 @@ function marksOf(panel) {
 function takeStanding(panel) {
   if (!panel.answer) return;
   const { pack, character, part } = panel.answer.subject;
-  const found = view.standing.find(item => item.pack === pack && item.character === character && item.part === part && item.specimen === 0);
+  const found = view.standing.find(item => item.pack === pack && item.character === character && item.part === part);
   const marks = marksOf(panel);
   if (found && found.number > marks.seen) applyCorrection(marks, found, Math.max(found.number, marks.seen));
 }
@@ -188,7 +190,8 @@ function paint(panel) {
   const context = canvas.getContext('2d');
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, width, height);
-  panel.titleBox.textContent = panel.problem ? `⚠ ${panel.problem}` : (panel.answer && panel.question.mode === 'pack' ? panel.answer.question.name.split('=').map(readable).join(': ') : titleOf(panel.question)) || 'Type what to find';
+  const asked = (panel.answer && panel.question.mode === 'pack' ? panel.answer.question.name.split('=').map(readable).join(': ') : titleOf(panel.question)) || 'Type what to find';
+  panel.titleBox.textContent = panel.problem ? `⚠ ${panel.problem}` : panel.answer?.taught ? `${asked} · with “${panel.answer.taught.name}”, taught, not zero-shot` : asked;
   panel.waitBox.hidden = !panel.waiting;
   const ready = view.image?.complete && view.image.naturalWidth;
   if (!ready && (view.image || !panel.map)) return;
@@ -489,7 +492,7 @@ function showAnswer() {
   $('warning').hidden = !words.length;
   $('warning').textContent = words.length ? `The model ${view.info.model.name} has never seen ${words.map(word => `“${word}”`).join(', ')}: maps for these words mean little. Use another model (--model).` : '';
   const { call } = answer;
-  panel.canvas.setAttribute('aria-label', `${view.picture.source}. ${answer.question.words}: ${readable(call.state)}${call.probability === null ? '' : `, ${percent(call.probability)}`}. ${answer.peak ? `Highest point at x ${Math.round(answer.peak.x)}, y ${Math.round(answer.peak.y)}.` : 'Nothing found.'} Arrow keys move a cross, Enter applies the tool.`);
+  panel.canvas.setAttribute('aria-label', `${view.picture.title}. ${answer.question.words}: ${readable(call.state)}${call.probability === null ? '' : `, ${percent(call.probability)}`}${answer.zero_shot ? '' : ', taught, not zero-shot'}. ${answer.peak ? `Highest point at x ${Math.round(answer.peak.x)}, y ${Math.round(answer.peak.y)}.` : 'Nothing found.'} Arrow keys move a cross, Enter applies the tool.`);
   speak(`${readable(call.state)} ${call.probability === null ? '' : percent(call.probability)}; ${answer.regions.length} regions`);
 }
 
@@ -510,8 +513,7 @@ function showCall(panel) {
   for (const button of document.querySelectorAll('[data-verdict]')) button.setAttribute('aria-pressed', String(marks.current?.verdict === button.dataset.verdict));
   const item = marks.current;
   const drawn = item ? [item.mask && 'region drawn', item.boxes.length && `${item.boxes.length} box${item.boxes.length > 1 ? 'es' : ''}`, item.clicks.length && `${item.clicks.length} clicks`].filter(Boolean).join(', ') : '';
-  const verdicts = { accept: 'right', reject: 'wrong', state: `rather ${readable(item?.state ?? '')}`, cannot_tell: 'cannot be told', '': 'no verdict yet' };
-  $('standing').textContent = item ? `${item.person || 'Somebody'}: ${verdicts[item.verdict]}${drawn ? ` (${drawn})` : ''}, ${new Date(item.at).toLocaleString()}` : 'Nobody has looked at this yet.';
+  $('standing').textContent = item ? `${item.person || 'Somebody'}: ${said(item)}${drawn ? ` (${drawn})` : ''}, ${new Date(item.at).toLocaleString()}` : 'Nobody has looked at this yet.';
   $('undo').disabled = !item;
 }
 
@@ -553,7 +555,8 @@ function showCertificate(certificate) {
   $('certificate-card').hidden = !certificate;
   $('trust').hidden = !certificate;
   if (!certificate) return;
-  $('trust').dataset.verdict = certificate.verdict;
+  $('trust').dataset.trusted = String(certificate.verdict === view.info.trust.trusted);
+  $('trust').title = view.info.trust.verdicts[certificate.verdict];
   $('trust').replaceChildren(element('b', { textContent: certificate.verdict }), certificate.reason);
   const told = value => typeof value === 'number' ? Number(value.toPrecision(3)) : value === true ? 'yes' : value === false ? 'no' : value;
   const { evidence = {}, verdict, reason, ...rest } = certificate;
@@ -561,7 +564,7 @@ function showCertificate(certificate) {
 }
 function showFacts(panel) {
   const { answer } = panel, made = answer.provenance;
-  facts($('facts'), [['picture', `${answer.picture.source} (${answer.picture.width} × ${answer.picture.height})`], ['question', answer.question.words], ['phrases', answer.question.phrases.join(' | ')],
+  facts($('facts'), [['picture', `${answer.picture.title} (${answer.picture.width} × ${answer.picture.height}${answer.picture.specimen ? `, at ${answer.picture.specimen.box.slice(0, 2).join(', ')} of the whole` : ''})`], ['question', answer.question.words], ['phrases', answer.question.phrases.join(' | ')],
     ['model', `${made.model} (${made.weights_hash.slice(0, 8)})`], ['attention', made.attention], ['resize', `${made.resize}, views ${made.views}`], ['contrasts', `gamma ${answer.question.gamma}, ${answer.question.weighting}`],
     ['threshold', `${answer.question.threshold} = ${signed(answer.threshold.value)}`], ['answered in', `${answer.timing.milliseconds} ms${answer.timing.encoded ? ' after encoding' : ''}; ${panel.took.toFixed(0)} ms here`], ['version', made.version]]);
 }
@@ -621,7 +624,7 @@ async function send(correction, marks, panel, picture) {
 
 async function conflict(error, correction, marks, panel, picture) {
   const theirs = error.body.current, box = $('conflict-box');
-  $('conflict-text').textContent = `${error.message} Theirs: ${theirs ? `${theirs.verdict || 'region'} ${theirs.state}` : 'taken back'}; yours: ${correction.verdict || 'region'} ${correction.state}.`;
+  $('conflict-text').textContent = `${error.message} Theirs: ${theirs ? said(theirs) : 'taken back'}; yours: ${said(correction)}.`;
   box.returnValue = 'theirs';
   box.showModal();
   await new Promise(done => box.addEventListener('close', done, { once: true }));
@@ -647,7 +650,7 @@ async function flush() {
 function judge(verdict, state) {
   const panel = active();
   if (!panel?.answer) return;
-  speak({ accept: 'right', reject: 'wrong', cannot_tell: 'cannot be told', state: `rather ${state}` }[verdict]);
+  speak(said({ verdict, state }));
   save(panel, verdict, state);
 }
 
@@ -704,7 +707,7 @@ async function goNext() {
     const { next } = await api.next({ ...plain(panel.question), wanted: 1 });
     if (!next.length) { say('Everything was looked at for this question.'); return; }
     let index = view.pictures.findIndex(picture => picture.id === next[0].id);
-    if (index < 0) { view.pictures.push({ id: next[0].id, source: next[0].source, corrections: 0 }); index = view.pictures.length - 1; buildStrip(); }
+    if (index < 0) { view.pictures.push({ ...next[0], corrections: 0 }); index = view.pictures.length - 1; buildStrip(); }
     await select(index);
   } catch (error) { say(error.message); }
 }
@@ -794,12 +797,12 @@ function markCurrent() {
     button.setAttribute('aria-current', String(i === view.at));
     if (i === view.at) button.scrollIntoView({ block: 'nearest', inline: 'nearest' });
   });
-  $('place').textContent = view.pictures.length ? `${view.at + 1} of ${view.total} · ${view.picture?.source.replace(/^dropped:[0-9a-f]+\//, '') ?? ''}` : 'no picture';
+  $('place').textContent = view.pictures.length ? `${view.at + 1} of ${view.total} · ${view.picture?.title.replace(/^dropped:[0-9a-f]+\//, '') ?? ''}` : 'no picture';
 }
 
 function buildStrip() {
   $('strip').replaceChildren(...view.pictures.map((picture, index) => {
-    const button = element('button', { type: 'button', title: picture.source, 'aria-label': `${picture.source}${picture.corrections ? ', corrected' : ''}`, onclick: () => select(index) },
+    const button = element('button', { type: 'button', title: picture.title, 'aria-label': `${picture.title}${picture.corrections ? ', corrected' : ''}`, onclick: () => select(index) },
       element('img', { src: api.image(picture.id, 160), alt: '', loading: 'lazy', decoding: 'async' }));
     if (picture.corrections) button.append(element('span', { className: 'done', textContent: '✓', 'aria-hidden': 'true' }));
     return element('li', {}, button);
@@ -980,7 +983,7 @@ window.addEventListener('beforeunload', event => { if (pending) event.preventDef
 let lastHash = '';
 function remember() {
   const found = new URLSearchParams();
-  if (view.picture) found.set('p', view.picture.source);
+  if (view.picture) found.set('p', view.picture.title);
   for (const { question } of view.panels) {
     if (question.mode === 'pack') found.append('q', `${question.pack}:${question.character}${question.state ? `=${question.state}` : ''}`);
     else if (question.target) found.append('q', JSON.stringify([question.target, ...question.contrasts]));
@@ -1025,9 +1028,9 @@ function recall() {
 async function start() {
   const wanted = recall();
   buildStage(); fillQuestion();
-  let index = view.pictures.findIndex(picture => picture.source === wanted);
+  let index = view.pictures.findIndex(picture => picture.title === wanted);
   if (index < 0 && wanted) {
-    const found = (await api.pictures(0, 20, wanted)).pictures.find(picture => picture.source === wanted);
+    const found = (await api.pictures(0, 20, wanted)).pictures.find(picture => picture.title === wanted);
     if (found) { view.pictures.unshift(found); buildStrip(); index = 0; } else say(`The picture ${wanted} is not here.`);
   }
   showAnswer();
