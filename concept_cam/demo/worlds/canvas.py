@@ -32,13 +32,11 @@ class Patch:
         window: rows and columns that hold all of it that is in the frame.
         alpha: float32 [h, w] in [0, 1], coverage within the window.
         area: pixels that it would cover in a picture without end.
-        outline: float64 [N, 2], the polygon.
     """
 
     window: tuple[slice, slice]
     alpha: Array
     area: float
-    outline: Array
 
     @property
     def empty(self) -> bool:
@@ -67,11 +65,11 @@ def polygon(points: npt.ArrayLike, size: tuple[int, int]) -> Patch:
     top, bottom = int(np.clip(np.floor(y.min()), 0, height)), int(np.clip(np.ceil(y.max()), 0, height))
     window = (slice(top, bottom), slice(left, right))
     if right <= left or bottom <= top:
-        return Patch((slice(0, 0), slice(0, 0)), np.zeros((0, 0), np.float32), area, outline)
+        return Patch((slice(0, 0), slice(0, 0)), np.zeros((0, 0), np.float32), area)
     fine = Image.new("L", ((right - left) * _FINE, (bottom - top) * _FINE))
     moved = (outline - (left, top)) * _FINE - 0.5
     ImageDraw.Draw(fine).polygon([(float(a), float(b)) for a, b in np.rint(moved)], fill=255)
-    return Patch(window, np.asarray(fine.reduce(_FINE), dtype=np.float32) / np.float32(255), area, outline)
+    return Patch(window, np.asarray(fine.reduce(_FINE), dtype=np.float32) / np.float32(255), area)
 
 
 def ribbon(line: npt.ArrayLike, widths: npt.ArrayLike) -> Array:
@@ -108,13 +106,15 @@ class Layer:
         masks: names of the masks that it belongs to; none for what is no part of the specimen.
         side: 1 for the left one of a paired part, 2 for the right one, 0 for neither.
         area: pixels that it would cover in a picture without end and without anything before it.
-        outline: float64 [N, 2], its polygon.
+        inside: pixels of that which lie in the frame.
+        adds: the masks that grow by it.
     """
 
     masks: tuple[str, ...]
     side: int
     area: float
-    outline: Array
+    inside: float
+    adds: tuple[str, ...]
 
 
 @dataclass
@@ -140,7 +140,14 @@ class Canvas:
         return self.rgb.shape[0], self.rgb.shape[1]
 
     def lay(
-        self, patch: Patch, colour: npt.ArrayLike, *masks: str, side: int = 0, least: float = 0.5, opacity: npt.ArrayLike = 1.0
+        self,
+        patch: Patch,
+        colour: npt.ArrayLike,
+        *masks: str,
+        side: int = 0,
+        least: float = 0.5,
+        opacity: npt.ArrayLike = 1.0,
+        adds: Sequence[str] | None = None,
     ) -> None:
         """Paints a patch over what is there.
 
@@ -151,8 +158,9 @@ class Canvas:
             side: as in `Layer`.
             least: coverage from which a pixel counts as showing this layer; less for lines thinner than a pixel.
             opacity: how much it hides of what is behind, a number or [h, w]; what is transparent is seen nevertheless.
+            adds: which of the masks grow by it, all by default: a mark on a wing adds nothing to the area of the wing.
         """
-        self.layers.append(Layer(masks, side, patch.area, patch.outline))
+        self.layers.append(Layer(masks, side, patch.area, float(patch.alpha.sum()), masks if adds is None else tuple(adds)))
         if patch.empty:
             return
         alpha = (patch.alpha * np.asarray(opacity, dtype=np.float32))[..., None]
@@ -188,37 +196,18 @@ class Canvas:
 
     def areas(self, names: Sequence[str]) -> Array:
         """Pixels that each of the masks would cover if nothing were cut off or hidden, float32 [P]."""
-        found = np.zeros(len(names), dtype=np.float32)
-        for layer in self.layers:
-            for name in layer.masks:
-                found[names.index(name)] += layer.area
-        return found
+        return self._sums(names, [layer.area for layer in self.layers])
 
-    def uncut(self, names: Sequence[str]) -> Array:
-        """About how many pixels of each of the masks would be seen in a picture without end, float32 [P]: what is hidden is left out, what
-        the frame cuts off is not.
-        """
-        own = [layer.outline for layer in self.layers if layer.masks]
-        if not own:
-            return np.zeros(len(names), dtype=np.float32)
-        points = np.concatenate(own)
-        low, high = points.min(axis=0), points.max(axis=0)
-        scale = _COARSE / max(float((high - low).max()), 1e-6)
-        # Ground is 0; layer k is k + 1.
-        board = Image.new("I", (int((high - low)[0] * scale) + 2, int((high - low)[1] * scale) + 2))
-        pen = ImageDraw.Draw(board)
-        for number, layer in enumerate(self.layers):
-            pen.polygon([(float(x), float(y)) for x, y in np.rint((layer.outline - low) * scale)], fill=number + 1)
-        seen = np.bincount(np.asarray(board).ravel(), minlength=len(self.layers) + 1)[1:] / scale**2
+    def inside(self, names: Sequence[str]) -> Array:
+        """Pixels that each of the masks would cover in this picture if nothing were hidden, float32 [P]."""
+        return self._sums(names, [layer.inside for layer in self.layers])
+
+    def _sums(self, names: Sequence[str], amounts: Sequence[float]) -> Array:
         found = np.zeros(len(names), dtype=np.float32)
-        for layer, amount in zip(self.layers, seen, strict=True):
-            for name in layer.masks:
+        for layer, amount in zip(self.layers, amounts, strict=True):
+            for name in layer.adds:
                 found[names.index(name)] += amount
         return found
-
-
-_COARSE = 160
-"""Pixels along the longer side of the picture in which `Canvas.uncut` counts."""
 
 
 @lru_cache(maxsize=1)

@@ -42,44 +42,76 @@ def leaf_colour(rng: np.random.Generator) -> Array:
 
 
 def vegetation(rng: np.random.Generator, size: tuple[int, int]) -> Array:
-    """Leaves, blades, flowers and bare ground out of focus, float32 [H, W, 3]."""
+    """Leaves, blades, flowers, stems and bare ground, mostly out of focus, float32 [H, W, 3].
+
+    Two distances: what is far is blurred more than what is near.
+    """
     height, width = size
-    small = (max(8, round(96 * height / max(size))), max(8, round(96 * width / max(size))))
-    kind = rng.choice(["green", "dark", "earth", "pale"], p=[0.5, 0.18, 0.2, 0.12])
+    kind = str(rng.choice(["green", "dark", "earth", "pale"], p=[0.5, 0.15, 0.2, 0.15]))
     palette = _EARTH if kind == "earth" else _GREENS
-    tone = {"green": 1.0, "dark": 0.4, "earth": 1.0, "pale": 1.5}[str(kind)] * rng.uniform(0.8, 1.15)
+    tone = {"green": 1.1, "dark": 0.45, "earth": 1.1, "pale": 1.6}[kind] * rng.uniform(0.8, 1.2)
+    small = (max(8, round(96 * height / max(size))), max(8, round(96 * width / max(size))))
     first, second = (palette[rng.integers(len(palette))] * tone for _ in range(2))
     ramp = np.linspace(0, 1, small[0])[:, None, None] if rng.random() < 0.6 else np.linspace(0, 1, small[1])[None, :, None]
     field = np.clip((first + (second - first) * ramp) * np.ones((*small, 1)), 0, 1)
-    picture = Image.fromarray(np.rint(255 * field).astype(np.uint8))
-    pen = ImageDraw.Draw(picture)
+    far = Image.fromarray(np.rint(255 * field).astype(np.uint8))
+    flowery = rng.random() < 0.35
+    _scatter(ImageDraw.Draw(far), rng, far.size, palette * tone, int(rng.integers(4, 40)), 1.0, flowery)
+    far = far.filter(ImageFilter.GaussianBlur(float(rng.uniform(2.0, 9.0))))
+    middle = far.resize((2 * small[1], 2 * small[0]), Image.Resampling.BICUBIC)
+    if rng.random() < 0.7:
+        _scatter(ImageDraw.Draw(middle), rng, middle.size, palette * tone * rng.uniform(0.8, 1.3), int(rng.integers(3, 60)), 1.5, flowery)
+        # A third of the pictures have their background in focus.
+        middle = middle.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.2) if rng.random() < 0.35 else rng.uniform(1.2, 7.0))))
+    large = middle.resize((width, height), Image.Resampling.BICUBIC)
+    rgb = np.asarray(large, dtype=np.float32) / np.float32(255)
+    if rng.random() < 0.4:
+        # Grain of soil, moss or litter where the ground is near.
+        x, y = np.meshgrid(np.arange(width, dtype=np.float32) / width, np.arange(height, dtype=np.float32) / width)
+        noise = texture(str(rng.choice(["grass", "gravel", "concrete", "sand"])), x + rng.uniform(0, 3), y + rng.uniform(0, 3), 380, width)
+        rgb = np.clip(rgb * (1 + np.float32(rng.uniform(0.03, 0.2)) * noise[..., :1]), 0, 1)
+    return np.asarray(rgb, dtype=np.float32)
+
+
+def _scatter(
+    pen: ImageDraw.ImageDraw, rng: np.random.Generator, extent: tuple[int, int], palette: Array, count: int, unit: float, flowery: bool
+) -> None:
+    """Blades, leaves, discs and petals at random."""
 
     def ink(colours: Array) -> tuple[int, int, int]:
-        r, g, b = np.clip(255 * (colours[rng.integers(len(colours))] * tone * rng.uniform(0.6, 1.4) + rng.normal(0, 0.03, 3)), 0, 255)
+        r, g, b = np.clip(255 * (colours[rng.integers(len(colours))] * rng.uniform(0.55, 1.45) + rng.normal(0, 0.03, 3)), 0, 255)
         return int(r), int(g), int(b)
 
-    for _ in range(int(rng.integers(4, 40))):
-        x, y = rng.uniform(-0.1, 1.1, 2) * (small[1], small[0])
-        shape = rng.choice(["blade", "leaf", "disc"], p=[0.45, 0.35, 0.2])
+    flower = _FLOWERS[rng.integers(len(_FLOWERS))][None]
+    for _ in range(count):
+        x, y = rng.uniform(-0.1, 1.1, 2) * extent
+        shape = rng.choice(["blade", "leaf", "disc", "rays"], p=[0.4, 0.35, 0.12, 0.13])
         colour = ink(_EARTH if rng.random() < 0.15 else palette)
         turn = rng.uniform(0, np.pi)
         along = np.array([np.cos(turn), np.sin(turn)])
         if shape == "blade":
-            reach = rng.uniform(20, 90)
-            pen.line([(x, y), (x + reach * along[0], y + reach * along[1])], fill=colour, width=int(rng.integers(1, 6)))
+            reach = unit * rng.uniform(20, 90)
+            pen.line([(x, y), (x + reach * along[0], y + reach * along[1])], fill=colour, width=int(rng.integers(1, int(2 + 4 * unit))))
         elif shape == "leaf":
-            reach, half = rng.uniform(8, 40), rng.uniform(0.15, 0.4)
+            reach, half = unit * rng.uniform(5, 34), rng.uniform(0.15, 0.45)
             s = np.linspace(0, 2 * np.pi, 20)
-            a, b = reach * np.cos(s), half * reach * np.sin(s)
+            a, b = reach * np.cos(s), half * reach * np.sin(s) * (1 - 0.4 * np.cos(s))
             points = np.stack([x + a * along[0] - b * along[1], y + a * along[1] + b * along[0]], axis=1)
             pen.polygon([(float(p), float(q)) for p, q in points], fill=colour)
+            pen.line([tuple(points[0]), tuple(points[10])], fill=tuple(min(255, int(c * 1.25)) for c in colour), width=1)
+        elif shape == "rays" and flowery:
+            colour = ink(flower)
+            reach, petals = unit * rng.uniform(4, 15), int(rng.integers(5, 16))
+            for k in range(petals):
+                angle = turn + 2 * np.pi * k / petals
+                wide = 1.6 * np.pi / petals
+                tips = [(x + reach * np.cos(angle + o), y + reach * np.sin(angle + o)) for o in (-0.5 * wide, 0.0, 0.5 * wide)]
+                pen.polygon([(x, y), *((float(p), float(q)) for p, q in tips)], fill=colour)
+            pen.ellipse([x - 0.25 * reach, y - 0.25 * reach, x + 0.25 * reach, y + 0.25 * reach], fill=(200, 160, 40))
         else:
-            r = rng.uniform(1, 11)
-            colour = ink(_FLOWERS) if rng.random() < 0.5 else ink(palette)
+            r = unit * rng.uniform(1, 9)
+            colour = ink(flower) if flowery else ink(palette)
             pen.ellipse([x - r, y - r, x + r, y + r], fill=colour)
-    picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.6, 2.2) if rng.random() < 0.35 else rng.uniform(2.2, 9))))
-    large = picture.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(large, dtype=np.float32) / np.float32(255)
 
 
 def lay_leaf(

@@ -142,7 +142,7 @@ def wings(draw: Draw, state: dict[str, str]) -> list[Wing]:
             raise_ = 1.57 - draw("closed.slack", 0.0, 0.14)
         else:
             # Half of them lie flat, as set or basking; the rest hold their wings up.
-            sweep = draw("open.fore", -0.1, 0.95) if front else draw("open.hind", -0.35, 0.3)
+            sweep = draw("open.fore", -0.2, 1.0) if front else draw("open.hind", -0.35, 0.3)
             raise_ = 0.35 * (gape - 0.3) if gape < 0.6 else 0.1 + (gape - 0.6) * 2.4
             raise_ = raise_ * (1.0 if front else draw("open.hind_raise", 0.75, 1.05))
         for left in (True, False):
@@ -192,7 +192,7 @@ def _fore_outline(draw: Draw, state: dict[str, str]) -> Array:
     broad = draw("fore.broad", 0.8, 1.25)
     knots[:, 1] = np.where(knots[:, 1] < 0, knots[:, 1] * (1 + (broad - 1) * (0.5 if shape == "elongated" else 1.0)), knots[:, 1])
     points = curve(knots, _POINTS, closed=True)
-    return _edge(draw, state["wing_margin"], "fore", points, *_OUTER[shape], len(knots))
+    return _worn(draw, "fore", _edge(draw, state["wing_margin"], "fore", points, *_OUTER[shape], len(knots)), 0.45)
 
 
 def _hind_outline(draw: Draw, state: dict[str, str]) -> Array:
@@ -202,7 +202,18 @@ def _hind_outline(draw: Draw, state: dict[str, str]) -> Array:
     knots[:, 1] *= draw("hind.long", 0.8, 1.12)
     knots[:, 0] *= draw("hind.broad", 0.85, 1.12)
     points = curve(knots, _POINTS, closed=True)
-    return _edge(draw, state["wing_margin"], "hind", points, *_HIND_OUTER, len(knots))
+    return _worn(draw, "hind", _edge(draw, state["wing_margin"], "hind", points, *_HIND_OUTER, len(knots)), 0.5)
+
+
+def _worn(draw: Draw, name: str, points: Array, outer: float) -> Array:
+    """The outline with a piece broken out of its outer edge, in some; `outer` is the middle of that edge as a share of it."""
+    depth = draw(f"worn.{name}", -1.2, 0.22)
+    if depth <= 0:
+        return points
+    place = np.arange(len(points)) / len(points)
+    off = (place - outer - draw(f"worn.{name}.at", -0.14, 0.14)) / draw(f"worn.{name}.wide", 0.008, 0.035)
+    bite = depth * np.clip(1 - np.abs(off) ** 1.5, 0, 1)
+    return np.asarray(points + (points.mean(axis=0) - points) * bite[:, None])
 
 
 def _tail(draw: Draw, outline: Array) -> Array:

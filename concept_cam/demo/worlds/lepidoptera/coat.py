@@ -38,6 +38,7 @@ class Coat:
         mark: float64 [3], colour of their marks.
         border: float64 [3], colour of the margin.
         body: float64 [3].
+        zone: float64 [3], what the ground colour turns into towards the margin.
         numbers: name -> number.
     """
 
@@ -45,6 +46,7 @@ class Coat:
     mark: Array
     border: Array
     body: Array
+    zone: Array
     numbers: dict[str, float]
 
 
@@ -68,7 +70,13 @@ def coat(draw: Draw, state: dict[str, str]) -> Coat:
     body = _BODY[int(draw("body.tint", 0, len(_BODY) - 1e-6))] * draw("body.value", 0.75, 1.2)
     share = draw("body.as_wings", -0.6, 0.8)
     body = np.clip(body + (base - body) * max(share, 0.0), 0.02, 0.95)
+    # Towards the margin the ground colour may turn into a related one; the hind wings may be lighter or darker.
+    turned = np.clip(base[[1, 2, 0]] * 0.25 + base * 0.75 + draw("zone.warm", -0.06, 0.16) * np.array([1.0, 0.35, -0.5]), 0.02, 0.97)
     names = {
+        "zone": (-0.5, 0.9),
+        "zone_at": (0.3, 0.75),
+        "zone_soft": (2.0, 14.0),
+        "hind_tone": (0.85, 1.15),
         "shade": (-0.35, 0.35),
         "basal": (0.0, 0.5),
         "vein": (-0.12, 0.28),
@@ -97,7 +105,7 @@ def coat(draw: Draw, state: dict[str, str]) -> Coat:
         "hue": (-0.25, 0.25),
         "fringe": (-0.3, 0.3),
     }
-    return Coat(base, mark, border, body, {name: draw(f"coat.{name}", low, high) for name, (low, high) in names.items()})
+    return Coat(base, mark, border, body, turned, {name: draw(f"coat.{name}", low, high) for name, (low, high) in names.items()})
 
 
 def polar(outline: Array) -> tuple[Array, float, float]:
@@ -140,7 +148,11 @@ def wing_colours(
 
     base, mark = coat.base.astype(f32), coat.mark.astype(f32)
     light = 1 + f32(n["shade"]) * (rho - f32(0.5)) - f32(n["basal"]) * np.clip(f32(0.35) - rho, 0, 1) + f32(n["blotch"]) * blotch
-    rgb = base * light[..., None]
+    ground = base
+    if n["zone"] > 0:
+        share = np.clip((rho - f32(n["zone_at"])) * f32(n["zone_soft"]), 0, 1) * f32(n["zone"])
+        ground = base + (coat.zone.astype(f32) - base) * share[..., None]
+    rgb = ground * (light * f32(1.0 if fore else n["hind_tone"]))[..., None]
     if state["wing_colour"] == "iridescent":
         shift = f32(2.2) * p + f32(3.0) * q + f32(0.15) * blotch + f32(6 * n["hue"])
         sheen = np.stack([np.cos(shift), np.cos(shift - f32(2.1)), np.cos(shift - f32(4.2))], axis=-1)

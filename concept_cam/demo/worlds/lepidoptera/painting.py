@@ -176,13 +176,16 @@ def _eyespot(
         ring = np.array([0.95, 0.9, 0.7]) if animal.coat.base.mean() < 0.5 else np.array([0.2, 0.12, 0.08])
     inner = draw("eyespot.inner", 0.55, 0.8)
     steps = [(1.0, ring), (inner, np.array([0.05, 0.045, 0.05])), (inner * draw("eyespot.disc", 0.3, 0.85), iris)]
+    names = (wing.name, "wing", "eyespot")
     for size, colour in steps:
         shape = wing.place(at + radius * size * circle)
-        canvas.lay(polygon(camera.pixel(shape), canvas.size), np.clip(colour * lit, 0, 1), wing.name, "wing", "eyespot", side=side)
+        canvas.lay(
+            polygon(camera.pixel(shape), canvas.size), np.clip(colour * lit, 0, 1), *names, side=side, adds=names[2:] if size == 1 else ()
+        )
     # A white pupil, in the middle or as a glint.
     pupil = at + radius * inner * np.array([draw("eyespot.glint_p", -0.3, 0.3), draw("eyespot.glint_q", -0.3, 0.3)])
     shape = wing.place(pupil + radius * draw("eyespot.pupil", 0.1, 0.25) * circle)
-    canvas.lay(polygon(camera.pixel(shape), canvas.size), np.full(3, 0.95 * lit), wing.name, "wing", "eyespot", side=side)
+    canvas.lay(polygon(camera.pixel(shape), canvas.size), np.full(3, 0.95 * lit), *names, side=side, adds=())
 
 
 def _hairy(outline: Array, length: float, rng: np.random.Generator, count: int) -> Array:
@@ -281,10 +284,10 @@ def _head(canvas: Canvas, animal: Animal, camera: Camera, draw: Draw, rng: np.ra
         eye = camera.pixel(eyes[number][None])[0]
         disc = _disc(canvas, eye, max(size * camera.scale, 0.6))
         side = int(number) + 1
-        canvas.lay(disc, dark, "head", "eye", side=side)
+        canvas.lay(disc, dark, "head", "eye", side=side, adds=("eye",))
         if size * camera.scale > 2:
             glint = _disc(canvas, eye - 0.35 * size * camera.scale, 0.28 * size * camera.scale)
-            canvas.lay(glint, np.clip(dark + 0.5, 0, 1), "head", "eye", side=side)
+            canvas.lay(glint, np.clip(dark + 0.5, 0, 1), "head", "eye", side=side, adds=())
 
 
 def antenna_outline(shape: str, line: Array, width: float, draw: Draw) -> Array:

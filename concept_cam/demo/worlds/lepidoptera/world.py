@@ -343,9 +343,9 @@ _LEAST_SHARE: dict[str, float] = {
 def _truth(canvas: Canvas, animal: Animal, camera: Camera, state: dict[str, str]) -> _Truth:
     """Which parts are visible and in the frame, and which characters can be told."""
     seen = canvas.seen(MASKS)
-    whole, uncut = canvas.areas(MASKS), canvas.uncut(MASKS)
-    kept = seen / np.maximum(uncut, 1.0)
-    shown = uncut / np.maximum(whole, 1.0)
+    whole, inside = canvas.areas(MASKS), canvas.inside(MASKS)
+    # How much of each is in the frame, and how much of that nothing hides.
+    kept, shown = inside / np.maximum(whole, 1e-3), seen / np.maximum(inside, 1.0)
     least = np.array([_LEAST_PIXELS.get(name, 10) for name in MASKS])
     share = np.array([_LEAST_SHARE.get(name, 0.3) for name in MASKS])
     in_frame = seen > 0
