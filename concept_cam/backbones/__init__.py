@@ -9,9 +9,10 @@
 * ``local-dir:FOLDER``, or simply a folder, with ``open_clip_config.json`` and weights, or with a transformers model;
 * ``ARCHITECTURE:FILE``: weights of an open_clip architecture in a ``.safetensors``, ``.pt`` or ``.bin`` file, its pictures prepared as for
   the published weights of the architecture; ``ARCHITECTURE/TAG:FILE`` where these differ: as for that tag;
-* ``transformers:ID``: CLIP, SigLIP or SigLIP2 of the transformers library, by hub id or folder;
+* ``transformers:ID``: a model of the transformers library (CLIP, SigLIP, SigLIP2, MetaCLIP 2, TIPSv2 ...), by hub id or folder;
 * ``dinov2:ID``, ``dinov2-cls:ID``: DINOv2 of the transformers library, for classifier heads on the mean of its patches or its class token;
-* ``timm:NAME`` or ``timm:NAME,CHECKPOINT``: an image classifier of timm with its own last layer, without a text tower.
+  ``dinov3:ID``, ``dinov3-cls:ID`` and ``radio:ID`` likewise;
+* ``timm:NAME`` or ``timm:NAME,CHECKPOINT``: a network of timm, with its own last layer or without one, without a text tower.
 """
 
 from __future__ import annotations
@@ -134,6 +135,48 @@ FAMILIES: dict[str, Family] = {
         _CLASS_TOKEN,
         ("transformers:clip",),
     ),
+    "metaclip-2": Family(
+        "concept_cam.backbones.transformers_clip:read",
+        "MetaCLIP 2 of the transformers library (the ViT-*-worldwide of open_clip are read by open_clip-vit)",
+        "kk",
+        _CLASS_TOKEN,
+        ("transformers:metaclip_2",),
+    ),
+    "altclip": Family(
+        "concept_cam.backbones.transformers_clip:read",
+        "AltCLIP of the transformers library",
+        "kk",
+        _CLASS_TOKEN,
+        ("transformers:altclip",),
+    ),
+    "chinese-clip": Family(
+        "concept_cam.backbones.transformers_clip:read",
+        "ChineseCLIP of the transformers library, asked in Chinese",
+        "kk",
+        _CLASS_TOKEN,
+        ("transformers:chinese_clip",),
+    ),
+    "fg-clip": Family(
+        "concept_cam.backbones.transformers_clip:read",
+        "FG-CLIP (the first), read by the transformers library's CLIP, its own code left alone",
+        "value+residual+ffn",
+        "its regions were trained on patches read this way: each with its own value, residual and feed-forward network kept",
+        ("transformers:fgclip",),
+    ),
+    "tipsv2": Family(
+        "concept_cam.backbones.tipsv2:read",
+        "TIPSv2 of the transformers library",
+        "vanilla",
+        "its patch tokens were trained against texts as the last block leaves them: no attention needs to be replaced",
+        ("transformers:tipsv2",),
+    ),
+    "align": Family(
+        "concept_cam.backbones.align:read",
+        "ALIGN of the transformers library (EfficientNet)",
+        "vanilla",
+        "the embedding is the mean of the last map: its cells already live in the joint space",
+        ("transformers:align",),
+    ),
     "transformers-siglip": Family(
         "concept_cam.backbones.transformers_siglip:read",
         "SigLIP and SigLIP2 of the transformers library, fixed size and NaFlex",
@@ -154,7 +197,30 @@ FAMILIES: dict[str, Family] = {
         "DINOv2 of the transformers library, an image tower without text, for classifier heads (kk with its class token)",
         "vanilla",
         _MEAN_WITHOUT_WORDS,
-        ("transformers:dinov2",),
+        ("transformers:dinov2", "transformers:dinov2_with_registers"),
+        words=False,
+    ),
+    "dinov3": Family(
+        "concept_cam.backbones.dinov3:read",
+        "DINOv3 of the transformers library, ViTs and ConvNeXts, image towers without text, for heads (kk with its class token)",
+        "vanilla",
+        _MEAN_WITHOUT_WORDS,
+        ("transformers:dinov3_vit", "transformers:dinov3_convnext"),
+        words=False,
+    ),
+    "radio": Family(
+        "concept_cam.backbones.radio:read",
+        "C-RADIO of the transformers library, an image tower without text, for heads",
+        "vanilla",
+        _MEAN_WITHOUT_WORDS,
+        ("transformers:radio",),
+        words=False,
+    ),
+    "timm-features": Family(
+        "concept_cam.backbones.timm_features:read",
+        "networks of timm without a last layer (PE-Spatial, DINOv3, C-RADIO), image towers without text, for heads",
+        "vanilla",
+        _MEAN_WITHOUT_WORDS,
         words=False,
     ),
     "cnn-classifier": Family(
@@ -188,9 +254,10 @@ NAME_FORMS: dict[str, str] = {
     "local-dir:FOLDER": "open_clip_config.json with weights and tokenizer; also a transformers folder",
     "ARCH:FILE": "open_clip architecture with a weights file (.safetensors, or .pt read as tensors only)",
     "ARCH/TAG:FILE": "the same, with the preprocessing and activation of that published tag",
-    "transformers:ID": "CLIP, SigLIP or SigLIP2 of the transformers library, hub id or folder",
-    "timm:NAME,FILE": "image classifier of timm with its own last layer; FILE: a checkpoint, or package:NAME; without it timm's weights",
-    "dinov2:ID": "DINOv2 for classifier heads on its mean patch, hub id or folder; dinov2-cls:ID on its class token",
+    "transformers:ID": "model of the transformers library that a family below names, hub id or folder",
+    "timm:NAME,FILE": "network of timm with its own last layer, or without one; FILE: a checkpoint, or package:NAME; else timm's weights",
+    "dinov2:ID": "DINOv2 for heads on its mean patch, hub id or folder; dinov2-cls:ID on its class token",
+    "dinov3:ID, radio:ID": "DINOv3 and C-RADIO likewise; dinov3-cls:ID on the class token",
 }
 """Forms of names, for people."""
 

@@ -13,17 +13,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from concept_cam.backbones.common import BaseBackbone
 from concept_cam.backbones.made import Made
 from concept_cam.backbones.own_head import OwnHead
-from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
+from concept_cam.backbones.spatial import SpatialBackbone
 from concept_cam.backbones.text import NoText
-from concept_cam.backbones.tokens import masked_mean
 from concept_cam.core.errors import UnsupportedModelError
 from concept_cam.core.quiet import quiet
 from concept_cam.pictures.preprocessing import Preprocess
 
-__all__ = ["CnnClassifier", "Cut", "cut_network", "read"]
+__all__ = ["CnnClassifier", "CnnFeatures", "Cut", "cut_network", "read"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +31,80 @@ class Cut:
     Attributes:
         trunk: Pixels [B, 3, H, W] -> the last map [B, K, h, w].
         rest: That map -> the embedding [B, D] that the linear layer reads.
-        linear: The linear layer.
+        linear: The linear layer; ``None`` for networks that end in the embedding.
         averages: Whether ``rest`` begins with the mean over the map, so that padding can be left out of it and a cell can stand for a
             picture.
     """
 
     trunk: Callable[[Tensor], Tensor]
     rest: Callable[[Tensor], Tensor]
-    linear: nn.Linear
+    linear: nn.Linear | None
     averages: bool = True
 
 
-class CnnClassifier(BaseBackbone):
-    """Reads a classifier that was cut at its last map; see :class:`concept_cam.backbones.protocol.Backbone`. It has no text tower.
+class CnnFeatures(SpatialBackbone):
+    """Reads a network that was cut at its last map; see :class:`concept_cam.backbones.protocol.Backbone`. It has no text tower.
 
     Where the network does not begin its head with a mean (VGG), padding cannot be left out: it is read as the mean colour.
+
+    Args:
+        model: The whole network, in evaluation mode.
+        cut: Its parts.
+        name: Name of the model.
+        family: Key of :data:`~concept_cam.backbones.FAMILIES`.
+        preprocess: What the input must look like.
+        stride: ``(y, x)`` pixels per cell; ``None``: that of ``preprocess``.
+        embed_dim: Width of the embedding; ``None``: counted from the cut.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        cut: Cut,
+        *,
+        name: str,
+        family: str,
+        preprocess: Preprocess,
+        stride: tuple[int, int] | None = None,
+        embed_dim: int | None = None,
+    ) -> None:
+        self._cut = cut
+        super().__init__(
+            model,
+            name=name,
+            family=family,
+            preprocess=preprocess if stride is None else replace(preprocess, stride=stride),
+            text=NoText(name),
+            embed_dim=embed_dim or _width(model, cut, preprocess.size),
+            attentions=("vanilla",),
+        )
+
+    @property
+    def averages(self) -> bool:  # type: ignore[override]
+        """Whether padding can be left out."""
+        return self._cut.averages
+
+    def own_embedding(self, pixels: Tensor) -> Tensor:
+        return self.rest(self.cells(pixels))
+
+    def cells(self, pixels: Tensor) -> Tensor:
+        return self._cut.trunk(pixels)
+
+    def rest(self, cells: Tensor) -> Tensor:
+        return self._cut.rest(cells)
+
+    def head(self, pooled: Tensor) -> Tensor:
+        return self._cut.rest(pooled[:, :, None, None])
+
+    def _check_cells(self) -> None:
+        if not self._cut.averages:
+            raise UnsupportedModelError(
+                f"{self.name} does not average its last map, so a single cell has no embedding: use a CAM method such as 'grad-cam'."
+            )
+
+
+class CnnClassifier(CnnFeatures):
+    """Reads a classifier that was cut at its last map, with its own last layer.
 
     Args:
         model: The whole network, in evaluation mode.
@@ -58,60 +115,16 @@ class CnnClassifier(BaseBackbone):
     """
 
     def __init__(self, model: nn.Module, cut: Cut, *, name: str, preprocess: Preprocess, classes: tuple[str, ...]) -> None:
-        self._cut = cut
-        super().__init__(
-            model,
-            name=name,
-            family="cnn-classifier",
-            preprocess=preprocess,
-            text=NoText(name),
-            embed_dim=cut.linear.in_features,
-            attentions=("vanilla",),
-        )
-        bias = cut.linear.bias
-        self.own_head = OwnHead(cut.linear.weight, cut.linear.weight.new_zeros(len(classes)) if bias is None else bias, classes)
+        linear = cut.linear
+        assert linear is not None
+        super().__init__(model, cut, name=name, family="cnn-classifier", preprocess=preprocess, embed_dim=linear.in_features)
+        bias = linear.weight.new_zeros(len(classes)) if linear.bias is None else linear.bias
+        self.own_head = OwnHead(linear.weight, bias, classes)
 
-    @quiet(graph=False)
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`."""
-        return self._cut.rest(self._cut.trunk(self._prepare(pixels)))
 
-    @quiet(graph=False)
-    def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
-        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`; each cell alone goes through the head as if it were a
-        picture.
-        """
-        self._strategy(attention)
-        features = self.feature_map(pixels, valid)
-        if not self._cut.averages:
-            raise UnsupportedModelError(
-                f"{self.name} does not average its last map, so a single cell has no embedding: use a CAM method such as 'grad-cam'."
-            )
-        cells = features.map.permute(0, 2, 3, 1)
-        patches = self._single(cells.flatten(0, 2)).unflatten(0, cells.shape[:3])
-        if features.valid is not None:
-            patches = patches * features.valid[..., None]
-        return ImageFeatures(patches=patches, image=self.pool(features))
-
-    @quiet()
-    def feature_map(self, pixels: Tensor, valid: Tensor | None = None, layer: str | None = None) -> FeatureMap:
-        """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
-        self._layer(layer)
-        pixels = self._prepare(pixels)
-        valid = self._prepare_valid(valid, pixels) if self._cut.averages else None
-        cells = self._cut.trunk(pixels)
-        return FeatureMap(cells if valid is None else cells * valid[:, None], valid=valid)
-
-    @quiet()
-    def pool(self, features: FeatureMap) -> Tensor:
-        """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
-        if features.valid is None:
-            return self._cut.rest(features.map)
-        return self._single(masked_mean(features.map.flatten(2).transpose(1, 2), features.valid.flatten(1)))
-
-    def _single(self, pooled: Tensor) -> Tensor:
-        """Takes vectors [N, K] through the head, each as a map of one cell: [N, D]."""
-        return self._cut.rest(pooled[:, :, None, None])
+@quiet(graph=False)
+def _width(model: nn.Module, cut: Cut, size: tuple[int, int]) -> int:
+    return int(cut.rest(cut.trunk(torch.zeros(1, 3, *size).to(next(model.parameters())))).shape[1])
 
 
 # ------------------------------------------------------------------------------------------------------------ where to cut
@@ -120,9 +133,10 @@ class CnnClassifier(BaseBackbone):
 def _timm(model: Any) -> Cut | None:
     if not all(hasattr(model, name) for name in ("forward_features", "forward_head", "get_classifier")):
         return None
-    linear = model.get_classifier()
-    if not isinstance(linear, nn.Linear):
-        raise UnsupportedModelError(f"the classifier of this timm network is a {type(linear).__name__}, not a linear layer.")
+    last_layer = model.get_classifier()
+    if not isinstance(last_layer, nn.Linear | nn.Identity):
+        raise UnsupportedModelError(f"the classifier of this timm network is a {type(last_layer).__name__}, not a linear layer.")
+    linear = last_layer if isinstance(last_layer, nn.Linear) else None
     last = getattr(model, "output_fmt", "NCHW") == "NHWC"
 
     def trunk(pixels: Tensor) -> Tensor:
@@ -229,7 +243,7 @@ def cut_network(model: nn.Module, size: tuple[int, int], name: str) -> tuple[Cut
     """
     found = next((cut for cut in (reader(model) for reader in CNN_READERS) if cut is not None), None)
     kind = f"{type(model).__module__.partition('.')[0]} {type(model).__name__}"
-    if found is None or not isinstance(found.linear, nn.Linear):
+    if found is None or not isinstance(found.linear, nn.Linear | None):
         raise UnsupportedModelError(
             f"{name}: no spatial map can be read from the network {kind}. Known: timm networks, torchvision's ResNet, RegNet, "
             "DenseNet, VGG, "
@@ -250,7 +264,8 @@ def cut_network(model: nn.Module, size: tuple[int, int], name: str) -> tuple[Cut
                 "evenly, so "
                 "their places in the picture are not known."
             )
-        logits = found.linear(found.rest(cells))
+        embedding = found.rest(cells)
+        logits = embedding if found.linear is None else found.linear(embedding)
         own = model(pixels)
         own = own if isinstance(own, Tensor) else own.logits
         if own.shape != logits.shape or not torch.allclose(
@@ -266,5 +281,7 @@ def read(made: Made) -> CnnClassifier:
     """
     expected: Preprocess = made.options["preprocess"]
     cut, stride = cut_network(made.model, expected.size, made.name)
+    if cut.linear is None:
+        raise UnsupportedModelError(f"{made.name} ends without a classifier.")
     classes = made.options["classes"](cut.linear.out_features)
     return CnnClassifier(made.model, cut, name=made.name, preprocess=replace(expected, stride=stride), classes=classes)

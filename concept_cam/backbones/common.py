@@ -63,7 +63,7 @@ class BaseBackbone:
         self.attentions = tuple(attentions)
         self.default_attention = FAMILIES[family].auto
         self.context_length = text.context_length
-        self.logit_scale = _scalar(model, "logit_scale", math.exp) if hasattr(model, "logit_scale") else 1.0
+        self.logit_scale = _logit_scale(model)
         self.logit_bias: float | None = _scalar(model, "logit_bias") if getattr(model, "logit_bias", None) is not None else None
         self._text = text
         self._require_eval()
@@ -190,6 +190,13 @@ class BaseBackbone:
 
     def _is_native(self, pixels: Tensor) -> bool:
         return tuple(pixels.shape[2:]) == tuple(self.preprocess.size)
+
+
+def _logit_scale(model: nn.Module) -> float:
+    """Returns the factor of cosines: the exponential of a ``logit_scale``, or what a ``temperature`` divides by; 1 without either."""
+    if hasattr(model, "logit_scale"):
+        return _scalar(model, "logit_scale", math.exp)
+    return 1.0 / _scalar(model, "temperature") if hasattr(model, "temperature") else 1.0
 
 
 def _scalar(model: nn.Module, name: str, transform: Any = float) -> float:

@@ -28,8 +28,9 @@ class Made:
         name: Name of the model, for results.
         model: The model, in evaluation mode.
         text: Its text tower; ``None`` for towers without words.
-        config: How pictures are prepared, in open_clip's terms: ``mean``, ``std``, ``interpolation``, ``resize_mode``; and our own
-            ``read_size``, ``read_stride``, ``read_views``.
+        config: How pictures are prepared, in open_clip's terms: ``mean``, ``std``, ``interpolation``, ``resize_mode``; where a folder
+            says it ``size``, ``resize_side`` (before a centre crop) and ``max_num_patches``; and our own ``read_size``, ``read_stride``,
+            ``read_views``.
         origin: Where ``config`` comes from, for people.
         unsure: Keys of ``config`` on which the published weights of the architecture disagree, with what they say.
         options: What a name says beside the model, such as the pooling of a tower without text.
@@ -96,6 +97,7 @@ class Made:
             flexible=flexible,
             read_size=pair(config["read_size"]) if config.get("read_size") else None,
             views=views,
+            resize_side=pair(config["resize_side"]) if config.get("resize_side") else None,
             origin=self.origin,
             unsure=tuple(self.unsure.items()),
         )

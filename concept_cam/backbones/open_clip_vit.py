@@ -157,7 +157,7 @@ class OpenClipViT(TokenBackbone):
             attentions=ALL_ATTENTIONS,
         )
 
-    def embed(self, pixels: Tensor) -> Embedded:
+    def embed(self, pixels: Tensor, valid: Tensor | None = None) -> Embedded:
         visual = self._visual
         patches = visual.conv1(pixels)
         grid = (patches.shape[2], patches.shape[3])

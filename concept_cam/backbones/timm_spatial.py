@@ -1,8 +1,7 @@
 """timm towers that end in a map: convolutional (ConvNeXt), window (Swin) and hybrid (MobileCLIP-S) ones, through open_clip.
 
-Each cell of the last map goes alone through the head. Where everything after the map is linear the mean of the cells is the image
-embedding exactly. ConvNeXt's head normalises after pooling, so there the mean of the cells is an approximation: the norm of a mean is not
-the mean of norms.
+Each cell of the last map goes alone through the head. ConvNeXt's head normalises after pooling, so there the mean of the cells is an
+approximation of the image embedding.
 """
 
 from __future__ import annotations
@@ -11,13 +10,10 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from concept_cam.backbones.common import BaseBackbone
 from concept_cam.backbones.made import Made
-from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
+from concept_cam.backbones.spatial import SpatialBackbone
 from concept_cam.backbones.text import TextEncoder
-from concept_cam.backbones.tokens import masked_mean
 from concept_cam.core.errors import UnsupportedModelError
-from concept_cam.core.quiet import quiet
 from concept_cam.pictures.preprocessing import Preprocess
 
 ANY_SIZE: tuple[str, ...] = (
@@ -32,7 +28,7 @@ ANY_SIZE: tuple[str, ...] = (
 """timm classes that read pictures of any size."""
 
 
-class TimmSpatial(BaseBackbone):
+class TimmSpatial(SpatialBackbone):
     """Reads a timm tower with a spatial map behind open_clip's ``TimmModel``; see :class:`concept_cam.backbones.protocol.Backbone`.
 
     Args:
@@ -68,47 +64,21 @@ class TimmSpatial(BaseBackbone):
             attentions=("vanilla",),
         )
 
-    @quiet(graph=False)
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`."""
-        return cast("Tensor", self._visual(self._prepare(pixels)))
+    def own_embedding(self, pixels: Tensor) -> Tensor:
+        return cast("Tensor", self._visual(pixels))
 
-    @quiet(graph=False)
-    def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
-        """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`."""
-        self._strategy(attention)
-        features = self.feature_map(pixels, valid)
-        cells = features.map.permute(0, 2, 3, 1)
-        patches = self._head(cells.flatten(0, 2)).unflatten(0, cells.shape[:3])
-        if features.valid is not None:
-            patches = patches * features.valid[..., None]
-        return ImageFeatures(patches=patches, image=self.pool(features))
-
-    @quiet()
-    def feature_map(self, pixels: Tensor, valid: Tensor | None = None, layer: str | None = None) -> FeatureMap:
-        """See :meth:`concept_cam.backbones.protocol.Backbone.feature_map`."""
-        self._layer(layer)
-        pixels = self._prepare(pixels)
-        valid = self._prepare_valid(valid, pixels)
+    def cells(self, pixels: Tensor) -> Tensor:
         cells = self._trunk.forward_features(pixels)
         if cells.ndim != 4:
             raise UnsupportedModelError(f"{self.name}: the timm tower {type(self._trunk).__name__} has no spatial map.")
-        if self._channels_last:
-            cells = cells.permute(0, 3, 1, 2)
-        return FeatureMap(cells if valid is None else cells * valid[:, None], valid=valid)
+        return cast("Tensor", cells.permute(0, 3, 1, 2) if self._channels_last else cells)
 
-    @quiet()
-    def pool(self, features: FeatureMap) -> Tensor:
-        """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
-        if features.valid is None:
-            cells = features.map.permute(0, 2, 3, 1) if self._channels_last else features.map
-            return cast("Tensor", self._visual.head(self._trunk.forward_head(cells)))
-        return self._head(masked_mean(features.map.flatten(2).transpose(1, 2), features.valid.flatten(1)))
-
-    def _head(self, pooled: Tensor) -> Tensor:
-        """Takes pooled vectors [N, K], or cells as if each were a whole picture, through the head: [N, D]."""
-        cells = pooled[:, None, None, :] if self._channels_last else pooled[:, :, None, None]
+    def rest(self, cells: Tensor) -> Tensor:
+        cells = cells.permute(0, 2, 3, 1) if self._channels_last else cells
         return cast("Tensor", self._visual.head(self._trunk.forward_head(cells)))
+
+    def head(self, pooled: Tensor) -> Tensor:
+        return self.rest(pooled[:, :, None, None])
 
 
 def read(made: Made) -> TimmSpatial:

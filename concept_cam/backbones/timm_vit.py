@@ -22,6 +22,7 @@ from concept_cam.backbones.tokens import (
     map_tokens,
     masked_mean,
     merge_heads,
+    rotate,
     split_heads,
     valid_tokens,
 )
@@ -72,7 +73,7 @@ class TimmBlock(Block):
             if letter != "v":
                 part = (attention.q_norm if letter == "q" else attention.k_norm)(part)
                 if rope is not None:
-                    part = _rotate(part, rope, getattr(attention, "rotate_half", False))
+                    part = rotate(part, rope, getattr(attention, "rotate_half", False))
             out.append(part)
         return tuple(out)
 
@@ -114,23 +115,6 @@ def _layer_scale(block: Any, number: int, x: Tensor) -> Tensor:
     return x if gamma is None else x * gamma
 
 
-def _rotate(x: Tensor, rope: Tensor, half: bool) -> Tensor:
-    """Applies a rotary embedding [N, e] to the last N tokens of [B, heads, L, d]; with fewer than N tokens there are only prefix ones."""
-    count = rope.shape[-2]
-    if x.shape[2] < count:
-        return x
-    sine, cosine = rope.chunk(2, dim=-1)
-    split = x.shape[2] - count
-    patches = x[:, :, split:]
-    if half:
-        left, right = patches.chunk(2, dim=-1)
-        turned = torch.cat([-right, left], dim=-1)
-    else:
-        turned = torch.stack([-patches[..., 1::2], patches[..., ::2]], dim=-1).flatten(-2)
-    rotated = (patches * cosine + turned * sine).type_as(x)
-    return torch.cat([x[:, :, :split], rotated], dim=2)
-
-
 class TimmViT(TokenBackbone):
     """Reads a timm ``VisionTransformer`` or ``Eva`` behind open_clip's ``TimmModel``; see :class:`concept_cam.backbones.protocol.Backbone`.
 
@@ -141,6 +125,9 @@ class TimmViT(TokenBackbone):
         text: The text tower.
         embed_dim: Width of the joint embedding.
     """
+
+    own_family = ""
+    """Family of those that are not told apart by their pooling."""
 
     def __init__(self, model: nn.Module, *, name: str, preprocess: Preprocess, text: TextEncoder | NoText, embed_dim: int) -> None:
         # A timm network that stands alone is its own trunk.
@@ -171,14 +158,14 @@ class TimmViT(TokenBackbone):
         super().__init__(
             model,
             name=name,
-            family=family,
+            family=self.own_family or family,
             preprocess=preprocess,
             text=text,
             embed_dim=embed_dim,
             attentions=ALL_ATTENTIONS,
         )
 
-    def embed(self, pixels: Tensor) -> Embedded:
+    def embed(self, pixels: Tensor, valid: Tensor | None = None) -> Embedded:
         trunk = self._trunk
         patches, grid = _patch_tokens(trunk.patch_embed, pixels)
         native = trunk.patch_embed.grid_size

@@ -84,6 +84,23 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
+def rotate(x: Tensor, rope: Tensor, half: bool) -> Tensor:
+    """Applies a rotary embedding [N, e] to the last N tokens of [B, heads, L, d]; with fewer than N tokens there are only prefix ones."""
+    count = rope.shape[-2]
+    if x.shape[2] < count:
+        return x
+    sine, cosine = rope.chunk(2, dim=-1)
+    split = x.shape[2] - count
+    patches = x[:, :, split:]
+    if half:
+        left, right = patches.chunk(2, dim=-1)
+        turned = torch.cat([-right, left], dim=-1)
+    else:
+        turned = torch.stack([-patches[..., 1::2], patches[..., ::2]], dim=-1).flatten(-2)
+    rotated = (patches * cosine + turned * sine).type_as(x)
+    return torch.cat([x[:, :, :split], rotated], dim=2)
+
+
 @dataclass(frozen=True)
 class Embedded:
     """Tokens that enter the first block.
@@ -134,8 +151,11 @@ class TokenBackbone(BaseBackbone, ABC):
     class_token: bool
 
     @abstractmethod
-    def embed(self, pixels: Tensor) -> Embedded:
-        """Makes tokens of pixels [B, 3, H, W] of any size the tower can read."""
+    def embed(self, pixels: Tensor, valid: Tensor | None = None) -> Embedded:
+        """Makes tokens of pixels [B, 3, H, W] of any size the tower can read.
+
+        ``valid``, bool [B, h, w], says which cells are no padding, to towers whose places depend on it; the others ignore it.
+        """
 
     def enter(self, tokens: Tensor) -> Tensor:
         """Applies the norm before the first block, where there is one: [B, L, W] -> [B, L, W]."""
@@ -230,8 +250,8 @@ class TokenBackbone(BaseBackbone, ABC):
     # ------------------------------------------------------------------------------------------------------------ pieces
 
     def _sequence(self, pixels: Tensor, valid: Tensor | None) -> _Sequence:
-        embedded = self.embed(pixels)
         valid = self._prepare_valid(valid, pixels)
+        embedded = self.embed(pixels, valid)
         height, width = embedded.grid
         rows = torch.arange(height, device=pixels.device).repeat_interleave(width)
         columns = torch.arange(width, device=pixels.device).repeat(height)

@@ -1,4 +1,8 @@
-"""CLIP of the transformers library."""
+"""CLIP of the transformers library, and the models whose image tower is CLIP's: MetaCLIP 2, AltCLIP, ChineseCLIP, FG-CLIP.
+
+They differ in their text towers and tokenizers, see :mod:`concept_cam.backbones.loading.transformers_text`. FG-CLIP's own reading of its
+patches, each with its value alone, residual and feed-forward network kept, is the strategy ``value+residual+ffn``.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +47,12 @@ def pooled(output: Any) -> Tensor:
 
 
 class TransformersClip(TokenBackbone):
-    """Reads ``CLIPModel``; see :class:`concept_cam.backbones.protocol.Backbone`.
+    """Reads ``CLIPModel`` and its kin; see :class:`concept_cam.backbones.protocol.Backbone`.
 
     Args:
         model: The model.
         name: Name of the model.
+        family: Key of :data:`~concept_cam.backbones.FAMILIES`.
         preprocess: What the input must look like.
         text: The text tower.
     """
@@ -55,7 +60,7 @@ class TransformersClip(TokenBackbone):
     prefix = 1
     class_token = True
 
-    def __init__(self, model: nn.Module, *, name: str, preprocess: Preprocess, text: TextEncoder) -> None:
+    def __init__(self, model: nn.Module, *, name: str, family: str, preprocess: Preprocess, text: TextEncoder) -> None:
         any_model: Any = model
         self._vision = any_model.vision_model
         self._projection = any_model.visual_projection
@@ -63,14 +68,14 @@ class TransformersClip(TokenBackbone):
         super().__init__(
             model,
             name=name,
-            family="transformers-clip",
+            family=family,
             preprocess=preprocess,
             text=text,
             embed_dim=int(self._projection.out_features),
             attentions=ALL_ATTENTIONS,
         )
 
-    def embed(self, pixels: Tensor) -> Embedded:
+    def embed(self, pixels: Tensor, valid: Tensor | None = None) -> Embedded:
         embeddings = self._vision.embeddings
         cells = embeddings.patch_embedding(pixels)
         grid = (cells.shape[2], cells.shape[3])
@@ -97,9 +102,25 @@ class TransformersClip(TokenBackbone):
         return pooled(model.get_image_features(pixel_values=pixels))
 
 
+FAMILY_OF: dict[str, str] = {
+    "clip": "transformers-clip",
+    "fgclip": "fg-clip",
+    "metaclip_2": "metaclip-2",
+    "altclip": "altclip",
+    "chinese_clip": "chinese-clip",
+}
+"""Kind of a model (see :func:`kind_of`) -> family."""
+
+
+def kind_of(config: Any) -> str:
+    """Returns the model type, or ``"fgclip"`` for an FG-CLIP: a CLIP with further parts, whose folder says CLIP's model type."""
+    kind = str(config.model_type)
+    return "fgclip" if kind == "clip" and "FGCLIPModel" in (getattr(config, "architectures", None) or ()) else kind
+
+
 def read(made: Made) -> TransformersClip:
     """Reads a loaded model; see :class:`concept_cam.backbones.Family`."""
     model: Any = made.model
     vision = model.config.vision_config
     preprocess = made.preprocess(vision.image_size, int(vision.patch_size))
-    return TransformersClip(made.model, name=made.name, preprocess=preprocess, text=made.words)
+    return TransformersClip(made.model, name=made.name, family=FAMILY_OF[kind_of(model.config)], preprocess=preprocess, text=made.words)

@@ -1,4 +1,8 @@
-"""SigLIP and SigLIP2 of the transformers library: fixed size (``SiglipModel``) and NaFlex (``Siglip2Model``)."""
+"""SigLIP and SigLIP2 of the transformers library, of fixed size (``SiglipModel``) and NaFlex (``Siglip2Model``).
+
+A NaFlex tower reads a picture at its own aspect: its position table is resized to the grid that the picture fills. Where a picture is
+padded into a larger grid, the table covers the picture and not the padding, so that the tower sees what its own processor would show it.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +56,7 @@ class TransformersSiglip(TokenBackbone):
             attentions=ALL_ATTENTIONS,
         )
 
-    def embed(self, pixels: Tensor) -> Embedded:
+    def embed(self, pixels: Tensor, valid: Tensor | None = None) -> Embedded:
         embeddings = self._vision.embeddings
         table = embeddings.position_embedding.weight
         side = int(len(table) ** 0.5)
@@ -60,10 +64,24 @@ class TransformersSiglip(TokenBackbone):
             size = int(embeddings.patch_size)
             patches = embeddings.patch_embedding(_patchify(pixels, size))
             grid = (pixels.shape[2] // size, pixels.shape[3] // size)
-            return Embedded(patches + resize_positions(table, (side, side), grid, "bilinear"), grid)
+            return Embedded(patches + self._naflex_positions(grid, valid), grid)
         cells = embeddings.patch_embedding(pixels)
         grid = (cells.shape[2], cells.shape[3])
         return Embedded(cells.flatten(2).transpose(1, 2) + resize_positions(table, (side, side), grid, antialias=False), grid)
+
+    def _naflex_positions(self, grid: tuple[int, int], valid: Tensor | None) -> Tensor:
+        """Returns position embeddings of a grid: [h * w, W], or [B, h * w, W] where each picture fills a rectangle of its own."""
+        table = self._vision.embeddings.position_embedding.weight
+        side = int(len(table) ** 0.5)
+        if valid is None:
+            return resize_positions(table, (side, side), grid, "bilinear")
+        places = []
+        for cells in valid:
+            rows, columns = cells.any(dim=1).nonzero().flatten(), cells.any(dim=0).nonzero().flatten()
+            (top, bottom), (left, right) = ((int(found[0]), int(found[-1]) + 1) for found in (rows, columns))
+            own = resize_positions(table, (side, side), (bottom - top, right - left), "bilinear").unflatten(0, (bottom - top, right - left))
+            places.append(F.pad(own, (0, 0, left, grid[1] - right, top, grid[0] - bottom)))
+        return torch.stack(places).flatten(1, 2)
 
     def project_patches(self, patches: Tensor) -> Tensor:
         head = self._vision.head
@@ -117,6 +135,12 @@ def read(made: Made) -> TransformersSiglip:
     model: Any = made.model
     vision = model.config.vision_config
     patch = int(vision.patch_size)
-    size = vision.image_size if hasattr(vision, "image_size") else round(vision.num_patches**0.5) * patch
-    preprocess = made.preprocess(size, patch, usual={"mean": (0.5,) * 3, "std": (0.5,) * 3, "resize_mode": "squash"})
+    if hasattr(vision, "image_size"):
+        size = vision.image_size
+    else:
+        size = round((made.config.get("max_num_patches") or vision.num_patches) ** 0.5) * patch
+    usual = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "resize_mode": "squash"}
+    if not hasattr(vision, "image_size"):
+        usual |= {"interpolation": "bilinear", "resize_mode": "naflex"}
+    preprocess = made.preprocess(size, patch, usual=usual)
     return TransformersSiglip(made.model, name=made.name, preprocess=preprocess, text=made.words)

@@ -110,7 +110,7 @@ class TorchvisionViT(_PlainViT):
         self._vit = vit
         super().__init__(model, [_TorchvisionBlock(block) for block in vit.encoder.layers], vit.heads[-1], name, preprocess, classes)
 
-    def embed(self, pixels: Tensor) -> Embedded:
+    def embed(self, pixels: Tensor, valid: Tensor | None = None) -> Embedded:
         vit = self._vit
         patches = vit.conv_proj(pixels)
         grid = (patches.shape[2], patches.shape[3])
@@ -155,7 +155,7 @@ class TransformersViT(_PlainViT):
         heads = int(any_model.config.num_attention_heads)
         super().__init__(model, [_TransformersViTBlock(layer, heads) for layer in layers], any_model.classifier, name, preprocess, classes)
 
-    def embed(self, pixels: Tensor) -> Embedded:
+    def embed(self, pixels: Tensor, valid: Tensor | None = None) -> Embedded:
         embeddings = self._body.embeddings
         patches = embeddings.patch_embeddings.projection(pixels)
         grid = (patches.shape[2], patches.shape[3])

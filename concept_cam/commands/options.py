@@ -30,7 +30,7 @@ class Names(click.Choice[str]):
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-WITHOUT_TEXT = ("timm:", "dinov2:", "dinov2-cls:")
+WITHOUT_TEXT = ("timm:", "dinov2:", "dinov2-cls:", "dinov3:", "dinov3-cls:", "radio:")
 """How the names of towers without a text tower begin: they answer for their own classes, or for those of a head."""
 
 

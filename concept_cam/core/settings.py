@@ -32,7 +32,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 """How pictures can be resized."""
 
-RESIZE_MODES = ("shortest", "squash", "longest")
+RESIZE_MODES = ("shortest", "squash", "longest", "naflex")
 """How checkpoints themselves bring a picture to their size."""
 
 

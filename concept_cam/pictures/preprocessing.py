@@ -20,7 +20,9 @@ class Preprocess:
         mean: Per-channel mean, RGB, of values in 0..1.
         std: Per-channel standard deviation, RGB.
         interpolation: ``"bicubic"``, ``"bilinear"`` or ``"nearest"``.
-        native: How the checkpoint itself resizes: ``"shortest"`` (resize the short side, centre crop), ``"squash"`` or ``"longest"``.
+        native: How the checkpoint itself resizes: ``"shortest"`` (resize the short side, centre crop), ``"squash"``, ``"longest"``, or
+            ``"naflex"`` (the picture's own aspect, at most as many cells as ``size`` has).
+        resize_side: ``(H, W)`` to which the checkpoint itself resizes before it cuts ``size`` out of the centre; ``None``: to ``size``.
         flexible: Whether inputs of other sizes than ``size`` can be read.
         read_size: ``(H, W)`` at which maps are read by default; ``size`` for most checkpoints, larger where that localises better.
         views: Views of a picture that are averaged by default, a name of :data:`concept_cam.backbones.views.VIEWS`.
@@ -37,6 +39,7 @@ class Preprocess:
     flexible: bool = True
     read_size: tuple[int, int] | None = None
     views: str = "single"
+    resize_side: tuple[int, int] | None = None
     origin: str = field(default="", compare=False)
     unsure: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 

@@ -185,14 +185,18 @@ def aspect(pixels: np.ndarray, preprocess: Preprocess, size: Size) -> Prepared:
     Raises:
         ConfigurationError: The model reads one size only.
     """
-    if not preprocess.flexible:
-        raise ConfigurationError(
-            f"the resize policy 'aspect' needs a model that reads inputs of any size; this one reads {preprocess.size[0]} x "
-            f"{preprocess.size[1]} only. Use 'pad', 'squash' or 'tile'."
-        )
+    _check_flexible("resize policy 'aspect'", preprocess)
     target = _aspect_size((pixels.shape[0], pixels.shape[1]), preprocess, size)
     tensor = _normalised(_resize(pixels, target, preprocess), preprocess)
     return _prepared("aspect", tensor, preprocess, pixels, target, target, (0, 0))
+
+
+def _check_flexible(what: str, preprocess: Preprocess) -> None:
+    if not preprocess.flexible:
+        raise ConfigurationError(
+            f"the {what} needs a model that reads inputs of any size; this one reads {preprocess.size[0]} x "
+            f"{preprocess.size[1]} only. Use 'pad', 'squash' or 'tile'."
+        )
 
 
 def _aspect_size(original: Size, preprocess: Preprocess, size: Size) -> Size:
@@ -222,7 +226,7 @@ def aspect_grid(cells: int, ratio: float) -> Size:
 
 
 def native(pixels: np.ndarray, preprocess: Preprocess, size: Size) -> Prepared:
-    """Resizes as the checkpoint's own preprocessing does: ``shortest`` (centre crop), ``squash`` or ``longest``.
+    """Resizes as the checkpoint's own preprocessing does: ``shortest`` (centre crop), ``squash``, ``longest`` or ``naflex``.
 
     Equal to open_clip's ``image_transform(..., is_train=False)`` on the RGB picture, value for value. What a centre crop cuts off is
     outside ``geometry.seen``. Where the size is no multiple of the stride, the tower itself drops the last columns and rows, and so
@@ -232,14 +236,17 @@ def native(pixels: np.ndarray, preprocess: Preprocess, size: Size) -> Prepared:
 
 
 def _native_squash(pixels: np.ndarray, preprocess: Preprocess, size: Size) -> Prepared:
-    tensor = _normalised(_resize(pixels, size, preprocess), preprocess)
-    return _prepared("native", tensor, preprocess, pixels, _visible(preprocess, size), size, (0, 0))
+    inner = _before_crop(preprocess, size)
+    top, left = (round((inner[axis] - size[axis]) / 2.0) for axis in (0, 1))
+    resized = _resize(pixels, inner, preprocess)[top : top + size[0], left : left + size[1]]
+    tensor = _normalised(resized, preprocess)
+    return _prepared("native", tensor, preprocess, pixels, _visible(preprocess, size), inner, (-top, -left))
 
 
 def _native_shortest(pixels: np.ndarray, preprocess: Preprocess, size: Size) -> Prepared:
     height, width = pixels.shape[:2]
     if size[0] == size[1]:  # torchvision's Resize(int): the long side is cut to an integer, not rounded
-        short, side = min(height, width), size[0]
+        short, side = min(height, width), _before_crop(preprocess, size)[0]
         inner = tuple(side if length == short else int(side * length / short) for length in (height, width))
         resized = _resize(pixels, (inner[0], inner[1]), preprocess)
     else:  # open_clip's ResizeKeepRatio: rounded, and bicubic whatever the checkpoint says
@@ -249,6 +256,13 @@ def _native_shortest(pixels: np.ndarray, preprocess: Preprocess, size: Size) -> 
     top, left = (round((inner[axis] - size[axis]) / 2.0) for axis in (0, 1))
     tensor = _normalised(resized[top : top + size[0], left : left + size[1]], preprocess)
     return _prepared("native", tensor, preprocess, pixels, _visible(preprocess, size), (inner[0], inner[1]), (-top, -left))
+
+
+def _before_crop(preprocess: Preprocess, size: Size) -> Size:
+    """Returns the size from whose centre ``size`` is cut, in the proportion in which the checkpoint does it."""
+    side = preprocess.resize_side or preprocess.size
+    height, width = (max(round(wanted * whole / own), wanted) for wanted, whole, own in zip(size, side, preprocess.size, strict=True))
+    return height, width
 
 
 def _native_longest(pixels: np.ndarray, preprocess: Preprocess, size: Size) -> Prepared:
@@ -262,10 +276,38 @@ def _native_longest(pixels: np.ndarray, preprocess: Preprocess, size: Size) -> P
     return _prepared("native", tensor, preprocess, pixels, _visible(preprocess, size), inner, offset)
 
 
+def _native_naflex(pixels: np.ndarray, preprocess: Preprocess, size: Size) -> Prepared:
+    """The aspect is kept to a cell, and the cells are at most as many as those of ``size``: a NaFlex processor's own size."""
+    _check_flexible("resize mode 'naflex'", preprocess)
+    rows, columns = (side // stride for side, stride in zip(size, preprocess.stride, strict=True))
+    inner = naflex_size((pixels.shape[0], pixels.shape[1]), preprocess.stride, rows * columns)
+    tensor = _normalised(_resize(pixels, inner, preprocess), preprocess)
+    return _prepared("native", tensor, preprocess, pixels, inner, inner, (0, 0))
+
+
+def naflex_size(original: Size, stride: Size, cells: int) -> Size:
+    """Returns the largest size of a picture's aspect whose sides, rounded up to whole cells, hold at most ``cells`` of them.
+
+    As the processors of NaFlex towers have it (SigLIP 2, arXiv 2502.14786), by bisection of the scale to 1e-5.
+    """
+
+    def sides(scale: float) -> Size:
+        height, width = (max(step, math.ceil(side * scale / step) * step) for side, step in zip(original, stride, strict=True))
+        return height, width
+
+    low, high = 1e-6, 100.0
+    while high - low >= 1e-5:
+        middle = (low + high) / 2
+        height, width = sides(middle)
+        low, high = (middle, high) if (height // stride[0]) * (width // stride[1]) <= cells else (low, middle)
+    return sides(low)
+
+
 _NATIVE: dict[str, Policy] = {
     "shortest": _native_shortest,
     "squash": _native_squash,
     "longest": _native_longest,
+    "naflex": _native_naflex,
 }
 
 

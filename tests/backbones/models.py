@@ -24,7 +24,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             size = 0.3 if parameter.ndim < 2 else 0.5 * float(parameter.float().std())
-            if "logit" not in name:
+            if "logit" not in name and name != "temperature":
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
         for name, buffer in model.named_buffers():
             if name.endswith("running_mean"):
@@ -121,28 +121,68 @@ def word_tokenizer(length: int = 16, siglip: bool = False) -> Any:
     )  # fmt: skip
 
 
+COMMON = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+TEXTS = {
+    **COMMON,
+    "vocab_size": 4 + len(WORDS),
+    "max_position_embeddings": 16,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
+CLIP_VISION = {**COMMON, "image_size": 32, "patch_size": 8}
+DINO = {"initializer_range": 0.25, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
+
+
 def transformers_model(kind: str) -> nn.Module:
-    """Builds a small ``clip``, ``siglip`` or ``siglip2`` (NaFlex) of the transformers library."""
+    """Builds a small model of one of the model types of the transformers library that are read."""
     transformers = import_transformers()
     torch.manual_seed(0)
-    common = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
-    text = {
-        **common,
-        "vocab_size": 4 + len(WORDS),
-        "max_position_embeddings": 16,
-        "pad_token_id": 0,
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-    }
-    if kind == "clip":
-        vision = {**common, "image_size": 32, "patch_size": 8}
-        config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
-        return randomise(transformers.CLIPModel(config))
+    prefixes = {"clip": "CLIP", "metaclip_2": "MetaClip2", "altclip": "AltCLIP", "chinese_clip": "ChineseCLIP"}
+    if kind in prefixes:
+        prefix = prefixes[kind]
+        text = dict(TEXTS)
+        if kind == "altclip":  # RoBERTa's places begin behind the padding's.
+            text |= {"project_dim": 24, "max_position_embeddings": 17}
+        config = needed(f"{prefix}Config")(text_config=text, vision_config=CLIP_VISION, projection_dim=24)
+        return randomise(getattr(transformers, f"{prefix}Model")(config))
     if kind == "siglip":
-        vision = {**common, "image_size": 32, "patch_size": 8}
-        return randomise(transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision)))
-    vision = {**common, "num_patches": 16, "patch_size": 8}
-    return randomise(transformers.Siglip2Model(transformers.Siglip2Config(text_config=text, vision_config=vision)))
+        return randomise(transformers.SiglipModel(transformers.SiglipConfig(text_config=TEXTS, vision_config=CLIP_VISION)))
+    if kind == "siglip2":
+        vision = {**COMMON, "num_patches": 16, "patch_size": 8}
+        return randomise(transformers.Siglip2Model(transformers.Siglip2Config(text_config=TEXTS, vision_config=vision)))
+    if kind == "align":
+        vision = {"width_coefficient": 0.1, "depth_coefficient": 0.1}
+        config = transformers.AlignConfig(text_config={**TEXTS, "type_vocab_size": 1}, vision_config=vision, projection_dim=32)
+        return randomise(transformers.AlignModel(config))
+    if kind == "tipsv2":
+        config = needed("Tipsv2Config")(text_config=TEXTS, vision_config={**DINO, "num_register_tokens": 1})
+        return randomise(transformers.Tipsv2Model(config))
+    return randomise(feature_model(kind))
+
+
+def feature_model(kind: str) -> nn.Module:
+    """Builds a small image tower without text of the transformers library."""
+    transformers = import_transformers()
+    if kind == "dinov2_with_registers":
+        return transformers.Dinov2WithRegistersModel(transformers.Dinov2WithRegistersConfig(**DINO, num_register_tokens=2))
+    if kind == "dinov3_vit":
+        config = needed("DINOv3ViTConfig")(**DINO, intermediate_size=48, num_register_tokens=2)
+        return transformers.DINOv3ViTModel(config)
+    if kind == "dinov3_convnext":
+        config = needed("DINOv3ConvNextConfig")(hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], image_size=96)
+        return transformers.DINOv3ConvNextModel(config)
+    assert kind == "radio"
+    config = needed("RadioConfig")(**DINO, max_img_size=96, num_cls_tokens=3, num_registers=2)
+    return transformers.RadioModel(config)
+
+
+def needed(name: str) -> Any:
+    """Returns a class of the transformers library, or skips the test where this release does not have it."""
+    found = getattr(import_transformers(), name, None)
+    if found is None:
+        pytest.skip(f"this release of transformers has no {name}")
+    return found
 
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
@@ -160,16 +200,32 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "transformers-clip": lambda: transformers_model("clip"),
     "transformers-siglip": lambda: transformers_model("siglip"),
     "transformers-siglip2": lambda: transformers_model("siglip2"),
+    "transformers-metaclip_2": lambda: transformers_model("metaclip_2"),
+    "transformers-altclip": lambda: transformers_model("altclip"),
+    "transformers-chinese_clip": lambda: transformers_model("chinese_clip"),
+    "transformers-align": lambda: transformers_model("align"),
+    "transformers-tipsv2": lambda: transformers_model("tipsv2"),
+    "transformers-dinov2_with_registers": lambda: transformers_model("dinov2_with_registers"),
+    "transformers-dinov3_vit": lambda: transformers_model("dinov3_vit"),
+    "transformers-dinov3_convnext": lambda: transformers_model("dinov3_convnext"),
+    "transformers-radio": lambda: transformers_model("radio"),
 }
 """One small model of each kind of image tower."""
 
-TOKEN_KINDS = tuple(kind for kind in BUILDERS if kind not in ("resnet", "timm-convnext", "timm-resnet"))
+SPATIAL_KINDS = ("resnet", "timm-convnext", "timm-resnet", "transformers-align", "transformers-dinov3_convnext")
+"""Those that end in a map."""
+
+TOKEN_KINDS = tuple(kind for kind in BUILDERS if kind not in SPATIAL_KINDS)
 """Those that are vision transformers."""
+
+WORDLESS_KINDS = tuple(kind for kind in BUILDERS if "dinov" in kind or "radio" in kind)
+"""Those without a text tower."""
 
 
 def wrap(kind: str, model: nn.Module) -> Any:
     if kind.startswith("transformers"):
-        return from_transformers(model, word_tokenizer(siglip="siglip" in kind), name=kind)
+        tokenizer = None if kind in WORDLESS_KINDS else word_tokenizer(siglip="siglip" in kind)
+        return from_transformers(model, tokenizer, name=kind)
     return from_open_clip(model, simple_tokenizer(), name=kind)
 
 
@@ -195,6 +251,12 @@ def own_embedding(kind: str, model: Any, pixels: Tensor) -> Tensor:
                 spatial_shapes=torch.tensor([[rows, columns]] * len(pixels)),
             )
             return out if isinstance(out, Tensor) else out.pooler_output
+        if kind == "transformers-radio":
+            return model(pixels).features.mean(dim=1)
+        if kind == "transformers-dinov3_convnext":
+            return model(pixels).pooler_output
+        if kind in WORDLESS_KINDS:
+            return model(pixels).last_hidden_state[:, 1 + model.config.num_register_tokens :].mean(dim=1)
         if kind.startswith("transformers"):
             out = model.get_image_features(pixel_values=pixels)
             return out if isinstance(out, Tensor) else out.pooler_output

@@ -13,8 +13,8 @@ import torch
 from concept_cam.backbones import FAMILIES
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.core.attention import READING_FUNCTIONS
-from concept_cam.core.errors import AttentionError, ConfigurationError, ImageError, ModelError
-from tests.backbones.models import BUILDERS, TOKEN_KINDS, backbone, own_embedding, pictures, relative, wrap
+from concept_cam.core.errors import AttentionError, ConfigurationError, ImageError, ModelError, UnsupportedModelError
+from tests.backbones.models import BUILDERS, TOKEN_KINDS, WORDLESS_KINDS, backbone, own_embedding, pictures, relative, wrap
 
 KINDS = sorted(BUILDERS)
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -23,7 +23,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 def other_size(model: Any) -> tuple[int, int]:
     """A rectangle, one cell lower and two wider than the native size."""
     (height, width), (row, column) = model.preprocess.size, model.preprocess.stride
-    return height - row, width + 2 * column
+    return (height // row - 1) * row, (width // column + 2) * column
 
 
 @every_kind
@@ -81,8 +81,9 @@ def test_padding_is_never_seen(kind: str) -> None:
     valid[1, -1:, :] = False
     valid[1, :, -1] = False
     pixels = pictures(model)
-    shown = valid.repeat_interleave(model.preprocess.stride[0], 1).repeat_interleave(model.preprocess.stride[1], 2)
-    noisy = torch.where(shown[:, None], pixels, pictures(model, seed=7) * 3)
+    if kind in TOKEN_KINDS:
+        shown = valid.repeat_interleave(model.preprocess.stride[0], 1).repeat_interleave(model.preprocess.stride[1], 2)
+        noisy = torch.where(shown[:, None], pixels, pictures(model, seed=7) * 3)
     for attention in (name for name in model.attentions if name in ("vanilla", *READING_FUNCTIONS, "kk+residual", "gem+ffn")):
         clean = model.encode_patches(pixels, attention, valid)
         assert (clean.patches[~valid] == 0).all()
@@ -105,7 +106,7 @@ def test_dropping_padding_equals_masking_keys(kind: str) -> None:
     pixels = pictures(model, batch=1)
     features = model.encode_patches(pixels, "vanilla", valid)
     with torch.no_grad():
-        embedded = model.embed(pixels)
+        embedded = model.embed(pixels, valid)
         keys = torch.cat([torch.ones(1, model.prefix, dtype=torch.bool), valid.flatten(1)], dim=1)
         x = model.enter(embedded.tokens)
         for block in model.blocks:
@@ -148,7 +149,8 @@ def test_half_precision(kind: str, dtype: torch.dtype) -> None:
         assert cosine.min() > 0.98
     other = low.encode_image(pictures(exact, size=other_size(exact)))
     assert torch.isfinite(other).all()
-    assert low.encode_text(["a fish"]).dtype == dtype
+    if kind not in WORDLESS_KINDS:
+        assert low.encode_text(["a fish"]).dtype == dtype
 
 
 @every_kind
@@ -167,7 +169,8 @@ def test_the_model_is_left_as_it_was(kind: str) -> None:
     features = model.feature_map(pixels)
     leaf = features.map.detach().requires_grad_()
     torch.autograd.grad(model.pool(replace(features, map=leaf)).sum(), leaf)
-    model.encode_text(["a fish", "a bird with a beak"])
+    if kind not in WORDLESS_KINDS:
+        model.encode_text(["a fish", "a bird with a beak"])
     assert model.encode_image(pictures(model, size=other_size(model))).requires_grad is False
     assert torch.equal(own_embedding(kind, inner, pixels), before)
     assert {name: type(module) for name, module in inner.named_modules()} == modules
@@ -203,16 +206,13 @@ def test_four_threads_sharing_one_backbone(kind: str) -> None:
     model = backbone(kind)
     batches = [pictures(model, batch=1, seed=seed) for seed in range(4)]
     alone = [model.encode_patches(batch).patches for batch in batches]
-    words = model.encode_text(["a fish"])
+    words = None if kind in WORDLESS_KINDS else model.encode_text(["a fish"])
     found: dict[int, Any] = {}
 
     def work(number: int) -> None:
         for _ in range(3):
-            found[number] = (
-                model.encode_patches(batches[number]).patches,
-                model.encode_text(["a fish"]),
-                model.count_tokens("a fish"),
-            )
+            said = None if words is None else (model.encode_text(["a fish"]), model.count_tokens("a fish"))
+            found[number] = (model.encode_patches(batches[number]).patches, said)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -221,10 +221,11 @@ def test_four_threads_sharing_one_backbone(kind: str) -> None:
         thread.join()
     for number in range(4):
         torch.testing.assert_close(found[number][0], alone[number])
-        torch.testing.assert_close(found[number][1], words)
+        if words is not None:
+            torch.testing.assert_close(found[number][1][0], words)
 
 
-@every_kind
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in WORDLESS_KINDS])
 def test_text_equals_the_models_own(kind: str) -> None:
     model = backbone(kind)
     inner: Any = model.model
@@ -317,13 +318,29 @@ def test_value_path_is_the_pooling_of_one_patch(kind: str, pool: str) -> None:
             torch.testing.assert_close(model.pool_tokens(whole, keys)[0], features[patch], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["transformers-clip", "transformers-siglip", "transformers-siglip2"])
-@pytest.mark.parametrize("size", [(24, 48), (64, 32), (40, 40), (16, 72)])
-def test_odd_sizes_equal_the_librarys_own_position_tables(kind: str, size: tuple[int, int]) -> None:
-    """At sizes that are not the trained one: as ``interpolate_pos_encoding=True`` has it (NaFlex reads any size by itself)."""
+@pytest.mark.parametrize("kind", WORDLESS_KINDS)
+def test_towers_without_words_say_what_they_are_for(kind: str) -> None:
+    model = backbone(kind)
+    for ask in (lambda: model.encode_text(["a fish"]), lambda: model.count_tokens("a fish"), lambda: model.unknown_words("a fish")):
+        with pytest.raises(UnsupportedModelError, match=r"no text tower.*fit-head"):
+            ask()
+
+
+ANY_SIZE_BY_ITSELF = ("tipsv2", "dinov", "radio", "align", "siglip2")
+"""Parts of the kinds whose library code reads any size without being told to."""
+
+LIBRARY_SIZES = [
+    *itertools.product([kind for kind in TOKEN_KINDS if kind.startswith("transformers")], [(24, 48), (64, 32), (40, 40), (16, 72)]),
+    *itertools.product(["transformers-align", "transformers-dinov3_convnext"], [(64, 128), (160, 96)]),
+]
+
+
+@pytest.mark.parametrize(("kind", "size"), LIBRARY_SIZES)
+def test_odd_sizes_equal_the_librarys_own_interpolation(kind: str, size: tuple[int, int]) -> None:
+    """At sizes that are not the trained one, as the library's own code has it, where need be with ``interpolate_pos_encoding=True``."""
     model = backbone(kind)
     pixels = pictures(model, 2, size)
-    if kind == "transformers-siglip2":
+    if any(part in kind for part in ANY_SIZE_BY_ITSELF):
         own = own_embedding(kind, model.model, pixels)
     else:
         with torch.no_grad():
@@ -331,3 +348,48 @@ def test_odd_sizes_equal_the_librarys_own_position_tables(kind: str, size: tuple
         own = out if isinstance(out, torch.Tensor) else out.pooler_output
     assert relative(model.encode_image(pixels), own) < 1e-5
     assert relative(model.encode_patches(pixels).image, own) < 1e-5
+
+
+def test_naflex_reads_padded_pictures_at_their_own_aspect() -> None:
+    """Three aspects in one batch, padded into squares: as the library reads each from its processor's patches, mask and shape."""
+    model = backbone("transformers-siglip2")
+    stride = model.preprocess.stride[0]
+    grids = [(4, 4), (2, 4), (3, 2)]
+    places = [(0, 0), (1, 0), (1, 2)]
+    pixels = torch.zeros(3, 3, 4 * stride, 4 * stride)
+    valid = torch.zeros(3, 4, 4, dtype=torch.bool)
+    alone = []
+    for number, ((rows, columns), (top, left)) in enumerate(zip(grids, places)):
+        picture = pictures(model, 1, (rows * stride, columns * stride), seed=number)
+        alone.append(own_embedding("transformers-siglip2", model.model, picture))
+        pixels[number, :, top * stride : (top + rows) * stride, left * stride : (left + columns) * stride] = picture[0]
+        valid[number, top : top + rows, left : left + columns] = True
+    features = model.encode_patches(pixels, valid=valid)
+    assert relative(features.image, torch.cat(alone)) < 1e-5
+    for number, ((rows, columns), (top, left)) in enumerate(zip(grids, places)):
+        own = model.encode_patches(pictures(model, 1, (rows * stride, columns * stride), seed=number)).patches[0]
+        torch.testing.assert_close(features.patches[number, top : top + rows, left : left + columns], own, rtol=1e-4, atol=1e-5)
+
+
+def test_mean_pooled_maps_of_the_transformers_library_are_exact() -> None:
+    features = backbone("transformers-align").encode_patches(pictures(backbone("transformers-align")))
+    assert relative(features.patches.mean(dim=(1, 2)), features.image) < 1e-5
+
+
+def test_tipsv2_reads_its_first_class_token_and_its_patches_as_they_are() -> None:
+    model = backbone("transformers-tipsv2")
+    pixels = pictures(model)
+    with torch.no_grad():
+        tokens = model.model.vision_model(pixels).last_hidden_state
+    features = model.encode_patches(pixels)
+    assert relative(features.image, tokens[:, 0]) < 1e-5
+    torch.testing.assert_close(features.patches.flatten(1, 2), tokens[:, 2:], rtol=1e-4, atol=1e-5)
+    assert model.logit_scale == pytest.approx(1 / 0.005065968260169029)
+
+
+def test_radio_is_read_by_its_patches() -> None:
+    model = backbone("transformers-radio")
+    pixels = pictures(model)
+    with torch.no_grad():
+        own = model.model(pixels)
+    torch.testing.assert_close(model.encode_patches(pixels).patches.flatten(1, 2), own.features, rtol=1e-4, atol=1e-5)

@@ -276,12 +276,12 @@ def test_transformers_folder(tmp_path: Path, kind: str, form: str) -> None:
         "siglip": "SiglipImageProcessor",
         "siglip2": "Siglip2ImageProcessor",
     }
-    stored = {**settings, "image_processor_type": names[kind], **({"size": size} if size else {})}
+    stored = {**settings, "image_processor_type": names[kind], **({"size": size} if size else {"max_num_patches": 16})}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored))
     model = load(form.format(tmp_path))
     assert model.preprocess.mean == (0.1, 0.2, 0.3)
     assert model.preprocess.interpolation == "bilinear"
-    assert model.preprocess.native == ("shortest" if kind == "clip" else "squash")
+    assert model.preprocess.native == {"clip": "shortest", "siglip": "squash", "siglip2": "naflex"}[kind]
     assert model.preprocess.size == (32, 32)
     assert model.context_length == 16
     pixels = pictures(model)

@@ -1,4 +1,5 @@
-"""Image classifiers as towers: by name (``timm:NAME[,CHECKPOINT]``) or already built; their own last layer is the head.
+"""Image classifiers as towers: by name (``timm:NAME[,CHECKPOINT]``) or already built; their own last layer is the head. Networks of timm
+without a last layer are towers of features, for a head of one's own.
 
 They have no text tower. Class names come from a file, from the network's configuration, or, for networks of the thousand classes of
 ImageNet, from timm's list.
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from concept_cam.backbones import cnn_classifier, vit_classifier
+from concept_cam.backbones import cnn_classifier, timm_features, vit_classifier
 from concept_cam.backbones.hashing import hash_weights
 from concept_cam.backbones.loading import hub
 from concept_cam.backbones.made import Made
@@ -125,7 +126,7 @@ def from_classifier(
         preprocess: What its input must look like; by default timm's configuration, or 224 pixels with ImageNet's mean and deviation.
 
     Returns:
-        A tower whose ``own_head`` is the network's last layer.
+        A tower whose ``own_head`` is the network's last layer; ``None`` for a network of timm that has none.
 
     Raises:
         UnsupportedModelError: No spatial map can be read from it, or its last layer is not linear.
@@ -142,6 +143,8 @@ def from_classifier(
     def names(found: int | None) -> tuple[str, ...]:
         return _names(any_model, count if found is None else found, classes, title)
 
+    if timm_features.is_feature_tower(model):
+        return timm_features.read(Made(title, model, options={"patches": _patches(any_model, expected), "preprocess": expected}))
     if vit_classifier.reader_of(model) is not None:
         return vit_classifier.read(Made(title, model, options={"classes": names, "preprocess": _patches(any_model, expected)}))
     return cnn_classifier.read(Made(title, model, options={"classes": names, "preprocess": expected}))

@@ -91,7 +91,7 @@ def _unknown(name: str) -> ModelError:
     return ModelError(
         f"unknown model {name!r}.{hint} Known forms: 'demo', {', '.join(map(repr, ALIASES))}, 'ARCHITECTURE/TAG' such as "
         "'ViT-B-16/openai', 'hf-hub:ORGANISATION/NAME', 'local-dir:FOLDER', 'ARCHITECTURE:FILE.safetensors', 'transformers:ID', "
-        "'dinov2:ID', 'timm:NAME[,CHECKPOINT]'."
+        "'dinov2:ID', 'dinov3:ID', 'radio:ID', 'timm:NAME[,CHECKPOINT]'."
     )
 
 
@@ -136,23 +136,28 @@ def _transformers(rest: str, name: str, device: torch.device, dtype: torch.dtype
     return transformers.from_name(rest, name, device, dtype)
 
 
-def _dinov2(pooling: str) -> Callable[[str, str, torch.device, torch.dtype], Backbone]:
-    def load_dinov2(rest: str, name: str, device: torch.device, dtype: torch.dtype) -> Backbone:
-        return transformers.from_name(rest, name, device, dtype, {"pooling": pooling})
+def _feature_tower(model_types: tuple[str, ...], pooling: str) -> Callable[[str, str, torch.device, torch.dtype], Backbone]:
+    def load_tower(rest: str, name: str, device: torch.device, dtype: torch.dtype) -> Backbone:
+        return transformers.from_name(rest, name, device, dtype, {"pooling": pooling}, model_types)
 
-    return load_dinov2
+    return load_tower
 
 
 def _timm(rest: str, name: str, device: torch.device, dtype: torch.dtype) -> Backbone:
     return classifiers.load_timm(rest, device, dtype)
 
 
+DINOV2, DINOV3 = ("dinov2", "dinov2_with_registers"), ("dinov3_vit", "dinov3_convnext")
+
 PREFIXES: dict[str, Callable[[str, str, torch.device, torch.dtype], Backbone]] = {
     "hf-hub": _from_hub,
     "local-dir": _folder,
     "transformers": _transformers,
-    "dinov2": _dinov2("mean"),
-    "dinov2-cls": _dinov2("cls"),
+    "dinov2": _feature_tower(DINOV2, "mean"),
+    "dinov2-cls": _feature_tower(DINOV2, "cls"),
+    "dinov3": _feature_tower(DINOV3, "mean"),
+    "dinov3-cls": _feature_tower(DINOV3, "cls"),
+    "radio": _feature_tower(("radio",), "mean"),
     "timm": _timm,
 }
 """What stands before a name's colon -> what loads the rest; :data:`concept_cam.backbones.NAME_FORMS` describes them."""

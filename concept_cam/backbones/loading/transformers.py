@@ -1,34 +1,53 @@
-"""CLIP, SigLIP, SigLIP2 and DINOv2 of the transformers library: by hub id, from a folder, or a model that exists already."""
+"""Models of the transformers library: by hub id, from a folder, or a model that exists already. Code that comes with weights never runs."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from concept_cam.backbones.loading import hub
 from concept_cam.backbones.loading.families import finish, read, require, unsupported
+from concept_cam.backbones.loading.transformers_pictures import processor_settings
+from concept_cam.backbones.loading.transformers_text import text_encoder
 from concept_cam.backbones.made import Made
 from concept_cam.backbones.protocol import Backbone
-from concept_cam.backbones.text import ModelTower, TextEncoder, TransformersTokens
 from concept_cam.backbones.torchvision_compat import import_transformers
-from concept_cam.core.errors import ConceptCamError, ModelError
+from concept_cam.backbones.transformers_clip import kind_of
+from concept_cam.core.errors import ConceptCamError, ModelError, UnsupportedModelError
 
 __all__ = ["from_name", "from_transformers"]
 
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
+SINCE: dict[str, str] = {
+    "siglip2": "4.50",
+    "metaclip_2": "4.56",
+    "dinov3_vit": "4.56",
+    "dinov3_convnext": "4.56",
+    "radio": "5.13",
+    "tipsv2": "5.14",
+}
+"""Model type -> the first release of transformers that has it."""
+
+OWN_CODE: dict[str, str] = {
+    "fgclip2": "FG-CLIP 2 comes with code of its own, and no release of transformers up to 5.24 has it; the first FG-CLIP can be read",
+}
+"""Model types that no release of transformers has -> what is known of them."""
+
 
 def from_transformers(model: nn.Module, tokenizer: Any = None, image_processor: Any = None, name: str = "transformers model") -> Backbone:
     """Reads a model of the transformers library that exists already, with whatever weights it has; the model itself is not changed.
 
     Args:
-        model: ``CLIPModel``, ``SiglipModel``, ``Siglip2Model`` or ``Dinov2Model``, in evaluation mode.
+        model: A model of one of the model types in :data:`concept_cam.backbones.FAMILIES`, such as ``CLIPModel``, ``Siglip2Model``,
+            ``Tipsv2Model`` or ``DINOv3ViTModel``, in evaluation mode.
         tokenizer: Its tokenizer; ``None`` for an image tower without text.
         image_processor: Its image processor, of which only the settings are read; ``None``: those usual for the model type.
         name: Name for results.
@@ -42,48 +61,29 @@ def from_transformers(model: nn.Module, tokenizer: Any = None, image_processor: 
 
 def _tower(model: nn.Module) -> str:
     config: Any = getattr(model, "config", None)
-    return f"transformers:{getattr(config, 'model_type', type(model).__name__)}"
+    return f"transformers:{kind_of(config) if hasattr(config, 'model_type') else type(model).__name__}"
 
 
 def _made(model: nn.Module, tokenizer: Any, image_processor: Any, name: str, options: Mapping[str, Any] | None = None) -> Made:
     family = require(_tower(model), name)
+    settings = processor_settings(image_processor, name)
+    origin = "its image processor" if settings.get("mean") else "the values usual for its type, for want of an image processor"
     if not family.words:
-        return Made(name, model, None, _processor_settings(image_processor), "its image processor", options=options or {})
+        return Made(name, model, None, settings, origin, options=options or {})
     config: Any = model.config
     if not hasattr(model, "text_model") or not hasattr(model, "vision_model"):
         raise unsupported(name, f"model type {config.model_type!r} ({type(model).__name__}) of the transformers library")
-    if tokenizer is None:
-        raise ModelError(f"{name} needs its tokenizer.")
-    padded = config.model_type != "clip"  # SigLIP was trained on padded texts.
-    tokens = TransformersTokens(tokenizer, int(config.text_config.max_position_embeddings), "max_length" if padded else "longest")
-    tower = ModelTower(model, _embed)
-    text = TextEncoder(tokens, tower, tower.device)
-    origin = "its image processor" if image_processor is not None else "the values usual for its type, for want of an image processor"
-    return Made(name, model, text, _processor_settings(image_processor), origin)
+    return Made(name, model, text_encoder(model, tokenizer, kind_of(config), name), settings, origin)
 
 
-def _embed(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    output = model.get_text_features(**inputs)
-    # A tensor before transformers 5, an output object since.
-    embedding: Tensor = output if isinstance(output, Tensor) else output.pooler_output
-    return embedding
-
-
-def _processor_settings(processor: Any) -> dict[str, Any]:
-    """Returns an image processor's settings in open_clip's terms; empty without one."""
-    if processor is None:
-        return {}
-    size = dict(getattr(processor, "size", None) or {})
-    names = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-    return {
-        "mean": getattr(processor, "image_mean", None),
-        "std": getattr(processor, "image_std", None),
-        "interpolation": names.get(int(getattr(processor, "resample", 3) or 0), "bicubic"),
-        "resize_mode": "shortest" if size.get("shortest_edge") else "squash",
-    }
-
-
-def from_name(source: str, name: str, device: torch.device, dtype: torch.dtype, options: Mapping[str, Any] | None = None) -> Backbone:
+def from_name(
+    source: str,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    options: Mapping[str, Any] | None = None,
+    model_types: tuple[str, ...] = (),
+) -> Backbone:
     """Loads a model by hub id or folder.
 
     Args:
@@ -92,6 +92,7 @@ def from_name(source: str, name: str, device: torch.device, dtype: torch.dtype, 
         device: Where it goes.
         dtype: Floating-point type.
         options: For the family, such as the pooling of DINOv2.
+        model_types: Those that the name's form is for; empty: all.
     """
     transformers = import_transformers()
     if not source:
@@ -104,12 +105,17 @@ def from_name(source: str, name: str, device: torch.device, dtype: torch.dtype, 
     if not local and hub.cached(source, "config.json") is None and not hub.reachable():
         raise hub.no_network(name, source, "config.json, model.safetensors, preprocessor_config.json and the tokenizer's files")
     only_local = local or (hub.cached(source, "config.json") is not None and not hub.reachable())
+    _require_known(source, local, name)
+    # Said outright: where it is left open, the library asks at the terminal whether to run a folder's own code.
+    given = {"local_files_only": only_local, "trust_remote_code": False}
     try:
-        config = transformers.AutoConfig.from_pretrained(source, local_files_only=only_local)
-        tower = f"transformers:{config.model_type}"
+        config = transformers.AutoConfig.from_pretrained(source, **given)
+        tower = f"transformers:{kind_of(config)}"
+        if model_types and config.model_type not in model_types:
+            raise ModelError(f"{name!r} is for the model types {', '.join(model_types)}; {source!r} holds a {config.model_type!r}.")
         family = require(tower, name)
-        model, info = transformers.AutoModel.from_pretrained(source, output_loading_info=True, local_files_only=only_local)
-        tokenizer = _tokenizer(source, only_local, name) if family.words else None
+        model, info = transformers.AutoModel.from_pretrained(source, output_loading_info=True, **given)
+        tokenizer = _tokenizer(source, given, name) if family.words else None
     except ConceptCamError:
         raise
     except Exception as error:
@@ -121,20 +127,43 @@ def from_name(source: str, name: str, device: torch.device, dtype: torch.dtype, 
             f"the weights of {name} do not fill the model (missing or of another shape: {', '.join(map(str, missing[:5])) or 'some'}); "
             "the rest would be random, so it is not used."
         )
-    return finish(tower, _made(model, tokenizer, _image_processor(source, only_local), name, options), device, dtype)
+    return finish(tower, _made(model, tokenizer, _image_processor(source, given), name, options), device, dtype)
 
 
-def _tokenizer(source: str, only_local: bool, name: str) -> Any:
+def _require_known(source: str, local: bool, name: str) -> None:
+    """Says which release has a model type that the installed library does not know.
+
+    Raises:
+        UnsupportedModelError: The library does not know the type, and code that comes with weights is never run.
+    """
+    transformers = import_transformers()
+    file = Path(source) / "config.json" if local else hub.cached(source, "config.json")
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
+    except (OSError, ValueError):
+        return  # The library says what is wrong with it.
+    kind = stored.get("model_type") if isinstance(stored, dict) else None
+    if not isinstance(kind, str) or kind in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
+        return
+    have = f"the installed transformers {transformers.__version__} does not know the model type {kind!r}"
+    if kind in SINCE:
+        raise UnsupportedModelError(f"{name}: {have}; it is there since {SINCE[kind]}: pip install 'transformers>={SINCE[kind]}'.")
+    more = f" {OWN_CODE[kind]}." if kind in OWN_CODE else ""
+    code = " Code that comes with a model is never run." if stored.get("auto_map") else ""
+    raise unsupported(name, f"model type {kind!r}", f"{have}.{more}{code}")
+
+
+def _tokenizer(source: str, given: Mapping[str, Any], name: str) -> Any:
     folder = Path(source)
     if folder.is_dir() and not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         # The library would make up a tokenizer that knows no word.
         raise ModelError(f"{name} needs the files of its tokenizer ({', '.join(_TOKENIZER_FILES[:3])} ...) in {source!r}.")
-    return import_transformers().AutoTokenizer.from_pretrained(source, local_files_only=only_local)
+    return import_transformers().AutoTokenizer.from_pretrained(source, **given)
 
 
-def _image_processor(source: str, only_local: bool) -> Any:
+def _image_processor(source: str, given: Mapping[str, Any]) -> Any:
     transformers = import_transformers()
     try:
-        return transformers.AutoImageProcessor.from_pretrained(source, local_files_only=only_local)
+        return transformers.AutoImageProcessor.from_pretrained(source, **given)
     except (OSError, ValueError):
         return None  # Not stored with the model: the settings usual for its type.
