@@ -1,4 +1,4 @@
-"""Folders of the transformers library, as people have them: weights, tokenizer, preprocessing; and what is said where one cannot be read."""
+"""Folders of the transformers library as people have them: weights, tokenizer, preprocessing; and what is said where one is unreadable."""
 
 from __future__ import annotations
 
@@ -186,8 +186,15 @@ def test_max_pooling_of_align_has_no_map() -> None:
         from_transformers(model, word_tokenizer())
 
 
-@pytest.mark.parametrize(("form", "kind", "pooling"), [("dinov3", "dinov3_vit", "mean"), ("dinov3-cls", "dinov3_vit", "cls"),
-                                                        ("dinov2-cls", "dinov2_with_registers", "cls"), ("radio", "radio", "mean")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "kind", "pooling"),
+    [
+        ("dinov3", "dinov3_vit", "mean"),
+        ("dinov3-cls", "dinov3_vit", "cls"),
+        ("dinov2-cls", "dinov2_with_registers", "cls"),
+        ("radio", "radio", "mean"),
+    ],
+)
 def test_feature_towers_by_name(form: str, kind: str, pooling: str, tmp_path: Path) -> None:
     model, _ = save_folder(kind, tmp_path)
     loaded = load(f"{form}:{tmp_path}")
