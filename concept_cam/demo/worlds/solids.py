@@ -143,6 +143,26 @@ def ribbon(points: npt.NDArray[np.floating], widths: npt.NDArray[np.floating], p
     )
 
 
+def bristles(
+    roots: npt.NDArray[np.floating], tips: npt.NDArray[np.floating], width: tuple[float, float], piece: int, *, nearer: float
+) -> Facets:
+    """Many short straight hairs from `roots` [N, 3] to `tips` [N, 3], of the given half widths at root and tip."""
+    count = len(roots)
+    corners = np.stack([roots, tips, tips, roots], axis=1).astype(np.float32)
+    places = np.zeros((count, 4, 2), dtype=np.float32)
+    places[:, :, 0] = np.array([0.0, 1.0, 1.0, 0.0])
+    places[:, :, 1] = np.array([-1.0, -1.0, 1.0, 1.0])
+    return Facets(
+        corners,
+        np.zeros_like(corners),
+        places,
+        np.full(count, piece, dtype=np.int64),
+        np.zeros(count, dtype=bool),
+        np.repeat(np.array([width], dtype=np.float32), count, axis=0),
+        np.full(count, nearer, dtype=np.float32),
+    )
+
+
 @dataclass(frozen=True)
 class Lens:
     """From space as the camera sees it (x right, y down, z towards the camera) to pixels.
@@ -188,12 +208,19 @@ class Painted:
         table = np.append(self.facets.piece, -1).astype(np.int32)
         return table[self.owner]
 
-    def areas(self, count: int) -> npt.NDArray[np.float64]:
+    def areas(self, count: int, within: tuple[int, int] | None = None) -> npt.NDArray[np.float64]:
         """Area that each of `count` pieces would have if nothing hid it and the picture had no edge, in pixels.
+
+        Args:
+            count: how many.
+            within: (H, W) of the picture where only facets whose middle lies in it are to count.
 
         Facets of a piece that overlap (a bent stalk) are counted twice.
         """
         area = np.abs(_signed_area(self.outlines)) * self.shown
+        if within is not None:
+            x, y = self.outlines.mean(axis=1).T
+            area = area * ((x >= 0) & (x <= within[1]) & (y >= 0) & (y <= within[0]))
         return np.asarray(np.bincount(self.facets.piece, weights=area, minlength=count)[:count], dtype=np.float64)
 
 
@@ -335,10 +362,15 @@ def blend(seen: Samples, colours: Array, ground: Array) -> Array:
     return flat.reshape(height, width, 3)
 
 
-def coverage(chosen: npt.NDArray[np.bool_]) -> Array:
-    """Share of every pixel's samples that are chosen, [H * FINE, W * FINE] to float32 [H, W]."""
-    height, width = chosen.shape[0] // FINE, chosen.shape[1] // FINE
-    return np.asarray(chosen.reshape(height, FINE, width, FINE).sum(axis=(1, 3)) / (FINE * FINE), dtype=np.float32)
+def quarters(fine: npt.NDArray[np.generic]) -> list[npt.NDArray[np.generic]]:
+    """The samples of every pixel, apart: FINE * FINE arrays [H, W] from one [H * FINE, W * FINE]."""
+    return [fine[i::FINE, j::FINE] for i in range(FINE) for j in range(FINE)]
+
+
+def half_of(bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Which bits are set in at least half of a pixel's samples: uint32 [H * FINE, W * FINE] to [H, W]."""
+    a, b, c, d = (np.asarray(each, dtype=np.uint32) for each in quarters(bits))
+    return np.asarray((a & b) | (c & d) | ((a | b) & (c | d)), dtype=np.uint32)
 
 
 _SHADOW_STEP = 4
@@ -381,3 +413,14 @@ def cast(
         draw.polygon(quad, fill=255)
     image = image.filter(ImageFilter.GaussianBlur(max(softness / _SHADOW_STEP, 0.4))).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.float32) / np.float32(255.0)
+
+
+def moved_outline(solid: npt.NDArray[np.bool_], by: Array, softness: float) -> Array:
+    """Shadow of what lies close to the ground: its outline [H * FINE, W * FINE], moved `by` pixels (x, y) and blurred, float32 [H, W]."""
+    step = FINE * _SHADOW_STEP
+    height, width = solid.shape[0] // FINE, solid.shape[1] // FINE
+    coarse = Image.fromarray(np.ascontiguousarray(solid[step // 2 :: step, step // 2 :: step]).astype(np.uint8) * 255)
+    shift = (by / _SHADOW_STEP).astype(float)
+    coarse = coarse.transform(coarse.size, Image.Transform.AFFINE, (1, 0, -float(shift[0]), 0, 1, -float(shift[1])))
+    blurred = coarse.filter(ImageFilter.GaussianBlur(max(softness / _SHADOW_STEP, 0.4)))
+    return np.asarray(blurred.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32) / np.float32(255.0)

@@ -19,6 +19,7 @@ from concept_cam.demo.worlds.canvas import Canvas
 from concept_cam.demo.worlds.draws import Draws, OneDraw, Style, StyledDraws
 from concept_cam.demo.worlds.family import SCENES, Rendering, Specimens, View, Vocabulary
 from concept_cam.demo.worlds.solids import (
+    FINE,
     Array,
     Facets,
     Lens,
@@ -26,8 +27,9 @@ from concept_cam.demo.worlds.solids import (
     Samples,
     blend,
     cast,
-    coverage,
+    half_of,
     joined,
+    moved_outline,
     paint,
     samples,
 )
@@ -42,22 +44,33 @@ VIEWS: Final = {"whole": 1.0, "closeup": 0.0, "mixed": 1.0 / 3.0}
 
 
 @dataclass(frozen=True)
+class Frame:
+    """What the camera of a specimen is aimed by. Lengths are in the specimen's own unit, z points away from the ground at z = 0.
+
+    Attributes:
+        core: points [N, 3] that a picture of the whole has to hold; the first two are the ends of its long axis, its front first.
+        sites: mask -> where the part is or would be, [3].
+        reaches: mask -> rough diameter of that place.
+    """
+
+    core: npt.NDArray[np.floating]
+    sites: Mapping[str, npt.NDArray[np.floating]]
+    reaches: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Shape:
-    """A specimen in space. Lengths are in its own unit, z points away from the ground at z = 0.
+    """A specimen in space.
 
     Attributes:
         facets: all that is drawn of it, with the numbers of `Troupe.pieces`.
-        sites: mask -> where the part is or would be, [3].
-        reaches: mask -> rough diameter of that place.
+        frame: its own places; the camera is aimed by those that its twins share.
         details: name -> size of a detail by which a character is told; the room's own.
-        core: points [N, 3] that a picture of the whole has to hold.
     """
 
     facets: Facets
-    sites: Mapping[str, npt.NDArray[np.floating]]
-    reaches: Mapping[str, float]
+    frame: Frame
     details: Mapping[str, float]
-    core: npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,7 @@ class Sight:
         state: character -> state.
         seen: mask -> pixels.
         share: mask -> share of what would be seen if nothing hid it and the picture had no edge.
+        inside: mask -> share of it that lies in the frame, hidden or not.
         visible: masks that count as visible.
         free: mask -> the place where it is or would be lies in the frame, and nothing foreign is before it.
         scale: pixels per unit.
@@ -94,6 +108,7 @@ class Sight:
     state: Mapping[str, str]
     seen: Mapping[str, float]
     share: Mapping[str, float]
+    inside: Mapping[str, float]
     visible: frozenset[str]
     free: Mapping[str, bool]
     scale: float
@@ -118,6 +133,7 @@ class Troupe:
         sides: piece -> 1 for a left one, 2 for a right one.
         framing: characters whose sampled states the camera is aimed by.
         canonical: character -> state of the specimen that the camera is aimed by, for all other characters.
+        frame: states -> what a camera is aimed by.
         build: states -> shape.
         view: turns a specimen before the camera: matrix [3, 3], rows are the picture's x, its y (down), and towards the camera.
         colour: states, the states that twins keep in mind, samples, shape, light -> colours [S, 3].
@@ -134,6 +150,7 @@ class Troupe:
         grounds: scene -> weights of the common grounds that it may have; a scene that is left out is a garden out of focus.
         surround: paints what lies about on the ground of a scene, before the specimen is put on it.
         props: solid things under, beside and before a specimen.
+        flat: specimens lie flat, and their shadows are their outlines, moved.
     """
 
     vocabulary: Vocabulary
@@ -142,6 +159,7 @@ class Troupe:
     sides: Mapping[str, int]
     framing: tuple[str, ...]
     canonical: Mapping[str, str]
+    frame: Callable[[Draw, Mapping[str, str]], Frame]
     build: Callable[[Draw, Mapping[str, str]], Shape]
     view: Callable[[Draw], npt.NDArray[np.floating]]
     colour: Callable[[Draw, Mapping[str, str], Mapping[str, str], Samples, Shape, Light], Array]
@@ -158,6 +176,7 @@ class Troupe:
     grounds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     surround: Callable[[Canvas, np.random.Generator, str, Place], None] = lambda canvas, rng, scene, place: None
     props: Callable[[Draw, str, Shape | None], Sequence[Prop]] = lambda draw, scene, shape: ()
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -294,7 +313,7 @@ class Camera:
         return self.lens(self(points))
 
 
-def aim(troupe: Troupe, draw: Draw, framing: Shape, focus: int, size: tuple[int, int]) -> Camera:
+def aim(troupe: Troupe, draw: Draw, framing: Frame, focus: int, size: tuple[int, int]) -> Camera:
     """The camera of a specimen, aimed by the shape that its twins share."""
     height, width = size
     matrix = np.asarray(troupe.view(draw), dtype=np.float32)
@@ -357,7 +376,7 @@ class _Actor:
     draw: Draw
     state: Mapping[str, str]
     kept: Mapping[str, str]
-    framing: Shape
+    framing: Frame
     shape: Shape
     camera: Camera
     first: int
@@ -371,7 +390,7 @@ def _cast_of(troupe: Troupe, specimens: Specimens, i: int, size: tuple[int, int]
     one_of = specimens[i]
     draw = one(troupe, specimens, i)
     kept = canonical(troupe, specimens, i)
-    framing = troupe.build(draw, kept)
+    framing = troupe.frame(draw, kept)
     camera = aim(troupe, draw, framing, int(specimens.focus[i]), size)
     state = specimens.trait(i)
     number = int(draws_of(troupe, one_of).choice("several", (1.0,) + (0.0,) * _COMPANIONS)[0]) if specimens.focus[i] < 0 else 0
@@ -431,8 +450,7 @@ class _Take:
     shadow: Array
     seen: Samples | None
     colours: Array
-    planes: Array
-    side: npt.NDArray[np.uint8]
+    bits: npt.NDArray[np.uint32]
     visible: npt.NDArray[np.bool_]
     judgeable: npt.NDArray[np.bool_]
 
@@ -466,7 +484,6 @@ def _shoot(troupe: Troupe, specimens: Specimens, i: int, size: tuple[int, int], 
         else:
             moved = prop.facets.moved(ground_camera.matrix, ground_camera.shift)
         lot.append(moved.renumbered(base + k))
-    count = len(words.masks)
     place = Place((0.5 * width, 0.5 * height), 0.6 * min(size), draw("empty.way", -math.pi, math.pi))
     if actors:
         ends = actors[0].camera.pixels(actors[0].framing.core[:2])
@@ -476,12 +493,10 @@ def _shoot(troupe: Troupe, specimens: Specimens, i: int, size: tuple[int, int], 
         place = Place(
             (float(middle[0]), float(middle[1])), float(np.ptp(core, axis=0).max()), math.atan2(float(across[1]), float(across[0]))
         )
-    nothing = _Take(
-        place, np.zeros(size, np.float32), None, np.zeros((0, 3), np.float32), np.zeros((count, *size), np.float32),
-        np.zeros(size, np.uint8), np.zeros(count, bool), np.zeros(len(words.characters), bool),
-    )  # fmt: skip
     if not lot:
-        return nothing
+        none = np.zeros((height * FINE, width * FINE), dtype=np.uint32)
+        told = np.zeros(len(words.masks), dtype=bool), np.zeros(len(words.characters), dtype=bool)
+        return _Take(place, np.zeros(size, np.float32), None, np.zeros((0, 3), np.float32), none, *told)
     painted = paint(joined(lot), ground_camera.lens, size)
     seen = samples(painted)
     shade = np.zeros(size, np.float32)
@@ -489,6 +504,10 @@ def _shoot(troupe: Troupe, specimens: Specimens, i: int, size: tuple[int, int], 
     softness = draw("shadow.soft", 0.012, 0.05) * min(size)
     floor = -draw("shadow.floor", 0.0, 0.05)
     for actor in actors:
+        if troupe.flat:
+            fall = actor.camera.pixels(-down * 0.06) - actor.camera.pixels(np.zeros(3))
+            shade = np.maximum(shade, moved_outline(painted.owner >= 0, fall, softness))
+            break
         shade = np.maximum(shade, cast(actor.shape.facets, actor.camera.lens, size, actor.camera, down, floor, softness))
     shade *= strength
     rgb = np.zeros((len(seen.at), 3), dtype=np.float32)
@@ -501,27 +520,27 @@ def _shoot(troupe: Troupe, specimens: Specimens, i: int, size: tuple[int, int], 
         if len(rows):
             rgb[rows] = prop.colour(seen[rows], light) * (1.0 - shade.reshape(-1)[seen.at[rows]])[:, None]
     piece_map = painted.pieces()
-    planes, side = _planes(troupe, piece_map, base)
-    visible, judgeable = _truth(troupe, actors, painted, piece_map, planes, size, blur, base)
-    return _Take(place, shade, seen, rgb, planes, side, visible, judgeable)
+    bits = _bits(troupe, piece_map, base)
+    visible, judgeable = _truth(troupe, actors, painted, piece_map, size, blur, base)
+    return _Take(place, shade, seen, rgb, bits, visible, judgeable)
 
 
-def _planes(troupe: Troupe, piece_map: npt.NDArray[np.int32], base: int) -> tuple[Array, npt.NDArray[np.uint8]]:
-    """Coverage of every mask [P, H, W] and the side map [H, W]."""
-    words, pieces = troupe.vocabulary, len(troupe.pieces)
-    local = np.where((piece_map >= 0) & (piece_map < base), piece_map % pieces, pieces)
-    planes = []
-    for name in words.masks:
-        table = np.zeros(pieces + 1, dtype=bool)
-        table[[troupe.pieces.index(piece) for piece in troupe.masks[name]]] = True
-        planes.append(coverage(table[local]))
-    sides = np.zeros(pieces + 1, dtype=np.uint8)
-    for piece, number in troupe.sides.items():
-        sides[troupe.pieces.index(piece)] = number
-    found = sides[local]
-    left, right = coverage(found == 1), coverage(found == 2)
-    side = np.where(np.maximum(left, right) > 0.25, np.where(left >= right, 1, 2), 0).astype(np.uint8)
-    return np.stack(planes), side
+_LEFT, _RIGHT = 30, 31
+"""Bits that say left and right, above those of the masks."""
+
+
+def _bits(troupe: Troupe, piece_map: npt.NDArray[np.int32], base: int) -> npt.NDArray[np.uint32]:
+    """Masks and sides of every sample as bits, uint32 [H * FINE, W * FINE]."""
+    pieces = len(troupe.pieces)
+    own = np.zeros(pieces, dtype=np.uint32)
+    for number, name in enumerate(troupe.vocabulary.masks):
+        own[[troupe.pieces.index(piece) for piece in troupe.masks[name]]] |= np.uint32(1 << number)
+    for piece, side in troupe.sides.items():
+        own[troupe.pieces.index(piece)] |= np.uint32(1 << (_LEFT if side == 1 else _RIGHT))
+    # Every actor's pieces in turn, then props, then nothing (-1).
+    table = np.zeros(int(max(piece_map.max(initial=0), base)) + 2, dtype=np.uint32)
+    table[:base] = np.tile(own, base // pieces)
+    return table[piece_map]
 
 
 def _truth(
@@ -529,24 +548,24 @@ def _truth(
     actors: Sequence[_Actor],
     painted: Painted,
     piece_map: npt.NDArray[np.int32],
-    planes: Array,
     size: tuple[int, int],
     blur: float,
     base: int,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which parts are visible and which characters can be told, of the first actor; where others differ, they cannot be told."""
     words, pieces = troupe.vocabulary, len(troupe.pieces)
-    total = painted.areas(base)
+    total, within = painted.areas(base), painted.areas(base, size)
     fine = piece_map.size / (size[0] * size[1])
     there = np.bincount(piece_map[piece_map >= 0], minlength=base)[:base] / fine
     visible = np.zeros(len(words.masks), dtype=bool)
     judgeable = np.zeros(len(words.characters), dtype=bool)
     for number, actor in enumerate(actors):
-        seen, share = {}, {}
+        seen, share, inside = {}, {}, {}
         for name in words.masks:
             own = [actor.first + troupe.pieces.index(piece) for piece in troupe.masks[name]]
             seen[name] = float(there[own].sum())
-            share[name] = seen[name] / max(float(total[own].sum()), 1e-6)
+            whole = max(float(total[own].sum()), 1e-6)
+            share[name], inside[name] = seen[name] / whole, float(within[own].sum()) / whole
         good = frozenset(
             name
             for name in words.masks
@@ -554,7 +573,7 @@ def _truth(
         )
         if number == 0:
             free = {name: _free(actor, name, piece_map, pieces, size) for name in words.masks}
-            sight = Sight(actor.state, seen, share, good, free, actor.camera.lens.scale, blur, actor.shape, actor.camera.matrix)
+            sight = Sight(actor.state, seen, share, inside, good, free, actor.camera.lens.scale, blur, actor.shape, actor.camera.matrix)
             verdict = troupe.judge(sight)
             judgeable = np.array([verdict[name] for name in words.characters], dtype=bool)
         elif sum(seen.values()) > 12.0:
@@ -565,8 +584,8 @@ def _truth(
 
 def _free(actor: _Actor, name: str, piece_map: npt.NDArray[np.int32], pieces: int, size: tuple[int, int]) -> bool:
     """The place of a part lies in the frame, and little that is foreign lies in it."""
-    x, y = actor.camera.pixels(np.asarray(actor.shape.sites[name], dtype=np.float32))
-    reach = max(0.5 * actor.shape.reaches[name] * actor.camera.lens.scale, 1.0)
+    x, y = actor.camera.pixels(np.asarray(actor.shape.frame.sites[name], dtype=np.float32))
+    reach = max(0.5 * actor.shape.frame.reaches[name] * actor.camera.lens.scale, 1.0)
     height, width = size
     if not (reach <= x <= width - reach and reach <= y <= height - reach):
         return False
@@ -602,6 +621,7 @@ def render(
     in_frame = visible.copy()
     judgeable = np.zeros((count, len(words.characters)), dtype=bool)
     growth = (width / 128) ** 0.45
+    order = np.arange(len(words.masks), dtype=np.uint32)
     for i in range(count):
         scene = words.scenes[int(specimens.scene[i])]
         rng = generator(draws, i, "surroundings")
@@ -614,11 +634,13 @@ def render(
             rgb = blend(take.seen, take.colours, rgb)
         images[i] = studio.photograph(i, rgb, noise=noise)
         visible[i], judgeable[i] = take.visible, take.judgeable
-        in_frame[i] = take.planes.reshape(len(words.masks), -1).max(axis=1, initial=0.0) > 0.2
+        in_frame[i] = (np.bitwise_or.reduce(take.bits, axis=None) >> order) & 1
         if planes is not None:
-            planes[i] = torch.from_numpy(take.planes >= 0.5)
-        if side is not None:
-            side[i] = torch.from_numpy(take.side)
+            most = half_of(take.bits)
+            for number in np.flatnonzero(in_frame[i]).tolist():
+                planes[i, number] = torch.from_numpy(((most >> np.uint32(number)) & 1).astype(bool))
+            if side is not None:
+                side[i] = torch.from_numpy(np.where((most >> _LEFT) & 1, 1, np.where((most >> _RIGHT) & 1, 2, 0)).astype(np.uint8))
     where = torch.device(device)
 
     def moved(value: Any) -> torch.Tensor:

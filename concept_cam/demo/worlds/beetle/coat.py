@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from concept_cam.demo.worlds.beetle.anatomy import PIECE
+from concept_cam.demo.worlds.beetle.body import PIECE
 from concept_cam.demo.worlds.shading import lit, luminance, noise, tint
 from concept_cam.demo.worlds.solids import Array, Samples
 from concept_cam.demo.worlds.stage import Draw, Light, Shape

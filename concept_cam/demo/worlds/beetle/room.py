@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from concept_cam.demo.worlds import stage
-from concept_cam.demo.worlds.beetle.anatomy import PIECES, build
+from concept_cam.demo.worlds.beetle.anatomy import build, frame
+from concept_cam.demo.worlds.beetle.body import PIECES
 from concept_cam.demo.worlds.beetle.coat import colour
 from concept_cam.demo.worlds.beetle.phrases import BEETLE_PHRASES, PARTS, STATES
 from concept_cam.demo.worlds.beetle.places import GROUNDS, props, surround
@@ -125,6 +126,7 @@ TROUPE: Final = Troupe(
         "antenna_length": "short",
         "pronotum_shape": "rounded",
     },
+    frame=frame,
     build=build,
     view=view,
     colour=colour,

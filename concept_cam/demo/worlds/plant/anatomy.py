@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from concept_cam.demo.worlds.solids import Facets, joined, ribbon, surface
-from concept_cam.demo.worlds.stage import Draw, Shape
+from concept_cam.demo.worlds.solids import Facets, bristles, joined, ribbon, surface
+from concept_cam.demo.worlds.stage import Draw, Frame, Shape
 
 Points = npt.NDArray[np.floating]
 
@@ -257,6 +257,11 @@ def _put(leaf: Facets, at: Points, turn: float, size: float, tilt: float = 0.0, 
     return leaf.moved(matrix, np.asarray(at, dtype=np.float32))
 
 
+def _raised(leaf: Facets, by: float) -> Facets:
+    """Counts as nearer by `by`."""
+    return replace(leaf, nearer=leaf.nearer + np.float32(by))
+
+
 def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int) -> tuple[Facets, float, float]:
     """One leaf, simple or compound, its stalk's foot at the origin, along x, about 1 long with its stalk; tooth size and half width."""
     division, shape = state["leaf_division"], state["leaf_shape"]
@@ -311,111 +316,115 @@ def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int) -> tuple[F
     for k, turn in enumerate(turns):
         own = size * (1.0 - 0.28 * abs(turn) / 2.2 if division == "palmate" else 1.0 - 0.06 * abs(turn))
         narrow = min(1.0, 0.16 + 0.9 * open_ / number / max(half, 0.05)) if division == "palmate" else 1.0
-        leaflet = replace(one, corners=one.corners * np.array([1.0, narrow, 1.0], dtype=np.float32))
+        leaflet = replace(_raised(one, 0.006 * k), corners=one.corners * np.array([1.0, narrow, 1.0], dtype=np.float32))
         parts.append(_put(leaflet, line[-1], turn + draw(f"{name}.finger{k}", -0.08, 0.08), own, draw(f"{name}.lift{k}", -0.15, 0.25)))
     return joined(parts), tooth * size, half * size
 
 
+@dataclass(frozen=True)
+class Spot:
+    """Where a leaf sits: its foot [3], its direction in the plane, its length, how far it is tilted up and rolled."""
+
+    at: Points
+    turn: float
+    size: float
+    tilt: float = 0.0
+    roll: float = 0.0
+
+    def point(self, along: float) -> Points:
+        """The point that lies `along` the leaf, 0 at its foot and 1 at its tip, when it is not tilted."""
+        return np.asarray(self.at + self.size * along * np.array([math.cos(self.turn), math.sin(self.turn), 0.0]))
+
+
+def _alone(draw: Draw, state: Mapping[str, str]) -> bool:
+    """A single leaf without its shoot; needles are always shown on their twig."""
+    return draw("plant.shoot") >= draw("plant.shoots", 0.5, 0.5) and state["leaf_shape"] != "needle"
+
+
+def _stem(draw: Draw, place: float) -> Points:
+    """A point of the stem, from 0 at its foot to 1 at its end."""
+    return np.array([place - 0.5, draw("stem.bend", -0.25, 0.25) * (place - place * place), 0.0])
+
+
+def _spots(draw: Draw, state: Mapping[str, str]) -> list[Spot]:
+    """Where the leaves sit."""
+    if _alone(draw, state):
+        return [Spot(np.array([-0.5, 0.0, 0.0]), 0.0, 1.0)]
+    needle, arrangement = state["leaf_shape"] == "needle", state["leaf_arrangement"]
+    if arrangement == "rosette" and not needle:
+        number = 6 + int(5 * draw("rosette.number"))
+        found = []
+        for k in range(number):
+            turn = 2.399963 * k + draw(f"leaf{k}.turn", -0.2, 0.2)
+            foot = np.array([0.02 * math.cos(turn), 0.02 * math.sin(turn), 0.012 * k])
+            found.append(Spot(foot, turn, 0.5 * (1.0 - 0.35 * k / number), draw(f"leaf{k}.tilt", 0.05, 0.3) + 0.4 * k / number))
+        return found
+    if needle:
+        nodes, size = 16, draw("needle.length", 0.14, 0.34)
+        whorl = 2 if arrangement in ("alternate", "rosette") else 3
+    else:
+        nodes = {"alternate": 5, "opposite": 4, "whorled": 3}[arrangement] + int(3 * draw("shoot.nodes"))
+        size = draw("shoot.leaf", 0.3, 0.46)
+        whorl = {"alternate": 1, "opposite": 2, "whorled": 4 + int(2 * draw("shoot.whorl"))}[arrangement]
+    angle = draw("shoot.angle", 0.6, 1.2)
+    found = []
+    for k in range(nodes):
+        place = 0.1 + 0.86 * (k + 0.5 * draw(f"node{k}", 0.0, 0.4)) / nodes
+        for w in range(whorl):
+            sway = draw(f"leaf{k}.{w}", -1, 1)
+            if whorl == 1:
+                turn = (1.0 if k % 2 else -1.0) * (angle + 0.22 * sway)
+            elif whorl == 2:
+                turn = (1.0 if w else -1.0) * (angle + 0.15 * sway)
+            else:
+                turn = -2.2 + 4.4 * (w + 0.5) / whorl + 0.15 * sway
+            tilt, roll = 0.25 * draw(f"leaf{k}.{w}.tilt", -1, 1.4), 0.35 * draw(f"leaf{k}.{w}.roll", -1, 1)
+            found.append(Spot(_stem(draw, place), turn, size * (1.05 - 0.4 * place), tilt, roll))
+    if not needle:
+        found.append(Spot(_stem(draw, 1.0), 0.1 * draw("leaf.top", -1, 1), 0.6 * size))
+    return found
+
+
+def frame(draw: Draw, state: Mapping[str, str]) -> Frame:
+    """What a camera is aimed by: of several leaves, one is the one that close-ups show."""
+    spots = _spots(draw, state)
+    one = spots[int(draw("focus.leaf") * len(spots))]
+    simple, alone = state["leaf_division"] == "simple", _alone(draw, state)
+    if alone:
+        low, high = _HALF[state["leaf_shape"]]
+        half = max(0.5 * (low + high), 0.12) if simple else 0.38
+    else:
+        half = 0.46 if state["leaf_arrangement"] == "rosette" else 0.32
+    core = np.array([[0.5, 0, 0], [-0.5, 0, 0], [0.1 if alone else 0.0, half, 0], [0.1 if alone else 0.0, -half, 0]])
+    sites = {
+        "leaf": one.point(0.55),
+        "stem": _stem(draw, 0.45) if not alone else one.at,
+        "blade": one.point(0.6),
+        "petiole": one.point(0.08),
+        "leaf_tip": one.point(0.95),
+        "leaf_base": one.point(0.25),
+    }
+    reaches = {"leaf": 0.7, "stem": 0.3 / one.size, "blade": 0.6, "petiole": 0.15, "leaf_tip": 0.12, "leaf_base": 0.15}
+    return Frame(core, sites, {name: reach * one.size for name, reach in reaches.items()})
+
+
 def build(draw: Draw, state: Mapping[str, str]) -> Shape:
     """A single leaf, or a shoot with several."""
-    single = draw("plant.shoot") >= draw("plant.shoots", 0.5, 0.5)
-    shape, arrangement = state["leaf_shape"], state["leaf_arrangement"]
-    needle = shape == "needle"
-    parts: list[Facets] = []
-    teethy = state["leaf_margin"] in ("serrate", "crenate", "spiny")
-    if single and not needle:
-        fine = 170 if teethy else 60
-        leaf, tooth, half = _leaf(draw, state, "leaf", fine)
-        leaf = replace(leaf, corners=leaf.corners - np.array([0.5, 0, 0], dtype=np.float32))
-        if draw("leaf.bitten") < draw("leaf.bitten_share", 0.15, 0.15):
-            leaf = _bitten(draw, leaf, "leaf")
-        parts.append(leaf)
-        core = np.array([[-0.5, 0, 0], [0.5, 0, 0], [0.1, max(half, 0.12), 0], [0.1, -max(half, 0.12), 0]])
-        if state["leaf_division"] != "simple":
-            core = np.array([[-0.5, 0, 0], [0.5, 0, 0], [0.1, 0.38, 0], [0.1, -0.38, 0]])
-        leaves, scale = 1, 1.0
-        foot = np.array([-0.5, 0.0, 0.0])
-    else:
-        fine = 70 if teethy else 30
-        leaf, tooth, half = _leaf(draw, state, "leaf", fine)
-        bend = draw("stem.bend", -0.25, 0.25)
-        t = np.linspace(0.0, 1.0, 14)
-
-        def stem_at(p: float) -> Points:
-            return np.array([p - 0.5, bend * (p - p * p), 0.0])
-
-        if arrangement == "rosette" and not needle:
-            number = 6 + int(5 * draw("rosette.number"))
-            scale = 0.5
-            for k in range(number):
-                turn = 2.399963 * k + draw(f"leaf{k}.turn", -0.2, 0.2)
-                own = scale * (1.0 - 0.35 * k / number)
-                start = 0.02 * np.array([math.cos(turn), math.sin(turn), 0.0]) + np.array([0, 0, 0.012 * k])
-                parts.append(_put(leaf, start, turn, own, draw(f"leaf{k}.tilt", 0.05, 0.3) + 0.4 * k / number))
-            core = np.array([[-0.48, 0, 0], [0.48, 0, 0], [0, 0.48, 0], [0, -0.48, 0]])
-            leaves = number
-            foot = np.zeros(3)
-        else:
-            line = np.stack([stem_at(float(p)) for p in t])
-            thick = draw("stem.width", 0.008, 0.018)
-            parts.append(ribbon(line, thick * np.linspace(1.25, 0.55, len(t)), PIECE["stem"], nearer=-0.02))
-            if needle:
-                spots, scale = 16, draw("needle.length", 0.14, 0.34)
-                whorl = 2 if arrangement in ("alternate", "rosette") else 3
-            else:
-                spots = {"alternate": 5, "opposite": 4, "whorled": 3}[arrangement] + int(3 * draw("shoot.nodes"))
-                scale = draw("shoot.leaf", 0.3, 0.46)
-                whorl = {"alternate": 1, "opposite": 2, "whorled": 4 + int(2 * draw("shoot.whorl"))}[arrangement]
-            angle = draw("shoot.angle", 0.6, 1.2)
-            leaves = 0
-            for k in range(spots):
-                p = 0.1 + 0.86 * (k + 0.5 * draw(f"node{k}", 0.0, 0.4)) / spots
-                own = scale * (1.05 - 0.4 * p)
-                for w in range(whorl):
-                    jitter = draw(f"leaf{k}.{w}", -1, 1)
-                    if whorl == 1:
-                        side = 1.0 if k % 2 else -1.0
-                        turn = side * (angle + 0.22 * jitter)
-                    elif whorl == 2:
-                        turn = (1.0 if w else -1.0) * (angle + 0.15 * jitter)
-                    else:
-                        turn = -2.2 + 4.4 * (w + 0.5) / whorl + 0.15 * jitter
-                    parts.append(
-                        _put(
-                            leaf, stem_at(p), turn, own, 0.25 * draw(f"leaf{k}.{w}.tilt", -1, 1.4), 0.35 * draw(f"leaf{k}.{w}.roll", -1, 1)
-                        )
-                    )
-                    leaves += 1
-            if not needle:
-                parts.append(_put(leaf, stem_at(1.0), 0.1 * draw("leaf.top", -1, 1), scale * 0.6))
-            core = np.array([[-0.5, 0, 0], [0.5, 0, 0], [0, 0.32, 0], [0, -0.32, 0]])
-            foot = stem_at(0.3)
+    spots, alone = _spots(draw, state), _alone(draw, state)
+    toothed = state["leaf_margin"] in ("serrate", "crenate", "spiny")
+    leaf, tooth, half = _leaf(draw, state, "leaf", (170 if toothed else 60) if alone else (70 if toothed else 30))
+    if alone and draw("leaf.bitten") < draw("leaf.bitten_share", 0.15, 0.15):
+        leaf = _bitten(draw, leaf, "leaf")
+    # Each lies on the one before.
+    parts = [_raised(_put(leaf, spot.at, spot.turn, spot.size, spot.tilt, spot.roll), 0.06 * k) for k, spot in enumerate(spots)]
+    if not alone and (state["leaf_arrangement"] != "rosette" or state["leaf_shape"] == "needle"):
+        line = np.stack([_stem(draw, float(place)) for place in np.linspace(0.0, 1.0, 14)])
+        parts.insert(0, ribbon(line, draw("stem.width", 0.008, 0.018) * np.linspace(1.25, 0.55, 14), PIECE["stem"], nearer=-0.02))
+    size = float(np.mean([spot.size for spot in spots]))
     lot = joined(parts)
     if state["leaf_surface"] == "hairy":
-        lot = joined([lot, _hairs(draw, lot, scale)])
-    kinds = {name: lot.corners[lot.piece == PIECE[name]].reshape(-1, 3) for name in PIECES}
-
-    def centre(name: str, otherwise: Points) -> Points:
-        own = kinds[name]
-        return own.mean(axis=0) if len(own) else otherwise
-
-    middle = centre("blade", np.zeros(3))
-    sites = {
-        "leaf": middle,
-        "stem": centre("stem", foot),
-        "blade": middle,
-        "petiole": centre("petiole", foot),
-        "leaf_tip": centre("tip", middle),
-        "leaf_base": centre("base", middle),
-    }
-    reaches = {"leaf": 0.5 * scale, "stem": 0.3, "blade": 0.4 * scale, "petiole": 0.1, "leaf_tip": 0.1, "leaf_base": 0.1}
-    return Shape(
-        lot,
-        sites,
-        reaches,
-        {"tooth": tooth * scale, "half": half * scale, "leaves": float(leaves), "scale": scale, "single": float(leaves == 1)},
-        core,
-    )
+        lot = joined([lot, _hairs(draw, lot, size)])
+    return Shape(lot, frame(draw, state), {"tooth": tooth * size, "half": half * size, "leaves": float(len(spots)), "size": size})
 
 
 def _hairs(draw: Draw, lot: Facets, scale: float) -> Facets:
@@ -435,15 +444,4 @@ def _hairs(draw: Draw, lot: Facets, scale: float) -> Facets:
     tip = root + np.concatenate([np.cos(turn), np.sin(turn), np.full_like(turn, 0.8)], axis=1) * 0.022 * scale * draw(
         "hair.length", 0.8, 1.5
     )
-    corners = np.stack([root, tip, tip, root], axis=1).astype(np.float32)
-    places = np.zeros((count, 4, 2), dtype=np.float32)
-    places[:, :, 0] = np.array([0.0, 1.0, 1.0, 0.0])
-    return Facets(
-        corners,
-        np.zeros_like(corners),
-        places,
-        np.full(count, PIECE["hair"], dtype=np.int64),
-        np.zeros(count, dtype=bool),
-        np.repeat(np.array([[0.0022, 0.001]], dtype=np.float32), count, axis=0) * np.float32(scale**0.5),
-        np.full(count, 0.01, dtype=np.float32),
-    )
+    return bristles(root, tip, (0.0022 * math.sqrt(scale), 0.001 * math.sqrt(scale)), PIECE["hair"], nearer=0.01)

@@ -117,7 +117,7 @@ def veins(
 
 def _blade(draw: Draw, state: Mapping[str, str], seen: Samples, shape: Shape, light: Light, base: Array) -> Array:
     x, y = seen.u, seen.v
-    half = max(shape.details["half"] / max(shape.details["scale"], 1e-3), 0.008)
+    half = max(shape.details["half"] / max(shape.details["size"], 1e-3), 0.008)
     thick = draw("vein.width", 0.011, 0.019) * float(np.clip(half / 0.2, 0.3, 1.1))
     vein, field = veins(draw, state["leaf_venation"], x, y, half, thick)
     if state["leaf_shape"] == "needle":

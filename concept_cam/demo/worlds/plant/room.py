@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from concept_cam.demo.worlds import stage
-from concept_cam.demo.worlds.draws import Style
 from concept_cam.demo.worlds.family import World
-from concept_cam.demo.worlds.plant.anatomy import PIECES, build
+from concept_cam.demo.worlds.plant.anatomy import PIECES, build, frame
 from concept_cam.demo.worlds.plant.coat import colour
 from concept_cam.demo.worlds.plant.phrases import PARTS, PLANT_PHRASES, STATES
 from concept_cam.demo.worlds.plant.places import GROUNDS, props, surround
+from concept_cam.demo.worlds.plant.styles import KINDS, PROFILES, STATE_WEIGHTS, STYLES
 from concept_cam.demo.worlds.plant.traits import PLANT
 from concept_cam.demo.worlds.stage import Draw, Sight, Troupe
 
@@ -28,33 +28,6 @@ _MASKS: Final = {
     "leaf_tip": ("tip",),
     "leaf_base": ("base",),
 }
-
-_PHOTOGRAPH: Final = Style(
-    ranges={
-        "exposure.blur": (0.0, 1.15),
-        "exposure.gain": (0.68, 1.3),
-        "exposure.noise": (0.0, 1.2),
-        "exposure.saturation": (0.6, 1.2),
-        "balance.warm": (-1.25, 1.25),
-        "shadow.strength": (0.0, 0.85),
-        "light.vignette": (0.0, 1.15),
-        "light.fall": (0.0, 1.5),
-        "sun.ambient": (0.25, 0.75),
-        "camera.share": (0.35, 1.0),
-        "camera.tight_share": (0.14, 0.14),
-        "camera.cut_share": (0.25, 0.25),
-        "leaf.bitten_share": (0.3, 0.3),
-        "leaf.spots": (0.9, 3.0),
-        "view.tilt": (0.0, 1.0),
-        "plant.shoots": (0.55, 0.55),
-    },
-    chances={"jpeg": 0.5, "motion": 0.06},
-    weights={"several": (0.86, 0.07, 0.04, 0.03), "object0": (5.0, 0.8, 0.6, 0.3, 0.6, 0.9, 0.7, 0.3)},
-    scenes={"herbarium": 1.5, "plain": 1.5, "ground": 1.3, "growing": 3.0},
-)
-
-STYLES: Final = {"plain": Style(), "photograph": _PHOTOGRAPH}
-PROFILES: Final = {"plain": {"plain": 1.0}, "photographs": {"plain": 0.2, "photograph": 0.8}}
 
 
 def view(draw: Draw) -> npt.NDArray[np.floating]:
@@ -71,28 +44,29 @@ def view(draw: Draw) -> npt.NDArray[np.floating]:
 
 def judge(sight: Sight) -> Mapping[str, bool]:
     """What can be told from the picture."""
-    details, scale, state = sight.shape.details, sight.scale, sight.state
+    details, state = sight.shape.details, sight.state
     fine = 2.2 + 1.6 * sight.blur
     leaf = "leaf" in sight.visible and sight.seen["leaf"] >= 80
     flat = sight.overhead > 0.6
-    needle = state["leaf_shape"] == "needle"
-    slim = needle or state["leaf_shape"] == "linear"
-    half = details["half"] * scale
-    share = sight.share["leaf"]
-    single = details["single"] > 0
-    tooth = details["tooth"] * scale
-    margin = state["leaf_margin"]
-    # A smooth edge is told where a tooth could be: a tenth of the half width.
-    told = tooth if margin != "entire" else 0.12 * half
-    spread = 2 * half >= 6 and flat
-    simple = state["leaf_division"] == "simple"
+    slim = state["leaf_shape"] in ("needle", "linear")
+    needle, simple = state["leaf_shape"] == "needle", state["leaf_division"] == "simple"
+    inside, share = sight.inside["leaf"], sight.share["leaf"]
+    long, half, tooth = (details[name] * sight.scale for name in ("size", "half", "tooth"))
+    # A smooth edge is told where a tooth could be seen: an eighth of the half width.
+    told = 0.12 * half if state["leaf_margin"] == "entire" else tooth
+    broad = leaf and not slim
     return {
-        "leaf_margin": leaf and not slim and spread and share >= 0.6 and told >= 0.55 * fine,
-        "leaf_shape": leaf and simple and flat and share >= 0.7 and (slim or half >= 4) and not (margin == "lobed" and not slim),
-        "leaf_division": leaf and not needle and flat and share >= 0.7 and details["scale"] * scale >= 50,
-        "leaf_arrangement": leaf and not single and not needle and share >= 0.65 and details["scale"] * scale >= 24,
-        "leaf_venation": leaf and not slim and simple and half >= 9 + 6 * sight.blur and share >= 0.4 and details["scale"] * scale >= 60,
-        "leaf_surface": leaf and not slim and half >= 9 + 5 * sight.blur and share >= 0.3,
+        "leaf_margin": broad and flat and half >= 3 and inside >= 0.55 and share >= 0.3 and told >= 0.55 * fine,
+        "leaf_shape": leaf
+        and simple
+        and flat
+        and inside >= 0.75
+        and share >= 0.4
+        and (slim or (half >= 4 and state["leaf_margin"] != "lobed")),
+        "leaf_division": leaf and not needle and flat and inside >= 0.8 and share >= 0.4 and long >= 45,
+        "leaf_arrangement": leaf and not needle and details["leaves"] > 1 and inside >= 0.7 and share >= 0.3 and long >= 22,
+        "leaf_venation": broad and simple and half >= 8 + 6 * sight.blur and share >= 0.25 and long >= 50,
+        "leaf_surface": broad and half >= 8 + 5 * sight.blur and share >= 0.2,
     }
 
 
@@ -103,6 +77,7 @@ TROUPE: Final = Troupe(
     sides={},
     framing=("leaf_shape", "leaf_arrangement", "leaf_division"),
     canonical={"leaf_margin": "entire", "leaf_venation": "pinnate", "leaf_surface": "matt"},
+    frame=frame,
     build=build,
     view=view,
     colour=colour,
@@ -113,7 +88,9 @@ TROUPE: Final = Troupe(
     close={"leaf": 0.5, "stem": 0.5, "blade": 0.5, "petiole": 0.35, "leaf_tip": 0.35, "leaf_base": 0.35},
     styles=STYLES,
     profiles=PROFILES,
-    state_weights={"leaf_shape": (0.5, 0.7, 1, 1.2, 1.2, 0.9, 1, 0.8), "leaf_division": (2.2, 1, 1, 1)},
+    state_weights=STATE_WEIGHTS,
+    kinds=KINDS,
+    flat=True,
     grounds=GROUNDS,
     surround=surround,
     props=props,
