@@ -58,6 +58,11 @@ def _dataset_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="NAME",
                 help="fishvista: train, val, test, data; cub: train, test, all.  [default: test]",
             ),
+            click.option(
+                "--world",
+                metavar="GROUP",
+                help="synthetic: what is rendered: fish, lepidoptera, beetle, plant.  [default: fish]",
+            ),
             click.option("--limit", type=click.IntRange(min=1), help="Use at most this many pictures."),
         )
     ):
@@ -71,7 +76,7 @@ def _open(dataset: str, limit: int | None, options: dict[str, Any]) -> Any:
     return datasets.load(
         dataset,
         limit=limit,
-        **{name: options.pop(name, None) for name in ("images", "host", "traits", "split")},
+        **{name: options.pop(name, None) for name in ("images", "host", "traits", "split", "world")},
     )
 
 
@@ -182,6 +187,7 @@ def evaluate(
     Examples:
       concept-cam evaluate -o report/
       concept-cam evaluate --attention value,qq,kk --gamma 0.6,1 --methods direct,grad-cam --limit 100 -o report/
+      concept-cam evaluate --world lepidoptera -o butterflies/
       concept-cam evaluate -d folder:photos/ --host fish --model hf-hub:imageomics/bioclip-2 -o report/
     """
     from concept_cam.evaluation.runner import DEFAULT_GROUPS
@@ -312,7 +318,7 @@ def sweep(
     if Path(output).exists() and not overwrite:
         raise ConfigurationError(f"{output!r} exists. Use --overwrite, or choose another --output.")
     data = None if dataset is None else _open(dataset, limit, options)
-    for name in ("images", "host", "traits", "split"):
+    for name in ("images", "host", "traits", "split", "world"):
         options.pop(name, None)
     localizer = build_localizer(resolve(options))
     grid: dict[str, Any] = {

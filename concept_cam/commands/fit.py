@@ -133,6 +133,14 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
     type=click.Path(dir_okay=False),
     help="Train for this classifier head instead of words.  [default with --model timm:NAME: its own last layer]",
 )
+@click.option(
+    "--start",
+    type=click.Choice(["random", "gradient"]),
+    default="random",
+    show_default=True,
+    help="Begin with random weights (the paper's), or with Grad-CAM's: better maps from few pictures.",
+)
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="[default: 3e-3, with --start gradient 3e-4]")
 @click.option("--rows", is_flag=True, help="Classifiers: weights from each class's row of the head, for classes without pictures too.")
 @click.option(
     "--windows", type=click.IntRange(min=0), default=0, show_default=True, help="Classifiers: windows cut of each picture; 0: the pictures."
@@ -153,6 +161,8 @@ def fit_attention(
     output: str,
     kind: str,
     head: str | None,
+    start: str,
+    learning_rate: float | None,
     rows: bool,
     windows: int,
     pictures: int,
@@ -172,13 +182,20 @@ def fit_attention(
       concept-cam fit-attention synthetic -o lcam.safetensors
       concept-cam locate fish.png -t "a forked tail fin" -c "a rounded tail fin" --method lcam:lcam.safetensors -o out/
       concept-cam fit-attention photos/ --head head.safetensors --kind img -o lcam.safetensors
-      concept-cam fit-attention photos/ --model timm:resnet50.a1_in1k --rows --windows 4 --steps 1500 -o lcam.safetensors
+      concept-cam fit-attention photos/ --model timm:resnet50.a1_in1k --rows --windows 4 --start gradient -o lcam.safetensors
     """
     _check_output(output, overwrite)
     from concept_cam.methods.lcam_training import LcamTraining
 
     defaults = {"fm": (300, 16), "img": (200, 16)}[kind]
-    training = LcamTraining(kind, steps=steps or defaults[0], batch_size=train_batch or defaults[1], seed=seed)
+    training = LcamTraining(
+        kind,
+        steps=steps or defaults[0],
+        batch_size=train_batch or defaults[1],
+        learning_rate=learning_rate or {"random": 3e-3, "gradient": 3e-4}[start],
+        start=start,
+        seed=seed,
+    )
     values = resolve(options)
     if head is not None or str(values.get("model") or "").startswith(WITHOUT_TEXT):
         explainer = _fit_classes(source, head, values, training, rows, windows)

@@ -643,7 +643,7 @@ def _measure(
 def _training_seconds(method: str) -> float:
     """Seconds that training a learned explainer took, which belong to its set-up; 0 for other methods."""
     name, _, argument = method.partition(":")
-    if name != "lcam":
+    if not name.startswith("lcam"):
         return 0.0
     from concept_cam.methods.lcam import Explainer
 

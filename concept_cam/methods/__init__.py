@@ -170,6 +170,13 @@ _ENTRIES = (
         takes="PATH",
     ),
     Method(
+        "lcam-logit",
+        f"{_HERE}.lcam:lcam",
+        "the same before its sigmoid: signed, with a highest cell even where the sigmoid is full; lcam-logit:PATH",
+        "Gkartzonika et al., ECCV-W 2022",
+        takes="PATH",
+    ),
+    Method(
         "random",
         f"{_HERE}.baselines:random",
         "baseline: noise, seeded by the picture",

@@ -395,7 +395,8 @@ class FinerCam:
             alpha: Comparison strength; the aggregation's own by default. 0 explains the class alone.
             aggregation: A name of :data:`AGGREGATIONS`.
             base: A method of :data:`concept_cam.methods.METHODS` that reads a feature map (``"grad-cam"``, ``"layer-cam"``,
-                ``"score-cam"``, each signed or with ``+relu``), or ``"lcam:PATH"`` trained for this head.
+                ``"score-cam"``, each signed or with ``+relu``), or ``"lcam:PATH"`` or
+                ``"lcam-logit:PATH"`` trained for this head.
 
         Returns:
             A :class:`~concept_cam.core.results.Localization`, or a list of them. ``score`` is the objective, ``probabilities`` the softmax
@@ -610,7 +611,7 @@ def _base(name: str, cam: FinerCam) -> tuple[Maps, bool, str | None]:
 
         if cam._chosen is not None:
             raise ConfigurationError("an explainer reads the layer that it was trained at: leave out the layer.")
-        explainer = Explainer.load(method.argument)
+        explainer = Explainer.of(method)
         explainer.require(cam.backbone, cam.head.classes, head=True)
         return explainer.head_maps, method.relu, None
     function = patch_maps if name == "direct" else method.load()

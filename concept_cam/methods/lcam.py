@@ -5,6 +5,10 @@ Workshops 2022: a 1x1 convolution and a sigmoid over the frozen tower's last fea
 feature map (Fm) or the picture (Img) is masked with the map, and the map stays small and smooth. Here the convolution's weights may also
 be made from a text direction ``w`` by a learned linear map, so that one explainer serves any concept: ``a = sigmoid(A . (M w + m) + n . w +
 b)`` with the feature map ``A`` standardised per channel and ``w`` at unit length.
+
+A map is read behind the sigmoid (``lcam``: what training multiplies with) or before it (``lcam-logit``: what the authors' evaluation
+reads). The sigmoid keeps the order of cells but, in float32, makes all of 17 and above the same 1, so that no highest one is left among
+them.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import Picture
 
-__all__ = ["EXPLAINER_KINDS", "Explainer", "lcam"]
+__all__ = ["EXPLAINER_KINDS", "READINGS", "Explainer", "lcam"]
 
 EXPLAINER_KINDS: dict[str, str] = {
     "fm": "trained by masking the feature map (L-CAM-Fm): fast",
@@ -48,6 +52,9 @@ ASKS: dict[str, str] = {
     "rows": "the rows of a classifier, from which the weights are made, so that classes without a training picture are answered too",
 }
 """What an explainer is asked with, by name."""
+
+READINGS: dict[str, Callable[[Tensor], Tensor]] = {"lcam": torch.sigmoid, "lcam-logit": lambda logits: logits}
+"""Name of the method -> what becomes of the attention's logits."""
 
 TENSORS = ("matrix", "vector", "query", "bias", "mean", "scale")
 
@@ -68,6 +75,7 @@ class Explainer:
         weights_hash: Hash of the tower's weights it was trained on.
         facts: How it was trained.
         asks: A name of :data:`ASKS`; by default that of ``classes``.
+        reading: A name of :data:`READINGS`; not part of the file.
     """
 
     kind: str
@@ -81,17 +89,18 @@ class Explainer:
     weights_hash: str = ""
     facts: Any = None
     asks: str = ""
+    reading: str = "lcam"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "asks", self.asks or ("classes" if self.classes else "texts"))
 
     def attend(self, features: Tensor, queries: Tensor) -> Tensor:
-        """Returns the maps float32 [B, C, h, w] in 0..1 of feature maps [B, K, h, w] for queries [B, C, Q]."""
+        """Returns the maps float32 [B, C, h, w] of feature maps [B, K, h, w] for queries [B, C, Q]; in 0..1 behind the sigmoid."""
         matrix, vector, query, bias, mean, scale = (getattr(self, name).to(features.device) for name in TENSORS)
         weights = queries @ matrix.T + vector
         standard = (features.float() - mean[:, None, None]) / scale[:, None, None]
         logits = torch.einsum("bck,bkhw->bchw", weights, standard) + (queries @ query)[..., None, None] + bias
-        return torch.sigmoid(logits)
+        return READINGS[self.reading](logits)
 
     @torch.no_grad()
     def maps(self, batch: Batch) -> Tensor:
@@ -182,6 +191,15 @@ class Explainer:
             **tensors,
         )
 
+    @classmethod
+    def of(cls, method: Method) -> Explainer:
+        """Reads the file that a method names, in the method's reading.
+
+        Raises:
+            ConfigurationError: The file is missing, damaged, or something else.
+        """
+        return replace(cls.load(method.argument), reading=method.name.partition(":")[0])
+
     @property
     def digest(self) -> str:
         """First 8 hex digits of SHA-256 over the tensors: identity in the provenance of results."""
@@ -192,12 +210,12 @@ class Explainer:
 
 
 def lcam(localizer: Asker, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
-    """Answers with an explainer file: one forward pass per picture, values 0..1.
+    """Answers with an explainer file: one forward pass per picture.
 
     Raises:
         ConfigurationError: The file is missing, or the explainer belongs to another model or to a classifier head.
     """
-    explainer = Explainer.load(method.argument)
+    explainer = Explainer.of(method)
     explainer.require(localizer.backbone)
-    named = replace(method, name=f"lcam-{explainer.kind}:{explainer.digest}")
+    named = replace(method, name=f"{explainer.reading}-{explainer.kind}:{explainer.digest}")
     return run(localizer, pictures, concepts, named, explainer.maps)

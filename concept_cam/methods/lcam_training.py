@@ -8,10 +8,11 @@ concept's target and contrasts, at the model's own temperature. The tower's para
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.directions import coefficients, directions
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.names import choose
-from concept_cam.methods.engine import encode, graph
+from concept_cam.methods.engine import encode, graph, select
 from concept_cam.methods.heads import ClassifierHead
 from concept_cam.methods.lcam import EXPLAINER_KINDS, Explainer
 from concept_cam.pictures.resizing import Prepared
@@ -32,6 +33,15 @@ if TYPE_CHECKING:
     from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import ImageSource
 
+
+STARTS: dict[str, str] = {
+    "random": "small random weights (the paper's)",
+    "gradient": "Grad-CAM's weights, the mean gradient of what is asked over the training pictures: few steps and few pictures are enough",
+}
+"""Where training begins, by name."""
+
+START_PICTURES = 8
+"""Training pictures whose gradients a start is made of."""
 
 PAPER_CELLS = 49
 """Cells of the paper's feature maps (7 x 7), to which the variation is scaled, so that its factor means the same on any grid."""
@@ -51,6 +61,7 @@ class LcamTraining:
         area_power: Power that the map is raised to in it.
         smoothness: Factor of the variation.
         plain: Share of text questions asked without their contrasts, so that the explainer knows such questions too.
+        start: A name of :data:`STARTS`.
         seed: Of initial weights and batches.
     """
 
@@ -63,10 +74,12 @@ class LcamTraining:
     area_power: float = 0.3
     smoothness: float = 0.01
     plain: float = 0.3
+    start: str = "random"
     seed: int = 0
 
     def __post_init__(self) -> None:
         choose(self.kind, EXPLAINER_KINDS, "kind of explainer")
+        choose(self.start, STARTS, "start of training")
         if self.steps < 1 or self.batch_size < 1:
             raise ConfigurationError(f"steps and batch_size must be at least 1, received {self.steps} and {self.batch_size}.")
 
@@ -200,9 +213,39 @@ Query = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
 """Rows of the store int64 [B], queries float32 [B, Q], and the cross-entropy of masked image embeddings [B, D]."""
 
 
+def _random_start(store: _Store, space: Tensor, first: Query, generator: torch.Generator) -> Tensor:
+    """Queries have unit length or one entry of 1, standardised features length ``sqrt(K)``: initial logits of size about one."""
+    channels = len(store.mean)
+    return torch.randn(channels, len(space), generator=generator) / math.sqrt(channels)
+
+
+def _gradient_start(store: _Store, space: Tensor, first: Query, generator: torch.Generator) -> Tensor:
+    """Grad-CAM's channel weights of each direction in ``space``: gradients summed over a picture's cells, their mean over pictures.
+
+    Brought to initial logits of deviation 1 on the first batch.
+    """
+    rows, queries, _ = first
+    _, features = store.take(rows)
+    assert features.valid is not None
+    few = select(features, slice(0, START_PICTURES))
+    assert few.valid is not None
+    with graph():
+        shift = torch.zeros(len(store.mean), device=features.map.device, requires_grad=True)
+        moved = few.map + (shift[:, None, None] * few.valid[:, None]).to(few.map.dtype)
+        asked = store.backbone.pool(replace(few, map=moved, valid=_known(few.valid))).float().mean(dim=0) @ space.T
+        weights = torch.stack([torch.autograd.grad(one, shift, retain_graph=True)[0] for one in asked], dim=1)
+    matrix = weights * store.scale[:, None]
+    standard = (features.map.float() - store.mean[:, None, None]) / store.scale[:, None, None]
+    logits = torch.einsum("bk,bkhw->bhw", queries @ matrix.T, standard)[features.valid]
+    return matrix / logits.std().clamp(min=1e-12)
+
+
+_BEGIN: dict[str, Callable[[_Store, Tensor, Query, torch.Generator], Tensor]] = {"random": _random_start, "gradient": _gradient_start}
+
+
 def _train(
     store: _Store,
-    width: int,
+    space: Tensor,
     batches: Iterator[Query],
     training: LcamTraining,
     classes: tuple[str, ...],
@@ -210,18 +253,16 @@ def _train(
     asks: str = "",
 ) -> Explainer:
     started = time.perf_counter()
-    generator = torch.Generator().manual_seed(training.seed)
     mean, scale = store.mean, store.scale
-    channels = len(mean)
-    # Queries have unit length or one entry of 1, standardised features length sqrt(K): initial logits of size about one.
+    first = next(batches)
     start = {
-        "matrix": torch.randn(channels, width, generator=generator) / channels**0.5,
-        "vector": torch.zeros(channels),
-        "query": torch.zeros(width),
+        "matrix": _BEGIN[training.start](store, space, first, torch.Generator().manual_seed(training.seed)),
+        "vector": torch.zeros(len(mean)),
+        "query": torch.zeros(len(space)),
         "bias": torch.zeros(1),
     }
     with graph():
-        learned = {name: value.to(store.image.device).requires_grad_(True) for name, value in start.items()}
+        learned: dict[str, Any] = {name: value.to(store.image.device).requires_grad_(True) for name, value in start.items()}
         optimizer = torch.optim.AdamW(learned.values(), lr=training.learning_rate, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
         explainer = Explainer(
@@ -234,7 +275,7 @@ def _train(
             asks=asks,
         )
         for step in range(training.steps):
-            rows, queries, cross_entropy = next(batches)
+            rows, queries, cross_entropy = first if step == 0 else next(batches)
             pixels, features = store.take(rows)
             assert features.valid is not None
             maps = explainer.attend(features.map, queries[:, None])[:, 0] * features.valid
@@ -251,7 +292,7 @@ def _train(
             schedule.step()
             if progress is not None:
                 progress(step, float(loss.detach()))
-    final = {name: value.detach().cpu() for name, value in learned.items()}
+    final: dict[str, Any] = {name: value.detach().cpu() for name, value in learned.items()}
     return Explainer(
         training.kind,
         **final,
@@ -330,8 +371,8 @@ def train_on_classes(
             yield picked, queries, lambda image, chosen=chosen: F.cross_entropy(head.logits(image), chosen)  # type: ignore[misc]
 
     if rows:
-        return _train(store, table.shape[1], batches(), training, (), progress, "rows")
-    return _train(store, len(head), batches(), training, head.classes, progress)
+        return _train(store, torch.eye(table.shape[1], device=table.device), batches(), training, (), progress, "rows")
+    return _train(store, table, batches(), training, head.classes, progress)
 
 
 def train_on_concepts(
@@ -394,4 +435,4 @@ def train_on_concepts(
 
             yield where, F.normalize(queries, dim=-1), cross_entropy
 
-    return _train(store, backbone.embed_dim, batches(), training, (), progress)
+    return _train(store, torch.eye(backbone.embed_dim, device=store.image.device), batches(), training, (), progress)

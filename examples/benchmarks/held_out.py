@@ -76,7 +76,7 @@ def part_areas(pictures: int) -> dict[str, float]:
     shares: dict[str, list[float]] = {part: [] for part in PARTS}
     for start in range(0, pictures, 8):
         batch = world.sample(min(8, pictures - start), synthetic.SEED, view="whole", start=start)
-        rendering = world.render(batch, synthetic.BENCHMARK_SIZE, masks=True)
+        rendering = world.render(batch, synthetic.BENCHMARKS["fish"].size, masks=True)
         assert rendering.masks is not None
         covered = rendering.masks.float().mean((2, 3))
         for part in PARTS:
@@ -145,7 +145,7 @@ def clear_tails(localizer: Localizer, pictures: int) -> None:
     told = []
     for start in range(0, pictures, 8):
         batch = world.sample(min(8, pictures - start), synthetic.SEED, view="whole", start=start)
-        rendering = world.render(batch, synthetic.BENCHMARK_SIZE)
+        rendering = world.render(batch, synthetic.BENCHMARKS["fish"].size)
         for i in range(len(batch)):
             state = batch.trait(i)["caudal_fin_shape"]
             if state in names and rendering.judgeable[i, place]:
@@ -286,7 +286,7 @@ def reading_sizes(localizer: Localizer) -> list[int]:
 
 @click.command(help=__doc__)
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--pictures", type=click.IntRange(min=1), default=synthetic.COUNT, show_default=True)
+@click.option("--pictures", type=click.IntRange(min=1), default=synthetic.BENCHMARKS["fish"].count, show_default=True)
 @click.option(
     "--validation",
     type=click.IntRange(min=1),

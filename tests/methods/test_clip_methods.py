@@ -185,53 +185,6 @@ def test_padding_changes_no_attention_map() -> None:
         np.testing.assert_allclose(other[valid], found[valid], atol=1e-5 * np.abs(found[valid]).max() + 1e-8, rtol=1e-3)
 
 
-def second_path(model, pixels, read):
-    """The official codes' second path in float64, written out: what each of the last six blocks reads, added to the tokens that enter the
-    first.
-    """
-    count = len(model.blocks)
-    x = run_blocks(model, pixels, max(0, count - 6))
-    path = x
-    with torch.no_grad():
-        for block in model.blocks[max(0, count - 6) :]:
-            normed = block.norm(x)
-            query, key, value = block.project(normed, "qkv", None)
-            path = path + block.output(read(query, key, value, block.scale, normed))
-            weights = (query @ key.transpose(2, 3) * block.scale).softmax(-1)
-            x = x + block.output(weights @ value)
-            x = x + block.feed_forward(x)
-        return model.project_patches(path[:, model.prefix :])
-
-
-def read_gem(query, key, value, scale, normed):
-    """``SelfSelfAttention`` of GEM's code: one iteration, temperature from the norm of the block's normed input."""
-    temperature = normed.norm(dim=-1).mean(dim=-1)[:, None, None, None] * scale
-    total = 0
-    for x in (value, key, query):
-        x = F.normalize(x, dim=-1)
-        x = (x @ x.transpose(2, 3) * temperature).softmax(-1) @ x
-        x = F.normalize(x, dim=-1)
-        total = total + (x @ x.transpose(2, 3) * temperature).softmax(-1) @ value
-    return total / 3
-
-
-def read_surgery(query, key, value, scale, normed):
-    """``Attention`` of CLIP Surgery's code: value-value."""
-    return (value @ value.transpose(2, 3) * scale).softmax(-1) @ value
-
-
-@pytest.mark.parametrize("kind", ["vit", "vit-layer-scale", "transformers-clip", "vit-mean"])
-@pytest.mark.parametrize(("attention", "read"), [("gem-6", read_gem), ("vv-6", read_surgery)])
-def test_second_paths_are_those_of_the_official_codes(kind: str, attention: str, read) -> None:
-    model = backbone(kind)
-    pixels = torch.randn(2, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(5))
-    features = model.encode_patches(pixels, attention)
-    expected = second_path(model, pixels, read)
-    found = features.patches.flatten(1, 2)
-    assert float((found - expected).norm() / expected.norm()) < 1e-5
-    torch.testing.assert_close(features.image, model.encode_image(pixels), atol=1e-4, rtol=1e-4)
-
-
 def test_gem_is_the_direct_method_with_its_attention() -> None:
     localizer = Localizer(backbone("vit"))
     found = localizer.locate(PICTURE, "a fin", ["a tail"], method="gem")

@@ -176,3 +176,49 @@ def test_wrong_files_and_questions(tmp_path: Path) -> None:
         LcamTraining("both")
     with pytest.raises(ConfigurationError, match=r"\.safetensors"):
         explainer.save(tmp_path / "l.pt")
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_a_start_from_gradients_is_grad_cam(rows: bool, tmp_path: Path) -> None:
+    """With nothing learned, the map before the sigmoid is Grad-CAM of the class's unit row, up to one factor and one offset."""
+    files = class_folders(colour_folder(tmp_path / "data"))
+    model = LinearBackbone()
+    labels = [name for _, name in files]
+    head = fit_head(image_embeddings(model, [path for path, _ in files]), labels, l2=0.01)
+    prepared = [prepare(read_image(path), model.preprocess) for path, _ in files]
+    training = LcamTraining(steps=1, batch_size=64, learning_rate=0.0, start="gradient")
+    explainer = train_on_classes(model, head, prepared, labels, training, rows=rows)
+    saved = explainer.save(tmp_path / "lcam.safetensors")
+    cam = FinerCam(model, head)
+    factors, spread = [], []
+    for path, name in files:
+        grad_cam = torch.einsum(
+            "khw,dk,d->hw",
+            model.feature_map(prepare(read_image(path), model.preprocess).batch).map[0],
+            model.model.weight.detach(),
+            torch.nn.functional.normalize(head.weight[head.index(name)], dim=0),
+        ).numpy()
+        raw = cam.explain(path, name, base=f"lcam-logit:{saved}").scores
+        (factor, _), residuals = np.polyfit(grad_cam.ravel(), raw.ravel(), 1, full=True)[:2]
+        assert float(residuals[0]) < 1e-8 * raw.size
+        factors.append(factor)
+        spread.append(raw.ravel())
+        share = cam.explain(path, name, base=f"lcam:{saved}")
+        np.testing.assert_allclose(share.scores, 1 / (1 + np.exp(-raw)), atol=1e-6)
+        assert share.provenance.method.startswith("finer-cam/lcam:")
+    np.testing.assert_allclose(factors, factors[0], rtol=1e-4)
+    assert 0.7 < np.std(np.concatenate(spread)) < 1.4
+
+
+def test_cells_that_fill_the_sigmoid_keep_their_order_before_it(tmp_path: Path) -> None:
+    """In float32 a sigmoid is 1 from about 17 on: the peak among such cells is only known before it."""
+    localizer = Localizer(LinearBackbone())
+    explainer = train_on_concepts(localizer, coloured(3), LcamTraining(steps=1))
+    large = Explainer(**{name: getattr(explainer, name) for name in ("kind", "matrix", "vector", "query", "mean", "scale", "weights_hash")},
+                      bias=torch.tensor([200.0]))  # fmt: skip
+    path = large.save(tmp_path / "full.safetensors")
+    full = localizer.locate(photograph(3, (32, 32)), "red", method=f"lcam:{path}")
+    raw = localizer.locate(photograph(3, (32, 32)), "red", method=f"lcam-logit:{path}")
+    assert (full.scores == 1).all()
+    assert len(np.unique(raw.scores)) == raw.scores.size
+    assert raw.provenance.method.startswith("lcam-logit-fm:")

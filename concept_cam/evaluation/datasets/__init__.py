@@ -15,7 +15,7 @@ __all__ = ["QUESTION_KINDS", "LOADERS", "Dataset", "Points", "SampleQuestion", "
 _HERE = "concept_cam.evaluation.datasets"
 
 LOADERS: dict[str, Entry] = {
-    "synthetic": Entry(f"{_HERE}.synthetic:load", "rendered fish with exact truth"),
+    "synthetic": Entry(f"{_HERE}.synthetic:load", "rendered fish, butterflies, beetles or leaves with exact truth"),
     "folder": Entry(f"{_HERE}.folder:load", "pictures beside masks"),
     "coco": Entry(f"{_HERE}.coco:load", "COCO instances, of parts or of whole things"),
     "fishvista": Entry(f"{_HERE}.fishvista:load", "Fish-Vista: traits of museum fish"),
