@@ -117,7 +117,8 @@ def polar(outline: Array) -> tuple[Array, float, float]:
     table = np.zeros(256)
     np.maximum.at(table, place, reach)
     known = np.flatnonzero(table > 0.1)
-    return np.interp(np.arange(256), known, table[known]), low, high
+    smooth = np.convolve(np.pad(np.interp(np.arange(256), known, table[known]), 3, mode="edge"), np.full(7, 1 / 7), mode="valid")
+    return smooth, low, high
 
 
 def wing_colours(
@@ -217,7 +218,9 @@ def wing_colours(
     border = state["wing_border"]
     if border != "plain":
         edge = f32(1 - n["border_width"]) + f32(0.5 * n["wobble"]) * (np.sin(t * f32(2 * np.pi * count)) + f32(0.5) * blotch)
-        on_edge = np.clip((rho - edge) * soft * f32(0.7) + f32(0.5), 0, 1)
+        # The front edge and the edge along the body have none.
+        outer = np.clip((t - f32(0.03)) * 20, 0, 1) * np.clip((f32(0.985) - t) * 30, 0, 1)
+        on_edge = np.clip((rho - edge) * soft * f32(0.7) + f32(0.5), 0, 1) * outer
         rgb = rgb + (coat.border.astype(f32) - rgb) * on_edge[..., None]
         opaque = np.maximum(opaque, on_edge)
         if border == "spotted_border":
