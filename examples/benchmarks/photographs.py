@@ -129,7 +129,7 @@ def main(
 
     run("accuracy", lambda: [int(bench.logits(item.pixels[None]).argmax()) == item.label for item in listed])
     run("faithfulness", lambda: faithfulness(bench, test, BASES, ("mean", "blur")))
-    run("alike", lambda: alike(bench, listed, alike_windows, 2))
+    run("alike", lambda: alike(bench, listed, alike_windows, 1))
     if manifest is not None:
         run("things", lambda: things(bench, manifest, {name: name for name in BASES} | {"Gaussian in the middle": "center"}))
     run("lcam", lambda: drops(bench, test, {**PLAIN, **learned()}))
