@@ -130,10 +130,26 @@ def _width(model: nn.Module, cut: Cut, size: tuple[int, int]) -> int:
 # ------------------------------------------------------------------------------------------------------------ where to cut
 
 
+def _as_linear(layer: Any) -> Any:
+    """A 1 x 1 convolution over pooled channels is a linear layer: the same values in another shape. Other layers come back as they are."""
+    if not isinstance(layer, nn.Conv2d) or layer.kernel_size != (1, 1) or layer.groups != 1:
+        return layer
+    linear = nn.Linear(layer.in_channels, layer.out_channels, device="meta")
+    linear.weight = nn.Parameter(layer.weight.detach()[:, :, 0, 0], requires_grad=False)
+    linear.bias = nn.Parameter(
+        layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias.detach(), requires_grad=False
+    )
+    return linear.eval()
+
+
+def _mean(cells: Tensor) -> Tensor:
+    return cells.mean(dim=(2, 3))
+
+
 def _timm(model: Any) -> Cut | None:
     if not all(hasattr(model, name) for name in ("forward_features", "forward_head", "get_classifier")):
         return None
-    last_layer = model.get_classifier()
+    last_layer = _as_linear(model.get_classifier())
     if not isinstance(last_layer, nn.Linear | nn.Identity):
         raise UnsupportedModelError(f"the classifier of this timm network is a {type(last_layer).__name__}, not a linear layer.")
     linear = last_layer if isinstance(last_layer, nn.Linear) else None
@@ -151,6 +167,17 @@ def _timm(model: Any) -> Cut | None:
     pooling = getattr(head, "global_pool", None) or getattr(model, "global_pool", None)
     kind = pooling if isinstance(pooling, str) else getattr(head, "pool_type", None) or getattr(pooling, "pool_type", None)
     return Cut(trunk, rest, linear, kind in ("avg", "fast", "fastavg"))
+
+
+_CHAINS: dict[str, tuple[str, ...]] = {
+    "ShuffleNetV2": ("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5"),
+    "MNASNet": ("layers",),
+    "GoogLeNet": (
+        "conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a", "inception3b", "maxpool3", "inception4a", "inception4b",
+        "inception4c", "inception4d", "inception4e", "maxpool4", "inception5a", "inception5b",
+    ),
+}  # fmt: skip
+"""torchvision's networks that are a chain of modules, a mean and a linear layer."""
 
 
 def _torchvision(model: Any) -> Cut | None:
@@ -172,6 +199,15 @@ def _torchvision(model: Any) -> Cut | None:
             model.head,
         )
     kind = type(model).__name__
+    if kind in _CHAINS:
+
+        def chain(pixels: Tensor) -> Tensor:
+            x = model._transform_input(pixels) if hasattr(model, "_transform_input") else pixels
+            for name in _CHAINS[kind]:
+                x = getattr(model, name)(x)
+            return cast("Tensor", x)
+
+        return Cut(chain, _mean, model.fc if hasattr(model, "fc") else model.classifier[-1])
     if kind == "DenseNet":
         return Cut(
             lambda pixels: torch.relu(model.features(pixels)),
@@ -204,8 +240,33 @@ _TRANSFORMERS: dict[str, tuple[str, str, str]] = {
 """Model types of the transformers library: attributes of the body, of its first part, and of what follows the encoder."""
 
 
+_BODIES: dict[str, tuple[str, bool]] = {
+    "mobilenet_v1": ("mobilenet_v1", False),
+    "mobilenet_v2": ("mobilenet_v2", False),
+    "siglip": ("vision_model", True),
+    "swin": ("swin", True),
+    "swinv2": ("swinv2", True),
+}
+"""Model types whose body gives what the mean is taken of: attribute of the body, and whether that is a row of tokens."""
+
+
+def _whole_body(model: Any, body: Any, tokens: bool) -> Cut:
+    def trunk(pixels: Tensor) -> Tensor:
+        if not tokens:
+            return cast("Tensor", body(pixels).last_hidden_state)
+        x = body(pixels, interpolate_pos_encoding=True).last_hidden_state
+        high, wide = pixels.shape[2:]
+        rows = round((x.shape[1] * high / wide) ** 0.5)
+        return cast("Tensor", x.transpose(1, 2).unflatten(2, (rows, x.shape[1] // rows)))
+
+    linear = model.classifier if isinstance(model.classifier, nn.Linear) else list(model.classifier)[-1]
+    return Cut(trunk, _mean, linear)
+
+
 def _transformers(model: Any) -> Cut | None:
     kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind in _BODIES and hasattr(model, "classifier"):
+        return _whole_body(model, getattr(model, _BODIES[kind][0]), _BODIES[kind][1])
     if kind not in _TRANSFORMERS or not hasattr(model, "classifier"):
         return None
     body_name, first, after = _TRANSFORMERS[kind]
@@ -246,10 +307,9 @@ def cut_network(model: nn.Module, size: tuple[int, int], name: str) -> tuple[Cut
     if found is None or not isinstance(found.linear, nn.Linear | None):
         raise UnsupportedModelError(
             f"{name}: no spatial map can be read from the network {kind}. Known: timm networks, torchvision's ResNet, RegNet, "
-            "DenseNet, VGG, "
-            "MobileNet, EfficientNet, ConvNeXt, Swin and ViT, transformers' ResNet, RegNet, ConvNeXt, ViT, DeiT and DINOv2 "
-            "classifiers; for "
-            "another network give its parts: CnnClassifier(model, Cut(trunk, rest, linear), ...)."
+            "DenseNet, VGG, MobileNet, EfficientNet, ConvNeXt, Swin, ViT, ShuffleNet, MNASNet and GoogLeNet, transformers' ResNet, RegNet, "
+            "ConvNeXt, MobileNet, Swin, ViT, DeiT, DINOv2 and SigLIP classifiers; for another network give its parts: CnnClassifier(model, "
+            "Cut(trunk, rest, linear), ...)."
         )
     parameter = next(model.parameters())
     with quiet(graph=False):

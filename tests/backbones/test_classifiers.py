@@ -38,7 +38,9 @@ def make(kind: str) -> nn.Module:
                 image_size=64, patch_size=16, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=48, num_classes=7
             )
             return randomise(vit.eval())
-        return getattr(torchvision.models, name)(num_classes=7).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # GoogLeNet's initial weights.
+            return getattr(torchvision.models, name)(num_classes=7).eval()
     transformers = import_transformers()
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 64, "num_labels": 7}
     models = {
@@ -47,6 +49,17 @@ def make(kind: str) -> nn.Module:
         "dinov2": lambda: transformers.Dinov2ForImageClassification(transformers.Dinov2Config(patch_size=16, **small)),
         "resnet": lambda: transformers.ResNetForImageClassification(
             transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], num_labels=7)
+        ),
+        "swin": lambda: transformers.SwinForImageClassification(
+            transformers.SwinConfig(
+                image_size=64, patch_size=4, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4], window_size=2, num_labels=7
+            )
+        ),
+        "mobilenet": lambda: transformers.MobileNetV2ForImageClassification(
+            transformers.MobileNetV2Config(image_size=64, depth_multiplier=0.35, num_labels=7)
+        ),
+        "siglip": lambda: transformers.SiglipForImageClassification(
+            transformers.SiglipConfig(vision_config={**small, "intermediate_size": 48, "patch_size": 16}, num_labels=7)
         ),
         "convnext": lambda: transformers.ConvNextForImageClassification(
             transformers.ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], num_labels=7)
@@ -57,7 +70,9 @@ def make(kind: str) -> nn.Module:
 
 KINDS = (
     "timm:resnet18", "timm:tf_efficientnet_lite0", "timm:convnext_atto", "timm:vgg11", "timm:vit_tiny_patch16_224",
-    "timm:vit_base_patch16_siglip_224",
+    "timm:vit_base_patch16_siglip_224", "timm:resnetv2_50",
+    "torchvision:shufflenet_v2_x0_5", "torchvision:mnasnet0_5", "torchvision:googlenet", "transformers:swin", "transformers:mobilenet",
+    "transformers:siglip",
     "torchvision:resnet18", "torchvision:mobilenet_v2", "torchvision:convnext_tiny", "torchvision:densenet121", "torchvision:vit",
     "transformers:vit", "transformers:deit", "transformers:dinov2", "transformers:resnet", "transformers:convnext",
 )  # fmt: skip
