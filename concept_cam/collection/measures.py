@@ -19,6 +19,7 @@ import numpy as np
 
 from concept_cam.core.frame import exclusive_masks, measure_body
 from concept_cam.core.geometry import Geometry
+from concept_cam.core.lengths import measure_lengths
 from concept_cam.core.regions import DEFAULT_THRESHOLD, RESOLUTIONS, Frame, Shape, find_shapes
 from concept_cam.core.resampling import filled, grid_to_pixels
 
@@ -160,7 +161,18 @@ def uncertainties(values: Mapping[str, float], box: tuple[float, float], cell: t
 CELL_PIXELS = 4
 """Pixels that a patch is wide where a body is measured: what is told by patches needs no more."""
 
-NESTED = {"eye": "head", "mouth": "head", "operculum": "head", "lateral_line": "trunk"}
+NESTED = {
+    "eye": "head",
+    "mouth": "head",
+    "operculum": "head",
+    "lateral_line": "trunk",
+    "thorax": "body",
+    "abdomen": "body",
+    "blade": "leaf",
+    "petiole": "leaf",
+    "leaf_tip": "leaf",
+    "leaf_base": "leaf",
+}
 """Parts that lie within another part of the body."""
 
 MOST_PIXELS = 640
@@ -174,10 +186,10 @@ def measure_distances(
     frame: Frame,
     hidden: np.ndarray | None = None,
 ) -> dict[str, Distance]:
-    """Measures a body along and across its midline; :mod:`concept_cam.core.frame` says how, and when nothing is measured.
+    """Measures a body along and across; :mod:`concept_cam.core.frame` and :mod:`concept_cam.core.lengths` say how, and when nothing is.
 
     Args:
-        names: Distances wanted, of :func:`concept_cam.core.frame.measure_body`.
+        names: Distances wanted, of :func:`concept_cam.core.frame.measure_body` and :func:`concept_cam.core.lengths.measure_lengths`.
         scores: Part -> float32 [h, w], grid frame, of the parts that were found; NaN where nothing may be read.
         geometry: Frames of the measured picture (the crop, for a specimen).
         frame: Where it lies in the whole picture.
@@ -203,7 +215,8 @@ def measure_distances(
     stretch = np.array([full[1] / size[1], full[0] / size[0]])
     length = float(stretch.prod() ** 0.5)
     found = {}
-    for name, measured in measure_body(parts, (cell[0] / stretch[1], cell[1] / stretch[0])).items():
+    patch = cell[0] / stretch[1], cell[1] / stretch[0]
+    for name, measured in (measure_body(parts, patch) | measure_lengths(parts, patch)).items():
         if name in names:
             line = np.round(measured.line * stretch + (frame.left, frame.top), 2)
             error = None if measured.error is None else measured.error * length

@@ -56,8 +56,14 @@ DISTANCE_PARTS: Mapping[str, tuple[str, ...]] = {
     "caudal_fin_length": ("head", "caudal_fin"),
     "dorsal_fin_height": ("head", "trunk", "dorsal_fin"),
     "anal_fin_height": ("head", "trunk", "anal_fin"),
+    "fore_wing_length": ("fore_wing", "thorax"),
+    "elytra_length": ("elytra", "pronotum"),
+    "elytra_width": ("elytra", "pronotum"),
+    "leaf_length": ("leaf",),
+    "leaf_width": ("leaf",),
 }
-"""The parts that a pack needs for each distance to be measured; :mod:`concept_cam.core.frame` says how they are measured."""
+"""The parts that a pack needs for each distance to be measured; :mod:`concept_cam.core.frame` and
+:mod:`concept_cam.core.lengths` say how they are measured."""
 
 MEASURED_DISTANCES = tuple(DISTANCE_PARTS)
 """Distances that are measured where a pack has the parts."""

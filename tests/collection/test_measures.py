@@ -208,6 +208,23 @@ def test_distances_are_in_pixels_of_the_original() -> None:
     assert high["body_depth"].length == pytest.approx(2 * one["body_depth"].length, rel=0.06)
 
 
+def test_distances_of_insects_and_leaves() -> None:
+    geometry = Geometry("squash", (96, 320), (96, 320), (12, 40), (1.0, 1.0))
+    maps = {
+        "pronotum": block((12, 40), slice(4, 8), slice(4, 8)),
+        "elytra": block((12, 40), slice(3, 9), slice(8, 24)),
+    }
+    frame = Frame(0, 0, geometry.original)
+    found = measure_distances(MEASURED_DISTANCES, maps, geometry, frame)
+    assert found["elytra_length"].length == pytest.approx(16 * 8, abs=8)
+    assert found["elytra_width"].length == pytest.approx(6 * 8, abs=8)
+    assert found["elytra_width"].error == pytest.approx(8 * 2**0.5, rel=0.05)
+    leaf = {"leaf": maps["elytra"]}
+    assert measure_distances(("leaf_length",), leaf, geometry, frame)["leaf_length"].length == pytest.approx(16 * 8, abs=8)
+    wing = {"thorax": block((12, 40), slice(2, 10), slice(2, 6)), "fore_wing": block((12, 40), slice(4, 8), slice(6, 30))}
+    assert measure_distances(MEASURED_DISTANCES, wing, geometry, frame)["fore_wing_length"].length == pytest.approx(24 * 8, abs=12)
+
+
 def test_distances_that_cannot_be_measured_are_left_out() -> None:
     geometry = Geometry("squash", (96, 320), (96, 320), (12, 40), (1.0, 1.0))
     frame = Frame(0, 0, geometry.original)

@@ -21,9 +21,9 @@ def test_every_character_of_the_fish_pack_has_its_questions() -> None:
         if source.kind != "part":
             call = questions.concepts[character.call]
             assert (call.target, *call.contrasts) == tuple(loaded.phrases_of(state) for state in source.states)
-    assert pack.distances == MEASURED_DISTANCES
+    assert pack.distances == tuple(name for name in MEASURED_DISTANCES if name.split("_")[0] not in ("fore", "elytra", "leaf"))
     parts = len(loaded.character("parts").states)
-    assert questions.rows == len(loaded.characters) - 1 + parts + len(MEASURED_DISTANCES)
+    assert questions.rows == len(loaded.characters) - 1 + parts + len(pack.distances)
 
 
 def test_the_region_is_the_entitys_own_part_where_the_pack_has_it() -> None:
@@ -75,6 +75,12 @@ def test_wrong_packs_are_refused() -> None:
     changed = prompts.to_dict(prompts.load_pack("fish")) | {"host": "shark"}
     with pytest.raises(ConfigurationError, match="two different"):
         build_questions(["fish", changed])
+
+
+def test_lengths_of_insects_and_leaves_follow_from_the_parts_of_their_packs() -> None:
+    wanted = {"lepidoptera": ("fore_wing_length",), "beetle": ("elytra_length", "elytra_width"), "plant": ("leaf_length", "leaf_width")}
+    for name, distances in wanted.items():
+        assert build_questions([f"{name}:parts"]).packs[0].distances == distances, name
 
 
 @pytest.mark.parametrize("name", ["fish", "bird", "lepidoptera", "beetle", "plant", "mammal", "generic"])
