@@ -17,7 +17,7 @@ from concept_cam.backbones.text_memory import TextMemory
 from concept_cam.backbones.views import VIEWS
 from concept_cam.core.cache import cache_folder
 from concept_cam.core.concept import Concept
-from concept_cam.core.directions import DirectionSet, coefficients, ensemble, nearest_classes
+from concept_cam.core.directions import DirectionSet, FixedDirections, coefficients, ensemble, nearest_classes
 from concept_cam.core.errors import ConfigurationError, ImageError, PromptError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.grouping import batches_of_one_size
@@ -65,6 +65,7 @@ class Localizer:
         self.preprocess = adapted(backbone.preprocess, self.settings)
         self._texts = TextMemory(backbone, cache_folder())
         self._asked: tuple[tuple[tuple[Concept, ...], DirectionSet], ...] = ()
+        self._fixed = FixedDirections()
         # A picture's own share of its certificates, for as long as somebody holds its features.
         self._probed: WeakKeyDictionary[PatchFeatures, PictureProbes] = WeakKeyDictionary()
 
@@ -110,7 +111,7 @@ class Localizer:
     def with_settings(self, **values: Any) -> Localizer:
         """Returns a localizer of the same model with other settings; text embeddings are kept."""
         other = Localizer(self.backbone, self.settings.with_values(**values), self.rules)
-        other._texts, other._asked = self._texts, self._asked
+        other._texts, other._asked, other._fixed = self._texts, self._asked, self._fixed
         if other.settings.feature_norm == self.settings.feature_norm:
             other._probed = self._probed
         return other
@@ -327,9 +328,11 @@ class Localizer:
         settings = self.settings
         patches = torch.stack([item.patches for item in features])
         image = torch.stack([item.image for item in features])
-        terms = coefficients(texts, image, weighting=settings.weighting, gamma=settings.gamma, logit_scale=self.backbone.logit_scale)
-        maps = score_patches(patches, texts, terms, settings.feature_norm).cpu().numpy()
-        levels = image_scores(image, texts, terms).cpu().numpy()
+        options: dict[str, Any] = {"weighting": settings.weighting, "gamma": settings.gamma, "logit_scale": self.backbone.logit_scale}
+        fixed = self._fixed(texts, **options)
+        terms, along = fixed or (coefficients(texts, image, **options), None)
+        maps = score_patches(patches, texts, terms, settings.feature_norm, along).cpu().numpy()
+        levels = image_scores(image, texts, terms, along).cpu().numpy()
         shares = probabilities(image, texts, self.backbone.logit_scale).cpu().numpy()
         weights = terms.expand(len(features), -1, -1).cpu().numpy()
         parts = [index for index, concept in enumerate(concepts) if concept.metadata.get("kind") == "part"]

@@ -21,7 +21,7 @@ from concept_cam.core.frame import exclusive_masks, measure_body
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.lengths import measure_lengths
 from concept_cam.core.regions import DEFAULT_THRESHOLD, RESOLUTIONS, Frame, Shape, find_shapes
-from concept_cam.core.resampling import filled, grid_to_pixels
+from concept_cam.core.resampling import Enlargement, filled
 
 __all__ = [
     "RESOLUTIONS",
@@ -89,13 +89,24 @@ def find_areas(
     areas: int = 1,
     min_area: float = 0.0,
     hidden: np.ndarray | None = None,
+    peaks: np.ndarray | None = None,
 ) -> list[tuple[Area | None, float]]:
     """Finds and measures what stands out in score maps; the arguments are those of :func:`concept_cam.core.regions.find_shapes`.
 
     Returns:
         Per map the region, or ``None`` where nothing is above the threshold, and the threshold in score units.
     """
-    found = find_shapes(scores, geometry, frame, threshold=threshold, resolution=resolution, areas=areas, min_area=min_area, hidden=hidden)
+    found = find_shapes(
+        scores,
+        geometry,
+        frame,
+        threshold=threshold,
+        resolution=resolution,
+        areas=areas,
+        min_area=min_area,
+        hidden=hidden,
+        peaks=peaks,
+    )
     return [(None if shape is None else _area(shape, count, geometry), limit) for shape, count, limit in found]
 
 
@@ -205,7 +216,9 @@ def measure_distances(
     size = max(1, round(full[0] * ratio)), max(1, round(full[1] * ratio))
     scale = geometry.scale[0] * full[0] / size[0], geometry.scale[1] * full[1] / size[1]
     small = replace(geometry, original=size, scale=scale)
-    heats = {part: grid_to_pixels(map_, small) for part, map_ in zip(scores, filled(np.stack(list(scores.values()))))}
+    enlargement = Enlargement(filled(np.stack(list(scores.values()))), small)
+    pixels = enlargement.stack(range(len(scores)), 0, size[0], 0, size[1])
+    heats = {part: pixels[:, number] for number, part in enumerate(scores)}
     parts = exclusive_masks(heats, NESTED)
     if hidden is not None:
         rows, columns = (

@@ -17,7 +17,7 @@ from concept_cam.collection.measures import Area, Distance, Frame, find_areas, m
 from concept_cam.collection.plan import Plan
 from concept_cam.collection.questions import ABSENT, AskedCharacter, AskedState, PackQuestions
 from concept_cam.core.geometry import Geometry
-from concept_cam.core.resampling import highest_points
+from concept_cam.core.resampling import highest_places, points_of
 
 if TYPE_CHECKING:
     from concept_cam.trust.certificate import Certificate
@@ -71,6 +71,8 @@ class _Maps:
     def __init__(self, scored: Scored, plan: Plan, areas: Iterable[int], peaks: Iterable[int]) -> None:
         regions, frame = plan.regions, scored.frame
         wanted = list(dict.fromkeys(areas))
+        seen = list(dict.fromkeys([*wanted, *peaks]))
+        places = highest_places(scored.scores[seen], scored.geometry)
         found = find_areas(
             scored.scores[wanted],
             scored.geometry,
@@ -80,11 +82,11 @@ class _Maps:
             areas=regions.areas,
             min_area=regions.min_area,
             hidden=scored.hidden,
+            peaks=places[: len(wanted)],
         )
         self._areas = dict(zip(wanted, found))
-        wanted = list(dict.fromkeys(peaks))
-        points = highest_points(scored.scores[wanted], scored.geometry) + (frame.left, frame.top)
-        self._points = dict(zip(wanted, points.tolist()))
+        points = points_of(places, scored.geometry) + (frame.left, frame.top)
+        self._points = dict(zip(seen, points.tolist()))
 
     def area(self, concept: int) -> tuple[Area | None, float]:
         """Returns a concept's region and threshold."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from concept_cam.core.errors import ConfigurationError, PromptError
 from concept_cam.core.names import choose
 
-__all__ = ["WEIGHTING", "DirectionSet", "coefficients", "directions", "ensemble", "nearest_classes"]
+__all__ = ["WEIGHTING", "DirectionSet", "FixedDirections", "coefficients", "directions", "ensemble", "nearest_classes"]
 
 _VANISHING = 1e-4
 """Directions shorter than this cannot be told from rounding (unit text embeddings, float32)."""
@@ -175,6 +175,35 @@ def directions(texts: DirectionSet, terms: Tensor) -> Tensor:
         # Column by column: gathering all contrasts at once would copy [C, R, D].
         weights = torch.addcmul(weights, terms[..., column, None], texts.texts[texts.columns[:, column]])
     return weights
+
+
+class FixedDirections:
+    """Coefficients and directions of questions that are the same for every image; the latest few are kept.
+
+    Safe in several threads: what is kept is replaced as a whole, never changed.
+    """
+
+    KEPT = 4
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[DirectionSet, tuple[str, float], Tensor, Tensor], ...] = ()
+
+    def __call__(self, texts: DirectionSet, *, weighting: str, gamma: float, logit_scale: float) -> tuple[Tensor, Tensor] | None:
+        """Returns the coefficients float32 [1, C, 1 + R] and directions float32 [1, C, D]; ``None`` where they depend on the image.
+
+        Arguments and errors are those of :func:`coefficients`.
+        """
+        if weighting in IMAGE_DEPENDENT:
+            return None
+        key = weighting, gamma
+        for known, own, terms, along in self._known:
+            if known is texts and own == key:
+                return terms, along
+        nothing = texts.texts.new_zeros(1, texts.texts.shape[-1])
+        terms = coefficients(texts, nothing, weighting=weighting, gamma=gamma, logit_scale=logit_scale)
+        along = directions(texts, terms)
+        self._known = ((texts, key, terms, along), *self._known[: self.KEPT - 1])
+        return terms, along
 
 
 def nearest_classes(logits: Tensor, target: int, count: int) -> list[int]:

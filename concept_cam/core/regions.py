@@ -17,7 +17,7 @@ import numpy as np
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.names import choose
-from concept_cam.core.resampling import Enlargement, filled, highest_point
+from concept_cam.core.resampling import Enlargement, filled, highest_places, points_of
 from concept_cam.core.shapes import Runs, column_runs, components, decode_rle, encode_rle, encode_runs, outlines, runs_of, shapes
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "parse_threshold",
     "regions_of_map",
     "threshold_value",
+    "threshold_values",
 ]
 
 # --------------------------------------------------------------------------------------------------------------- regions
@@ -204,7 +205,15 @@ def threshold_value(scores: np.ndarray, threshold: str | float) -> float:
     return THRESHOLDS[checked](valid)
 
 
-def above(heatmap: np.ndarray, limit: float) -> np.ndarray:
+def threshold_values(maps: np.ndarray, threshold: str | float) -> np.ndarray:
+    """Returns the thresholds of several maps float32 [C, h, w], float64 [C]; see :func:`threshold_value`."""
+    if parse_threshold(threshold) != "half-max":
+        return np.array([threshold_value(map_, threshold) for map_ in maps], dtype=np.float64)
+    highest = np.where(np.isfinite(maps), maps, -np.inf).max(axis=(1, 2), initial=-np.inf).astype(np.float64)
+    return np.where(highest > 0, highest / 2, math.inf)
+
+
+def above(heatmap: np.ndarray, limit: float | np.ndarray) -> np.ndarray:
     """Returns bool [H, W]: scores above a limit that a strategy found, infinite where it found nothing; False where the score is NaN."""
     with np.errstate(invalid="ignore"):
         return np.asarray(heatmap > limit)
@@ -247,6 +256,7 @@ def find_shapes(
     areas: int = 1,
     min_area: float = 0.0,
     hidden: np.ndarray | None = None,
+    peaks: np.ndarray | None = None,
 ) -> list[tuple[Shape | None, int, float]]:
     """Finds and measures what stands out in score maps, all maps of a picture in one pass.
 
@@ -260,6 +270,8 @@ def find_shapes(
             for all. So the peak and the region of a record are of one place.
         min_area: Smallest area in original pixels, or below 1 as a share of the measured picture.
         hidden: bool, any size: the measured picture's pixels that may not belong to a region.
+        peaks: float64 [C, 2], the maps' highest places where they are known already; see
+            :func:`concept_cam.core.resampling.highest_places`.
 
     Returns:
         Per map: the kept areas as one shape, or ``None`` where nothing is above the threshold; their number; the threshold in score units.
@@ -271,12 +283,12 @@ def find_shapes(
     found: list[tuple[Shape | None, int, float]] = []
     for start in range(0, len(scores), step):
         chunk = scores[start : start + step]
-        limits = [threshold_value(map_, threshold) for map_ in chunk]
+        limits, own = threshold_values(chunk, threshold), None if peaks is None else peaks[start : start + step]
         runs = _runs_above(chunk, limits, seen, hidden)
         least = (
             (min_area if min_area < 1 else min_area / (geometry.original[0] * geometry.original[1])) * seen.original[0] * seen.original[1]
         )
-        labels, kept = _kept(runs, least, areas or None, partial(_peak_of, chunk, seen))
+        labels, kept = _kept(runs, least, areas or None, partial(_peaks_of, chunk, seen, own))
         counts = np.bincount(kept[1], minlength=len(chunk))
         owners = np.flatnonzero(counts)
         # All kept areas of a map are one shape.
@@ -286,7 +298,9 @@ def find_shapes(
         owner[kept[0]] = shape_of_map[kept[1]]
         which = np.flatnonzero(owner[labels] >= 0)
         made = _shapes(runs.take(which, owner[labels[which]], owners.size), seen, geometry, frame)
-        found += [(made[shape] if shape >= 0 else None, int(count), limit) for shape, count, limit in zip(shape_of_map, counts, limits)]
+        found += [
+            (made[shape] if shape >= 0 else None, int(count), limit) for shape, count, limit in zip(shape_of_map, counts, limits.tolist())
+        ]
     return found
 
 
@@ -353,37 +367,68 @@ def _check_area(min_area: float) -> None:
         raise ConfigurationError(f"the minimum area must not be negative, received {min_area}.")
 
 
-def _runs_above(scores: np.ndarray, limits: Sequence[float], seen: Geometry, hidden: np.ndarray | None) -> Runs:
+WIDE = 1 / 8
+"""A map whose window is at least such a share of the picture is enlarged together with others like it; a smaller one on its own."""
+
+STACKED_PIXELS = 4_000_000
+"""Of maps that are enlarged together, most pixels at once."""
+
+
+def _runs_above(scores: np.ndarray, limits: np.ndarray, seen: Geometry, hidden: np.ndarray | None) -> Runs:
     """Returns the runs of each map's pixels above its limit; a map is enlarged only where it may exceed it."""
     enlargement = Enlargement(filled(scores), seen)
-    if hidden is not None:
-        rows, columns = (
-            np.minimum(((np.arange(side) + 0.5) * have / side).astype(int), have - 1) for side, have in zip(seen.original, hidden.shape)
-        )
+    readable = None if hidden is None else ~_resampled(hidden, seen.original)
     parts = []
-    for number, limit in enumerate(limits):
-        window = enlargement.window(number, limit)
-        if window is None:
-            continue
-        top, bottom, left, right = window
-        mask = above(enlargement.pixels(number, *window), limit)
-        if hidden is not None:
-            mask &= ~hidden[rows[top:bottom]][:, columns[left:right]]
-        found = runs_of(mask, top, left)
-        parts.append((np.full(found[0].size, number), *found))
+    for numbers, (top, bottom, left, right) in _together(enlargement.windows(limits), seen.original):
+        pixels = enlargement.stack(numbers, top, bottom, left, right)
+        masks = above(pixels, limits[numbers][None, :, None])
+        if readable is not None:
+            masks &= readable[top:bottom, None, left:right]
+        which, row, first, last = _runs_of_rows(masks)
+        parts.append((np.asarray(numbers)[which], row + top, first + left, last + left))
     if not parts:
         nothing = np.zeros(0, dtype=np.int64)
         return Runs(nothing, nothing, nothing, nothing, len(limits))
     owner, row, first, last = (np.concatenate(arrays) for arrays in zip(*parts))
-    return Runs(owner, row, first, last, len(limits))
+    order = np.argsort(owner, kind="stable")  # the runs of one map come from one part, in reading order
+    return Runs(owner[order], row[order], first[order], last[order], len(limits))
 
 
-def _peak_of(maps: np.ndarray, geometry: Geometry, index: int) -> tuple[float, float]:
-    return highest_point(maps[index], geometry)
+def _together(
+    windows: Sequence[tuple[int, int, int, int] | None], size: tuple[int, int]
+) -> list[tuple[list[int], tuple[int, int, int, int]]]:
+    """Says which maps are enlarged at once, and where: those with large windows in what holds all of these, others alone."""
+    areas = [0 if window is None else (window[1] - window[0]) * (window[3] - window[2]) for window in windows]
+    wide = [number for number, area in enumerate(areas) if area >= WIDE * size[0] * size[1]]
+    found = [([number], window) for number, window in enumerate(windows) if window is not None and number not in wide]
+    if wide:
+        tops, bottoms, lefts, rights = zip(*(window for number in wide if (window := windows[number]) is not None))
+        common = min(tops), max(bottoms), min(lefts), max(rights)
+        step = max(1, STACKED_PIXELS // ((common[1] - common[0]) * (common[3] - common[2])))
+        found += [(wide[start : start + step], common) for start in range(0, len(wide), step)]
+    return found
+
+
+def _resampled(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns a mask bool [H, W] at another size, by the nearest pixel."""
+    rows, columns = (np.minimum(((np.arange(side) + 0.5) * have / side).astype(int), have - 1) for side, have in zip(size, mask.shape))
+    return np.asarray(mask[rows][:, columns])
+
+
+def _runs_of_rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns whose, the row, the first and one past the last pixel of every run of masks bool [H, C, W], row by row."""
+    height, count, width = masks.shape
+    lines, first, last = runs_of(masks.reshape(height * count, width))
+    row, which = np.divmod(lines, count)
+    return which, row, first, last
+
+
+def _peaks_of(maps: np.ndarray, geometry: Geometry, places: np.ndarray | None, which: np.ndarray) -> np.ndarray:
+    return points_of(highest_places(maps[which], geometry) if places is None else places[which], geometry)
 
 
 def _kept(
-    runs: Runs, least: float, largest: int | None, peak: Callable[[int], tuple[float, float]] | None = None
+    runs: Runs, least: float, largest: int | None, peaks: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Chooses the connected areas of each mask that are large enough, the largest few.
 
@@ -391,7 +436,7 @@ def _kept(
         runs: The masks.
         least: Fewest pixels.
         largest: Most areas of a mask.
-        peak: Finds a mask's highest point ``(x, y)``: the area that holds it comes before larger ones.
+        peaks: Finds the highest points ``(x, y)`` of masks: the area that holds one comes before larger ones.
 
     Returns:
         The area that each run belongs to; and of the kept areas, largest first, their numbers and whose they are.
@@ -401,11 +446,14 @@ def _kept(
     owner = np.zeros(sizes.size, dtype=np.int64)
     owner[labels] = runs.owner
     later = np.ones(sizes.size, dtype=bool)
-    if peak is not None and largest is not None:
-        for mask in np.flatnonzero(np.bincount(owner) > largest):
-            x, y = peak(int(mask))
-            if not math.isnan(x):
-                later[labels[(runs.owner == mask) & (runs.row == int(y)) & (runs.first <= int(x)) & (runs.last > int(x))]] = False
+    if peaks is not None and largest is not None:
+        masks = np.flatnonzero(np.bincount(owner) > largest)
+        place = np.full((runs.count, 2), -1)
+        if masks.size:
+            points = peaks(masks)
+            place[masks] = np.where(np.isnan(points), -1, points).astype(int)  # in no run where nothing was seen
+        x, y = place[runs.owner, 0], place[runs.owner, 1]
+        later[labels[(runs.row == y) & (runs.first <= x) & (runs.last > x)]] = False
     order = np.lexsort((np.arange(sizes.size), -sizes, later, owner))
     order = order[sizes[order] >= least]
     if largest is not None and order.size:

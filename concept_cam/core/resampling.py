@@ -1,4 +1,4 @@
-"""From the grid to pixels: how a score map becomes a heatmap. Pure numpy.
+"""From the grid to pixels: how a score map becomes a heatmap. Plain numpy and scipy.
 
 A grid value belongs to the centre of its cell. Between centres the heatmap is interpolated; beyond the outermost centres the edge value
 holds, so that nothing is extrapolated and padding never bleeds in.
@@ -6,8 +6,9 @@ holds, so that nothing is extrapolated and padding never bleeds in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,18 @@ from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.names import choose
 
-__all__ = ["KERNELS", "UPSAMPLING", "Enlargement", "filled", "grid_to_pixels", "heatmap", "highest_point", "highest_points"]
+__all__ = [
+    "KERNELS",
+    "UPSAMPLING",
+    "Enlargement",
+    "filled",
+    "grid_to_pixels",
+    "heatmap",
+    "highest_places",
+    "highest_point",
+    "highest_points",
+    "points_of",
+]
 
 PEAK_STEPS = 16
 """Into how many steps a cell is divided where the highest point of a map is looked for."""
@@ -97,33 +109,57 @@ class Enlargement:
 
     def pixels(self, number: int, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         """Returns a part of one enlarged map, float32 [bottom - top, right - left]; NaN where the model did not see the picture."""
-        scores = self._scores[number]
-        wide = sum((scores[:, cells[left:right]] * weights[left:right] for cells, weights in self._across), np.zeros((), np.float32))
-        pixels = np.zeros((bottom - top, right - left), np.float32)
-        for cells, weights in self._down:
-            pixels += wide[cells[top:bottom]] * weights[top:bottom, None]
+        return self.stack([number], top, bottom, left, right)[:, 0]
+
+    def stack(self, numbers: Sequence[int], top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        """Returns a part of several enlarged maps, float32 [bottom - top, C, right - left], rows of pixels first; see :meth:`pixels`.
+
+        Every pixel is the same, to the last bit, whatever else is asked for beside it.
+        """
+        scores = self._scores[list(numbers)]
+        wide: np.ndarray = np.zeros((), np.float32)
+        for cells, weights in self._across:
+            wide = wide + scores[:, :, cells[left:right]] * weights[left:right]
+        # Four cells make a row of pixels: a sparse product, whose additions come in one order.
+        down = self._rows(top, bottom) @ wide.transpose(1, 0, 2).reshape(scores.shape[1], -1)
+        pixels: np.ndarray = down.reshape(bottom - top, len(scores), right - left)
         rows, columns = self._unseen[0][top:bottom], self._unseen[1][left:right]
         if rows.any():
             pixels[rows] = np.nan
         if columns.any():
-            pixels[:, columns] = np.nan
+            pixels[:, :, columns] = np.nan
         return pixels
+
+    def _rows(self, top: int, bottom: int) -> Any:
+        from scipy.sparse import csr_array
+
+        cells, weights = (np.stack(parts, axis=1)[top:bottom] for parts in zip(*self._down))
+        ends = np.arange(0, cells.size + 1, cells.shape[1])
+        return csr_array((weights.ravel(), cells.ravel(), ends), shape=(bottom - top, self._scores.shape[1]))
 
     def window(self, number: int, limit: float) -> tuple[int, int, int, int] | None:
         """Returns ``(top, bottom, left, right)``, outside of which no pixel of an enlarged map exceeds a limit; ``None`` where none can."""
-        high, low = self._reach
-        may = high[number] + OVERSHOOT * (high[number] - low[number]) > limit
-        rows, columns = np.flatnonzero(may.any(axis=1)), np.flatnonzero(may.any(axis=0))
-        if not rows.size:
-            return None
-        # Cell i stands for what lies between its centre and the next one's.
-        first = self._bounds[0] + int(rows[0]), self._bounds[2] + int(columns[0])
-        last = self._bounds[0] + int(rows[-1]), self._bounds[2] + int(columns[-1])
-        return *self._span(self._lower[0], first[0], last[0]), *self._span(self._lower[1], first[1], last[1])
+        return self.windows(np.array([limit]), slice(number, number + 1))[0]
 
-    @staticmethod
-    def _span(lower: np.ndarray, first: int, last: int) -> tuple[int, int]:
-        return int(np.searchsorted(lower, first, "left")), int(np.searchsorted(lower, last, "right"))
+    def windows(self, limits: np.ndarray, numbers: slice = slice(None)) -> list[tuple[int, int, int, int] | None]:
+        """Returns the windows of several maps in one pass; see :meth:`window`.
+
+        Args:
+            limits: float [C], one of each map.
+            numbers: The maps.
+        """
+        high, low = (reach[numbers] for reach in self._reach)
+        may = high + OVERSHOOT * (high - low) > limits[:, None, None]
+        rows, columns = may.any(axis=2), may.any(axis=1)
+        some = rows.any(axis=1)
+        # Cell i stands for what lies between its centre and the next one's.
+        sides = []
+        for axis, marks in enumerate((rows, columns)):
+            lower, offset, count = self._lower[axis], self._bounds[2 * axis], marks.shape[1]
+            first, last = marks.argmax(axis=1), count - 1 - marks[:, ::-1].argmax(axis=1)
+            sides += [np.searchsorted(lower, first + offset, "left"), np.searchsorted(lower, last + offset, "right")]
+        found = np.stack(sides, axis=1).tolist()
+        return [(top, bottom, left, right) if any_ else None for any_, (top, bottom, left, right) in zip(some.tolist(), found)]
 
     @cached_property
     def _lower(self) -> tuple[np.ndarray, np.ndarray]:
@@ -177,35 +213,44 @@ def highest_points(scores: np.ndarray, geometry: Geometry, kernel: str = "cubic"
         float64 [C, 2] of ``(x, y)`` in original pixels, to 1/16 of a cell and inside what the model saw; NaN twice where no score is
         finite.
     """
+    return points_of(highest_places(scores, geometry, kernel), geometry)
+
+
+def points_of(places: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Maps what :func:`highest_places` found, float64 [C, 2], to the original pixels of a geometry with the same grid."""
+    x0, y0, x1, y1 = geometry.seen
+    return np.asarray(np.clip(geometry.grid_to_original(places), (x0, y0), (x1 - 1e-6, y1 - 1e-6)))
+
+
+def highest_places(scores: np.ndarray, geometry: Geometry, kernel: str = "cubic") -> np.ndarray:
+    """Finds where interpolated maps are highest as :func:`highest_points` does, in cells of the grid: float64 [C, 2] of ``(x, y)``."""
     valid = geometry.valid()
-    points = np.full((len(scores), 2), np.nan)
+    places = np.full((len(scores), 2), np.nan)
     known = np.flatnonzero((np.isfinite(scores) & valid).any(axis=(1, 2)))
     if not known.size:
-        return points
+        return places
     scores = np.where(valid, scores[known], np.float32(np.nan))
     best = np.unravel_index(np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1).argmax(axis=1), geometry.grid)
     scores = filled(scores)  # What may not be read attracts no peak.
     around = np.arange(-PEAK_STEPS, PEAK_STEPS + 1) / PEAK_STEPS
     # The cells about the best one that a place within one cell of it is made of.
     reach = np.arange(-2, 4)
-    places, taps, cells = [], [], []
+    steps, taps, cells = [], [], []
     for axis in (0, 1):
         inside = np.flatnonzero(valid.any(axis=1 - axis))
         low, high = int(inside[0]), int(inside[-1])
-        places.append(np.clip(best[axis][:, None] + around, low, high))
+        steps.append(np.clip(best[axis][:, None] + around, low, high))
         cells.append(np.clip(best[axis][:, None] + reach, low, high))
-        taps.append([(at - (best[axis][:, None] - 2), weights) for at, weights in _taps(kernel, places[axis], low, high)])
-    number = np.arange(len(scores))[:, None, None]
-    near = scores[number, cells[0][:, :, None], cells[1][:, None, :]]
-    nothing = np.zeros((), np.float32)
-    wide = sum((np.take_along_axis(near, at[:, None, :], axis=2) * weights[:, None, :] for at, weights in taps[1]), nothing)
-    fine = sum((np.take_along_axis(wide, at[:, :, None], axis=1) * weights[:, :, None] for at, weights in taps[0]), nothing)
+        taps.append([(at - (best[axis][:, None] - 2), weights) for at, weights in _taps(kernel, steps[axis], low, high)])
+    number, nothing = np.arange(len(scores)), np.zeros((), np.float32)
+    # Whole lines are gathered: first those of the columns, then those of the rows.
+    near = scores[number[:, None, None], cells[0][:, None, :], cells[1][:, :, None]]
+    wide = sum((near[number[:, None], at] * weights[:, :, None] for at, weights in taps[1]), nothing)
+    wide = np.ascontiguousarray(wide.transpose(0, 2, 1))
+    fine = sum((wide[number[:, None], at] * weights[:, :, None] for at, weights in taps[0]), nothing)
     row, column = np.unravel_index(fine.reshape(len(fine), -1).argmax(axis=1), (around.size, around.size))
-    number = np.arange(len(scores))
-    grid = np.stack([places[1][number, column] + 0.5, places[0][number, row] + 0.5], axis=1)
-    x0, y0, x1, y1 = geometry.seen
-    points[known] = np.clip(geometry.grid_to_original(grid), (x0, y0), (x1 - 1e-6, y1 - 1e-6))
-    return points
+    places[known] = np.stack([steps[1][number, column] + 0.5, steps[0][number, row] + 0.5], axis=1)
+    return places
 
 
 def _cubic(scores: np.ndarray, geometry: Geometry, picture: np.ndarray | None) -> np.ndarray:

@@ -33,7 +33,7 @@ FEATURE_NORM: dict[str, Callable[[Tensor], Tensor]] = {"l2": l2, "none": none}
 """Patch feature normalisations by name, float [..., D] -> float32 [..., D]."""
 
 
-def score_patches(patches: Tensor, texts: DirectionSet, terms: Tensor, feature_norm: str = "l2") -> Tensor:
+def score_patches(patches: Tensor, texts: DirectionSet, terms: Tensor, feature_norm: str = "l2", along: Tensor | None = None) -> Tensor:
     """Scores every patch along every direction.
 
     Args:
@@ -41,6 +41,7 @@ def score_patches(patches: Tensor, texts: DirectionSet, terms: Tensor, feature_n
         texts: The concepts' texts.
         terms: float32 [B or 1, C, 1 + R] coefficients from :func:`concept_cam.core.directions.coefficients`.
         feature_norm: A name of :data:`FEATURE_NORM`.
+        along: float32 [1, C, D], the directions of ``terms``, where they are the same for all images and known already.
 
     Returns:
         float32 [B, C, h, w], signed; within [-(1 + gamma), 1 + gamma] for unit features and weights that sum to one.
@@ -49,7 +50,7 @@ def score_patches(patches: Tensor, texts: DirectionSet, terms: Tensor, feature_n
     count, height, width, _ = features.shape
     if terms.shape[0] == 1:
         # One matrix product serves all images and concepts; [C, D] x [D, B h w] leaves each map contiguous.
-        maps = directions(texts, terms)[0] @ features.reshape(count * height * width, -1).T
+        maps = (directions(texts, terms) if along is None else along)[0] @ features.reshape(count * height * width, -1).T
         return maps.reshape(-1, count, height, width).transpose(0, 1)
     # Weights that differ per image: multiply with the unique texts once, combine afterwards.
     unique = torch.einsum("bhwd,ud->buhw", features, texts.texts)
@@ -75,9 +76,9 @@ def ledger(patches: Tensor, embeddings: Tensor, terms: Tensor, feature_norm: str
     return torch.einsum("hwd,rd,r->rhw", features, embeddings, terms)
 
 
-def image_scores(image: Tensor, texts: DirectionSet, terms: Tensor) -> Tensor:
-    """Returns the cosine between image embeddings [B, D] and directions: float32 [B, C] in [-1, 1]."""
-    weights = directions(texts, terms)
+def image_scores(image: Tensor, texts: DirectionSet, terms: Tensor, along: Tensor | None = None) -> Tensor:
+    """Returns the cosine between image embeddings [B, D] and directions: float32 [B, C] in [-1, 1]; arguments as above."""
+    weights = directions(texts, terms) if along is None else along
     units = F.normalize(image.float(), dim=-1)
     products = units @ weights[0].T if len(weights) == 1 else torch.einsum("bd,bcd->bc", units, weights)
     return cast("Tensor", products / weights.norm(dim=-1))

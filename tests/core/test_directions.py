@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from concept_cam.core import settings
-from concept_cam.core.directions import WEIGHTING, DirectionSet, coefficients, directions, ensemble, nearest_classes
+from concept_cam.core.directions import (
+    IMAGE_DEPENDENT,
+    WEIGHTING,
+    DirectionSet,
+    FixedDirections,
+    coefficients,
+    directions,
+    ensemble,
+    nearest_classes,
+)
 from concept_cam.core.errors import ConfigurationError, PromptError
 
 
@@ -157,3 +166,26 @@ def test_nearest_classes_by_logit_gap() -> None:
     assert logits.tolist() == [5.0, 1.0, 4.5, 7.0, pytest.approx(5.2)]  # left as it was
     with pytest.raises(ConfigurationError):
         nearest_classes(torch.tensor([1.0]), 0, 1)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTING)
+def test_directions_that_no_image_changes_are_made_once(weighting: str) -> None:
+    texts, fixed = random_set(), FixedDirections()
+    options = {"weighting": weighting, "gamma": 0.5, "logit_scale": 10.0}
+    found = fixed(texts, **options)
+    if weighting in IMAGE_DEPENDENT:
+        assert found is None
+        return
+    assert found is not None
+    terms = coefficients(texts, image(), **options)
+    assert torch.equal(found[0], terms)
+    assert torch.equal(found[1], directions(texts, terms))
+    assert fixed(texts, **options)[0] is found[0]
+    other = fixed(texts, **{**options, "gamma": 1.0})
+    assert not torch.equal(other[0], found[0])
+    assert torch.equal(fixed(random_set(3), **options)[0], coefficients(random_set(3), image(), **options))
+    for seed in range(4, 9):
+        fixed(random_set(seed), **options)
+    assert torch.equal(fixed(texts, **options)[1], found[1])
+    with pytest.raises(ConfigurationError):
+        fixed(texts, **{**options, "gamma": -1.0})

@@ -4,9 +4,30 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, label
 
+from concept_cam.core import regions
 from concept_cam.core.geometry import Geometry
-from concept_cam.core.regions import Frame, above, as_seen, decode_rle, encode_rle, find_shapes, measure, regions_of_map, threshold_value
-from concept_cam.core.resampling import Enlargement, grid_to_pixels, highest_point, highest_points
+from concept_cam.core.regions import (
+    Frame,
+    above,
+    as_seen,
+    decode_rle,
+    encode_rle,
+    find_shapes,
+    measure,
+    regions_of_map,
+    threshold_value,
+    threshold_values,
+)
+from concept_cam.core.resampling import (
+    KERNELS,
+    Enlargement,
+    filled,
+    grid_to_pixels,
+    highest_places,
+    highest_point,
+    highest_points,
+    points_of,
+)
 from concept_cam.core.shapes import Runs, components, outlines, runs_of, shapes
 
 GEOMETRIES = (
@@ -124,8 +145,8 @@ def test_one_way_from_scores_to_regions(geometry: Geometry, resolution: str) -> 
     """
     for map_ in maps(geometry, 4):
         left, top = (int(value) for value in highest_point(map_, geometry))
-        regions = regions_of_map(map_, geometry, threshold="otsu", resolution=resolution)
-        (region,) = (one for one in regions if decode_rle(one.rle)[top, left])
+        several = regions_of_map(map_, geometry, threshold="otsu", resolution=resolution)
+        (region,) = (one for one in several if decode_rle(one.rle)[top, left])
         shape = find_shapes(map_[None], geometry, threshold="otsu", resolution=resolution, areas=1)[0][0]
         assert shape is not None
         assert (region.box, region.area, dict(region.rle), region.measures) == (shape.box, shape.area, dict(shape.rle), shape.measures)
@@ -157,3 +178,72 @@ def test_peaks_of_many_maps_equal_each_alone_and_the_fine_map(geometry: Geometry
     x, y = together[0]
     near = heat[max(0, int(y) - 2) : int(y) + 3, max(0, int(x) - 2) : int(x) + 3]
     assert np.nanmax(near) == pytest.approx(np.nanmax(heat), abs=2e-3)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda geometry: geometry.policy)
+@pytest.mark.parametrize("kernel", ["cubic", "bilinear"])
+def test_maps_enlarged_together_equal_the_sum_over_cells(geometry: Geometry, kernel: str) -> None:
+    scores = filled(maps(geometry, 5))
+    enlargement = Enlargement(scores, geometry, kernel)
+    top, bottom, left, right = 100, 180, 60, 250
+    together = enlargement.stack([3, 0, 4], top, bottom, left, right)
+    assert together.shape == (bottom - top, 3, right - left)
+    for place, number in enumerate([3, 0, 4]):
+        np.testing.assert_array_equal(together[:, place], enlargement.pixels(number, top, bottom, left, right))
+    weights = KERNELS[kernel]
+    valid = geometry.valid()
+    bounds = [np.flatnonzero(valid.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]
+    for y, x in ((0, 0), (41, 130), (79, 189)):
+        at = geometry.original_to_grid(np.array([x + left + 0.5, y + top + 0.5])) - 0.5
+        places = [float(np.clip(at[1], *bounds[0])), float(np.clip(at[0], *bounds[1]))]
+        value = 0.0
+        lower = [int(np.floor(place)) for place in places]
+        for step_y, by_y in weights(np.array(places[0] - lower[0])).items():
+            for step_x, by_x in weights(np.array(places[1] - lower[1])).items():
+                row, column = (int(np.clip(low + step, *bound)) for low, step, bound in zip(lower, (step_y, step_x), bounds))
+                value += float(by_y) * float(by_x) * float(scores[0, row, column])
+        x0, y0, x1, y1 = geometry.seen
+        seen = x0 <= x + left + 0.5 < x1 and y0 <= y + top + 0.5 < y1
+        assert together[y, 1, x] == pytest.approx(value, abs=1e-5) if seen else np.isnan(together[y, 1, x])
+
+
+@pytest.mark.parametrize("threshold", ["half-max", "otsu", "zero", 0.2])
+def test_thresholds_of_several_maps_are_those_of_each(threshold: str | float) -> None:
+    scores = maps(GEOMETRIES[0], 5)
+    scores[1], scores[2] = -1.0, np.nan
+    assert threshold_values(scores, threshold).tolist() == [threshold_value(map_, threshold) for map_ in scores]
+    assert threshold_values(scores[:0], threshold).shape == (0,)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda geometry: geometry.policy)
+@pytest.mark.parametrize("stacked", [1, 10_000, 10_000_000])
+def test_small_hills_alone_and_wide_ones_together_give_the_pixels_above(
+    geometry: Geometry, stacked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regions, "STACKED_PIXELS", stacked)
+    scores = maps(geometry, 6)
+    rows, columns = np.nonzero(geometry.valid())
+    for number in (1, 4):  # one hill: a small window
+        scores[number] = np.where(geometry.valid(), 0.0, np.nan)
+        scores[number, rows[40 * number], columns[40 * number]] = 1.0
+    hidden = np.zeros((30, 40), bool)
+    hidden[10:20, 5:12] = True
+    found = find_shapes(scores, geometry, threshold="otsu", resolution="original", areas=0, hidden=hidden)
+    readable = np.repeat(np.repeat(~hidden, geometry.original[0] // 30, axis=0), geometry.original[1] // 40, axis=1)
+    for map_, (shape, _, limit) in zip(scores, found):
+        wanted = above(grid_to_pixels(map_, geometry), limit)
+        if wanted.shape == readable.shape:
+            wanted &= readable
+            assert shape is not None
+            np.testing.assert_array_equal(decode_rle(shape.rle), wanted)
+
+
+def test_peaks_that_are_known_are_not_looked_for_again() -> None:
+    geometry = GEOMETRIES[0]
+    scores = maps(geometry, 6)
+    places = highest_places(scores, geometry)
+    np.testing.assert_array_equal(points_of(places, geometry), highest_points(scores, geometry))
+    for one, other in zip(find_shapes(scores, geometry, threshold="otsu"), find_shapes(scores, geometry, threshold="otsu", peaks=places)):
+        assert one[0] is not None
+        assert other[0] is not None
+        assert one[0].rle == other[0].rle
