@@ -60,7 +60,7 @@ COMMANDS: dict[str, Entry] = {
     "query": Entry("concept_cam.commands.index:query", "Rank the pictures of an index by concepts, in seconds."),
     "export": Entry("concept_cam.commands.export:export", "Turn an annotation run into COCO, CVAT, Darwin Core, HTML and more."),
     "prompts": Entry("concept_cam.commands.prompts:prompts", "List, show, check and start trait packs."),
-    "models": Entry("concept_cam.commands.models:models", "List the models that can be loaded and those at hand."),
+    "models": Entry("concept_cam.commands.models:models", "List the models that can be loaded; check that weights are loaded right."),
     "demo": Entry("concept_cam.commands.demo:demo", "Run the bundled example: fish, fins and a picture to look at."),
     "evaluate": Entry("concept_cam.commands.evaluate:evaluate", "Measure methods on a data set with part masks."),
     "sweep": Entry("concept_cam.commands.evaluate:sweep", "Search the best settings on labelled or unlabelled pictures."),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from concept_cam.backbones.made import Made
     from concept_cam.backbones.protocol import Backbone
 
-__all__ = ["ALIASES", "BUNDLED", "FAMILIES", "NAME_FORMS", "Family", "load"]
+__all__ = ["ALIASES", "BUNDLED", "FAMILIES", "NAME_FORMS", "STATISTICS", "Family", "load"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Family(Entry):
         words: Whether its models have a text tower.
         maker: ``"module:make"`` for a family of our own: takes the folder and a name and returns the
             :class:`~concept_cam.backbones.made.Made` model; empty where a library makes it.
+        pooling: What the image embedding is made of.
+        preprocessing: Where it is said how pictures are prepared, and what its published weights say.
+        verified: How its reading was compared with the library's own.
+        statistics: Names in :data:`STATISTICS` of the pixel statistics that weights of the family were published with; empty: any.
+        language: Language that its texts were in, ``"en"`` or ``"zh"``; ``"en"`` where there were many.
     """
 
     auto: str = "vanilla"
@@ -55,12 +60,38 @@ class Family(Entry):
     towers: tuple[str, ...] = ()
     words: bool = True
     maker: str = ""
+    pooling: str = ""
+    preprocessing: str = ""
+    verified: str = ""
+    statistics: tuple[str, ...] = ()
+    language: str = "en"
 
     def make(self) -> Callable[[Path, str], Made]:
         """Imports what makes a model of a folder."""
         found: Callable[[Path, str], Made] = Entry(self.maker, "").load()
         return found
 
+
+STATISTICS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "OpenAI": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "0.5": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "0 to 1": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "satellite": ((0.430, 0.411, 0.296), (0.213, 0.156, 0.143)),
+}
+"""Means and deviations that weights are published with."""
+
+_OPEN_CLIP_SAYS = "as the folder, or the published weights of the architecture, say"
+_PROCESSOR = "as the folder's image processor says"
+_TIMM_SAYS = "as timm's configuration says"
+_NATIVE = "parity 1e-5 with {} on the architecture, random weights, at its native size"
+_SIZES = "parity 1e-5 with {} on the architectures, random weights, at the native size and at odd sizes"
+_LIBRARY = _SIZES.format("transformers")
+_TEXTS = "; texts alike"
+_FIRST_TOKEN = "the class token of the last block, projected"
+_TOKEN_MEAN = "the mean of the patch tokens"
+_LATENT = "a learned query that attends to the patch tokens"
+_MAP_MEAN = "the mean of the last map, through the head"
 
 _CLASS_TOKEN = (
     "the class token gathers the picture in the last attention, so patches keep their place only if that attention is replaced; keys with "
@@ -78,6 +109,10 @@ FAMILIES: dict[str, Family] = {
         "kk",
         _CLASS_TOKEN,
         ("open_clip:VisionTransformer",),
+        pooling=_FIRST_TOKEN,
+        preprocessing=_OPEN_CLIP_SAYS,
+        verified=_SIZES.format("open_clip") + _TEXTS,
+        statistics=("OpenAI",),
     ),
     "open_clip-vit-mean": Family(
         "concept_cam.backbones.open_clip_vit:read",
@@ -85,6 +120,10 @@ FAMILIES: dict[str, Family] = {
         "vanilla",
         _MEAN,
         ("open_clip:VisionTransformer",),
+        pooling=_TOKEN_MEAN,
+        preprocessing=_OPEN_CLIP_SAYS,
+        verified=_SIZES.format("open_clip") + _TEXTS,
+        statistics=("ImageNet", "OpenAI"),
     ),
     "open_clip-vit-attention-pool": Family(
         "concept_cam.backbones.open_clip_vit:read",
@@ -92,6 +131,10 @@ FAMILIES: dict[str, Family] = {
         "vanilla",
         _POOLED,
         ("open_clip:VisionTransformer",),
+        pooling="the first query of the pooler",
+        preprocessing=_OPEN_CLIP_SAYS,
+        verified=_SIZES.format("open_clip") + _TEXTS,
+        statistics=("OpenAI",),
     ),
     "open_clip-resnet": Family(
         "concept_cam.backbones.open_clip_resnet:read",
@@ -99,6 +142,10 @@ FAMILIES: dict[str, Family] = {
         "value",
         "each cell alone through the value path of the pooling is what the pooled embedding is a weighted mean of",
         ("open_clip:ModifiedResNet",),
+        pooling="attention of the mean over the last map",
+        preprocessing=_OPEN_CLIP_SAYS,
+        verified=_NATIVE.format("open_clip") + _TEXTS,
+        statistics=("OpenAI",),
     ),
     "timm-vit": Family(
         "concept_cam.backbones.timm_vit:read",
@@ -106,6 +153,10 @@ FAMILIES: dict[str, Family] = {
         "kk",
         _CLASS_TOKEN,
         ("timm:VisionTransformer", "timm:Eva"),
+        pooling=_FIRST_TOKEN,
+        preprocessing=_OPEN_CLIP_SAYS,
+        verified=_NATIVE.format("open_clip") + _TEXTS,
+        statistics=("OpenAI", "0 to 1"),
     ),
     "timm-vit-mean": Family(
         "concept_cam.backbones.timm_vit:read",
@@ -113,6 +164,10 @@ FAMILIES: dict[str, Family] = {
         "vanilla",
         _MEAN,
         ("timm:VisionTransformer", "timm:Eva"),
+        pooling=_TOKEN_MEAN,
+        preprocessing=_OPEN_CLIP_SAYS,
+        verified=_NATIVE.format("open_clip") + _TEXTS,
+        statistics=("OpenAI",),
     ),
     "timm-vit-attention-pool": Family(
         "concept_cam.backbones.timm_vit:read",
@@ -120,6 +175,10 @@ FAMILIES: dict[str, Family] = {
         "vanilla",
         _POOLED,
         ("timm:VisionTransformer", "timm:Eva"),
+        pooling=_LATENT,
+        preprocessing=_OPEN_CLIP_SAYS,
+        verified=_NATIVE.format("open_clip") + _TEXTS,
+        statistics=("0.5",),
     ),
     "timm-spatial": Family(
         "concept_cam.backbones.timm_spatial:read",
@@ -127,6 +186,10 @@ FAMILIES: dict[str, Family] = {
         "vanilla",
         "there is no last attention to replace: each cell of the last map goes alone through the head",
         ("timm:*",),
+        pooling=_MAP_MEAN,
+        preprocessing=_OPEN_CLIP_SAYS,
+        verified=_NATIVE.format("open_clip") + _TEXTS,
+        statistics=("OpenAI", "0 to 1"),
     ),
     "transformers-clip": Family(
         "concept_cam.backbones.transformers_clip:read",
@@ -134,6 +197,10 @@ FAMILIES: dict[str, Family] = {
         "kk",
         _CLASS_TOKEN,
         ("transformers:clip",),
+        pooling=_FIRST_TOKEN,
+        preprocessing=_PROCESSOR,
+        verified=_LIBRARY + _TEXTS,
+        statistics=("OpenAI",),
     ),
     "metaclip-2": Family(
         "concept_cam.backbones.transformers_clip:read",
@@ -141,6 +208,10 @@ FAMILIES: dict[str, Family] = {
         "kk",
         _CLASS_TOKEN,
         ("transformers:metaclip_2",),
+        pooling=_FIRST_TOKEN,
+        preprocessing=_PROCESSOR,
+        verified=_LIBRARY + _TEXTS,
+        statistics=("OpenAI",),
     ),
     "altclip": Family(
         "concept_cam.backbones.transformers_clip:read",
@@ -148,6 +219,10 @@ FAMILIES: dict[str, Family] = {
         "kk",
         _CLASS_TOKEN,
         ("transformers:altclip",),
+        pooling=_FIRST_TOKEN,
+        preprocessing=_PROCESSOR,
+        verified=_LIBRARY + _TEXTS,
+        statistics=("OpenAI",),
     ),
     "chinese-clip": Family(
         "concept_cam.backbones.transformers_clip:read",
@@ -155,6 +230,11 @@ FAMILIES: dict[str, Family] = {
         "kk",
         _CLASS_TOKEN,
         ("transformers:chinese_clip",),
+        pooling=_FIRST_TOKEN,
+        preprocessing=_PROCESSOR,
+        verified=_LIBRARY + _TEXTS,
+        statistics=("OpenAI",),
+        language="zh",
     ),
     "fg-clip": Family(
         "concept_cam.backbones.transformers_clip:read",
@@ -162,6 +242,10 @@ FAMILIES: dict[str, Family] = {
         "value+residual+ffn",
         "its regions were trained on patches read this way: each with its own value, residual and feed-forward network kept",
         ("transformers:fgclip",),
+        pooling=_FIRST_TOKEN,
+        preprocessing=_PROCESSOR,
+        verified=_LIBRARY + "; its published dense features restated",
+        statistics=("OpenAI",),
     ),
     "tipsv2": Family(
         "concept_cam.backbones.tipsv2:read",
@@ -169,6 +253,10 @@ FAMILIES: dict[str, Family] = {
         "vanilla",
         "its patch tokens were trained against texts as the last block leaves them: no attention needs to be replaced",
         ("transformers:tipsv2",),
+        pooling="the first of two class tokens (captions of the web); texts: the mean of their tokens",
+        preprocessing=_PROCESSOR + " (no normalisation)",
+        verified=_LIBRARY + _TEXTS,
+        statistics=("0 to 1",),
     ),
     "align": Family(
         "concept_cam.backbones.align:read",
@@ -176,6 +264,10 @@ FAMILIES: dict[str, Family] = {
         "vanilla",
         "the embedding is the mean of the last map: its cells already live in the joint space",
         ("transformers:align",),
+        pooling="the mean of the last map",
+        preprocessing=_PROCESSOR,
+        verified=_LIBRARY + _TEXTS,
+        statistics=("0.5",),
     ),
     "transformers-siglip": Family(
         "concept_cam.backbones.transformers_siglip:read",
@@ -183,6 +275,10 @@ FAMILIES: dict[str, Family] = {
         "vanilla",
         _POOLED,
         ("transformers:siglip", "transformers:siglip2"),
+        pooling=_LATENT,
+        preprocessing=_PROCESSOR + "; NaFlex towers read a picture at its own aspect",
+        verified=_LIBRARY + _TEXTS,
+        statistics=("0.5",),
     ),
     "lite": Family(
         "concept_cam.backbones.lite:read",
@@ -191,6 +287,10 @@ FAMILIES: dict[str, Family] = {
         "there is no last attention to replace: the cells of the neck live in the joint space as trained",
         ("folder:lite",),
         maker="concept_cam.backbones.lite:make",
+        pooling="attention of the picture over the cells",
+        preprocessing="as the folder says",
+        verified="tests of its own parts; no library to compare with",
+        statistics=("0.5",),
     ),
     "dinov2": Family(
         "concept_cam.backbones.dinov2:read",
@@ -199,6 +299,10 @@ FAMILIES: dict[str, Family] = {
         _MEAN_WITHOUT_WORDS,
         ("transformers:dinov2", "transformers:dinov2_with_registers"),
         words=False,
+        pooling="the mean of the normed patch tokens, or the class token",
+        preprocessing=_PROCESSOR,
+        verified=_LIBRARY,
+        statistics=("ImageNet",),
     ),
     "dinov3": Family(
         "concept_cam.backbones.dinov3:read",
@@ -207,6 +311,10 @@ FAMILIES: dict[str, Family] = {
         _MEAN_WITHOUT_WORDS,
         ("transformers:dinov3_vit", "transformers:dinov3_convnext"),
         words=False,
+        pooling="the mean of the normed patch tokens, or the class token; ConvNeXts: the norm of the mean over the last map",
+        preprocessing=_PROCESSOR,
+        verified=_LIBRARY,
+        statistics=("ImageNet", "satellite"),
     ),
     "radio": Family(
         "concept_cam.backbones.radio:read",
@@ -215,6 +323,10 @@ FAMILIES: dict[str, Family] = {
         _MEAN_WITHOUT_WORDS,
         ("transformers:radio",),
         words=False,
+        pooling="the mean of the patch tokens (its summary joins class tokens of different teachers)",
+        preprocessing=_PROCESSOR + "; the model normalises within",
+        verified=_LIBRARY,
+        statistics=("0 to 1",),
     ),
     "timm-features": Family(
         "concept_cam.backbones.timm_features:read",
@@ -222,6 +334,9 @@ FAMILIES: dict[str, Family] = {
         "vanilla",
         _MEAN_WITHOUT_WORDS,
         words=False,
+        pooling="timm's own pooling",
+        preprocessing=_TIMM_SAYS,
+        verified=_SIZES.format("timm"),
     ),
     "cnn-classifier": Family(
         "concept_cam.backbones.cnn_classifier:read",
@@ -229,6 +344,9 @@ FAMILIES: dict[str, Family] = {
         "vanilla",
         "there is no last attention to replace: each cell of the last map goes alone through the head",
         words=False,
+        pooling="what the last layer reads: the mean of the last map, through the head",
+        preprocessing=_TIMM_SAYS + ", else ImageNet's",
+        verified="the cut network's logits equal its own whenever one is loaded",
     ),
     "vit-classifier": Family(
         "concept_cam.backbones.vit_classifier:read",
@@ -236,6 +354,9 @@ FAMILIES: dict[str, Family] = {
         "kk",
         _CLASS_TOKEN,
         words=False,
+        pooling="what the last layer reads",
+        preprocessing=_TIMM_SAYS + ", else ImageNet's",
+        verified=_NATIVE.format("its library"),
     ),
 }
 """Families of image towers that can be localised, and the strategy that ``"auto"`` picks for each, with the reason."""

@@ -77,6 +77,11 @@ class BaseBackbone:
         return hash_weights(self.model.state_dict())
 
     @property
+    def has_words(self) -> bool:
+        """Whether it can be asked in words."""
+        return not isinstance(self._text, NoText)
+
+    @property
     def _anchor(self) -> Tensor:
         return next(parameter for parameter in self.model.parameters() if parameter.is_floating_point())
 
@@ -125,6 +130,13 @@ class BaseBackbone:
         raise UnsupportedModelError(
             f"{self.name!r} (family {self.family}) has neither the attention of a class token nor an attention pooling that is read here."
         )
+
+    def library_embedding(self, pixels: Tensor) -> Tensor | None:
+        """Runs the image embedding through the library's public interface alone, for comparison: pixels [B, 3, H, W] -> [B, D].
+
+        ``None`` where there is no library to compare with, or where it reads other sizes only.
+        """
+        return None
 
     def stock_embedding(self, pixels: Tensor, features: FeatureMap, pooled: Tensor) -> Tensor:
         """See :meth:`concept_cam.backbones.protocol.Backbone.stock_embedding`."""

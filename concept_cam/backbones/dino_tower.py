@@ -100,6 +100,9 @@ class DinoTower(TokenBackbone):
             return settled[:, 0]
         return masked_mean(settled[:, self.prefix :], None if keys is None else keys[:, self.prefix :])
 
+    def own_embedding_at(self, pixels: Tensor) -> Tensor | None:
+        return self.own_embedding(pixels)
+
     def own_embedding(self, pixels: Tensor) -> Tensor:
         tokens = self._tower(pixels).last_hidden_state
         return cast("Tensor", tokens[:, 0] if self.class_token else tokens[:, self.prefix :].mean(dim=1))

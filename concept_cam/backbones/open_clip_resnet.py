@@ -78,6 +78,12 @@ class OpenClipResNet(BaseBackbone):
         return self._embed(self._early(pixels), self._prepare_valid(valid, pixels))
 
     @quiet(graph=False)
+    def library_embedding(self, pixels: Tensor) -> Tensor | None:
+        """See :meth:`concept_cam.backbones.common.BaseBackbone.library_embedding`."""
+        pixels = self._prepare(pixels)
+        return cast("Tensor", self._visual(pixels)) if self._is_native(pixels) else None
+
+    @quiet(graph=False)
     def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
         """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`."""
         strategy = self._strategy(attention)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -221,6 +222,18 @@ class OpenClipViT(TokenBackbone):
 
     def own_embedding(self, pixels: Tensor) -> Tensor:
         out = self._visual(pixels)
+        return cast("Tensor", out[0] if isinstance(out, tuple) else out)
+
+    def own_embedding_at(self, pixels: Tensor) -> Tensor | None:
+        # What open_clip does when a model is built for another size: its own function resizes the table.
+        from open_clip.model import resize_pos_embed
+
+        rows, columns = self.preprocess.stride
+        state = {"visual.positional_embedding": self._visual.positional_embedding.detach().clone()}
+        grid = (pixels.shape[2] // rows, pixels.shape[3] // columns)
+        resize_pos_embed(state, SimpleNamespace(visual=SimpleNamespace(grid_size=grid)))
+        table = {"positional_embedding": state["visual.positional_embedding"].to(pixels)}
+        out = torch.func.functional_call(self._visual, table, (pixels,))
         return cast("Tensor", out[0] if isinstance(out, tuple) else out)
 
 

@@ -46,6 +46,11 @@ class SpatialBackbone(BaseBackbone, ABC):
         return self.own_embedding(self._prepare(pixels))
 
     @quiet(graph=False)
+    def library_embedding(self, pixels: Tensor) -> Tensor | None:
+        """See :meth:`concept_cam.backbones.common.BaseBackbone.library_embedding`."""
+        return self.own_embedding(self._prepare(pixels))
+
+    @quiet(graph=False)
     def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
         """See :meth:`concept_cam.backbones.protocol.Backbone.encode_patches`."""
         self._strategy(attention)

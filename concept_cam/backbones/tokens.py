@@ -177,6 +177,16 @@ class TokenBackbone(BaseBackbone, ABC):
     def own_embedding(self, pixels: Tensor) -> Tensor:
         """Runs the model's own image embedding at its native size."""
 
+    @quiet(graph=False)
+    def library_embedding(self, pixels: Tensor) -> Tensor | None:
+        """See :meth:`concept_cam.backbones.common.BaseBackbone.library_embedding`."""
+        pixels = self._prepare(pixels)
+        return self.own_embedding(pixels) if self._is_native(pixels) else self.own_embedding_at(pixels)
+
+    def own_embedding_at(self, pixels: Tensor) -> Tensor | None:
+        """Runs the library's own image embedding at another size, with its own interpolation; ``None`` where it has none."""
+        return None
+
     @property
     def gathers(self) -> str:
         """Whose attention gathers the picture; families with an attention pooling say so themselves."""

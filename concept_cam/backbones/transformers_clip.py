@@ -101,6 +101,10 @@ class TransformersClip(TokenBackbone):
         model: Any = self.model
         return pooled(model.get_image_features(pixel_values=pixels))
 
+    def own_embedding_at(self, pixels: Tensor) -> Tensor | None:
+        model: Any = self.model
+        return pooled(model.get_image_features(pixel_values=pixels, interpolate_pos_encoding=True))
+
 
 FAMILY_OF: dict[str, str] = {
     "clip": "transformers-clip",

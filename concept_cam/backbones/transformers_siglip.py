@@ -112,6 +112,14 @@ class TransformersSiglip(TokenBackbone):
 
         return Gathering(query, key, value, float(query.shape[-1]) ** -0.5, 0, valid_tokens(features, 0), finish)
 
+    def own_embedding_at(self, pixels: Tensor) -> Tensor | None:
+        model: Any = self.model
+        return (
+            self.own_embedding(pixels)
+            if self._naflex
+            else pooled(model.get_image_features(pixel_values=pixels, interpolate_pos_encoding=True))
+        )
+
     def own_embedding(self, pixels: Tensor) -> Tensor:
         model: Any = self.model
         if not self._naflex:
