@@ -78,7 +78,9 @@ def _score_cam_single(batch: Batch, groups: int | None) -> Tensor:
         owner = members.argmax(dim=1)
         masks = torch.einsum("kg,khw->ghw", members / members.sum(dim=0), masks)
         masks = masks / masks.flatten(1).amax(dim=1).clamp(min=1e-8)[:, None, None]
-    for chunk in masks.split(PASS_SIZE):
+    # Channels that are nowhere active, half of them behind a ReLU, all make the same mask: equal masks are asked once.
+    distinct, place = torch.unique(masks.flatten(1), dim=0, return_inverse=True)
+    for chunk in distinct.unflatten(1, masks.shape[1:]).split(PASS_SIZE):
         large = F.interpolate(chunk[:, None], batch.pixels.shape[2:], mode="bilinear", align_corners=False)
         pixels = batch.pixels * large.to(batch.pixels.dtype)
         known = batch.features.valid
@@ -86,7 +88,7 @@ def _score_cam_single(batch: Batch, groups: int | None) -> Tensor:
         backbone = batch.backbone
         image = backbone.pool(backbone.feature_map(pixels, mask))
         scores.append(batch.normalise(image) @ batch.directions[0].T)
-    found = torch.cat(scores) if owner is None else torch.cat(scores)[owner]
+    found = torch.cat(scores)[place if owner is None else place[owner]]
     weights = torch.softmax(batch.temperature * found, dim=0)
     return torch.einsum("kc,khw->chw", weights, features)
 
@@ -195,7 +197,7 @@ rise = TowerMethod(_rise, adapt=_rise_count)
 
 
 def expected_passes(method: str, backbone: Backbone, settings: Settings) -> tuple[int, float] | None:
-    """Returns how many forward passes a method of this module takes for one picture, and the seconds of one, measured; ``None`` for
+    """Returns how many forward passes a method of this module takes for one picture at most, and the seconds of one, measured; ``None`` for
     others.
     """
     name, _, argument = method.partition(":")

@@ -89,6 +89,29 @@ def test_score_cam_weighs_by_the_masked_pictures_score() -> None:
     assert found[:2].mean() > found[2:].mean()
 
 
+def test_equal_masks_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red alone is active: of six channels three make one blank mask, and the map is that of asking all six."""
+    model = LinearBackbone()
+    pixels = torch.zeros(1, 3, 32, 32)
+    pixels[:, 0, :16] = torch.rand(16, 32, generator=torch.Generator().manual_seed(0))
+    pixels, features, image = encode(model, pixels, None)
+    direction = torch.randn(1, 1, 4, generator=torch.Generator().manual_seed(1))
+    batch = Batch(model, pixels, features, image, direction, temperature=5.0)
+    asked = []
+    own = model.feature_map
+    monkeypatch.setattr(model, "feature_map", lambda pixels, *rest: asked.append(len(pixels)) or own(pixels, *rest))
+    found = score_cam.maps(batch)[0, 0]
+    cells = features.map[0]
+    low, high = cells.amin(dim=(1, 2), keepdim=True), cells.amax(dim=(1, 2), keepdim=True)
+    masks = (cells - low) / (high - low + 1e-8)
+    with torch.no_grad():
+        large = torch.nn.functional.interpolate(masks[:, None], (32, 32), mode="bilinear", align_corners=False)
+        scores = batch.normalise(model.pool(own(pixels * large))) @ direction[0, 0]
+    expected = torch.einsum("k,khw->hw", torch.softmax(5.0 * scores, dim=0), cells)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    assert sum(asked) == len(torch.unique(masks.flatten(1), dim=0)) < 6
+
+
 # ------------------------------------------------------------------------------------------------------- groups and RISE
 
 
