@@ -382,7 +382,8 @@ def _estimate(method: str, asker: _HeadAsker, count: int) -> None:
     if found is not None:
         passes, seconds = found
         note(
-            f"{method}: at most {passes:,} forward passes a picture, about {passes * seconds:.0f} s here, {passes * seconds * count:.0f} s in all"
+            f"{method}: at most {passes:,} forward passes a picture, about {passes * seconds:.0f} s here, "
+            f"{passes * seconds * count:.0f} s in all"
             + ("; 'score-cam:128' takes 128" if method.startswith("score-cam") and passes > 256 else "")
         )
 
