@@ -179,7 +179,7 @@ NESTED = {
     "lateral_line": "trunk",
     "thorax": "body",
     "abdomen": "body",
-    "blade": "leaf",
+    "leaf_blade": "leaf",
     "petiole": "leaf",
     "leaf_tip": "leaf",
     "leaf_base": "leaf",

@@ -115,13 +115,13 @@ def measure_elytra(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 
 def measure_leaf(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 1.0)) -> dict[str, Length]:
     """Measures the blade of a leaf from its base to its tip, and across.
 
-    Needs ``blade`` or ``leaf``; where ``leaf_base`` and ``leaf_tip`` or ``petiole`` were found they say which way the leaf points. The
+    Needs ``leaf_blade`` or ``leaf``; where ``leaf_base`` and ``leaf_tip`` or ``petiole`` were found they say which way the leaf points. The
     arguments are those of :func:`measure_lengths`.
 
     Returns:
         ``leaf_length`` and ``leaf_width``, or nothing: of several leaves, or of a divided one, nothing is measured.
     """
-    name = next((name for name in ("blade", "leaf") if name in parts), None)
+    name = next((name for name in ("leaf_blade", "leaf") if name in parts), None)
     if name is None:
         return {}
     mask = parts[name]

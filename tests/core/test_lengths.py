@@ -75,7 +75,7 @@ def test_elytra_along_and_across(angle: float, mirrored: bool) -> None:
 @pytest.mark.parametrize("angle", ANGLES)
 def test_a_leaf_without_its_stalk(angle: float) -> None:
     parts = leaf(angle)
-    for given in (parts, {"blade": parts["leaf"] & ~parts["petiole"]}):
+    for given in (parts, {"leaf_blade": parts["leaf"] & ~parts["petiole"]}):
         found = measure_leaf(given)
         assert found["leaf_length"].value == pytest.approx(120, rel=0.03)
         assert found["leaf_width"].value == pytest.approx(52, rel=0.05)

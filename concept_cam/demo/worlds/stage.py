@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image, ImageFilter
 
 from concept_cam.demo.worlds.canvas import Canvas
 from concept_cam.demo.worlds.draws import Draws, OneDraw, Style, StyledDraws
@@ -598,6 +599,19 @@ def _free(actor: _Actor, name: str, piece_map: npt.NDArray[np.int32], pieces: in
     )
 
 
+_SHARP: Final = 0.55
+"""Up to which number of `ground.soft` the ground is in focus."""
+
+
+def _out_of_focus(ground: Array, soft: float) -> Array:
+    """The ground as a camera sees it that is focused on what stands above it, float32 [H, W, 3]."""
+    if soft <= _SHARP:
+        return np.ascontiguousarray(ground, dtype=np.float32)
+    picture = Image.fromarray(np.rint(255 * np.clip(ground, 0, 1)).astype(np.uint8))
+    blurred = picture.filter(ImageFilter.GaussianBlur((soft - _SHARP) * 0.03 * max(ground.shape[:2])))
+    return np.asarray(blurred, dtype=np.float32) / np.float32(255)
+
+
 def render(
     troupe: Troupe,
     specimens: Specimens,
@@ -627,7 +641,7 @@ def render(
         rng = generator(draws, i, "surroundings")
         ground = studio.ground(i) if scene in troupe.grounds else vegetation(rng, (height, width))
         take = _shoot(troupe, specimens, i, (height, width), float(studio.exposure.numbers["blur"][i]) * growth)
-        canvas = Canvas(np.ascontiguousarray(ground, dtype=np.float32))
+        canvas = Canvas(_out_of_focus(ground, one(troupe, specimens, i)("ground.soft", 0.0, 0.0)))
         troupe.surround(canvas, rng, scene, take.place)
         rgb = canvas.rgb * (1.0 - take.shadow)[..., None]
         if take.seen is not None:

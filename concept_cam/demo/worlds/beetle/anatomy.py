@@ -15,6 +15,7 @@ from concept_cam.demo.worlds.beetle.limbs import (
     horns,
     legs,
     mandibles,
+    middling,
     snout,
     snout_line,
 )
@@ -80,5 +81,12 @@ def build(draw: Draw, state: Mapping[str, str]) -> Shape:
         *([hairs(draw, p)] if state["elytra_texture"] == "hairy" else []),
     ]
     where = _frame(draw, p, state)
-    details = {"antenna": detail, "groove": p.width / 9.0, "half": p.width, "reach": p.reach, "top": p.top, "horn": where.reaches["horns"]}
+    details = {
+        "antenna": detail,
+        "groove": p.width / 9.0,
+        "half": p.width,
+        "reach": p.reach,
+        "top": p.top,
+        "middling": float(middling(draw)),
+    }
     return Shape(joined(parts), where, details)

@@ -58,7 +58,7 @@ def colour(draw: Draw, state: Mapping[str, str], kept: Mapping[str, str], seen: 
         if not len(rows):
             continue
         some = seen[rows]
-        fleck = noise("skin", 2, some.u * 0.11 + 0.3, some.v * 0.08 + 0.1)
+        fleck = noise("skin", 1, some.u * 0.11 + 0.3, some.v * 0.08 + 0.1)
         skin = own[None] * (1.0 + rough * fleck[:, 1:2] + 0.5 * rough * fleck[:, 2:3])
         if name == "pronotum":
             skin = _pronotum(draw, skin, some, spot, pronotum, dark)
@@ -106,7 +106,7 @@ def _elytra(draw: Draw, state: Mapping[str, str], seen: Samples, shape: Shape, l
     long = 0.6
     girth = half * 1.57
     u, v = seen.u, seen.v
-    wander = noise("skin", 1, u * long * 0.5 + draw("coat.x"), v * girth * 0.5 + draw("coat.y") + 0.37 * (seen.piece == 1))
+    wander = noise("skin", 0, u * long * 0.5 + draw("coat.x"), v * girth * 0.5 + draw("coat.y") + 0.37 * (seen.piece == 1))
     rgb = base[None] * (1.0 + 0.05 * wander[:, :1] + draw("coat.rough", 0.01, 0.05) * wander[:, 2:3])
     mark = _pattern(draw, state["elytra_pattern"], u, v, wander, long, girth)
     if mark is not None:
@@ -185,7 +185,7 @@ def _pattern(draw: Draw, kind: str, u: Array, v: Array, wander: Array, long: flo
         phase = (u * count / 0.96 + 0.05 * wander[:, 0] * draw("pattern.ragged", 0.2, 1.2) + zigzag) % 1.0
         far = np.abs(phase - 0.5) / count * long
         return np.asarray(np.clip((0.5 * width / count * long - far) / soft + 0.5, 0, 1))
-    blot = noise("skin", 2, u * long * draw("pattern.grain", 0.35, 0.7) + 0.2, v * girth * 0.55 + 0.6)
+    blot = noise("skin", 0, u * long * draw("pattern.grain", 0.35, 0.7) + 0.2, v * girth * 0.55 + 0.6)
     level = draw("pattern.level", -0.15, 0.5)
     return np.asarray(np.clip((blot[:, 0] + 0.45 * blot[:, 1] - level) / 0.35 + 0.5, 0, 1))
 

@@ -167,7 +167,9 @@ _PHOTOGRAPH: Final = Style(
         "camera.near": (0.0, 0.4),
         "camera.tight_share": (0.14, 0.14),
         "camera.cut_share": (0.25, 0.25),
-        "blade.share": (0.08, 0.08),
+        "blade.share": (0.12, 0.12),
+        "antenna.middling_share": (0.3, 0.3),
+        "ground.soft": (0.0, 1.0),
         "view.above": (0.34, 0.34),
         "view.oblique": (0.38, 0.38),
         "view.side": (0.18, 0.18),
@@ -179,7 +181,10 @@ _PHOTOGRAPH: Final = Style(
     scenes={"pinned": 1.2, "plain": 1, "ground": 2.5, "leaf": 3, "flower": 1.2, "bark": 1, "blurred": 1},
 )
 
-STYLES: Final[dict[str, Style]] = {"plain": Style(), "photograph": _PHOTOGRAPH}
+_PLAIN: Final = Style(ranges={"camera.share": (0.38, 0.86)})
+"""Room for antennae beside the body."""
+
+STYLES: Final[dict[str, Style]] = {"plain": _PLAIN, "photograph": _PHOTOGRAPH}
 """Style -> what it draws otherwise."""
 
 PROFILES: Final[dict[str, dict[str, float]]] = {"plain": {"plain": 1.0}, "photographs": {"plain": 0.2, "photograph": 0.8}}

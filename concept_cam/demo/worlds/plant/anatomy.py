@@ -188,7 +188,7 @@ def _palmate_lobes(draw: Draw, half: float, s: Points) -> Points:
     return np.stack([x * home, np.maximum(y * home, 0.0)], axis=1)
 
 
-def blade(draw: Draw, state: Mapping[str, str], name: str, fine: int) -> tuple[Facets, float, float]:
+def blade(draw: Draw, state: Mapping[str, str], name: str, fine: int, dense: bool = False) -> tuple[Facets, float, float]:
     """One blade in its own plane, with the size of its teeth and its half width.
 
     Args:
@@ -196,6 +196,7 @@ def blade(draw: Draw, state: Mapping[str, str], name: str, fine: int) -> tuple[F
         state: character -> state.
         name: of the blade: its curl is its own.
         fine: points along a side.
+        dense: with many facets across, for holes.
     """
     shape, margin = state["leaf_shape"], state["leaf_margin"]
     if shape == "needle":
@@ -208,7 +209,7 @@ def blade(draw: Draw, state: Mapping[str, str], name: str, fine: int) -> tuple[F
     fold, curl = draw(f"{name}.fold", -0.1, 0.35), draw(f"{name}.curl", -0.35, 0.5)
     sway = draw(f"{name}.sway", -0.14, 0.14)
     tooth, widest = 0.0, 0.0
-    across = np.array([0.0, 0.55, 0.88, 1.0]) if margin in ("wavy",) else np.array([0.0, 0.6, 1.0])
+    across = np.linspace(0.0, 1.0, 14) if dense else np.array([0.0, 0.55, 0.88, 1.0] if margin == "wavy" else [0.0, 0.6, 1.0])
     for side in (1.0, -1.0):
         if hand:
             low, high = _HALF[shape]
@@ -262,7 +263,7 @@ def _raised(leaf: Facets, by: float) -> Facets:
     return replace(leaf, nearer=leaf.nearer + np.float32(by))
 
 
-def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int) -> tuple[Facets, float, float]:
+def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int, dense: bool = False) -> tuple[Facets, float, float]:
     """One leaf, simple or compound, its stalk's foot at the origin, along x, about 1 long with its stalk; tooth size and half width."""
     division, shape = state["leaf_division"], state["leaf_shape"]
     stalk = draw("petiole.length", 0.1, 0.4) * (0.35 if shape in ("needle", "linear") else 1.0)
@@ -270,7 +271,7 @@ def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int) -> tuple[F
     bend = draw(f"{name}.stalk", -0.2, 0.2)
     t = np.linspace(0.0, 1.0, 7)
     if division == "simple":
-        one, tooth, half = blade(draw, state, f"{name}.0", fine)
+        one, tooth, half = blade(draw, state, f"{name}.0", fine, dense)
         size = 1.0 / (1.0 + stalk)
         line = np.stack([stalk * size * t, bend * stalk * size * (t - 1) * t, 0 * t], axis=1)
         base = line[-1]
@@ -399,12 +400,12 @@ def frame(draw: Draw, state: Mapping[str, str]) -> Frame:
     sites = {
         "leaf": one.point(0.55),
         "stem": _stem(draw, 0.45) if not alone else one.at,
-        "blade": one.point(0.6),
+        "leaf_blade": one.point(0.6),
         "petiole": one.point(0.08),
         "leaf_tip": one.point(0.95),
         "leaf_base": one.point(0.25),
     }
-    reaches = {"leaf": 0.7, "stem": 0.3 / one.size, "blade": 0.6, "petiole": 0.15, "leaf_tip": 0.12, "leaf_base": 0.15}
+    reaches = {"leaf": 0.7, "stem": 0.3 / one.size, "leaf_blade": 0.6, "petiole": 0.15, "leaf_tip": 0.12, "leaf_base": 0.15}
     return Frame(core, sites, {name: reach * one.size for name, reach in reaches.items()})
 
 
@@ -412,8 +413,9 @@ def build(draw: Draw, state: Mapping[str, str]) -> Shape:
     """A single leaf, or a shoot with several."""
     spots, alone = _spots(draw, state), _alone(draw, state)
     toothed = state["leaf_margin"] in ("serrate", "crenate", "spiny")
-    leaf, tooth, half = _leaf(draw, state, "leaf", (170 if toothed else 60) if alone else (70 if toothed else 30))
-    if alone and draw("leaf.bitten") < draw("leaf.bitten_share", 0.15, 0.15):
+    bitten = alone and draw("leaf.bitten") < draw("leaf.bitten_share", 0.15, 0.15)
+    leaf, tooth, half = _leaf(draw, state, "leaf", (170 if toothed or bitten else 60) if alone else (70 if toothed else 30), bitten)
+    if bitten:
         leaf = _bitten(draw, leaf, "leaf")
     # Each lies on the one before.
     parts = [_raised(_put(leaf, spot.at, spot.turn, spot.size, spot.tilt, spot.roll), 0.06 * k) for k, spot in enumerate(spots)]

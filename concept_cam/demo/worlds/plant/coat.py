@@ -150,7 +150,7 @@ def _blade(draw: Draw, state: Mapping[str, str], seen: Samples, shape: Shape, li
         shone = lit(
             rgb * 0.92, normal, light, gloss=draw("gloss.strength", 0.5, 0.95), sharp=draw("gloss.sharp", 10, 30), sky=0.25, wrap=0.3
         )
-        sheen = np.clip(noise("skin", 3, x * 0.2 + draw("gloss.x"), y * 0.3)[:, 0] - 0.2, 0, 1.2) * draw("gloss.patch", 0.12, 0.34)
+        sheen = np.clip(noise("skin", 0, x * 0.2 + draw("gloss.x"), y * 0.3)[:, 0] - 0.2, 0, 1.2) * draw("gloss.patch", 0.12, 0.34)
         return np.asarray(shone + sheen[:, None] * np.array([0.9, 0.97, 1.0]), dtype=np.float32)
     if surface == "hairy":
         fine = noise("skin", 0, x * 1.1, y * 1.1)

@@ -32,7 +32,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
         "the stem of a shoot",
         "the branch that bears the leaves",
     ),
-    "blade": (
+    "leaf_blade": (
         "leaf blade",
         "a leaf blade",
         "the leaf blade",
@@ -71,7 +71,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
         "the lower end of a leaf blade",
     ),
 }
-"""Part or mark -> more ways to say it."""
+"""Part -> more ways to say it."""
 
 STATES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "leaf_margin": {

@@ -69,6 +69,7 @@ _PHOTOGRAPH: Final = Style(
         "camera.tight_share": (0.14, 0.14),
         "camera.cut_share": (0.25, 0.25),
         "leaf.bitten_share": (0.3, 0.3),
+        "ground.soft": (0.0, 0.8),
         "leaf.spots": (0.9, 3.0),
         "view.tilt": (0.0, 1.0),
         "plant.shoots": (0.55, 0.55),

@@ -16,10 +16,8 @@ CHARACTERS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Character -> its states. Flowers, fruits and thorns are not drawn."""
 
-PARTS: Final = ("leaf", "stem")
-
-MARKS: Final = ("blade", "petiole", "leaf_tip", "leaf_base")
-"""Places of a leaf that the pack does not ask for by themselves."""
+PARTS: Final = ("leaf", "stem", "leaf_blade", "petiole", "leaf_tip", "leaf_base")
+"""`leaf` contains its blade and its petiole, the blade its tip and its base."""
 
 CHARACTER_MASK: Final[dict[str, str]] = dict.fromkeys(CHARACTERS, "leaf")
 """Character -> the mask that shows it."""
@@ -31,7 +29,7 @@ PLANT: Final = Vocabulary(
     name="plant",
     host="plant",
     parts=PARTS,
-    masks=(*PARTS, *MARKS),
+    masks=PARTS,
     characters=CHARACTERS,
     character_mask=CHARACTER_MASK,
     presences=(),

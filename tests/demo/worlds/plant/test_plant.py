@@ -61,7 +61,7 @@ def test_edges_are_rougher_than_entire_ones() -> None:
     rough = {}
     for margin in ("entire", "serrate", "crenate", "lobed", "spiny"):
         made = WORLD.render(WORLD.twin(some, "leaf_margin", margin), 256, masks=True)
-        mask = plane(made, "blade").numpy()
+        mask = plane(made, "leaf_blade").numpy()
         alone = [
             i for i in range(len(some)) if mask[i].sum() > 2000 and stage.geometry(TROUPE, some, i, (256, 256))[0].details["leaves"] == 1
         ]
@@ -108,10 +108,10 @@ def test_masks_fit_together() -> None:
     made = WORLD.render(WORLD.sample(12, 89, view="whole"), SIZE, masks=True)
     assert made.side is None
     leaf, stem = plane(made, "leaf"), plane(made, "stem")
-    for name in ("blade", "petiole", "leaf_tip", "leaf_base"):
+    for name in ("leaf_blade", "petiole", "leaf_tip", "leaf_base"):
         assert not (plane(made, name) & ~leaf).any(), name
     for name in ("leaf_tip", "leaf_base"):
-        assert not (plane(made, name) & ~plane(made, "blade")).any(), name
+        assert not (plane(made, name) & ~plane(made, "leaf_blade")).any(), name
     assert (plane(made, "leaf_tip") & plane(made, "leaf_base")).float().mean() < 0.003
     assert (leaf & stem).float().mean() < 0.004
     assert leaf.flatten(1).any(dim=1).all()
