@@ -20,26 +20,46 @@ Draw = Callable[..., float]
 _FORE: dict[str, tuple[tuple[float, float], ...]] = {
     "triangular": (
         (0, 0.05),
-        (0.35, 0.09),
-        (0.75, 0.13),
-        (1.0, 0.10),
-        (0.93, -0.14),
-        (0.82, -0.40),
-        (0.70, -0.52),
-        (0.40, -0.34),
+        (0.34, 0.08),
+        (0.70, 0.12),
+        (1.04, 0.15),
+        (0.95, -0.12),
+        (0.86, -0.36),
+        (0.76, -0.58),
+        (0.40, -0.36),
         (0, -0.08),
     ),
-    "rounded": ((0, 0.05), (0.35, 0.12), (0.72, 0.13), (0.93, 0.0), (0.97, -0.22), (0.86, -0.43), (0.64, -0.52), (0.35, -0.36), (0, -0.08)),
-    "hooked": ((0, 0.05), (0.40, 0.12), (0.82, 0.15), (1.05, 0.0), (0.90, -0.10), (0.80, -0.28), (0.82, -0.46), (0.64, -0.52), (0, -0.08)),
+    "rounded": (
+        (0, 0.05),
+        (0.32, 0.13),
+        (0.64, 0.16),
+        (0.85, 0.06),
+        (0.94, -0.16),
+        (0.87, -0.42),
+        (0.66, -0.56),
+        (0.34, -0.40),
+        (0, -0.08),
+    ),
+    "hooked": (
+        (0, 0.05),
+        (0.38, 0.13),
+        (0.78, 0.18),
+        (1.08, -0.02),
+        (0.87, -0.06),
+        (0.76, -0.24),
+        (0.82, -0.48),
+        (0.64, -0.56),
+        (0, -0.08),
+    ),
     "elongated": (
         (0, 0.05),
         (0.40, 0.07),
-        (0.80, 0.07),
-        (1.0, -0.02),
-        (0.93, -0.14),
-        (0.74, -0.25),
-        (0.52, -0.29),
-        (0.25, -0.22),
+        (0.82, 0.06),
+        (1.08, -0.03),
+        (0.98, -0.13),
+        (0.74, -0.21),
+        (0.50, -0.24),
+        (0.25, -0.19),
         (0, -0.07),
     ),
 }
@@ -189,7 +209,7 @@ def _fore_outline(draw: Draw, state: dict[str, str]) -> Array:
     knots = np.array(_FORE[shape], dtype=np.float64)
     knots[1:-1, 0] *= [1 + draw(f"fore.p{k}", -0.035, 0.035) for k in range(len(knots) - 2)]
     knots[1:-1, 1] += [draw(f"fore.q{k}", -0.022, 0.022) for k in range(len(knots) - 2)]
-    broad = draw("fore.broad", 0.8, 1.25)
+    broad = draw("fore.broad", 0.85, 1.2)
     knots[:, 1] = np.where(knots[:, 1] < 0, knots[:, 1] * (1 + (broad - 1) * (0.5 if shape == "elongated" else 1.0)), knots[:, 1])
     points = curve(knots, _POINTS, closed=True)
     return _worn(draw, "fore", _edge(draw, state["wing_margin"], "fore", points, *_OUTER[shape], len(knots)), 0.45)
@@ -207,7 +227,7 @@ def _hind_outline(draw: Draw, state: dict[str, str]) -> Array:
 
 def _worn(draw: Draw, name: str, points: Array, outer: float) -> Array:
     """The outline with a piece broken out of its outer edge, in some; `outer` is the middle of that edge as a share of it."""
-    depth = draw(f"worn.{name}", -1.2, 0.22)
+    depth = draw(f"worn.{name}", -1.6, 0.2)
     if depth <= 0:
         return points
     place = np.arange(len(points)) / len(points)

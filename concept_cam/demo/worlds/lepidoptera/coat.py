@@ -71,15 +71,15 @@ def coat(draw: Draw, state: dict[str, str]) -> Coat:
     share = draw("body.as_wings", -0.6, 0.8)
     body = np.clip(body + (base - body) * max(share, 0.0), 0.02, 0.95)
     # Towards the margin the ground colour may turn into a related one; the hind wings may be lighter or darker.
-    turned = np.clip(base[[1, 2, 0]] * 0.25 + base * 0.75 + draw("zone.warm", -0.06, 0.16) * np.array([1.0, 0.35, -0.5]), 0.02, 0.97)
+    turned = np.clip(base[[1, 2, 0]] * 0.25 + base * 0.75 + draw("zone.warm", -0.05, 0.1) * np.array([1.0, 0.35, -0.5]), 0.02, 0.97)
     names = {
-        "zone": (-0.5, 0.9),
+        "zone": (-0.6, 0.7),
         "zone_at": (0.3, 0.75),
         "zone_soft": (2.0, 14.0),
         "hind_tone": (0.85, 1.15),
         "shade": (-0.35, 0.35),
         "basal": (0.0, 0.5),
-        "vein": (-0.12, 0.28),
+        "vein": (-0.1, 0.14),
         "veins": (7, 10.99),
         "grain": (0.015, 0.05),
         "blotch": (0.0, 0.07),
@@ -89,7 +89,7 @@ def coat(draw: Draw, state: dict[str, str]) -> Coat:
         "wobble": (0.01, 0.05),
         "stripes": (6, 11),
         "stripe_turn": (-0.9, 0.9),
-        "stripe_duty": (0.35, 0.6),
+        "stripe_duty": (0.3, 0.5),
         "spots": (7, 12),
         "spot_size": (0.28, 0.44),
         "border_width": (0.09, 0.19),
@@ -101,7 +101,7 @@ def coat(draw: Draw, state: dict[str, str]) -> Coat:
         "y": (0, 9),
         "gloss": (0, 0.25),
         "under": (0.8, 1.1),
-        "under_grey": (0.0, 0.45),
+        "under_grey": (0.0, 0.3),
         "hue": (-0.25, 0.25),
         "fringe": (-0.3, 0.3),
     }
@@ -193,7 +193,7 @@ def wing_colours(
         width = f32(n["bold"])
         bold = np.clip((width * (f32(0.6) + f32(0.8) * rho) - off) * soft + f32(0.5), 0, 1) * (rho > 0.1)
         cross = np.clip((width - cell * reach) * soft + f32(0.5), 0, 1)
-        cover = np.maximum(np.maximum(bold, cross), np.clip((rho - f32(0.95)) * 60, 0, 1))
+        cover = np.maximum(bold, cross)
         # Dark veins need a ground that is not as dark.
         mark = (_DARK if coat.base.mean() > 0.2 else _PALE).astype(f32)
     elif pattern == "chequered":

@@ -20,7 +20,7 @@ _PHOTOGRAPH = Style(
         "worn.hind": (-0.8, 0.35),
         "coat.hind_tone": (0.65, 1.3),
         "antenna.out": (0.1, 1.3),
-        "fore.broad": (0.75, 1.4),
+        "fore.broad": (0.78, 1.3),
     },
     chances={
         "camera.any": 0.75,

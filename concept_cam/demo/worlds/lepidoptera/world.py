@@ -380,6 +380,7 @@ def _truth(canvas: Canvas, animal: Animal, camera: Camera, state: dict[str, str]
         "antenna_shape": good("antennae", 0.8, 0.5) and span > 45,
         "resting_posture": good("wing", 0.75) and span > 20,
         "body_hair": visible[at["thorax"]] and span > 45,
-        "wing_colour": wing,
+        # Where marks cover about as much as the ground does, or the wings are clear, neither colour is the wings' own.
+        "wing_colour": wing and state["wing_pattern"] not in ("chequered", "transparent", "striped"),
     }
     return visible, in_frame, np.array([bool(told[name]) for name in CHARACTERS])
