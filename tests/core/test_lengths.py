@@ -126,7 +126,7 @@ def test_nothing_is_measured_where_parts_are_missing_or_lie_wrongly() -> None:
 
 
 def test_rendered_fore_wings() -> None:
-    """Seen from above with flat wings, a fore wing is as long as the renderer's unit, less what the thorax hides of its root."""
+    """Seen from above with flat wings, a fore wing is as long as its outline, less what the thorax hides of its root."""
     from concept_cam.demo.worlds.lepidoptera import world
     from concept_cam.demo.worlds.lepidoptera.room import WORLD
     from concept_cam.demo.worlds.lepidoptera.traits import CHARACTERS, MASKS
@@ -147,7 +147,8 @@ def test_rendered_fore_wings() -> None:
         parts = {name: made.masks[i, MASKS.index(name)].numpy() for name in ("fore_wing", "thorax", "head")}
         found = measure_fore_wing(parts)
         if found:
-            ratios.append(found["fore_wing_length"].value / camera.scale)
+            longest = max(float(np.linalg.norm(wing.outline, axis=1).max()) for wing in own if wing.name == "fore_wing")
+            ratios.append(found["fore_wing_length"].value / (camera.scale * longest))
     assert len(ratios) >= 6
-    assert np.median(ratios) == pytest.approx(0.95, abs=0.05)
-    assert max(ratios) < 1.15
+    assert np.median(ratios) == pytest.approx(0.95, abs=0.04)
+    assert max(ratios) < 1.05
