@@ -13,6 +13,7 @@ from concept_cam.core.errors import ConfigurationError, DataError, OutputError
 from concept_cam.localizer import Localizer
 from concept_cam.methods.heads import ClassifierHead, class_folders
 from concept_cam.methods.lcam import Explainer
+from tests.backbones.models import transformers_model
 from tests.methods.models import LinearBackbone
 from tests.methods.test_heads import colour_folder
 
@@ -172,3 +173,35 @@ def test_random_windows() -> None:
     assert 20 <= min(sides) < max(sides) <= 40
     again = random_windows(pixels, 20, 0)
     assert all(np.array_equal(one, other) for one, other in zip(found, again))
+
+
+@pytest.mark.parametrize("kind", ["dinov3_vit", "radio", "pe-spatial"])
+def test_a_head_on_a_tower_without_words(kind: str, tmp_path: Path) -> None:
+    """DINOv3 and C-RADIO from folders of the transformers library, PE-Spatial from a file of timm: trained on, kept, and explained."""
+    from concept_cam.cli import main
+
+    data = colour_folder(tmp_path / "data", 4)
+    if kind == "pe-spatial":
+        from safetensors.torch import save_file
+
+        from concept_cam.backbones.torchvision_compat import prepare_torchvision
+
+        prepare_torchvision()
+        import timm
+
+        if not timm.is_model("vit_pe_spatial_tiny_patch16_512"):
+            pytest.skip("this release of timm has no PE-Spatial")
+        model: Any = timm.create_model("vit_pe_spatial_tiny_patch16_512", pretrained=False)
+        save_file(model.state_dict(), tmp_path / "pe.safetensors")
+        name, size = f"timm:vit_pe_spatial_tiny_patch16_512,{tmp_path / 'pe.safetensors'}", ["--size", "64"]
+    else:
+        transformers_model(kind).save_pretrained(tmp_path / "tower")  # type: ignore[operator]
+        name, size = f"{'radio' if kind == 'radio' else 'dinov3'}:{tmp_path / 'tower'}", []
+    head = tmp_path / "head.safetensors"
+    done = run(main, "fit-head", str(data), "-m", name, "--device", "cpu", *size, "-o", str(head))
+    assert done.exit_code == 0, done.output
+    assert ClassifierHead.load(head).classes == ("green", "red")
+    picture = str(data / "red" / "0.png")
+    done = run(main, "locate", picture, "--head", str(head), "-m", name, "--device", "cpu", *size, "-o", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert any((tmp_path / "out").iterdir())
