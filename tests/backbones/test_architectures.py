@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from concept_cam.backbones.loading import from_open_clip
-from tests.backbones.models import architecture, own_embedding, pictures, relative, simple_tokenizer
+from concept_cam.backbones.torchvision_compat import import_open_clip
+from tests.backbones.models import TEXT, WORDS, architecture, own_embedding, pictures, randomise, relative, simple_tokenizer, word_tokenizer
 
 SMALLEST = {
     "ViT-S-32-alt": "open_clip-vit",
     "RN50": "open_clip-resnet",
     "convnext_tiny": "timm-spatial",
     "MobileCLIP2-S0": "timm-spatial",
+    "MobileCLIP2-S3": "timm-spatial",
+    "MobileCLIP2-B": "timm-vit",
     "swin_base_patch4_window7_224": "timm-spatial",
     "PE-Core-T-16-384": "timm-vit-attention-pool",
     "ViT-B-16-SigLIP": "timm-vit-attention-pool",
@@ -48,6 +52,31 @@ def test_vit() -> None:
 @pytest.mark.parametrize("name", [name for name in SMALLEST if name != "ViT-S-32-alt"])
 def test_true_architecture(name: str) -> None:
     check(name)
+
+
+def test_metaclip_2_of_open_clip(tmp_path: Path) -> None:
+    """The smallest of the ``ViT-*-worldwide``: its image tower with two of 24 blocks, and its way with texts on a vocabulary made here."""
+    open_clip = import_open_clip()
+    config = open_clip.get_model_config("ViT-L-14-worldwide-quickgelu")
+    if config is None:
+        pytest.skip("this release of open_clip has no small worldwide model")
+    said = config["text_cfg"]
+    assert (said["pool_type"], said["tokenizer_kwargs"]) == ("eos", {"clean": "canonicalize"})
+    torch.manual_seed(0)
+    vision = {**config["vision_cfg"], "layers": 2}
+    text = {**TEXT, "vocab_size": 4 + len(WORDS), "pool_type": "eos", "eos_id": 3}
+    model: Any = randomise(open_clip.CLIP(embed_dim=config["embed_dim"], vision_cfg=vision, text_cfg=text, quick_gelu=True))
+    word_tokenizer().save_pretrained(tmp_path)
+    tokenizer = open_clip.tokenizer.HFTokenizer(str(tmp_path), context_length=16, **said["tokenizer_kwargs"])
+    backbone = from_open_clip(model, tokenizer, name="worldwide")
+    assert (backbone.family, backbone.default_attention) == ("open_clip-vit", "kk")
+    for size in ((224, 224), (70, 168)):
+        pixels = pictures(backbone, batch=1, size=size)
+        assert relative(backbone.encode_patches(pixels).image, backbone.library_embedding(pixels)) < 1e-5
+    texts = ["A fish, with a forked tail!", "the beak of a bird"]
+    with torch.no_grad():
+        assert relative(backbone.encode_text(texts), model.encode_text(tokenizer(texts))) < 1e-5
+    assert backbone.unknown_words("a forked tail") == ()
 
 
 @pytest.mark.slow
