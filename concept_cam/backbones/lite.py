@@ -2,7 +2,7 @@
 
 A folder holds ``config.json`` (``"family": "lite"``), ``model.safetensors`` (half precision; names ``image.*``, ``text.*``, ``joint.*``,
 ``familiar``, ``examples`` and ``logit_scale``), ``tokenizer.json``, and ``known.json`` (``words`` of the trained phrases, ``names`` of
-things).
+things, ``groups`` that the remembered examples belong to).
 """
 
 from __future__ import annotations
@@ -99,6 +99,7 @@ class LiteBackbone(BaseBackbone):
         self._image, self._examples, self._familiar = model.image, model.examples, model.familiar
         self._known = frozenset(made.options.get("words", ()))
         self._names = frozenset(made.options.get("names", ()))
+        self._groups: tuple[str, ...] = tuple(made.options.get("groups", ()))
         self._sentences: Callable[[list[str]], Tensor] = made.options["sentences"]
         super().__init__(
             model,
@@ -155,22 +156,50 @@ class LiteBackbone(BaseBackbone):
         """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
         return self._image.pool(features.map, features.valid)
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups whose parts were trained, by the names of their trait packs."""
+        return tuple(dict.fromkeys(self._groups))
+
     @quiet(graph=False)
-    def domain(self, image: Tensor) -> Tensor:
-        """How far pictures are from what the parts were trained for: photographs that the backbone takes for a fish, and rendered fishes.
+    def domain(self, image: Tensor, group: str = "") -> Tensor:
+        """How far pictures are from what the parts were trained for: photographs that the backbone takes for such a thing, and renders.
 
         Args:
             image: [B, D] image embeddings.
+            group: One of `groups`; empty for the nearest of all.
 
         Returns:
-            float32 [B], 0..2: one minus the highest cosine of the block of nouns to a remembered one. Rendered fishes and photographs of
-            fish lie under 0.37, nearly all other photographs above 0.53; what is named by a noun is no part and may be far away and right.
-            NaN for a model that remembers none.
+            float32 [B], 0..2: one minus the highest cosine of the block of nouns to a remembered one. What is named by a noun is no part
+            and may be far away and right. NaN for a model that remembers none.
+
+        Raises:
+            ValueError: The model knows no such group.
         """
+        if group and group not in self._groups:
+            raise ValueError(f"unknown group {group!r}: expected one of {', '.join(self.groups) or 'none: this model knows no group'}.")
         if not len(self._examples):
             return image.new_full((len(image),), float("nan"), dtype=torch.float32)
+        cosines = self._likeness(image)
+        if group:
+            cosines = cosines[:, [row for row, name in enumerate(self._groups) if name == group]]
+        return 1.0 - cosines.amax(1)
+
+    @quiet(graph=False)
+    def nearest_group(self, image: Tensor) -> tuple[str, ...]:
+        """The group that each of some pictures is nearest to, however far it is; empty names for a model that knows no groups.
+
+        Args:
+            image: [B, D] image embeddings.
+        """
+        if not self._groups:
+            return ("",) * len(image)
+        return tuple(self._groups[row] for row in self._likeness(image).argmax(1).tolist())
+
+    def _likeness(self, image: Tensor) -> Tensor:
+        """Cosines of the block of nouns to the remembered examples: [B, D] -> [B, E]."""
         nouns = F.normalize(image[:, : self._examples.shape[1]].float(), dim=-1)
-        return 1.0 - (nouns @ self._examples.float().T.to(nouns.device)).amax(1)
+        return nouns @ self._examples.float().T.to(nouns.device)
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """Returns the word that makes a phrase unlike everything that was trained; empty for familiar ones, and for names of things.
@@ -246,7 +275,7 @@ def save(model: LiteModel, tokenizer: str, folder: Path, known: Mapping[str, Seq
         model: The model.
         tokenizer: `tokenizer.json` as text.
         folder: Where to.
-        known: ``words`` and ``names``; see the module's description.
+        known: ``words``, ``names`` and ``groups``; see the module's description. A group is given for each example, in their order.
     """
     from safetensors.torch import save_file
 
@@ -273,5 +302,5 @@ def save(model: LiteModel, tokenizer: str, folder: Path, known: Mapping[str, Seq
     (folder / WEIGHTS).chmod(0o644)
     (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
     if known:
-        content = {name: sorted(set(texts)) for name, texts in known.items()}
+        content = {name: list(texts) if name == "groups" else sorted(set(texts)) for name, texts in known.items()}
         (folder / KNOWN).write_text(json.dumps(content, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")

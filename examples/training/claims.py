@@ -1,40 +1,87 @@
-"""The claims about fish that the joint space has a direction for, and where in a picture each of them is true."""
+"""The claims that the joint space has a direction for, group by group, and where in a picture each of them is true."""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from concept_cam import prompts
-from concept_cam.demo.worlds.fish.captions import Statement
-from concept_cam.demo.worlds.fish.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
-from training.pictures import Pictures
+from concept_cam.demo.worlds import WORLDS
+from concept_cam.demo.worlds.family import World
 
-STATES: Final = tuple((name, state) for name, values in CHARACTERS.items() for state in values)
-"""Characters and states; an absence has a place among them, and no direction."""
-
-CLAIMS: Final[tuple[Statement, ...]] = (
-    *(Statement("part", part) for part in PARTS),
-    Statement("fish"),
-    *(Statement("state", name, state) for name, state in STATES),
-)
-"""The axis `K` of the losses: parts, the host, states."""
-
-HOST: Final = len(PARTS)
-FIRST_STATE: Final = HOST + 1
-BLOCKS: Final[dict[str, slice]] = {
-    name: slice(FIRST_STATE + STATES.index((name, values[0])), FIRST_STATE + STATES.index((name, values[-1])) + 1)
-    for name, values in CHARACTERS.items()
-}
-"""Character -> its states' places in `CLAIMS`."""
+if TYPE_CHECKING:
+    from training.pictures import Pictures
 
 
-def spoken(claim: Statement) -> bool:
-    """Whether there are words for a claim: nobody says where a fin is not."""
-    return not (claim.key in PRESENCE_CHARACTERS and claim.state == "absent")
+class Claim(NamedTuple):
+    """One claim about a picture of a group.
+
+    Attributes:
+        kind: `part`, `host` or `state`.
+        key: Part or character; empty for the host.
+        state: State of the character.
+    """
+
+    kind: str
+    key: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Claims:
+    """The claims about pictures of a group: the axis `K` of the losses. Parts come first, then the host, then states.
+
+    Attributes:
+        world: The group.
+        listed: The claims.
+        blocks: Character -> its states' places in `listed`. An absence has a place among them, and no direction.
+        shapes: Characters whose states differ in the outline of their part: what a twin changes there is where they can be told.
+    """
+
+    world: World
+    listed: tuple[Claim, ...]
+    blocks: Mapping[str, slice]
+    shapes: tuple[str, ...]
+
+    @property
+    def host(self) -> int:
+        """The place of the host, which is the number of parts."""
+        return len(self.world.parts)
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    def spoken(self, claim: Claim) -> bool:
+        """Whether there are words for a claim: nobody says where a fin is not."""
+        return not (claim.key in self.world.presences and claim.state == "absent")
+
+    def name(self, claim: Claim) -> str:
+        """A name that no claim of another group has."""
+        return "|".join((self.world.name, *claim))
+
+
+@cache
+def claims_of(name: str) -> Claims:
+    """The claims about a group."""
+    world = WORLDS[name]
+    listed = [Claim("part", part) for part in world.parts] + [Claim("host")]
+    blocks = {}
+    for character, states in world.characters.items():
+        blocks[character] = slice(len(listed), len(listed) + len(states))
+        listed += [Claim("state", character, state) for state in states]
+    kinds = {character.name: character.kind for character in prompts.load_pack(name).characters}
+    shapes = tuple(character for character in world.characters if kinds[character] == "shape" and character not in WHOLE)
+    return Claims(world, tuple(listed), blocks, shapes)
+
+
+WHOLE = ("body_shape",)
+"""Characters whose change moves everything: a twin differs from head to tail, which tells nothing of where the state is seen."""
 
 
 class Truth(NamedTuple):
@@ -59,39 +106,41 @@ def truth_of(pictures: Pictures, false_colour: Tensor, size: tuple[int, int]) ->
         false_colour: bool [B], nothing can be said of their colours.
         size: Rows and columns of cells.
     """
+    claims = claims_of(pictures.world)
+    world = claims.world
     areas = F.adaptive_avg_pool2d(pictures.cover.float() / 255.0, size).flatten(2)
     count, cells = len(areas), areas.shape[2]
-    cover = areas.new_zeros(count, len(CLAIMS), cells)
-    shown = torch.zeros(count, len(CLAIMS), dtype=torch.bool, device=areas.device)
+    cover = areas.new_zeros(count, len(claims), cells)
+    shown = torch.zeros(count, len(claims), dtype=torch.bool, device=areas.device)
     known = torch.ones_like(shown)
     visible, in_frame = pictures.visible, pictures.in_frame
-    parts = len(PARTS)
+    parts = len(world.parts)
     cover[:, :parts], shown[:, :parts] = areas[:, :parts], visible[:, :parts]
     known[:, :parts] = visible[:, :parts] | ~in_frame[:, :parts]
-    cover[:, HOST], shown[:, HOST] = areas.amax(1), pictures.fish & visible.any(1)
-    for name, values in CHARACTERS.items():
-        c, part = list(CHARACTERS).index(name), MASKS.index(CHARACTER_PART[name])
-        told = pictures.judgeable[:, c] & pictures.fish
-        for k, state in enumerate(values, BLOCKS[name].start):
-            if not spoken(CLAIMS[k]):
+    cover[:, claims.host], shown[:, claims.host] = areas.amax(1), pictures.present & visible.any(1)
+    for c, (name, values) in enumerate(world.characters.items()):
+        part = world.masks.index(world.character_mask[name])
+        told = pictures.judgeable[:, c] & pictures.present
+        for k, state in enumerate(values, claims.blocks[name].start):
+            if not claims.spoken(claims.listed[k]):
                 known[:, k] = False
                 continue
             same = pictures.states[:, c] == values.index(state)
             cover[:, k] = areas[:, part] * same[:, None]
             shown[:, k] = told & same & visible[:, part]
             known[:, k] = told | ~in_frame[:, part]
-            if name == "body_colour":
+            if name in world.colours:
                 shown[:, k] &= ~false_colour
                 known[:, k] &= ~false_colour
     return Truth(cover, shown, known)
 
 
-def part_contrasts() -> Tensor:
-    """Share of each part, and last of the host, in what the trait pack `fish` contrasts each part with: float32 [P, P + 1]."""
-    concepts = {concept.name.split("=")[1]: concept for concept in prompts.load("fish:parts")}
-    names = [*PARTS, "host"]
-    table = torch.zeros(len(PARTS), len(names))
-    for row, part in zip(table, PARTS, strict=True):
+def part_contrasts(world: World) -> Tensor:
+    """Share of each part, and last of the host, in what the trait pack contrasts each part with: float32 [P, P + 1]."""
+    concepts = {concept.name.split("=")[1]: concept for concept in prompts.load(f"{world.name}:parts")}
+    names = [*world.parts, "host"]
+    table = torch.zeros(len(world.parts), len(names))
+    for row, part in zip(table, world.parts, strict=True):
         contrasts = concepts[part].contrast_names
         for name in contrasts:
             if name in names:

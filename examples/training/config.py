@@ -10,6 +10,8 @@ TRAIN_SEED: Final = 1_000
 
 CHECK_SEED: Final = 7_000
 
+WORLD_COUNTS: Final[dict[str, int]] = {"fish": 15, "lepidoptera": 7, "beetle": 5, "plant": 5}
+
 CELL: Final = 8
 """Pixels of a picture that is read between the cells of its map."""
 
@@ -23,6 +25,7 @@ LOSS_WEIGHTS: Final[dict[str, float]] = {
     "image_states": 1.0,
     "image_parts": 0.5,
     "attention": 0.3,
+    "foreign": 1.0,
 }
 """Terms of the loss; see `training.objectives`."""
 
@@ -33,20 +36,21 @@ class TrainConfig:
 
     Attributes:
         steps: Optimiser steps.
-        batch: Pictures per step.
+        worlds: Group -> pictures of it per step.
         reuse: How often a rendered picture is used, each time changed by mirrors, light, colour and size.
         pool: Rendered batches that a step's pictures are drawn from.
         sides: `(H, W)` at which pictures are rendered.
         factors: By how much they are then resized (to multiples of 32 pixels).
-        whole: Share of the pictures that show whole fish.
+        whole: Share of the pictures that show whole specimens.
         photographs: Share of the pictures that look like photographs rather than like the plain world of the benchmark.
         twins: Share of a batch that are counterfactual twins of others in it.
         hidden: Channels of the neck.
         depth: Residual blocks of the neck at stride 8.
-        queries: Queries of the pooling that makes the image embedding.
-        parts_dim: Width of the block of the joint space that holds the fish: its parts and their states.
+        queries: Queries of the pooling that makes the image embedding, for each group.
+        parts_dim: Width of the block of the joint space that holds parts and their states.
         text_hidden: Width of the map from sentence embeddings to that block.
         phrases: Wordings of each claim that a step sees.
+        foreign: Wordings about other groups that a step sees.
         rest: Length of the constant that is put beside each feature; see `concept_cam.backbones.lite`.
         distorted: Share of the pictures whose colours are made false.
         learning_rate: Peak of the schedule: linear warm-up, constant, then linear decay.
@@ -62,7 +66,7 @@ class TrainConfig:
     """
 
     steps: int = 1240
-    batch: int = 32
+    worlds: dict[str, int] = field(default_factory=lambda: dict(WORLD_COUNTS))
     reuse: int = 4
     pool: int = 12
     sides: tuple[tuple[int, int], ...] = ((384, 384), (256, 384), (320, 384))
@@ -76,6 +80,7 @@ class TrainConfig:
     parts_dim: int = 127
     text_hidden: int = 256
     phrases: int = 2
+    foreign: int = 24
     rest: float = 1.0
     distorted: float = 0.4
     learning_rate: float = 2e-3
@@ -89,7 +94,12 @@ class TrainConfig:
     seed: int = 0
     first_picture: int = 0
 
+    @property
+    def batch(self) -> int:
+        """Pictures per step."""
+        return sum(self.worlds.values())
+
 
 def smoke_config(config: TrainConfig) -> TrainConfig:
     """The same, short: small pictures, few steps. Enough for parts to rise above chance."""
-    return replace(config, steps=24, batch=8, reuse=4, pool=6, sides=((128, 128),), factors=(1.0,), hidden=32, depth=1, warmup=4, ema=0.8)
+    return replace(config, steps=24, worlds={"fish": 6, "lepidoptera": 2}, reuse=4, pool=6, sides=((128, 128),), factors=(1.0,), hidden=32, depth=1, warmup=4, ema=0.8)

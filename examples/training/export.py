@@ -16,7 +16,7 @@ from concept_cam.backbones.familiarity import words_of
 from concept_cam.backbones.lite_towers import Sizes
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, unpacked
-from concept_cam.demo.worlds.fish import world
+from concept_cam.demo.worlds import WORLDS
 from training.backbone import load_trunk
 from training.config import TRAIN_SEED
 from training.joint import fit
@@ -24,7 +24,13 @@ from training.networks import Trainee, folded
 
 
 def assemble(
-    trained: Path, words: Path, nouns: Path, sentences: Path, names: Sequence[str], backbone: Path | None = None
+    trained: Path,
+    words: Path,
+    nouns: Path,
+    sentences: Path,
+    names: Sequence[str],
+    worlds: Sequence[str],
+    backbone: Path | None = None,
 ) -> tuple[lite.LiteModel, str]:
     """Puts the model together.
 
@@ -34,6 +40,7 @@ def assemble(
         nouns: Folder of the head for nouns: `nouns.json`, `nouns.safetensors`.
         sentences: The wordings and the teacher's embeddings of them.
         names: Names of things, for the gate.
+        worlds: The groups of the run.
         backbone: The published backbone; ``None`` for that of the installed package.
 
     Returns:
@@ -63,7 +70,7 @@ def assemble(
     table = torch.load(sentences, weights_only=True)
     with torch.no_grad():
         targets = F.normalize(trainee.words(table["emb"].float()), dim=-1)
-    fit(head, embedder(model, tokenizer), table["texts"], targets, names)
+    fit(head, embedder(model, tokenizer), table["texts"], targets, names, worlds)
     return model.eval(), tokenizer
 
 
@@ -84,39 +91,58 @@ def embedder(model: lite.LiteModel, tokenizer: str) -> Callable[[Sequence[str]],
 
 
 def remember(
-    model: lite.LiteModel, tokenizer: str, wordings: Sequence[str], names: Sequence[str], pictures: int = 112, count: int = 48
+    model: lite.LiteModel,
+    tokenizer: str,
+    wordings: Sequence[str],
+    names: Sequence[str],
+    worlds: Sequence[str],
+    pictures: int = 112,
+    count: int = 48,
 ) -> dict[str, list[str]]:
     """Gives a model the phrases and pictures that tell what is unlike them; in place.
 
     Args:
         model: The model.
         tokenizer: Its `tokenizer.json`.
-        wordings: Phrases about fish.
+        wordings: Phrases about specimens and their parts.
         names: Names of things.
-        pictures: Rendered fishes of either kind that are looked at.
-        count: Phrases are thinned to eight times, pictures gathered into this number.
+        worlds: The groups of the run.
+        pictures: Rendered specimens of either kind that are looked at, for each group.
+        count: Phrases are thinned to eight times, pictures of a group gathered into this number.
 
     Returns:
-        `words` and `names`, for `concept_cam.backbones.lite.save`.
+        `words`, `names` and `groups`, for `concept_cam.backbones.lite.save`.
     """
     embed = embedder(model, tokenizer)
-    step = max(1, len(wordings) // (8 * count))
+    step = max(1, len(wordings) // (8 * count * len(worlds)))
     model.familiar = embed(list(wordings)[::step])
-    seen = []
-    for profile in ("plain", "photographs"):
-        for start in range(0, pictures, 16):
-            specimens = world.sample(min(16, pictures - start), TRAIN_SEED, view="whole", profile=profile, start=7_000_000 + start)
-            with torch.no_grad():
-                _, top = model.image.read((world.render(specimens, (256, 384)).images.float() - 127.0) / 128.0)
-                seen.append(model.image.nouns.cells(top.mean((2, 3))))
-    model.examples = torch.cat([_named(model, embed, FISHES), gathered(F.normalize(torch.cat(seen), dim=-1), count)])
+    examples, groups = [], []
+    for name in worlds:
+        world, seen = WORLDS[name], []
+        for profile in ("plain", "photographs"):
+            for start in range(0, pictures, 16):
+                specimens = world.sample(min(16, pictures - start), TRAIN_SEED, view="whole", profile=profile, start=7_000_000 + start)
+                with torch.no_grad():
+                    _, top = model.image.read((world.render(specimens, (256, 384)).images.float() - 127.0) / 128.0)
+                    seen.append(model.image.nouns.cells(top.mean((2, 3))))
+        own = torch.cat([_named(model, embed, NAMED[name]), gathered(F.normalize(torch.cat(seen), dim=-1), count)])
+        examples.append(own)
+        groups += [name] * len(own)
+    model.examples = torch.cat(examples)
     return {
         "words": sorted({word for text in wordings for word in words_of(text)}),
         "names": sorted({" ".join(words_of(name)) for name in names}),
+        "groups": groups,
     }
 
 
-FISHES = ("fish", "a live fish", "a fish", "a catfish", "a trout", "a goldfish", "a shark")
+NAMED = {
+    "fish": ("fish", "a live fish", "a fish", "a catfish", "a trout", "a goldfish", "a shark"),
+    "lepidoptera": ("butterfly", "a butterfly", "a moth", "a monarch butterfly", "a cabbage white butterfly", "a ringlet butterfly"),
+    "beetle": ("beetle", "a beetle", "a ladybird", "a weevil", "a ground beetle", "a leaf beetle", "a longhorn beetle"),
+    "plant": ("leaf", "a leaf", "a plant", "leaves", "a tree leaf"),
+}
+"""Group -> texts whose vectors are remembered beside the pictures: what the backbone calls such a thing."""
 
 
 @torch.no_grad()

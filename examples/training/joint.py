@@ -1,11 +1,12 @@
 """The joint head on the text tower that ships: texts are cheap, so it is fitted after the pictures, in minutes.
 
-The block of parts imitates what was trained with the teacher's sentence embeddings; the gate learns which texts speak of a fish's parts,
+The block of parts imitates what was trained with the teacher's sentence embeddings; the gate learns which texts speak of parts,
 which name things, and which are about nothing in the picture.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from concept_cam import prompts
 from concept_cam.backbones.lite_towers import JointHead
-from training.synonyms import NOTHING
+from concept_cam.demo.worlds import WORLDS
+from training.synonyms import KINDS, NOTHING
 
 NOUN, PART, REST = 0, 1, 2
 CARRIERS: Final = (
@@ -34,12 +36,17 @@ ORGANS: Final = (
     "neck", "foot",
     "spots", "stripes", "skin", "handle", "wheel", "edge", "top", "lid", "leaf", "stem", "antenna", "fur",
 )  # fmt: skip
-OTHER_PACKS: Final = ("bird", "beetle", "lepidoptera", "mammal", "plant")
 
 
-def noun_texts(names: Sequence[str], rng: np.random.Generator, count: int) -> list[str]:
-    """Texts that name things, or parts of things that are no fish; names that hold `fish` are left out."""
-    chosen = [name for name in names if "fish" not in name.lower()]
+THINGS: Final = ("potted plant", "houseplant")
+"""Names that end like a host and are things."""
+
+
+def noun_texts(names: Sequence[str], worlds: Sequence[str], rng: np.random.Generator, count: int) -> list[str]:
+    """Texts that name things, or parts of things of no group; names that end with the host of a group are left out."""
+    hosts = [host for name in worlds for host in (WORLDS[name].host, *KINDS[name])]
+    ours = re.compile(rf"({'|'.join(hosts)})(s|es)?$", re.IGNORECASE)
+    chosen = [name for name in names if name in THINGS or not ours.search(name)]
     texts = []
     for _ in range(count):
         name = chosen[int(rng.integers(len(chosen)))]
@@ -49,7 +56,7 @@ def noun_texts(names: Sequence[str], rng: np.random.Generator, count: int) -> li
             organ = ORGANS[int(rng.integers(len(ORGANS)))]
             phrase = f"the {organ} of {phrase}" if rng.random() < 0.7 else f"{phrase} with a {organ}"
         texts.append(CARRIERS[int(rng.integers(len(CARRIERS)))].replace("{}", phrase))
-    for pack in OTHER_PACKS:
+    for pack in sorted({*prompts.available()} - {*worlds, "generic"}):
         texts += [text for concept in prompts.load(pack) for text in concept.target_prompts]
     return list(dict.fromkeys(texts))
 
@@ -65,6 +72,7 @@ def fit(
     wordings: Sequence[str],
     targets: Tensor,
     names: Sequence[str],
+    worlds: Sequence[str],
     steps: int = 1500,
     report: Callable[[str], None] = print,
 ) -> None:
@@ -73,15 +81,16 @@ def fit(
     Args:
         head: The head; changed in place.
         embed: The text tower: texts to unit vectors [N, 384].
-        wordings: Texts about fish.
+        wordings: Texts about specimens and their parts.
         targets: float32 [N, parts], where the teacher's embeddings of the wordings lie in the block of parts.
         names: Names of things.
+        worlds: The groups that the wordings are about.
         steps: Steps of the optimiser.
         report: Where lines for people go.
     """
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    nouns, nothing = noun_texts(names, rng, len(wordings)), nothing_texts()
+    nouns, nothing = noun_texts(names, worlds, rng, len(wordings)), nothing_texts()
     sentences = embed([*wordings, *nouns, *nothing])
     kinds = torch.tensor([PART] * len(wordings) + [NOUN] * len(nouns) + [REST] * len(nothing))
     spoken, others = torch.arange(len(wordings)), torch.arange(len(wordings), len(kinds))

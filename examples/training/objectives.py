@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concept_cam.demo.worlds.fish.traits import CHARACTER_PART, CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
-from training.claims import BLOCKS, FIRST_STATE, HOST, Truth
+from training.claims import Truth, claims_of
 from training.networks import Trainee
 from training.pictures import Pictures
 
@@ -43,8 +42,8 @@ def cell_loss(logits: Tensor, truth: Truth, away: float = 3.0) -> Tensor:
     return mean_where(found, there.any(0).any(-1)) + away * spared.mean()
 
 
-def floor_loss(cosines: Tensor, lengths: Tensor, truth: Truth, rest: float) -> Tensor:
-    """Where there is nothing of the fish, features point along the rest; and nowhere is a claim less than not there.
+def floor_loss(cosines: Tensor, lengths: Tensor, truth: Truth, host: int, rest: float) -> Tensor:
+    """Where there is nothing of the specimen, features point along the rest; and nowhere is a claim less than not there.
 
     Subtracting contrasts can then raise the score of no cell.
 
@@ -52,11 +51,12 @@ def floor_loss(cosines: Tensor, lengths: Tensor, truth: Truth, rest: float) -> T
         cosines: float32 [B, K, n].
         lengths: float32 [B, n], length of the block of parts and the rest together, before vectors are made unit.
         truth: The truth.
+        host: The place of the host among the claims.
         rest: The constant of the last block.
     """
     left = rest / lengths
-    empty = (truth.cover[:, HOST] <= 0.0) & truth.known[:, HOST, None]
-    full = truth.cover[:, HOST] > FULL
+    empty = (truth.cover[:, host] <= 0.0) & truth.known[:, host, None]
+    full = truth.cover[:, host] > FULL
     below = F.relu(-cosines).square().mean((0, 2)).sum()
     return mean_where((1.0 - left).square(), empty) + mean_where(F.relu(left - 0.1).square(), full) + below
 
@@ -75,13 +75,12 @@ def place_loss(logits: Tensor, cover: Tensor, shown: Tensor) -> Tensor:
 
 def contrasted(logits: Tensor, table: Tensor, strength: float) -> Tensor:
     """Maps of the parts against other claims: [B, K, n] and float32 [P, P + 1] to [B, P, n]."""
-    parts = len(PARTS)
+    parts = len(table)
     return logits[:, :parts] - strength * torch.einsum("pq,bqn->bpn", table, logits[:, : parts + 1])
 
 
-def random_contrasts(generator: torch.Generator) -> Tensor:
+def random_contrasts(parts: int, generator: torch.Generator) -> Tensor:
     """A contrast table with the host and some other parts, as a user might choose them: float32 [P, P + 1]."""
-    parts = len(PARTS)
     table = (torch.rand(parts, parts + 1, generator=generator) < torch.rand(parts, 1, generator=generator) * 0.5).float()
     table[:, parts] = (torch.rand(parts, generator=generator) < 0.7).float()
     table[:, :parts].fill_diagonal_(0.0)
@@ -90,14 +89,15 @@ def random_contrasts(generator: torch.Generator) -> Tensor:
 
 def state_loss(logits: Tensor, pictures: Pictures, truth: Truth, false_colour: Tensor) -> Tensor:
     """Cross-entropy of a character's states at the cells of its part, and where a presence stands out against the host."""
-    terms = []
-    for name in CHARACTERS:
-        c, block = list(CHARACTERS).index(name), BLOCKS[name]
+    claims, terms = claims_of(pictures.world), []
+    for c, (name, values) in enumerate(claims.world.characters.items()):
+        block = claims.blocks[name]
         told = _told(pictures, c, name, false_colour)
         state = pictures.states[:, c]
-        if name in PRESENCE_CHARACTERS:
-            gap = logits[:, block.start : block.start + 1] - logits[:, HOST : HOST + 1]
-            cover = truth.cover[:, block.start : block.start + 1]
+        if name in claims.world.presences:
+            present = block.start + values.index("present")
+            gap = logits[:, present : present + 1] - logits[:, claims.host : claims.host + 1]
+            cover = truth.cover[:, present : present + 1]
             terms.append(0.3 * place_loss(gap, cover, (told & (cover.amax((1, 2)) > 0))[:, None]))
             continue
         cover = truth.cover[:, block].sum(1)
@@ -118,12 +118,12 @@ def change_loss(logits: Tensor, pictures: Pictures, size: tuple[int, int], false
         false_colour: bool [B].
     """
     twin = pictures.twin
-    paired = (twin != torch.arange(len(twin), device=twin.device)) & pictures.fish & pictures.fish[twin]
-    terms = []
-    for name, values in CHARACTERS.items():
-        if name in PRESENCE_CHARACTERS or name in ("pattern", "body_colour", "body_shape"):
-            continue
-        c, part, block = list(CHARACTERS).index(name), MASKS.index(CHARACTER_PART[name]), BLOCKS[name]
+    paired = (twin != torch.arange(len(twin), device=twin.device)) & pictures.present & pictures.present[twin]
+    claims, terms = claims_of(pictures.world), [logits.new_zeros(())]
+    for name in claims.shapes:
+        values = claims.world.characters[name]
+        c, part = list(claims.world.characters).index(name), claims.world.masks.index(claims.world.character_mask[name])
+        block = claims.blocks[name]
         own, other = pictures.states[:, c], pictures.states[twin, c]
         rows = paired & (own != other) & pictures.judgeable[:, c]
         cover = pictures.cover[:, part].float() / 255.0
@@ -132,7 +132,7 @@ def change_loss(logits: Tensor, pictures: Pictures, size: tuple[int, int], false
         mine = states.gather(1, own[:, None, None].expand(-1, 1, states.shape[2]))[:, 0]
         others = (states.sum(1) - mine) / (len(values) - 1)
         terms.append(place_loss((mine - others)[:, None], changed[:, None], (rows & (changed.amax(1) > 0.1))[:, None]))
-    return torch.stack(terms).mean()
+    return torch.stack(terms).sum() / max(1, len(claims.shapes))
 
 
 def image_state_loss(logits: Tensor, pictures: Pictures, false_colour: Tensor) -> Tensor:
@@ -143,12 +143,12 @@ def image_state_loss(logits: Tensor, pictures: Pictures, false_colour: Tensor) -
         pictures: The pictures.
         false_colour: bool [B].
     """
-    terms = []
-    for name, values in CHARACTERS.items():
-        c, block = list(CHARACTERS).index(name), BLOCKS[name]
+    claims, terms = claims_of(pictures.world), []
+    for c, (name, values) in enumerate(claims.world.characters.items()):
+        block = claims.blocks[name]
         told, state = _told(pictures, c, name, false_colour), pictures.states[:, c]
-        if name in PRESENCE_CHARACTERS:
-            gap = logits[:, block.start + values.index("present")] - logits[:, HOST]
+        if name in claims.world.presences:
+            gap = logits[:, block.start + values.index("present")] - logits[:, claims.host]
             there = (state == values.index("present")).float()
             loss = F.binary_cross_entropy_with_logits(gap, there, reduction="none")
             even = F.binary_cross_entropy_with_logits(gap, torch.full_like(gap, 0.5), reduction="none") - math.log(2.0)
@@ -156,13 +156,28 @@ def image_state_loss(logits: Tensor, pictures: Pictures, false_colour: Tensor) -
             loss = F.cross_entropy(logits[:, block], state, reduction="none")
             even = -logits[:, block].log_softmax(1).mean(1) - math.log(len(values))
         # What cannot be told should not be told.
-        terms.append(mean_where(loss, told) + 0.3 * mean_where(even, pictures.fish & ~pictures.judgeable[:, c]))
+        terms.append(mean_where(loss, told) + 0.3 * mean_where(even, pictures.present & ~pictures.judgeable[:, c]))
     return torch.stack(terms).mean()
 
 
 def _told(pictures: Pictures, c: int, name: str, false_colour: Tensor) -> Tensor:
-    told = pictures.judgeable[:, c] & pictures.fish
-    return told & ~false_colour if name == "body_colour" else told
+    told = pictures.judgeable[:, c] & pictures.present
+    return told & ~false_colour if name in claims_of(pictures.world).world.colours else told
+
+
+def foreign_loss(cells: Tensor, image: Tensor) -> Tensor:
+    """What is said of other groups is true nowhere: sigmoid loss over cells, and over pictures.
+
+    Args:
+        cells: float32 [B, F, n], logits of F claims about other groups.
+        image: float32 [B, F], the same of the image embedding.
+
+    Returns:
+        The loss; zero where F is 0.
+    """
+    if not image.shape[1]:
+        return image.new_zeros(())
+    return 3.0 * F.softplus(cells).mean() + F.softplus(image).mean()
 
 
 def unit(blocks: Tensor, others: Tensor, rest: float) -> Tensor:
@@ -182,6 +197,7 @@ def losses(
     size: tuple[int, int],
     nouns: tuple[Tensor, Tensor],
     text: Tensor,
+    foreign: Tensor,
     pictures: Pictures,
     truth: Truth,
     false_colour: Tensor,
@@ -189,14 +205,15 @@ def losses(
     strength: float,
     weights: dict[str, float],
 ) -> dict[str, Tensor]:
-    """All terms of the loss and their weighted sum `total`.
+    """All terms of the loss for pictures of one group, and their weighted sum `total`.
 
     Args:
         trainee: What is trained.
-        seen: Cells, image and attention, as the trainee gives them.
+        seen: Cells, image and attention (of the group's own queries), as the trainee gives them.
         size: Rows and columns of cells.
         nouns: Squared lengths of the block of nouns, of cells [B, n, 1] and images [B, 1].
         text: float32 [K, k, 384], sentence embeddings of `k` wordings of each claim.
+        foreign: float32 [F, 384], sentence embeddings of wordings about other groups.
         pictures: The pictures.
         truth: What is true of their cells.
         false_colour: bool [B].
@@ -212,21 +229,25 @@ def losses(
     cosines = torch.einsum("bnd,kd->bkn", cells, words.float())
     logits = scale * cosines
     told = scale * (image @ words.float().T)
-    parts = len(PARTS)
+    claims = claims_of(pictures.world)
+    world, parts = claims.world, claims.host
+    others = F.normalize(trainee.words(foreign), dim=-1).float()
     shown, known = truth.shown[:, : parts + 1], truth.known[:, : parts + 1]
     image_parts = F.binary_cross_entropy_with_logits(told[:, : parts + 1] + trainee.image_bias, shown.float(), reduction="none")
-    # The eye spot has a query of its own, though it is no part.
-    every = torch.cat([truth.cover[:, :parts], truth.cover[:, BLOCKS["eye_spot"].start, None]], 1)
+    # Marks have queries of their own, though they are no parts.
+    areas = F.adaptive_avg_pool2d(pictures.cover.float() / 255.0, size).flatten(2)
     terms = {
         "cells": cell_loss(logits + trainee.cell_bias, truth),
-        "floor": floor_loss(cosines, lengths, truth, rest),
+        "floor": floor_loss(cosines, lengths, truth, claims.host, rest),
         "place": place_loss(logits, truth.cover, truth.shown),
         "contrast": place_loss(contrasted(logits, table, strength), truth.cover[:, :parts], truth.shown[:, :parts]),
         "states": state_loss(logits, pictures, truth, false_colour),
         "changes": change_loss(logits, pictures, size, false_colour),
         "image_states": image_state_loss(told, pictures, false_colour),
         "image_parts": mean_where(image_parts, known),
-        "attention": place_loss(attention[:, : len(MASKS)].float(), every, pictures.visible),
+        "attention": place_loss(attention[:, : len(world.masks)].float(), areas, pictures.visible),
+        "foreign": foreign_loss(
+            scale * torch.einsum("bnd,fd->bfn", cells, others) + trainee.cell_bias, scale * (image @ others.T) + trainee.image_bias
+        ),
     }
-    assert parts + 1 == FIRST_STATE
     return terms | {"total": torch.stack([weights[name] * value for name, value in terms.items()]).sum()}

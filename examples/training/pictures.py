@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from concept_cam.demo.worlds import WORLDS
 from concept_cam.demo.worlds.family import Specimens, concatenate_specimens
-from concept_cam.demo.worlds.fish import world
-from concept_cam.demo.worlds.fish.traits import CHARACTERS
 from training.config import TRAIN_SEED
 
 COVER = 4
@@ -24,15 +24,17 @@ class Job:
     """One batch to render: numbers `start` to `start + count - 1`, the last of them replaced by twins of the first.
 
     Attributes:
+        world: What they show, a name in `WORLDS`.
         size: `(H, W)` of the pictures.
         count: Pictures rendered.
         start: Number of the first one.
         twins: How many are counterfactual twins of others.
-        whole: How many show whole fish.
+        whole: How many show whole specimens.
         photographs: Share that looks like photographs rather than like the plain world.
         seed: Seed of the specimens.
     """
 
+    world: str
     size: tuple[int, int]
     count: int
     start: int
@@ -44,26 +46,28 @@ class Job:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures of one size and what is true of them.
+    """Pictures of one group and size, and what is true of them.
 
     Attributes:
+        world: The group, a name in `WORLDS`.
         images: uint8 [B, 3, H, W].
-        cover: uint8 [B, P, H / 4, W / 4], how much of four by four pixels each of `MASKS` covers, in 255ths.
+        cover: uint8 [B, P, H / 4, W / 4], how much of four by four pixels each mask of the group covers, in 255ths.
         states: int64 [B, C], state number per character.
         judgeable: bool [B, C], it can be told.
         visible: bool [B, P], the part can be seen.
         in_frame: bool [B, P], any of the part lies in the frame.
-        fish: bool [B], there is a fish.
+        present: bool [B], there is a specimen.
         twin: int64 [B], number in the batch of the picture's counterfactual twin; its own where it has none.
     """
 
+    world: str
     images: Tensor
     cover: Tensor
     states: Tensor
     judgeable: Tensor
     visible: Tensor
     in_frame: Tensor
-    fish: Tensor
+    present: Tensor
     twin: Tensor
 
     def __len__(self) -> int:
@@ -75,30 +79,33 @@ class Pictures:
         own = torch.arange(len(rows), device=rows.device)
         place[rows] = own
         twin = place[self.twin[rows]]
-        chosen = [getattr(self, item.name)[rows] for item in fields(self)[:-1]]
-        return Pictures(*chosen, torch.where(twin < 0, own, twin))
+        chosen = [getattr(self, name)[rows] for name in TENSORS[:-1]]
+        return Pictures(self.world, *chosen, torch.where(twin < 0, own, twin))
 
     def to(self, device: str | torch.device) -> Pictures:
         """The same on a device."""
-        return Pictures(*(getattr(self, item.name).to(device, non_blocking=True) for item in fields(self)))
+        return Pictures(self.world, *(getattr(self, name).to(device, non_blocking=True) for name in TENSORS))
+
+
+TENSORS: Final = ("images", "cover", "states", "judgeable", "visible", "in_frame", "present", "twin")
+"""The fields of `Pictures` that are tensors, in order; the twins come last."""
 
 
 def gather(rows: Sequence[Pictures]) -> Pictures:
-    """One batch of all the pictures, in order."""
+    """One batch of all the pictures, in order; they are of one group."""
     starts = np.cumsum([0, *(len(each) for each in rows)])
-    joined = [torch.cat([getattr(each, item.name) for each in rows]) for item in fields(Pictures)[:-1]]
-    return Pictures(*joined, torch.cat([each.twin + int(start) for each, start in zip(rows, starts)]))
+    joined = [torch.cat([getattr(each, name) for each in rows]) for name in TENSORS[:-1]]
+    return Pictures(rows[0].world, *joined, torch.cat([each.twin + int(start) for each, start in zip(rows, starts)]))
 
 
 def make_twins(specimens: Specimens, rng: np.random.Generator) -> Specimens:
     """Counterfactual twins of the specimens, one random character changed to another state."""
-    names = list(CHARACTERS)
-    changed = rng.integers(len(names), size=len(specimens))
+    counts = [len(states) for states in specimens.group.characters.values()]
+    changed = rng.integers(len(counts), size=len(specimens))
     states = specimens.states.copy()
     for row, c in enumerate(changed):
-        count = len(CHARACTERS[names[c]])
-        states[row, c] = (states[row, c] + rng.integers(1, count)) % count
-    # Only the states differ, as in `family.twin`, which changes one character for all.
+        states[row, c] = (states[row, c] + rng.integers(1, counts[c])) % counts[c]
+    # Only the states differ, as in `World.twin`, which changes one character for all.
     return replace(specimens, states=states)
 
 
@@ -107,7 +114,8 @@ def render_job(job: Job, device: str = "cpu") -> Pictures:
     rng = np.random.default_rng((job.seed, job.start, *job.size))
     count = job.count - job.twins
     whole = min(job.whole, count)
-    # Whole fish come first: they are the ones that get twins.
+    world = WORLDS[job.world]
+    # Whole specimens come first: they are the ones that get twins.
     parts, start = [], job.start
     for number, view in ((whole, "whole"), (count - whole, "mixed")):
         lifelike = round(number * job.photographs)
@@ -123,6 +131,7 @@ def render_job(job: Job, device: str = "cpu") -> Pictures:
     rendering = world.render(specimens, job.size, masks=True, device=device)
     assert rendering.masks is not None
     return Pictures(
+        job.world,
         rendering.images.cpu(),
         (F.avg_pool2d(rendering.masks.float(), COVER) * 255).round().byte().cpu(),
         torch.from_numpy(specimens.states),

@@ -20,8 +20,8 @@ from concept_cam.backbones.lite_towers import Sizes
 from concept_cam.backbones.precision import computes_in_bfloat16
 from training.augmentation import augment, target_size
 from training.backbone import Nouns
-from training.claims import part_contrasts, truth_of
-from training.config import TrainConfig
+from training.claims import claims_of, part_contrasts, truth_of
+from training.config import CELL, TrainConfig
 from training.networks import Trainee
 from training.objectives import losses, random_contrasts
 from training.sentences import Sentences
@@ -77,7 +77,7 @@ class Run:
         torch.manual_seed(self.config.seed)
         config = self.config
         self.sizes = Sizes(
-            config.hidden, config.depth, config.queries, parts=config.parts_dim, text_hidden=config.text_hidden, rest=config.rest
+            config.hidden, config.depth, config.queries * len(config.worlds), parts=config.parts_dim, text_hidden=config.text_hidden, rest=config.rest
         )
         self.trainee = Trainee(self.sizes, config.logit_scale).to(self.device)
         self.trunk = self.trunk.to(self.device).eval().requires_grad_(False)
@@ -86,7 +86,7 @@ class Run:
         self.nouns = self.nouns.to(self.device)
         self.optimizer = torch.optim.AdamW(_groups(self.trainee, config), betas=(0.9, 0.98))
         self.average = copy.deepcopy(self.trainee).eval()
-        self.table = part_contrasts().to(self.device)
+        self.tables = {name: part_contrasts(claims_of(name).world).to(self.device) for name in config.worlds}
         if (self.folder / "checkpoint.pt").exists():
             self._load()
         self._mixer: Mixer | None = None
@@ -97,6 +97,26 @@ class Run:
         self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step = saved["step"]
+
+    def start_from(self, folder: Path) -> None:
+        """Takes over the weights of a finished run, which may know fewer groups: its queries come first, the others begin anew.
+
+        Raises:
+            ValueError: The run has other widths, or more queries.
+        """
+        saved = torch.load(folder / "checkpoint.pt", weights_only=True, map_location=self.device)
+        for network, name in ((self.trainee, "model"), (self.average, "average")):
+            state = network.state_dict()
+            for key, value in saved[name].items():
+                if state[key].shape[1:] != value.shape[1:] and key != "value.weight" or state[key].numel() < value.numel():
+                    raise ValueError(f"{key} of {folder} is {tuple(value.shape)}, expected up to {tuple(state[key].shape)}: another layout.")
+                if state[key].shape == value.shape:
+                    state[key].copy_(value)
+                elif key == "value.weight":
+                    state[key].zero_()
+                    state[key][:, : value.shape[1]] = value
+                else:
+                    state[key][: len(value)] = value
 
     def save(self) -> None:
         """Writes `checkpoint.pt` (tensors and plain data only), replacing the last one whole."""
@@ -128,24 +148,46 @@ class Run:
         config = self.config
         if self._mixer is None:
             self._mixer = Mixer(config, self.workers, self.step, self.render_device)
-        pictures = next(self._mixer).to(self.device)
+        batch = [pictures.to(self.device) for pictures in next(self._mixer)]
         rng = np.random.default_rng((config.seed, 31, self.step))
         own = torch.Generator().manual_seed(int(rng.integers(2**31)))
         there = torch.Generator(device=self.device).manual_seed(int(rng.integers(2**31)))
-        size = target_size((pictures.images.shape[-2], pictures.images.shape[-1]), float(rng.choice(config.factors)))
-        pictures, x, false_colour = augment(pictures, size, there, config.distorted)
-        maps, nouns = self.maps(x)
-        truth = truth_of(pictures, false_colour, (size[0] // 8, size[1] // 8))
-        text = self.sentences.draw(config.phrases, own).to(self.device)
-        table = self.table if rng.random() < 0.5 else random_contrasts(own).to(self.device)
+        size = target_size((batch[0].images.shape[-2], batch[0].images.shape[-1]), float(rng.choice(config.factors)))
+        grid = (size[0] // CELL, size[1] // CELL)
+        changed = [augment(pictures, size, there, config.distorted) for pictures in batch]
+        maps, nouns = self.maps(torch.cat([x for _, x, _ in changed]))
+        usual = rng.random() < 0.5
         strength = float(rng.choice((0.5, 1.0, 1.0)))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(config, self.step) * group["rate"]
         self.trainee.train()
         with self._precision():
             seen = self.trainee(maps)
-        grid = (size[0] // 8, size[1] // 8)
-        terms = losses(self.trainee, seen, grid, nouns, text, pictures, truth, false_colour, table, strength, config.weights)
+        terms: dict[str, Tensor] = {}
+        first, count = 0, sum(map(len, batch))
+        for number, (pictures, x, false_colour) in enumerate(changed):
+            rows, name = slice(first, first + len(x)), pictures.world
+            first += len(x)
+            queries = slice(number * config.queries, (number + 1) * config.queries)
+            own_table = random_contrasts(len(claims_of(name).world.parts), own).to(self.device)
+            found = losses(
+                self.trainee,
+                (seen[0][rows], seen[1][rows], seen[2][rows, queries]),
+                grid,
+                (nouns[0][rows], nouns[1][rows]),
+                self.sentences.draw(name, config.phrases, own).to(self.device),
+                self.sentences.foreign(name, config.foreign, own).to(self.device),
+                pictures,
+                truth_of(pictures, false_colour, grid),
+                false_colour,
+                self.tables[name] if usual else own_table,
+                strength,
+                config.weights,
+            )
+            # A group counts as much as it has pictures.
+            terms = {term: terms.get(term, 0.0) + value * (len(x) / count) for term, value in found.items()}
+            if len(batch) > 1:
+                terms[f"total of {name}"] = found["total"]
         self.optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
         nn.utils.clip_grad_norm_(self.trainee.parameters(), 2.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,37 +12,81 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from concept_cam import prompts
+from concept_cam.demo.worlds.family import World
 from concept_cam.demo.worlds.fish.captions import CaptionWriter, Statement
-from training.claims import CLAIMS, spoken
+from training.claims import Claim, Claims, claims_of
 from training.synonyms import HOST, KINDS, PARTS, STATES
 
 DRAWS = 600
-"""Wordings that are drawn of each claim; many of them are the same."""
+"""Wordings that are drawn of each claim about fish; many of them are the same."""
 
 
-def wordings(draws: int = DRAWS) -> dict[str, tuple[str, ...]]:
-    """Claim (`kind|key|state`) -> texts: the trait pack's prompts, and its phrases and their synonyms in carrier sentences."""
-    writer, rng = CaptionWriter(), np.random.default_rng(0)
+def wordings(worlds: Sequence[str], draws: int = DRAWS) -> dict[str, tuple[str, ...]]:
+    """Name of a claim (see `Claims.name`) -> texts: the trait pack's prompts, and its phrases and their synonyms in carrier sentences."""
     found = {}
-    for claim in CLAIMS:
-        if not spoken(claim):
-            continue
-        texts = dict.fromkeys(writer.prompts.get(claim, ()))
-        for _ in range(draws):
-            caption = writer.single(rng, claim)
-            if caption.statements == (claim,):
-                texts[caption.text] = None
-        for phrase in synonyms(claim):
-            texts[phrase] = None
-            for _ in range(6):
-                carrier = _CARRIERS[int(rng.integers(len(_CARRIERS)))]
-                texts[carrier.replace("{}", phrase)] = None
-        # The same said of other names for the host.
-        for text in [each for each in texts if " fish" in each and claim.kind != "fish"]:
-            if rng.random() < 0.15:
-                texts[text.replace(" fish", f" {KINDS[int(rng.integers(len(KINDS)))]}", 1)] = None
-        found[f"{claim.kind}|{claim.key}|{claim.state}"] = tuple(texts)
+    for name in worlds:
+        claims, rng = claims_of(name), np.random.default_rng(0)
+        write = _fish_writer(draws) if name == "fish" else _writer(claims.world)
+        for claim in claims.listed:
+            if not claims.spoken(claim):
+                continue
+            texts = write(claim, rng)
+            # The same said of other names for the host.
+            for text in [each for each in texts if re.search(rf"\b{claims.world.host}\b", each) and claim.kind != "host"]:
+                if rng.random() < 0.15:
+                    kinds = KINDS[name]
+                    texts[re.sub(rf"\b{claims.world.host}\b", kinds[int(rng.integers(len(kinds)))], text, count=1)] = None
+            found[claims.name(claim)] = tuple(texts)
     return found
+
+
+def _fish_writer(draws: int) -> Callable[[Claim, np.random.Generator], dict[str, None]]:
+    writer = CaptionWriter()
+
+    def write(claim: Claim, rng: np.random.Generator) -> dict[str, None]:
+        statement = Statement("fish") if claim.kind == "host" else Statement(*claim)
+        texts = dict.fromkeys(writer.prompts.get(statement, ()))
+        for _ in range(draws):
+            caption = writer.single(rng, statement)
+            if caption.statements == (statement,):
+                texts[caption.text] = None
+        if claim.kind == "part":
+            phrases = PARTS[claim.key]
+        else:
+            phrases = STATES[claim.key][claim.state] if claim.kind == "state" else HOST
+        return texts | _carried(phrases, rng)
+
+    return write
+
+
+def _writer(world: World) -> Callable[[Claim, np.random.Generator], dict[str, None]]:
+    pack = prompts.load_pack(world.name)
+    known = {character.name: character for character in pack.characters}
+
+    def write(claim: Claim, rng: np.random.Generator) -> dict[str, None]:
+        if claim.kind == "host":
+            texts = dict.fromkeys(t.replace("{}", p) for t in pack.host_templates for p in pack.host_phrases)
+            return texts | _carried((*pack.host_phrases, *world.host_phrases), rng)
+        character = known["parts" if claim.kind == "part" else claim.key]
+        own = character.state(claim.key if claim.kind == "part" else claim.state).phrases
+        extra = world.part_phrases.get(claim.key, ()) if claim.kind == "part" else world.state_phrases.get(claim.key, {}).get(claim.state, ())
+        phrases = (*own, *extra)
+        texts = dict.fromkeys(t.replace("{}", p) for t in pack.templates_of(character) for p in own) | _carried(phrases, rng)
+        for phrase in phrases:
+            if not re.search(rf"\b{world.host}(s|es)?\b", phrase):
+                texts |= dict.fromkeys(each.replace("{host}", world.host).replace("{}", phrase) for each in _HAVING)
+        return texts
+
+    return write
+
+
+def _carried(phrases: Sequence[str], rng: np.random.Generator) -> dict[str, None]:
+    texts = dict.fromkeys(phrases)
+    for phrase in phrases:
+        for _ in range(6):
+            texts[_CARRIERS[int(rng.integers(len(_CARRIERS)))].replace("{}", phrase)] = None
+    return texts
 
 
 _CARRIERS = (
@@ -54,13 +99,7 @@ _CARRIERS = (
     "where is {}",
     "{} seen from the side",
 )
-
-
-def synonyms(claim: Statement) -> tuple[str, ...]:
-    """Phrases of a claim beyond the trait pack's and the captions'."""
-    if claim.kind == "part":
-        return PARTS[claim.key]
-    return STATES[claim.key][claim.state] if claim.kind == "state" else HOST
+_HAVING = ("a {host} with {}", "{} of a {host}", "{} on a {host}", "a photo of a {host} with {}", "a close-up of {} of a {host}")
 
 
 class Teacher:
@@ -108,49 +147,71 @@ class Sentences:
     """Embeddings of all wordings of all claims.
 
     Args:
-        table: Claim -> numbers of its wordings.
+        table: Name of a claim -> numbers of its wordings.
         texts: The wordings.
         embeddings: float [N, 384].
+        worlds: The groups whose claims are drawn.
     """
 
-    def __init__(self, table: Mapping[str, Sequence[int]], texts: Sequence[str], embeddings: Tensor) -> None:
-        rows = [table[f"{c.kind}|{c.key}|{c.state}"] if spoken(c) else (0,) for c in CLAIMS]
+    def __init__(self, table: Mapping[str, Sequence[int]], texts: Sequence[str], embeddings: Tensor, worlds: Sequence[str]) -> None:
+        self.texts = list(texts)
         self.embeddings = embeddings.float()
         self._numbers = {text: number for number, text in enumerate(texts)}
-        self._counts = torch.tensor([len(row) for row in rows])
-        self._rows = torch.zeros(len(rows), int(self._counts.max()), dtype=torch.long)
-        for place, row in zip(self._rows, rows):
-            place[: len(row)] = torch.tensor(row)
+        self._rows: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+        self._naming: dict[str, Tensor] = {}
+        for name in worlds:
+            claims = claims_of(name)
+            rows = [table[claims.name(claim)] if claims.spoken(claim) else (0,) for claim in claims.listed]
+            self._counts[name] = torch.tensor([len(row) for row in rows])
+            self._rows[name] = torch.zeros(len(rows), int(self._counts[name].max()), dtype=torch.long)
+            for place, row in zip(self._rows[name], rows):
+                place[: len(row)] = torch.tensor(row)
+            # What is said of "the head" may be true of any group; what is said of "the head of a fish" is about fish.
+            said = [n for claim, row in zip(claims.listed, rows) if claims.spoken(claim) for n in row]
+            self._naming[name] = torch.tensor([n for n in said if re.search(rf"\b{claims.world.host}", texts[n])])
 
     def of(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of known wordings: [N, 384]."""
         return self.embeddings[[self._numbers[text] for text in texts]]
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Embeddings of `count` wordings of each claim: [K, count, 384]."""
-        place = (torch.rand(len(self._rows), count, generator=generator) * self._counts[:, None]).long()
-        return self.embeddings[self._rows.gather(1, place)]
+    def draw(self, world: str, count: int, generator: torch.Generator) -> Tensor:
+        """Embeddings of `count` wordings of each claim of a group: [K, count, 384]."""
+        rows, counts = self._rows[world], self._counts[world]
+        place = (torch.rand(len(rows), count, generator=generator) * counts[:, None]).long()
+        return self.embeddings[rows.gather(1, place)]
+
+    def foreign(self, world: str, count: int, generator: torch.Generator) -> Tensor:
+        """Embeddings of wordings that name the host of another group: [F, 384]; F is `count`, or 0 where there is no other group."""
+        others = [rows for name, rows in self._naming.items() if name != world]
+        if not others:
+            return self.embeddings[:0]
+        chosen = torch.randint(len(others), (count,), generator=generator)
+        place = torch.rand(count, generator=generator)
+        return self.embeddings[[int(others[c][int(p * len(others[c]))]) for c, p in zip(chosen, place, strict=True)]]
 
 
 Embed = Callable[[Sequence[str]], Tensor]
 
 
-def load_sentences(file: Path, embed: Embed | None = None, draws: int = DRAWS) -> Sentences:
+def load_sentences(file: Path, worlds: Sequence[str], embed: Embed | None = None, draws: int = DRAWS) -> Sentences:
     """Reads the file, or makes it.
 
     Args:
         file: Where the wordings and their embeddings are kept.
+        worlds: The groups that are spoken of.
         embed: Texts to unit vectors [N, 384]; by default the installed teacher.
-        draws: Wordings that are drawn of each claim.
+        draws: Wordings that are drawn of each claim about fish.
     """
-    if not file.is_file():
-        found = wordings(draws)
+    saved = torch.load(file, weights_only=True) if file.is_file() else None
+    names = {claims_of(world).name(claim) for world in worlds for claim in claims_of(world).listed if claims_of(world).spoken(claim)}
+    if saved is None or not names <= set(saved["table"]):
+        found = wordings(worlds, draws)
         texts = list(dict.fromkeys(text for each in found.values() for text in each))
         number = {text: i for i, text in enumerate(texts)}
         file.parent.mkdir(parents=True, exist_ok=True)
         embeddings = (embed or Teacher.installed(file.parent))(texts)
-        torch.save(
-            {"table": {key: [number[text] for text in each] for key, each in found.items()}, "texts": texts, "emb": embeddings.half()}, file
-        )
-    saved = torch.load(file, weights_only=True)
-    return Sentences(saved["table"], saved["texts"], saved["emb"])
+        table = {key: [number[text] for text in each] for key, each in found.items()}
+        torch.save({"table": table, "texts": texts, "emb": embeddings.half()}, file)
+        saved = torch.load(file, weights_only=True)
+    return Sentences(saved["table"], saved["texts"], saved["emb"], worlds)

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import queue
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 
 from training.config import TrainConfig
-from training.pictures import Job, Pictures, gather, render_job
+from training.pictures import TENSORS, Job, Pictures, gather, render_job
 
 
-def plan(config: TrainConfig) -> Iterator[Job]:
-    """The endless, deterministic list of batches to render; job `j` depends on the configuration and `j` alone."""
+def plan(config: TrainConfig) -> Iterator[tuple[Job, ...]]:
+    """The endless, deterministic list of batches to render, a job for each group; batch `j` depends on the configuration and `j` alone."""
     start, number = config.first_picture, 0
     while True:
         rng = np.random.default_rng((config.seed, 17, number))
         size = config.sides[int(rng.integers(len(config.sides)))]
-        yield Job(size, config.batch, start, round(config.twins * config.batch), round(config.whole * config.batch), config.photographs)
+        yield tuple(
+            Job(world, size, count, start, round(config.twins * count), round(config.whole * count), config.photographs)
+            for world, count in config.worlds.items()
+            if count
+        )
         start += config.batch
         number += 1
 
@@ -35,10 +38,16 @@ def _render_loop(jobs: Any, results: Any, device: str) -> None:
             job = jobs.get(timeout=10)
         except queue.Empty:
             continue
-        pictures = render_job(job, device)
-        for item in fields(pictures):
-            getattr(pictures, item.name).share_memory_()
-        results.put(pictures)
+        batch = render_jobs(job, device)
+        for pictures in batch:
+            for name in TENSORS:
+                getattr(pictures, name).share_memory_()
+        results.put(batch)
+
+
+def render_jobs(jobs: tuple[Job, ...], device: str) -> tuple[Pictures, ...]:
+    """Renders one batch, group by group."""
+    return tuple(render_job(job, device) for job in jobs)
 
 
 class Renderer:
@@ -72,15 +81,15 @@ class Renderer:
                 for jobs, _ in self._queues:
                     jobs.put(next(self._jobs))
 
-    def __next__(self) -> Pictures:
+    def __next__(self) -> tuple[Pictures, ...]:
         if not self._workers:
-            return render_job(next(self._jobs), self._device)
+            return render_jobs(next(self._jobs), self._device)
         jobs, results = self._queues[self._turn]
         while True:
             try:
-                shared: Pictures = results.get(timeout=20)
+                shared: tuple[Pictures, ...] = results.get(timeout=20)
                 # A copy of one's own: shared memory holds a file open for every tensor.
-                batch = Pictures(*(getattr(shared, item.name).clone() for item in fields(shared)))
+                batch = tuple(Pictures(each.world, *(getattr(each, name).clone() for name in TENSORS)) for each in shared)
                 break
             except queue.Empty as error:
                 if not self._workers[self._turn].is_alive():
@@ -108,28 +117,33 @@ class Mixer:
         # After a restart the pool begins anew with the last few batches before this step.
         warm = min(used, config.pool // 2)
         self.renderer = Renderer(config, workers, skip=used - warm, device=device)
-        self.pools: dict[tuple[int, ...], list[Pictures]] = {}
+        self.pools: dict[tuple[int, ...], list[tuple[Pictures, ...]]] = {}
         self.kind: tuple[int, ...] = ()
         self.step = step
         for _ in range(warm):
             self._add()
 
     def _add(self) -> None:
-        pictures = next(self.renderer)
-        self.kind = tuple(pictures.images.shape[-2:])
-        self.pools[self.kind] = [*self.pools.get(self.kind, []), pictures][-self.config.pool :]
+        batch = next(self.renderer)
+        self.kind = tuple(batch[0].images.shape[-2:])
+        self.pools[self.kind] = [*self.pools.get(self.kind, []), batch][-self.config.pool :]
 
-    def __next__(self) -> Pictures:
+    def __next__(self) -> tuple[Pictures, ...]:
         rng = np.random.default_rng((self.config.seed, 29, self.step))
         if self.step % self.config.reuse == 0:
             self._add()
-            pictures = self.pools[self.kind][-1]
+            batch = self.pools[self.kind][-1]
         else:
-            # Pairs of a picture and its twin stay together.
             pool = self.pools[self.kind]
-            pictures = gather([_some(pool[int(b)], self.config.batch // 2, rng) for b in rng.integers(len(pool), size=2)])
+            first, second = (pool[int(b)] for b in rng.integers(len(pool), size=2))
+            batch = tuple(_mixed(one, other, rng) for one, other in zip(first, second, strict=True))
         self.step += 1
-        return pictures
+        return batch
+
+
+def _mixed(one: Pictures, other: Pictures, rng: np.random.Generator) -> Pictures:
+    """Half of each of two batches of a group; pairs of a picture and its twin stay together."""
+    return gather([_some(one, len(one) // 2, rng), _some(other, len(one) - len(one) // 2, rng)])
 
 
 def _some(batch: Pictures, count: int, rng: np.random.Generator) -> Pictures:

@@ -361,8 +361,13 @@ HOST: Final = (
     "the fish in the picture",
 )
 
-KINDS: Final = ("catfish", "trout", "perch", "carp", "salmon", "bass", "minnow", "fishes", "specimen")
-"""Hosts that a fish part may be said to belong to."""
+KINDS: Final[dict[str, tuple[str, ...]]] = {
+    "fish": ("catfish", "trout", "perch", "carp", "salmon", "bass", "minnow", "fishes", "specimen"),
+    "lepidoptera": ("moth", "swallowtail", "monarch butterfly", "hawk moth", "skipper butterfly", "butterflies", "lepidopteran"),
+    "beetle": ("ladybird", "ladybug", "weevil", "ground beetle", "leaf beetle", "stag beetle", "longhorn beetle", "scarab", "beetles"),
+    "plant": ("tree", "oak", "maple", "shrub", "herb", "plants"),
+}
+"""Group -> hosts that a part may be said to belong to."""
 
 NOTHING: Final = (
     "the background",

@@ -1,4 +1,4 @@
-"""Train the model that ships with concept_cam: a neck on a frozen backbone, from rendered fish and their captions.
+"""Train the model that ships with concept_cam: a neck on a frozen backbone, from rendered pictures and phrases about them.
 
     python examples/training/train.py --folder runs/demo                  # everything, from step 0
     python examples/training/train.py --folder runs/demo                  # again: resumes
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # The script runs as a file;
 from concept_cam.backbones import BUNDLED
 from concept_cam.backbones.lite import TOKENIZER
 from concept_cam.backbones.lite_net import LiteNet
+from concept_cam.demo.worlds import WORLDS
 from training.backbone import from_bundled, load_nouns, load_trunk
 from training.checks import check
 from training.config import TrainConfig, smoke_config
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--render-device", default="cpu", help="where pictures are rendered")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop and save after this time")
     parser.add_argument("--check", type=int, default=48, metavar="N", help="held-out pictures that are looked at in the end")
+    parser.add_argument("--start-from", type=Path, metavar="RUN", help="begin with the weights of another run, which may know fewer groups")
     parser.add_argument("--smoke", action="store_true", help="a short run on small pictures, with the bundled backbone and text tower")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other values of the configuration")
     arguments = parser.parse_args()
@@ -50,10 +52,10 @@ def main() -> None:
     trunk, file = LiteNet(), arguments.sentences or arguments.folder / "sentences.pt"
     if arguments.smoke:
         weights, nouns, model = from_bundled()
-        sentences = load_sentences(file, embedder(model, (BUNDLED / TOKENIZER).read_text(encoding="utf-8")), draws=8)
+        sentences = load_sentences(file, list(config.worlds), embedder(model, (BUNDLED / TOKENIZER).read_text(encoding="utf-8")), draws=8)
     else:
         weights, nouns = load_trunk(arguments.backbone), load_nouns(arguments.backbone)
-        sentences = load_sentences(file)
+        sentences = load_sentences(file, list(config.worlds))
     trunk.load_state_dict(weights)
     run = Run(
         config,
@@ -65,26 +67,31 @@ def main() -> None:
         device=arguments.device,
         render_device=arguments.render_device,
     )
+    if arguments.start_from and not run.step:
+        run.start_from(arguments.start_from)
     train(run, seconds=arguments.seconds, report=lambda text: print(text, flush=True))
     if arguments.check:
-        found = check(run, 4 if arguments.smoke else arguments.check)
-        append_row(arguments.folder / "checks.csv", {"step": run.step, **found})
-        print(", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+        for world in config.worlds:
+            found = check(run, world, 4 if arguments.smoke else arguments.check)
+            append_row(arguments.folder / f"checks_{world}.csv", {"step": run.step, **found})
+            print(f"{world}: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
 
 
 def changed(config: TrainConfig, values: list[str]) -> TrainConfig:
-    """The configuration with other numbers; `weights.NAME=VALUE` changes a weight."""
+    """The configuration with other numbers; `weights.NAME=VALUE` changes a weight, `worlds.GROUP=N` the pictures of a group."""
     known = {item.name: getattr(config, item.name) for item in fields(config)}
-    weights = dict(config.weights)
+    weights, worlds = dict(config.weights), dict(config.worlds)
     for text in values:
         name, _, value = text.partition("=")
         if name.startswith("weights.") and name.removeprefix("weights.") in weights:
             weights[name.removeprefix("weights.")] = float(value)
+        elif name.startswith("worlds.") and name.removeprefix("worlds.") in WORLDS:
+            worlds[name.removeprefix("worlds.")] = int(value)
         elif isinstance(known.get(name), int | float):
             known[name] = type(known[name])(value)
         else:
             raise SystemExit(f"unknown or not a number: {name!r}")
-    return TrainConfig(**{**known, "weights": weights})
+    return TrainConfig(**{**known, "weights": weights, "worlds": {name: count for name, count in worlds.items() if count}})
 
 
 if __name__ == "__main__":

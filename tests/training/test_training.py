@@ -11,11 +11,11 @@ import pytest
 import torch
 from training.augmentation import augment, distort_colours, target_size
 from training.backbone import from_bundled
-from training.claims import BLOCKS, CLAIMS, HOST, part_contrasts, spoken, truth_of
+from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TrainConfig, smoke_config
 from training.joint import NOUN, PART, REST, fit, nothing_texts, noun_texts
 from training.networks import Trainee, folded, with_norms
-from training.objectives import cell_loss, contrasted, floor_loss, place_loss, random_contrasts, unit
+from training.objectives import cell_loss, contrasted, floor_loss, foreign_loss, place_loss, random_contrasts, unit
 from training.pictures import Job, Pictures, gather, make_twins, render_job
 from training.run import Run, learning_rate_at, train
 from training.sentences import Sentences, wordings
@@ -23,15 +23,16 @@ from training.supply import Mixer, plan
 
 from concept_cam.backbones.lite_net import CHANNELS, LiteNet
 from concept_cam.backbones.lite_towers import JointHead, Neck, Sizes
-from concept_cam.demo.worlds.fish import world
-from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
+from concept_cam.demo.worlds import WORLDS
 
+FISH = WORLDS["fish"]
+OURS = claims_of("fish")
 TINY = Sizes(hidden=12, depth=1, queries=14, nouns=6, parts=10, text_hidden=8)
 
 
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
-    return render_job(Job((96, 128), 6, 40, 2, 4, photographs=0.5))
+    return render_job(Job("fish", (96, 128), 6, 40, 2, 4, photographs=0.5))
 
 
 def maps(count: int, height: int = 64, width: int = 96) -> dict[int, torch.Tensor]:
@@ -43,16 +44,16 @@ def maps(count: int, height: int = 64, width: int = 96) -> dict[int, torch.Tenso
 
 
 def test_a_job_is_repeatable_and_pairs_its_twins(pictures: Pictures) -> None:
-    again = render_job(Job((96, 128), 6, 40, 2, 4, photographs=0.5))
+    again = render_job(Job("fish", (96, 128), 6, 40, 2, 4, photographs=0.5))
     assert torch.equal(again.images, pictures.images)
     assert pictures.twin.tolist() == [4, 5, 2, 3, 0, 1]
     for row, other in ((0, 4), (1, 5)):
         assert int((pictures.states[row] != pictures.states[other]).sum()) == 1
-    assert pictures.cover.shape == (6, len(MASKS), 24, 32)
+    assert pictures.cover.shape == (6, len(FISH.masks), 24, 32)
 
 
 def test_twins_differ_in_one_state() -> None:
-    specimens = world.sample(20, 5, view="whole")
+    specimens = FISH.sample(20, 5, view="whole")
     twins = make_twins(specimens, np.random.default_rng(0))
     assert ((specimens.states != twins.states).sum(1) == 1).all()
 
@@ -70,7 +71,9 @@ def test_the_plan_does_not_depend_on_the_past() -> None:
         next(first)
     assert first.step == second.step == 3
     jobs = [job for job, _ in zip(plan(config), range(3))]
-    assert [job.start for job in jobs] == [0, config.batch, 2 * config.batch]
+    assert [job[0].start for job in jobs] == [0, config.batch, 2 * config.batch]
+    assert [(job.world, job.count) for job in jobs[0]] == list(config.worlds.items())
+    assert [(each.world, len(each)) for each in next(first)] == list(config.worlds.items())
 
 
 def test_augmentation_keeps_twins_comparable(pictures: Pictures) -> None:
@@ -99,29 +102,30 @@ def test_truth_restated(pictures: Pictures) -> None:
     truth = truth_of(pictures, false_colour, (12, 16))
     slow = pictures.cover.float().div(255).unflatten(2, (12, 2)).unflatten(4, (16, 2)).mean((3, 5)).flatten(2)
     for row in range(6):
-        for k, claim in enumerate(CLAIMS):
-            if not spoken(claim):
+        for k, claim in enumerate(OURS.listed):
+            if not OURS.spoken(claim):
                 assert not truth.known[row, k]
             elif claim.kind == "part":
-                p = MASKS.index(claim.key)
+                p = FISH.masks.index(claim.key)
                 assert torch.allclose(truth.cover[row, k], slow[row, p], atol=1e-5)
                 assert bool(truth.shown[row, k]) == bool(pictures.visible[row, p])
             elif claim.kind == "state":
-                c = list(CHARACTERS).index(claim.key)
-                same = CHARACTERS[claim.key][int(pictures.states[row, c])] == claim.state
+                c = list(FISH.characters).index(claim.key)
+                same = FISH.characters[claim.key][int(pictures.states[row, c])] == claim.state
                 assert not truth.shown[row, k] or (same and bool(pictures.judgeable[row, c]))
                 assert same or not truth.cover[row, k].any()
     hidden = truth_of(pictures, ~false_colour, (12, 16))
-    assert not hidden.known[:, BLOCKS["body_colour"]].any()
+    assert not hidden.known[:, OURS.blocks["body_colour"]].any()
 
 
 def test_contrasts_are_the_packs() -> None:
-    table = part_contrasts()
-    assert table.shape == (len(PARTS), len(PARTS) + 1)
+    table = part_contrasts(FISH)
+    parts = len(FISH.parts)
+    assert table.shape == (parts, parts + 1)
     assert table.diagonal().sum() == 0
     assert (table.sum(1) > 0).all()
-    chosen = random_contrasts(torch.Generator().manual_seed(0))
-    assert chosen[:, : len(PARTS)].diagonal().sum() == 0
+    chosen = random_contrasts(parts, torch.Generator().manual_seed(0))
+    assert chosen[:, :parts].diagonal().sum() == 0
     assert ((chosen.sum(1) - 1).abs() < 1e-5).logical_or(chosen.sum(1) == 0).all()
 
 
@@ -133,17 +137,17 @@ def test_losses_prefer_what_is_true(pictures: Pictures) -> None:
     right, wrong = 30 * truth.cover - 15, 15 - 30 * truth.cover
     assert cell_loss(right, truth) < cell_loss(wrong, truth)
     assert place_loss(right, truth.cover, truth.shown) < 0.3 < place_loss(wrong, truth.cover, truth.shown)
-    logits = torch.randn(2, len(CLAIMS), 5, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(contrasted(logits, part_contrasts(), 0.0), logits[:, : len(PARTS)])
+    logits = torch.randn(2, len(OURS), 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(contrasted(logits, part_contrasts(FISH), 0.0), logits[:, : len(FISH.parts)])
 
 
 def test_the_floor_wants_nothing_where_nothing_is(pictures: Pictures) -> None:
     truth = truth_of(pictures, torch.zeros(6, dtype=torch.bool), (12, 16))
-    inside = truth.cover[:, HOST] > 0
+    inside = truth.cover[:, OURS.host] > 0
     zero = torch.zeros_like(truth.cover)
     good, bad = torch.where(inside, 20.0, 1.0), torch.where(inside, 1.0, 20.0)
-    assert floor_loss(zero, good, truth, 1.0) < 1e-6 < floor_loss(zero, bad, truth, 1.0)
-    assert floor_loss(zero - 0.2, good, truth, 1.0) > floor_loss(zero + 0.2, good, truth, 1.0)
+    assert floor_loss(zero, good, truth, OURS.host, 1.0) < 1e-6 < floor_loss(zero, bad, truth, OURS.host, 1.0)
+    assert floor_loss(zero - 0.2, good, truth, OURS.host, 1.0) > floor_loss(zero + 0.2, good, truth, OURS.host, 1.0)
 
 
 def test_unit_vectors_count_the_other_blocks() -> None:
@@ -183,10 +187,10 @@ def test_the_trainee_sees_cells_and_picture() -> None:
 
 
 def test_every_claim_has_many_wordings() -> None:
-    found = wordings(draws=20)
-    assert set(found) == {f"{c.kind}|{c.key}|{c.state}" for c in CLAIMS if spoken(c)}
-    assert min(map(len, found.values())) >= 20
-    assert not any(f"state|{name}|absent" in found for name in PRESENCE_CHARACTERS)
+    found = wordings(list(WORLDS), draws=20)
+    assert set(found) == {claims_of(name).name(c) for name in WORLDS for c in claims_of(name).listed if claims_of(name).spoken(c)}
+    assert min(map(len, found.values())) >= 12
+    assert not any("|absent" in name and name.split("|")[2] in WORLDS[name.split("|")[0]].presences for name in found)
 
 
 def test_the_joint_head_learns_what_texts_are_about() -> None:
@@ -205,27 +209,28 @@ def test_the_joint_head_learns_what_texts_are_about() -> None:
 
     head = JointHead(TINY)
     targets = torch.nn.functional.normalize(torch.randn(4, TINY.parts, generator=generator), dim=-1)
-    fit(head, embed, words, targets, ["cup", "dog", "umbrella"], steps=120, report=lambda text: None)
-    nouns = noun_texts(["cup", "dog"], np.random.default_rng(1), 20)
+    fit(head, embed, words, targets, ["cup", "dog", "umbrella"], ["fish"], steps=120, report=lambda text: None)
+    nouns = noun_texts(["cup", "dog"], ["fish"], np.random.default_rng(1), 20)
     with torch.no_grad():
         blocks = head(embed([words[0], nouns[0], "the background"]), torch.ones(3, TINY.nouns) / TINY.nouns**0.5).square()
     shares = torch.stack([blocks[:, : TINY.nouns].sum(1), blocks[:, TINY.nouns : -1].sum(1), blocks[:, -1]], 1)
     assert shares.argmax(1).tolist() == [PART, NOUN, REST]
     assert not any(
-        "fish" in text for text in noun_texts(["swordfish", "cup"], np.random.default_rng(1), 20) if "cup" not in text and "photo" in text
+        "fish" in text for text in noun_texts(["swordfish", "cup"], ["fish"], np.random.default_rng(1), 20) if "cup" not in text and "photo" in text
     )
 
 
 # -------------------------------------------------------------------------------------------------------------------- run
 
 
-def small_run(folder: Path) -> Run:
-    config = replace(smoke_config(TrainConfig()), steps=4, batch=4, reuse=2, sides=((64, 64),), hidden=12, parts_dim=10, text_hidden=8)
-    found = wordings(draws=2)
+def small_run(folder: Path, worlds: dict[str, int] | None = None) -> Run:
+    worlds = worlds or {"fish": 4}
+    config = replace(smoke_config(TrainConfig()), steps=4, worlds=worlds, reuse=2, sides=((64, 64),), hidden=12, parts_dim=10, text_hidden=8)
+    found = wordings(list(worlds), draws=2)
     texts = list(dict.fromkeys(text for each in found.values() for text in each))
     number = {text: i for i, text in enumerate(texts)}
     embeddings = torch.nn.functional.normalize(torch.randn(len(texts), 384, generator=torch.Generator().manual_seed(0)), dim=-1)
-    sentences = Sentences({key: [number[text] for text in each] for key, each in found.items()}, texts, embeddings)
+    sentences = Sentences({key: [number[text] for text in each] for key, each in found.items()}, texts, embeddings, list(worlds))
     weights, nouns, _ = from_bundled()
     trunk = LiteNet()
     trunk.load_state_dict(weights)
@@ -250,6 +255,34 @@ def test_a_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
     assert all(np.isfinite(float(row["total"])) for row in rows)
     assert (tmp_path / "whole" / "trained.pt").is_file()
+
+
+def test_a_run_of_two_groups_starts_from_one_of_fish(tmp_path: Path) -> None:
+    first = small_run(tmp_path / "fish")
+    first.advance()
+    first.save()
+    both = small_run(tmp_path / "both", {"fish": 4, "lepidoptera": 3})
+    both.start_from(tmp_path / "fish")
+    seen = torch.randn(2, TINY.queries, 12, generator=torch.Generator().manual_seed(0))
+    queries = first.sizes.queries
+    assert both.sizes.queries == 2 * queries
+    wide = torch.cat([seen[:, :1].expand(-1, queries, -1), seen[:, 1:2].expand(-1, queries, -1)], 1)
+    with torch.no_grad():
+        assert torch.allclose(both.trainee.value(wide.flatten(1)), first.trainee.value(wide[:, :queries].flatten(1)), atol=1e-6)
+        assert torch.equal(both.trainee.query.weight[:queries], first.trainee.query.weight)
+    found = both.advance()
+    assert {"foreign", "total of fish", "total of lepidoptera"} <= set(found)
+    assert torch.isfinite(found["total"])
+    assert float(found["total"]) == pytest.approx((4 * float(found["total of fish"]) + 3 * float(found["total of lepidoptera"])) / 7, rel=1e-5)
+    both.save()
+    with pytest.raises(ValueError, match="another layout"):
+        first.start_from(tmp_path / "both")
+
+
+def test_what_is_said_of_other_groups_is_pushed_down() -> None:
+    low, high = torch.full((2, 3, 5), -9.0), torch.full((2, 3, 5), 9.0)
+    assert float(foreign_loss(low, low[..., 0])) < 1e-3 < float(foreign_loss(high, low[..., 0])) < float(foreign_loss(high, high[..., 0]))
+    assert float(foreign_loss(low[:, :0], low[:, :0, 0])) == 0.0
 
 
 def test_a_run_stops_when_its_time_is_over(tmp_path: Path) -> None:
