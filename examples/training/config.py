@@ -102,4 +102,16 @@ class TrainConfig:
 
 def smoke_config(config: TrainConfig) -> TrainConfig:
     """The same, short: small pictures, few steps. Enough for parts to rise above chance."""
-    return replace(config, steps=24, worlds={"fish": 6, "lepidoptera": 2}, reuse=4, pool=6, sides=((128, 128),), factors=(1.0,), hidden=32, depth=1, warmup=4, ema=0.8)
+    return replace(
+        config,
+        steps=24,
+        worlds={"fish": 6, "lepidoptera": 2},
+        reuse=4,
+        pool=6,
+        sides=((128, 128),),
+        factors=(1.0,),
+        hidden=32,
+        depth=1,
+        warmup=4,
+        ema=0.8,
+    )

@@ -42,6 +42,13 @@ THINGS: Final = ("potted plant", "houseplant")
 """Names that end like a host and are things."""
 
 
+def _drawn(name: str) -> frozenset[str]:
+    """The concepts of a pack that its world draws, by their names."""
+    world = WORLDS[name]
+    states = {f"{character}={state}" for character, values in world.characters.items() for state in values}
+    return frozenset(states | {f"parts={part}" for part in world.parts})
+
+
 def noun_texts(names: Sequence[str], worlds: Sequence[str], rng: np.random.Generator, count: int) -> list[str]:
     """Texts that name things, or parts of things of no group; names that end with the host of a group are left out."""
     hosts = [host for name in worlds for host in (WORLDS[name].host, *KINDS[name])]
@@ -56,8 +63,10 @@ def noun_texts(names: Sequence[str], worlds: Sequence[str], rng: np.random.Gener
             organ = ORGANS[int(rng.integers(len(ORGANS)))]
             phrase = f"the {organ} of {phrase}" if rng.random() < 0.7 else f"{phrase} with a {organ}"
         texts.append(CARRIERS[int(rng.integers(len(CARRIERS)))].replace("{}", phrase))
-    for pack in sorted({*prompts.available()} - {*worlds, "generic"}):
-        texts += [text for concept in prompts.load(pack) for text in concept.target_prompts]
+    # What is said of groups that are not drawn, and of characters and parts that are not.
+    for pack in sorted({*prompts.available()} - {"generic"}):
+        drawn = _drawn(pack) if pack in worlds else frozenset()
+        texts += [text for concept in prompts.load(pack) if concept.name not in drawn for text in concept.target_prompts]
     return list(dict.fromkeys(texts))
 
 

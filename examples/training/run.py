@@ -77,7 +77,12 @@ class Run:
         torch.manual_seed(self.config.seed)
         config = self.config
         self.sizes = Sizes(
-            config.hidden, config.depth, config.queries * len(config.worlds), parts=config.parts_dim, text_hidden=config.text_hidden, rest=config.rest
+            config.hidden,
+            config.depth,
+            config.queries * len(config.worlds),
+            parts=config.parts_dim,
+            text_hidden=config.text_hidden,
+            rest=config.rest,
         )
         self.trainee = Trainee(self.sizes, config.logit_scale).to(self.device)
         self.trunk = self.trunk.to(self.device).eval().requires_grad_(False)
@@ -108,8 +113,10 @@ class Run:
         for network, name in ((self.trainee, "model"), (self.average, "average")):
             state = network.state_dict()
             for key, value in saved[name].items():
-                if state[key].shape[1:] != value.shape[1:] and key != "value.weight" or state[key].numel() < value.numel():
-                    raise ValueError(f"{key} of {folder} is {tuple(value.shape)}, expected up to {tuple(state[key].shape)}: another layout.")
+                if (state[key].shape[1:] != value.shape[1:] and key != "value.weight") or state[key].numel() < value.numel():
+                    raise ValueError(
+                        f"{key} of {folder} is {tuple(value.shape)}, expected up to {tuple(state[key].shape)}: another layout."
+                    )
                 if state[key].shape == value.shape:
                     state[key].copy_(value)
                 elif key == "value.weight":
@@ -163,7 +170,8 @@ class Run:
         self.trainee.train()
         with self._precision():
             seen = self.trainee(maps)
-        terms: dict[str, Tensor] = {}
+        terms: dict[str, Any] = {}
+        totals: dict[str, Tensor] = {}
         first, count = 0, sum(map(len, batch))
         for number, (pictures, x, false_colour) in enumerate(changed):
             rows, name = slice(first, first + len(x)), pictures.world
@@ -185,9 +193,10 @@ class Run:
                 config.weights,
             )
             # A group counts as much as it has pictures.
-            terms = {term: terms.get(term, 0.0) + value * (len(x) / count) for term, value in found.items()}
+            for term, value in found.items():
+                terms[term] = terms.get(term, 0.0) + value * (len(x) / count)
             if len(batch) > 1:
-                terms[f"total of {name}"] = found["total"]
+                totals[f"total of {name}"] = found["total"]
         self.optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
         nn.utils.clip_grad_norm_(self.trainee.parameters(), 2.0)
@@ -200,7 +209,7 @@ class Run:
                     mean.lerp_(value, 1.0 - decay)
                 else:
                     mean.copy_(value)
-        return {name: value.detach() for name, value in terms.items()}
+        return {name: value.detach() for name, value in {**terms, **totals}.items()}
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=computes_in_bfloat16(self.device))

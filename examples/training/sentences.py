@@ -15,7 +15,7 @@ from torch import Tensor
 from concept_cam import prompts
 from concept_cam.demo.worlds.family import World
 from concept_cam.demo.worlds.fish.captions import CaptionWriter, Statement
-from training.claims import Claim, Claims, claims_of
+from training.claims import Claim, claims_of
 from training.synonyms import HOST, KINDS, PARTS, STATES
 
 DRAWS = 600
@@ -70,7 +70,9 @@ def _writer(world: World) -> Callable[[Claim, np.random.Generator], dict[str, No
             return texts | _carried((*pack.host_phrases, *world.host_phrases), rng)
         character = known["parts" if claim.kind == "part" else claim.key]
         own = character.state(claim.key if claim.kind == "part" else claim.state).phrases
-        extra = world.part_phrases.get(claim.key, ()) if claim.kind == "part" else world.state_phrases.get(claim.key, {}).get(claim.state, ())
+        extra = (
+            world.part_phrases.get(claim.key, ()) if claim.kind == "part" else world.state_phrases.get(claim.key, {}).get(claim.state, ())
+        )
         phrases = (*own, *extra)
         texts = dict.fromkeys(t.replace("{}", p) for t in pack.templates_of(character) for p in own) | _carried(phrases, rng)
         for phrase in phrases:

@@ -216,7 +216,9 @@ def test_the_joint_head_learns_what_texts_are_about() -> None:
     shares = torch.stack([blocks[:, : TINY.nouns].sum(1), blocks[:, TINY.nouns : -1].sum(1), blocks[:, -1]], 1)
     assert shares.argmax(1).tolist() == [PART, NOUN, REST]
     assert not any(
-        "fish" in text for text in noun_texts(["swordfish", "cup"], ["fish"], np.random.default_rng(1), 20) if "cup" not in text and "photo" in text
+        "fish" in text
+        for text in noun_texts(["swordfish", "cup"], ["fish"], np.random.default_rng(1), 20)
+        if "cup" not in text and "photo" in text
     )
 
 
@@ -225,7 +227,9 @@ def test_the_joint_head_learns_what_texts_are_about() -> None:
 
 def small_run(folder: Path, worlds: dict[str, int] | None = None) -> Run:
     worlds = worlds or {"fish": 4}
-    config = replace(smoke_config(TrainConfig()), steps=4, worlds=worlds, reuse=2, sides=((64, 64),), hidden=12, parts_dim=10, text_hidden=8)
+    config = replace(
+        smoke_config(TrainConfig()), steps=4, worlds=worlds, reuse=2, sides=((64, 64),), hidden=12, parts_dim=10, text_hidden=8
+    )
     found = wordings(list(worlds), draws=2)
     texts = list(dict.fromkeys(text for each in found.values() for text in each))
     number = {text: i for i, text in enumerate(texts)}
@@ -273,7 +277,9 @@ def test_a_run_of_two_groups_starts_from_one_of_fish(tmp_path: Path) -> None:
     found = both.advance()
     assert {"foreign", "total of fish", "total of lepidoptera"} <= set(found)
     assert torch.isfinite(found["total"])
-    assert float(found["total"]) == pytest.approx((4 * float(found["total of fish"]) + 3 * float(found["total of lepidoptera"])) / 7, rel=1e-5)
+    assert float(found["total"]) == pytest.approx(
+        (4 * float(found["total of fish"]) + 3 * float(found["total of lepidoptera"])) / 7, rel=1e-5
+    )
     both.save()
     with pytest.raises(ValueError, match="another layout"):
         first.start_from(tmp_path / "both")
