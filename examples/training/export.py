@@ -1,17 +1,24 @@
-"""Writes the model that ships: trained neck, standing backbone, text tower, nouns and joint head in one folder."""
+"""Writes the model that ships: trained neck, standing backbone, text tower, nouns and joint head in one folder.
+
+PYTHONPATH=examples python -m training.export --run runs/demo --output runs/demo/model --text runs/text --nouns runs/text
+PYTHONPATH=examples python -m training.export --run runs/demo --output runs/demo/model       # text tower and nouns of the bundled model
+
+Needs the package `timm` for the names of things.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from concept_cam.backbones import lite
+from concept_cam.backbones import BUNDLED, lite
 from concept_cam.backbones.familiarity import words_of
 from concept_cam.backbones.lite_towers import Sizes
 from concept_cam.backbones.noun_head import NounConfig
@@ -19,50 +26,91 @@ from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, 
 from concept_cam.demo.worlds import WORLDS
 from training.backbone import load_trunk
 from training.config import TRAIN_SEED
+from training.dictionary import nouns as dictionary_nouns
+from training.families import families
 from training.joint import fit
 from training.networks import Trainee, folded
 
 
-def assemble(
-    trained: Path,
-    words: Path,
-    nouns: Path,
-    sentences: Path,
-    names: Sequence[str],
-    worlds: Sequence[str],
-    backbone: Path | None = None,
-) -> tuple[lite.LiteModel, str]:
-    """Puts the model together.
+@dataclass(frozen=True)
+class Standing:
+    """What a run of the neck leaves as it is.
+
+    Attributes:
+        trunk: Parameters of the backbone.
+        naming: Sizes of the head for nouns.
+        nouns: Its parameters.
+        speaking: Sizes of the text tower.
+        text: Its parameters.
+        tokenizer: `tokenizer.json`.
+    """
+
+    trunk: Mapping[str, Tensor]
+    naming: NounConfig
+    nouns: Mapping[str, Tensor]
+    speaking: WordPieceConfig
+    text: Mapping[str, Tensor]
+    tokenizer: str
+
+
+def made(text: Path, nouns: Path, backbone: Path | None = None) -> Standing:
+    """The published backbone, and what `training.distil` and `training.noun_rows` wrote.
 
     Args:
-        trained: `trained.pt` of a run.
-        words: Folder of the distilled text tower: `text.json`, `text.safetensors`, `tokenizer.json`.
-        nouns: Folder of the head for nouns: `nouns.json`, `nouns.safetensors`.
-        sentences: The wordings and the teacher's embeddings of them.
-        names: Names of things, for the gate.
-        worlds: The groups of the run.
+        text: Folder with `text.json`, `text.safetensors`, `tokenizer.json`.
+        nouns: Folder with `nouns.json`, `nouns.safetensors`.
         backbone: The published backbone; ``None`` for that of the installed package.
-
-    Returns:
-        The model and its tokenizer.
     """
     from safetensors.torch import load_file
 
+    return Standing(
+        load_trunk(backbone),
+        NounConfig(**json.loads((nouns / "nouns.json").read_text(encoding="utf-8"))),
+        {name: value.float() for name, value in load_file(nouns / "nouns.safetensors").items()},
+        WordPieceConfig(**json.loads((text / "text.json").read_text(encoding="utf-8"))),
+        unpacked(load_file(text / "text.safetensors")),
+        (text / "tokenizer.json").read_text(encoding="utf-8"),
+    )
+
+
+def bundled() -> Standing:
+    """The same out of the model that is bundled."""
+    model = lite.make(BUNDLED, "demo").model
+    assert isinstance(model, lite.LiteModel)
+    image = model.image
+    return Standing(
+        image.trunk.state_dict(),
+        image.nouns.config,
+        image.nouns.state_dict(),
+        model.text.config,
+        model.text.state_dict(),
+        (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8"),
+    )
+
+
+def assemble(trained: Path, standing: Standing, sentences: Path, names: Sequence[str], worlds: Sequence[str]) -> lite.LiteModel:
+    """Puts the model together, and fits the joint head.
+
+    Args:
+        trained: `trained.pt` of a run.
+        standing: What the run left as it is.
+        sentences: The wordings and the teacher's embeddings of them.
+        names: Names of things, for the gate.
+        worlds: The groups of the run.
+    """
     saved = torch.load(trained, weights_only=True, map_location="cpu")
     trainee = Trainee(Sizes(**{key: value for key, value in saved["sizes"].items() if key in Sizes.__dataclass_fields__}), 1.0)
     trainee.load_state_dict(saved["average"])
     trainee.eval()
-    naming = NounConfig(**json.loads((nouns / "nouns.json").read_text(encoding="utf-8")))
-    speaking = WordPieceConfig(**json.loads((words / "text.json").read_text(encoding="utf-8")))
-    model = lite.LiteModel(replace(trainee.sizes, nouns=naming.width), naming, speaking).eval()
+    model = lite.LiteModel(replace(trainee.sizes, nouns=standing.naming.width), standing.naming, standing.speaking).eval()
     image = model.image
-    image.trunk.load_state_dict(load_trunk(backbone))
+    image.trunk.load_state_dict(standing.trunk)
     image.neck.load_state_dict(folded(trainee.neck))
     for name in ("parts", "query", "value"):
         getattr(image, name).load_state_dict(getattr(trainee, name).state_dict())
-    image.nouns.load_state_dict({name: value.float() for name, value in load_file(nouns / "nouns.safetensors").items()})
-    model.text.load_state_dict(unpacked(load_file(words / "text.safetensors")))
-    head, tokenizer = model.joint, (words / "tokenizer.json").read_text(encoding="utf-8")
+    image.nouns.load_state_dict(standing.nouns)
+    model.text.load_state_dict(standing.text)
+    head = model.joint
     with torch.no_grad():
         model.logit_scale.copy_(trainee.log_scale.detach())
     head.first.load_state_dict(trainee.words.first.state_dict())
@@ -70,8 +118,8 @@ def assemble(
     table = torch.load(sentences, weights_only=True)
     with torch.no_grad():
         targets = F.normalize(trainee.words(table["emb"].float()), dim=-1)
-    fit(head, embedder(model, tokenizer), table["texts"], targets, names, worlds)
-    return model.eval(), tokenizer
+    fit(head, embedder(model, standing.tokenizer), table["texts"], targets, names, worlds)
+    return model.eval()
 
 
 def embedder(model: lite.LiteModel, tokenizer: str) -> Callable[[Sequence[str]], Tensor]:
@@ -159,3 +207,35 @@ def gathered(vectors: Tensor, count: int, rounds: int = 30) -> Tensor:
             [F.normalize(vectors[nearest == k].mean(0), dim=0) if (nearest == k).any() else centre for k, centre in enumerate(centres)]
         )
     return centres
+
+
+def things() -> list[str]:
+    """Names of things: the lemmas of ImageNet's classes, and the everyday names of their families."""
+    return [
+        *(name for noun in dictionary_nouns("imagenet-1k") for name in noun.names),
+        *(name for listed, _ in families() for name in listed),
+    ]
+
+
+def main() -> None:
+    """Reads the command line and writes the model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a run of train.py")
+    parser.add_argument("--output", type=Path, required=True, help="where the model goes")
+    parser.add_argument("--text", type=Path, help="what training.distil wrote (default: the text tower of the bundled model)")
+    parser.add_argument("--nouns", type=Path, help="what training.noun_rows wrote (default: the nouns of the bundled model)")
+    parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: RUN/sentences.pt)")
+    arguments = parser.parse_args()
+    if (arguments.text is None) != (arguments.nouns is None):
+        parser.error("give --text and --nouns, or neither: the nouns were fitted to their text tower.")
+    standing = bundled() if arguments.text is None else made(arguments.text, arguments.nouns)
+    worlds = list(json.loads((arguments.run / "config.json").read_text(encoding="utf-8"))["worlds"])
+    sentences = arguments.sentences or arguments.run / "sentences.pt"
+    names = things()
+    model = assemble(arguments.run / "trained.pt", standing, sentences, names, worlds)
+    known = remember(model, standing.tokenizer, torch.load(sentences, weights_only=True)["texts"], names, worlds)
+    lite.save(model, standing.tokenizer, arguments.output, known)
+
+
+if __name__ == "__main__":
+    main()

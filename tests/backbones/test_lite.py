@@ -277,3 +277,33 @@ def test_pictures_unlike_fish_are_far() -> None:
 def test_a_model_without_memory_says_nothing(backbone: lite.LiteBackbone) -> None:
     assert torch.isnan(backbone.domain(backbone.encode_image(pixels(2, 64, 64)))).all()
     assert backbone.unknown_words("a glorbish fin") == ()
+
+
+def test_the_nearest_group_restated(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    model = lite.LiteModel(
+        SIZES, NounConfig(classes=9, hidden=6, rows=5, width=12), WordPieceConfig(len(PIECES), layers=1, hidden=16, context=12), examples=4
+    ).eval()
+    model.examples = F.normalize(torch.randn(4, SIZES.nouns), dim=-1).half().float()
+    groups = ["plant", "beetle", "beetle", "plant"]
+    lite.save(model, tokenizer(), tmp_path, {"words": ["fin", "a"], "groups": groups})
+    found = load(f"local-dir:{tmp_path}")
+    assert isinstance(found, lite.LiteBackbone)
+    image = torch.randn(5, SIZES.embed_dim)
+    assert found.groups == ("plant", "beetle")
+    named = found.nearest_group(image)
+    for row in range(5):
+        nouns = image[row, : SIZES.nouns].double()
+        cosines = [float(nouns @ each.double() / nouns.norm() / each.double().norm()) for each in model.examples]
+        best = {group: max(c for c, g in zip(cosines, groups, strict=True) if g == group) for group in ("plant", "beetle")}
+        assert named[row] == max(best, key=best.__getitem__)
+        for group, cosine in best.items():
+            assert float(found.domain(image, group)[row]) == pytest.approx(1 - cosine, abs=2e-3)
+        assert float(found.domain(image)[row]) == pytest.approx(1 - max(cosines), abs=2e-3)
+    with pytest.raises(ValueError, match="unknown group 'bird': expected one of plant, beetle"):
+        found.domain(image, "bird")
+
+
+def test_a_model_without_groups_names_none(backbone: lite.LiteBackbone) -> None:
+    assert backbone.groups == ()
+    assert backbone.nearest_group(torch.zeros(2, SIZES.embed_dim)) == ("", "")
