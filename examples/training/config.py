@@ -65,7 +65,7 @@ class TrainConfig:
         first_picture: Number of the first training picture under `TRAIN_SEED`.
     """
 
-    steps: int = 1240
+    steps: int = 2000
     worlds: dict[str, int] = field(default_factory=lambda: dict(WORLD_COUNTS))
     reuse: int = 4
     pool: int = 12
@@ -88,7 +88,7 @@ class TrainConfig:
     logit_scale: float = 20.0
     weight_decay: float = 0.02
     warmup: int = 60
-    decay: float = 0.0
+    decay: float = 0.35
     weights: dict[str, float] = field(default_factory=lambda: dict(LOSS_WEIGHTS))
     ema: float = 0.998
     seed: int = 0
