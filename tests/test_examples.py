@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from concept_cam.commands import example
+from concept_cam.demo.worlds import WORLDS
 from concept_cam.evaluation.datasets import synthetic
 from tests.test_readme import needs_model
 
@@ -33,6 +36,30 @@ def test_stored_pictures_are_rendered_again(name: str) -> None:
     """Rendering is deterministic: at most 3/255 from the stored reference, on any machine."""
     stored = np.asarray(Image.open(EXAMPLES / "images" / f"{example.FISH[name].name}.png").convert("RGB")).astype(int)
     assert abs(stored - example.render_fish(name).astype(int)).max() <= 3
+
+
+@pytest.mark.parametrize("group", ["lepidoptera", "plant"])
+def test_a_sheet_shows_pictures_and_masks_of_a_world(group: str, tmp_path: Path) -> None:
+    world_sheet = importlib.import_module("world_sheet")
+    out = tmp_path / "sheet.png"
+    done = CliRunner().invoke(world_sheet.main, [group, "-o", str(out), "--count", "2", "--size", "64", "--seed", "3"])
+    assert done.exit_code == 0, done.output
+    named = dict(line.split("  ")[::-1] for line in done.output.splitlines())
+    assert set(named) == set(WORLDS[group].masks)
+    drawn = np.asarray(Image.open(out).convert("RGB"))
+    assert drawn.shape[1] > 4 * world_sheet.PANEL * 0.9
+    refused = CliRunner().invoke(world_sheet.main, [group, "-o", str(out), "--trait", "wings=wax"])
+    assert refused.exit_code == 1
+    assert "unknown character 'wings'" in refused.output
+
+
+def test_rendering_speed_of_a_world_is_printed() -> None:
+    worlds = importlib.import_module("benchmarks.worlds")
+    done = CliRunner().invoke(worlds.main, ["--world", "plant", "--pictures", "2", "--size", "32", "--repeats", "1"])
+    assert done.exit_code == 0, done.output
+    name, *rates = (cell.strip() for cell in done.output.splitlines()[-1].strip("|").split("|"))
+    assert name == "plant"
+    assert all(float(rate) > 0 for rate in rates)
 
 
 @needs_model
