@@ -234,10 +234,11 @@ def vocabulary() -> tuple[list[str], list[int]]:
 
 def neutral_texts() -> list[str]:
     """Texts that name nothing of the classifier's: what fish have, where they lie, and empty scenes."""
-    from concept_cam.demo.worlds.fish.captions import CaptionWriter
+    from concept_cam.demo.worlds import WORLDS
+    from concept_cam.demo.worlds.captions import CaptionWriter
 
-    writer, rng = CaptionWriter(), np.random.default_rng(1)
-    claims = [claim for claim in writer.phrases if claim.kind != "fish"]
+    writer, rng = CaptionWriter(WORLDS["fish"]), np.random.default_rng(1)
+    claims = [claim for claim in writer.phrases if claim.kind != "host"]
     return list(dict.fromkeys(writer.single(rng, claims[int(rng.integers(len(claims)))]).text for _ in range(6000)))
 
 

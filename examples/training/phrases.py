@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from concept_cam import prompts
-from concept_cam.demo.worlds.fish.captions import CaptionWriter
+from concept_cam.demo.worlds import WORLDS
+from concept_cam.demo.worlds.captions import CaptionWriter
 from examples.training.dictionary import nouns, with_article
 from examples.training.families import families
 
@@ -253,7 +254,7 @@ def _packs() -> Iterator[str]:
 
 def _captions(rng: np.random.Generator) -> Iterator[str]:
     """Captions of the rendered world, single claims and joint ones."""
-    writer = CaptionWriter()
+    writer = CaptionWriter(WORLDS["fish"])
     claims = tuple(writer.phrases)
     for number in range(CAPTIONS):
         if number % 4:

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from concept_cam import prompts
+from concept_cam.demo.worlds import WORLDS
+from concept_cam.demo.worlds.captions import CaptionWriter
+from concept_cam.demo.worlds.claims import Statement
 from concept_cam.demo.worlds.family import World
-from concept_cam.demo.worlds.fish.captions import CaptionWriter, Statement
 from training.claims import Claim, claims_of
 from training.synonyms import HOST, KINDS, PARTS, STATES
 
@@ -42,10 +44,10 @@ def wordings(worlds: Sequence[str], draws: int = DRAWS) -> dict[str, tuple[str, 
 
 
 def _fish_writer(draws: int) -> Callable[[Claim, np.random.Generator], dict[str, None]]:
-    writer = CaptionWriter()
+    writer = CaptionWriter(WORLDS["fish"])
 
     def write(claim: Claim, rng: np.random.Generator) -> dict[str, None]:
-        statement = Statement("fish") if claim.kind == "host" else Statement(*claim)
+        statement = Statement(*claim)
         texts = dict.fromkeys(writer.prompts.get(statement, ()))
         for _ in range(draws):
             caption = writer.single(rng, statement)

@@ -5,12 +5,14 @@ Plain data; torch is needed by the rooms, not here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from concept_cam.demo.worlds.claims import Statement
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +125,7 @@ class Specimens:
         return "whole" if self.focus[i] < 0 else "closeup"
 
 
-_ARRAYS = tuple(field.name for field in fields(Specimens) if field.name != "group")
+_ARRAYS = tuple(each.name for each in fields(Specimens) if each.name != "group")
 
 
 def concatenate_specimens(batches: Sequence[Specimens]) -> Specimens:
@@ -247,6 +249,9 @@ class World(Vocabulary):
         part_phrases: part or mark -> more ways to say it than the pack has.
         state_phrases: character -> state -> more ways to say it than the pack has.
         host_phrases: ways to say that there is one.
+        scene_phrases: scene -> ways to say that it is before it.
+        more_phrases: claim that only this room tells -> ways to say it.
+        more_truth: tells the truth of those claims, int8 [B] each.
     """
 
     sample: Sample
@@ -254,21 +259,15 @@ class World(Vocabulary):
     part_phrases: Mapping[str, tuple[str, ...]]
     state_phrases: Mapping[str, Mapping[str, tuple[str, ...]]]
     host_phrases: tuple[str, ...]
+    scene_phrases: Mapping[str, tuple[str, ...]]
+    more_phrases: Mapping[Statement, tuple[str, ...]] = field(default_factory=dict)
+    more_truth: Callable[[Specimens, Rendering], Mapping[Statement, npt.NDArray[np.int8]]] | None = None
 
     @classmethod
-    def of(
-        cls,
-        vocabulary: Vocabulary,
-        *,
-        sample: Sample,
-        render: Render,
-        part_phrases: Mapping[str, tuple[str, ...]],
-        state_phrases: Mapping[str, Mapping[str, tuple[str, ...]]],
-        host_phrases: tuple[str, ...],
-    ) -> World:
-        """The world of a group."""
+    def of(cls, vocabulary: Vocabulary, **room: Any) -> World:
+        """The world of a group: its vocabulary, and the attributes of `World` by name."""
         words: dict[str, Any] = {each.name: getattr(vocabulary, each.name) for each in fields(Vocabulary)}
-        return cls(**words, sample=sample, render=render, part_phrases=part_phrases, state_phrases=state_phrases, host_phrases=host_phrases)
+        return cls(**words, **room)
 
     def twin(self, specimens: Specimens, character: str, state: str | Sequence[str]) -> Specimens:
         """As `family.twin`."""

@@ -386,3 +386,14 @@ BEETLE_PHRASES: Final = (
     "a rhinoceros beetle",
 )
 """Ways to say that there is a beetle."""
+
+SCENE_PHRASES: Final[dict[str, tuple[str, ...]]] = {
+    "pinned": ("a collection board", "a museum drawer", "a board with labels", "a drawer of specimens"),
+    "plain": ("a plain sheet", "a plain background", "paper"),
+    "ground": ("the ground", "bare ground", "soil and stones"),
+    "leaf": ("a leaf", "a green leaf", "a large leaf"),
+    "flower": ("a flower", "a blossom", "petals", "flowers"),
+    "bark": ("bark", "a tree trunk", "wood"),
+    "blurred": ("blurred vegetation", "an out-of-focus background", "a green blur"),
+}
+"""Scene -> phrases."""

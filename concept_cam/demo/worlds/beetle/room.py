@@ -14,7 +14,7 @@ from concept_cam.demo.worlds import stage
 from concept_cam.demo.worlds.beetle.anatomy import build, frame
 from concept_cam.demo.worlds.beetle.body import PIECES
 from concept_cam.demo.worlds.beetle.coat import colour
-from concept_cam.demo.worlds.beetle.phrases import BEETLE_PHRASES, PARTS, STATES
+from concept_cam.demo.worlds.beetle.phrases import BEETLE_PHRASES, PARTS, SCENE_PHRASES, STATES
 from concept_cam.demo.worlds.beetle.places import GROUNDS, props, surround
 from concept_cam.demo.worlds.beetle.styles import KINDS, PROFILES, STATE_WEIGHTS, STYLES
 from concept_cam.demo.worlds.beetle.traits import BEETLE
@@ -200,4 +200,5 @@ WORLD: Final = World.of(
     part_phrases=PARTS,
     state_phrases=STATES,
     host_phrases=BEETLE_PHRASES,
+    scene_phrases=SCENE_PHRASES,
 )

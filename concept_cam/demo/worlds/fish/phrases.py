@@ -90,14 +90,6 @@ FISH_PHRASES: Final = (
     "one fish",
     "the main subject",
 )
-EMPTY_PHRASES: Final = (
-    "an empty scene",
-    "background",
-    "the background",
-    "no fish",
-    "a picture without a fish",
-    "nothing but background",
-)
 SCENE_PHRASES: Final[dict[str, tuple[str, ...]]] = {
     "steel": ("a steel table", "a metal table", "steel"),
     "white_tray": ("a white tray", "a white background"),

@@ -170,3 +170,15 @@ HOST_PHRASES: Final = (
     "the main subject",
 )
 """Ways to say that there is one."""
+
+SCENE_PHRASES: Final[dict[str, tuple[str, ...]]] = {
+    "pinned": ("a collection board", "a museum drawer", "a board with labels", "a drawer of specimens"),
+    "plain": ("a plain sheet", "a plain background", "paper"),
+    "ground": ("the ground", "bare ground", "soil and stones"),
+    "leaf": ("a leaf", "a green leaf", "a large leaf"),
+    "flower": ("a flower", "a blossom", "petals", "flowers"),
+    "stem": ("a stem", "a twig", "a blade of grass"),
+    "bark": ("bark", "a tree trunk", "wood"),
+    "blurred": ("blurred vegetation", "an out-of-focus background", "a green blur"),
+}
+"""Scene -> phrases."""

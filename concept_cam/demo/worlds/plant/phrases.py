@@ -281,7 +281,6 @@ PLANT_PHRASES: Final = (
     "the plant",
     "plants",
     "a plant with leaves",
-    "foliage",
     "a green plant",
     "a herbarium specimen",
     "a pressed plant",
@@ -292,3 +291,11 @@ PLANT_PHRASES: Final = (
     "a leafy plant",
 )
 """Ways to say that there is a plant."""
+
+SCENE_PHRASES: Final[dict[str, tuple[str, ...]]] = {
+    "herbarium": ("a herbarium sheet", "a sheet with a label", "mounting paper"),
+    "plain": ("a plain table", "a plain background", "cloth"),
+    "ground": ("the ground", "bare ground", "soil and stones"),
+    "growing": ("a garden", "blurred vegetation", "an out-of-focus background"),
+}
+"""Scene -> phrases."""

@@ -14,7 +14,7 @@ from concept_cam.demo.worlds import stage
 from concept_cam.demo.worlds.family import World
 from concept_cam.demo.worlds.plant.anatomy import PIECES, build, frame
 from concept_cam.demo.worlds.plant.coat import colour
-from concept_cam.demo.worlds.plant.phrases import PARTS, PLANT_PHRASES, STATES
+from concept_cam.demo.worlds.plant.phrases import PARTS, PLANT_PHRASES, SCENE_PHRASES, STATES
 from concept_cam.demo.worlds.plant.places import GROUNDS, props, surround
 from concept_cam.demo.worlds.plant.styles import KINDS, PROFILES, STATE_WEIGHTS, STYLES
 from concept_cam.demo.worlds.plant.traits import PLANT
@@ -103,4 +103,5 @@ WORLD: Final = World.of(
     part_phrases=PARTS,
     state_phrases=STATES,
     host_phrases=PLANT_PHRASES,
+    scene_phrases=SCENE_PHRASES,
 )

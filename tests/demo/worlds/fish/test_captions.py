@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from concept_cam import prompts
+from concept_cam.demo.worlds import captions
+from concept_cam.demo.worlds.captions import Caption, CaptionWriter, PictureFacts
+from concept_cam.demo.worlds.claims import FALSE, TRUE, UNKNOWN, Statement
 from concept_cam.demo.worlds.family import SCENES
-from concept_cam.demo.worlds.fish import captions
-from concept_cam.demo.worlds.fish.captions import FALSE, TRUE, UNKNOWN, Caption, CaptionWriter, PictureFacts, Statement
-from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS, PARTS, PRESENCE_CHARACTERS
+from concept_cam.demo.worlds.fish.room import WORLD
+from concept_cam.demo.worlds.fish.traits import CHARACTERS, FISH, MASKS, PARTS, PRESENCE_CHARACTERS
 
 NAMES = list(CHARACTERS)
 
@@ -28,6 +30,7 @@ def facts(
     row = [CHARACTERS[name].index((states or {}).get(name, CHARACTERS[name][0])) for name in NAMES]
     frame = visible if in_frame is None else in_frame
     return PictureFacts(
+        FISH,
         np.array([row]),
         np.array([present]),
         np.array([SCENES.index(scene)]),
@@ -44,7 +47,7 @@ def truth(picture: PictureFacts, *claims: Statement) -> int:
 
 @pytest.fixture(scope="module")
 def writer() -> CaptionWriter:
-    return CaptionWriter()
+    return CaptionWriter(WORLD)
 
 
 FORKED = Statement("state", "caudal_fin_shape", "forked")
@@ -79,7 +82,7 @@ def test_parts_fish_empty_and_scene() -> None:
     assert truth(picture, Statement("part", "head")) == TRUE
     assert truth(picture, Statement("part", "trunk")) == UNKNOWN
     assert truth(picture, Statement("part", "caudal_fin")) == FALSE
-    assert truth(picture, Statement("fish")) == TRUE
+    assert truth(picture, Statement("host")) == TRUE
     assert truth(picture, Statement("empty")) == FALSE
     assert truth(picture, Statement("scene", "gravel")) == UNKNOWN
     assert truth(picture, Statement("scene", "sand")) == FALSE
@@ -87,8 +90,8 @@ def test_parts_fish_empty_and_scene() -> None:
 
 def test_without_a_fish_everything_about_it_is_false() -> None:
     picture = facts(present=False, scene="sand")
-    table = captions.statement_truth(picture, captions.statements())[0]
-    true = {claim for claim, value in zip(captions.statements(), table, strict=True) if value == TRUE}
+    table = captions.statement_truth(picture, captions.statements(FISH))[0]
+    true = {claim for claim, value in zip(captions.statements(FISH), table, strict=True) if value == TRUE}
     assert true == {Statement("empty"), Statement("scene", "sand")}
     assert not (table == UNKNOWN).any()
 
@@ -110,7 +113,7 @@ def test_unknown_kind_is_refused() -> None:
 
 
 def test_every_claim_has_phrases_and_pack_prompts_are_the_packs(writer: CaptionWriter) -> None:
-    assert set(writer.phrases) == set(captions.statements())
+    assert set(writer.phrases) == set(captions.statements(FISH))
     pack = prompts.load_pack("fish")
     for concept in prompts.concepts(pack, "caudal_fin_shape"):
         claim = Statement("state", "caudal_fin_shape", concept.metadata["state"])
@@ -134,7 +137,7 @@ def test_batches_cover_all_claims_reproducibly(writer: CaptionWriter) -> None:
     first = writer.batch(np.random.default_rng(3), facts())
     again = writer.batch(np.random.default_rng(3), facts())
     assert first == again
-    assert {claim for caption in first for claim in caption.statements} == set(captions.statements())
+    assert {claim for caption in first for claim in caption.statements} == set(captions.statements(FISH))
     assert any(len(caption.statements) > 1 for caption in first)
     assert all("{}" not in caption.text for caption in first)
 

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from concept_cam.demo.worlds import captions
+from concept_cam.demo.worlds.captions import CaptionWriter, statement_truth
+from concept_cam.demo.worlds.claims import FALSE, TRUE, UNKNOWN, Statement
 from concept_cam.demo.worlds.family import Specimens, concatenate_specimens
-from concept_cam.demo.worlds.fish import captions, world
-from concept_cam.demo.worlds.fish.captions import FALSE, TRUE, UNKNOWN, CaptionWriter, Statement, statement_truth
+from concept_cam.demo.worlds.fish import world
+from concept_cam.demo.worlds.fish.facts import PHOTOGRAPH_PHRASES
 from concept_cam.demo.worlds.fish.poses import VIEWPOINTS
 from concept_cam.demo.worlds.fish.room import WORLD
 from concept_cam.demo.worlds.fish.things import THINGS
-from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS
+from concept_cam.demo.worlds.fish.traits import CHARACTERS, FISH, MASKS
 from concept_cam.demo.worlds.fish.world import FishRendering
 
 SIZE = (96, 144)
@@ -147,8 +150,8 @@ def test_facts_of_photographs(held: Specimens, several: Specimens, many: Specime
     rows = np.concatenate([held.index, several.index, np.arange(24)]) % COUNT
     specimens = many[rows]
     rendering = world.render(specimens, SIZE, masks=True)
-    facts = captions.picture_facts(specimens, rendering)
-    claims = captions.photograph_statements()
+    facts = captions.picture_facts(WORLD, specimens, rendering)
+    claims = tuple(PHOTOGRAPH_PHRASES)
     truth = dict(zip(claims, statement_truth(facts, claims).T, strict=True))
     assert {TRUE, FALSE} <= set(truth[Statement("thing", "hand")].tolist())
     several_truth, one = truth[Statement("number", "several")], truth[Statement("number", "one")]
@@ -166,23 +169,25 @@ def test_facts_of_photographs(held: Specimens, several: Specimens, many: Specime
 
 
 def test_facts_without_photograph_fields_say_that_nothing_is_known(many: Specimens) -> None:
-    facts = captions.picture_facts(many[:3], world.render(many[:3], 48))
-    bare = captions.PictureFacts(*(getattr(facts, name) for name in captions.FACT_FIELDS))
-    claims = captions.photograph_statements()
+    facts = captions.picture_facts(WORLD, many[:3], world.render(many[:3], 48))
+    bare = replace(facts, more={})
+    claims = tuple(PHOTOGRAPH_PHRASES)
     assert (statement_truth(bare, claims) == UNKNOWN).all()
-    assert captions.concatenate_facts([facts, bare]).viewpoint is None
-    assert captions.concatenate_facts([facts, facts]).viewpoint is not None
+    assert not captions.concatenate_facts([facts, bare]).more
+    both = captions.concatenate_facts([facts, facts])
+    assert set(both.more) == set(claims)
+    assert (statement_truth(both, claims)[3:] == statement_truth(facts, claims)).all()
     assert len(facts[slice(0, 2)]) == 2
 
 
 def test_captions_of_photographs(many: Specimens) -> None:
-    writer, plain = CaptionWriter(photographs=True), CaptionWriter()
-    assert set(plain.phrases) == set(captions.statements())
-    assert set(writer.phrases) == {*captions.statements(), *captions.photograph_statements()}
-    facts = captions.picture_facts(many[:6], world.render(many[:6], SIZE, masks=True))
+    writer, plain = CaptionWriter(WORLD, more=True), CaptionWriter(WORLD)
+    assert set(plain.phrases) == set(captions.statements(FISH))
+    assert set(writer.phrases) == {*captions.statements(FISH), *PHOTOGRAPH_PHRASES}
+    facts = captions.picture_facts(WORLD, many[:6], world.render(many[:6], SIZE, masks=True))
     rng = np.random.default_rng(0)
     written = writer.batch(rng, facts)
-    assert {claim for caption in written for claim in caption.statements} >= set(captions.photograph_statements())
+    assert {claim for caption in written for claim in caption.statements} >= set(PHOTOGRAPH_PHRASES)
     table = captions.truth_table(facts, written)
     assert table.shape == (6, len(written))
     for i in range(6):
