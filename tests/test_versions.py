@@ -69,6 +69,6 @@ def test_towers_with_other_releases(age: str, tmp_path: Path) -> None:
     assert told == [here[name].version for name in LIBRARIES]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS, "-k", CHOSEN]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-6000:]
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-1000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 150  # type: ignore[index]
     print(told, done.stdout.strip().splitlines()[-1])

@@ -12,6 +12,7 @@
 * ``transformers:ID``: a model of the transformers library (CLIP, SigLIP, SigLIP2, MetaCLIP 2, TIPSv2 ...), by hub id or folder;
 * ``dinov2:ID``, ``dinov2-cls:ID``: DINOv2 of the transformers library, for classifier heads on the mean of its patches or its class token;
   ``dinov3:ID``, ``dinov3-cls:ID`` and ``radio:ID`` likewise;
+* ``dinotxt:FOLDER``: dino.txt, DINOv3 with aligned texts, from local files;
 * ``timm:NAME`` or ``timm:NAME,CHECKPOINT``: a network of timm, with its own last layer or without one, without a text tower.
 """
 
@@ -304,6 +305,18 @@ FAMILIES: dict[str, Family] = {
         verified=_LIBRARY,
         statistics=("ImageNet",),
     ),
+    "dinotxt": Family(
+        "concept_cam.backbones.dinotxt:read",
+        "dino.txt: DINOv3 with its vision head and text tower, from local files",
+        "vanilla",
+        "the embedding's second half is the mean of the patch tokens as trained: those tokens already live there",
+        ("folder:dinotxt",),
+        maker="concept_cam.backbones.loading.dinotxt:make",
+        pooling="the class token and the mean of the patch tokens, side by side",
+        preprocessing=_PROCESSOR,
+        verified="parity 1e-5 with the modules' own forwards and with the published definition restated, random weights",
+        statistics=("ImageNet",),
+    ),
     "dinov3": Family(
         "concept_cam.backbones.dinov3:read",
         "DINOv3 of the transformers library, ViTs and ConvNeXts, image towers without text, for heads (kk with its class token)",
@@ -376,6 +389,7 @@ NAME_FORMS: dict[str, str] = {
     "ARCH:FILE": "open_clip architecture with a weights file (.safetensors, or .pt read as tensors only)",
     "ARCH/TAG:FILE": "the same, with the preprocessing and activation of that published tag",
     "transformers:ID": "model of the transformers library that a family below names, hub id or folder",
+    "dinotxt:FOLDER": "dino.txt: a DINOv3 folder of the transformers library with the published '...dinotxt...pth' in it",
     "timm:NAME,FILE": "network of timm with its own last layer, or without one; FILE: a checkpoint, or package:NAME; else timm's weights",
     "dinov2:ID": "DINOv2 for heads on its mean patch, hub id or folder; dinov2-cls:ID on its class token",
     "dinov3:ID, radio:ID": "DINOv3 and C-RADIO likewise; dinov3-cls:ID on the class token",

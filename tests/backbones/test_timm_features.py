@@ -74,6 +74,8 @@ def test_a_file_of_weights_by_name(tmp_path: Path) -> None:
     prepare_torchvision()
     import timm
 
+    if not timm.is_model("vit_pe_spatial_tiny_patch16_512"):
+        pytest.skip("this release of timm has no PE-Spatial")
     model = randomise(timm.create_model("vit_pe_spatial_tiny_patch16_512", pretrained=False))
     save_file(model.state_dict(), tmp_path / "pe.safetensors")
     tower = load(f"timm:vit_pe_spatial_tiny_patch16_512,{tmp_path / 'pe.safetensors'}")

@@ -29,7 +29,7 @@ from concept_cam.core.errors import ConceptCamError, ConfigurationError, ModelEr
 from concept_cam.core.names import nearest_names
 from concept_cam.pictures.preprocessing import Preprocess
 
-__all__ = ["class_list", "from_classifier", "imagenet_names", "load_timm", "read_class_names"]
+__all__ = ["class_list", "from_classifier", "imagenet_names", "load_timm", "read_class_names", "read_state"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET_CLASSES = 1000
@@ -247,7 +247,7 @@ def _published(architecture: str, title: str) -> nn.Module:
 def _from_checkpoint(architecture: str, checkpoint: str, title: str) -> nn.Module:
     import timm
 
-    state = _read_state(_checkpoint_file(checkpoint, title), title)
+    state = read_state(_checkpoint_file(checkpoint, title), title)
     try:
         model: Any = timm.create_model(architecture, pretrained=False)
     except Exception as error:
@@ -316,7 +316,7 @@ def _checkpoint_file(checkpoint: str, title: str) -> Path:
     return found[0]
 
 
-def _read_state(file: Path, title: str) -> dict[str, Tensor]:
+def read_state(file: Path, title: str) -> dict[str, Tensor]:
     """Reads the tensors of a checkpoint, never anything else."""
     try:
         if file.suffix == ".safetensors":

@@ -91,7 +91,7 @@ def _unknown(name: str) -> ModelError:
     return ModelError(
         f"unknown model {name!r}.{hint} Known forms: 'demo', {', '.join(map(repr, ALIASES))}, 'ARCHITECTURE/TAG' such as "
         "'ViT-B-16/openai', 'hf-hub:ORGANISATION/NAME', 'local-dir:FOLDER', 'ARCHITECTURE:FILE.safetensors', 'transformers:ID', "
-        "'dinov2:ID', 'dinov3:ID', 'radio:ID', 'timm:NAME[,CHECKPOINT]'."
+        "'dinov2:ID', 'dinov3:ID', 'radio:ID', 'dinotxt:FOLDER', 'timm:NAME[,CHECKPOINT]'."
     )
 
 
@@ -143,6 +143,10 @@ def _feature_tower(model_types: tuple[str, ...], pooling: str) -> Callable[[str,
     return load_tower
 
 
+def _dinotxt(rest: str, name: str, device: torch.device, dtype: torch.dtype) -> Backbone:
+    return _of_own_family(Path(rest), "dinotxt", name, device, dtype)
+
+
 def _timm(rest: str, name: str, device: torch.device, dtype: torch.dtype) -> Backbone:
     return classifiers.load_timm(rest, device, dtype)
 
@@ -158,6 +162,7 @@ PREFIXES: dict[str, Callable[[str, str, torch.device, torch.dtype], Backbone]] =
     "dinov3": _feature_tower(DINOV3, "mean"),
     "dinov3-cls": _feature_tower(DINOV3, "cls"),
     "radio": _feature_tower(("radio",), "mean"),
+    "dinotxt": _dinotxt,
     "timm": _timm,
 }
 """What stands before a name's colon -> what loads the rest; :data:`concept_cam.backbones.NAME_FORMS` describes them."""
