@@ -1,4 +1,4 @@
-"""The example that new users meet: a rendered fish, free photographs of other things, and questions about them, drawn as one sheet."""
+"""The examples that new users meet: a rendered fish, one picture of every other group, free photographs of other things, and questions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from concept_cam import prompts
 from concept_cam.core import drawing as overlay
 from concept_cam.core.concept import Concept
 from concept_cam.core.regions import DEFAULT_THRESHOLD
-from concept_cam.demo.worlds.fish import world
+from concept_cam.demo.worlds import WORLDS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,15 +21,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FISH",
+    "GROUPS",
     "PHOTOGRAPHS",
     "EXAMPLE_SIZE",
     "ExampleFish",
+    "ExampleGroup",
     "ask",
     "ask_photographs",
+    "draw_groups",
     "draw_sheet",
     "photograph",
     "questions",
     "render_fish",
+    "render_group",
 ]
 
 EXAMPLE_SIZE = (384, 512)
@@ -87,6 +91,54 @@ QUESTIONS = (
 """What the sheet asks, as trait specifications."""
 
 
+@dataclass(frozen=True)
+class ExampleGroup:
+    """A specimen of another group.
+
+    Attributes:
+        stem: Stem of its file.
+        seed: Seed of the specimen; not one of the training pictures or of the benchmark.
+        number: Its number under the seed.
+        scenes: What it may be before; all scenes of the group when ``None``.
+        traits: States that are fixed.
+        questions: What is asked of it, as trait specifications.
+    """
+
+    stem: str
+    seed: int
+    number: int
+    scenes: tuple[str, ...] | None
+    traits: tuple[tuple[str, str], ...]
+    questions: tuple[str, ...]
+
+
+GROUPS: dict[str, ExampleGroup] = {
+    "lepidoptera": ExampleGroup(
+        "butterfly",
+        90001,
+        1,
+        ("leaf", "flower", "blurred"),
+        (
+            ("resting_posture", "spread"),
+            ("eyespots", "present"),
+            ("eyespot_number", "one"),
+            ("hindwing_tails", "present"),
+            ("antenna_shape", "clubbed"),
+            ("wing_colour", "orange"),
+            ("wing_pattern", "plain"),
+            ("wing_border", "dark"),
+            ("wing_margin", "smooth"),
+            ("forewing_shape", "triangular"),
+            ("body_hair", "hairy"),
+        ),
+        ("lepidoptera:parts=fore_wing", "lepidoptera:parts=hind_wing", "lepidoptera:parts=antennae"),
+    ),
+    "beetle": ExampleGroup("beetle", 90001, 7, None, (), ("beetle:parts=elytra", "beetle:parts=head", "beetle:parts=legs")),
+    "plant": ExampleGroup("leaf", 90001, 8, None, (), ("plant:parts=leaf", "plant:parts=stem", "plant:leaf_margin=spiny")),
+}
+"""The groups beside fish: the pack's name -> its example."""
+
+
 PHOTOGRAPHS: tuple[tuple[str, str], ...] = (
     ("coffee", "a cup of coffee"),
     ("astronaut", "a helmet"),
@@ -111,7 +163,18 @@ def ask_photographs(localizer: Localizer) -> list[Localization]:
 def render_fish(name: str) -> np.ndarray:
     """Renders an example fish, uint8 [H, W, 3]; the same on every machine within 3/255."""
     fish = FISH[name]
-    specimens = world.sample(1, fish.seed, view="whole", scenes=(fish.scene,), traits=dict(fish.traits))
+    return _render("fish", fish.seed, 0, (fish.scene,), fish.traits)
+
+
+def render_group(name: str) -> np.ndarray:
+    """Renders the example of a group, uint8 [H, W, 3]; the same on every machine within 3/255."""
+    group = GROUPS[name]
+    return _render(name, group.seed, group.number, group.scenes, group.traits)
+
+
+def _render(name: str, seed: int, number: int, scenes: tuple[str, ...] | None, traits: tuple[tuple[str, str], ...]) -> np.ndarray:
+    world = WORLDS[name]
+    specimens = world.sample(1, seed, view="whole", scenes=scenes, traits=dict(traits), start=number)
     return np.asarray(world.render(specimens, EXAMPLE_SIZE).images[0].permute(1, 2, 0).contiguous().numpy())
 
 
@@ -141,6 +204,34 @@ def draw_sheet(picture: np.ndarray, answers: list[Localization], photographs: li
         panels.append(_fitted(answer.overlay(threshold=DEFAULT_THRESHOLD, title=""), panels[1].height))
         titles.append(_title(answer))
     return overlay.sheet(panels, columns=4 if len(panels) > 6 else 3, titles=titles, size=16)
+
+
+def draw_groups(localizer: Localizer) -> tuple[Image, list[Localization]]:
+    """Renders the example of every group, and asks its questions of a model that was trained on the group, or does not say on what.
+
+    Args:
+        localizer: Answers the questions.
+
+    Returns:
+        The sheet, a row for each group that is asked about and then the pictures of the others, and the answers.
+    """
+    from PIL import Image as Pillow
+
+    trained = getattr(localizer.backbone, "groups", None)
+    rows: list[tuple[Image, str]] = []
+    others: list[tuple[Image, str]] = []
+    said: list[Localization] = []
+    for name, group in GROUPS.items():
+        picture = render_group(name)
+        if trained is not None and name not in trained:
+            others.append((Pillow.fromarray(picture), f"a {group.stem}: this model was not trained on any"))
+            continue
+        answers = ask(localizer, picture, prompts.load(list(group.questions)))
+        rows.append((Pillow.fromarray(picture), f"the {group.stem}"))
+        rows += [(answer.overlay(threshold=DEFAULT_THRESHOLD, title=""), _title(answer)) for answer in answers]
+        said += answers
+    panels, titles = zip(*rows, *others)
+    return overlay.sheet(panels, columns=4 if rows else len(panels), titles=titles, size=16), said
 
 
 def _fitted(image: Image, height: int) -> Image:
