@@ -16,7 +16,7 @@ from concept_cam.collection.calls import Limits
 from concept_cam.collection.engines import ENGINES, find_engine
 from concept_cam.collection.inputs import Collection, Columns, Item, Shard, open_collection, parse_shard
 from concept_cam.collection.inputs.items import is_url
-from concept_cam.collection.plan import Identity, Plan, Regions, describe
+from concept_cam.collection.plan import DECODING, Identity, Plan, Regions, describe
 from concept_cam.collection.questions import build_questions
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError, MissingExtraError, reason_of
@@ -78,6 +78,7 @@ class Request:
         shard: ``"i/n"``, ``"slurm"`` or a :class:`~concept_cam.collection.inputs.Shard`: do only this part, in its own folder inside
             ``output``.
         limit: Stop after so many pictures of the input.
+        decoding: How pictures are decoded, a name of :data:`concept_cam.collection.plan.DECODING`.
 
     Raises:
         ConfigurationError: A value that cannot be used.
@@ -101,8 +102,10 @@ class Request:
     keep_scores: bool = False
     shard: str | Shard | None = None
     limit: int | None = None
+    decoding: str = "fast"
 
     def __post_init__(self) -> None:
+        choose(self.decoding, DECODING, "decoding")
         scale = self.px_per_mm
         if scale is not None and not isinstance(scale, str) and not 0 < scale < float("inf"):
             raise ConfigurationError(f"px_per_mm must be a positive number of pixels per millimetre, or a column, received {scale}.")
@@ -428,6 +431,7 @@ class Job:
             "regions": request.regions,
             "px_per_mm": None if isinstance(scale, str) else scale,
             "keep_scores": request.keep_scores,
+            "decoding": request.decoding,
             "boxes": boxes,
             "ignored": ignored,
         }

@@ -67,6 +67,7 @@ class _IndexJob(Job):
             "weights_hash": plan.identity.weights_hash,
             "settings": {name: getattr(plan.settings, name) for name in READING_SETTINGS},
             "dtype": dtype,
+            "decoding": plan.decoding,
             "codec": {**codec.description, "basis": basis},
         }
 
@@ -114,7 +115,8 @@ def build_index(
         part_pictures: Pictures of one part.
         progress: Called after every batch.
         ready: Called once the model is loaded.
-        **request: ``layout``, ``column``, ``root``, ``boxes``, ``ignore``, ``shard``, ``limit`` ... as for :func:`concept_cam.annotate`.
+        **request: ``layout``, ``column``, ``root``, ``boxes``, ``ignore``, ``shard``, ``limit``, ``decoding`` ... as for
+            :func:`concept_cam.annotate`.
 
     Raises:
         ConceptCamError: An option or the input cannot be used; single pictures that cannot be used are listed in ``errors.csv`` instead.

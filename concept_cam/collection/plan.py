@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from concept_cam.index.codec import Codec
     from concept_cam.pictures.preprocessing import Preprocess
 
-__all__ = ["Identity", "Plan", "Regions"]
+__all__ = ["DECODING", "Identity", "Plan", "Regions"]
+
+
+DECODING: dict[str, str] = {
+    "fast": "large JPEGs are decoded at 1/2, 1/4 or 1/8 of their sides, where twice as many pixels as the model sees are left",
+    "exact": "every pixel is decoded",
+}
+"""How pictures are decoded."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class Plan:
         ignored: What must not be read.
         codec: How features are kept, where they are kept instead of scored.
         index: Folder of the index that the features come from, where the pictures are not encoded.
+        decoding: A name of :data:`DECODING`.
     """
 
     questions: Questions
@@ -96,6 +104,7 @@ class Plan:
     ignored: Ignored | None = None
     codec: Codec | None = None
     index: str | None = None
+    decoding: str = "fast"
 
     def specimens(self, item: Item) -> tuple[Specimen, ...]:
         """Returns the specimens of a picture: of the box file, else of the input; none where the whole picture is one."""
@@ -129,4 +138,5 @@ def describe(plan: Plan) -> dict[str, Any]:
         "min_area": regions.min_area,
         "px_per_mm": plan.px_per_mm,
         "keep_scores": plan.keep_scores,
+        "decoding": plan.decoding,
     }

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +23,11 @@ from concept_cam.core.errors import ImageError, reason_of
 from concept_cam.core.shapes import decode_rle
 from concept_cam.pictures.limits import byte_limit
 from concept_cam.pictures.reading import read_image
-from concept_cam.pictures.resizing import shrink
+from concept_cam.pictures.resizing import shrink, shrunk_size
 
 if TYPE_CHECKING:
     from concept_cam.collection.plan import Plan
+    from concept_cam.pictures.reading import Picture
     from concept_cam.pictures.resizing import Prepared
 
 __all__ = ["SPECIMEN_PREFIX", "Crop", "Loaded", "load_item", "prepare_crop"]
@@ -94,8 +97,8 @@ def load_item(item: Item, plan: Plan) -> Loaded:
             return _entries(bare, item.payload)
         raw = item.payload.read(byte_limit(plan.settings.max_pixels))
         digest = hashlib.sha256(raw.digest_of).hexdigest()
-        pixels = read_image(raw.content, max_pixels=plan.settings.max_pixels).pixels
-        size = raw.original or (pixels.shape[0], pixels.shape[1])
+        picture = read_image(raw.content, max_pixels=plan.settings.max_pixels, reduce=partial(_reduction, item, plan))
+        size = raw.original or picture.whole or picture.size
         hidden = plan.ignored.mask(item, size) if plan.ignored is not None else None
         specimens = plan.specimens(item) or (Specimen(),)
     except Exception as error:  # whatever it is, it is this picture's
@@ -103,7 +106,7 @@ def load_item(item: Item, plan: Plan) -> Loaded:
     crops, errors = [], []
     for number, specimen in enumerate(specimens):
         try:
-            crops.append(_crop(pixels, size, hidden, specimen, number, plan))
+            crops.append(_crop(picture, size, hidden, specimen, number, plan))
         except Exception as error:
             reason = reason_of(error)
             errors.append(f"{SPECIMEN_PREFIX}{number}: {reason}" if len(specimens) > 1 else reason)
@@ -111,6 +114,28 @@ def load_item(item: Item, plan: Plan) -> Loaded:
         if (note := _beyond(specimen, size)) is not None:
             errors.append(f"{SPECIMEN_PREFIX}{number}: {note}")
     return Loaded(bare, digest, tuple(crops), tuple(errors))
+
+
+SPARE = 2
+"""A JPEG is decoded smaller only where this many times as many pixels as the model sees are left along each side: then what the decoder
+averages hardly differs from what resizing would.
+"""
+
+
+def _reduction(item: Item, plan: Plan, size: tuple[int, int]) -> int:
+    """Returns by how much a picture of ``size`` may be decoded smaller; see :data:`concept_cam.collection.plan.DECODING`."""
+    specimens = plan.specimens(item) or (Specimen(),)
+    if plan.decoding == "exact" or plan.ignored is not None or any(specimen.mask is not None for specimen in specimens):
+        return 1  # masks are painted on the pixels that they were drawn on
+    try:
+        boxes = [_pixel_box(specimen, None, size) for specimen in specimens]
+    except ImageError:
+        return 1  # said where the specimen is cut out
+    factors = []
+    for _, _, width, height in boxes:
+        target = shrunk_size((height, width), plan.preprocess, plan.settings.resize, plan.settings.size)
+        factors.append(1.0 if target is None else min(height / target[0], width / target[1]) / SPARE)
+    return next((factor for factor in (8, 4, 2) if min(factors) >= factor), 1)
 
 
 def _entries(item: Item, entries: Entries) -> Loaded:
@@ -131,7 +156,7 @@ def _without_name(text: str, item: Item) -> str:
 
 
 def _crop(
-    pixels: np.ndarray,
+    picture: Picture,
     size: tuple[int, int],
     hidden: np.ndarray | None,
     specimen: Specimen,
@@ -149,16 +174,22 @@ def _crop(
     hide = None
     for layer in (hidden, outside):
         if layer is not None:
-            part = layer[top : top + height, left : left + width]
-            hide = part if hide is None else hide | part
+            own = layer[top : top + height, left : left + width]
+            hide = own if hide is None else hide | own
     if hide is not None and hide.all():
         raise ImageError("everything that could be read is under the --ignore mask.")
-    small, small_hidden = _cut(pixels, size, box, hide)
+    part: tuple[float, float, float, float] | None = None
+    if picture.reduction > 1:
+        small, part = _cut_reduced(picture, box)
+        small_hidden = None
+    else:
+        small, small_hidden = _cut(picture.pixels, size, box, hide)
     if hide is not None and small_hidden is not None:
         small = small.copy()
         small[small_hidden] = np.round(np.array(plan.preprocess.mean) * 255).clip(0, 255).astype(np.uint8)
     settings = plan.settings
-    shrunk = shrink(np.ascontiguousarray(small), plan.preprocess, settings.resize, settings.size)
+    original = (height, width) if part is not None else None
+    shrunk = shrink(np.ascontiguousarray(small), plan.preprocess, settings.resize, settings.size, original, part)
     whole = specimen.box is None and specimen.mask is None
     return Crop(
         shrunk,
@@ -232,6 +263,15 @@ def _cut(
         )
         hide = hide[rows][:, columns]
     return small, hide
+
+
+def _cut_reduced(picture: Picture, box: tuple[int, int, int, int]) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Cuts a box in original pixels out of a picture that was decoded smaller: the pixels that hold it, and where in them it lies."""
+    left, top, width, height = (side / picture.reduction for side in box)
+    top, left = top + picture.start[0], left + picture.start[1]
+    first_row, first_column = int(top), int(left)
+    pixels = picture.pixels[first_row : math.ceil(top + height), first_column : math.ceil(left + width)]
+    return pixels, (left - first_column, top - first_row, left - first_column + width, top - first_row + height)
 
 
 def prepare_crop(crop: Crop, plan: Plan) -> Prepared:

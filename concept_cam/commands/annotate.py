@@ -13,6 +13,7 @@ import click
 
 from concept_cam.collection.engines import ENGINES
 from concept_cam.collection.inputs import LAYOUTS
+from concept_cam.collection.plan import DECODING
 from concept_cam.commands.console import ProgressDisplay, warn
 from concept_cam.commands.options import resolve, setting_options, warn_unknown_words
 from concept_cam.core.errors import ConfigurationError
@@ -119,6 +120,13 @@ _RESOLUTIONS = ("model", "original")
     metavar="FILE",
     help="Limits that 'concept-cam calibrate' fitted.",
 )
+@click.option(
+    "--decoding",
+    type=click.Choice(tuple(DECODING)),
+    default="fast",
+    show_default=True,
+    help="fast: JPEGs with four times the model's pixels along each side are decoded smaller; exact: every pixel is.",
+)
 @click.option("--keep-scores", is_flag=True, help="Keep grid scores (float16) in the table.")
 @click.option("--shard", metavar="I/N", help="Do only part I of N (from 1/N to N/N); slurm: the task of a job array.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after N pictures of the input.")
@@ -223,7 +231,10 @@ def _request(
             options["areas"],
             options["min_area"],
         ),
-        **{name: options[name] for name in ("layout", "column", "root", "ignore", "calibration", "keep_scores", "shard", "limit")},
+        **{
+            name: options[name]
+            for name in ("layout", "column", "root", "ignore", "calibration", "decoding", "keep_scores", "shard", "limit")
+        },
     }
 
 

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
 SHARED = (
     "model", "device", "dtype", "config", "attention", "resize", "size", "views", "mean", "std", "interpolation", "resize_mode",
-    "batch_size",
-    "max_pixels", "layout", "column", "root", "boxes", "masks", "ignore", "px_per_mm", "shard", "limit", "engine", "ray_address", "workers",
-    "part_size",
+    "batch_size", "max_pixels", "decoding", "layout", "column", "root", "boxes", "masks", "ignore", "px_per_mm", "shard", "limit",
+    "engine", "ray_address", "workers", "part_size",
 )  # fmt: skip
 """Options of ``annotate`` that ``index`` takes as they are."""
 
@@ -100,7 +99,8 @@ def index(inputs: tuple[str, ...], output: str, keep: str, pca: str | None, resu
             mask_column=options["masks"],
             px_per_mm=_number_or_column(options["px_per_mm"]),
             **{
-                name: options[name] for name in ("engine", "workers", "ray_address", "layout", "column", "root", "ignore", "shard", "limit")
+                name: options[name]
+                for name in ("engine", "workers", "ray_address", "layout", "column", "root", "ignore", "shard", "limit", "decoding")
             },
         )
     except Interrupted as error:

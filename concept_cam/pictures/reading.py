@@ -14,9 +14,9 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
@@ -30,9 +30,12 @@ from concept_cam.pictures.limits import MAX_PIXELS, byte_limit, check_file, limi
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "ImageSource", "Picture", "decoded", "opened", "read_image"]
+__all__ = ["MAX_PIXELS", "ImageSource", "Picture", "Reduce", "decoded", "opened", "read_image"]
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor | Picture"
+
+Reduce: TypeAlias = "Callable[[tuple[int, int]], int]"
+"""Says of an upright picture of ``(H, W)`` pixels by how much its sides may be made smaller while it is decoded: 1, 2, 4 or 8."""
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
@@ -45,6 +48,9 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes a picture with this EXIF orientation upright; 1 and unknown values need nothing."""
+
+_SIDEWAYS, _UPSIDE_DOWN, _MIRRORED = frozenset({5, 6, 7, 8}), frozenset({3, 4, 7, 8}), frozenset({2, 3, 6, 7})
+"""Orientations that exchange height and width; whose upright rows, and whose upright columns, run against the file's."""
 
 _REFUSED_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 """Formats that Pillow lists but that are no pixels: drawings (EPS would run Ghostscript), weather data, video."""
@@ -74,6 +80,9 @@ class Picture:
         exif_orientation: EXIF orientation 1..8 that was found (and applied); 1 when there was none.
         mode: What the source held before conversion: Pillow's mode (``"RGB"``, ``"P"``, ``"CMYK"`` ...), or dtype and shape of an array.
         notes: What was done to the pixels, in words: compositing, colour profile, scaling, first frame.
+        reduction: How many pixels of the file, along either side, one of these stands for; more than 1 where it was decoded smaller.
+        whole: ``(H, W)`` of the upright picture in the file, where it was decoded smaller.
+        start: ``(y, x)`` where among these pixels that picture begins, 0..1: an outermost row or column may reach past its edge.
     """
 
     pixels: np.ndarray
@@ -81,6 +90,9 @@ class Picture:
     exif_orientation: int = 1
     mode: str = "RGB"
     notes: tuple[str, ...] = ()
+    reduction: int = 1
+    whole: tuple[int, int] | None = None
+    start: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         shape, dtype = np.shape(self.pixels), getattr(self.pixels, "dtype", None)
@@ -97,7 +109,7 @@ class Picture:
         return Image.fromarray(self.pixels)
 
 
-def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, reduce: Reduce | None = None) -> Picture:
     """Reads a picture from nearly anything.
 
     Files, bytes and Pillow images: the EXIF orientation is applied; transparency is composited over white; ICC profiles are converted
@@ -113,6 +125,7 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
         source: Path, binary file object (read from its start, left open), bytes, Pillow image, array, tensor, or a Picture (returned as
             is).
         max_pixels: Most pixels of a picture from a file; checked before anything is decoded.
+        reduce: By how much a JPEG may be decoded smaller, which its decoder does at a fraction of the cost; see :attr:`Picture.reduction`.
 
     Returns:
         The picture; its pixels share no memory with an array or tensor given.
@@ -121,7 +134,7 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
         ImageError: The source is missing, a folder, empty, no picture, truncated, too large, or holds values that are not pixels.
     """
     try:
-        return _read(source, max_pixels)
+        return _read(source, max_pixels, reduce)
     except (ImageError, Warning):
         raise
     except Exception as error:  # a disk or a file object may fail at any byte
@@ -129,7 +142,7 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
         raise ImageError(f"cannot read {name}: {reason_of(error)}.") from error
 
 
-def _read(source: ImageSource, max_pixels: int) -> Picture:
+def _read(source: ImageSource, max_pixels: int, reduce: Reduce | None) -> Picture:
     if isinstance(source, Picture):
         return source
     if isinstance(source, np.ndarray):
@@ -141,15 +154,16 @@ def _read(source: ImageSource, max_pixels: int) -> Picture:
         name = None if name is None else os.fsdecode(name)
         return _picture(source, name, max_pixels, first_frame=False, label=repr(name) if name else "the given Pillow image")
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(source), "the given bytes", None, max_pixels)
+        return _from_file(io.BytesIO(source), "the given bytes", None, max_pixels, reduce)
     if isinstance(source, (str, os.PathLike)):
         with _open_path(source, byte_limit(max_pixels)) as file:
             name = os.fspath(source)
-            return _from_file(file, repr(name), name, max_pixels)
+            return _from_file(file, repr(name), name, max_pixels, reduce)
     if hasattr(source, "read"):
         given = getattr(source, "name", None)
         name = given if isinstance(given, str) else None
-        return _from_file(_binary(source, byte_limit(max_pixels)), repr(name) if name else "the given file object", name, max_pixels)
+        label = repr(name) if name else "the given file object"
+        return _from_file(_binary(source, byte_limit(max_pixels)), label, name, max_pixels, reduce)
     raise ImageError(
         f"cannot read a picture from {type(source).__name__}: expected a path, file object, bytes, Pillow image, numpy array or tensor."
     )
@@ -223,10 +237,31 @@ def _binary(source: Any, limit: int) -> BinaryIO:
     return io.BytesIO(data)
 
 
-def _from_file(file: BinaryIO, label: str, name: str | None, max_pixels: int) -> Picture:
+def _from_file(file: BinaryIO, label: str, name: str | None, max_pixels: int, reduce: Reduce | None) -> Picture:
     with limited_to(max_pixels):
         image = _image_in(file, label, max_pixels)
-        return _picture(image, name, max_pixels, first_frame=True, label=label)
+        whole = image.size
+        reduction = 1 if reduce is None else _drafted(image, max_pixels, reduce)
+        picture = _picture(image, name, max_pixels, first_frame=True, label=label)
+    if reduction == 1:
+        return picture
+    upright = whole if picture.exif_orientation in _SIDEWAYS else whole[::-1]
+    # What reaches past the edge does so at the right and below, as the file has it.
+    mirrored = [picture.exif_orientation in turned for turned in (_UPSIDE_DOWN, _MIRRORED)]
+    start = [(have - side / reduction) * turned for have, side, turned in zip(picture.size, upright, mirrored)]
+    note = f"decoded at 1/{reduction} of its sides"
+    return replace(picture, reduction=reduction, whole=upright, start=(start[0], start[1]), notes=(note, *picture.notes))
+
+
+def _drafted(image: Image.Image, max_pixels: int, reduce: Reduce) -> int:
+    """Has a JPEG that is not loaded yet decoded smaller; returns by how much."""
+    width, height = image.size
+    if image.format != "JPEG" or width * height > max_pixels:  # what is too large is refused as it is
+        return 1
+    factor = reduce((width, height) if _orientation(image) in _SIDEWAYS else (height, width))
+    if factor > 1:
+        image.draft(None, (width // factor, height // factor))
+    return factor if image.size == (-(-width // factor), -(-height // factor)) else 1
 
 
 @contextmanager

@@ -34,6 +34,7 @@ __all__ = [
     "pad",
     "prepare",
     "shrink",
+    "shrunk_size",
     "squash",
     "tile",
 ]
@@ -106,7 +107,14 @@ def prepare(picture: Picture, preprocess: Preprocess, policy: str | Policy = "pa
     return function(picture.pixels, preprocess, wanted)
 
 
-def shrink(pixels: np.ndarray, preprocess: Preprocess, policy: str = "pad", size: int | Size | None = None) -> np.ndarray:
+def shrink(
+    pixels: np.ndarray,
+    preprocess: Preprocess,
+    policy: str = "pad",
+    size: int | Size | None = None,
+    original: Size | None = None,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
     """Does the resizing of a policy alone, without torch, so that it can happen where a picture is decoded.
 
     Preparing the result with the same policy (for ``aspect``: with ``squash`` at the result's size) gives the same values as preparing
@@ -117,24 +125,28 @@ def shrink(pixels: np.ndarray, preprocess: Preprocess, policy: str = "pad", size
         preprocess: What the checkpoint expects.
         policy: A name in :data:`RESIZE`.
         size: As for :func:`prepare`.
+        original: ``(H, W)`` of the picture, where ``pixels`` are a smaller version of it.
+        box: ``(x0, y0, x1, y1)``, which part of ``pixels`` is the picture, in their own units; ``None`` for all.
 
     Returns:
         uint8 [H', W', 3].
     """
+    target = shrunk_size(original or (pixels.shape[0], pixels.shape[1]), preprocess, policy, size)
+    return pixels if target is None else _resize(pixels, target, preprocess, box=box)
+
+
+def shrunk_size(original: Size, preprocess: Preprocess, policy: str, size: int | Size | None = None) -> Size | None:
+    """Returns the size to which :func:`shrink` brings a picture of ``(H, W)``; ``None`` where it leaves it as it is."""
     if size is None:
         wanted = preprocess.default_size
     else:
         wanted = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     visible = _frames(preprocess, wanted)[0]
-    height, width = pixels.shape[:2]
     if policy == "pad":
-        scale = min(visible[0] / height, visible[1] / width)
-        return _resize(pixels, _scaled((height, width), scale, visible), preprocess)
+        return _scaled(original, min(visible[0] / original[0], visible[1] / original[1]), visible)
     if policy == "squash":
-        return _resize(pixels, visible, preprocess)
-    if policy == "aspect" and preprocess.flexible:
-        return _resize(pixels, _aspect_size((height, width), preprocess, wanted), preprocess)
-    return pixels
+        return visible
+    return _aspect_size(original, preprocess, wanted) if policy == "aspect" and preprocess.flexible else None
 
 
 def _check_size(size: Size, preprocess: Preprocess) -> None:
@@ -466,12 +478,18 @@ def _scaled(original: Size, scale: float, limit: Size) -> Size:
     return height, width
 
 
-def _resize(pixels: np.ndarray, size: Size, preprocess: Preprocess, interpolation: str | None = None) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] to ``size`` with antialiasing."""
-    if pixels.shape[:2] == size:
+def _resize(
+    pixels: np.ndarray,
+    size: Size,
+    preprocess: Preprocess,
+    interpolation: str | None = None,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+    """Resizes uint8 [H, W, 3], or a box ``(x0, y0, x1, y1)`` of it, to ``size`` with antialiasing."""
+    if pixels.shape[:2] == size and box is None:
         return pixels
     method = choose(interpolation or preprocess.interpolation, _RESAMPLING, "interpolation")
-    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), method))
+    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), method, box))
 
 
 def _normalised(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:

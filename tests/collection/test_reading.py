@@ -12,7 +12,7 @@ from concept_cam.collection.inputs.items import Blob, Buffer, Item, Specimen
 from concept_cam.collection.inputs.specimens import BoxFile, Ignored
 from concept_cam.collection.plan import Identity, Plan
 from concept_cam.collection.questions import build_questions
-from concept_cam.collection.reading import load_item, prepare_crop
+from concept_cam.collection.reading import _reduction, load_item, prepare_crop
 from concept_cam.core.regions import encode_rle
 from concept_cam.core.settings import RESIZE_POLICIES, Settings
 from concept_cam.pictures.preprocessing import Preprocess
@@ -140,3 +140,77 @@ def test_whatever_is_wrong_is_in_the_answer() -> None:
     assert (
         "rows x columns" in load_item(item(noise(4, 6), specimens=(Specimen(mask=encode_rle(np.zeros((4, 5), bool))),)), plan()).errors[0]
     )
+
+
+# ----------------------------------------------------------------------------------------------- JPEGs decoded smaller
+
+
+def blobs(height: int, width: int) -> np.ndarray:
+    """A smooth picture: what is left after shrinking hardly depends on how it was shrunk."""
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    return np.stack([np.sin(9 * x) * np.cos(7 * y), np.cos(11 * x + 5 * y), np.sin(13 * y - 3 * x)], axis=-1).clip(-1, 1) * 100 + 128
+
+
+def jpeg(pixels: np.ndarray, orientation: int = 1, **values: object) -> Item:
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels.round().astype(np.uint8)).save(buffer, "JPEG", quality=95, subsampling=0, exif=exif)
+    return Item("a.jpg", Blob(buffer.getvalue()), **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("policy", RESIZE_POLICIES)
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("shape", [(1030, 1301), (515, 700)])
+def test_a_large_jpeg_is_decoded_smaller_in_the_same_frame(policy: str, orientation: int, shape: tuple[int, int]) -> None:
+    given = jpeg(blobs(*shape), orientation)
+    fast, exact = (load_item(given, plan(resize=policy, decoding=name)) for name in ("fast", "exact"))
+    assert fast.sha256 == exact.sha256
+    (one,), (other,) = fast.crops, exact.crops
+    assert (one.size, one.frame, one.box) == (other.size, other.frame, other.box)
+    assert one.pixels.shape == other.pixels.shape
+    difference = np.abs(one.pixels.astype(int) - other.pixels).max()
+    assert difference <= 3
+    assert (difference > 0) == (policy in ("pad", "squash", "aspect"))  # others need all pixels
+    for name in ("original", "model", "grid", "scale", "offset"):
+        assert getattr(prepare_crop(one, plan(resize=policy)).geometry, name) == getattr(
+            prepare_crop(other, plan(resize=policy)).geometry, name
+        )
+
+
+def test_specimens_are_cut_out_of_a_smaller_jpeg_at_fractions_of_its_pixels() -> None:
+    specimens = (Specimen((501, 203, 402, 517)), Specimen((0, 0, 1301, 1030)))
+    given = jpeg(blobs(1030, 1301), specimens=specimens)
+    fast, exact = (load_item(given, plan(decoding=name)) for name in ("fast", "exact"))
+    for one, other in zip(fast.crops, exact.crops):
+        assert (one.size, one.frame, one.box) == (other.size, other.frame, other.box)
+        assert one.pixels.shape == other.pixels.shape
+        assert 0 < np.abs(one.pixels.astype(int) - other.pixels).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "boxes", "wanted"),
+    [
+        ((200, 255), [], 1),  # not twice what the model sees
+        ((200, 256), [], 2),
+        ((640, 1024), [], 8),
+        ((640, 1023), [], 4),
+        ((4000, 6000), [], 8),
+        ((4000, 6000), [(0, 0, 600, 600)], 4),  # the smallest specimen decides
+        ((4000, 6000), [(0, 0, 6000, 4000), (10, 10, 200, 100)], 1),
+        ((4000, 6000), [(9000, 10, 200, 100)], 1),
+    ],
+)
+def test_twice_what_the_model_sees_is_always_left(shape: tuple[int, int], boxes: list[tuple[int, int, int, int]], wanted: int) -> None:
+    specimens = tuple(Specimen(box) for box in boxes)
+    assert _reduction(Item("a", Blob(b""), specimens=specimens), plan(resize="pad"), shape) == wanted
+    assert _reduction(Item("a", Blob(b""), specimens=specimens), plan(resize="pad", decoding="exact"), shape) == 1
+    assert _reduction(Item("a", Blob(b""), specimens=specimens), plan(resize="tile"), shape) == 1
+
+
+def test_masks_are_painted_on_the_pixels_that_they_were_drawn_on() -> None:
+    mask = np.zeros((1030, 1301), bool)
+    mask[100:900, 200:1000] = True
+    masked = Specimen(mask=encode_rle(mask))
+    given = jpeg(blobs(1030, 1301), specimens=(masked,))
+    fast, exact = (load_item(given, plan(decoding=name)) for name in ("fast", "exact"))
+    np.testing.assert_array_equal(fast.crops[0].pixels, exact.crops[0].pixels)

@@ -770,3 +770,62 @@ def test_a_disk_that_fails_is_an_error_of_the_picture(file: Path) -> None:
     for source in (Failing(file.read_bytes()), "x" * 5000, "a\0b"):
         with pytest.raises(ImageError, match=r"cannot read|damaged"):
             read_image(source)
+
+
+# ----------------------------------------------------------------------------------------------- JPEGs decoded smaller
+
+
+def _jpeg(pixels: np.ndarray, orientation: int = 1) -> bytes:
+    image = Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, subsampling=0, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("size", [(96, 160), (101, 163)])
+def test_a_jpeg_that_is_decoded_smaller_keeps_its_places(orientation: int, factor: int, size: tuple[int, int]) -> None:
+    """Brightness grows along one axis and blueness along the other: a pixel's colour says where it lies in the upright picture."""
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
+    drawn = np.stack([255 * x / size[1], 128 + 0 * x, 255 * y / size[0]], axis=-1).round().astype(np.uint8)
+    asked = []
+
+    def reduce(found: tuple[int, int]) -> int:
+        asked.append(found)
+        return factor
+
+    content = _jpeg(drawn, orientation)
+    plain, picture = read_image(content), read_image(content, reduce=reduce)
+    assert asked == [plain.size]
+    assert picture.whole == plain.size
+    assert picture.reduction == factor
+    assert picture.size == tuple(-(-side // factor) for side in plain.size)
+    assert picture.exif_orientation == orientation
+    assert plain.whole is None
+    assert plain.reduction == 1
+    rows, columns = picture.size
+    for row in (1, rows // 2, rows - 2):
+        for column in (1, columns // 2, columns - 2):
+            top, left = ((place - start) * factor for place, start in zip((row, column), picture.start))
+            # The mean colour of the pixels that it stands for, cut at the fractions of pixels at which it begins and ends.
+            weights = [
+                np.clip(np.minimum(np.arange(side) + 1, first + factor) - np.maximum(np.arange(side), first), 0, None)
+                for side, first in zip(plain.size, (top, left))
+            ]
+            mean = np.einsum("hwc,h,w->c", plain.pixels.astype(float), *weights) / factor**2
+            np.testing.assert_allclose(picture.pixels[row, column], mean, atol=2.5)
+
+
+def test_only_jpegs_are_decoded_smaller_and_none_that_is_too_large() -> None:
+    pixels = np.full((64, 64, 3), 90, np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    assert read_image(buffer.getvalue(), reduce=lambda size: 8).whole is None
+    assert read_image(_jpeg(pixels), reduce=lambda size: 1).whole is None
+    with pytest.raises(ImageError, match=r"64 x 64 = 4,096 pixels, more than the limit"):
+        read_image(_jpeg(pixels), max_pixels=100, reduce=lambda size: 8)
+    with pytest.raises(ImageError, match="cut short"):
+        read_image(_jpeg(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[:1500], reduce=lambda size: 2)
