@@ -111,6 +111,10 @@ class LiteBackbone(BaseBackbone):
             attentions=("vanilla",),
         )
 
+    @property
+    def _anchor(self) -> Tensor:
+        return self._image.parts.weight  # the first layers are in float32 whatever the others are in
+
     @quiet(graph=False)
     def encode_image(self, pixels: Tensor) -> Tensor:
         """See :meth:`concept_cam.backbones.protocol.Backbone.encode_image`."""
@@ -250,6 +254,7 @@ def make(folder: Path, name: str) -> Made:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise ModelError(f"cannot load {name} from {str(folder)!r}: {type(error).__name__}: {first}.") from error
     model.eval()
+    model.image.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @quiet(graph=False)
     def sentences(texts: list[str]) -> Tensor:
@@ -259,7 +264,13 @@ def make(folder: Path, name: str) -> Made:
     text = TextEncoder(tokens, lambda inputs: model.encode_text(inputs["ids"]), lambda: next(model.parameters()).device)
     origin = f"stored in {CONFIG}"
     return Made(
-        name=name, model=model, text=text, config=config.get("preprocess", {}), origin=origin, options={**known, "sentences": sentences}
+        name=name,
+        model=model,
+        text=text,
+        config=config.get("preprocess", {}),
+        origin=origin,
+        options={**known, "sentences": sentences},
+        exact=model.image.trunk.delicate,
     )
 
 

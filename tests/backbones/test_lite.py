@@ -307,3 +307,18 @@ def test_the_nearest_group_restated(tmp_path: Path) -> None:
 def test_a_model_without_groups_names_none(backbone: lite.LiteBackbone) -> None:
     assert backbone.groups == ()
     assert backbone.nearest_group(torch.zeros(2, SIZES.embed_dim)) == ("", "")
+
+
+def test_the_first_layers_stay_exact_in_half_precision(folder: Path) -> None:
+    plain, half = load(f"local-dir:{folder}"), load(f"local-dir:{folder}", dtype="bfloat16")
+    assert half.dtype == torch.bfloat16
+    assert half.weights_hash == plain.weights_hash
+    own, other = plain.model.image.trunk, half.model.image.trunk
+    for one, kept in zip(own.delicate, other.delicate):
+        for name, value in one.state_dict().items():
+            assert torch.equal(kept.state_dict()[name], value)
+    assert other.blocks[1].dtype == torch.bfloat16
+    x = pixels(1, 64, 96)
+    wanted, found = plain.encode_patches(x).patches, half.encode_patches(x).patches
+    assert found.dtype == torch.bfloat16
+    assert F.cosine_similarity(wanted.flatten(), found.float().flatten(), dim=0) > 0.999

@@ -55,7 +55,10 @@ def read(tower: str, made: Made) -> Backbone:
 def finish(tower: str, made: Made, device: torch.device, dtype: torch.dtype) -> Backbone:
     """Brings a loaded model to its place and number format, and reads it; its identity is that of the weights before."""
     identity = None if dtype == torch.float32 else hash_weights(made.model.state_dict())
+    kept = [(part, {name: value.clone() for name, value in part.state_dict().items()}) for part in made.exact]
     made.model.to(device=device, dtype=dtype).eval()
+    for part, values in kept:
+        part.to(dtype=torch.float32).load_state_dict(values)
     backbone = read(tower, made)
     if identity is not None:
         backbone.weights_hash = identity  # type: ignore[misc]  # a cached property of every family
