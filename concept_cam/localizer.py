@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, cast, overload
 from weakref import WeakKeyDictionary
 
@@ -30,7 +31,8 @@ from concept_cam.methods import explain
 from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
-from concept_cam.trust.certificate import Certifier, PictureProbes
+from concept_cam.trust.certificate import Asked, Certifier, PictureProbes
+from concept_cam.trust.readings import Reading, readings_of
 from concept_cam.trust.rules import Rules, shipped
 
 __all__ = ["Localizer"]
@@ -49,7 +51,8 @@ class Localizer:
     Args:
         backbone: An image-text model.
         settings: How pictures are read and scored.
-        rules: When a map counts as clear; by default those that came with the model, if any did.
+        rules: When a map counts as clear; by default those that came with the model, if any did. Of rules that were fitted under other
+            settings than these only what needs no fit is used.
 
     Attributes:
         preprocess: What the model's input must look like: the checkpoint's own, or what the settings say in its place.
@@ -68,6 +71,7 @@ class Localizer:
         self._fixed = FixedDirections()
         # A picture's own share of its certificates, for as long as somebody holds its features.
         self._probed: WeakKeyDictionary[PatchFeatures, PictureProbes] = WeakKeyDictionary()
+        self._certified: tuple[Asked, ...] = ()
 
     def __repr__(self) -> str:
         """The model, and the settings that are not the defaults."""
@@ -85,7 +89,14 @@ class Localizer:
 
     @classmethod
     def from_pretrained(
-        cls, name: str = "demo", *, device: str = "auto", dtype: str = "float32", settings: Settings | None = None, **values: Any
+        cls,
+        name: str = "demo",
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        settings: Settings | None = None,
+        rules: Rules | None = None,
+        **values: Any,
     ) -> Localizer:
         """Loads a model by name.
 
@@ -95,6 +106,7 @@ class Localizer:
             device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
             dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"`` for the towers; results are always float32.
             settings: How pictures are read and scored.
+            rules: When a map counts as clear, such as ``Trust.read("trust.json").rules``.
             **values: Single fields of :class:`~concept_cam.core.settings.Settings`, such as ``attention="value"``.
 
         Raises:
@@ -106,7 +118,7 @@ class Localizer:
         backbone = backbones.load(name, device=device, dtype=dtype)
         if not backbone.context_length:
             backbone.encode_text(["a picture"])  # Raises, and says what such a tower is good for.
-        return cls(backbone, chosen)
+        return cls(backbone, chosen, rules)
 
     def with_settings(self, **values: Any) -> Localizer:
         """Returns a localizer of the same model with other settings; text embeddings are kept."""
@@ -336,6 +348,7 @@ class Localizer:
         shares = probabilities(image, texts, self.backbone.logit_scale).cpu().numpy()
         weights = terms.expand(len(features), -1, -1).cpu().numpy()
         parts = [index for index, concept in enumerate(concepts) if concept.metadata.get("kind") == "part"]
+        asked = self._questions(concepts, texts)
         answers = []
         for row, item in enumerate(features):
             scores = maps[row]
@@ -353,7 +366,7 @@ class Localizer:
                     provenance=self.provenance("direct", item.attention, item.geometry.policy, item.views),
                     source=item.source,
                     split=_Ledger(item.patches, texts, terms[min(row, len(terms) - 1)], settings.feature_norm),
-                    certify=self._certifier(item, concepts, texts, terms[min(row, len(terms) - 1)]),
+                    certify=Certifier(item, asked, terms[min(row, len(terms) - 1)], partial(self._domain, item), self._probed),
                 )
             )
         return answers
@@ -381,23 +394,24 @@ class Localizer:
         local[chosen] = found[np.arange(len(chosen)), chosen]
         return local
 
-    def _certifier(self, features: PatchFeatures, concepts: tuple[Concept, ...], texts: DirectionSet, terms: Tensor) -> Certifier:
-        return Certifier(
-            features,
-            concepts,
-            texts,
-            terms,
-            self.settings.feature_norm,
-            self.embed_texts,
-            self.backbone.logit_scale,
-            self.rules,
-            lambda: self._domain(features),
-            self._probed,
-        )
+    def _questions(self, concepts: tuple[Concept, ...], texts: DirectionSet) -> Asked:
+        """What certificates need of the questions; remembered, for picture after picture is asked the same."""
+        for known in self._certified:
+            if known.texts is texts and known.concepts == concepts:
+                return known
+        rules = self.rules.under(self.conditions())
+        found = Asked(concepts, texts, self.settings.feature_norm, self.embed_texts, self.backbone.logit_scale, rules)
+        self._certified = (found, *self._certified[: _REMEMBERED - 1])
+        return found
 
-    def _domain(self, features: PatchFeatures) -> float:
-        distance = getattr(self.backbone, "domain", None)
-        return float("nan") if distance is None else float(distance(features.image[None])[0])
+    def _domain(self, features: PatchFeatures, group: str) -> tuple[float, str]:
+        """How far a picture is from what the model knows of a group (of all, where it does not know that group), and the nearest group."""
+        distance, nearest = getattr(self.backbone, "domain", None), getattr(self.backbone, "nearest_group", None)
+        if distance is None:
+            return float("nan"), ""
+        image = features.image[None]
+        groups = getattr(self.backbone, "groups", ())
+        return float((distance(image, group) if group in groups else distance(image))[0]), "" if nearest is None else str(nearest(image)[0])
 
     @property
     def dtype_name(self) -> str:
@@ -414,15 +428,36 @@ class Localizer:
         used = {**self.settings.recorded(), "attention": attention, "resize": resize, "views": views}
         return Provenance(self.backbone.name, self.backbone.weights_hash, method, self.dtype_name, used)
 
+    def conditions(self) -> dict[str, Any]:
+        """Returns under what this localizer's maps are made: what was fitted to them holds for no others."""
+        attention = self.settings.attention
+        used = self.backbone.default_attention if attention == "auto" else attention
+        made = self.provenance("direct", used, self.settings.resize, self.views)
+        return {"model": made.model, "weights_hash": made.weights_hash, **made.settings}
+
     # --------------------------------------------------------------------------------------------------- in one go
 
     @overload
     def locate(
-        self, images: Sequence[ImageSource], target: Phrases | Concept, contrast: Phrases = (), *, method: str = "direct", **values: Any
+        self,
+        images: Sequence[ImageSource],
+        target: Phrases | Concept,
+        contrast: Phrases = (),
+        *,
+        method: str = "direct",
+        careful: bool = False,
+        **values: Any,
     ) -> list[Localization]: ...
     @overload
     def locate(
-        self, images: ImageSource, target: Phrases | Concept, contrast: Phrases = (), *, method: str = "direct", **values: Any
+        self,
+        images: ImageSource,
+        target: Phrases | Concept,
+        contrast: Phrases = (),
+        *,
+        method: str = "direct",
+        careful: bool = False,
+        **values: Any,
     ) -> Localization: ...
     def locate(
         self,
@@ -431,6 +466,7 @@ class Localizer:
         contrast: Phrases = (),
         *,
         method: str = "direct",
+        careful: bool = False,
         **values: Any,
     ) -> Localization | list[Localization]:
         """Locates one concept in one picture or in several.
@@ -441,6 +477,8 @@ class Localizer:
                 included.
             contrast: What it should be told apart from, one text or several.
             method: Localisation method of :data:`concept_cam.methods.METHODS`.
+            careful: Whether certificates say how far other readings of the picture agree (:mod:`concept_cam.trust.readings`); costs three
+                more encodings of a picture, when its first certificate is asked for.
             **values: Settings for this call only: ``gamma``, ``weighting``, ``attention``, ``resize`` ...
 
         Returns:
@@ -452,11 +490,17 @@ class Localizer:
         concept = _concept(target, contrast)
         several = several_pictures(images)
         if several is not None:
-            return [answer[0] for answer in self.locate_all(several, [concept], method=method, **values)]
-        return self.locate_all([cast(ImageSource, images)], [concept], method=method, **values)[0][0]
+            return [answer[0] for answer in self.locate_all(several, [concept], method=method, careful=careful, **values)]
+        return self.locate_all([cast(ImageSource, images)], [concept], method=method, careful=careful, **values)[0][0]
 
     def locate_all(
-        self, images: Sequence[ImageSource], concepts: Concept | Sequence[Concept], *, method: str = "direct", **values: Any
+        self,
+        images: Sequence[ImageSource],
+        concepts: Concept | Sequence[Concept],
+        *,
+        method: str = "direct",
+        careful: bool = False,
+        **values: Any,
     ) -> list[Localizations]:
         """Locates many concepts in many pictures; each picture is encoded once.
 
@@ -464,6 +508,7 @@ class Localizer:
             images: Pictures, as a list, a tuple or a batch.
             concepts: One or more concepts, for example ``prompts.load("fish")``.
             method: Localisation method of :data:`concept_cam.methods.METHODS`.
+            careful: As for :meth:`locate`.
             **values: Settings for this call only.
 
         Returns:
@@ -473,7 +518,31 @@ class Localizer:
         asked = localizer.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
         pictures = [localizer.read(image) for image in (several_pictures(images) or images)]
         answers = explain(localizer, pictures, asked, method)
-        return [replace(answer, picture=picture.pixels) for answer, picture in zip(answers, pictures)]
+        found = [replace(answer, picture=picture.pixels) for answer, picture in zip(answers, pictures)]
+        return [localizer.careful(answer) for answer in found] if careful else found
+
+    def careful(self, answers: Localizations) -> Localizations:
+        """Returns the answers of one picture with certificates that say how far other readings of it agree.
+
+        The picture is encoded again, mirrored and shifted, when the first certificate is asked for.
+
+        Raises:
+            ConfigurationError: The method has no certificates, or the answers were made without their picture.
+        """
+        picture = answers.picture
+        if not isinstance(answers.certify, Certifier):
+            raise ConfigurationError(f"the method {answers.provenance.method!r} has no certificate: nothing to be careful about.")
+        if picture is None:
+            raise ConfigurationError("these answers were made without their picture, which has to be read again.")
+        reading = self.with_settings(attention=answers.provenance.attention)
+        known: list[tuple[Reading, PatchFeatures]] = []
+
+        def read() -> list[tuple[Reading, PatchFeatures]]:
+            if not known:
+                known.extend(readings_of(picture, answers.geometry, reading.encode))
+            return known
+
+        return replace(answers, certify=answers.certify.careful(read))
 
     def locate_class(
         self, image: ImageSource, classes: Sequence[str], target: str | None = None, *, references: int = 3, **values: Any

@@ -281,6 +281,12 @@ def _certificate_columns(certificate: Certificate | None) -> dict[str, Any]:
         "verdict_because": certificate.reason,
         "confidence": certificate.confidence,
         "presence": certificate.presence,
+        "p_value": certificate.evidence.p_value,
+        "dependence": certificate.dependence,
+        "agreement": certificate.agreement,
+        "text_share": certificate.text,
+        "domain": certificate.domain,
+        "ledger": dict(certificate.ledger) or None,
     }
 
 

@@ -301,6 +301,24 @@ RUN_COLUMNS: tuple[Column, ...] = (
     Column(
         "presence", _FLOAT, "1", "", "Probability that the target is in the picture at all; null where no limits were fitted for the model."
     ),
+    Column("p_value", _FLOAT, "1", "", "How often an unrelated word in the target's place rises as high at the map's peak."),
+    Column(
+        "dependence",
+        _FLOAT,
+        "1",
+        "",
+        "Rank correlation of the target's map with that of the whole subject: 1 where the subject is found, whatever is asked.",
+    ),
+    Column("agreement", _FLOAT, "1", "", "How far mirrored and shifted readings put the peak at the same place; null where not asked for."),
+    Column("text_share", _FLOAT, "1", "", "Share of the peak's surroundings that lies on written words, rulers or colour cards."),
+    Column("domain", _FLOAT, "1", "", "How far the picture is from what the model knows; null where unknown."),
+    Column(
+        "ledger",
+        _STATES,
+        "",
+        "",
+        "What the target and each contrast contribute to the score at the map's peak; their sum is that score.",
+    ),
     # where it is
     Column("threshold", _FLOAT, "", "", "Score above which a pixel belongs to the region."),
     Column("peak_x", _FLOAT, "px", "original", "x of the highest point of the entity's map, interpolated cubically between cells."),

@@ -160,7 +160,10 @@ class Localization:
             ConfigurationError: The method is not linear in the texts, so no other word's map can be compared with this one.
         """
         if self.certify is None:
-            raise ConfigurationError(f"the method {self.provenance.method!r} has no certificate; only 'direct' and its kin have one.")
+            raise ConfigurationError(
+                f"the method {self.provenance.method!r} has no certificate; the direct method and its kin have one, and "
+                "gradient methods of classifiers."
+            )
         return self.certify()
 
     # ---------------------------------------------------------------------------------------------------- regions
@@ -227,6 +230,14 @@ class Localization:
         return f"{concept.target[0]} vs. {' | '.join(concept.contrast_names)}" if self.contrasted else concept.target[0]
 
     @property
+    def caption(self) -> str:
+        """The question, and the verdict on its map with how sure it is, such as ``"a tail fin vs. a head [clear, 0.97]"``."""
+        if self.certify is None:
+            return self.question
+        sure = self.certificate.confidence
+        return f"{self.question} [{self.certificate.verdict}{'' if sure is None else f', {sure:.2f}'}]"
+
+    @property
     def contrasted(self) -> bool:
         """Whether contrasts were set against the target in this map: there are some, and gamma is not 0."""
         return bool(self.concept.contrasts) and self.provenance.settings.get("gamma") != 0
@@ -263,7 +274,7 @@ class Localization:
                 range, symmetric about zero for contrasted concepts.
             threshold: Outline the regions above this threshold; ``None`` draws none.
             upsampling: Strategy of :data:`concept_cam.core.resampling.UPSAMPLING`.
-            title: Text above; the question asked by default.
+            title: Text above; by default the question asked, and whether the map can be trusted.
             explain: Add the certificate, and a bar per text: what the target and each contrast contribute at the peak.
         """
         from concept_cam.core import drawing
@@ -278,7 +289,7 @@ class Localization:
             self.display_scale(limits),
             threshold=None if threshold is None else self.threshold(threshold),
             upsampling=upsampling,
-            title=self.question if title is None else title,
+            title=self.caption if title is None else title,
         )
         if not explain:
             return image

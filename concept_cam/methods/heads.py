@@ -8,9 +8,11 @@ tower.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from concept_cam.core.settings import Settings
 from concept_cam.methods import find_method
 from concept_cam.methods.direct import patch_maps
 from concept_cam.methods.engine import Batch, TowerMethod, encode, without_graph
+from concept_cam.methods.head_probe import CERTIFIED, CERTIFIER, LINEAR, HeadProbe
 from concept_cam.pictures.endings import is_picture
 from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
@@ -485,16 +488,24 @@ class FinerCam:
                 rows.append(row_questions)
             terms = torch.stack([torch.stack([weights for _, _, weights in questions]) for questions in rows])
             weight = self.head.weight.to(terms.device)
-            values = maps(replace(batch, directions=terms @ weight), [[index for index, _, _ in questions] for questions in rows])
+            asked = terms @ weight
+            values = maps(replace(batch, directions=asked), [[index for index, _, _ in questions] for questions in rows])
             scores = values.detach().float().cpu().numpy()
             scores = np.maximum(scores, 0) if relu else scores
             for row, (position, item) in enumerate(zip(positions, items)):
-                answers[position] = [
+                found = [
                     self._answer(
                         pictures[position], item, scores[row, place], logits[row], index, others, weights, strength, aggregation, base
                     )
                     for place, (index, others, weights) in enumerate(rows[row])
                 ]
+                if base.removesuffix("+relu") in CERTIFIED:
+                    others_maps = partial(_maps_of, maps, batch.single(row), relu)
+                    found = [
+                        _certified(answer, weight, index, others, asked[row, place], base in LINEAR, others_maps)
+                        for place, ((index, others, _), answer) in enumerate(zip(rows[row], found))
+                    ]
+                answers[position] = found
         return [answers[position] for position in range(len(pictures))]
 
     # ---------------------------------------------------------------------------------------------------------- pieces
@@ -597,6 +608,28 @@ class FinerCam:
             source=picture.source,
             picture=picture.pixels,
         )
+
+
+def _maps_of(maps: Maps, batch: Batch, relu: bool, directions: Tensor) -> np.ndarray:
+    """Maps float32 [M, h, w] of other directions [M, D] of one picture."""
+    values = maps(replace(batch, directions=directions[None]), [[0] * len(directions)])[0].detach().float().cpu().numpy()
+    return np.maximum(values, 0) if relu else values
+
+
+def _certified(
+    found: Localization,
+    rows: Tensor,
+    target: int,
+    references: Sequence[int],
+    direction: Tensor,
+    linear: bool,
+    maps: Callable[[Tensor], np.ndarray],
+) -> Localization:
+    """The answer with a certificate that is made when it is asked for."""
+    valid = found.geometry.valid()
+    probability = math.nan if found.probability is None else found.probability
+    probe = HeadProbe(found.scores, valid, rows, target, references, direction, probability, linear, maps)
+    return replace(found, certify=lambda: CERTIFIER.load()(probe))
 
 
 Maps = Callable[[Batch, Sequence[Sequence[int]]], Tensor]

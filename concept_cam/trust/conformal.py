@@ -21,21 +21,30 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from concept_cam.core.concept import Concept
+from concept_cam.core.documents import read_json
 from concept_cam.core.errors import ConfigurationError, DataError
 
+if TYPE_CHECKING:
+    from concept_cam.core.results import Localization
+
 __all__ = [
+    "MARGIN_LEVEL",
     "MASK_LEVELS",
     "Conformal",
+    "Guaranteed",
     "inner_limit",
+    "inner_sizes",
     "least_labels",
     "outer_distance",
     "outer_limit",
     "relative",
     "state_limit",
+    "stratum_of",
     "wrong_shares",
 ]
 
@@ -43,6 +52,9 @@ GUARANTEE_VERSION = 1
 
 MASK_LEVELS = np.linspace(0.0, 1.0, 101)
 """Relative heights at which inner masks are tried: 0 the map's median, 1 its peak; above 1 the mask is empty and never wrong."""
+
+MARGIN_LEVEL = 0.5
+"""Relative height of the mask that the outer margin is put around."""
 
 
 def least_labels(alpha: float) -> int:
@@ -54,6 +66,14 @@ def least_labels(alpha: float) -> int:
     if not 0 < alpha < 1:
         raise ConfigurationError(f"alpha must lie between 0 and 1, received {alpha}.")
     return math.ceil(1 / alpha - 1e-9) - 1
+
+
+def stratum_of(concept: Concept) -> str:
+    """Returns what a limit belongs to: a part by its concept, all states of a character together, other things by their names."""
+    pack, character = concept.metadata.get("pack"), concept.metadata.get("character")
+    if concept.metadata.get("kind") == "part" or character is None:
+        return f"{pack}:{concept.name}" if pack else concept.name
+    return f"{pack}:{character}" if pack else str(character)
 
 
 def relative(heatmap: np.ndarray) -> np.ndarray:
@@ -81,6 +101,16 @@ def wrong_shares(heights: np.ndarray, truth: np.ndarray) -> np.ndarray:
     hits = np.concatenate([[0], np.cumsum(right[order])])[counts]
     shares = np.where(counts > 0, 1 - hits / np.maximum(counts, 1), 0.0)
     return np.maximum.accumulate(shares[::-1])[::-1]
+
+
+def inner_sizes(heights: np.ndarray) -> np.ndarray:
+    """Returns the share of the picture that each inner mask holds, float64 [len(LEVELS)].
+
+    Args:
+        heights: float [H, W] of :func:`relative`.
+    """
+    values = np.sort(heights[np.isfinite(heights)])
+    return np.asarray((len(values) - np.searchsorted(values, MASK_LEVELS, side="left")) / max(1, heights.size))
 
 
 def inner_limit(shares: Sequence[np.ndarray], alpha: float) -> float:
@@ -160,14 +190,45 @@ def _enough(count: int, alpha: float) -> None:
 # ------------------------------------------------------------------------------------------------------------------ limits
 
 
+@dataclass(frozen=True, eq=False)
+class Guaranteed:
+    """What can be promised of one map, on average over pictures like the labelled ones.
+
+    Attributes:
+        alpha: The risk.
+        inner: bool [H, W], original frame: an expected share of at most ``alpha`` of it is wrong.
+        outer: bool [H, W], original frame: the part lies within it with a probability of at least ``1 - alpha``.
+        states: The states among which the right one is with a probability of at least ``1 - alpha``, the most probable first.
+    """
+
+    alpha: float
+    inner: np.ndarray | None = None
+    outer: np.ndarray | None = None
+    states: tuple[str, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain data for JSON: masks as run lengths."""
+        from concept_cam.core.regions import encode_rle
+
+        masks = {name: None if mask is None else encode_rle(mask) for name, mask in (("inner", self.inner), ("outer", self.outer))}
+        return {"alpha": self.alpha, **masks, "states": None if self.states is None else list(self.states)}
+
+
+def _states(found: Localization) -> dict[str, float]:
+    """The probabilities of a character's states by their names; a presence character has two."""
+    own = str(found.concept.metadata.get("state") or found.concept.name)
+    others = ("absent",) if found.concept.metadata.get("kind") == "presence" else found.concept.contrast_names
+    return dict(zip((own, *others), found.probabilities))
+
+
 @dataclass(frozen=True)
 class Conformal:
     """Limits of every character at one risk.
 
     Attributes:
         alpha: The risk.
-        inner: Character or concept -> relative height of the inner mask.
-        outer: Character or concept -> margin as a share of the picture's diagonal.
+        inner: Part or character (:func:`stratum_of`) -> relative height of the inner mask.
+        outer: Part or character -> margin as a share of the picture's diagonal.
         threshold: Relative height of the mask that the margin is put around.
         states: Character -> least probability of a state in the set.
         labelled: Character or concept -> labelled pictures.
@@ -177,7 +238,7 @@ class Conformal:
     alpha: float
     inner: Mapping[str, float] = field(default_factory=dict)
     outer: Mapping[str, float] = field(default_factory=dict)
-    threshold: float = 0.5
+    threshold: float = MARGIN_LEVEL
     states: Mapping[str, float] = field(default_factory=dict)
     labelled: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -189,7 +250,7 @@ class Conformal:
             ConfigurationError: The model or a setting differs; the message names it.
         """
         for name, value in self.facts.items():
-            if name in facts and facts[name] != value:
+            if name != "model" and name in facts and facts[name] != value:  # A model has several names; its weights have one hash.
                 raise ConfigurationError(
                     f"the guarantee was fitted with {name} {value!r}, the maps were made with {facts[name]!r}: fit it again with "
                     "concept-cam calibrate."
@@ -227,6 +288,21 @@ class Conformal:
         ordered = sorted(probabilities, key=probabilities.__getitem__, reverse=True)
         return tuple(state for state in ordered if probabilities[state] >= least)
 
+    def guarantee(self, found: Localization) -> Guaranteed:
+        """Returns what can be promised of a map; what there is no limit for is ``None``.
+
+        Raises:
+            ConfigurationError: The map was made with another model or other settings than those that the limits were fitted to.
+        """
+        self.check({**found.provenance.to_dict()})
+        name = stratum_of(found.concept)
+        return Guaranteed(
+            self.alpha,
+            self.inner_mask(name, found.heatmap) if name in self.inner else None,
+            self.outer_mask(name, found.heatmap) if name in self.outer else None,
+            self.state_set(name, _states(found)) if name in self.states and found.probabilities else None,
+        )
+
     @staticmethod
     def _limit(name: str, limits: Mapping[str, float], what: str) -> float:
         if name not in limits:
@@ -249,12 +325,23 @@ class Conformal:
         Raises:
             DataError: The file cannot be read, or is of another version.
         """
+        return cls.of(read_json(path), str(path))
+
+    @classmethod
+    def of(cls, content: Any, origin: str) -> Conformal:
+        """Makes limits of what :meth:`to_json` wrote, parsed; ``origin`` says where it was read.
+
+        Raises:
+            DataError: It is something else, or of another version.
+        """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = dict(content)
             if content.pop("version") != GUARANTEE_VERSION:
-                raise DataError(f"{path} holds guarantees of another version: fit them again with  concept-cam calibrate.")
+                raise DataError(f"{origin} holds guarantees of another version: fit them again with  concept-cam calibrate.")
             for table in ("inner", "outer"):
                 content[table] = {name: math.inf if value is None else float(value) for name, value in content[table].items()}
-            return cls(**content)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise DataError(f"{path} holds no conformal limits: {error}.") from error
+            content["states"] = {name: float(value) for name, value in content["states"].items()}
+            numbers = {name: float(content[name]) for name in ("alpha", "threshold")}
+            return cls(**{**content, **numbers})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{origin} holds no conformal limits: {error}.") from error

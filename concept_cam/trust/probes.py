@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["LABELS", "NEUTRAL", "SUBJECTS", "PROBES_VERSION"]
 
-PROBES_VERSION = 1
+PROBES_VERSION = 2
 """Raised when a word changes: evidence of two versions cannot be compared."""
 
 NEUTRAL: tuple[str, ...] = (
@@ -60,8 +60,8 @@ LABELS: tuple[str, ...] = (
     "a printed label",
     "handwriting",
     "a ruler",
-    "a scale bar",
+    "a measuring tape",
     "a colour card",
     "a barcode",
 )
-"""What CLIP reads rather than sees, and what lies beside specimens."""
+"""What CLIP reads rather than sees, and what lies beside specimens. (No "scale bar": fishes have scales.)"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from concept_cam.backbones.protocol import ImageFeatures
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.trust import probes
 from concept_cam.trust.certificate import host_of
+from concept_cam.trust.rules import KnownTarget, Rules
 from tests.planted import PlantedBackbone
 
 WORDS = 96
@@ -116,6 +118,8 @@ def test_certificates_are_plain_data() -> None:
     assert content["calibrated"] is False
     assert content["confidence"] is content["presence"] is content["domain"] is None
     assert str(certificate) == f"{certificate.verdict}: {certificate.reason}"
+    assert certificate.text == certificate.evidence.text
+    assert certificate.dependence == certificate.evidence.dependence_host
     assert certificate.evidence.separability == pytest.approx(
         float((localizer.embed_texts([["a tail fin"]]) - localizer.embed_texts([["a head"]])).norm()), abs=1e-5
     )
@@ -149,6 +153,61 @@ def test_what_no_question_is_about_is_asked_of_a_picture_once() -> None:
     assert len(localizer._probed) == 0  # Held by nobody else.
 
 
+def test_the_ledger_sums_to_the_score_of_the_best_cell() -> None:
+    found = Localizer(Words(FIN)).locate(PICTURE, "a tail fin", ["a head", "a fish"])
+    ledger = dict(found.certificate.ledger)
+    assert list(ledger) == ["a tail fin", "a head", "a fish"]
+    assert sum(ledger.values()) == pytest.approx(found.peak_score, abs=1e-5)
+    assert ledger == pytest.approx(found.ledger_at_peak(), abs=1e-5)
+
+
+def test_the_caption_of_an_overlay_says_the_verdict() -> None:
+    localizer = Localizer(Words(FIN))
+    found = localizer.locate(PICTURE, "a tail fin", ["a head"])
+    assert found.caption == "a tail fin vs. a head [clear]"
+    assert localizer.locate(PICTURE, "a tail fin", method="center").caption == "a tail fin"
+
+
+def known(localizer: Localizer, **kinds: str) -> Rules:
+    """Rules that know some targets, and nothing else."""
+    targets = {f"pack:{name.replace('_', ' ')}": KnownTarget(name.replace("_", " "), kind, "fish", 9, 0.5) for name, kind in kinds.items()}
+    return Rules(known=targets, facts=localizer.conditions(), hosts=("fish",))
+
+
+def test_free_words_are_known_by_what_they_mean() -> None:
+    plain = Localizer(Words(FIN))
+    localizer = Localizer(plain.backbone, rules=known(plain, a_tail_fin="part", a_head="part"))
+    facts = localizer.locate(PICTURE, "a tail fin").certificate.facts
+    assert (facts.kind, facts.host, facts.target, facts.likeness) == ("part", "fish", "pack:a tail fin", 1.0)
+    strange = localizer.locate(PICTURE, "a violin").certificate.facts
+    assert (strange.kind, strange.host, strange.target, strange.likeness) == ("thing", "", "", 0.0)
+    named = Concept(("something else",), name="a head", metadata={"pack": "pack", "kind": "part", "host": "fish"})
+    assert localizer.locate(PICTURE, named).certificate.facts.target == "pack:a head"  # By its name in the pack.
+    bird = Concept(("a tail fin",), metadata={"kind": "part", "host": "bird"})
+    assert localizer.locate(PICTURE, bird).certificate.facts.target == ""  # What a bird has was not measured.
+
+
+def test_rules_of_other_settings_are_not_used() -> None:
+    plain = Localizer(Words(FIN))
+    localizer = Localizer(plain.backbone, rules=known(plain, a_tail_fin="part"))
+    assert localizer.with_settings(gamma=0.5).locate(PICTURE, "a tail fin", ["a head"]).certificate.facts.target == ""
+
+
+def test_a_word_for_labels_that_is_asked_for_is_no_evidence_against_itself() -> None:
+    ruler = {"a ruler": (slice(2, 4), slice(2, 8))}
+    localizer = Localizer(Words(ruler))
+    assert localizer.locate(PICTURE, "a ruler", ["a head"]).certificate.evidence.text == 0.0
+    beside = Words({**ruler, "a tail fin": (slice(2, 4), slice(2, 8))})
+    assert Localizer(beside).locate(PICTURE, "a tail fin", ["a head"]).certificate.evidence.text == 1.0
+
+
+def test_certificates_do_not_depend_on_what_the_caller_set() -> None:
+    plain = Localizer(Words(FIN)).locate(PICTURE, "a tail fin", ["a head"]).certificate
+    found = Localizer(Words(FIN)).locate(PICTURE, "a tail fin", ["a head"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert found.certificate.evidence == plain.evidence
+
+
 def test_methods_without_texts_have_none() -> None:
     found = Localizer(Words(FIN)).locate(PICTURE, "a tail fin", method="center")
     with pytest.raises(ConfigurationError, match="has no certificate"):
@@ -171,3 +230,24 @@ def test_the_bundled_model_brings_rules_of_its_own() -> None:
     assert not any(found.certificate.verdict == "absent" for found in fish)
     cat = localizer.locate_all([example.photograph("chelsea")], example.questions())[0]
     assert [found.certificate.verdict for found in cat].count("clear") == 0
+
+
+def test_the_domain_is_that_of_the_group_that_was_asked_about() -> None:
+    class Groups(Words):
+        groups = ("fish", "beetle")
+        calls: ClassVar[list[str]] = []
+
+        def domain(self, image: Tensor, group: str = "") -> Tensor:
+            self.calls.append(group)
+            return torch.full((len(image),), {"fish": 0.1, "beetle": 0.8, "": 0.05}[group])
+
+        def nearest_group(self, image: Tensor) -> tuple[str, ...]:
+            return ("fish",) * len(image)
+
+    localizer = Localizer(Groups(FIN))
+    asked = [Concept(("a tail fin",), metadata={"pack": pack, "kind": "part"}) for pack in ("fish", "beetle", "bird", "fish")]
+    told = [found.certificate for found in localizer.locate_all([PICTURE], [*asked, Concept(("a head",))])[0]]
+    assert [found.domain for found in told] == pytest.approx([0.1, 0.8, 0.05, 0.1, 0.05])
+    assert {found.nearest_group for found in told} == {"fish"}
+    assert told[0].to_dict()["nearest_group"] == "fish"
+    assert Groups.calls == ["fish", "beetle", "", ""]  # Once for each group that is asked about.

@@ -117,7 +117,7 @@ def test_limits_are_read_back(tmp_path: Path) -> None:
     assert Conformal.read(path) == limits
     for wrong in ("", "[]", "{}", '{"version": 9}'):
         path.write_text(wrong, encoding="utf-8")
-        with pytest.raises(DataError, match=r"conformal limits|another version"):
+        with pytest.raises(DataError, match=r"conformal limits|another version|not a JSON file"):
             Conformal.read(path)
 
 

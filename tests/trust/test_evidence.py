@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from concept_cam.trust.evidence import Evidence, Probed, Ranked, evidence, neighbourhood, ranks
+from concept_cam.trust.evidence import Cells, Evidence, Probed, Ranked, evidence, mass_around, neighbourhood, ranks
 
 SIDE = 12
 ROWS, COLUMNS = (part.ravel() for part in np.mgrid[:SIDE, :SIDE])
+CELLS = Cells(COLUMNS, ROWS, math.hypot(SIDE, SIDE))
 
 
 def bump(x: float, y: float, width: float = 1.5) -> np.ndarray:
@@ -24,6 +25,8 @@ def read(
     host: np.ndarray | None = None,
     neutral: np.ndarray | None = None,
     labels: np.ndarray | None = None,
+    replaced: np.ndarray | None = None,
+    scale: float = 20.0,
 ) -> Evidence:
     plain = np.atleast_2d(plain)
     weights = np.array([1.0] + [-1.0 / max(1, len(plain) - 1)] * (len(plain) - 1)) if weights is None else weights
@@ -34,12 +37,14 @@ def read(
     ranked = ranks(plain)
     return evidence(
         weights @ plain,
-        plain,
-        weights,
-        Probed(neutral, labels),
+        plain[0],
+        Probed(neutral, labels, replaced),
         Ranked(ranked[0], ranked[1:], ranks(host[None])[0], ranks(neutral)),
-        (COLUMNS, ROWS),
-        0.5,
+        host,
+        CELLS,
+        scale=scale,
+        separability=0.5,
+        image=0.25,
     )
 
 
@@ -60,6 +65,7 @@ def test_a_map_of_its_own_depends_on_its_prompt() -> None:
     assert found.peak > 4
     assert found.strength > 0.5
     assert found.text == 0
+    assert (found.separability, found.image) == (0.5, 0.25)
     slow = (bump(3, 4).max() - bump(3, 4).mean()) / bump(3, 4).std()
     assert found.peak == pytest.approx(slow)
 
@@ -70,6 +76,47 @@ def test_the_p_value_is_a_count() -> None:
     found = read(bump(3, 4), neutral=neutral)
     assert found.p_value == pytest.approx(8 / 41)
     assert found.p_anywhere >= 8 / 41
+    assert found.p_plain == pytest.approx(8 / 41)
+
+
+def test_what_lies_between_the_contrasts_is_told_by_its_own_word() -> None:
+    # The contrasts are high everywhere but at the target's place, so that any word against them rises there.
+    hole = 1.0 - bump(6, 6)
+    faint = np.random.default_rng(4).normal(0, 0.02, (40, SIDE * SIDE))
+    own = read(np.stack([0.02 * bump(6, 6), hole]), neutral=faint)
+    assert own.p_value > 0.2
+    assert own.p_plain == pytest.approx(1 / 41)
+    other = read(np.stack([np.random.default_rng(5).normal(0, 0.01, SIDE * SIDE), hole]), neutral=faint)
+    assert min(other.p_value, other.p_plain) > 0.05
+
+
+def test_maps_that_are_not_linear_come_with_their_replacements() -> None:
+    linear = read(np.stack([bump(3, 4), bump(9, 9)]))
+    neutral = np.random.default_rng(0).normal(0, 0.1, (40, SIDE * SIDE))
+    given = read(np.stack([bump(3, 4), bump(9, 9)]), neutral=neutral, replaced=neutral - bump(9, 9))
+    assert given.p_value == linear.p_value
+    assert given.p_anywhere == linear.p_anywhere
+    squared = read(np.stack([bump(3, 4), bump(9, 9)]), neutral=neutral, replaced=np.stack([bump(3, 4)] * 40))
+    assert squared.p_value == 1.0
+
+
+def test_the_mass_around_a_peak_is_a_sum_of_softmax() -> None:
+    scores, scale = bump(3, 4), 7.0
+    peak = int(scores.argmax())
+    slow = total = 0.0
+    for i in range(len(scores)):
+        share = math.exp(scale * scores[i])
+        total += share
+        if math.hypot(COLUMNS[i] - 3, ROWS[i] - 4) <= max(1.5, math.hypot(SIDE, SIDE) / 12):
+            slow += share
+    assert mass_around(scores, CELLS, peak, scale) == pytest.approx(slow / total)
+    assert mass_around(scores, CELLS, peak, 1000.0) == pytest.approx(1.0)
+    assert read(bump(3, 4), scale=0.0).mass < 0.1  # To a model of no temperature nothing stands out.
+
+
+def test_how_high_the_host_rises_at_the_peak() -> None:
+    assert read(bump(3, 4), host=bump(3, 4)).on_host == pytest.approx(1 - 1 / SIDE**2)
+    assert read(bump(3, 4), host=-bump(3, 4)).on_host == 0.0
 
 
 def test_a_map_that_is_the_subjects() -> None:
@@ -84,7 +131,7 @@ def test_a_map_that_is_the_subjects() -> None:
 
 def test_a_constant_map_points_nowhere() -> None:
     found = read(np.full(SIDE * SIDE, 0.3))
-    assert (found.p_value, found.p_anywhere, found.peak) == (1.0, 1.0, 0.0)
+    assert (found.p_value, found.p_plain, found.p_anywhere, found.peak, found.mass) == (1.0, 1.0, 1.0, 0.0, 0.0)
     assert math.isnan(found.dependence_host)
 
 
@@ -94,13 +141,15 @@ def test_a_contrast_that_equals_the_target_leaves_nothing() -> None:
 
 
 def test_words_at_the_peak() -> None:
-    assert read(bump(3, 4), labels=bump(3, 4) * 2).text == 1.0
-    assert read(bump(3, 4), labels=bump(9, 9) * 2).text == 0.0
+    assert read(bump(3, 4), host=bump(9, 9), labels=bump(3, 4) * 2).text == 1.0
+    assert read(bump(3, 4), host=bump(9, 9), labels=bump(9, 9) * 2).text == 0.0
+    assert read(bump(3, 4), host=bump(3, 4) * 3, labels=bump(3, 4) * 2).text == 0.0  # The host is there rather than words.
+    assert math.isnan(read(bump(3, 4), labels=np.zeros((0, SIDE * SIDE))).text)
 
 
 def test_neighbourhood_is_near_and_high() -> None:
     scores = bump(3, 4)
-    around = neighbourhood(scores, COLUMNS, ROWS, int(scores.argmax()))
+    around = neighbourhood(scores, CELLS, int(scores.argmax()))
     assert around[4 * SIDE + 3]
     assert around.sum() == sum(
         (COLUMNS[i] - 3) ** 2 + (ROWS[i] - 4) ** 2 <= 2.25 and scores[i] >= scores.mean() + (scores.max() - scores.mean()) / 2

@@ -9,23 +9,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from concept_cam.core.errors import DataError
+from concept_cam import Concept
+from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.trust.evidence import Evidence
-from concept_cam.trust.rules import FEATURES, Logistic, MapFacts, Rules, features_of, fit_rules, judge
+from concept_cam.trust.fitting import Judged, fit_rules, held_out
+from concept_cam.trust.logistic import FEATURES, Logistic, MapFacts, features_of
+from concept_cam.trust.rules import Rules, judge, key_of, kind_of
 from concept_cam.trust.verdicts import ABSENT, CLEAR, DOUBTFUL, OFF_PROMPT
 
-GOOD = Evidence(0.2, 0.4, 0.1, 1 / 41, 2 / 41, 5.0, 0.8, 0.2, 0.0, 0.02)
+GOOD = Evidence(0.2, 0.4, 0.1, 1 / 41, 1 / 41, 2 / 41, 5.0, 0.8, 0.2, 0.0, 0.02, 0.9, 0.95, 0.1)
+PART = MapFacts(kind="part", host="fish", target="fin", likeness=1.0)
 
 
 @pytest.mark.parametrize(
     ("change", "verdict", "word"),
     [
         ({}, CLEAR, "not calibrated"),
-        ({"p_value": 0.9}, OFF_PROMPT, "90% of unrelated words"),
+        ({"p_value": 0.9, "p_plain": 0.8}, OFF_PROMPT, "80% of unrelated words"),
+        ({"p_value": 0.9}, CLEAR, ""),  # Its own word rises there.
+        ({"mass": 0.05}, OFF_PROMPT, "nothing stands out"),
         ({"dependence_host": 0.99, "dependence_siblings": 0.99}, OFF_PROMPT, "whole subject"),
         ({"dependence_host": 0.99, "dependence_siblings": float("nan")}, OFF_PROMPT, "whole subject"),
         ({"dependence_host": 0.99}, CLEAR, ""),  # Its siblings' maps differ: it is about the prompt.
         ({"text": 0.8}, DOUBTFUL, "written words"),
+        ({"text": float("nan")}, CLEAR, ""),
         ({"p_anywhere": 0.9}, DOUBTFUL, "somewhere in their own maps"),
     ],
 )
@@ -36,89 +43,169 @@ def test_verdicts_without_a_fit(change: dict[str, float], verdict: str, word: st
     assert math.isnan(found.confidence)
 
 
-def planted(count: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Maps whose strength says whether they are right, and whose probability says whether the target is there."""
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(count, len(FEATURES)))
-    names = list(FEATURES)
-    right = features[:, names.index("strength")] + 0.3 * rng.normal(size=count) > 0
-    present = right | (features[:, names.index("logit probability")] > 0)
-    features[rng.random(features.shape) < 0.1] = np.nan
-    return features, right, present
+def planted(count: int = 600, seed: int = 0) -> list[Judged]:
+    """Maps of two targets, four a picture: strength says whether they are right, the probability whether the target is there; one target is
+    found less often than its maps let hope.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        target = ("easy", "hard")[number % 2]
+        strength, logit = rng.normal(size=2)
+        right = strength + 0.3 * rng.normal() > (1.0 if target == "hard" else -0.5)
+        present = bool(right or logit > 0)
+        evidence = dataclasses.replace(GOOD, strength=strength if rng.random() < 0.95 else float("nan"), peak=float(rng.uniform(3, 6)))
+        facts = MapFacts(probability=1 / (1 + math.exp(-3 * logit)), kind="part", host="fish", target=target, likeness=1.0)
+        found.append(Judged(f"{number // 4}.png", evidence, facts, f"a {target} fin", bool(right), present))
+    return found
+
+
+def arrays(judged: list[Judged]) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    features = np.stack([features_of(item.found, item.facts) for item in judged])
+    right, present = np.array([item.right for item in judged]), np.array([item.present for item in judged])
+    return features, right, present, [item.facts.target for item in judged]
 
 
 def test_a_logistic_model_finds_what_was_planted() -> None:
-    features, right, _ = planted()
-    model = Logistic.fit(features, right)
+    features, right, _, targets = arrays(planted())
+    model = Logistic.fit(features, right, targets)
     assert max(model.weights, key=lambda name: abs(model.weights[name])) == "strength"
+    assert model.targets["easy"] > 0.5 > -0.5 > model.targets["hard"]
     sklearn = pytest.importorskip("sklearn.linear_model")
-    mean = np.nanmean(features, axis=0)
-    filled = np.where(np.isnan(features), mean, features)
-    standard = (filled - mean) / np.nanstd(features, axis=0)
-    other = sklearn.LogisticRegression(C=1.0, max_iter=2000).fit(standard, right)
-    np.testing.assert_allclose(list(model.weights.values()), other.coef_[0], atol=2e-2)
+    used = [list(FEATURES).index(name) for name in model.weights]
+    own = features[:, used]
+    mean = np.nanmean(own, axis=0)
+    standard = (np.where(np.isnan(own), mean, own) - mean) / np.nanstd(own, axis=0)
+    inputs = np.concatenate([standard, np.array([[name == "easy", name == "hard"] for name in targets])], axis=1)
+    other = sklearn.LogisticRegression(C=1.0, max_iter=2000).fit(inputs, right)
+    np.testing.assert_allclose([*model.weights.values(), *model.targets.values()], other.coef_[0], atol=2e-2)
+
+
+def test_one_map_and_many_are_judged_alike() -> None:
+    judged = planted(80)
+    features, right, _, targets = arrays(judged)
+    model = Logistic.fit(features, right, targets)
+    many = model.of(features, targets)
+    for item, value in zip(judged, many):
+        assert model(item.found, item.facts) == pytest.approx(value)
+    half = dataclasses.replace(judged[0].facts, likeness=0.5)
+    odds = [math.log(p / (1 - p)) for p in (model(judged[0].found, judged[0].facts), model(judged[0].found, half))]
+    assert odds[0] - odds[1] == pytest.approx(0.5 * model.targets["easy"], rel=1e-6)
+
+
+def test_held_out_probabilities_are_of_models_that_did_not_see_the_picture() -> None:
+    judged = planted(200)
+    _, right, _, _ = arrays(judged)
+    found = held_out(judged, right)
+    swapped = [dataclasses.replace(item, right=not item.right) if item.picture == "3.png" else item for item in judged]
+    _, other, _, _ = arrays(swapped)
+    own = np.array([item.picture == "3.png" for item in judged])
+    np.testing.assert_allclose(found[own], held_out(swapped, other)[own])
+    assert not np.allclose(found[~own], held_out(swapped, other)[~own])
 
 
 def test_fitted_rules_keep_their_promises() -> None:
-    features, right, present = planted(4000)
-    rules = fit_rules(features[:2000], right[:2000], present[:2000], precision=0.95, false_absent=0.03)
-    verdicts = []
-    for row in features[2000:]:
-        found = dataclasses.replace(GOOD, strength=float(row[7]))
-        facts = MapFacts(probability=1 / (1 + math.exp(-row[10])) if not math.isnan(row[10]) else float("nan"))
-        verdicts.append((rules.confidence(found, facts), rules.presence(found, facts)))  # type: ignore[misc]
-    sure = np.array([value for value, _ in verdicts]) >= rules.clear
-    assert sure.mean() > 0.2
-    assert right[2000:][sure].mean() >= 0.9
-    assert rules.confidence is not None
+    rules = fit_rules(planted(3000), precision=0.95, false_absent=0.03)
+    fresh = planted(3000, seed=1)
+    verdicts = [judge(item.found, item.facts, rules) for item in fresh]
+    clear = np.array([found.verdict == CLEAR for found in verdicts])
+    absent = np.array([found.verdict == ABSENT for found in verdicts])
+    _, right, present, _ = arrays(fresh)
+    assert clear.mean() > 0.2
+    assert right[clear].mean() >= 0.93
+    assert 0.01 <= absent[present].mean() <= 0.05
+    assert absent[~present].mean() > absent[present].mean() + 0.1
+    assert rules.known["hard"].right < rules.known["easy"].right
+
+
+def test_limits_on_evidence_let_right_maps_pass() -> None:
+    judged = [dataclasses.replace(item, found=dataclasses.replace(item.found, p_value=0.5, p_plain=0.1)) for item in planted()]
+    assert fit_rules(judged).p_value == pytest.approx(0.1)
+    assert fit_rules(planted()).p_value == pytest.approx(2 / 41)  # No lower than what chance among forty words can tell.
+    assert fit_rules(planted()).text == 0.0
+    assert fit_rules(judged, base=Rules(p_value=0.07)).p_value == 0.07
 
 
 def test_limits_of_a_fit_decide() -> None:
-    features, right, present = planted()
-    rules = fit_rules(features, right, present, weights_hash="abc", facts={"pictures": 600})
+    rules = fit_rules(planted(), weights_hash="abc", facts={"size": 384})
     strong, weak = dataclasses.replace(GOOD, strength=5.0), dataclasses.replace(GOOD, strength=-5.0)
-    assert judge(strong, MapFacts(0.99), rules).verdict == CLEAR
-    assert judge(weak, MapFacts(0.0001), rules).verdict in (ABSENT, DOUBTFUL)
-    far = dataclasses.replace(rules, domain=2.0)
-    assert judge(strong, MapFacts(0.99, 3.0), far).verdict == DOUBTFUL
-    assert judge(strong, MapFacts(0.99, 1.0), far).verdict == CLEAR
+    sure, unsure = (dataclasses.replace(PART, probability=value, target="easy") for value in (0.99, 0.0001))
+    assert judge(strong, sure, rules).verdict == CLEAR
+    assert "this target's over all" in judge(strong, sure, rules).reason
+    assert judge(weak, unsure, rules).verdict in (ABSENT, DOUBTFUL)
+    fit = rules.fits["part"]
+    far = dataclasses.replace(rules, fits={"part": dataclasses.replace(fit, domain=2.0)})
+    assert judge(strong, dataclasses.replace(sure, domain=3.0), far).verdict == DOUBTFUL
+    assert judge(strong, dataclasses.replace(sure, domain=1.0), far).verdict == CLEAR
+    # Another kind of question was not measured.
+    assert "not calibrated" in judge(strong, dataclasses.replace(sure, kind="state"), rules).reason
+
+
+def test_rules_hold_under_what_they_were_fitted_under() -> None:
+    rules = fit_rules(planted(), facts={"model": "demo", "size": 384, "pictures": 9})
+    assert rules.under({"size": 384, "model": "the same under another name"}) is rules
+    other = rules.under({"size": 512})
+    assert other.fits == {}
+    assert other.p_value == rules.p_value
+    with pytest.raises(ConfigurationError, match=r"fitted with size 384, the maps are made with 512.*concept-cam calibrate"):
+        rules.check({"size": 512})
 
 
 def test_rules_are_read_back(tmp_path: Path) -> None:
-    features, right, present = planted()
-    rules = fit_rules(features, right, present, weights_hash="abc")
+    rules = fit_rules(planted(), weights_hash="abc", hosts=("fish",))
     path = tmp_path / "trust.json"
     path.write_text(rules.to_json(), encoding="utf-8")
-    assert Rules.read(path) == rules
-    for wrong in ("", "{}", "[]", '{"version": 99, "words": 1}'):
-        path.write_text(wrong, encoding="utf-8")
-        with pytest.raises(DataError, match=r"holds (no )?rules of"):
+    again = Rules.read(path)
+    assert again.to_json() == rules.to_json()
+    assert (again.hosts, again.known, again.fits["part"].domain) == (("fish",), rules.known, math.inf)
+    content = rules.to_json()
+    wrong = (
+        "",
+        "{}",
+        "[]",
+        '{"version": 99, "words": 1}',
+        content.replace('"strength"', '"strange"'),
+        content.replace('"clear"', '"cleer"'),
+    )
+    for text in wrong:
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(DataError):
             Rules.read(path)
 
 
 def test_too_few_maps_are_refused() -> None:
-    features, right, _ = planted(15)
+    features, right, _, _ = arrays(planted(15))
     with pytest.raises(DataError, match="at least ten of each"):
         Logistic.fit(features, right)
+    with pytest.raises(DataError, match=r"at least 30 of each, of one kind"):
+        fit_rules(planted(40))
 
 
 def test_features_stand_in_the_order_of_the_table() -> None:
-    found = features_of(GOOD, MapFacts(0.5, 1.5))
-    assert dict(zip(FEATURES, found))["logit probability"] == pytest.approx(0.0)
-    assert dict(zip(FEATURES, found))["domain"] == 1.5
-    assert dict(zip(FEATURES, found))["log p_value"] == pytest.approx(math.log(1 / 41))
+    found = dict(zip(FEATURES, features_of(GOOD, MapFacts(0.5, 1.5, 0.75))))
+    assert found["logit probability"] == pytest.approx(0.0)
+    assert (found["domain"], found["agreement"], found["mass"]) == (1.5, 0.75, 0.9)
+    assert found["log p_value"] == pytest.approx(math.log(1 / 41))
 
 
 def test_rules_of_one_host_do_not_judge_another() -> None:
-    features, right, present = planted()
-    rules = fit_rules(features, right, present, hosts=("fish",))
+    rules = fit_rules(planted(), hosts=("fish",))
     strong = dataclasses.replace(GOOD, strength=5.0)
-    assert judge(strong, MapFacts(0.99), rules, "fish").verdict == CLEAR
-    assert not math.isnan(judge(strong, MapFacts(0.99), rules, "fish").confidence)
-    other = judge(strong, MapFacts(0.99), rules, "bird")
+    sure = dataclasses.replace(PART, probability=0.99, target="easy")
+    assert judge(strong, sure, rules).verdict == CLEAR
+    assert not math.isnan(judge(strong, sure, rules).confidence)
+    bird = dataclasses.replace(sure, host="bird")
+    other = judge(strong, bird, rules)
     assert other.verdict == DOUBTFUL
-    assert "fitted for fish" in other.reason
-    free = judge(strong, MapFacts(0.99, 0.9), rules, None)
+    assert "fitted for fish; what it knows of bird was not measured" in other.reason
+    free = judge(strong, MapFacts(0.99, 0.9), rules)
     assert free.verdict == CLEAR
     assert math.isnan(free.confidence)
-    assert judge(dataclasses.replace(GOOD, p_value=0.9), MapFacts(), rules, "bird").verdict == OFF_PROMPT
+    assert judge(dataclasses.replace(GOOD, p_value=0.9, p_plain=0.9), bird, rules).verdict == OFF_PROMPT
+
+
+def test_kinds_and_names_of_questions() -> None:
+    part = Concept(("the head of a fish",), name="parts=head", metadata={"kind": "part", "pack": "fish"})
+    state = Concept(("a forked tail",), name="tail=forked", metadata={"kind": "shape", "pack": "fish"})
+    assert [kind_of(item) for item in (part, state, Concept(("a dog",)))] == ["part", "state", "thing"]
+    assert [key_of(item) for item in (part, Concept(("a dog",)))] == ["fish:parts=head", "a dog"]

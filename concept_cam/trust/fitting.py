@@ -1,0 +1,182 @@
+"""Fits the rules of trust to maps whose answers are known.
+
+Every limit is chosen on maps that had no say in the model that judges them: pictures are dealt into folds, and each fold is judged by a
+model of the others (Stone, "Cross-validatory choice and assessment of statistical predictions", 1974).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from concept_cam.core.errors import DataError
+from concept_cam.trust.evidence import Evidence
+from concept_cam.trust.logistic import FEATURES, Logistic, MapFacts, features_of
+from concept_cam.trust.rules import Fit, KnownTarget, Rules
+
+__all__ = ["FOLDS", "Judged", "fit_rules", "held_out"]
+
+FOLDS = 5
+
+HARMLESS = 0.01
+"""Share of right maps that a limit on evidence alone (p-value, rank correlation, softmax, written words) may hold back."""
+
+LEAST_PER_KIND = 30
+"""Right maps, and wrong ones, that a kind of question needs for a fit of its own."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One map whose answer is known.
+
+    Attributes:
+        picture: Name of the picture; maps of one are never apart.
+        found: Its evidence.
+        facts: What else is known of it; ``target`` is the name that its target is to be known by.
+        phrase: What the target is called.
+        right: Whether the peak lies on the target.
+        present: Whether the target is in the picture.
+    """
+
+    picture: str
+    found: Evidence
+    facts: MapFacts
+    phrase: str
+    right: bool
+    present: bool
+
+
+def fit_rules(
+    judged: Sequence[Judged],
+    *,
+    precision: float = 0.975,
+    false_absent: float = 0.015,
+    base: Rules | None = None,
+    hosts: tuple[str, ...] = (),
+    weights_hash: str = "",
+    facts: Mapping[str, Any] | None = None,
+) -> Rules:
+    """Fits confidence and presence for every kind of question, and all limits.
+
+    Args:
+        judged: Maps with known answers.
+        precision: Share of the clear maps that are to be right; half a hundredth less than what is wanted in use where the pictures are
+            harder than those, as the bundled model's are (false colours, other styles).
+        false_absent: Share of present targets that may be called absent.
+        base: Limits where too little is known to fit them.
+        hosts: Whose parts and states the maps are of.
+        weights_hash: The model.
+        facts: What is recorded of the pictures.
+
+    Raises:
+        DataError: No kind of question has enough maps.
+    """
+    fits = {}
+    for kind in dict.fromkeys(item.facts.kind for item in judged):
+        own = [item for item in judged if item.facts.kind == kind]
+        right = sum(item.right for item in own)
+        if min(right, len(own) - right) >= LEAST_PER_KIND:
+            fits[kind] = _fit(own, precision, false_absent)
+    if not fits:
+        right = sum(item.right for item in judged)
+        raise DataError(
+            f"received {right} right and {len(judged) - right} wrong maps; a fit needs at least {LEAST_PER_KIND} of each, of one kind of "
+            "question. Label more pictures, and some in which the target is absent."
+        )
+    return replace(
+        _limits(judged, base or Rules()),
+        fits=fits,
+        known=_known(judged),
+        hosts=hosts,
+        weights_hash=weights_hash,
+        facts=dict(facts or {}),
+    )
+
+
+def _fit(own: Sequence[Judged], precision: float, false_absent: float) -> Fit:
+    right, present = np.array([item.right for item in own]), np.array([item.present for item in own])
+    sure, there = held_out(own, right), held_out(own, present)
+    features, targets = _table(own)
+    domains = features[present, list(FEATURES).index("domain")]
+    return Fit(
+        Logistic.fit(features, right, targets),
+        _presence(features, present, targets),
+        _least_sure(sure, right, precision),
+        float(np.quantile(there[present], false_absent)),
+        float(np.nanmax(domains)) if np.isfinite(domains).any() else float("inf"),
+    )
+
+
+def _table(own: Sequence[Judged]) -> tuple[np.ndarray, list[str]]:
+    return np.stack([features_of(item.found, item.facts) for item in own]), [item.facts.target for item in own]
+
+
+def _presence(features: np.ndarray, present: np.ndarray, targets: Sequence[str]) -> Logistic:
+    """A model of presence; where every target is there, nothing can be learnt, and all count as present."""
+    if min(present.sum(), (~present).sum()) < 10:
+        return Logistic({}, {}, {}, 50.0)
+    return Logistic.fit(features, present, targets)
+
+
+def held_out(own: Sequence[Judged], answers: np.ndarray) -> np.ndarray:
+    """Returns for each map the probability that a model of the other folds' pictures gives it, float64 [M].
+
+    Args:
+        own: The maps.
+        answers: bool [M], what the model is to tell.
+    """
+    features, targets = _table(own)
+    pictures = list(dict.fromkeys(item.picture for item in own))
+    order = np.random.default_rng(0).permutation(len(pictures))
+    fold_of = {pictures[number]: place % FOLDS for place, number in enumerate(order)}
+    folds = np.array([fold_of[item.picture] for item in own])
+    found = np.full(len(own), float(answers.mean()))
+    for fold in range(FOLDS):
+        rest, held = folds != fold, folds == fold
+        if held.any() and min(answers[rest].sum(), (~answers[rest]).sum()) >= 10:
+            model = Logistic.fit(features[rest], answers[rest], [name for name, used in zip(targets, rest) if used])
+            found[held] = model.of(features[held], [name for name, used in zip(targets, held) if used])
+    return found
+
+
+def _least_sure(sure: np.ndarray, right: np.ndarray, precision: float) -> float:
+    """The lowest confidence at and above which the share of right maps is as asked; above 1 where none is."""
+    order = np.argsort(-sure, kind="stable")
+    shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(shares >= precision)
+    return float(sure[order[enough[-1]]]) if len(enough) else 1.01
+
+
+def _limits(judged: Sequence[Judged], base: Rules) -> Rules:
+    """Limits on evidence alone: each holds back at most a hundredth of the right maps, and is no laxer than that of the defaults."""
+    right = [item.found for item in judged if item.right]
+    if len(right) < LEAST_PER_KIND:
+        return base
+
+    def limit(values: list[float], default: float) -> float:
+        known = [value for value in values if not np.isnan(value)]
+        return min(default, float(np.quantile(known, 1 - HARMLESS))) if known else default
+
+    least = 2.0 / 41  # A p-value among forty words is never lower than 1/41.
+    return replace(
+        base,
+        p_value=max(least, limit([min(found.p_value, found.p_plain) for found in right], base.p_value)),
+        dependence=limit([float(np.nanmin([found.dependence_host, found.dependence_siblings])) for found in right], base.dependence),
+        mass=max(base.mass, float(np.quantile([found.mass for found in right], HARMLESS))),
+        text=limit([found.text for found in right], base.text),
+    )
+
+
+def _known(judged: Sequence[Judged]) -> dict[str, KnownTarget]:
+    found = {}
+    for name in dict.fromkeys(item.facts.target for item in judged if item.facts.target):
+        own = [item for item in judged if item.facts.target == name and item.present]
+        if own:
+            first = own[0]
+            found[name] = KnownTarget(
+                first.phrase, first.facts.kind, first.facts.host, len(own), round(float(np.mean([item.right for item in own])), 4)
+            )
+    return found
