@@ -64,7 +64,7 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("concept_cam.commands.demo:demo", "Run the bundled example: fish, fins and a picture to look at."),
     "evaluate": Entry("concept_cam.commands.evaluate:evaluate", "Measure methods on a data set with part masks."),
     "sweep": Entry("concept_cam.commands.evaluate:sweep", "Search the best settings on labelled or unlabelled pictures."),
-    "calibrate": Entry("concept_cam.commands.evaluate:calibrate", "Fit abstention limits from about fifty labelled pictures."),
+    "calibrate": Entry("concept_cam.commands.calibrate:calibrate", "Fit abstention limits, rules of trust and guarantees."),
     "fit-head": Entry("concept_cam.commands.fit:fit_head", "Train a linear classifier head on a folder of class folders."),
     "fit-attention": Entry("concept_cam.commands.fit:fit_attention", "Train a learned single-pass explainer (L-CAM)."),
 }

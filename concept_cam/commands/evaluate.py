@@ -1,8 +1,7 @@
-"""``concept-cam evaluate``, ``sweep`` and ``calibrate``: measure, tune, and say when to make no call."""
+"""``concept-cam evaluate`` and ``sweep``: measure, and tune."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -45,7 +44,7 @@ def _dataset_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--images",
                 type=click.Path(file_okay=False),
                 metavar="DIR",
-                help="coco: folder of the pictures.",
+                help="coco, cvat, labelstudio: folder of the pictures.",
             ),
             click.option("--host", metavar="NOUN", help="coco, folder: noun of the subject and name of its mask."),
             click.option(
@@ -91,7 +90,7 @@ def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
     default="synthetic",
     show_default=True,
     metavar="NAME[:PATH]",
-    help="synthetic, folder:DIR, coco:FILE, fishvista:DIR, cub:DIR.",
+    help="synthetic, folder:DIR, coco:FILE, cvat:FILE, labelstudio:FILE, fishvista:DIR, cub:DIR.",
 )
 @_dataset_options
 @click.option(
@@ -355,71 +354,3 @@ def _plain_attentions(names: Iterable[str]) -> tuple[str, ...]:
     """Strategies without the variants that keep the residual or the feed-forward network; those rarely help and triple the search."""
     found = tuple(name for name in names if not name.endswith(("+residual", "+ffn")))
     return found or tuple(names) or ("auto",)
-
-
-@click.command(short_help="Fit abstention limits from labelled pictures.")
-@click.argument("calls", type=click.Path(exists=True), metavar="CALLS")
-@click.option(
-    "--labels",
-    "-l",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="CSV table, CVAT 1.1 XML or Label Studio JSON; by default the column true_state of CALLS.",
-)
-@click.option(
-    "--accuracy",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.9,
-    show_default=True,
-    help="Share of calls that are to be right.",
-)
-@click.option(
-    "--confidence",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.8,
-    show_default=True,
-    help="How sure to be of that (one-sided bound).",
-)
-@click.option(
-    "--least",
-    type=click.IntRange(min=1),
-    default=15,
-    show_default=True,
-    help="Labelled calls that a character needs for a limit of its own.",
-)
-@click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="FILE", help="Limits, YAML.")
-@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
-def calibrate(calls: str, labels: str | None, accuracy: float, confidence: float, least: int, output: str, overwrite: bool) -> None:
-    """Fits the limits below which no call is made, from about fifty labelled pictures.
-
-    CALLS is the folder of an annotation run, or a CSV table with file_name, character, state and probability (and true_state, when it holds
-    the labels itself).
-
-    \b
-    Examples:
-      concept-cam calibrate run/ --labels annotations.xml -o limits.yaml
-      concept-cam calibrate run/ --labels labels.csv --accuracy 0.95 -o limits.yaml
-      concept-cam calibrate calls.csv -o limits.yaml
-    """
-    from concept_cam.evaluation import calibration
-
-    if labels is None and not calls.lower().endswith(".csv"):
-        raise ConfigurationError("a run needs labels: give --labels FILE (CSV, CVAT XML or Label Studio JSON).")
-    said, facts = calibration.read_calls(calls)
-    truth = calibration.read_truth(labels or calls)
-    found = calibration.calibrate(said, truth, accuracy, confidence, least, facts)
-    found.save(output, overwrite=overwrite)
-    skipped = sum(label.reviewed is False for label in truth) if any(label.reviewed for label in truth) else 0
-    if skipped:
-        note(f"{skipped} labels are not marked as reviewed and were left out; {len(truth) - skipped} count")
-    click.echo("character,measure,limit,labelled,kept,accuracy,expected_accuracy,expected_kept,pooled,plain_accuracy")
-    for name, limit in found.limits.items():
-        value = "none" if limit.value is None else f"{limit.value:.4f}"
-        # What no labelled call says is left empty.
-        shares = ["" if math.isnan(share) else f"{share:.3f}" for share in (limit.accuracy, limit.expected_accuracy, limit.expected_kept)]
-        plain = "" if math.isnan(limit.plain_accuracy) else f"{limit.plain_accuracy:.3f}"
-        pooled = "yes" if limit.pooled else "no"
-        click.echo(",".join([name, limit.measure, value, str(limit.labelled), str(limit.kept), *shares, pooled, plain]))
-    unreached = [name for name, limit in found.limits.items() if limit.value is None]
-    if unreached:
-        warn(f"no limit reaches {accuracy:g} for {', '.join(unreached)}: make no calls, label more, or lower --accuracy.")

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from concept_cam.core.settings import Settings
     from concept_cam.localizer import Localizer
     from concept_cam.methods.heads import ClassifierHead, FinerCam
+    from concept_cam.trust.conformal import Conformal
+    from concept_cam.trust.kept import Trust
 
 LOCATE_COLUMNS = (
     "file_name", "target", "contrast", "score", "probability", "peak_score", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac",
-    "verdict", "model",
+    "verdict", "confidence", "presence", "agreement", "states", "model",
 )  # fmt: skip
 """Columns of the table on stdout, one row per picture and concept."""
 
@@ -77,6 +79,18 @@ LOCATE_COLUMNS = (
     metavar="VERDICT",
     help="Keep only maps of this verdict: clear, doubtful, 'not about the prompt' or absent.",
 )
+@click.option(
+    "--careful",
+    is_flag=True,
+    help="Read each picture again, mirrored and shifted: certificates say how far maps agree. Takes 4 times the time.",
+)
+@click.option(
+    "--trust",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Rules and guarantees that 'concept-cam calibrate' fitted. With -o: inner and outer masks too.",
+)
+@click.option("--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Risk of the guarantees.  [default: 0.1]")
 @click.option("--output", "-o", type=click.Path(file_okay=False), metavar="DIR", help="Write overlays, masks, scores and JSON here.")
 @click.option(
     "--format", "format_", type=click.Choice(["csv", "json", "table"]), default="csv", show_default=True, help="Format on stdout."
@@ -99,6 +113,9 @@ def locate(
     upsampling: str,
     explain: bool,
     only: str | None,
+    careful: bool,
+    trust: str | None,
+    alpha: float | None,
     output: str | None,
     format_: str,
     overwrite: bool,
@@ -108,9 +125,10 @@ def locate(
 
     Prints one row per picture and concept. SCORE is the cosine of the whole picture along the direction, PROBABILITY the softmax over
     target and contrasts at the model's own temperature; peak and box are original pixels of the upright picture, half-open, of the
-    largest region. A classifier (--head FILE, or --model timm:NAME[,CHECKPOINT] with its own last layer) is asked for its classes instead
-    of words: without --target for the predicted one; SCORE is then the contrasted logit. IMAGE may be a folder, which is searched with its
-    subfolders; '-' reads paths from standard input, one per line.
+    largest region. VERDICT says whether the map can be trusted: clear, doubtful, not about the prompt, or absent; CONFIDENCE how likely
+    its peak lies on the target. A classifier (--head FILE, or --model timm:NAME[,CHECKPOINT] with its own last layer) is asked for its
+    classes instead of words: without --target for the predicted one; SCORE is then the contrasted logit. IMAGE may be a folder, which is
+    searched with its subfolders; '-' reads paths from standard input, one per line.
 
     \b
     Examples:
@@ -118,6 +136,7 @@ def locate(
       concept-cam locate photos/ -t "a dorsal fin" -t "a tail fin" --contrast "a fish" --format table
       concept-cam locate fish.png --traits fish:caudal_fin_shape -o out/ --explain
       concept-cam locate photos/ --traits fish:parts --only clear > clear.csv
+      concept-cam locate photos/ --traits fish:parts --careful --trust trust.json --alpha 0.1 -o out/
       concept-cam locate bird.jpg --classes species.txt --model hf-hub:imageomics/bioclip-2 -o out/
       concept-cam locate bird.jpg --head head.safetensors --model dinov2:facebook/dinov2-base --method layer-cam+relu -o out/
       concept-cam locate bird.jpg --model timm:resnet50.a1_in1k,resnet50.safetensors -o out/
@@ -134,17 +153,22 @@ def locate(
         raise ConfigurationError("no picture was given: standard input held no path.")
     check_early(values, output)
     limit = values.get("threshold", DEFAULT_THRESHOLD)
-    writer = _Writer(output, unique_stems(paths), overwrite, limit, min_area, limits, upsampling, explain)
+    fitted, guarantee = _fitted(trust, alpha)
+    if classifier and (careful or fitted is not None):
+        raise ConfigurationError("--careful and --trust are for questions in words; a classifier's maps have certificates of their own.")
+    writer = _Writer(output, unique_stems(paths), overwrite, limit, min_area, limits, upsampling, explain, guarantee)
     writer.check()
     asker: _BatchAsker
     if question is None:
         asker = _head_asker(head, target, contrast, traits, classes, references, ranks, layer, values)
         _estimate(values.get("method", "grad-cam"), asker, len(paths))
     else:
-        localizer = build_localizer(values)
+        localizer = build_localizer(values, None if fitted is None else fitted.rules)
+        if fitted is not None:
+            fitted.check(localizer.conditions())
         if question.concepts:
             warn_unknown_words(localizer, list(question.concepts))
-        asker = _WordAsker(localizer, question, values.get("method", "direct"))
+        asker = _WordAsker(localizer, question, values.get("method", "direct"), careful)
     printer = Printer(format_)
     failed = left_out = 0
     for path, answer in track(_all_answers(asker, paths), len(paths)):
@@ -155,7 +179,7 @@ def locate(
         kept = [found for found in answer if only is None or verdict_of(found) == only]
         left_out += len(answer) - len(kept)
         for found in kept:
-            printer.row(result_row(path, found, limit, min_area))
+            printer.row(result_row(path, found, limit, min_area, guarantee))
         if kept or only is None:
             writer.write(path, kept)
     printer.close()
@@ -298,19 +322,22 @@ def _answers(asker: _BatchAsker, paths: Sequence[str]) -> Iterator[tuple[str, Se
 class _WordAsker:
     """Asks an image-text model in words."""
 
-    def __init__(self, localizer: Localizer, question: _Question, method: str) -> None:
+    def __init__(self, localizer: Localizer, question: _Question, method: str, careful: bool = False) -> None:
         self.settings = localizer.settings
-        self._localizer, self._question, self._method = localizer, question, method
+        self._localizer, self._question, self._method, self._careful = localizer, question, method, careful
 
     def __call__(self, pictures: list[Any]) -> list[Sequence[Localization]]:
         localizer, question, method = self._localizer, self._question, self._method
         if not pictures:
             return []
         if not question.classes:
-            return list(localizer.locate_all(pictures, question.concepts, method=method))
+            return list(localizer.locate_all(pictures, question.concepts, method=method, careful=self._careful))
         features = localizer.encode(pictures)
         chosen = [localizer.class_concept(item, question.classes, question.target, references=question.references) for item in features]
-        return [localizer.locate_all([picture], [concept], method=method)[0] for picture, concept in zip(pictures, chosen)]
+        return [
+            localizer.locate_all([picture], [concept], method=method, careful=self._careful)[0]
+            for picture, concept in zip(pictures, chosen)
+        ]
 
 
 class _HeadAsker:
@@ -392,12 +419,40 @@ def _rounded(value: float, digits: int) -> float | None:
     return None if math.isnan(value) else round(value, digits)
 
 
+def _fitted(path: str | None, alpha: float | None) -> tuple[Trust | None, Conformal | None]:
+    """Reads what was fitted, and chooses the guarantee."""
+    if path is None:
+        if alpha is not None:
+            raise ConfigurationError("--alpha belongs to --trust FILE, which 'concept-cam calibrate' writes.")
+        return None, None
+    from concept_cam.trust.kept import Trust
+
+    fitted = Trust.read(path)
+    return fitted, fitted.at(0.1 if alpha is None else alpha) if fitted.guarantees or alpha is not None else None
+
+
 def verdict_of(found: Localization) -> str | None:
     """Returns the verdict of a map's certificate; ``None`` for methods that have none."""
     return None if found.certify is None else found.certificate.verdict
 
 
-def result_row(path: str, found: Localization, threshold: str | float, min_area: float) -> dict[str, Any]:
+def _trust_columns(found: Localization, guarantee: Conformal | None) -> dict[str, Any]:
+    certificate = None if found.certify is None else found.certificate
+    states = None if guarantee is None else guarantee.guarantee(found).states
+    shares = {
+        name: None if certificate is None or (value := getattr(certificate, name)) is None else round(value, 4)
+        for name in ("confidence", "presence", "agreement")
+    }
+    return {
+        "verdict": None if certificate is None else certificate.verdict,
+        **shares,
+        "states": None if states is None else " | ".join(states),
+    }
+
+
+def result_row(
+    path: str, found: Localization, threshold: str | float, min_area: float, guarantee: Conformal | None = None
+) -> dict[str, Any]:
     region = found.region_of_peak(threshold, min_area=min_area, resolution="model")
     row: dict[str, Any] = {
         "file_name": path,
@@ -409,7 +464,7 @@ def result_row(path: str, found: Localization, threshold: str | float, min_area:
         "peak_x": _rounded(found.peak[0], 2),
         "peak_y": _rounded(found.peak[1], 2),
         "x": None, "y": None, "width": None, "height": None, "area_frac": None,
-        "verdict": verdict_of(found),
+        **_trust_columns(found, guarantee),
         "model": found.provenance.model,
     }  # fmt: skip
     if region is not None:
@@ -499,8 +554,9 @@ class _Writer:
         limits: tuple[float, float] | None,
         upsampling: str,
         explain: bool = False,
+        guarantee: Conformal | None = None,
     ) -> None:
-        self._explain = explain
+        self._explain, self._guarantee = explain, guarantee
         self._folder = Path(output) if output is not None else None
         self._stems, self._overwrite = stems, overwrite
         self._threshold, self._min_area, self._limits, self._upsampling = threshold, min_area, limits, upsampling
@@ -535,7 +591,14 @@ class _Writer:
             write_file(base.with_name(base.name + ".overlay.png"), png_bytes(overlay), overwrite=self._overwrite)
             write_file(base.with_name(base.name + ".mask.png"), png_bytes(_mask_image(found, self._threshold)), overwrite=self._overwrite)
             write_file(base.with_name(base.name + ".scores.npz"), found.to_npz(), overwrite=self._overwrite)
-            results.append(found.to_dict(self._threshold, min_area=self._min_area))
+            content = found.to_dict(self._threshold, min_area=self._min_area)
+            if self._guarantee is not None:
+                promised = self._guarantee.guarantee(found)
+                content["guarantee"] = promised.to_dict()
+                for kind, mask in (("inner", promised.inner), ("outer", promised.outer)):
+                    if mask is not None:
+                        write_file(base.with_name(f"{base.name}.{kind}.png"), png_bytes(_black_and_white(mask)), overwrite=self._overwrite)
+            results.append(content)
         payload = json_bytes({"file_name": path, "results": results})
         write_file(self._folder / f"{stem}.json", payload, overwrite=self._overwrite)
 
@@ -547,6 +610,10 @@ def _unique_slugs(names: Sequence[str]) -> list[str]:
 
 
 def _mask_image(found: Localization, threshold: str | float) -> Any:
+    return _black_and_white(found.mask(threshold))
+
+
+def _black_and_white(mask: Any) -> Any:
     from PIL import Image
 
-    return Image.fromarray(found.mask(threshold).astype("uint8") * 255)
+    return Image.fromarray(mask.astype("uint8") * 255)

@@ -18,6 +18,7 @@ from concept_cam.core.settings import DTYPES, PREPROCESS_SETTINGS, SETTING_NAMES
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
+    from concept_cam.trust.rules import Rules
 
 
 class Names(click.Choice[str]):
@@ -108,7 +109,7 @@ def chosen_settings(values: dict[str, Any]) -> Settings:
     return Settings().with_values(**{name: values[name] for name in SETTING_NAMES if name in values})
 
 
-def build_localizer(values: dict[str, Any]) -> Localizer:
+def build_localizer(values: dict[str, Any], rules: Rules | None = None) -> Localizer:
     """Loads the model that the merged options name."""
     from concept_cam.localizer import Localizer
 
@@ -119,6 +120,7 @@ def build_localizer(values: dict[str, Any]) -> Localizer:
         device=values.get("device") or "auto",
         dtype=values.get("dtype") or "float32",
         settings=settings,
+        rules=rules,
     )
     detail(f"loaded {localizer.backbone.name!r} (weights {localizer.backbone.weights_hash}) in {time.perf_counter() - start:.1f} s")
     detail(f"settings: {localizer.settings}")

@@ -18,6 +18,8 @@ LOADERS: dict[str, Entry] = {
     "synthetic": Entry(f"{_HERE}.synthetic:load", "rendered fish, butterflies, beetles or leaves with exact truth"),
     "folder": Entry(f"{_HERE}.folder:load", "pictures beside masks"),
     "coco": Entry(f"{_HERE}.coco:load", "COCO instances, of parts or of whole things"),
+    "cvat": Entry(f"{_HERE}.cvat:load", "masks and polygons that people drew in CVAT"),
+    "labelstudio": Entry(f"{_HERE}.labelstudio:load", "brush masks and polygons that people drew in Label Studio"),
     "fishvista": Entry(f"{_HERE}.fishvista:load", "Fish-Vista: traits of museum fish"),
     "cub": Entry(f"{_HERE}.cub:load", "CUB-200-2011: parts of birds as points"),
 }

@@ -93,6 +93,7 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
         "path": str(source),
         "images": str(folder),
         "host": noun,
+        "pack": traits,
         "parts": parts,
         "pictures_without_masks": len(rows) - len(asked),
     }

@@ -100,6 +100,7 @@ def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
     facts = {
         "path": str(root),
         "host": host,
+        "pack": traits,
         "parts": parts,
         "pictures_without_masks": len(pictures) - len(asked),
     }
