@@ -103,6 +103,8 @@ def _annotations(run: Run, found: Survey, categories: dict[str, dict[str, Any]])
                     "entity": record["entity"],
                     "entity_id": record["entity_id"],
                     "quality_id": record["quality_id"],
+                    "verdict": record.get("verdict"),
+                    "confidence": record.get("confidence"),
                 },
                 **({"input": further} if further else {}),
             }

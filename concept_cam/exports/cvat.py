@@ -3,6 +3,7 @@
 A record with a region is a ``mask`` in CVAT's own run lengths (row by row within the mask's box, zeros first); one without is a
 ``tag``, so that its state can be set too. A label is a character, its ``state`` an attribute to choose; each part has a label of its
 own (``parts: head``). Records that abstain stand as ``not called``. Pictures are named by the run's ``source``.
+``verdict``, ``confidence`` and ``verdict_because`` say whether the map can be trusted: CVAT filters by them.
 The format has no place for the input's columns: they are found again by ``record_key``.
 
 Beside it stands ``NAME.labels.json``: the labels with all their attributes as CVAT's task constructor takes them ("Raw"). Make the task
@@ -55,7 +56,7 @@ NOT_CALLED = "not called"
 LABELS_SUFFIX = ".labels.json"
 """Of the file beside the annotations that lists the labels."""
 
-_ATTRIBUTES = ("state", "specimen", "probability", "record_key", REVIEWED)
+_ATTRIBUTES = ("state", "specimen", "probability", "verdict", "confidence", "verdict_because", "record_key", REVIEWED)
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, str]:
@@ -226,6 +227,9 @@ def _values(element: ET.Element, record: dict[str, Any]) -> None:
         "state": record["state"] or NOT_CALLED,
         "specimen": record["specimen"],
         "probability": "" if probability is None else f"{probability:.4f}",
+        "verdict": record.get("verdict") or "",
+        "confidence": "" if record.get("confidence") is None else f"{record['confidence']:.4f}",
+        "verdict_because": record.get("verdict_because") or "",
         "record_key": record["record_key"],
         REVIEWED: "false",
     }

@@ -24,6 +24,7 @@ from concept_cam.exports.survey import (
     agent,
     called,
     carried,
+    confidence_of,
     iri,
     media_of,
     readable,
@@ -125,6 +126,7 @@ def _call(record: dict[str, Any], form: Form) -> dict[str, Any]:
         "measurementType": _type(record),
         "measurementValue": value,
         "dwciri:measurementValue": iri(record["quality_id"]),
+        "measurementAccuracy": confidence_of(record) or None,
         "measurementRemarks": f"{probability}{quality}machine-made{trust_of(record)}; picture "
         f"{media_of(record, form.base)}{media}{specimen}",
     }

@@ -46,12 +46,13 @@ _AHEAD = 32
 
 @dataclass(frozen=True)
 class _Trait:
-    """One entry of the sheet's list of traits: a character, or one part."""
+    """One entry of the sheet's list of traits: a character, or one part; ``ledgers`` are the texts that its rows' ledgers are of."""
 
     name: str
     kind: str
     states: tuple[str, ...]
     entities: dict[str, None] = field(default_factory=dict)
+    ledgers: dict[tuple[str, ...], int] = field(default_factory=dict)
 
     def head(self, source: str) -> dict[str, Any]:
         return {
@@ -59,6 +60,7 @@ class _Trait:
             "kind": self.kind,
             "states": self.states,
             "entity": ", ".join(self.entities),
+            "ledgers": list(self.ledgers),
             "src": source,
         }
 
@@ -212,7 +214,7 @@ def _sheet(run: Run, found: Survey, traits: dict[str, _Trait], longest: int, kee
                             name = f"{name}{PART_SEPARATOR}{record['best_state']}"
                         if record["entity"]:
                             traits[name].entities[record["entity"]] = None
-                        yield index[name], _row(number, record, item, traits[name].states)
+                        yield index[name], _row(number, record, item, traits[name])
                     number += 1
 
 
@@ -282,7 +284,12 @@ def _head(item: _Item, thumbnail: str | None) -> dict[str, Any]:
     return {name: value for name, value in head.items() if value is not None}
 
 
-def _row(number: int, record: dict[str, Any], item: _Item, states: tuple[str, ...]) -> dict[str, Any]:
+def _row(number: int, record: dict[str, Any], item: _Item, trait: _Trait) -> dict[str, Any]:
+    states = trait.states
+    ledger = None
+    if record.get("ledger"):
+        place = trait.ledgers.setdefault(tuple(record["ledger"]), len(trait.ledgers))
+        ledger = [place, *(_short(value) for value in record["ledger"].values())]
     metric = record["length_mm"] is not None
     best, odds = record["best_state"], record["probabilities"]
     row = {
@@ -294,11 +301,14 @@ def _row(number: int, record: dict[str, Any], item: _Item, states: tuple[str, ..
         "v": VERDICT_NAMES.index(record["verdict"]) if record.get("verdict") in VERDICT_NAMES else None,
         "y": record.get("verdict_because"),
         "z": _short(record.get("confidence")),
+        "tx": _short(record.get("text_share")) or None,
+        "ag": _short(record.get("agreement")),
         "r": record["abstained_because"],
         "a": _short(record["area_frac"]),
         "l": _short(record["length_mm"] if metric else record["length_px"]),
         "e": _short(record["length_uncertainty_mm"] if metric else record["length_uncertainty_px"]),
         "n": ("mm" if metric else "px") if record["length_px"] is not None else None,
+        "g": ledger,
         "q": [_short(odds.get(state)) for state in states] if odds and len(states) > 1 else None,
         "o": _outline(record, item) or None,
         "k": _peak(record, item),

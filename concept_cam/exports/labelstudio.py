@@ -9,6 +9,9 @@ Studio's local storage, where FOLDER is the input's folder: the storage's docume
 refuses to serve files that lie directly in its root. ``README.txt`` in the export says how, in four steps. Label Studio shows pictures
 upright, as the coordinates expect.
 
+Whether a map can be trusted stands in the note of its regions; ``least_confidence`` and the counts of verdicts (``maps_clear``,
+``maps_doubtful`` ...) are columns of the Data Manager, to filter and sort by.
+
 Read back with :func:`read_labels`, from an export of the project as JSON.
 """
 
@@ -42,8 +45,10 @@ from concept_cam.exports.survey import (
     passthrough_of,
     plain_json,
     survey,
+    trust_of,
     write_elements,
 )
+from concept_cam.trust.verdicts import TRUST_VERDICTS
 
 __all__ = [
     "CONFIG_FILE",
@@ -76,7 +81,8 @@ Then export the project as JSON (not JSON-MIN) and read the labels back:  concep
 _CONTROLS = ("image", "mask", "box")
 """Names that the configuration gives to the picture, the brush and the rectangles."""
 
-_TAIL = " (character)"
+CHARACTER_TAIL = " (character)"
+"""Put behind the name of a character whose control would have that of another control."""
 
 _SPECIMEN = "specimen"
 _EXPORTED_ID = re.compile(r".+?(?:-s(?P<specimen>[0-9]+))?-(?:mask|box)")
@@ -215,6 +221,7 @@ def _task(records: list[dict[str, Any]], found: Survey, base: str | None = None,
         "source": first["source"],
         "image_key": first["image_key"],
         "frame": FRAME,
+        **_trust(records),
     }
     size = {
         "original_width": first["image_width"],
@@ -236,6 +243,22 @@ def _task(records: list[dict[str, Any]], found: Survey, base: str | None = None,
     return cast("dict[str, Any]", plain_json({"data": data, "predictions": [prediction]}))
 
 
+def _trust(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the task's data says of trust: columns by which the Data Manager filters and sorts, so that doubtful pictures come first."""
+    verdicts = [record["verdict"] for record in records if record.get("verdict")]
+    sure = [record["confidence"] for record in records if record.get("confidence") is not None and not record["abstained"]]
+    if not verdicts:
+        return {}
+    counts = {f"maps_{verdict.replace(' ', '_')}": verdicts.count(verdict) for verdict in TRUST_VERDICTS}
+    return {**counts, "least_confidence": min(sure) if sure else None}
+
+
+def _note(record: dict[str, Any]) -> dict[str, Any]:
+    """What the certificate says of a record, as the note of its regions."""
+    said = trust_of(record).removeprefix("; ")
+    return {"meta": {"text": [said]}} if said else {}
+
+
 def _address(record: dict[str, Any], base: str | None, folder: str) -> str:
     source = str(record["source"])
     if record["media_uri"] or "://" in source or base is not None:
@@ -245,7 +268,7 @@ def _address(record: dict[str, Any], base: str | None, folder: str) -> str:
 
 def _control(name: str) -> str:
     """Name of a character's choices: that of another control of the configuration gets a tail, for every name may stand once."""
-    return f"{name}{_TAIL}" if name in _CONTROLS else name
+    return f"{name}{CHARACTER_TAIL}" if name in _CONTROLS else name
 
 
 def _specimens(records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -278,7 +301,7 @@ def _results(record: dict[str, Any], found: Survey) -> Iterator[dict[str, Any]]:
     key, specimen = record["record_key"], record["specimen"]
     if has_region(record) and not (part and record["abstained"]):
         label = f"{name}{PART_SEPARATOR}{record['best_state']}" if part else name
-        sure = {} if record["probability"] is None else {"score": record["probability"]}
+        sure = _note(record) | ({} if record["probability"] is None else {"score": record["probability"]})
         brush = {"format": "rle", "rle": encode_brush(mask_of(record)), "brushlabels": [label]}
         region = f"{key}-s{specimen}"
         yield {"id": f"{region}-mask", "type": "brushlabels", "from_name": "mask", "value": brush, **sure}
@@ -347,7 +370,7 @@ def _read_results(source: str, results: Sequence[Mapping[str, Any]]) -> Iterator
     for result in results:
         value = result.get("value") or {}
         if result.get("type") == "choices":
-            pack, character = _split(str(result.get("from_name", "")).removesuffix(_TAIL))
+            pack, character = _split(str(result.get("from_name", "")).removesuffix(CHARACTER_TAIL))
             specimen = _specimen_number(_region_id(result)) or 0
             yield from (Label(source, character, state, pack, specimen, True) for state in value.get("choices") or ())
         elif result.get("type") in ("brushlabels", "rectanglelabels"):

@@ -31,6 +31,7 @@ __all__ = [
     "agent",
     "address_and_words",
     "carried",
+    "confidence_of",
     "crop",
     "escaped",
     "has_region",
@@ -233,11 +234,23 @@ def address_and_words(record: Record, term: str) -> tuple[str | None, str | None
 
 
 def trust_of(record: Record) -> str:
-    """Returns what the certificate says of a record's map, for a remark: ``; map clear (confidence 0.93)``; nothing where there is none."""
+    """Returns what the certificate says of a record's map, for a remark; nothing where there is none.
+
+    Such as ``; map doubtful (confidence 0.53): 60% of the peak's surroundings look like written words or a ruler``.
+    """
     if not record.get("verdict"):
         return ""
+    confidence, reason = record.get("confidence"), str(record.get("verdict_because") or "").rstrip(".")
+    sure = "" if confidence is None else f" (confidence {confidence:.2f})"
+    return f"; map {record['verdict']}{sure}" + (f": {reason}" if reason else "")
+
+
+def confidence_of(record: Record) -> str:
+    """Returns how sure a record is, for a term that asks for the error of a value; empty where nothing was fitted or a person looked."""
     confidence = record.get("confidence")
-    return f"; map {record['verdict']}" + ("" if confidence is None else f" (confidence {confidence:.2f})")
+    if confidence is None or record.get("reviewed") is not None:
+        return ""
+    return f"peak on the target with a probability of {confidence:.2f}"
 
 
 def readable(name: str) -> str:

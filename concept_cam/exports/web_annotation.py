@@ -24,6 +24,7 @@ from concept_cam.exports.survey import (
     iri,
     media_of,
     readable,
+    trust_of,
     when,
     write_json,
 )
@@ -102,7 +103,7 @@ def _call_bodies(record: dict[str, Any]) -> list[dict[str, Any]]:
     sure = "" if record["probability"] is None else f" (probability {record['probability']:.3f})"
     bodies = [
         _text(f"{character}: {readable(record['state'] or '')}", "tagging"),
-        _text(f"{record['entity'] or character}{sure}, model {record['model']}", "describing"),
+        _text(f"{record['entity'] or character}{sure}, model {record['model']}{trust_of(record)}", "describing"),
     ]
     for address in (iri(record["quality_id"]), iri(record["entity_id"])):
         if address:

@@ -207,8 +207,9 @@ function show(index) {
     });
     body.push(odds);
   }
+  if (row.g) body.push(element("h3", { textContent: "What speaks for it at the peak, and what against" }), ledger(about.ledgers[row.g[0]], row.g.slice(1)));
   const facts = [["File", item.f], ["Specimen", item.s], ["Picture", `${item.w} × ${item.h} px`], ["Entity", about.entity], ["Not called", row.c ? null : run.reasons[row.r] ?? readable(row.r ?? "no reason given")],
-    ["Confidence", row.p == null ? null : percent(row.p)], ["Verdict", row.v == null ? null : `${run.verdicts[row.v]}: ${row.y ?? ""}`], ["Peak is right", row.z == null ? null : percent(row.z)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
+    ["Confidence", row.p == null ? null : percent(row.p)], ["Verdict", row.v == null ? null : `${run.verdicts[row.v]}: ${row.y ?? ""}`], ["Peak is right", row.z == null ? null : percent(row.z)], ["On words or rulers", row.tx ? percent(row.tx) : null], ["Other readings agree", row.ag == null ? null : percent(row.ag)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
     ["Length", row.l == null ? null : `${number(row.l)}${row.e == null ? "" : ` ± ${number(row.e)}`} ${row.n}`], ["Address", item.u], ...Object.entries(item.x ?? {})];
   const table = element("table");
   for (const [name, value] of facts) if (value != null && value !== "") table.append(element("tr", {}, element("th", { textContent: name, scope: "row" }), element("td", { textContent: value })));
@@ -216,6 +217,18 @@ function show(index) {
   $("detail-body").replaceChildren(...body);
   $("back").disabled = index === 0; $("next").disabled = index === shown.length - 1;
   if (!$("detail").open) $("detail").showModal();
+}
+// A bar per text from a common zero line: what the target and each contrast contribute to the score at the peak.
+function ledger(names, values) {
+  const made = element("div", { className: "ledger" });
+  const reach = Math.max(1e-9, ...values.filter((value) => value != null).map(Math.abs));
+  names.forEach((name, place) => {
+    const value = values[place], fill = element("div");
+    if (value != null) fill.style.cssText = `left:${50 + Math.min(0, 50 * value / reach)}%;width:${50 * Math.abs(value) / reach}%`;
+    fill.className = value > 0 ? "for" : "against";
+    made.append(element("span", { textContent: readable(name), title: name }), element("div", { className: "both" }, fill), element("span", { textContent: value == null ? "–" : `${value > 0 ? "+" : ""}${value.toFixed(3)}` }));
+  });
+  return made;
 }
 function closed() {
   if (open < 0) return;
