@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
-DOCUMENTS = ("README.md", "prompts/README.md", "examples/annotate.md", "examples/index.md", "examples/serve.md")
+DOCUMENTS = ("README.md", "prompts/README.md", "examples/annotate.md", "examples/index.md", "examples/serve.md", "examples/trust.md")
 
 
 def text_of(document: str) -> str:

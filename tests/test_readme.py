@@ -15,6 +15,8 @@ from PIL import Image
 
 from concept_cam import backbones
 from concept_cam.cli import COMMANDS, main
+from concept_cam.trust.conformal import Conformal
+from concept_cam.trust.kept import Trust
 from tests.documents import DOCUMENTS, ROOT, blocks, commands, text_of
 
 needs_model = pytest.mark.skipif(not any(backbones.BUNDLED.glob("*.safetensors")), reason="the bundled model is not in this checkout")
@@ -49,6 +51,10 @@ def test_python_example(document: str, block: str, folder: Path) -> None:
         run(["concept-cam annotate photos/ --traits fish:parts -o run/ --workers 0"])
     if "Index.open(" in block:
         run(["concept-cam index photos/ -o fish.index --workers 0"])
+    if "Trust.read(" in block:
+        facts = {"weights_hash": backbones.load().weights_hash}
+        limits = Conformal(0.1, {"fish:parts=head": 0.6}, {"fish:parts=head": 0.05}, facts=facts)
+        Trust(None, (limits,)).save("trust.json")
     exec(compile(block, document, "exec"), {})
 
 
