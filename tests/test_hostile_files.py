@@ -261,6 +261,50 @@ characters:
 CONFIG = "model: demo\ngamma: 0.8\nsize: 384\ntemplates: ['a photo of {}']\nresize: pad\nbatch_size: 4\n"
 
 
+MASKS_CVAT = (
+    '<annotations><version>1.1</version><image id="0" name="a.png" width="32" height="24">'
+    '<mask label="head" rle="0, 5, 3, 4" left="2" top="3" width="4" height="3" z_order="0">'
+    '<attribute name="reviewed">true</attribute></mask>'
+    '<polygon label="tail" points="3,4;20,4;12,18"><attribute name="reviewed">true</attribute></polygon></image></annotations>'
+)
+
+
+def masks_labelstudio() -> str:
+    mask = np.zeros((24, 32), bool)
+    mask[3:9, 4:20] = True
+    shared = {"original_width": 32, "original_height": 24, "image_rotation": 0}
+    brush = {**shared, "type": "brushlabels", "value": {"format": "rle", "rle": encode_brush(mask), "brushlabels": ["head"]}}
+    outline = {**shared, "type": "polygonlabels", "value": {"points": [[10, 10], [80, 10], [40, 70]], "polygonlabels": ["tail"]}}
+    task = {"data": {"source": "a.png"}, "annotations": [{"updated_at": "2026", "result": [brush, outline]}]}
+    return json.dumps([task])
+
+
+def trust_file(folder: Path) -> None:
+    from concept_cam.trust.conformal import Conformal
+    from concept_cam.trust.fitting import fit_rules
+    from concept_cam.trust.kept import Trust
+    from tests.trust.test_rules import planted
+
+    limits = Conformal(0.1, {"fin": 0.6, "head": float("inf")}, {"fin": 0.1}, 0.5, {"shape": 0.2}, {"fin": 20}, {"size": 384})
+    Trust(fit_rules(planted(200), hosts=("fish",)), (limits,)).save(folder / "trust.json", overwrite=True)
+
+
+def trust(folder: Path) -> None:
+    from concept_cam.trust.kept import Trust
+    from tests.trust.test_rules import GOOD, PART
+
+    read = Trust.read(folder / "trust.json")
+    read.check({"size": 384})
+    if read.rules is not None:
+        from concept_cam.trust.rules import judge
+
+        judge(GOOD, PART, read.rules)
+    for guarantee in read.guarantees:
+        guarantee.inner_mask("fin", np.eye(8, dtype=np.float32))
+        guarantee.outer_mask("fin", np.eye(8, dtype=np.float32))
+        guarantee.state_set("shape", {"forked": 0.6, "round": 0.4})
+
+
 def limits(folder: Path) -> None:
     from concept_cam.collection.limits import read_limits
 
@@ -370,6 +414,9 @@ READERS: dict[str, Reader] = {
     "part": Reader("run/parts/part-000001.parquet", run_folder, read_whole_run),
     "merge": Reader("run/run.json", run_folder, merge),
     "coco": Reader("k.json", both(picture("images/a.png"), put("k.json", json.dumps(COCO))), dataset("coco:k.json")),
+    "masks cvat": Reader("m.xml", both(picture("a.png"), put("m.xml", MASKS_CVAT)), dataset("cvat:m.xml")),
+    "masks label studio": Reader("m.json", both(picture("a.png"), put("m.json", masks_labelstudio())), dataset("labelstudio:m.json")),
+    "trust": Reader("trust.json", trust_file, trust),
     "manifest": Reader("manifest.json", both(picture("images/a.png"), manifest_mask, put("manifest.json", json.dumps(MANIFEST))),
     dataset("folder:")),
     "labels csv": Reader("l.csv", put("l.csv", LABELS), calibration("l.csv")),

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from concept_cam.core.concept import Concept
-from concept_cam.core.documents import read_json
+from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -334,14 +334,20 @@ class Conformal:
         Raises:
             DataError: It is something else, or of another version.
         """
-        try:
+        with understood(f"{origin}: the conformal limits"):
             content = dict(content)
             if content.pop("version") != GUARANTEE_VERSION:
                 raise DataError(f"{origin} holds guarantees of another version: fit them again with  concept-cam calibrate.")
             for table in ("inner", "outer"):
-                content[table] = {name: math.inf if value is None else float(value) for name, value in content[table].items()}
-            content["states"] = {name: float(value) for name, value in content["states"].items()}
-            numbers = {name: float(content[name]) for name in ("alpha", "threshold")}
-            return cls(**{**content, **numbers})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"{origin} holds no conformal limits: {error}.") from error
+                content[table] = {name: math.inf if value is None else _number(value) for name, value in content[table].items()}
+            content["states"] = {name: _number(value) for name, value in content["states"].items()}
+            content["labelled"] = {name: int(value) for name, value in content["labelled"].items()}
+            numbers = {name: _number(content[name]) for name in ("alpha", "threshold")}
+            return cls(**{**content, "facts": dict(content["facts"]), **numbers})
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is no limit")
+    return number

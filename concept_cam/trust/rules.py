@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from concept_cam.core.concept import Concept
-from concept_cam.core.documents import read_json
+from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.trust import probes
 from concept_cam.trust.evidence import Evidence
@@ -169,7 +169,7 @@ class Rules:
         Raises:
             DataError: It is something else, or of another version.
         """
-        try:
+        with understood(f"{origin}: the rules of trust"):
             content = dict(content)
             version = content.pop("version"), content.pop("words")
             if version != (RULES_VERSION, probes.PROBES_VERSION):
@@ -178,21 +178,34 @@ class Rules:
                     "concept-cam calibrate."
                 )
             content["fits"] = {kind: _read_fit(fit) for kind, fit in content["fits"].items() if kind in KINDS}
-            content["known"] = {name: KnownTarget(**target) for name, target in content["known"].items()}
+            content["known"] = {str(name): _read_target(target) for name, target in content["known"].items()}
             content["hosts"] = tuple(map(str, content["hosts"]))
-            limits = {name: float(content[name]) for name in ("p_value", "p_anywhere", "dependence", "mass", "text")}
+            content["weights_hash"], content["facts"] = str(content["weights_hash"]), dict(content["facts"])
+            limits = {name: _finite(content[name]) for name in ("p_value", "p_anywhere", "dependence", "mass", "text")}
             return cls(**{**content, **limits})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"{origin} holds no rules of trust: {error}.") from error
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is no limit")
+    return number
+
+
+def _read_target(content: dict[str, Any]) -> KnownTarget:
+    found = KnownTarget(**content)
+    return replace(
+        found, phrase=str(found.phrase), kind=str(found.kind), host=str(found.host), maps=int(found.maps), right=_finite(found.right)
+    )
 
 
 def _read_fit(content: dict[str, Any]) -> Fit:
     return Fit(
         Logistic.of_dict(content["confidence"]),
         Logistic.of_dict(content["presence"]),
-        float(content["clear"]),
-        float(content["absent"]),
-        math.inf if content["domain"] is None else float(content["domain"]),
+        _finite(content["clear"]),
+        _finite(content["absent"]),
+        math.inf if content["domain"] is None else _finite(content["domain"]),
     )
 
 

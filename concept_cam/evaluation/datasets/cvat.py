@@ -15,7 +15,7 @@ from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError
 from concept_cam.core.shapes import MOST_MASK_PIXELS
 from concept_cam.evaluation.datasets.coco import decode_segmentation
-from concept_cam.evaluation.datasets.drawn import Drawn, PictureFinder, dataset_of, reviewed_only
+from concept_cam.evaluation.datasets.drawn import Drawn, PictureFinder, dataset_of, read_mask, reviewed_only
 from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader
 from concept_cam.exports.cvat import NOT_CALLED, decode_mask
 from concept_cam.exports.survey import PART_SEPARATOR, REVIEWED, is_reviewed
@@ -99,7 +99,7 @@ def _shapes(path: Path, image: ET.Element) -> Iterator[_Shape]:
             if element.tag not in (*_MASKS, *_OTHERS, "tag"):
                 continue
             values = {attribute.get("name", ""): attribute.text or "" for attribute in element.iter("attribute")}
-            mask = _mask(element, size) if element.tag in _MASKS else None
+            mask = partial(read_mask, f"{path}: a mask of {name!r}", _mask(element, size)) if element.tag in _MASKS else None
             mark = is_reviewed(values[REVIEWED]) if REVIEWED in values else None
             yield _Shape(element.get("label", ""), values.get("state", ""), mask, mark)
 

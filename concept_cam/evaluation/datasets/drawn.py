@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from concept_cam import prompts
 from concept_cam.core.concept import Concept
+from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError
 from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader, Sample, SampleQuestion, part_concepts
 from concept_cam.exports.survey import PACK_SEPARATOR, PART_SEPARATOR
 from concept_cam.pictures.endings import is_picture
 
-__all__ = ["Drawn", "PictureFinder", "dataset_of", "reviewed_only", "union"]
+__all__ = ["Drawn", "PictureFinder", "dataset_of", "read_mask", "reviewed_only", "union"]
 
 VERSION = "1"
 
@@ -36,6 +37,16 @@ class Drawn:
     name: str
     regions: Mapping[str, tuple[MaskLoader, ...]]
     states: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_mask(where: str, read: MaskLoader) -> npt.NDArray[np.bool_]:
+    """Reads a mask, bool [H, W]; whatever is wrong with it is one error that says ``where``.
+
+    Raises:
+        DataError: The mask cannot be read.
+    """
+    with understood(where):
+        return np.asarray(read())
 
 
 def union(masks: Sequence[MaskLoader]) -> npt.NDArray[np.bool_]:

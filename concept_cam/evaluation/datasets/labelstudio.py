@@ -15,7 +15,7 @@ from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import DataError
 from concept_cam.core.shapes import MOST_MASK_PIXELS
 from concept_cam.evaluation.datasets.coco import decode_segmentation
-from concept_cam.evaluation.datasets.drawn import Drawn, PictureFinder, dataset_of
+from concept_cam.evaluation.datasets.drawn import Drawn, PictureFinder, dataset_of, read_mask
 from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader
 from concept_cam.exports.labelstudio import CHARACTER_TAIL, decode_brush
 
@@ -80,7 +80,8 @@ def _drawn(name: str, results: Sequence[Mapping[str, Any]]) -> Drawn:
                 states[str(result.get("from_name", "")).removesuffix(CHARACTER_TAIL)] = chosen[0]
             continue
         for label in value.get(kind) or () if kind in ("brushlabels", "polygonlabels") else ():
-            regions[str(label)] = (*regions.get(str(label), ()), _mask(kind, value, _size(result)))
+            mask = partial(read_mask, f"{name}: a region of {str(label)[:80]!r}", _mask(kind, value, _size(result)))
+            regions[str(label)] = (*regions.get(str(label), ()), mask)
     return Drawn(name, regions, states)
 
 
