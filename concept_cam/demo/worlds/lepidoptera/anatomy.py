@@ -179,7 +179,11 @@ def _turned(name: str, left: bool, outline: Array, tail: Array | None, sweep: fl
     axes = np.array([[x, sign * y * np.cos(raised), y * np.sin(raised)] for x, y in (along, forward)])
     front = name == "fore_wing"
     width = draw("body.width", 0.055, 0.105)
-    root = np.array([0.07 if front else -0.06, sign * 0.6 * width, 0.45 * width if front else 0.38 * width])
+    height = 0.45 * width if front else 0.38 * width
+    if raised > 1.3:
+        # Held together over the back, wings hide more or less of the body, hind wings most of the abdomen.
+        height -= draw("closed.low", -0.2, 0.6 if front else 1.5) * width
+    root = np.array([0.07 if front else -0.06, sign * 0.6 * width, height])
     return Wing(name, left, outline, tail, root, axes, raised)
 
 
