@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from concept_cam import backbones
+from concept_cam import backbones, prompts
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.backbones.text_memory import TextMemory
 from concept_cam.backbones.views import VIEWS
@@ -23,6 +23,7 @@ from concept_cam.core.errors import ConfigurationError, ImageError, PromptError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.grouping import batches_of_one_size
 from concept_cam.core.names import choose
+from concept_cam.core.placed_maps import PartMaps, place_maps
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Localizations, Provenance
 from concept_cam.core.scoring import image_scores, ledger, probabilities, score_patches
@@ -355,21 +356,40 @@ class Localizer:
             valid = item.geometry.valid()
             if not valid.all():
                 scores = np.where(valid, scores, np.float32(np.nan))
-            answers.append(
-                Localizations(
-                    concepts=concepts,
-                    scores=scores,
-                    image_scores=levels[row],
-                    probabilities=self.local_shares(item.patches, texts, scores, shares[row], parts),
-                    terms=weights[row],
-                    geometry=item.geometry,
-                    provenance=self.provenance("direct", item.attention, item.geometry.policy, item.views),
-                    source=item.source,
-                    split=_Ledger(item.patches, texts, terms[min(row, len(terms) - 1)], settings.feature_norm),
-                    certify=Certifier(item, asked, terms[min(row, len(terms) - 1)], partial(self._domain, item), self._probed),
-                )
+            answer = Localizations(
+                concepts=concepts,
+                scores=scores,
+                image_scores=levels[row],
+                probabilities=self.local_shares(item.patches, texts, scores, shares[row], parts),
+                terms=weights[row],
+                geometry=item.geometry,
+                provenance=self.provenance("direct", item.attention, item.geometry.policy, item.views),
+                source=item.source,
+                split=_Ledger(item.patches, texts, terms[min(row, len(terms) - 1)], settings.feature_norm),
+                certify=Certifier(item, asked, terms[min(row, len(terms) - 1)], partial(self._domain, item), self._probed),
             )
+            answers.append(self._placed(answer, item) if any(concept.where is not None for concept in concepts) else answer)
         return answers
+
+    def _placed(self, answer: Localizations, features: PatchFeatures) -> Localizations:
+        """Leaves out of the maps of concepts that name a place what lies elsewhere; the parts that tell the place are asked beside them."""
+        wheres = {number: concept.where for number, concept in enumerate(answer.concepts) if concept.where is not None}
+        bodies = {where.plan: where.parts for where in wheres.values() if where.parts}
+        maps = {plan: self._part_maps(features, parts) for plan, parts in bodies.items()}
+        found = place_maps(answer.scores, answer.geometry, wheres, maps)
+        certify = answer.certify.placed(found.cells) if isinstance(answer.certify, Certifier) else answer.certify
+        parts = [number for number in found.cells if answer.concepts[number].metadata.get("kind") == "part"]
+        shares = answer.probabilities
+        if parts and found.scores.shape[1:] == features.patches.shape[:2]:
+            shares = self.local_shares(features.patches, self.directions(answer.concepts), found.scores, shares, parts)
+        return replace(answer, scores=found.scores, probabilities=shares, certify=certify, places=found.places, cells=found.cells)
+
+    def _part_maps(self, features: PatchFeatures, parts: Sequence[Concept]) -> PartMaps:
+        asked = self.phrased(parts)
+        answer = self._score_batch([features], asked, self.directions(asked))[0]
+        shares = np.array([float(shares[0]) if concept.contrasts else 1.0 for concept, shares in zip(asked, answer.probabilities)])
+        names = tuple(str(concept.metadata.get("part") or concept.name) for concept in asked)
+        return PartMaps(names, answer.scores, shares, answer.geometry)
 
     @quiet(graph=False)
     def local_shares(
@@ -518,6 +538,9 @@ class Localizer:
         asked = localizer.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
         pictures = [localizer.read(image) for image in (several_pictures(images) or images)]
         answers = explain(localizer, pictures, asked, method)
+        if any(concept.where is not None for concept in asked) and not any(answer.places for answer in answers):
+            # Where a part lies is told by the direct maps of the others, whatever method explains it.
+            answers = [localizer._placed(answer, localizer.encode(picture)) for answer, picture in zip(answers, pictures)]
         found = [replace(answer, picture=picture.pixels) for answer, picture in zip(answers, pictures)]
         return [localizer.careful(answer) for answer in found] if careful else found
 
@@ -603,6 +626,8 @@ def _concept(target: Phrases | Concept, contrast: Phrases) -> Concept:
     contrasts = (contrast,) if isinstance(contrast, str) else contrast
     if not isinstance(contrasts, Iterable):
         raise PromptError(f"the contrast must be text or several texts, received {contrast!r} ({type(contrast).__name__}).")
+    if isinstance(target, str):
+        return prompts.concept_of_words(target, list(contrasts))
     return Concept(cast(tuple[str, ...], target), tuple((text,) for text in contrasts))
 
 

@@ -189,6 +189,7 @@ def call_part(
     least_probability: float = 0.0,
     missing_host: bool = False,
     host_limit: float = 0.0,
+    placed: bool = True,
 ) -> Call:
     """Says whether a part is found: its best patch must score at least ``limit``, and be rather this part than another.
 
@@ -203,6 +204,7 @@ def call_part(
         least_probability: Least probability, where there are contrasts.
         missing_host: Whether the picture shows something else.
         host_limit: The limit that said so.
+        placed: Whether the place that is asked for, such as the left one of two, could be told.
     """
     others = [float(value) for value in probabilities[1:]]
     probability = float(probabilities[0]) if len(probabilities) else None
@@ -213,6 +215,8 @@ def call_part(
         reason = "low_score"
     elif probability is not None and not probability >= least_probability:
         reason, decided = "low_probability", least_probability
+    elif not placed:
+        reason = "no_place"
     return Call(
         state=None if reason else part,
         best_state=part,

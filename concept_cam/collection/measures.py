@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from concept_cam.core.frame import exclusive_masks, measure_body
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.lengths import measure_lengths
+from concept_cam.core.placed_maps import small_size
 from concept_cam.core.regions import DEFAULT_THRESHOLD, RESOLUTIONS, Frame, Shape, find_shapes
 from concept_cam.core.resampling import Enlargement, filled
 
@@ -169,9 +170,6 @@ def uncertainties(values: Mapping[str, float], box: tuple[float, float], cell: t
 
 # -------------------------------------------------------------------------------------------------------------- distances
 
-CELL_PIXELS = 4
-"""Pixels that a patch is wide where a body is measured: what is told by patches needs no more."""
-
 NESTED = {
     "eye": "head",
     "mouth": "head",
@@ -185,9 +183,6 @@ NESTED = {
     "leaf_base": "leaf",
 }
 """Parts that lie within another part of the body."""
-
-MOST_PIXELS = 640
-"""Longest side of a picture in which a body is measured."""
 
 
 def measure_distances(
@@ -212,10 +207,8 @@ def measure_distances(
     if not names or not scores:
         return {}
     full, cell = geometry.original, geometry.cell_original
-    ratio = min(1.0, CELL_PIXELS / min(cell), MOST_PIXELS / max(full))
-    size = max(1, round(full[0] * ratio)), max(1, round(full[1] * ratio))
-    scale = geometry.scale[0] * full[0] / size[0], geometry.scale[1] * full[1] / size[1]
-    small = replace(geometry, original=size, scale=scale)
+    size = small_size(geometry)
+    small = geometry.resized(size)
     enlargement = Enlargement(filled(np.stack(list(scores.values()))), small)
     pixels = enlargement.stack(range(len(scores)), 0, size[0], 0, size[1])
     heats = {part: pixels[:, number] for number, part in enumerate(scores)}

@@ -176,7 +176,7 @@ class _Concepts:
         self._index: dict[tuple[Any, ...], int] = {}
 
     def add(self, concept: Concept) -> int:
-        key = (concept.target_prompts, concept.contrast_prompts)
+        key = (concept.target_prompts, concept.contrast_prompts, concept.where)
         if key not in self._index:
             self._index[key] = len(self.all)
             self.all.append(concept)
@@ -295,7 +295,7 @@ def _entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept
     """The part's own concept where the pack has that part, else the entity's nouns against the pack's parts and the host."""
     entity = character.entity
     assert entity is not None  # the schema demands it of all kinds but part
-    parts = [(owner, state) for owner in pack.characters if owner.kind == "part" for state in owner.states]
+    parts = [(owner, state) for owner in pack.characters if owner.kind == "part" for state in owner.states if not state.where]
     for owner, state in parts:
         if state.entity is not None and ((entity.id and entity.id == state.entity.id) or entity.label == state.entity.label):
             return prompts.concepts(pack, owner.name, state.name)[0]

@@ -20,6 +20,7 @@ from concept_cam.core.geometry import Geometry
 from concept_cam.core.resampling import highest_places, points_of
 
 if TYPE_CHECKING:
+    from concept_cam.core.placing import Place
     from concept_cam.trust.certificate import Certificate
 
 __all__ = ["Scored", "records_of"]
@@ -42,6 +43,7 @@ class Scored:
         image_scores: float32 [C].
         probabilities: float32 [C, 1 + R], over the picture; for parts at their best patch.
         certificates: Whether the maps that records are made of can be trusted, by concept.
+        places: What became of the places that parts are asked for at, by concept.
     """
 
     item: Item
@@ -56,6 +58,7 @@ class Scored:
     image_scores: np.ndarray
     probabilities: np.ndarray
     certificates: Mapping[int, Certificate] = field(default_factory=dict)
+    places: Mapping[int, Place] = field(default_factory=dict)
 
 
 class _Maps:
@@ -194,6 +197,7 @@ def _call_of_part(
     concept = plan.questions.concepts[state.concept]
     names = (state.name, *concept.contrast_names)
     peak = float(best[state.concept])
+    place = scored.places.get(state.concept)
     return call_part(
         state.name,
         names,
@@ -203,6 +207,7 @@ def _call_of_part(
         least_probability=plan.limits.of_part_probability(pack.name, character.name, state.name),
         missing_host=missing,
         host_limit=plan.limits.host,
+        placed=place is None or place.resolved,
     )
 
 
@@ -215,9 +220,11 @@ def _pack_rows(
     for called in found:
         row = _part_row(pack, called, maps, head) if called.character.call < 0 else _state_row(pack, called, head)
         row |= _certificate_columns(scored.certificates.get(called.state.concept))
+        row |= _place_columns(scored.places.get(called.state.concept))
         if called.placed:
             area = _place(row, maps, called, scored, plan, best)
-            if called.character.call < 0 and area is not None:
+            # One of several parts is no part beside them: it would take their pixels from them.
+            if called.character.call < 0 and area is not None and called.state.concept not in scored.places:
                 parts[called.state.name] = scored.scores[called.state.concept]
         else:
             row["region_count"] = 0
@@ -288,6 +295,12 @@ def _certificate_columns(certificate: Certificate | None) -> dict[str, Any]:
         "domain": certificate.domain,
         "ledger": dict(certificate.ledger) or None,
     }
+
+
+def _place_columns(place: Place | None) -> dict[str, Any]:
+    if place is None:
+        return {}
+    return {"place": place.where, "place_of": place.left_of or None, "place_because": place.reason}
 
 
 def _call_columns(call: Call) -> dict[str, Any]:

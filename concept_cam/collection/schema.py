@@ -67,6 +67,7 @@ ABSTENTION_REASONS: dict[str, str] = {
     "no_host": "the picture does not show what the trait pack is about",
     "low_probability": "the best state's probability is under the limit",
     "low_score": "the evidence for the best state or part is under the limit",
+    "no_place": "where the one that is meant lies (left, right, front, rear ...) cannot be told",
     "no_region": "nothing is left of the region (below the smallest size, or under an ignore mask)",
     "rejected": "a person found the call wrong and did not say what is right",
     "cannot_be_told": "a person found that the picture does not show it",
@@ -319,6 +320,23 @@ RUN_COLUMNS: tuple[Column, ...] = (
         "",
         "What the target and each contrast contribute to the score at the map's peak; their sum is that score.",
     ),
+    # which of several is meant
+    Column(
+        "place",
+        _TEXT,
+        "",
+        "",
+        "Which of several the part is, where the pack names a place: `left`, `right`, `front`, `rear`, `first`, `second` or `last`.",
+    ),
+    Column(
+        "place_of",
+        _TEXT,
+        "",
+        "",
+        "Whose left and right that is: `animal`, `viewer, head up` or `viewer`; null for places along the body and those that could not be "
+        "told.",
+    ),
+    Column("place_because", _TEXT, "", "", "How the place was told, or why it could not be, in one sentence."),
     # where it is
     Column("threshold", _FLOAT, "", "", "Score above which a pixel belongs to the region."),
     Column("peak_x", _FLOAT, "px", "original", "x of the highest point of the entity's map, interpolated cubically between cells."),

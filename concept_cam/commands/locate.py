@@ -21,6 +21,7 @@ from concept_cam.commands.console import note, print_table, track, warn
 from concept_cam.commands.options import WITHOUT_TEXT, build_localizer, model_options, resolve, setting_options, warn_unknown_words
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError, OutputError, PromptError
+from concept_cam.core.placing import LEFT_OF
 from concept_cam.core.regions import DEFAULT_THRESHOLD
 from concept_cam.trust.verdicts import TRUST_VERDICTS
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 LOCATE_COLUMNS = (
     "file_name", "target", "contrast", "score", "probability", "peak_score", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac",
-    "verdict", "confidence", "presence", "agreement", "states", "model",
+    "place", "verdict", "confidence", "presence", "agreement", "states", "model",
 )  # fmt: skip
 """Columns of the table on stdout, one row per picture and concept."""
 
@@ -126,15 +127,17 @@ def locate(
     Prints one row per picture and concept. SCORE is the cosine of the whole picture along the direction, PROBABILITY the softmax over
     target and contrasts at the model's own temperature; peak and box are original pixels of the upright picture, half-open, of the
     largest region. VERDICT says whether the map can be trusted: clear, doubtful, not about the prompt, or absent; CONFIDENCE how likely
-    its peak lies on the target. A classifier (--head FILE, or --model timm:NAME[,CHECKPOINT] with its own last layer) is asked for its
-    classes instead of words: without --target for the predicted one; SCORE is then the contrasted logit. IMAGE may be a folder, which is
-    searched with its subfolders; '-' reads paths from standard input, one per line.
+    its peak lies on the target. "The left fore wing", "the rear dorsal fin" and the like are asked for without the place, which is told by
+    how the animal lies: PLACE says which it was, and whose left. A classifier (--head FILE, or --model timm:NAME[,CHECKPOINT] with its own
+    last layer) is asked for its classes instead of words: without --target for the predicted one; SCORE is then the contrasted logit. IMAGE
+    may be a folder, which is searched with its subfolders; '-' reads paths from standard input, one per line.
 
     \b
     Examples:
       concept-cam locate fish.png -t "a forked tail fin" -c "a rounded tail fin" -o out/
       concept-cam locate photos/ -t "a dorsal fin" -t "a tail fin" --contrast "a fish" --format table
       concept-cam locate fish.png --traits fish:caudal_fin_shape -o out/ --explain
+      concept-cam locate fish.png -t "the rear dorsal fin of a fish"
       concept-cam locate photos/ --traits fish:parts --only clear > clear.csv
       concept-cam locate photos/ --traits fish:parts --careful --trust trust.json --alpha 0.1 -o out/
       concept-cam locate bird.jpg --classes species.txt --model hf-hub:imageomics/bioclip-2 -o out/
@@ -223,10 +226,10 @@ def question_of(
         raise ConfigurationError(
             'nothing to find: give --target TEXT (for example --target "a forked tail fin"), --traits SPEC or --classes FILE.'
         )
-    concepts = [Concept((text,), tuple((other,) for other in contrast)) for text in target]
-    if traits:
-        from concept_cam import prompts
+    from concept_cam import prompts
 
+    concepts = [prompts.concept_of_words(text, contrast) for text in target]
+    if traits:
         concepts += prompts.load(list(traits))
     names = [concept.name for concept in concepts]
     double = sorted({name for name in names if names.count(name) > 1})
@@ -436,6 +439,16 @@ def verdict_of(found: Localization) -> str | None:
     return None if found.certify is None else found.certificate.verdict
 
 
+def place_in_words(found: Localization) -> str | None:
+    """Returns how the place that was asked for was told, or why it could not be; ``None`` where none was asked for."""
+    place = found.place
+    if place is None:
+        return None
+    if not place.resolved:
+        return f"not told: {place.reason}"
+    return f"{place.where}, {LEFT_OF[place.left_of].partition(':')[0]}" if place.left_of else f"{place.where}: {place.reason}"
+
+
 def _trust_columns(found: Localization, guarantee: Conformal | None) -> dict[str, Any]:
     certificate = None if found.certify is None else found.certificate
     states = None if guarantee is None else guarantee.guarantee(found).states
@@ -453,7 +466,9 @@ def _trust_columns(found: Localization, guarantee: Conformal | None) -> dict[str
 def result_row(
     path: str, found: Localization, threshold: str | float, min_area: float, guarantee: Conformal | None = None
 ) -> dict[str, Any]:
-    region = found.region_of_peak(threshold, min_area=min_area, resolution="model")
+    # Where the place that is meant cannot be told there is a map, but no region.
+    told = found.place is None or found.place.resolved
+    region = found.region_of_peak(threshold, min_area=min_area, resolution="model") if told else None
     row: dict[str, Any] = {
         "file_name": path,
         "target": found.concept.name,
@@ -464,6 +479,7 @@ def result_row(
         "peak_x": _rounded(found.peak[0], 2),
         "peak_y": _rounded(found.peak[1], 2),
         "x": None, "y": None, "width": None, "height": None, "area_frac": None,
+        "place": place_in_words(found),
         **_trust_columns(found, guarantee),
         "model": found.provenance.model,
     }  # fmt: skip

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from concept_cam.core.errors import PromptError
-from concept_cam.core.names import normalise_text
+from concept_cam.core.names import choose, normalise_text
+from concept_cam.core.placing import PLACES, BodyPlan
 
-__all__ = ["Concept"]
+__all__ = ["Concept", "Where"]
 
 
 def _phrases(value: str | Sequence[str], role: str) -> tuple[str, ...]:
@@ -28,6 +29,29 @@ def _phrases(value: str | Sequence[str], role: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Where:
+    """Which of several is meant: the *left* fore wing. Told by geometry from the maps of other parts, never by the words.
+
+    Attributes:
+        place: A key of :data:`concept_cam.core.placing.PLACES`.
+        part: Name of the part whose place it is, as the plan names it; empty where the plan does not.
+        plan: Which parts tell how the host lies; empty where nothing is known of it.
+        parts: Concepts of the parts that the plan names, each with its name there as metadata ``part``.
+
+    Raises:
+        PromptError: An unknown place.
+    """
+
+    place: str
+    part: str = ""
+    plan: BodyPlan = field(default_factory=BodyPlan)
+    parts: tuple[Concept, ...] = ()
+
+    def __post_init__(self) -> None:
+        choose(self.place, PLACES, "place", PromptError)
+
+
+@dataclass(frozen=True)
 class Concept:
     """One question to an image: where is the target, as opposed to the contrasts?
 
@@ -38,6 +62,7 @@ class Concept:
         contrast_names: One name per contrast; their first phrases by default.
         templates: Every template holds ``{}`` exactly once; each phrase is put into each template.
         metadata: Further facts carried through to the outputs (pack, character, state, entity, ontology ids ...).
+        where: Which of several is meant; ``None`` for wherever it is.
 
     Raises:
         PromptError: On empty text, a target that equals one of its contrasts (after normalisation), a contrast that is named twice,
@@ -50,6 +75,7 @@ class Concept:
     contrast_names: tuple[str, ...] = ()
     templates: tuple[str, ...] = ("{}",)
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    where: Where | None = None
 
     def __post_init__(self) -> None:
         target = _phrases(self.target, "target")
@@ -87,7 +113,7 @@ class Concept:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be sent to another process; worker processes receive concepts.
-        arguments = (self.target, self.contrasts, self.name, self.contrast_names, self.templates, dict(self.metadata))
+        arguments = (self.target, self.contrasts, self.name, self.contrast_names, self.templates, dict(self.metadata), self.where)
         return (Concept, arguments)
 
     def prompts(self, phrases: Sequence[str]) -> tuple[str, ...]:

@@ -126,7 +126,9 @@ PART_SHARE = 0.35
 """Share of a map's peak down to which a pixel may belong to its part, where no other part's share is larger."""
 
 
-def exclusive_masks(heats: Mapping[str, np.ndarray], nested: Mapping[str, str] | None = None, share: float = PART_SHARE) -> dict[str, Mask]:
+def exclusive_masks(
+    heats: Mapping[str, np.ndarray], nested: Mapping[str, str] | None = None, share: float = PART_SHARE, least: float = 1.0
+) -> dict[str, Mask]:
     """Shares the pixels out among parts: each goes to the part whose map is highest there, in shares of the map's own peak.
 
     A map's region alone is cut off at half of its peak; where two parts meet, the border between them is where their shares are equal, and
@@ -136,9 +138,10 @@ def exclusive_masks(heats: Mapping[str, np.ndarray], nested: Mapping[str, str] |
         heats: Part -> float32 [H, W], scores; NaN where nothing may be read.
         nested: Part -> the part that it is a part of: pixels that it wins belong to both.
         share: Least share of its peak.
+        least: Areas of a part that are at least such a share of its largest one are kept; 1 for the largest alone.
 
     Returns:
-        Part -> bool [H, W]: its largest connected area, empty where its peak is not positive.
+        Part -> bool [H, W]: its connected areas, empty where its peak is not positive.
     """
     order = list(heats)
     shares = []
@@ -155,7 +158,7 @@ def exclusive_masks(heats: Mapping[str, np.ndarray], nested: Mapping[str, str] |
     owner = hosts[winner]
     return {
         # A nested part is cut out of its host, where nothing else holds its outline: at half of its peak.
-        name: _areas((winner == k) & (best >= 0.5) if hosts[k] != k else (owner == k) & enough, 1.0)
+        name: _areas((winner == k) & (best >= 0.5) if hosts[k] != k else (owner == k) & enough, least)
         for k, name in enumerate(order)
     }
 

@@ -125,6 +125,11 @@ class Geometry:
         """Returns the same mapping with another grid over the same model frame."""
         return replace(self, grid=grid)
 
+    def resized(self, original: tuple[int, int]) -> Geometry:
+        """Returns the same mapping for the picture at another size ``(H, W)``."""
+        scale = self.scale[0] * self.original[0] / original[0], self.scale[1] * self.original[1] / original[1]
+        return replace(self, original=original, scale=scale)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for JSON."""
         return {

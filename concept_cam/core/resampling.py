@@ -300,5 +300,30 @@ UPSAMPLING: dict[str, Callable[[np.ndarray, Geometry, np.ndarray | None], np.nda
 
 
 def heatmap(scores: np.ndarray, geometry: Geometry, upsampling: str = "cubic", picture: np.ndarray | None = None) -> np.ndarray:
-    """Turns a grid map into a heatmap float32 [H, W] in original pixels with a named strategy of :data:`UPSAMPLING`."""
-    return choose(upsampling, UPSAMPLING, "upsampling")(scores, geometry, picture)
+    """Turns a grid map into a heatmap float32 [H, W] in original pixels with a named strategy of :data:`UPSAMPLING`.
+
+    Pixels of cells that are NaN, such as those outside a place that was asked for, are NaN; the others are not touched by them.
+    """
+    enlarge = choose(upsampling, UPSAMPLING, "upsampling")
+    unread = np.isnan(scores) & geometry.valid()
+    if not unread.any() or unread[geometry.valid()].all():
+        return enlarge(scores, geometry, picture)
+    return np.where(at_pixels(unread, geometry), np.float32(np.nan), enlarge(continued(scores), geometry, picture))
+
+
+def continued(scores: np.ndarray) -> np.ndarray:
+    """Returns a map float32 [h, w] in which cells that are NaN have the score of the nearest one that is not."""
+    from scipy.ndimage import distance_transform_edt
+
+    nearest = distance_transform_edt(~np.isfinite(scores), return_distances=False, return_indices=True)
+    return np.asarray(scores[tuple(nearest)])
+
+
+def at_pixels(cells: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Returns what holds for the cell that each pixel of the original lies in: [h, w] to [H, W]."""
+    height, width = geometry.original
+    rows = ((np.arange(height) + 0.5) * geometry.scale[0] + geometry.offset[0]) / geometry.cell[0]
+    columns = ((np.arange(width) + 0.5) * geometry.scale[1] + geometry.offset[1]) / geometry.cell[1]
+    row = np.clip(rows.astype(int), 0, geometry.grid[0] - 1)
+    column = np.clip(columns.astype(int), 0, geometry.grid[1] - 1)
+    return np.asarray(cells[row][:, column])

@@ -18,12 +18,13 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, MissingExtraError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, decode_rle, regions_of_map, threshold_value
-from concept_cam.core.resampling import grid_to_pixels, heatmap, highest_point
+from concept_cam.core.resampling import heatmap, highest_point
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from concept_cam.core.drawing import Scale
+    from concept_cam.core.placing import Place
     from concept_cam.trust.certificate import Certificate
 
 __all__ = ["Localization", "Localizations", "Provenance", "png_bytes"]
@@ -77,6 +78,8 @@ class Localization:
         provenance: How the result was computed.
         source: Where the picture came from, when it came from a file.
         picture: uint8 [H, W, 3] upright, when it is at hand.
+        place: What became of the place that was asked for ("the *left* fore wing"); cells that do not belong to it are NaN in ``scores``
+            where it could be told. ``None`` where no place was asked for.
     """
 
     concept: Concept
@@ -90,6 +93,7 @@ class Localization:
     picture: np.ndarray | None = field(default=None, repr=False, compare=False)
     split: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
     certify: Callable[[], Certificate] | None = field(default=None, repr=False, compare=False)
+    place: Place | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """One line to read: a map of hundreds of numbers tells nobody anything."""
@@ -110,7 +114,7 @@ class Localization:
         """float32 [H, W], original frame: the signed scores, interpolated between cell centres (cubic); NaN where the model did not
         look.
         """
-        return grid_to_pixels(self.scores, self.geometry)
+        return heatmap(self.scores, self.geometry)
 
     def upsample(self, upsampling: str = "cubic", picture: np.ndarray | None = None) -> np.ndarray:
         """Returns the heatmap float32 [H, W] with another strategy, for example ``"edge-aware"`` (needs the picture)."""
@@ -227,7 +231,8 @@ class Localization:
         alone.
         """
         concept = self.concept
-        return f"{concept.target[0]} vs. {' | '.join(concept.contrast_names)}" if self.contrasted else concept.target[0]
+        target = concept.target[0] if concept.where is None else f"{concept.target[0]} ({concept.where.place})"
+        return f"{target} vs. {' | '.join(concept.contrast_names)}" if self.contrasted else target
 
     @property
     def caption(self) -> str:
@@ -384,6 +389,7 @@ class Localization:
             "threshold": {"strategy": threshold, "value": _number(self.threshold(threshold))},
             "regions": [region.to_dict() for region in self.regions(threshold, min_area=min_area)],
             "certificate": None if self.certify is None else self.certificate.to_dict(),
+            "place": None if self.place is None else self.place.to_dict(),
             "frame": "original pixels after EXIF orientation; pixel i covers [i, i+1)",
             "geometry": self.geometry.to_dict(),
             "provenance": self.provenance.to_dict(),
@@ -460,6 +466,8 @@ class Localizations(Sequence[Localization]):
         provenance: How the results were computed.
         source: Where the picture came from, when it came from a file.
         picture: uint8 [H, W, 3] upright, when it is at hand.
+        places: What became of the places that were asked for, by number of the concept.
+        cells: bool [h, w], the cells of each place that could be told, by number of the concept.
     """
 
     concepts: tuple[Concept, ...]
@@ -473,6 +481,8 @@ class Localizations(Sequence[Localization]):
     picture: np.ndarray | None = field(default=None, repr=False, compare=False)
     split: Callable[[int], np.ndarray] | None = field(default=None, repr=False, compare=False)
     certify: Callable[[int], Certificate] | None = field(default=None, repr=False, compare=False)
+    places: Mapping[int, Place] = field(default_factory=dict, repr=False, compare=False)
+    cells: Mapping[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """The picture and the names of the first questions."""
@@ -510,6 +520,7 @@ class Localizations(Sequence[Localization]):
             picture=self.picture,
             split=None if split is None else lambda: split(index),
             certify=None if certify is None else lambda: certify(index),
+            place=self.places.get(index),
         )
 
     def __iter__(self) -> Iterator[Localization]:

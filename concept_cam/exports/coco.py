@@ -105,6 +105,7 @@ def _annotations(run: Run, found: Survey, categories: dict[str, dict[str, Any]])
                     "quality_id": record["quality_id"],
                     "verdict": record.get("verdict"),
                     "confidence": record.get("confidence"),
+                    **({"place": record["place"], "place_of": record["place_of"]} if record.get("place") else {}),
                 },
                 **({"input": further} if further else {}),
             }

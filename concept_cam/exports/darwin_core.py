@@ -25,8 +25,10 @@ from concept_cam.exports.survey import (
     called,
     carried,
     confidence_of,
+    entity_of,
     iri,
     media_of,
+    place_of,
     readable,
     trust_of,
     when,
@@ -108,7 +110,7 @@ def _method(record: dict[str, Any]) -> str:
 
 def _type(record: dict[str, Any]) -> str:
     """The character with its entity: ``caudal fin shape``, ``presence of adipose fin`` reads ``adipose fin``."""
-    character, entity = readable(record["character"]), record["entity"] or ""
+    character, entity = readable(record["character"]), entity_of(record) or ""
     if record["kind"] == "part":
         return entity or readable(record["best_state"])
     return character if not entity or entity.casefold() in character.casefold() else f"{entity}: {character}"
@@ -127,7 +129,7 @@ def _call(record: dict[str, Any], form: Form) -> dict[str, Any]:
         "measurementValue": value,
         "dwciri:measurementValue": iri(record["quality_id"]),
         "measurementAccuracy": confidence_of(record) or None,
-        "measurementRemarks": f"{probability}{quality}machine-made{trust_of(record)}; picture "
+        "measurementRemarks": f"{probability}{quality}machine-made{trust_of(record)}{place_of(record)}; picture "
         f"{media_of(record, form.base)}{media}{specimen}",
     }
 
@@ -143,7 +145,7 @@ def _measure(record: dict[str, Any], measure: Any, parent: str | None) -> Iterat
     yield {
         "measurementID": record["record_key"] + ("" if distance else f":{measure.name}"),
         "parentMeasurementID": parent,
-        "measurementType": record["character"] if distance else f"{record['entity'] or _type(record)} {measure.name}",
+        "measurementType": record["character"] if distance else f"{entity_of(record) or _type(record)} {measure.name}",
         "measurementValue": value,
         "measurementAccuracy": uncertainty,
         "measurementUnit": text,

@@ -303,6 +303,7 @@ def _row(number: int, record: dict[str, Any], item: _Item, trait: _Trait) -> dic
         "z": _short(record.get("confidence")),
         "tx": _short(record.get("text_share")) or None,
         "ag": _short(record.get("agreement")),
+        "w": record.get("place_because"),
         "r": record["abstained_because"],
         "a": _short(record["area_frac"]),
         "l": _short(record["length_mm"] if metric else record["length_px"]),

@@ -18,6 +18,7 @@ import concept_cam
 from concept_cam.collection.runs import Run
 from concept_cam.collection.schema import FRAME, PASSTHROUGH_PREFIX
 from concept_cam.core.errors import DataError
+from concept_cam.core.placing import LEFT_OF
 from concept_cam.core.regions import decode_rle
 from concept_cam.core.tables import FORMULA_STARTS
 
@@ -251,6 +252,18 @@ def confidence_of(record: Record) -> str:
     if confidence is None or record.get("reviewed") is not None:
         return ""
     return f"peak on the target with a probability of {confidence:.2f}"
+
+
+def entity_of(record: Record) -> str | None:
+    """Returns the entity of a record in words, with the place where one of several is meant: ``left fore wing``."""
+    entity, place = record["entity"], record.get("place")
+    return f"{place} {entity}" if entity and place else cast("str | None", entity)
+
+
+def place_of(record: Record) -> str:
+    """Says whose left and right a record speaks of, for remarks; empty where it speaks of none."""
+    whose = record.get("place_of")
+    return f"; {record['place']} is {LEFT_OF[whose]}" if whose in LEFT_OF and whose else ""
 
 
 def readable(name: str) -> str:

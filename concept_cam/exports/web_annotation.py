@@ -20,9 +20,11 @@ from concept_cam.exports.survey import (
     address_and_words,
     called,
     carried,
+    entity_of,
     has_region,
     iri,
     media_of,
+    place_of,
     readable,
     trust_of,
     when,
@@ -103,7 +105,7 @@ def _call_bodies(record: dict[str, Any]) -> list[dict[str, Any]]:
     sure = "" if record["probability"] is None else f" (probability {record['probability']:.3f})"
     bodies = [
         _text(f"{character}: {readable(record['state'] or '')}", "tagging"),
-        _text(f"{record['entity'] or character}{sure}, model {record['model']}{trust_of(record)}", "describing"),
+        _text(f"{entity_of(record) or character}{sure}, model {record['model']}{trust_of(record)}{place_of(record)}", "describing"),
     ]
     for address in (iri(record["quality_id"]), iri(record["entity_id"])):
         if address:

@@ -19,6 +19,8 @@ from concept_cam.core.names import choose
 from concept_cam.methods.method import Method
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from concept_cam.core.results import Localizations
     from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import Picture
@@ -245,8 +247,19 @@ def explain(
     chosen = find_method(method)
     asked = localizer.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
     answers: list[Localizations] = chosen.load()(localizer, list(pictures), asked, chosen)
+    # A method that puts other maps in the place of the direct ones keeps to the places that were told by these.
+    answers = [replace(answer, scores=_placed(answer)) if answer.cells else answer for answer in answers]
     if not chosen.relu:
         return answers
     import numpy as np
 
     return [replace(answer, scores=np.maximum(answer.scores, np.float32(0)), split=None, certify=None) for answer in answers]
+
+
+def _placed(answer: Localizations) -> np.ndarray:
+    import numpy as np
+
+    scores = answer.scores.copy()
+    for number, cells in answer.cells.items():
+        scores[number] = np.where(cells, scores[number], np.float32(np.nan))
+    return scores

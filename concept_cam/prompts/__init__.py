@@ -19,6 +19,7 @@ from concept_cam.prompts.packs import (
     to_dict,
     unique_names,
 )
+from concept_cam.prompts.places import concept_of_words
 from concept_cam.prompts.schema import host_phrase
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Separability",
     "State",
     "available",
+    "concept_of_words",
     "concepts",
     "dump",
     "host_phrase",

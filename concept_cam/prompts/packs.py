@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from concept_cam.core.concept import Concept
+from concept_cam.core.concept import Concept, Where
 from concept_cam.core.errors import PromptError
 from concept_cam.core.names import choose, did_you_mean
+from concept_cam.core.placing import BodyPlan
 from concept_cam.prompts import schema as prompt_schema
 from concept_cam.prompts.schema import host_phrase, listed
 
@@ -97,6 +98,8 @@ class State:
         contrasts: Named contrasts (``state``, ``character=state`` or ``host``); empty for the siblings.
         aliases: Data set or vocabulary -> the name there.
         notes: Remarks for people.
+        of: The part whose place is meant, ``state`` or ``character=state``; it is asked in that part's words.
+        where: A key of :data:`concept_cam.core.placing.PLACES`; empty for wherever it is.
     """
 
     name: str
@@ -106,6 +109,8 @@ class State:
     contrasts: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: str | None = None
+    of: str = ""
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,7 @@ class Pack:
         templates: Prompts for what the host has.
         host_templates: Prompts for kinds ``presence`` and ``part``.
         notes: Remarks for people.
+        frame: Which parts tell how the host lies; empty where the pack does not say.
     """
 
     name: str
@@ -162,6 +168,7 @@ class Pack:
     templates: tuple[str, ...] = ()
     host_templates: tuple[str, ...] = ()
     notes: str | None = None
+    frame: BodyPlan = field(default_factory=BodyPlan)
 
     def __post_init__(self) -> None:
         default, host_default = _default_templates(self.host)
@@ -191,7 +198,11 @@ class Pack:
         return character.templates or (self.host_templates if character.kind in HOST_KINDS else self.templates)
 
     def phrases_of(self, state: State) -> tuple[str, ...]:
-        """Returns a state's phrases; for ``absent``, which has none of its own, the host's."""
+        """Returns a state's phrases; for ``absent``, which has none of its own, the host's, and for a place those of its part."""
+        if state.where:
+            owner, _, name = state.of.rpartition("=")
+            known = (item for item in self.characters if item.kind == "part" and owner in ("", item.name))
+            return next(part.phrases for item in known for part in item.states if part.name == name and not part.where)
         return state.phrases or self.host_phrases
 
 
@@ -239,7 +250,13 @@ def from_document(document: prompt_schema.Document) -> Pack:
         templates=tuple(listed(data.get("templates"))),
         host_templates=tuple(listed(data.get("host_templates"))),
         notes=data.get("notes"),
+        frame=_frame(data.get("frame") or {}),
     )
+
+
+def _frame(value: Mapping[str, Any]) -> BodyPlan:
+    groups = {key: tuple(listed(entry)) for key, entry in value.items() if key != "view"}
+    return BodyPlan(view=value.get("view", ""), **groups)
 
 
 def _entity(value: Mapping[str, Any] | None) -> Entity | None:
@@ -271,6 +288,8 @@ def _state(name: str, value: Mapping[str, Any]) -> State:
         contrasts=tuple(listed(value.get("contrasts"))),
         aliases=dict(value.get("aliases", {})),
         notes=value.get("notes"),
+        of=value.get("of", ""),
+        where=value.get("where", ""),
     )
 
 
@@ -359,6 +378,8 @@ def to_dict(pack: Pack) -> dict[str, Any]:
             contrasts=list(value.contrasts),
             aliases=dict(value.aliases),
             notes=value.notes,
+            of=value.of or None,
+            where=value.where or None,
         )
 
     def character(value: Character) -> dict[str, Any]:
@@ -379,13 +400,14 @@ def to_dict(pack: Pack) -> dict[str, Any]:
         version=pack.version,
         templates=list(pack.templates) if pack.templates != default else [],
         host_templates=list(pack.host_templates) if pack.host_templates != host_default else [],
+        frame=_kept(**{key: entry if key == "view" else list(entry) for key, entry in vars(pack.frame).items()}),
         notes=pack.notes,
     )
     return head | {"characters": {item.name: character(item) for item in pack.characters}}
 
 
 def _kept(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value not in (None, [], {}, ())}
+    return {key: value for key, value in values.items() if value not in (None, "", [], {}, ())}
 
 
 def _to_yaml(data: Mapping[str, Any]) -> str:
@@ -488,10 +510,35 @@ def _is_absent(character: Character, state: State) -> bool:
     return character.kind == "presence" and state.name == "absent"
 
 
+def _placed(pack: Pack, character: Character, state: State) -> Concept:
+    """The concept of a part whose place is named: the part's own, with what tells the place."""
+    owner, _, name = state.of.rpartition("=")
+    own = pack.character(owner) if owner else character
+    part = _concept(pack, own, own.state(name))
+    metadata = {**part.metadata, "character": character.name, "state": state.name, "part": state.name, "where": state.where, "of": name}
+    if state.aliases:
+        metadata["aliases"] = dict(state.aliases)
+    return replace(part, name=f"{character.name}={state.name}", metadata=metadata, where=where_of(pack, state.where, name))
+
+
+def where_of(pack: Pack, place: str, part: str) -> Where:
+    """Returns how a place of a pack's part is told.
+
+    Args:
+        pack: The pack, whose frame says which parts tell how the host lies.
+        place: A key of :data:`concept_cam.core.placing.PLACES`.
+        part: Name of the part.
+    """
+    known = {state.name: (owner, state) for owner in reversed(pack.characters) if owner.kind == "part" for state in owner.states}
+    return Where(place, part, pack.frame, tuple(_concept(pack, *known[name]) for name in pack.frame.parts))
+
+
 def _concept(pack: Pack, character: Character, state: State) -> Concept:
+    if state.where:
+        return _placed(pack, character, state)
     names = list(state.contrasts)
     if not names:
-        names = [sibling.name for sibling in character.states if sibling.name != state.name]
+        names = [sibling.name for sibling in character.states if sibling.name != state.name and not sibling.where]
         names += ["host"] if character.kind == "part" else []
 
     def phrases(reference: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from concept_cam.core.names import nearest_names, normalise_text
+from concept_cam.core.placing import BODY_VIEWS, PLACES, SIDES
 
 __all__ = [
     "CHARACTER_KINDS",
@@ -89,6 +90,7 @@ PACK_LEVELS: dict[str, dict[str, Field]] = {
         "version": Field("text", "Version of the pack's content, recorded with results."),
         "templates": Field("texts", "Prompts with one {} where the phrase goes, for what the host has."),
         "host_templates": Field("texts", "The same for presence and part, whose phrases name the host themselves."),
+        "frame": Field("object", "Which parts tell how the host lies: left, right, front and rear are told by it.", of="frame"),
         "notes": Field("text", "Remarks for people."),
         "characters": Field("table", "The questions, each with its states.", True, NAME, of="character"),
     },
@@ -102,11 +104,24 @@ PACK_LEVELS: dict[str, dict[str, Field]] = {
     },
     "state": {
         "phrases": Field("texts", "Synonyms that a photographer's caption would use; no negations."),
+        "of": Field("text", "With `where`, in place of phrases: the part meant, a state of this character or `character=state`."),
+        "where": Field(
+            "choice", "Which of several is meant; told by geometry, see `frame`. Only in characters of kind part.", choices=PLACES
+        ),
         "quality": Field("object", "The quality (Quality of Entity + Quality).", of="quality"),
         "entity": Field("object", "The part itself; only in characters of kind part.", of="entity"),
         "contrasts": Field("references", "In place of the siblings: state, character=state, host or background."),
         "aliases": Field("labels", "Data set or vocabulary -> the state's name there."),
         "notes": Field("text", "Remarks for people."),
+    },
+    "frame": {
+        "along": Field("texts", "Parts on the midline of the body, in order from the front to the rear."),
+        "sides": Field("texts", "Parts of which there is one on either side, such as wings, in order from the front to the rear."),
+        "upper": Field("texts", "Parts on the upper side, as seen from beside."),
+        "lower": Field("texts", "Parts on the under side, as seen from beside."),
+        "from_above": Field("texts", "Parts that are only seen from above."),
+        "from_below": Field("texts", "Parts that are only seen from below."),
+        "view": Field("choice", "How every picture shows the host, where that is known.", choices=BODY_VIEWS),
     },
     "entity": {
         "label": Field("text", "The ontology's label, or free text where there is no id.", True),
@@ -513,6 +528,7 @@ def _check_meaning(document: Document) -> Iterator[Problem]:
     data = document.data
     for key in ("templates", "host_templates"):
         yield from _check_templates(document, data.get(key), (key,))
+    yield from _check_frame(document)
     for name, character in data["characters"].items():
         path: Path_ = ("characters", name)
         yield from _check_templates(document, character.get("templates"), (*path, "templates"))
@@ -565,7 +581,9 @@ def _check_states(document: Document, character: Mapping[str, Any], path: Path_)
         )
     for name, state in states.items():
         where, state = (*path, "states", name), state or {}
-        if "phrases" not in state and not (kind == "presence" and name == "absent"):
+        if "where" in state or "of" in state:
+            yield from _check_where(document, kind, name, state, where)
+        elif "phrases" not in state and not (kind == "presence" and name == "absent"):
             yield error("missing-key", "a state needs the key 'phrases': how a caption would say it.", where)
         if kind != "part" and "entity" in state:
             yield error(
@@ -577,6 +595,58 @@ def _check_states(document: Document, character: Mapping[str, Any], path: Path_)
         if ("id" in quality) != ("match" in quality):
             message = f"a quality needs 'id' and 'match' together; match is one of {', '.join(MATCHES)}."
             yield error("missing-key", message, (*where, "quality"))
+
+
+def parts_of(data: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Returns the parts of a pack's data that have phrases of their own: name -> character and state; the first of a name counts."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, character in data["characters"].items():
+        for state, value in character["states"].items() if character["kind"] == "part" else ():
+            if "where" not in (value or {}):
+                found.setdefault(state, (name, state))
+    return found
+
+
+def _check_frame(document: Document) -> Iterator[Problem]:
+    frame, parts = document.data.get("frame") or {}, parts_of(document.data)
+    for key in PACK_LEVELS["frame"]:
+        single = isinstance(frame.get(key), str)
+        for index, name in enumerate(listed(frame.get(key)) if key != "view" else ()):
+            if name not in parts:
+                near = nearest_names(name, parts)
+                hint = f"did you mean {near[0]!r}?" if near else f"parts of this pack: {', '.join(parts) or 'none'}."
+                path: Path_ = ("frame", key) if single else ("frame", key, index)
+                yield document.problem("error", "frame", f"{name!r} is no part of this pack; {hint}", path)
+    if "frame" in document.data and not listed(frame.get("along")) and not listed(frame.get("sides")):
+        yield document.problem("error", "frame", "a frame needs 'along' or 'sides': by these it is known where the front is.", ("frame",))
+
+
+def _check_where(document: Document, kind: str, name: str, state: Mapping[str, Any], path: Path_) -> Iterator[Problem]:
+    characters, character = document.data["characters"], path[1]
+
+    def error(message: str, key: str) -> Problem:
+        return document.problem("error", "where", message, (*path, key))
+
+    if kind != "part":
+        yield error(
+            "a place belongs to a part: 'where' and 'of' stand in characters of kind part only.", "where" if "where" in state else "of"
+        )
+        return
+    if "where" not in state or "of" not in state:
+        yield error("'where' and 'of' need each other: of which part, and which one of them.", "where" if "where" in state else "of")
+        return
+    for key in ("phrases", "contrasts"):
+        if key in state:
+            yield error(f"a state with a place is asked in the words of {state['of']!r}: it has no {key} of its own.", key)
+    owner, _, part = state["of"].rpartition("=")
+    given = (characters.get(owner or character) or {}).get("states", {})
+    if (owner and characters.get(owner, {}).get("kind") != "part") or part not in given or "where" in (given[part] or {}):
+        near = nearest_names(part, parts_of(document.data))
+        yield error(
+            f"{state['of']!r} is no part of this pack with phrases of its own." + (f" Did you mean {near[0]!r}?" if near else ""), "of"
+        )
+    if state["where"] not in SIDES and not listed((document.data.get("frame") or {}).get("along")):
+        yield error(f"'{state['where']}' needs to know where the front is: give the pack a 'frame' with 'along'.", "where")
 
 
 def _check_absent(document: Document, phrases: Any, path: Path_) -> Iterator[Problem]:

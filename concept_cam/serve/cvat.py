@@ -65,7 +65,8 @@ class ConceptFunction:
         answers = self._localizer.locate_all([image.convert("RGB")], list(self._concepts.values()))[0]
         for number, found in enumerate(answers):
             sure = found.probability if found.probability is not None else max(0.0, found.peak_score)
-            region = found.region_of_peak(self._threshold, resolution="model")
+            told = found.place is None or found.place.resolved
+            region = found.region_of_peak(self._threshold, resolution="model") if told else None
             if region is not None and (least is None or sure >= least):
                 shapes.append(self._drawn(number, shape, region))
         return shapes
@@ -113,8 +114,8 @@ def create(
     if bool(target) == bool(traits):
         raise ConfigurationError('say what to find: target=str:"a forked tail fin", or traits=str:fish:parts, not both.')
     if target:
-        others = tuple((text.strip(),) for text in contrast.split("|") if text.strip())
-        named = {text.strip(): Concept((text.strip(),), others) for text in target.split("|") if text.strip()}
+        others = [text.strip() for text in contrast.split("|") if text.strip()]
+        named = {text.strip(): prompts.concept_of_words(text.strip(), others) for text in target.split("|") if text.strip()}
     else:
         named = {
             concept.name.replace("parts=", f"parts{PART_SEPARATOR}"): concept

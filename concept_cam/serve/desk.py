@@ -33,6 +33,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.directions import coefficients
 from concept_cam.core.errors import ConceptCamError, ConfigurationError
 from concept_cam.core.features import PatchFeatures
+from concept_cam.core.placing import LEFT_OF
 from concept_cam.core.regions import Region, decode_rle
 from concept_cam.core.results import Localization
 from concept_cam.core.scoring import ledger
@@ -128,7 +129,7 @@ class DeskAnswer:
                 "specimen": None if self.entry.box is None else {"number": self.entry.specimen, "box": list(self.entry.box)},
             },
             "question": {
-                "target": found.concept.target[0],
+                "target": found.concept.name if found.concept.where and not question.character else found.concept.target[0],
                 "phrases": list(found.concept.target),
                 "contrasts": list(found.concept.contrast_names),
                 "name": found.concept.name,
@@ -147,6 +148,7 @@ class DeskAnswer:
             "ledger": self._ledger(),
             "call": dict(self.call),
             "certificate": certificate_of(found) if question.with_certificate else None,
+            "place": None if found.place is None else found.place.to_dict() | {"whose": LEFT_OF[found.place.left_of]},
             "taught": None if self.taught is None else {**self.taught.facts(), "mix": question.mix},
             "zero_shot": self.taught is None,
             "unknown_words": list(self.unknown_words),
@@ -158,7 +160,7 @@ class DeskAnswer:
     def _names(self) -> list[str]:
         concept = self.found.concept
         state = concept.metadata.get("state")
-        return [str(state) if state else concept.target[0], *concept.contrast_names]
+        return [str(state) if state else concept.target[0] if concept.where is None else concept.name, *concept.contrast_names]
 
     def _ledger(self) -> list[dict[str, Any]]:
         """What each text adds at the peak; together they are the peak cell's score."""
@@ -191,7 +193,7 @@ class DeskAnswer:
     def _map(self) -> dict[str, Any]:
         """The maps as the page draws them: little-endian float32 in base64, row by row, NaN where nothing was seen."""
         geometry = self.found.geometry
-        valid = geometry.valid()
+        valid = np.isfinite(self.found.scores)  # Padding has no scores, nor has what is not the place that was asked for.
         return {
             "grid": list(geometry.grid),
             "original": list(geometry.original),
@@ -431,7 +433,8 @@ class Desk:
             found = replace(
                 found, scores=((1 - question.mix) * found.scores + question.mix * own).astype(np.float32), split=None, certify=None
             )
-        regions = found.regions(question.threshold, min_area=question.min_area, resolution="model")
+        told = found.place is None or found.place.resolved
+        regions = found.regions(question.threshold, min_area=question.min_area, resolution="model") if told else ()
         with self._lock:
             self.counts["answered"] += 1
         return DeskAnswer(
@@ -501,7 +504,10 @@ class Desk:
                 "probabilities": probabilities,
             }
         metadata = found.concept.metadata
-        names = [str(metadata.get("state") or found.concept.target[0]), *found.concept.contrast_names]
+        own = found.concept.target[0] if found.concept.where is None else found.concept.name
+        names = [str(metadata.get("state") or own), *found.concept.contrast_names]
+        if found.place is not None and not found.place.resolved:
+            return _said(names[0], None, found.score, None, [], {}, "no_place")
         if question.kind == "part":
             score = float(np.nanmax(found.scores)) if np.isfinite(found.scores).any() else float("nan")
             shares = _at_best_cell(found, cosines, self.localizer.backbone.logit_scale)
@@ -553,7 +559,13 @@ class Desk:
 
 
 def _said(
-    state: str, probability: float | None, score: float, margin: float | None, states: list[str], probabilities: dict[str, float]
+    state: str,
+    probability: float | None,
+    score: float,
+    margin: float | None,
+    states: list[str],
+    probabilities: dict[str, float],
+    because: str | None = None,
 ) -> dict[str, Any]:
     return {
         "from": "model",
@@ -561,8 +573,8 @@ def _said(
         "probability": probability,
         "score": _number(score),
         "margin": margin,
-        "abstained": False,
-        "abstained_because": None,
+        "abstained": because is not None,
+        "abstained_because": because,
         "states": states,
         "probabilities": probabilities,
     }

@@ -150,7 +150,7 @@ def _concept(control: Control, choice: Choice, packs: Mapping[str, prompts.Pack]
         choice.contrasts if choice.contrasts is not None else tuple(other.words for other in control.choices if other.value != choice.value)
     )
     unique = dict.fromkeys(text for text in others if text.casefold() != choice.words.casefold())
-    return Concept((choice.words,), tuple((text,) for text in unique), name=choice.value)
+    return prompts.concept_of_words(choice.words, list(unique), packs.values(), name=choice.value)
 
 
 def _pack_concept(control: Control, choice: Choice, packs: Mapping[str, prompts.Pack], preferred: Collection[str]) -> Concept | None:

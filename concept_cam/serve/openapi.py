@@ -88,6 +88,7 @@ _SCHEMAS: dict[str, Any] = {
             "ledger",
             "call",
             "certificate",
+            "place",
             "taught",
             "zero_shot",
             "unknown_words",
@@ -133,6 +134,10 @@ _SCHEMAS: dict[str, Any] = {
             "certificate": {
                 "type": ["object", "null"],
                 "description": "Whether the map can be trusted: verdict, reason, confidence, presence, evidence; null for what was taught",
+            },
+            "place": {
+                "type": ["object", "null"],
+                "description": "Where one of several was asked for (the left fore wing): whether it could be told, how, and whose left",
             },
             "taught": {"type": ["object", "null"]},
             "zero_shot": {"type": "boolean"},

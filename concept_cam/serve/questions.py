@@ -63,7 +63,7 @@ class AskedQuestion:
     def subject(self) -> tuple[str, str, str]:
         """Pack, character and part that a correction of the answer is about."""
         if not self.character:
-            names = [self.concept.target[0], *self.concept.contrast_names]
+            names = [self.concept.name, *self.concept.contrast_names]
             return "", " | ".join(sorted(names)), ""
         metadata = self.concept.metadata
         return str(metadata["pack"]), str(metadata["character"]), str(metadata.get("part") or "")
@@ -71,7 +71,7 @@ class AskedQuestion:
     @property
     def kind(self) -> str:
         """Kind of the character; ``words`` for a question in free words."""
-        return str(self.concept.metadata.get("kind", "words"))
+        return str(self.concept.metadata.get("kind", "words")) if self.character else "words"
 
 
 def read_question(
@@ -111,7 +111,7 @@ def read_question(
             raise ConfigurationError("contrasts is a list of texts.")
         if len(contrasts) > MAX_CONTRASTS:
             raise ConfigurationError(f"at most {MAX_CONTRASTS} contrasts, received {len(contrasts)}.")
-        concept = Concept((target,), tuple((_text(text, "contrast"),) for text in contrasts))
+        concept = prompts.concept_of_words(target, [_text(text, "contrast") for text in contrasts], packs.values())
     weighting = values.get("weighting", "uniform")
     if weighting not in WEIGHTINGS:
         raise ConfigurationError(f"unknown weighting {weighting!r}. Known: {', '.join(WEIGHTINGS)}.")

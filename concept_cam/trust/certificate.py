@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -200,6 +200,7 @@ class Certifier:
         self._features, self._asked, self._terms, self._domain = features, asked, terms, domain
         self._memory: MutableMapping[PatchFeatures, PictureProbes] = {} if memory is None else memory
         self._valid = features.geometry.valid()
+        self._cells: Mapping[int, np.ndarray] = {}
         self._shared: _Shared | None = None
         self._reader: Reader | None = None
 
@@ -211,6 +212,12 @@ class Certifier:
         other._valid, other._shared, other._memory = valid & self._valid, None, {}
         return other
 
+    def placed(self, cells: Mapping[int, np.ndarray]) -> Certifier:
+        """Returns the same with cells bool [h, w] outside of which the maps of some concepts say nothing, by number."""
+        other = copy.copy(self)
+        other._cells = dict(cells)
+        return other
+
     def careful(self, reader: Reader) -> Certifier:
         """Returns the same with agreement: the picture is read again, mirrored and shifted, when a certificate is asked for."""
         other = copy.copy(self)
@@ -220,6 +227,8 @@ class Certifier:
     @quiet(graph=False)
     def __call__(self, index: int) -> Certificate:
         """Returns the certificate of the map of concept ``index``."""
+        if index in self._cells:
+            return self.placed({}).within(self._cells[index])(index)
         shared = self._shared or self._share()
         self._shared = shared
         asked, texts = self._asked, self._asked.texts

@@ -121,7 +121,7 @@ class Annotator:
                 if isinstance(outcome, Kept):
                     scored.append(outcome)
                     continue
-                geometry, scores, image_scores, probabilities, certificates = outcome
+                geometry, scores, image_scores, probabilities, certificates, places = outcome
                 scored.append(
                     Scored(
                         found.item,
@@ -136,6 +136,7 @@ class Annotator:
                         image_scores,
                         probabilities,
                         certificates,
+                        places,
                     )
                 )
         return results
@@ -159,7 +160,7 @@ class Annotator:
             scores = answer.scores if valid.all() else np.where(valid, answer.scores, np.float32(np.nan))
             shares = self.localizer.local_shares(encoded.patches, texts, scores, answer.probabilities, self.plan.questions.parts)
             certificates = self._certificates(answer, shares, valid) if np.isfinite(scores).any() else {}
-            outcomes.append((encoded.geometry, scores, answer.image_scores, shares, certificates))
+            outcomes.append((encoded.geometry, scores, answer.image_scores, shares, certificates, answer.places))
         return outcomes
 
     def _features(self, crops: Sequence[Crop]) -> tuple[list[PatchFeatures], list[np.ndarray]]:

@@ -209,7 +209,7 @@ function show(index) {
   }
   if (row.g) body.push(element("h3", { textContent: "What speaks for it at the peak, and what against" }), ledger(about.ledgers[row.g[0]], row.g.slice(1)));
   const facts = [["File", item.f], ["Specimen", item.s], ["Picture", `${item.w} × ${item.h} px`], ["Entity", about.entity], ["Not called", row.c ? null : run.reasons[row.r] ?? readable(row.r ?? "no reason given")],
-    ["Confidence", row.p == null ? null : percent(row.p)], ["Verdict", row.v == null ? null : `${run.verdicts[row.v]}: ${row.y ?? ""}`], ["Peak is right", row.z == null ? null : percent(row.z)], ["On words or rulers", row.tx ? percent(row.tx) : null], ["Other readings agree", row.ag == null ? null : percent(row.ag)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
+    ["Confidence", row.p == null ? null : percent(row.p)], ["Verdict", row.v == null ? null : `${run.verdicts[row.v]}: ${row.y ?? ""}`], ["Place", row.w], ["Peak is right", row.z == null ? null : percent(row.z)], ["On words or rulers", row.tx ? percent(row.tx) : null], ["Other readings agree", row.ag == null ? null : percent(row.ag)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
     ["Length", row.l == null ? null : `${number(row.l)}${row.e == null ? "" : ` ± ${number(row.e)}`} ${row.n}`], ["Address", item.u], ...Object.entries(item.x ?? {})];
   const table = element("table");
   for (const [name, value] of facts) if (value != null && value !== "") table.append(element("tr", {}, element("th", { textContent: name, scope: "row" }), element("td", { textContent: value })));

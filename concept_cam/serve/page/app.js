@@ -484,7 +484,7 @@ function showAnswer() {
   if (!answer) {
     $('call').replaceChildren(panel?.problem ? 'No answer' : view.picture ? 'Ask something' : 'Add pictures first', element('small', { textContent: panel?.problem || 'Type what to find, and what it should be told apart from.' }));
     for (const id of ['states', 'ledger', 'regions', 'facts']) $(id).replaceChildren();
-    $('badge').hidden = true; $('certificate-card').hidden = true; $('trust').hidden = true; $('standing').textContent = ''; showTeach(); showKeep();
+    $('badge').hidden = true; $('told').hidden = true; $('certificate-card').hidden = true; $('trust').hidden = true; $('standing').textContent = ''; showTeach(); showKeep();
     return;
   }
   showCall(panel); showLedger(answer); showRegions(panel); showCertificate(answer.certificate); showFacts(panel); showTeach(); showKeep();
@@ -503,6 +503,8 @@ function showCall(panel) {
   $('call').replaceChildren(head, element('small', { textContent: notes.join(' · ') }));
   $('badge').hidden = answer.zero_shot;
   $('badge').textContent = answer.zero_shot ? '' : `taught with ${answer.taught.positive + answer.taught.negative} clicks, not zero-shot`;
+  $('told').hidden = !answer.place;
+  $('told').textContent = !answer.place ? '' : answer.place.resolved ? `${answer.place.where}${answer.place.left_of ? ` is ${answer.place.whose}` : ''}. Told by how it lies: ${answer.place.reason}` : `Which one is the ${answer.place.where} one cannot be told: ${answer.place.reason}`;
   const states = part ? [] : call.states;
   $('states').replaceChildren(...states.map((state, index) => {
     const chosen = marks.current && (marks.current.verdict === 'state' ? marks.current.state === state : marks.current.verdict === 'accept' && call.state === state);

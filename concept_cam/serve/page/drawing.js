@@ -54,12 +54,36 @@ function span(values, grid, rows) {
   return [Math.max(first, 0), Math.max(last, 0)];
 }
 
+// Cells without a score, such as those outside a place that was asked for, take that of their neighbours: two steps are as far as the
+// interpolation reaches.
+function continued(values, [rows, columns]) {
+  let found = values;
+  for (let step = 0; step < 2; step++) {
+    const before = found;
+    found = Float32Array.from(before);
+    for (let y = 0; y < rows; y++) {
+      for (let x = 0; x < columns; x++) {
+        if (!Number.isNaN(before[y * columns + x])) continue;
+        let sum = 0, count = 0;
+        for (let dy = -1; dy <= 1; dy++) {
+          for (let dx = -1; dx <= 1; dx++) {
+            const at = y + dy < 0 || y + dy >= rows || x + dx < 0 || x + dx >= columns ? NaN : before[(y + dy) * columns + x + dx];
+            if (!Number.isNaN(at)) { sum += at; count++; }
+          }
+        }
+        if (count) found[y * columns + x] = sum / count;
+      }
+    }
+  }
+  return found;
+}
+
 // Interpolates grid scores at the pixels of a picture of width x height (any size of the whole picture).
-export function heatmap(values, map, width, height) {
-  const [rows, columns] = map.grid;
+export function heatmap(given, map, width, height) {
+  const [rows, columns] = map.grid, holes = given.some(Number.isNaN), values = holes ? continued(given, map.grid) : given;
   const sx = map.original[1] / width * map.scale[1] / map.cell[1], sy = map.original[0] / height * map.scale[0] / map.cell[0];
-  const across = taps(width, sx, map.offset[1] / map.cell[1], span(values, map.grid, false));
-  const down = taps(height, sy, map.offset[0] / map.cell[0], span(values, map.grid, true));
+  const sides = span(given, map.grid, false), ends = span(given, map.grid, true);
+  const across = taps(width, sx, map.offset[1] / map.cell[1], sides), down = taps(height, sy, map.offset[0] / map.cell[0], ends);
   const wide = new Float32Array(rows * width);
   for (let y = 0; y < rows; y++) {
     for (let x = 0; x < width; x++) {
@@ -73,6 +97,13 @@ export function heatmap(values, map, width, height) {
     const i = down.index.subarray(4 * y, 4 * y + 4), w = down.weight.subarray(4 * y, 4 * y + 4), start = y * width;
     const a = i[0] * width, b = i[1] * width, c = i[2] * width, d = i[3] * width;
     for (let x = 0; x < width; x++) found[start + x] = wide[a + x] * w[0] + wide[b + x] * w[1] + wide[c + x] * w[2] + wide[d + x] * w[3];
+  }
+  if (holes) {
+    const cell = (i, scale, offset, most) => Math.min(Math.max(Math.floor((i + 0.5) * scale + offset), 0), most - 1);
+    for (let y = 0; y < height; y++) {
+      const row = cell(y, sy, map.offset[0] / map.cell[0], rows) * columns;
+      for (let x = 0; x < width; x++) if (Number.isNaN(given[row + cell(x, sx, map.offset[1] / map.cell[1], columns)])) found[y * width + x] = NaN;
+    }
   }
   return found;
 }
