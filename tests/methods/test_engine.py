@@ -19,7 +19,7 @@ from concept_cam.localizer import Localizer
 from concept_cam.methods import METHODS
 from concept_cam.methods.engine import Batch, encode, gradients
 from concept_cam.methods.lcam_training import LcamTraining, TrainingExample, train_on_concepts
-from tests.backbones.models import BUILDERS, backbone, wrap
+from tests.backbones.models import BUILDERS, WORDLESS_KINDS, backbone, wrap
 from tests.methods.models import LinearBackbone, photograph, untouched
 
 pytest.importorskip("sklearn", reason="grad-cam needs scikit-learn")
@@ -155,12 +155,18 @@ def test_small_gradients_survive_float16(name: str) -> None:
 
 # What a method cannot read of a kind of tower it refuses by name; nothing else may be missing.
 REFUSED = {
-    "grad-eclip": ("vit-mean", "vit-mean-late-norm", "timm-mean-registers", "timm-convnext", "timm-resnet"),
-    **dict.fromkeys(("legrad", "gem", "clip-surgery"), ("timm-convnext", "timm-resnet")),
+    "grad-eclip": ("vit-mean", "vit-mean-late-norm", "timm-mean-registers", "timm-convnext", "timm-resnet", "transformers-align"),
+    **dict.fromkeys(("legrad", "gem", "clip-surgery"), ("timm-convnext", "timm-resnet", "transformers-align")),
 }
 
 
-@pytest.mark.parametrize("kind", BUILDERS)
+@pytest.mark.parametrize("kind", WORDLESS_KINDS)
+def test_towers_without_words_cannot_be_asked_in_words(kind: str) -> None:
+    with pytest.raises(UnsupportedModelError, match="has no text tower"):
+        Localizer(backbone(kind)).locate_all([photograph(4)], CONCEPTS)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BUILDERS if kind not in WORDLESS_KINDS])
 def test_every_method_answers_on_every_kind_of_tower(kind: str) -> None:
     localizer = Localizer(backbone(kind))
     wide = photograph(4, (40, 60))
