@@ -288,7 +288,7 @@ FAMILIES: dict[str, Family] = {
         "there is no last attention to replace: the cells of the neck live in the joint space as trained",
         ("folder:lite",),
         maker="concept_cam.backbones.lite:make",
-        pooling="attention of the picture over the cells",
+        pooling="learned queries over the cells for parts, the mean of the last map for names",
         preprocessing="as the folder says",
         verified="tests of its own parts; no library to compare with",
         statistics=("0.5",),

@@ -228,15 +228,25 @@ def about(name: str) -> list[tuple[str, str]]:
         quick = "" if tag else published.activation_warning(architecture, "FILE")
         return rows + ([("activation", quick)] if quick else [])
     backbone = load(name)
+    family = FAMILIES[backbone.family]
     height, width = backbone.preprocess.size
     read_height, read_width = backbone.preprocess.default_size
     rows = [
-        ("family", f"{backbone.family}: {FAMILIES[backbone.family].description}"),
+        ("family", f"{backbone.family}: {family.description}"),
         ("weights", backbone.weights_hash),
         ("input", f"{height} x {width} pixels, {backbone.preprocess.stride[0]} per cell; maps are read at {read_height} x {read_width}"),
         ("preprocessing", str(backbone.preprocess)),
-        ("joint space", f"{backbone.embed_dim} dimensions, texts of at most {backbone.context_length} tokens"),
+        ("joint space", _space(backbone)),
+        ("pooling", family.pooling),
         ("attention", f"auto: {backbone.default_attention}; known: {', '.join(backbone.attentions)}"),
+        ("why", family.reason),
+        ("verified", family.verified),
     ]
     rows += [(key.replace("_", " "), f"published weights differ: {said}") for key, said in backbone.preprocess.unsure]
     return rows
+
+
+def _space(backbone: Backbone) -> str:
+    if not backbone.context_length:
+        return f"{backbone.embed_dim} dimensions, without a text tower"
+    return f"{backbone.embed_dim} dimensions, texts of at most {backbone.context_length} tokens"
