@@ -141,6 +141,7 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
     help="Begin with random weights (the paper's), or with Grad-CAM's: better maps from few pictures.",
 )
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="[default: 3e-3, with --start gradient 3e-4]")
+@click.option("--area", type=click.FloatRange(min=0), help="Factor of the map's size in the loss.  [default: 2, with --start gradient 0.5]")
 @click.option("--rows", is_flag=True, help="Classifiers: weights from each class's row of the head, for classes without pictures too.")
 @click.option(
     "--windows", type=click.IntRange(min=0), default=0, show_default=True, help="Classifiers: windows cut of each picture; 0: the pictures."
@@ -163,6 +164,7 @@ def fit_attention(
     head: str | None,
     start: str,
     learning_rate: float | None,
+    area: float | None,
     rows: bool,
     windows: int,
     pictures: int,
@@ -192,7 +194,8 @@ def fit_attention(
         kind,
         steps=steps or defaults[0],
         batch_size=train_batch or defaults[1],
-        learning_rate=learning_rate or {"random": 3e-3, "gradient": 3e-4}[start],
+        learning_rate=learning_rate,
+        area=area,
         start=start,
         seed=seed,
     )

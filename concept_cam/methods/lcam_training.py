@@ -34,11 +34,26 @@ if TYPE_CHECKING:
     from concept_cam.pictures.reading import ImageSource
 
 
-STARTS: dict[str, str] = {
-    "random": "small random weights (the paper's)",
-    "gradient": "Grad-CAM's weights, the mean gradient of what is asked over the training pictures: few steps and few pictures are enough",
+@dataclass(frozen=True)
+class Start:
+    """Where training begins, and what goes with it.
+
+    Attributes:
+        description: One line for people.
+        learning_rate: By default.
+        area: Factor of the mean size by default. From good weights a small one is better: a large one wears down what finds the thing.
+    """
+
+    description: str
+    learning_rate: float
+    area: float
+
+
+STARTS: dict[str, Start] = {
+    "random": Start("small random weights (the paper's)", 3e-3, 2.0),
+    "gradient": Start("Grad-CAM's weights, the mean gradient of what is asked: few steps and few pictures are enough", 3e-4, 0.5),
 }
-"""Where training begins, by name."""
+"""Starts by name."""
 
 START_PICTURES = 8
 """Training pictures whose gradients a start is made of."""
@@ -55,9 +70,9 @@ class LcamTraining:
         kind: ``"fm"`` or ``"img"``.
         steps: Optimisation steps.
         batch_size: Pictures per step.
-        learning_rate: Of AdamW, falling to zero along a cosine.
+        learning_rate: Of AdamW, falling to zero along a cosine; ``None``: the start's.
         cross_entropy: Factor of the cross-entropy.
-        area: Factor of the mean size.
+        area: Factor of the mean size; ``None``: the start's.
         area_power: Power that the map is raised to in it.
         smoothness: Factor of the variation.
         plain: Share of text questions asked without their contrasts, so that the explainer knows such questions too.
@@ -68,9 +83,9 @@ class LcamTraining:
     kind: str = "fm"
     steps: int = 300
     batch_size: int = 16
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     cross_entropy: float = 1.5
-    area: float = 2.0
+    area: float | None = None
     area_power: float = 0.3
     smoothness: float = 0.01
     plain: float = 0.3
@@ -79,7 +94,9 @@ class LcamTraining:
 
     def __post_init__(self) -> None:
         choose(self.kind, EXPLAINER_KINDS, "kind of explainer")
-        choose(self.start, STARTS, "start of training")
+        start = choose(self.start, STARTS, "start of training")
+        object.__setattr__(self, "learning_rate", start.learning_rate if self.learning_rate is None else self.learning_rate)
+        object.__setattr__(self, "area", start.area if self.area is None else self.area)
         if self.steps < 1 or self.batch_size < 1:
             raise ConfigurationError(f"steps and batch_size must be at least 1, received {self.steps} and {self.batch_size}.")
 
@@ -253,6 +270,8 @@ def _train(
     asks: str = "",
 ) -> Explainer:
     started = time.perf_counter()
+    assert training.learning_rate is not None
+    assert training.area is not None
     mean, scale = store.mean, store.scale
     first = next(batches)
     start = {

@@ -117,22 +117,23 @@ def print_things(rows: Sequence[dict[str, Any]]) -> None:
 
 def print_alike(found: Mapping[str, Any]) -> None:
     """Heads on alike classes."""
-    click.echo("\nHeads on alike classes: relative drop within the head\n")
     for group, facts in found["groups"].items():
         right = ", ".join(f"{name} {value:.2f}" for name, value in facts.items() if "right" in name)
         click.echo(f"* {group}: {facts['classes']} classes; {right}")
-    click.echo("\n| head | classes | base | plain | " + " | ".join(f"{form}, less plain" for form in list(FORMS)[1:]) + " |")
-    click.echo("|---" * (4 + len(FORMS) - 1) + "|")
-    for head in dict.fromkeys(row["head"] for row in found["rows"]):
-        for group in (*found["groups"], "all"):
-            for base in dict.fromkeys(row["base"] for row in found["rows"]):
-                part = [row for row in found["rows"] if row["head"] == head and row["base"] == base and group in (row["group"], "all")]
-                units = [row["picture"] for row in part if row["form"] == "plain"]
-                plain_ = column(part, "relative", form="plain")
-                cells = [cell(mean_interval(plain_, units))]
-                for form in list(FORMS)[1:]:
-                    cells.append(cell(paired_difference(column(part, "relative", form=form), plain_, units), sign=True))
-                click.echo(f"| {head} | {group} | {base} | {' | '.join(cells)} |")
+    for value, title in (("relative", "relative drop within the head"), ("margin", "drop of the logit less the mean of the three nearest")):
+        click.echo(f"\nHeads on alike classes: {title}\n")
+        click.echo("| head | classes | base | plain | " + " | ".join(f"{form}, less plain" for form in list(FORMS)[1:]) + " |")
+        click.echo("|---" * (4 + len(FORMS) - 1) + "|")
+        for head in dict.fromkeys(row["head"] for row in found["rows"]):
+            for group in (*found["groups"], "all"):
+                for base in dict.fromkeys(row["base"] for row in found["rows"]):
+                    part = [row for row in found["rows"] if row["head"] == head and row["base"] == base and group in (row["group"], "all")]
+                    units = [row["picture"] for row in part if row["form"] == "plain"]
+                    plain_ = column(part, value, form="plain")
+                    cells = [cell(mean_interval(plain_, units))]
+                    for form in list(FORMS)[1:]:
+                        cells.append(cell(paired_difference(column(part, value, form=form), plain_, units), sign=True))
+                    click.echo(f"| {head} | {group} | {base} | {' | '.join(cells)} |")
 
 
 def print_errors(rows: Sequence[dict[str, Any]]) -> None:

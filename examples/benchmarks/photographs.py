@@ -50,12 +50,14 @@ STEP_NAMES = (
 
 def recipes(fm_steps: int, img_steps: int, each: int) -> dict[str, tuple[str, Recipe]]:
     """Title of an explainer -> name of its file, and how it is trained: from random weights as published, and from Grad-CAM's."""
-    fm, img = LcamTraining("fm", steps=fm_steps, batch_size=32), LcamTraining("img", steps=img_steps)
     return {
-        "L-CAM-Fm": ("fm", Recipe(fm, each)),
-        "L-CAM-Img": ("img", Recipe(img, each)),
-        "L-CAM-Fm from Grad-CAM": ("fm_gradient", Recipe(replace(fm, start="gradient", learning_rate=3e-4), each)),
-        "L-CAM-Img from Grad-CAM": ("img_gradient", Recipe(replace(img, start="gradient", learning_rate=3e-4), each)),
+        "L-CAM-Fm": ("fm", Recipe(LcamTraining("fm", steps=fm_steps, batch_size=32), each)),
+        "L-CAM-Img": ("img", Recipe(LcamTraining("img", steps=img_steps), each)),
+        "L-CAM-Fm from Grad-CAM": (
+            "fm_gradient",
+            Recipe(LcamTraining("fm", steps=max(1, fm_steps // 5), batch_size=32, start="gradient"), each),
+        ),
+        "L-CAM-Img from Grad-CAM": ("img_gradient", Recipe(LcamTraining("img", steps=max(1, img_steps // 5), start="gradient"), each)),
     }
 
 

@@ -222,3 +222,11 @@ def test_cells_that_fill_the_sigmoid_keep_their_order_before_it(tmp_path: Path) 
     assert (full.scores == 1).all()
     assert len(np.unique(raw.scores)) == raw.scores.size
     assert raw.provenance.method.startswith("lcam-logit-fm:")
+
+
+def test_each_start_has_its_own_defaults() -> None:
+    assert (LcamTraining().learning_rate, LcamTraining().area) == (3e-3, 2.0)  # The second is the paper's.
+    assert (LcamTraining(start="gradient").learning_rate, LcamTraining(start="gradient").area) == (3e-4, 0.5)
+    assert (LcamTraining(start="gradient", learning_rate=0.0, area=0.0).learning_rate, LcamTraining(area=0.0).area) == (0.0, 0.0)
+    with pytest.raises(ConfigurationError, match="start of training"):
+        LcamTraining(start="zero")
