@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def place_maps(scores: np.ndarray, geometry: Geometry, wheres: Mapping[int, Wher
         The maps; those whose place could not be told are as they were, and say why.
     """
     size = small_size(geometry)
-    masks = {plan: _masks(parts, size) for plan, parts in bodies.items()}
+    masks = {plan: _masks(parts, plan, size) for plan, parts in bodies.items()}
     lies = {plan: orient(found, plan, size) for plan, found in masks.items()}
     nowhere = Orientation(None, np.array([size[1] / 2, size[0] / 2]))
     found, places, cells = scores.copy(), {}, {}
@@ -82,8 +82,11 @@ def place_maps(scores: np.ndarray, geometry: Geometry, wheres: Mapping[int, Wher
             rest = [mask for name, mask in masks.get(where.plan, {}).items() if name != where.part]
             others = np.any(rest, axis=0) if rest else None
         places[number], pixels = resolve(where.place, heat, lies.get(where.plan, nowhere), where.plan, where.part, others)
-        if pixels is not None:
-            cells[number] = _cells(pixels, small) & np.isfinite(own)
+        meant = None if pixels is None else _cells(pixels, small) & np.isfinite(own)
+        if meant is not None and not meant.any():
+            places[number], meant = replace(places[number], resolved=False, reason="what is meant is smaller than a cell."), None
+        if meant is not None:
+            cells[number] = meant
             found[number] = np.where(cells[number], own, np.float32(np.nan))
     return PlacedMaps(found, places, cells)
 
@@ -95,8 +98,10 @@ def small_size(geometry: Geometry) -> tuple[int, int]:
     return max(1, round(full[0] * ratio)), max(1, round(full[1] * ratio))
 
 
-def _masks(parts: PartMaps, size: tuple[int, int]) -> dict[str, np.ndarray]:
+def _masks(parts: PartMaps, plan: BodyPlan, size: tuple[int, int]) -> dict[str, np.ndarray]:
     """The pixels of the parts that are there; each goes to the part that it is most like."""
+    from scipy.ndimage import label
+
     small = parts.geometry.resized(size)
     there = [
         number
@@ -106,7 +111,13 @@ def _masks(parts: PartMaps, size: tuple[int, int]) -> dict[str, np.ndarray]:
     if not there:
         return {}
     heats = {parts.names[number]: grid_to_pixels(map_, small) for number, map_ in zip(there, filled(parts.scores[there]))}
-    return part_masks(heats)
+    masks = part_masks(heats)
+    # Of an insect's small parts there is one each: where its map is highest. A trunk may be cut in two by a fin.
+    for name in plan.along if plan.sides else ():
+        if name in masks and masks[name].any():
+            areas, _ = label(masks[name], np.ones((3, 3), dtype=bool))
+            masks[name] = areas == areas.flat[np.where(masks[name], heats[name], -np.inf).argmax()]
+    return masks
 
 
 def _cells(pixels: np.ndarray, small: Geometry) -> np.ndarray:

@@ -77,6 +77,9 @@ _PRESENT = 0.35
 _MARGIN = 0.5
 """Room beside a body, in shares of how far its paired part reaches on the other side, under which that side may be out of the picture."""
 
+_AGREED = 0.95
+"""How far parts behind each other agree where none of them is out of place."""
+
 _VALLEY = 0.15
 """Depth of the valley between two pieces of a map, in shares of its peak, from which they are two."""
 
@@ -233,23 +236,36 @@ def orient(parts: Mapping[str, Mask], plan: BodyPlan, size: tuple[int, int] | No
 
 
 def _ahead(middles: Mapping[str, tuple[Points, float]], plan: BodyPlan) -> tuple[Points | None, tuple[str, ...]]:
-    """Which way the front is: every two parts that lie behind each other say so, the larger ones louder."""
+    """Which way the front is, and the parts that say so."""
     for names in (plan.along, plan.sides):
-        known = [name for name in names if name in middles]
-        votes = [
-            (np.sqrt(middles[first][1] * middles[second][1]), middles[first][0] - middles[second][0])
-            for number, first in enumerate(known)
-            for second in known[number + 1 :]
-        ]
-        if not votes:
-            continue
-        total = np.sum([weight * way for weight, way in votes], axis=0)
-        length = float(np.linalg.norm(total))
-        said = sum(weight * float(np.linalg.norm(way)) for weight, way in votes)
+        known = tuple(name for name in names if name in middles)
+        way, agreed = _vote(middles, known)
+        # One part of several may have been taken for what it is not: the tails of wings for antennae.
+        if len(known) >= 4 and agreed < _AGREED:
+            without = {left_out: _vote(middles, tuple(name for name in known if name != left_out)) for left_out in known}
+            left_out = max(without, key=lambda name: without[name][1])
+            if without[left_out][1] >= max(_AGREED, agreed):
+                way, agreed = without[left_out]
+                known = tuple(name for name in known if name != left_out)
         # Parts that contradict each other say nothing.
-        if said > 0 and length >= 0.5 * said:
-            return np.asarray(total / length), tuple(known)
+        if way is not None and agreed >= 0.5:
+            return way, known
     return None, ()
+
+
+def _vote(middles: Mapping[str, tuple[Points, float]], known: Sequence[str]) -> tuple[Points | None, float]:
+    """Every two parts that lie behind each other say where the front is, the larger ones louder: the way, and how far they agree, 0..1."""
+    votes = [
+        (np.sqrt(middles[first][1] * middles[second][1]), middles[first][0] - middles[second][0])
+        for number, first in enumerate(known)
+        for second in known[number + 1 :]
+    ]
+    said = sum(weight * float(np.linalg.norm(way)) for weight, way in votes)
+    if not said > 0:
+        return None, 0.0
+    total = np.sum([weight * way for weight, way in votes], axis=0)
+    length = float(np.linalg.norm(total))
+    return (np.asarray(total / length) if length > 0 else None), length / said
 
 
 def _view(

@@ -27,6 +27,9 @@ WINGS = tuple((side, wing) for wing in ("fore_wing", "hind_wing") for side in ("
 LEAST = 60
 """Pixels under which a wing or fin is too small to be asked for."""
 
+CELL = 10
+"""Pixels within which a highest point counts as on the nearest wing: what is told by cells is not known more finely."""
+
 SIZE = (384, 512)
 """``(H, W)`` of the pictures."""
 
@@ -114,6 +117,14 @@ def _highest(mask: np.ndarray) -> tuple[float, float]:
     return float(x), float(y)
 
 
+_NAMES = tuple(f"{side}_{wing}" for side, wing in WINGS)
+
+
+def _distance(mask: np.ndarray, x: int, y: int) -> float:
+    rows, columns = np.nonzero(mask)
+    return float(np.hypot(columns - x, rows - y).min()) if len(rows) else float("inf")
+
+
 def _count(counts: Counter[str], side: str, wing: str, place: Any, seen: str, masks: dict[str, np.ndarray], peak: Any) -> None:
     own = meant(side, place.left_of, seen)
     there = masks[f"{own}_{wing}"].sum() >= LEAST
@@ -127,7 +138,8 @@ def _count(counts: Counter[str], side: str, wing: str, place: Any, seen: str, ma
     counts["told"] += 1
     counts[f"left is {place.left_of or 'not said'}"] += 1
     x, y = int(peak[0]), int(peak[1])
-    on = {name: bool(masks[name][y, x]) for name in ("left_fore_wing", "right_fore_wing", "left_hind_wing", "right_hind_wing")}
+    near = masks["wing"][max(y - CELL, 0) : y + CELL + 1, max(x - CELL, 0) : x + CELL + 1].any()
+    on = {name: bool(near and _distance(masks[name], x, y) <= _distance(masks["wing"], x, y)) for name in _NAMES}
     counts["on a wing"] += any(on.values())
     counts["right side"] += on[f"{own}_fore_wing"] or on[f"{own}_hind_wing"]
     counts["right pair"] += on[f"left_{wing}"] or on[f"right_{wing}"]
