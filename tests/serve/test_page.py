@@ -192,6 +192,26 @@ def test_the_page_draws_the_packages_own_map(page: Any) -> None:
         assert limit == pytest.approx(found.threshold("half-max"), abs=1e-5)
 
 
+def test_a_place_in_the_words_is_told_and_the_map_keeps_to_it(page: Any) -> None:
+    open_page(page, "#p=forked.png&q=%5B%22the+left+eye+of+a+fish%22%2C%22the+background%22%5D")
+    desk = page.desk
+    path = next(entry.path for entry in desk.gallery.entries if entry.source == "forked.png")
+    found = desk.localizer.locate(path, "the left eye of a fish", ["the background"])
+    told = text(page, "told")
+    assert ("cannot be told" in told) != found.place.resolved
+    assert found.place.reason in told
+    found = desk.localizer.locate(path, "the last dorsal fin of a fish", ["a fish", "the background"])
+    open_page(page, "#p=forked.png&q=%5B%22the+last+dorsal+fin+of+a+fish%22%2C%22a+fish%22%2C%22the+background%22%5D")
+    assert found.place.reason in text(page, "told")
+    grid, values = view(
+        page, "const p = view.panels[0]; return [[...p.grid], [...p.values]].map(l => l.map(v => Number.isNaN(v) ? null : v))"
+    )
+    mine = np.array([np.nan if value is None else value for value in grid], np.float32).reshape(found.scores.shape)
+    assert np.allclose(mine, found.scores, atol=2e-5, equal_nan=True)
+    drawn = np.array([np.nan if value is None else value for value in values], np.float32).reshape(384, 512)
+    np.testing.assert_array_equal(np.isnan(drawn), np.isnan(found.heatmap))
+
+
 def test_sliders_are_live_and_the_scale_stays(page: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 
