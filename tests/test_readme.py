@@ -59,7 +59,7 @@ def test_python_example(document: str, block: str, folder: Path) -> None:
 
 
 @needs_model
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [document for document in DOCUMENTS if blocks(document, "bash")])
 def test_commands_run_in_their_order(document: str, folder: Path) -> None:
     for block in blocks(document, "yaml"):
         name = re.search(r"^pack: (\w+)", block, flags=re.MULTILINE)

@@ -16,15 +16,15 @@ from concept_cam.demo.worlds.textures import TEXTURE_KINDS, TEXTURE_LEVELS, atla
 PALETTE: Final[dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]]] = {
     # hue in turns, saturation, value
     "black": ((0.0, 1.0), (0.0, 0.35), (0.03, 0.11)),
-    "brown": ((0.03, 0.085), (0.45, 0.8), (0.22, 0.46)),
+    "brown": ((0.04, 0.085), (0.5, 0.78), (0.25, 0.46)),
     "red": ((-0.025, 0.02), (0.78, 0.98), (0.48, 0.85)),
-    "orange": ((0.052, 0.088), (0.78, 0.98), (0.8, 0.98)),
-    "yellow": ((0.115, 0.155), (0.62, 0.95), (0.78, 0.98)),
+    "orange": ((0.06, 0.088), (0.85, 0.98), (0.86, 0.98)),
+    "yellow": ((0.125, 0.158), (0.72, 0.95), (0.82, 0.98)),
     "green": ((0.24, 0.42), (0.45, 0.95), (0.26, 0.66)),
-    "blue": ((0.56, 0.65), (0.55, 0.95), (0.26, 0.72)),
-    "purple": ((0.74, 0.86), (0.4, 0.85), (0.22, 0.55)),
-    "grey": ((0.0, 1.0), (0.0, 0.1), (0.34, 0.6)),
-    "white": ((0.08, 0.16), (0.0, 0.14), (0.82, 0.97)),
+    "blue": ((0.57, 0.65), (0.55, 0.95), (0.26, 0.72)),
+    "purple": ((0.76, 0.86), (0.5, 0.85), (0.22, 0.55)),
+    "grey": ((0.0, 1.0), (0.0, 0.07), (0.34, 0.54)),
+    "white": ((0.08, 0.16), (0.0, 0.1), (0.9, 1.0)),
 }
 """Colour -> ranges of hue, saturation and value."""
 
@@ -94,7 +94,7 @@ def lit(
     half = half / np.linalg.norm(half)
     if gloss > 0:
         mirror = np.clip(normal @ half, 0, 1) ** sharp * gloss
-        tone = (1 - metal) + metal * np.clip(rgb * 2.2 + 0.1, 0, 1)
+        tone = (1 - metal) + metal * np.clip(rgb * 1.7 + 0.06, 0, 1)
         out = out + mirror[:, None] * tone * light.colour
     if sky > 0:
         edge = (1.0 - np.clip(normal[:, 2], 0, 1)) ** 3 * sky

@@ -66,7 +66,6 @@ def _frame(draw: Draw, p: Plan, state: Mapping[str, str]) -> Frame:
 def build(draw: Draw, state: Mapping[str, str]) -> Shape:
     """A beetle with the given states."""
     p = plan(draw, state)
-    feelers, detail = antennae(draw, state, p)
     parts = [
         *elytra(draw, p),
         *trunk(p),
@@ -76,13 +75,12 @@ def build(draw: Draw, state: Mapping[str, str]) -> Shape:
         *mandibles(draw, state["mandible_size"], p),
         *(snout(draw, p) if state["snout"] == "present" else []),
         *(horns(draw, p) if state["horns"] == "present" else []),
-        *feelers,
+        *antennae(draw, state, p),
         *legs(draw, p),
         *([hairs(draw, p)] if state["elytra_texture"] == "hairy" else []),
     ]
     where = _frame(draw, p, state)
     details = {
-        "antenna": detail,
         "groove": p.width / 9.0,
         "half": p.width,
         "reach": p.reach,

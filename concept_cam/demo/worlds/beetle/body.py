@@ -48,9 +48,9 @@ SIDES = (1.0, -1.0)
 
 _ELYTRA = {
     # half width, height of the dome, front width share, place of the greatest width, bluntness behind, squareness of the section
-    "oval": ((0.215, 0.265), (0.13, 0.19), (0.74, 0.92), (0.35, 0.55), (2.0, 2.8), 1.0),
-    "domed": ((0.36, 0.43), (0.27, 0.35), (0.62, 0.8), (0.36, 0.48), (2.0, 2.3), 1.0),
-    "elongated": ((0.115, 0.16), (0.09, 0.13), (0.86, 1.0), (0.3, 0.6), (3.2, 6.0), 1.0),
+    "oval": ((0.205, 0.25), (0.13, 0.19), (0.74, 0.92), (0.35, 0.55), (2.0, 2.8), 1.0),
+    "domed": ((0.37, 0.44), (0.27, 0.35), (0.62, 0.8), (0.36, 0.48), (2.0, 2.3), 1.0),
+    "elongated": ((0.11, 0.15), (0.09, 0.13), (0.86, 1.0), (0.3, 0.6), (3.2, 6.0), 1.0),
     "flattened": ((0.19, 0.24), (0.035, 0.055), (0.9, 1.0), (0.4, 0.7), (5.0, 8.0), 0.55),
 }
 
@@ -229,17 +229,17 @@ def plan(draw: Draw, state: Mapping[str, str]) -> Plan:
 def _collar(kind: str, place: Line, bend: float, taper: float) -> Line:
     """Outline of the pronotum from its hind edge at 0 to its front edge at 1, in shares of the width of the elytra's base."""
     if kind == "rounded":
-        centre = 0.34 + 0.16 * bend
-        behind = 1 - 0.2 * np.clip((centre - place) / centre, 0, 1) ** 2
-        return np.asarray(np.where(place < centre, behind, 1 - (1 - taper) * np.clip((place - centre) / (1 - centre), 0, 1) ** 2))
+        centre = 0.4 + 0.12 * bend
+        behind = 1.06 - 0.34 * np.clip((centre - place) / centre, 0, 1) ** 2
+        return np.asarray(np.where(place < centre, behind, 1.06 - (1.06 - taper) * np.clip((place - centre) / (1 - centre), 0, 1) ** 2))
     if kind == "rectangular":
-        return np.asarray(1.05 - 0.07 * (2 * place - 1) ** 2)
+        return np.asarray(1.08 - 0.03 * (2 * place - 1) ** 2)
     if kind == "heart_shaped":
         centre = 0.68 + 0.08 * bend
-        behind = 1.08 - (0.44 + 0.08 * bend) * np.clip((centre - place) / centre, 0, 1) ** 1.3
-        return np.asarray(np.where(place < centre, behind, 1.08 - 0.34 * np.clip((place - centre) / (1 - centre), 0, 1) ** 2))
+        behind = 1.12 - (0.56 + 0.08 * bend) * np.clip((centre - place) / centre, 0, 1) ** 1.3
+        return np.asarray(np.where(place < centre, behind, 1.12 - 0.3 * np.clip((place - centre) / (1 - centre), 0, 1) ** 2))
     if kind == "cylindrical":
-        return np.asarray((0.5 + 0.1 * bend) * (1.0 + 0.05 * np.sin(np.pi * place)))
+        return np.asarray((0.42 + 0.08 * bend) * (1.0 + 0.05 * np.sin(np.pi * place)))
     return np.asarray(0.80 + 0.06 * np.sin(np.pi * place) - 0.1 * place**2)
 
 
@@ -311,12 +311,12 @@ def pronotum(draw: Draw, p: Plan) -> list[Facets]:
             (0.2 * p.arch * ends + 0.003)[::-1],
             p.floor[::-1],
             PIECE["pronotum"],
-            square=0.8 if p.kind == "rectangular" else p.square,
+            square=0.62 if p.kind == "rectangular" else p.square,
             turns=19,
         )
     ]
     if p.kind == "spined":
-        long = draw("pronotum.spine", 0.055, 0.10)
+        long = draw("pronotum.spine", 0.08, 0.13)
         at = round((0.4 + 0.14 * p.bend) * 12)
         for side in SIDES:
             start = np.array([x[at], side * p.across[at] * 0.82, p.floor[at] + 0.25 * p.arch[at]])

@@ -13,7 +13,7 @@ from concept_cam.demo.worlds.shading import lit, luminance, noise, tint
 from concept_cam.demo.worlds.solids import Array, Samples
 from concept_cam.demo.worlds.stage import Draw, Light, Shape
 
-_CONTRAST = 0.26
+_CONTRAST = 0.32
 """Least difference of lightness between a pattern and its ground."""
 
 
@@ -124,23 +124,42 @@ def _elytra(draw: Draw, state: Mapping[str, str], seen: Samples, shape: Shape, l
         normal = normal / np.linalg.norm(normal, axis=1, keepdims=True)
     finish = state["elytra_gloss"]
     if finish == "matt":
-        return lit(rgb * 0.96, normal, light, gloss=0.03, sharp=4, wrap=0.3)
+        return lit(rgb * 0.96, normal, light, wrap=0.35)
     if finish == "metallic":
-        turn = np.clip(1.0 - normal[:, 2], 0, 1)[:, None]
-        shift = np.roll(rgb, 1 if draw("metal.way") < 0.5 else 2, axis=1)
-        amount = draw("metal.shift", 0.35, 0.8)
-        rgb = rgb * (1 - amount * turn) + amount * turn * shift
-        rgb = rgb * 0.9 + 0.06 * np.array([0.5, 1.0, 0.7])
-        out = lit(rgb, normal, light, gloss=draw("metal.gloss", 0.75, 1.0), sharp=draw("metal.sharp", 9, 18), metal=1.0, sky=0.15)
-        # A second, small and white mirror image.
-        return out + lit(np.zeros(3), normal, light, gloss=0.35, sharp=120)
-    sharp = draw("gloss.sharp", 38, 130)
-    out = lit(rgb, normal, light, gloss=draw("gloss.strength", 0.65, 1.05), sharp=sharp, sky=draw("gloss.sky", 0.15, 0.45))
+        return _metal(draw, rgb, normal, u, light)
+    sharp = draw("gloss.sharp", 22, 90)
+    out = lit(rgb, normal, light, gloss=draw("gloss.strength", 0.85, 1.2), sharp=sharp, sky=draw("gloss.sky", 0.2, 0.5))
     # The bright window or sky that polished things mirror, drawn out along the body.
     window = np.array([draw("gloss.x", -0.5, 0.5), draw("gloss.y", -0.6, 0.1), 1.0])
     window /= np.linalg.norm(window)
-    mirror = np.clip((normal @ window - 0.965) / 0.018, 0, 1) * draw("gloss.window", 0.05, 0.4)
+    mirror = np.clip((normal @ window - draw("gloss.window_size", 0.955, 0.975)) / 0.014, 0, 1) * draw("gloss.window", 0.25, 0.6)
     return np.asarray(out + mirror[:, None], dtype=np.float32)
+
+
+def _metal(draw: Draw, rgb: Array, normal: Array, u: Array, light: Light) -> Array:
+    """A metallic coat: colours that turn with the angle of view, mirrored light of the coat's own colour, and dark sides."""
+    tilt = np.clip(1.0 - normal[:, 2], 0, 1)
+    # Towards the neighbouring hues at the sides, and in a slow wave along the body.
+    turn = draw("metal.turn", 0.3, 0.6) * (1 if draw("metal.way") < 0.5 else -1)
+    angle = turn * (1.3 * tilt + 0.35 * np.sin(2 * math.pi * (u * draw("metal.waves", 0.5, 1.5) + draw("metal.phase"))))
+    rich = np.clip(rgb + 0.22 * (rgb - rgb.mean(axis=1, keepdims=True)), 0, 1)
+    out = lit(
+        _hue_turned(rich, angle) * 0.85, normal, light, gloss=draw("metal.gloss", 0.6, 0.9), sharp=draw("metal.sharp", 7, 14), metal=1.0
+    )
+    # What even a black coat throws back is coloured.
+    sheen = _hue_turned(np.repeat(np.array([[0.1, 0.75, 0.5]]), len(u), axis=0), 4.0 * angle + 6.28 * draw("metal.hue"))
+    bright = np.clip(normal @ light.towards, 0, 1) ** 3 * np.clip(tilt * 3.0 + 0.25, 0, 1)
+    out = out + draw("metal.sheen", 0.12, 0.26) * bright[:, None] * sheen
+    # A small white mirror image on top.
+    return np.asarray(out + lit(np.zeros(3), normal, light, gloss=0.45, sharp=140), dtype=np.float32)
+
+
+def _hue_turned(rgb: npt.NDArray[np.floating], angle: npt.NDArray[np.floating]) -> Array:
+    """Colours [S, 3] turned about the axis of greys by angles [S] in radians."""
+    c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    axis = np.full(3, 1 / math.sqrt(3))
+    along = (rgb @ axis)[:, None] * axis
+    return np.asarray(np.clip(rgb * c + np.cross(axis, rgb) * s + along * (1 - c), 0, 1), dtype=np.float32)
 
 
 def _other(draw: Draw, base: Array) -> Array:
@@ -162,7 +181,7 @@ def _pattern(draw: Draw, kind: str, u: Array, v: Array, wander: Array, long: flo
     if kind == "spotted":
         columns = 1 + int(draw("pattern.columns") * 2.4)
         rows = 2 + int(draw("pattern.rows") * 3.2)
-        size = draw("pattern.size", 0.2, 0.34) * min(0.8 * long / rows, girth * 0.95 / columns, 0.3)
+        size = draw("pattern.size", 0.26, 0.4) * min(0.8 * long / rows, girth * 0.95 / columns, 0.3)
         found = np.zeros_like(u)
         for r in range(rows):
             for c in range(columns):
@@ -173,8 +192,8 @@ def _pattern(draw: Draw, kind: str, u: Array, v: Array, wander: Array, long: flo
                 found = np.maximum(found, np.clip((own - far) / soft + 0.5, 0, 1))
         return found
     if kind == "striped":
-        count = 1 + int(draw("pattern.stripes") * 4)
-        width = draw("pattern.stripe_width", 0.26, 0.5)
+        count = 1 + int(draw("pattern.stripes") * 3)
+        width = draw("pattern.stripe_width", 0.34, 0.52)
         phase = ((v - 0.04) / 0.96 * count + 0.0 + 0.06 * wander[:, 0]) % 1.0
         far = np.abs(phase - 0.5) / count * girth
         return np.asarray(np.clip((0.5 * width / count * girth - far) / soft + 0.5, 0, 1) * np.clip((0.98 - u) * 30, 0, 1))
@@ -203,7 +222,7 @@ def _texture(
         phase = (v * count) % 1.0
         tilt[:, 1] = 0.5 * deep * np.sin(2 * math.pi * phase)
         line = np.clip((0.17 - np.abs(phase - 0.5)) / 0.07, 0, 1)
-        return 1.0 - 0.72 * deep * line, tilt
+        return 1.0 - 0.6 * deep * line, tilt
     if kind == "ridged":
         phase = (v * (3 + int(draw("texture.ribs") * 1.9))) % 1.0
         crest = np.clip((0.16 - np.abs(phase - 0.5)) / 0.08, 0, 1)
@@ -218,7 +237,7 @@ def _texture(
         pit = np.clip((0.31 - far) / 0.1, 0, 1)
         tilt[:, 0] = -1.0 * deep * a * (far < 0.42)
         tilt[:, 1] = 1.0 * deep * b * (far < 0.42)
-        return 1.0 - 0.78 * deep * pit, tilt
+        return 1.0 - 0.66 * deep * pit, tilt
     if kind == "warty":
         rate = draw("texture.warts", 0.18, 0.3)
         x, y = u * long * rate * 2.0, v * girth * rate * 2.0

@@ -44,21 +44,21 @@ def mandibles(draw: Draw, size: str, p: Plan) -> list[Facets]:
 
 def snout_line(draw: Draw, p: Plan) -> Line:
     """Middle line of the snout that there is or would be, [8, 3]."""
-    long, bend = draw("snout.length", 0.16, 0.32), draw("snout.bend", 0.2, 0.9)
+    long, bend = draw("snout.length", 0.18, 0.34), draw("snout.bend", 0.2, 0.9)
     t = np.linspace(0.0, 1.0, 8)
     return np.asarray(p.mouth + np.stack([long * (t - 0.12), 0 * t, -0.5 * bend * long * t**2], axis=1))
 
 
 def snout(draw: Draw, p: Plan) -> list[Facets]:
     """The snout."""
-    thick = draw("snout.width", 0.018, 0.03) + 0.05 * p.head_width
+    thick = draw("snout.width", 0.024, 0.036) + 0.05 * p.head_width
     widths = thick * np.array([1.25, 1.05, 0.92, 0.85, 0.85, 0.9, 1.0, 0.85])
     return [ribbon(snout_line(draw, p), widths, PIECE["snout"], nearer=0.012)]
 
 
 def horn_line(draw: Draw, p: Plan) -> Line:
     """Middle line of the horn that the head bears or would bear, [9, 3]."""
-    size, rise, curl = draw("horn.length", 0.15, 0.36), draw("horn.rise", 0.35, 1.1), draw("horn.curl", -0.2, 0.9)
+    size, rise, curl = draw("horn.length", 0.2, 0.4), draw("horn.rise", 0.35, 1.1), draw("horn.curl", -0.2, 0.9)
     angle = rise + curl * np.linspace(0.0, 1.0, 9)
     steps = np.stack([np.cos(angle), 0 * angle, np.sin(angle)], axis=1) * (size / 8)
     start = np.array([p.mouth[0] - 0.45 * p.head, 0.0, p.head_level + 0.85 * p.head_height])
@@ -67,7 +67,7 @@ def horn_line(draw: Draw, p: Plan) -> Line:
 
 def horns(draw: Draw, p: Plan) -> list[Facets]:
     """The horn of the head, sometimes forked, often with one of the pronotum above it."""
-    line, thick = horn_line(draw, p), draw("horn.width", 0.016, 0.03)
+    line, thick = horn_line(draw, p), draw("horn.width", 0.022, 0.038)
     t = np.linspace(0.0, 1.0, 9)
     found = [ribbon(line, thick * (1.15 - 0.85 * t), PIECE["horn.head"], nearer=0.02)]
     if draw("horn.forked") < 0.35:
@@ -96,7 +96,7 @@ def _turns(draw: Draw, state: Mapping[str, str], side: float) -> tuple[Line, flo
     """Directions along an antenna in the plane of the body [N], its length and the half width of its stalk."""
     name, long, half = _NAMES[side], state["antenna_length"] == "long", middling(draw)
     part = draw("antenna.length")
-    length = 0.34 + 0.3 * part if half else (0.85 + 0.65 * part if long else 0.13 + 0.11 * part)
+    length = 0.34 + 0.3 * part if half else (0.85 + 0.65 * part if long else 0.17 + 0.12 * part)
     thick = draw("antenna.width", 0.0065, 0.0105) * (1.0 if long else 0.9)
     # Seldom quite alike.
     start = draw("antenna.open", 0.35, 1.15) + draw(f"antenna.open.{name}", -0.22, 0.22)
@@ -120,15 +120,14 @@ def antenna_line(draw: Draw, state: Mapping[str, str], p: Plan, side: float) -> 
     return line
 
 
-def antennae(draw: Draw, state: Mapping[str, str], p: Plan) -> tuple[list[Facets], float]:
-    """Both antennae, and the size of the detail that tells their shape."""
-    found, detail = [], 0.0
+def antennae(draw: Draw, state: Mapping[str, str], p: Plan) -> list[Facets]:
+    """Both antennae."""
+    found = []
     for side in SIDES:
         line = antenna_line(draw, state, p, side)
         turn, length, thick = _turns(draw, state, side)
-        own, detail = _DRAWN[state["antenna_shape"]](draw, line, turn, length, thick, side)
-        found += own
-    return found, detail
+        found += _DRAWN[state["antenna_shape"]](draw, line, turn, length, thick, side)
+    return found
 
 
 def _outward(turn: Line, side: float) -> Line:
@@ -152,37 +151,37 @@ def _even(t: Line, thick: float) -> Line:
     return np.asarray(thick * (1.0 - 0.35 * t) * (0.85 + 0.3 * np.sin(np.pi * ((t * 11) % 1.0))))
 
 
-def _threadlike(draw: Draw, line: Line, turn: Line, length: float, thick: float, side: float) -> tuple[list[Facets], float]:
-    return [_stalk(line, _even(np.linspace(0, 1, len(line)), thick), side)], thick
+def _threadlike(draw: Draw, line: Line, turn: Line, length: float, thick: float, side: float) -> list[Facets]:
+    return [_stalk(line, _even(np.linspace(0, 1, len(line)), thick), side)]
 
 
-def _clubbed(draw: Draw, line: Line, turn: Line, length: float, thick: float, side: float) -> tuple[list[Facets], float]:
+def _clubbed(draw: Draw, line: Line, turn: Line, length: float, thick: float, side: float) -> list[Facets]:
     long = length > 0.3
-    club = draw("antenna.club", 2.4, 3.6) * (1.25 if long else 1.0)
+    club = draw("antenna.club", 3.0, 4.4) * (1.25 if long else 1.0)
     where = 0.16 if long else 0.3
     place = np.clip((np.linspace(0, 1, len(line)) - (1 - where)) / where, 0, 1)
-    return [_stalk(line, thick * (0.8 + club * np.sin(0.92 * np.pi * place) ** 0.6), side)], thick * club
+    return [_stalk(line, thick * (0.8 + club * np.sin(0.92 * np.pi * place) ** 0.6), side)]
 
 
-def _elbowed(draw: Draw, line: Line, turn: Line, length: float, thick: float, side: float) -> tuple[list[Facets], float]:
+def _elbowed(draw: Draw, line: Line, turn: Line, length: float, thick: float, side: float) -> list[Facets]:
     t = np.linspace(0, 1, len(line))
     club = 1.5 * np.clip((t - 0.82) / 0.12, 0, 1) * np.clip((1.02 - t) / 0.1, 0, 1)
-    return [_stalk(line, thick * (np.where(t < 0.4, 0.9, 1.1) + club), side)], 0.25 * length
+    return [_stalk(line, thick * (np.where(t < 0.4, 0.9, 1.1) + club), side)]
 
 
-def _saw_toothed(draw: Draw, line: Line, turn: Line, length: float, thick: float, side: float) -> tuple[list[Facets], float]:
-    tooth = draw("antenna.tooth", 1.9, 2.7) * thick * (1.3 if length > 0.3 else 1.0)
+def _saw_toothed(draw: Draw, line: Line, turn: Line, length: float, thick: float, side: float) -> list[Facets]:
+    tooth = draw("antenna.tooth", 2.8, 3.8) * thick * (1.3 if length > 0.3 else 1.0)
     out, last, count = _outward(turn, side), len(line) - 1, 9
     found = []
     for k in range(count):
         at = int((k + 1.2) / (count + 1) * last)
         end = min(at + max(last // (count + 1), 1), last)
         found.append(_plate(line[at], line[end], line[end] + 1.5 * tooth * out[end], PIECE[f"antenna.{_NAMES[side]}"]))
-    return [*found, _stalk(line, np.full(len(line), 0.8 * thick), side)], tooth
+    return [*found, _stalk(line, np.full(len(line), 0.8 * thick), side)]
 
 
-def _comb_like(draw: Draw, line: Line, turn: Line, length: float, thick: float, side: float) -> tuple[list[Facets], float]:
-    tooth = draw("antenna.comb", 0.034, 0.055) * (1.35 if length > 0.3 else 1.0)
+def _comb_like(draw: Draw, line: Line, turn: Line, length: float, thick: float, side: float) -> list[Facets]:
+    tooth = draw("antenna.comb", 0.055, 0.085) * (1.35 if length > 0.3 else 1.0)
     ways = (1.0, -1.0) if draw("antenna.comb_both") < 0.4 else (1.0,)
     out, ahead, last = _outward(turn, side), _forward(turn, side), len(line) - 1
     found = []
@@ -191,21 +190,21 @@ def _comb_like(draw: Draw, line: Line, turn: Line, length: float, thick: float, 
         for way in ways:
             tip = line[at] + (0.85 * way * out[at] + 0.5 * ahead[at]) * tooth * (1 - abs(k - 4) / 16)
             found.append(ribbon(np.linspace(line[at], tip, 3), 0.5 * thick * np.array([0.8, 0.7, 0.5]), PIECE[f"antenna.{_NAMES[side]}"]))
-    return [*found, _stalk(line, _even(np.linspace(0, 1, len(line)), thick), side)], tooth
+    return [*found, _stalk(line, _even(np.linspace(0, 1, len(line)), thick), side)]
 
 
-def _fan_shaped(draw: Draw, line: Line, turn: Line, length: float, thick: float, side: float) -> tuple[list[Facets], float]:
+def _fan_shaped(draw: Draw, line: Line, turn: Line, length: float, thick: float, side: float) -> list[Facets]:
     plates = 3 + int(4.99 * draw("antenna.plates"))
-    size = draw("antenna.plate", 0.045, 0.075) * (1.3 if length > 0.3 else 1.0)
+    size = draw("antenna.plate", 0.065, 0.1) * (1.3 if length > 0.3 else 1.0)
     out, ahead, end = _outward(turn, side)[-1], _forward(turn, side)[-1], line[-1]
     found = [_stalk(line, np.full(len(line), 0.9 * thick), side)]
     for k in range(plates):
-        spread = (k - 0.5 * (plates - 1)) * draw("antenna.fan", 0.2, 0.36) + 0.55
+        spread = (k - 0.5 * (plates - 1)) * draw("antenna.fan", 0.26, 0.4) + 0.55
         tip = end + (ahead * math.cos(spread) + out * math.sin(spread)) * size
         middle = 0.5 * (end + tip) + 0.02 * size * out
         widths = np.array([0.35, 1.0, 0.55]) * max(0.16 * size, 0.7 * thick)
         found.append(ribbon(np.stack([end, middle, tip]), widths, PIECE[f"antenna.{_NAMES[side]}"], nearer=0.002 * k))
-    return found, size
+    return found
 
 
 _DRAWN = {

@@ -86,7 +86,7 @@ def judge(sight: Sight) -> Mapping[str, bool]:
     head = "head" in visible and share["head"] >= 0.6
     antennae = "antennae" in visible
     long = state["antenna_length"] == "long"
-    reach = (0.85 if long else 0.13) * scale
+    reach = (0.85 if long else 0.17) * scale
 
     def length(way: tuple[float, float, float], long: float) -> float:
         """Pixels that something of length `long` in the direction `way` would have in the picture."""
@@ -97,18 +97,20 @@ def judge(sight: Sight) -> Mapping[str, bool]:
     snout = length((0.97, 0.0, -0.25), sight.shape.frame.reaches["snout"])
     return {
         "elytra_texture": elytra and share["elytra"] >= 0.45 and seen["elytra"] >= 300 and sight.shape.details["groove"] * scale >= fine,
-        "elytra_gloss": elytra and seen["elytra"] >= 150,
+        # Hairs hide it.
+        "elytra_gloss": elytra and seen["elytra"] >= 150 and state["elytra_texture"] != "hairy",
         "elytra_pattern": elytra and share["elytra"] >= 0.55 and seen["elytra"] >= 200 and up > -0.2,
-        "elytra_colour": seen["elytra"] >= 60 and share["elytra"] >= 0.2,
+        # Of two colours in equal shares, nobody can say which one the elytra have.
+        "elytra_colour": seen["elytra"] >= 60 and share["elytra"] >= 0.2 and state["elytra_pattern"] in ("plain", "spotted"),
         "elytra_length": elytra and share["elytra"] >= 0.75 and seen["elytra"] >= 60 and sight.free["abdomen"],
         "horns": ("horns" in visible) if state["horns"] == "present" else (head and sight.free["horns"] and horn >= 9.0),
         "mandible_size": ("mandibles" in visible)
         if state["mandible_size"] == "enlarged"
         else (head and sight.free["mandibles"] and up > 0.25 and scale * 0.16 >= 9),
         "snout": ("snout" in visible) if state["snout"] == "present" else (head and sight.free["snout"] and snout >= 9.0),
-        "antenna_shape": antennae and share["antennae"] >= 0.65 and sight.shape.details["antenna"] * scale >= 0.42 * fine and reach >= 12,
+        "antenna_shape": antennae and share["antennae"] >= 0.65 and 0.02 * scale >= 0.8 * fine and reach >= 24,
         "antenna_length": antennae and share["antennae"] >= 0.65 and not sight.shape.details["middling"] and reach >= 8,
-        "pronotum_shape": "pronotum" in visible and share["pronotum"] >= 0.7 and up > 0.7 and seen["pronotum"] >= 60,
+        "pronotum_shape": "pronotum" in visible and share["pronotum"] >= 0.7 and up > 0.75 and seen["pronotum"] >= 100,
         "body_shape": elytra and share["elytra"] >= 0.8 and up > 0.55 and seen["elytra"] >= 100,
     }
 

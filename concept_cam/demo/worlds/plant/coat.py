@@ -147,8 +147,12 @@ def _blade(draw: Draw, state: Mapping[str, str], seen: Samples, shape: Shape, li
     normal[:, 0] += (0.08 + bulge) * field
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     if surface == "glossy":
+        # No leaf is so flat that half of it mirrors the sun at once.
+        bumps = noise("skin", 0, x * 0.3 + draw("gloss.x"), y * 0.3)
+        normal[:, :2] += 0.1 * bumps[:, :2]
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
         shone = lit(
-            rgb * 0.92, normal, light, gloss=draw("gloss.strength", 0.5, 0.95), sharp=draw("gloss.sharp", 10, 30), sky=0.25, wrap=0.3
+            rgb * 0.92, normal, light, gloss=draw("gloss.strength", 0.3, 0.6), sharp=draw("gloss.sharp", 14, 40), sky=0.25, wrap=0.3
         )
         sheen = np.clip(noise("skin", 0, x * 0.2 + draw("gloss.x"), y * 0.3)[:, 0] - 0.2, 0, 1.2) * draw("gloss.patch", 0.12, 0.34)
         return np.asarray(shone + sheen[:, None] * np.array([0.9, 0.97, 1.0]), dtype=np.float32)
