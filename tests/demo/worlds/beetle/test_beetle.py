@@ -132,11 +132,11 @@ def test_absent_parts_have_no_mask_and_states_show(beetles: Specimens) -> None:
 
 def test_the_pictures_of_all_states_differ() -> None:
     some = WORLD.sample(12, 71, view="whole", scenes=["plain"], traits={"elytra_colour": "brown"})
-    seen = WORLD.render(some, 160).judgeable
+    seen = WORLD.render(some, 256).judgeable
     for character in ("elytra_texture", "elytra_gloss", "elytra_pattern", "elytra_colour", "antenna_shape", "pronotum_shape", "body_shape"):
         base = some[np.flatnonzero(seen[:, list(CHARACTERS).index(character)].numpy())[:2]]
         assert len(base), character
-        pictures = [WORLD.render(WORLD.twin(base, character, state), 160, noise=False).images.int() for state in CHARACTERS[character]]
+        pictures = [WORLD.render(WORLD.twin(base, character, state), 256, noise=False).images.int() for state in CHARACTERS[character]]
         for k, one in enumerate(pictures):
             for other in pictures[k + 1 :]:
                 assert ((one - other).abs().amax(dim=1) > 8).flatten(1).sum(dim=1).float().median() >= 4, character
