@@ -377,9 +377,9 @@ def _truth(canvas: Canvas, animal: Animal, camera: Camera, state: dict[str, str]
         "hindwing_tails": good("tail", 0.6, 0.5) if state["hindwing_tails"] == "present" else hind_open and posture != "tented",
         "wing_margin": good("wing", 0.85) and span > 45 and max(flat.values()) > 0.5,
         "forewing_shape": good("fore_wing", 0.9, 0.6) and flat["fore_wing"] > 0.6 and span > 30,
-        "antenna_shape": good("antennae", 0.8, 0.5) and span > 45,
+        "antenna_shape": good("antennae", 0.8, 0.5) and span > 80,
         "resting_posture": good("wing", 0.75) and span > 20,
-        "body_hair": visible[at["thorax"]] and span > 45,
+        "body_hair": visible[at["thorax"]] and span > 55,
         # Where marks cover about as much as the ground does, or the wings are clear, neither colour is the wings' own.
         "wing_colour": wing and state["wing_pattern"] not in ("chequered", "transparent", "striped"),
     }
