@@ -129,6 +129,12 @@ class Localizer:
             other._probed = self._probed
         return other
 
+    def with_rules(self, rules: Rules) -> Localizer:
+        """Returns a localizer of the same model and settings with other rules of trust."""
+        other = self.with_settings()
+        other.rules = rules
+        return other
+
     # ------------------------------------------------------------------------------------------------------- text
 
     def embed_texts(self, groups: Sequence[Sequence[str]]) -> Tensor:

@@ -23,6 +23,7 @@ from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataErr
 from concept_cam.core.names import DEFAULT_MODEL, choose, did_you_mean
 from concept_cam.core.progress import Progress, Tracker
 from concept_cam.core.settings import Settings
+from concept_cam.trust.kept import Trust, opened
 
 if TYPE_CHECKING:
     from concept_cam.collection.engines.annotator import Options
@@ -73,6 +74,8 @@ class Request:
         px_per_mm: Scale in original pixels per millimetre, or the column that holds it.
         limits: Below which evidence no call is made.
         calibration: Limits that ``concept-cam calibrate`` fitted; they take the place of those in ``limits``.
+        trust: Rules and guarantees that ``concept-cam calibrate`` fitted to masks.
+        alpha: Risk of the guarantee; by default 0.1, where it was fitted.
         regions: How regions are found.
         keep_scores: Keep grid scores (float16) in the table.
         shard: ``"i/n"``, ``"slurm"`` or a :class:`~concept_cam.collection.inputs.Shard`: do only this part, in its own folder inside
@@ -98,6 +101,8 @@ class Request:
     px_per_mm: float | str | None = None
     limits: Limits = field(default_factory=Limits)
     calibration: str | os.PathLike[str] | None = None
+    trust: str | os.PathLike[str] | None = None
+    alpha: float | None = None
     regions: Regions = field(default_factory=Regions)
     keep_scores: bool = False
     shard: str | Shard | None = None
@@ -396,6 +401,7 @@ class Job:
     shard: Shard | None
     options: Mapping[str, Any]
     calibration: Calibration | None = None
+    trust: Trust | None = None
 
     @classmethod
     def open(cls, request: Request) -> Self:
@@ -419,6 +425,7 @@ class Job:
 
             calibration = read_limits(request.calibration)
             limits = limits.with_calibration(calibration)
+        trust, guarantee = opened(request.trust, request.alpha)
         boxes = open_boxes(os.fspath(request.boxes)) if request.boxes is not None else None
         ignored = open_ignored(os.fspath(request.ignore)) if request.ignore is not None else None
         for given in (boxes, ignored):
@@ -434,9 +441,11 @@ class Job:
             "decoding": request.decoding,
             "boxes": boxes,
             "ignored": ignored,
+            "rules": None if trust is None else trust.rules,
+            "guarantee": guarantee,
         }
         folder = Path(request.output) if shard is None else Path(request.output) / shard.folder
-        return cls(request, collection, folder, shard, options, calibration)
+        return cls(request, collection, folder, shard, options, calibration, trust)
 
     @classmethod
     def check(cls, request: Request) -> None:
@@ -474,6 +483,8 @@ class Job:
         backbone = localizer.backbone
         if self.calibration is not None:
             self.calibration.check(backbone.name, backbone.weights_hash)
+        if self.trust is not None:
+            self.trust.check(localizer.conditions())
         plan = Plan(
             questions=build_questions(self.request.packs, backbone.unknown_words),
             settings=localizer.settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from concept_cam.core.settings import Settings
 if TYPE_CHECKING:
     from concept_cam.index.codec import Codec
     from concept_cam.pictures.preprocessing import Preprocess
+    from concept_cam.trust.conformal import Conformal
+    from concept_cam.trust.rules import Rules
 
 __all__ = ["DECODING", "Identity", "Plan", "Regions"]
 
@@ -90,6 +93,8 @@ class Plan:
         codec: How features are kept, where they are kept instead of scored.
         index: Folder of the index that the features come from, where the pictures are not encoded.
         decoding: A name of :data:`DECODING`.
+        rules: When a map counts as clear; ``None`` for the rules that the model has.
+        guarantee: Limits that keep a stated risk: sets of states; ``None`` for none.
     """
 
     questions: Questions
@@ -105,6 +110,8 @@ class Plan:
     codec: Codec | None = None
     index: str | None = None
     decoding: str = "fast"
+    rules: Rules | None = None
+    guarantee: Conformal | None = None
 
     def specimens(self, item: Item) -> tuple[Specimen, ...]:
         """Returns the specimens of a picture: of the box file, else of the input; none where the whole picture is one."""
@@ -139,4 +146,11 @@ def describe(plan: Plan) -> dict[str, Any]:
         "px_per_mm": plan.px_per_mm,
         "keep_scores": plan.keep_scores,
         "decoding": plan.decoding,
+        # Only where there are any, so that runs of earlier releases can be continued.
+        **({"rules": _digest(plan.rules.to_json())} if plan.rules is not None else {}),
+        **({"guarantee": _digest(plan.guarantee.to_json())} if plan.guarantee is not None else {}),
     }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

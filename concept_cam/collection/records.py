@@ -221,6 +221,7 @@ def _pack_rows(
         row = _part_row(pack, called, maps, head) if called.character.call < 0 else _state_row(pack, called, head)
         row |= _certificate_columns(scored.certificates.get(called.state.concept))
         row |= _place_columns(scored.places.get(called.state.concept))
+        row["state_set"] = _state_set(pack.name, called, plan)
         if called.placed:
             area = _place(row, maps, called, scored, plan, best)
             # One of several parts is no part beside them: it would take their pixels from them.
@@ -278,6 +279,14 @@ def _part_row(pack: PackQuestions, called: _Called, maps: _Maps, head: dict[str,
         "entity_id": state.entity[1],
         **columns,
     }
+
+
+def _state_set(pack: str, called: _Called, plan: Plan) -> list[str] | None:
+    """The states among which the right one is, where a guarantee was fitted for their character."""
+    guarantee, name = plan.guarantee, f"{pack}:{called.character.name}"
+    if guarantee is None or name not in guarantee.states or called.character.call < 0:
+        return None
+    return list(guarantee.state_set(name, dict(called.call.probabilities)))
 
 
 def _certificate_columns(certificate: Certificate | None) -> dict[str, Any]:

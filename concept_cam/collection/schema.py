@@ -176,6 +176,7 @@ _FLOAT, _DOUBLE = pa.float32(), pa.float64()
 _STATES = pa.map_(pa.string(), pa.float32())
 _POLYGONS = pa.list_(pa.list_(pa.float32()))
 _INTS = pa.list_(pa.int32())
+_TEXTS = pa.list_(pa.string())
 
 
 def _measure_columns() -> tuple[Column, ...]:
@@ -275,6 +276,13 @@ RUN_COLUMNS: tuple[Column, ...] = (
         "Probability of `best_state` over its sibling states (for a part: over its contrasts, at its best patch).",
     ),
     Column("probabilities", _STATES, "1", "", "Probability of every sibling state."),
+    Column(
+        "state_set",
+        _TEXTS,
+        "",
+        "",
+        "States among which the right one is with the probability that was asked for, the most probable first; null without a guarantee.",
+    ),
     Column("score", _FLOAT, "", "", "Signed, raw evidence for `best_state` that the call rests on."),
     Column("margin", _FLOAT, "1", "", "`probability` minus that of the runner-up."),
     Column("abstained", _BOOL, "", "", "Whether no call is made because the evidence is too weak.", False),

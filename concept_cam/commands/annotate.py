@@ -127,6 +127,17 @@ _RESOLUTIONS = ("model", "original")
     show_default=True,
     help="fast: JPEGs with four times the model's pixels along each side are decoded smaller; exact: every pixel is.",
 )
+@click.option(
+    "--trust",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Rules of trust and guarantees that 'concept-cam calibrate' fitted to masks.",
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Risk of the guarantees: column state_set.  [default: 0.1]",
+)
 @click.option("--keep-scores", is_flag=True, help="Keep grid scores (float16) in the table.")
 @click.option("--shard", metavar="I/N", help="Do only part I of N (from 1/N to N/N); slurm: the task of a job array.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after N pictures of the input.")
@@ -233,7 +244,7 @@ def _request(
         ),
         **{
             name: options[name]
-            for name in ("layout", "column", "root", "ignore", "calibration", "decoding", "keep_scores", "shard", "limit")
+            for name in ("layout", "column", "root", "ignore", "calibration", "trust", "alpha", "decoding", "keep_scores", "shard", "limit")
         },
     }
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
     from concept_cam.methods.heads import ClassifierHead, FinerCam
     from concept_cam.trust.conformal import Conformal
-    from concept_cam.trust.kept import Trust
 
 LOCATE_COLUMNS = (
     "file_name", "target", "contrast", "score", "probability", "peak_score", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac",
@@ -156,7 +155,9 @@ def locate(
         raise ConfigurationError("no picture was given: standard input held no path.")
     check_early(values, output)
     limit = values.get("threshold", DEFAULT_THRESHOLD)
-    fitted, guarantee = _fitted(trust, alpha)
+    from concept_cam.trust.kept import opened
+
+    fitted, guarantee = opened(trust, alpha)
     if classifier and (careful or fitted is not None):
         raise ConfigurationError("--careful and --trust are for questions in words; a classifier's maps have certificates of their own.")
     writer = _Writer(output, unique_stems(paths), overwrite, limit, min_area, limits, upsampling, explain, guarantee)
@@ -420,18 +421,6 @@ def _estimate(method: str, asker: _HeadAsker, count: int) -> None:
 
 def _rounded(value: float, digits: int) -> float | None:
     return None if math.isnan(value) else round(value, digits)
-
-
-def _fitted(path: str | None, alpha: float | None) -> tuple[Trust | None, Conformal | None]:
-    """Reads what was fitted, and chooses the guarantee."""
-    if path is None:
-        if alpha is not None:
-            raise ConfigurationError("--alpha belongs to --trust FILE, which 'concept-cam calibrate' writes.")
-        return None, None
-    from concept_cam.trust.kept import Trust
-
-    fitted = Trust.read(path)
-    return fitted, fitted.at(0.1 if alpha is None else alpha) if fitted.guarantees or alpha is not None else None
 
 
 def verdict_of(found: Localization) -> str | None:

@@ -14,9 +14,12 @@ from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.trust.conformal import Conformal
 from concept_cam.trust.rules import Rules
 
-__all__ = ["TRUST_VERSION", "Trust"]
+__all__ = ["DEFAULT_ALPHA", "TRUST_VERSION", "Trust", "opened"]
 
 TRUST_VERSION = 1
+
+DEFAULT_ALPHA = 0.1
+"""Risk of the guarantee where none is asked for."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,25 @@ class Trust:
             None if rules is None else Rules.of(rules, os.fspath(path)),
             tuple(Conformal.of(item, os.fspath(path)) for item in guarantees),
         )
+
+
+def opened(path: str | os.PathLike[str] | None, alpha: float | None) -> tuple[Trust | None, Conformal | None]:
+    """Reads a trust file and chooses a guarantee of it: at the risk that is asked for, else at the default one, else the smallest.
+
+    Args:
+        path: The file; ``None`` for none.
+        alpha: The risk; ``None`` where none is asked for.
+
+    Raises:
+        ConfigurationError: A risk without a file, or one for which nothing was fitted.
+        DataError: The file cannot be read.
+    """
+    if path is None:
+        if alpha is not None:
+            raise ConfigurationError("--alpha belongs to --trust FILE, which 'concept-cam calibrate' writes.")
+        return None, None
+    found = Trust.read(path)
+    if alpha is not None:
+        return found, found.at(alpha)
+    fitted = {guarantee.alpha: guarantee for guarantee in reversed(found.guarantees)}
+    return found, fitted.get(DEFAULT_ALPHA) or next(iter(found.guarantees), None)

@@ -88,7 +88,7 @@ def pictures_of(count: int, seed: int, hosts: Sequence[str], collages: int) -> D
 
     def stream() -> Iterator[Sample]:
         for number, group in enumerate(WORLDS):
-            amount = count if group in hosts else count // 4
+            amount = count if group in hosts else count // 8
             yield from _rendered(WORLDS[group], amount, seed, packs, np.random.default_rng((seed, number)))
         yield from _photographs(packs)
         yield from _collages(collages, np.random.default_rng((seed, 99)), seed)

@@ -724,3 +724,31 @@ def test_an_empty_folder_is_an_empty_run(localizer: Localizer, tmp_path: Path) -
     run = run_here(tmp_path / "in", tmp_path / "run", localizer)
     assert run.count == 0
     assert run.info["finished"]
+
+
+def test_what_was_fitted_to_masks_judges_a_run(pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:
+    from concept_cam.trust.conformal import Conformal
+    from concept_cam.trust.fitting import fit_rules
+    from concept_cam.trust.kept import Trust
+    from tests.trust.test_rules import planted
+
+    facts = localizer.conditions()
+    plain = by_key(run_here(pictures[0], tmp_path / "plain", localizer, limit=2))
+    called = next(row for row in plain.values() if row["kind"] not in ("part", "distance") and row["probabilities"])
+    assert all(row["state_set"] is None for row in plain.values())
+    name = f"{called['pack']}:{called['character']}"
+    limits = (Conformal(0.05, states={name: 0.0}, facts=facts), Conformal(0.1, states={name: 2.0}, facts=facts))
+    path = Trust(fit_rules(planted(200), facts=facts), limits).save(tmp_path / "trust.json")
+    found = by_key(run_here(pictures[0], tmp_path / "trusted", localizer, limit=2, trust=path, alpha=0.05))
+    row = found[called["record_key"]]
+    assert row["state_set"] == sorted(dict(called["probabilities"]), key=dict(called["probabilities"]).__getitem__, reverse=True)
+    assert by_key(run_here(pictures[0], tmp_path / "default", localizer, limit=2, trust=path))[called["record_key"]]["state_set"] == []
+    parts = [row for row in found.values() if row["kind"] == "part"]
+    assert all(plain[row["record_key"]]["confidence"] is None for row in parts)
+    assert any(row["confidence"] is not None for row in parts)
+    description = json.loads((tmp_path / "trusted" / "run.json").read_text(encoding="utf-8"))
+    assert "rules" in json.dumps(description)
+    with pytest.raises(ConfigurationError, match="fitted with gamma"):
+        run_here(pictures[0], tmp_path / "other", localizer.with_settings(gamma=0.5), limit=2, trust=path)
+    with pytest.raises(ConfigurationError, match="--alpha belongs to --trust"):
+        run_here(pictures[0], tmp_path / "none", localizer, limit=2, alpha=0.1)

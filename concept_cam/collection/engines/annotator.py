@@ -98,7 +98,7 @@ class Annotator:
     """
 
     def __init__(self, localizer: Localizer, plan: Plan) -> None:
-        self.localizer = localizer
+        self.localizer = localizer if plan.rules is None else localizer.with_rules(plan.rules)
         self.plan = plan
         self._index: Index | None = None
 
