@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from concept_cam.core.features import PatchFeatures
 from concept_cam.core.quiet import quiet
 from concept_cam.core.scoring import FEATURE_NORM
 from concept_cam.trust import probes
-from concept_cam.trust.evidence import RANKED_CELLS, Cells, Evidence, Probed, Ranked, evidence, ranks
+from concept_cam.trust.evidence import RANKED_CELLS, Cells, Correlations, Evidence, Probed, evidence_of_all, ranks
 from concept_cam.trust.logistic import MapFacts
 from concept_cam.trust.readings import Reader, agreement_of
 from concept_cam.trust.rules import Judgement, Rules, judge, key_of, kind_of
@@ -139,6 +140,36 @@ class Asked:
         )
         self._facts: tuple[MapFacts, ...] | None = None
 
+    @cached_property
+    def rows(self) -> tuple[np.ndarray, ...]:
+        """The rows of the texts of each question, target first."""
+        columns, used = self.texts.columns.cpu().numpy(), self.used
+        return tuple(columns[index][used[index]] for index in range(len(self.concepts)))
+
+    @cached_property
+    def used(self) -> np.ndarray:
+        """Which of the columns each question uses, bool [C, 1 + R]."""
+        return np.asarray(self.texts.used.cpu().numpy())
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """The rows of the targets' texts, int [C]."""
+        return np.array([rows[0] for rows in self.rows])
+
+    @cached_property
+    def hosts(self) -> tuple[tuple[str, ...], ...]:
+        """The texts of each question's host."""
+        return tuple(host_of(concept) for concept in self.concepts)
+
+    @cached_property
+    def separability(self) -> tuple[float, ...]:
+        """The least distance of each target's embedding from a contrast's; NaN without contrasts."""
+        vectors = self.texts.texts.float().cpu().numpy()
+        return tuple(
+            float(np.linalg.norm(vectors[rows[0]] - vectors[rows[1:]], axis=-1).min()) if len(rows) > 1 else float("nan")
+            for rows in self.rows
+        )
+
     @property
     def facts(self) -> tuple[MapFacts, ...]:
         """What is known of each question before any picture is looked at: its kind, its host, the measured target that it is most like."""
@@ -224,40 +255,26 @@ class Certifier:
         other._reader = reader
         return other
 
-    @quiet(graph=False)
     def __call__(self, index: int) -> Certificate:
         """Returns the certificate of the map of concept ``index``."""
         if index in self._cells:
             return self.placed({}).within(self._cells[index])(index)
         shared = self._shared or self._share()
         self._shared = shared
-        asked, texts = self._asked, self._asked.texts
-        rows = texts.columns[index][texts.used[index]].cpu().numpy()
-        plain, ranked = shared.maps[rows], shared.ranked[rows]
-        weights = self._terms[index].cpu().numpy()[texts.used[index].cpu().numpy()]
-        scores = weights @ plain
-        host = host_of(asked.concepts[index])
-        found = evidence(
-            scores,
-            plain[0],
-            self._probed(rows, host),
-            Ranked(ranked[0], ranked[1:], shared.ranked_hosts[host], shared.picture.neutral),
-            shared.hosts[host],
-            shared.cells,
-            scale=asked.scale,
-            separability=self._separability(rows),
-            image=float(shared.image[rows[0]]) - shared.picture.image,
-        )
-        agreement = float("nan") if self._reader is None else self._agreement(index, rows, weights, scores)
+        asked = self._asked
+        rows, scores, found = asked.rows[index], shared.scores[index], shared.evidence[index]
+        weights = shared.terms[index][asked.used[index]]
+        plain_at_peak = shared.maps[rows, int(scores.argmax())]
+        agreement = float("nan") if self._reader is None else self._agreement(rows, weights, scores)
         distance, nearest = self._distance(shared.picture, asked.group_of(index))
-        probability = self._probability(index, scores, plain)
+        probability = self._probability(index, rows, plain_at_peak)
         facts = replace(asked.facts[index], probability=probability, domain=distance, agreement=agreement, nearest=nearest)
-        peak = int(scores.argmax())
         concept = asked.concepts[index]
-        ledger = tuple(zip((concept.target[0], *concept.contrast_names), (weights * plain[:, peak]).tolist()))
+        ledger = tuple(zip((concept.target[0], *concept.contrast_names), (weights * plain_at_peak).tolist()))
         return certificate_of(found, facts, judge(found, facts, asked.rules), asked.rules.fit_of(facts) is not None, ledger)
 
-    def _agreement(self, index: int, rows: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> float:
+    @quiet(graph=False)
+    def _agreement(self, rows: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> float:
         """How far other readings of the picture agree with this one."""
         assert self._reader is not None
         direction = torch.from_numpy(weights).to(self._asked.texts.texts.device) @ self._asked.texts.texts[rows].float()
@@ -270,40 +287,25 @@ class Certifier:
 
         return agreement_of(whole, self._features.geometry, self._reader(), map_of)
 
-    def _probed(self, rows: np.ndarray, host: tuple[str, ...]) -> Probed:
-        """The probes of a question: without the words for labels that mean what is asked for, or its host."""
-        shared = self._shared
-        assert shared is not None
-        probed = shared.picture.probed
-        others = np.maximum(shared.labels[:, rows[0]], shared.labels_hosts[host]) < MEANS_THE_SAME
-        return probed if others.all() else replace(probed, labels=probed.labels[others])
-
     def _distance(self, picture: PictureProbes, group: str) -> tuple[float, str]:
         """How far the picture is from what the model knows of a group; found once for each."""
         if group not in picture.domains:
-            picture.domains[group] = self._domain(group)
+            with quiet(graph=False):
+                picture.domains[group] = self._domain(group)
         return picture.domains[group]
 
-    def _separability(self, rows: np.ndarray) -> float:
-        """The least distance of the target's embedding from a contrast's."""
-        texts = self._asked.texts.texts
-        vectors = texts[torch.from_numpy(rows).to(texts.device)]
-        return float((vectors[0] - vectors[1:]).norm(dim=-1).min()) if len(rows) > 1 else float("nan")
-
-    def _probability(self, index: int, scores: np.ndarray, plain: np.ndarray) -> float:
+    def _probability(self, index: int, rows: np.ndarray, plain_at_peak: np.ndarray) -> float:
         """Of the target: at the peak for a part or a thing, which is somewhere; of the whole picture for a state."""
-        if len(plain) < 2:
+        if len(rows) < 2:
             return float("nan")
-        asked = self._asked
-        if kind_of(asked.concepts[index]) != "state":
-            logits = asked.scale * plain[:, int(scores.argmax())]
-        else:
-            image = F.normalize(self._features.image.float(), dim=-1)
-            rows = asked.texts.columns[index][asked.texts.used[index]]
-            logits = (asked.scale * (asked.texts.texts[rows] @ image)).cpu().numpy().astype(np.float64)
+        shared = self._shared
+        assert shared is not None
+        cosines = shared.image[rows] if self._asked.facts[index].kind == "state" else plain_at_peak
+        logits = self._asked.scale * cosines.astype(np.float64)
         shares = np.exp(logits - logits.max())
         return float(shares[0] / shares.sum())
 
+    @quiet(graph=False)
     def _share(self) -> _Shared:
         asked, valid = self._asked, self._valid
         patches = FEATURE_NORM[asked.norm](self._features.patches)
@@ -312,25 +314,40 @@ class Certifier:
         known = self._memory.get(self._features)
         if known is None:
             known = self._memory[self._features] = self._probe(seen, image)
-        hosts = list(dict.fromkeys(host_of(concept) for concept in asked.concepts))
+        hosts = list(dict.fromkeys(asked.hosts))
         vectors = torch.cat([asked.texts.texts.float(), asked.embed(hosts).to(seen.device).float()])
         products = (vectors @ seen.T).cpu().numpy()
-        ranked = ranks(_some(products))
-        labels = (known.labels @ vectors.T).cpu().numpy()
-        rows, columns = np.nonzero(valid)
         count = len(asked.texts.texts)
-        places = {host: count + place for place, host in enumerate(hosts)}
-        return _Shared(
-            products[:count],
-            ranked[:count],
-            {host: products[place] for host, place in places.items()},
-            {host: ranked[place] for host, place in places.items()},
+        own = np.array([count + hosts.index(host) for host in asked.hosts])
+        with_image = (vectors[:count] @ image).cpu().numpy()
+        terms, targets = self._terms.cpu().numpy(), asked.targets
+        scores = np.stack([row[used] @ products[rows] for row, used, rows in zip(terms, asked.used, asked.rows)])
+        alike = (known.labels @ vectors.T).cpu().numpy()
+        rows, columns = np.nonzero(valid)
+        found = evidence_of_all(
+            scores,
+            products[targets],
+            known.probed,
+            self._correlations(ranks(_some(products)), own, known.neutral),
+            products[own],
+            _words(known.probed.labels, np.maximum(alike[:, targets], alike[:, own]) < MEANS_THE_SAME),
             Cells(columns, rows, float(np.hypot(*valid.shape))),
-            (vectors[:count] @ image).cpu().numpy(),
-            labels[:, :count],
-            {host: labels[:, place] for host, place in places.items()},
-            known,
+            np.array(asked.separability),
+            with_image[targets] - known.image,
+            scale=asked.scale,
         )
+        return _Shared(products[:count], scores, terms, with_image, tuple(found), known)
+
+    def _correlations(self, ranked: np.ndarray, hosts: np.ndarray, neutral: np.ndarray) -> Correlations:
+        """Rank correlations of the targets' plain maps."""
+        asked = self._asked
+        own = ranked[asked.targets]
+        together = own @ ranked.T
+        varied = np.asarray(own.any(axis=1))[:, None]
+        told = np.where(varied & np.asarray(ranked.any(axis=1))[None], together, np.nan)
+        siblings = [told[index, rows[1:]].max() if len(rows) > 1 else np.nan for index, rows in enumerate(asked.rows)]
+        others = np.where(varied & np.asarray(neutral.any(axis=1))[None], own @ neutral.T, np.nan)
+        return Correlations(told[np.arange(len(own)), hosts], np.array(siblings), np.median(others, axis=1))
 
     def _probe(self, seen: Tensor, image: Tensor) -> PictureProbes:
         vectors = self._asked.embed([(word,) for word in (*probes.NEUTRAL, *probes.LABELS)]).to(seen.device).float()
@@ -365,20 +382,27 @@ class PictureProbes:
     labels: Tensor
 
 
+def _words(labels: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """The highest map of a word for labels, float [C, N], of the words that each question may be judged by, bool [L, C].
+
+    A word that means what is asked for, or its host, is no evidence against it.
+    """
+    if used.all():
+        return np.broadcast_to(labels.max(axis=0), (used.shape[1], labels.shape[1]))
+    return np.stack([np.where(chosen[:, None], labels, -np.inf).max(axis=0) for chosen in used.T])
+
+
 @dataclass(frozen=True)
 class _Shared:
-    """What the maps of one set of questions share: plain maps of its texts and their ranks, the hosts' maps and their ranks, the cells, the
-    cosines of the image embedding with the texts, those of the words for labels with the texts and with the hosts, the probes.
+    """What is known of the maps of one set of questions: plain maps of its texts, the maps, the coefficients of their texts, the cosines of
+    the image embedding with the texts, what the maps' certificates rest on, and the probes.
     """
 
     maps: np.ndarray
-    ranked: np.ndarray
-    hosts: dict[tuple[str, ...], np.ndarray]
-    ranked_hosts: dict[tuple[str, ...], np.ndarray]
-    cells: Cells
+    scores: np.ndarray
+    terms: np.ndarray
     image: np.ndarray
-    labels: np.ndarray
-    labels_hosts: dict[tuple[str, ...], np.ndarray]
+    evidence: tuple[Evidence, ...]
     picture: PictureProbes
 
 

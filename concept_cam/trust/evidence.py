@@ -6,15 +6,32 @@ Axis letters: ``N`` patches that show the picture, ``C`` concepts, ``R`` contras
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import cast
 
 import numpy as np
 from scipy import stats
 
-__all__ = ["RANKED_CELLS", "Cells", "Evidence", "Probed", "Ranked", "evidence", "mass_around", "neighbourhood", "ranks"]
+__all__ = [
+    "RANKED_CELLS",
+    "Cells",
+    "Correlations",
+    "Evidence",
+    "Probed",
+    "Ranked",
+    "correlated",
+    "evidence",
+    "evidence_of_all",
+    "mass_around",
+    "ranks",
+]
 
-RANKED_CELLS = 500
+RANKED_CELLS = 400
 """About so many cells are ranked, and looked at in the maps of neutral words."""
+
+
+AROUND = 1.5
+"""Radius of a peak's surroundings, in cells."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,33 @@ class Probed:
     labels: np.ndarray
     replaced: np.ndarray | None = None
 
+    @cached_property
+    def some(self) -> np.ndarray:
+        """float32 [K, n], the neutral words' maps at some of the cells, side by side in memory."""
+        return np.ascontiguousarray(self.neutral[:, :: _step(self.neutral.shape[1])])
+
+    @cached_property
+    def highest(self) -> np.ndarray:
+        """float32 [N], the highest neutral word's map at each cell."""
+        return np.asarray(self.neutral.max(axis=0))
+
+    @cached_property
+    def middle(self) -> np.ndarray:
+        """float64 [K], the means of these."""
+        return np.asarray(self.some.mean(axis=1, dtype=np.float64))
+
+    @cached_property
+    def spread(self) -> np.ndarray:
+        """float64 [K], their standard deviations."""
+        return np.asarray(self.some.std(axis=1, dtype=np.float64))
+
+
+def _step(cells: int) -> int:
+    """Neighbouring cells of a fine grid say nearly the same: every so manieth of them is enough for means, spreads and heights of other
+    words' maps.
+    """
+    return max(1, cells // RANKED_CELLS)
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -129,19 +173,6 @@ def ranks(maps: np.ndarray) -> np.ndarray:
     return cast("np.ndarray", np.divide(ordered, length, out=np.zeros_like(ordered), where=length > 0))
 
 
-def neighbourhood(scores: np.ndarray, cells: Cells, index: int, radius: float = 1.5) -> np.ndarray:
-    """Returns bool [N]: the cells within ``radius`` cells of cell ``index`` that reach half of its height over the map's mean.
-
-    Args:
-        scores: float [N].
-        cells: Where they are.
-        index: The cell in the middle.
-        radius: In cells.
-    """
-    mean = scores.mean()
-    return np.asarray(cells.near(index, radius) & (scores >= mean + (scores[index] - mean) / 2))
-
-
 def mass_around(scores: np.ndarray, cells: Cells, index: int, scale: float) -> float:
     """Returns the share of ``softmax(scale * scores)`` that lies within a twelfth of the grid's diagonal around a cell, 0..1.
 
@@ -154,7 +185,7 @@ def mass_around(scores: np.ndarray, cells: Cells, index: int, scale: float) -> f
     if np.isnan(scale):
         return float("nan")
     shares = np.exp(np.clip(scale * (scores - scores.max()), -80.0, 0.0))
-    return float(shares[cells.near(index, max(1.5, cells.diagonal / 12))].sum() / shares.sum())
+    return float(shares[cells.near(index, max(AROUND, cells.diagonal / 12))].sum() / shares.sum())
 
 
 def evidence(
@@ -178,76 +209,145 @@ def evidence(
         ranked: Ranks of the maps that are correlated.
         host: float [N], the host's plain map.
         cells: Where the patches are.
-        scale: The model's temperature.
+        scale: The model's temperature; NaN where scores have none.
         separability: Least distance between the embeddings of target and contrasts.
         image: The target's cosine with the image embedding, less a neutral word's highest.
     """
     nan = float("nan")
-    deviation = float(scores.std())
-    with_host, siblings, neutral = (
-        _correlations(others, ranked.target) for others in (ranked.host[None], ranked.contrasts, ranked.neutral)
+    siblings = correlated(ranked.contrasts, ranked.target)
+    told = Correlations(
+        correlated(ranked.host[None], ranked.target),
+        np.array([siblings.max() if len(siblings) else nan]),
+        np.median(correlated(ranked.neutral, ranked.target), keepdims=True),
     )
-    rank = (float(with_host[0]), float(siblings.max()) if len(siblings) else nan, float(np.median(neutral)))
-    if not np.isfinite(deviation) or deviation <= 1e-6 * max(1e-3, float(np.abs(plain).max())):
-        # A constant map points nowhere: every word does as well.
-        return Evidence(*rank, 1.0, 1.0, 1.0, 0.0, separability, nan, nan, 1.0, 0.0, nan, image)
-    # Neighbouring cells of a fine grid say nearly the same: some hundreds of them are enough for means, spreads and heights of other words'
-    # maps.
-    step = max(1, len(scores) // RANKED_CELLS)
-    peak = int(scores.argmax())
-    height = float((scores[peak] - scores.mean()) / deviation)
-    against = scores - plain
-    if probed.replaced is None:
-        shifted, at_peak = probed.neutral[:, ::step] + against[::step], probed.neutral[:, peak] + against[peak]
-    else:
-        shifted, at_peak = probed.replaced[:, ::step], probed.replaced[:, peak]
-    here, anywhere = _heights(shifted, at_peak)
-    alone, _ = _heights(probed.neutral[:, ::step], probed.neutral[:, peak])
-    own, _ = _heights(plain[None], plain[peak : peak + 1])
-    around = neighbourhood(scores, cells, peak)
-    half = scores.mean() + (scores[peak] - scores.mean()) / 2
-    return Evidence(
-        *rank,
-        _share_as_high(here, height),
-        _share_as_high(alone, float(own[0])),
-        _share_as_high(anywhere, height),
-        height,
-        separability,
-        float(plain[peak] - probed.neutral[:, peak].max()),
-        _share_of_words(probed, host, around),
-        float((scores >= half).mean()),
-        mass_around(scores, cells, peak, scale),
-        float((host < host[peak]).mean()),
-        image,
-    )
+    words = probed.labels.max(axis=0)[None] if len(probed.labels) else None
+    numbers = np.array([separability]), np.array([image])
+    return evidence_of_all(scores[None], plain[None], probed, told, host[None], words, cells, *numbers, scale=scale)[0]
 
 
-def _share_of_words(probed: Probed, host: np.ndarray, around: np.ndarray) -> float:
-    if not len(probed.labels):
-        return float("nan")
-    others = np.maximum(host[around], probed.neutral[:, around].max(axis=0))
-    return float((probed.labels[:, around].max(axis=0) > others).mean())
+@dataclass(frozen=True)
+class Correlations:
+    """Rank correlations of the plain maps of ``C`` targets.
 
-
-def _heights(maps: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How high each of some maps [K, M] stands at a value of its own [K], and at its highest, over its mean, in its deviations; a flat
-    map stands at 0.
+    Attributes:
+        host: float [C], with the host's.
+        siblings: float [C], the highest with a contrast's; NaN without contrasts.
+        neutral: float [C], the median with those of neutral words.
     """
-    middle, spread = maps.mean(axis=1), maps.std(axis=1)
-    flat = spread <= 1e-9
-    spread = np.where(flat, 1.0, spread)
-    highest = np.maximum(maps.max(axis=1), at)
-    return np.where(flat, 0.0, (at - middle) / spread), np.where(flat, 0.0, (highest - middle) / spread)
+
+    host: np.ndarray
+    siblings: np.ndarray
+    neutral: np.ndarray
 
 
-def _share_as_high(heights: np.ndarray, height: float) -> float:
-    """The permutation p-value of a height among those of neutral words."""
+def evidence_of_all(
+    scores: np.ndarray,
+    plain: np.ndarray,
+    probed: Probed,
+    told: Correlations,
+    hosts: np.ndarray,
+    words: np.ndarray | None,
+    cells: Cells,
+    separability: np.ndarray,
+    image: np.ndarray,
+    *,
+    scale: float,
+) -> list[Evidence]:
+    """Reads the evidence of ``C`` maps of one picture at once, which costs little more than that of one.
+
+    Args:
+        scores: float [C, N], the maps as they are shown.
+        plain: float [C, N], those of the targets alone.
+        probed: Maps of the neutral words.
+        told: Rank correlations.
+        hosts: float [C, N], the plain maps of the targets' hosts.
+        words: float [C, N], the highest map of a word for labels; ``None`` for a model that knows no words.
+        cells: Where the patches are.
+        separability: float [C], least distance between the embeddings of target and contrasts.
+        image: float [C], the targets' cosines with the image embedding, less a neutral word's highest.
+        scale: The model's temperature; NaN where scores have none.
+    """
+    count, step = len(scores), _step(scores.shape[1])
+    each, peaks = np.arange(count), scores.argmax(axis=1)
+    mean, deviation = scores.mean(axis=1), scores.std(axis=1)
+    # A constant map points nowhere: every word does as well.
+    constant = ~np.isfinite(deviation) | (deviation <= 1e-6 * np.maximum(1e-3, np.abs(plain).max(axis=1)))
+    top = scores[each, peaks]
+    heights = _heights(top, mean, deviation)
+    rest = (scores - plain)[:, ::step]
+    neutral_here = probed.neutral[:, peaks].T
+    if probed.replaced is None:
+        at_peaks = neutral_here + (top - plain[each, peaks])[:, None]
+    else:
+        at_peaks = probed.replaced[:, peaks].T
+    middle, spread, highest = _replaced(probed, rest, step)
+    here, anywhere = _heights(at_peaks, middle, spread), _heights(np.maximum(highest, at_peaks), middle, spread)
+    alone = _heights(neutral_here, probed.middle, probed.spread)
+    own = _heights(plain[each, peaks], plain.mean(axis=1), plain.std(axis=1))
+    half = (mean + top) / 2
+    columns = {
+        "p_value": _share_as_high(here, heights),
+        "p_plain": _share_as_high(alone, own),
+        "p_anywhere": _share_as_high(anywhere, heights),
+        "peak": heights,
+        "strength": plain[each, peaks] - neutral_here.max(axis=1),
+        "text": np.full(count, np.nan) if words is None else _share_of_words(words, hosts, probed, cells, scores, peaks, half),
+        "spread": (scores >= half[:, None]).mean(axis=1),
+        "mass": np.array([mass_around(row, cells, int(peak), scale) for row, peak in zip(scores, peaks)]),
+        "on_host": (hosts < hosts[each, peaks][:, None]).mean(axis=1),
+    }
+    for name, value in (("p_value", 1.0), ("p_plain", 1.0), ("p_anywhere", 1.0), ("peak", 0.0), ("spread", 1.0), ("mass", 0.0)):
+        columns[name] = np.where(constant, value, columns[name])
+    for name in ("strength", "text", "on_host"):
+        columns[name] = np.where(constant, np.nan, columns[name])
+    columns |= {"dependence_host": told.host, "dependence_siblings": told.siblings, "dependence_neutral": told.neutral}
+    columns |= {"separability": separability, "image": image}
+    rows = zip(*(np.asarray(columns[item.name], dtype=np.float64).tolist() for item in fields(Evidence)))
+    return [Evidence(*row) for row in rows]
+
+
+def _replaced(probed: Probed, rest: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, spread and highest value [C, K] of the maps with each neutral word in a target's place.
+
+    Args:
+        probed: Maps of the neutral words.
+        rest: float [C, n], what the contrasts add to the maps, at some of the cells.
+        step: Every so manieth cell is one of those.
+    """
+    if probed.replaced is not None:
+        given = probed.replaced[:, ::step]
+        return given.mean(axis=1)[None], given.std(axis=1)[None], given.max(axis=1)[None]
+    # Mean and spread of a sum follow from those of its parts.
+    apart = rest - rest.mean(axis=1, keepdims=True)
+    together = apart @ probed.some.T / rest.shape[1]
+    variance = probed.spread**2 + rest.var(axis=1)[:, None] + 2 * together
+    highest = np.stack([(probed.some + row).max(axis=1) for row in rest])
+    return probed.middle + rest.mean(axis=1)[:, None], np.sqrt(np.maximum(variance, 0.0)), highest
+
+
+def _share_of_words(
+    words: np.ndarray, hosts: np.ndarray, probed: Probed, cells: Cells, scores: np.ndarray, peaks: np.ndarray, half: np.ndarray
+) -> np.ndarray:
+    """Share of the cells around each peak at which a word for labels answers more strongly than the host and all neutral words."""
+    near = np.stack([cells.near(int(peak), AROUND) for peak in peaks]) & (scores >= half[:, None])
+    lettered = words > np.maximum(hosts, probed.highest)
+    return np.asarray((near & lettered).sum(axis=1) / np.maximum(near.sum(axis=1), 1))
+
+
+def _heights(values: np.ndarray, middle: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """How high values of some maps stand over the maps' means, in their deviations; those of a flat map stand at 0."""
+    flat = ~(spread > 1e-9)
+    return np.asarray(np.where(flat, 0.0, (values - middle) / np.where(flat, 1.0, spread)))
+
+
+def _share_as_high(heights: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """The permutation p-values [C] of heights [C] among those of neutral words [C, K]."""
     # Equal up to rounding counts as equal: a tower that gives every word the same map has p = 1.
-    least = height - 1e-4 * max(1.0, height)
-    return float((1 + (heights >= least).sum()) / (1 + len(heights)))
+    least = height - 1e-4 * np.maximum(1.0, height)
+    return np.asarray((1 + (heights >= least[:, None]).sum(axis=1)) / (1 + heights.shape[1]))
 
 
-def _correlations(others: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Spearman's correlations of ranked maps [M, N] with one ranked map [N]; NaN with a constant map."""
+def correlated(others: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Returns Spearman's correlations of ranked maps [M, n] with one ranked map [n]; NaN with a constant map."""
     found = others @ own
-    return np.where(others.any(axis=1) & own.any(), found, np.nan)
+    return np.asarray(np.where(others.any(axis=1) & own.any(), found, np.nan))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from concept_cam.core.errors import DataError
 from concept_cam.trust.evidence import Evidence
 
-__all__ = ["FEATURES", "Logistic", "MapFacts", "features_of"]
+__all__ = ["FEATURES", "Logistic", "MapFacts", "feature_list", "features_of"]
 
 _NAN = float("nan")
 
@@ -75,7 +76,12 @@ FEATURES: dict[str, Callable[[Evidence, MapFacts], float]] = {
 
 def features_of(found: Evidence, facts: MapFacts) -> np.ndarray:
     """Returns the features of a map, float64 [F], in the order of :data:`FEATURES`; NaN where one is unknown."""
-    return np.array([read(found, facts) for read in FEATURES.values()])
+    return np.array(feature_list(found, facts))
+
+
+def feature_list(found: Evidence, facts: MapFacts) -> list[float]:
+    """As :func:`features_of`, as a list."""
+    return [read(found, facts) for read in FEATURES.values()]
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,34 @@ class Logistic:
     intercept: float
     targets: Mapping[str, float] = field(default_factory=dict)
 
-    def __call__(self, found: Evidence, facts: MapFacts) -> float:
-        """Returns the probability, 0..1."""
-        return float(self.of(features_of(found, facts)[None], [facts.target], [facts.likeness])[0])
+    def __call__(self, features: Sequence[float], facts: MapFacts) -> float:
+        """Returns the probability, 0..1, of one map.
+
+        Args:
+            features: ``F`` numbers in the order of :data:`FEATURES`; NaN where unknown.
+            facts: What else is known of it: its target.
+        """
+        odds = self.intercept + facts.likeness * self.targets.get(facts.target, 0.0)
+        # One map has few numbers: plain arithmetic is faster than arrays.
+        for column, mean, deviation, weight in self._rows:
+            value = features[column]
+            if value == value:
+                standard = (value - mean) / deviation
+                odds += weight * (-6.0 if standard < -6.0 else 6.0 if standard > 6.0 else standard)
+        return 1 / (1 + math.exp(-min(max(odds, -50.0), 50.0)))
+
+    @cached_property
+    def _rows(self) -> tuple[tuple[int, float, float, float], ...]:
+        """Column of each feature that is used, its mean, deviation and weight."""
+        names = list(FEATURES)
+        return tuple((names.index(name), self.mean[name], self.deviation[name], weight) for name, weight in self.weights.items())
+
+    @cached_property
+    def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Columns of the features that are used, their means, deviations and weights."""
+        columns = np.array([list(FEATURES).index(name) for name in self.weights], dtype=np.int64)
+        mean, deviation, weights = (np.array(list(table.values()), dtype=np.float64) for table in (self.mean, self.deviation, self.weights))
+        return columns, mean, deviation, weights
 
     def of(self, features: np.ndarray, targets: Sequence[str] = (), likeness: Sequence[float] = ()) -> np.ndarray:
         """Returns the probabilities of many maps, float64 [M].
@@ -109,8 +140,7 @@ class Logistic:
             targets: Names of the targets, M of them or none.
             likeness: How like each is to that, 0..1; by default 1.
         """
-        columns = [list(FEATURES).index(name) for name in self.weights]
-        mean, deviation, weights = (np.array(list(table.values())) for table in (self.mean, self.deviation, self.weights))
+        columns, mean, deviation, weights = self._tables
         chosen = features[:, columns]
         standard = np.where(np.isnan(chosen), 0.0, (chosen - mean) / deviation).clip(-6.0, 6.0)
         odds = standard @ weights + self.intercept

@@ -21,7 +21,7 @@ from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.trust import probes
 from concept_cam.trust.evidence import Evidence
-from concept_cam.trust.logistic import Logistic, MapFacts
+from concept_cam.trust.logistic import Logistic, MapFacts, feature_list
 from concept_cam.trust.verdicts import ABSENT, CLEAR, DOUBTFUL, OFF_PROMPT
 
 __all__ = ["KINDS", "Fit", "Judgement", "KnownTarget", "Rules", "judge", "key_of", "kind_of", "shipped"]
@@ -251,8 +251,10 @@ def judge(found: Evidence, facts: MapFacts, rules: Rules) -> Judgement:
     """
     fit = rules.fit_of(facts)
     nan = float("nan")
-    confidence = nan if fit is None else fit.confidence(found, facts)
-    presence = nan if fit is None else fit.presence(found, facts)
+    confidence = presence = nan
+    if fit is not None:
+        features = feature_list(found, facts)
+        confidence, presence = fit.confidence(features, facts), fit.presence(features, facts)
 
     def answer(verdict: str, reason: str) -> Judgement:
         return Judgement(verdict, reason, confidence, presence)

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from concept_cam.trust.evidence import Cells, Evidence, Probed, Ranked, evidence, mass_around, neighbourhood, ranks
+from concept_cam.trust.evidence import (
+    Cells,
+    Correlations,
+    Evidence,
+    Probed,
+    Ranked,
+    correlated,
+    evidence,
+    evidence_of_all,
+    mass_around,
+    ranks,
+)
 
 SIDE = 12
 ROWS, COLUMNS = (part.ravel() for part in np.mgrid[:SIDE, :SIDE])
@@ -147,14 +158,53 @@ def test_words_at_the_peak() -> None:
     assert math.isnan(read(bump(3, 4), labels=np.zeros((0, SIDE * SIDE))).text)
 
 
-def test_neighbourhood_is_near_and_high() -> None:
-    scores = bump(3, 4)
-    around = neighbourhood(scores, CELLS, int(scores.argmax()))
-    assert around[4 * SIDE + 3]
-    assert around.sum() == sum(
-        (COLUMNS[i] - 3) ** 2 + (ROWS[i] - 4) ** 2 <= 2.25 and scores[i] >= scores.mean() + (scores.max() - scores.mean()) / 2
-        for i in range(len(scores))
+def test_the_surroundings_of_a_peak_are_near_and_high() -> None:
+    scores, lettered = bump(3, 4), np.where(COLUMNS == 3, 2.0, -1.0)
+    found = read(scores, host=np.full(SIDE * SIDE, 0.5), labels=lettered)
+    half = (scores.mean() + scores.max()) / 2
+    around = [i for i in range(len(scores)) if (COLUMNS[i] - 3) ** 2 + (ROWS[i] - 4) ** 2 <= 2.25 and scores[i] >= half]
+    assert 1 < len(around) <= 9
+    assert found.text == pytest.approx(sum(COLUMNS[i] == 3 for i in around) / len(around))
+
+
+def test_many_maps_are_read_as_each_alone() -> None:
+    noise = np.random.default_rng(3)
+    plain = np.stack([bump(3, 4), bump(8, 8, 2.5), np.full(SIDE * SIDE, 0.2), noise.normal(size=SIDE * SIDE)])
+    scores = plain - 0.5 * bump(6, 6)[None] * np.array([[1.0], [1.0], [0.0], [0.0]])
+    neutral, hosts = noise.normal(0, 0.1, (40, SIDE * SIDE)), noise.normal(0, 0.3, (4, SIDE * SIDE))
+    labels = noise.normal(0, 0.5, (3, SIDE * SIDE))
+    ranked, ranked_hosts, ranked_neutral = ranks(plain), ranks(hosts), ranks(neutral)
+    told = Correlations(
+        np.array([correlated(ranked_hosts[i : i + 1], ranked[i])[0] for i in range(4)]),
+        np.full(4, np.nan),
+        np.array([np.median(correlated(ranked_neutral, ranked[i])) for i in range(4)]),
     )
+    probed = Probed(neutral, labels)
+    words = np.broadcast_to(labels.max(axis=0), plain.shape)
+    numbers = np.arange(4.0), np.arange(4.0) / 2
+    many = evidence_of_all(scores, plain, probed, told, hosts, words, CELLS, *numbers, scale=20.0)
+    for i, found in enumerate(many):
+        own = Ranked(ranked[i], ranked[:0], ranked_hosts[i], ranked_neutral)
+        alone = evidence(scores[i], plain[i], probed, own, hosts[i], CELLS, scale=20.0, separability=float(i), image=i / 2)
+        slow, fast = alone.to_dict(), found.to_dict()
+        assert {name for name in slow if slow[name] is None} == {name for name in fast if fast[name] is None}
+        assert {k: v for k, v in fast.items() if v is not None} == pytest.approx({k: v for k, v in slow.items() if v is not None})
+    assert many[2].p_value == 1.0
+
+
+def test_heights_of_replaced_maps_are_those_of_the_sums() -> None:
+    noise = np.random.default_rng(7)
+    neutral, plain, contrast = noise.normal(0, 0.1, (40, SIDE * SIDE)), bump(3, 4), bump(9, 9)
+    scores = plain - contrast
+    peak, height = int(scores.argmax()), (scores.max() - scores.mean()) / scores.std()
+    count = there = 0
+    for word in neutral:
+        map_ = word - contrast
+        count += (map_[peak] - map_.mean()) / map_.std() >= height
+        there += (map_.max() - map_.mean()) / map_.std() >= height
+    found = read(np.stack([plain, contrast]), neutral=neutral)
+    assert found.p_value == pytest.approx((1 + count) / 41)
+    assert found.p_anywhere == pytest.approx((1 + there) / 41)
 
 
 def test_to_dict_has_no_nan() -> None:

@@ -87,9 +87,9 @@ def test_one_map_and_many_are_judged_alike() -> None:
     model = Logistic.fit(features, right, targets)
     many = model.of(features, targets)
     for item, value in zip(judged, many):
-        assert model(item.found, item.facts) == pytest.approx(value)
+        assert model(features_of(item.found, item.facts), item.facts) == pytest.approx(value)
     half = dataclasses.replace(judged[0].facts, likeness=0.5)
-    odds = [math.log(p / (1 - p)) for p in (model(judged[0].found, judged[0].facts), model(judged[0].found, half))]
+    odds = [math.log(p / (1 - p)) for p in (model(features[0], judged[0].facts), model(features[0], half))]
     assert odds[0] - odds[1] == pytest.approx(0.5 * model.targets["easy"], rel=1e-6)
 
 
