@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any, cast, overload
@@ -32,7 +32,7 @@ from concept_cam.methods import explain
 from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
-from concept_cam.trust.certificate import Asked, Certifier, PictureProbes
+from concept_cam.trust.certificate import Asked, Certifier, Domain, PictureProbes
 from concept_cam.trust.readings import Reading, readings_of
 from concept_cam.trust.rules import Rules, shipped
 
@@ -430,14 +430,22 @@ class Localizer:
         self._certified = (found, *self._certified[: _REMEMBERED - 1])
         return found
 
-    def _domain(self, features: PatchFeatures, group: str) -> tuple[float, str]:
-        """How far a picture is from what the model knows of a group (of all, where it does not know that group), and the nearest group."""
-        distance, nearest = getattr(self.backbone, "domain", None), getattr(self.backbone, "nearest_group", None)
+    def _domain(self, features: PatchFeatures, group: str) -> Domain:
+        """How far a picture is from what the model knows of a group; of all that it knows where none is asked about."""
+        distance: Callable[..., Tensor] | None = getattr(self.backbone, "domain", None)
+        groups, image = getattr(self.backbone, "groups", ()), features.image[None]
         if distance is None:
-            return float("nan"), ""
-        image = features.image[None]
-        groups = getattr(self.backbone, "groups", ())
-        return float((distance(image, group) if group in groups else distance(image))[0]), "" if nearest is None else str(nearest(image)[0])
+            return Domain()
+        anyhow = float(distance(image))
+        if not groups:
+            return Domain(anyhow)
+        nearest = str(self.backbone.nearest_group(image)[0])  # type: ignore[attr-defined]
+        if not group:
+            return Domain(anyhow, nearest)
+        if group not in groups:
+            return Domain(nearest=nearest)
+        own = float(distance(image, group))
+        return Domain(own, nearest, own - anyhow)
 
     @property
     def dtype_name(self) -> str:

@@ -198,7 +198,7 @@ def _print_rules(rules: Rules | None, observed: list[Observed]) -> None:
 
     click.echo("kind,maps,right,clear_limit,clear,right_among_clear")
     for kind, fit in rules.fits.items():
-        own = [item.judged for item in observed if item.judged is not None and item.judged.facts.kind == kind]
+        own = [item.judged for item in observed if item.judged is not None and rules.fit_of(item.judged.facts) is fit]
         clear = [item for item in own if judge(item.found, item.facts, rules).verdict == CLEAR]
         right = f"{sum(item.right for item in clear) / len(clear):.3f}" if clear else ""
         limit = f"{fit.clear:.3f}" if fit.clear <= 1 else "none"

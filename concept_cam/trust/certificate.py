@@ -24,7 +24,22 @@ from concept_cam.trust.logistic import MapFacts
 from concept_cam.trust.readings import Reader, agreement_of
 from concept_cam.trust.rules import Judgement, Rules, judge, key_of, kind_of
 
-__all__ = ["Asked", "Certificate", "Certifier", "PictureProbes", "certificate_of", "host_of"]
+__all__ = ["Asked", "Certificate", "Certifier", "Domain", "PictureProbes", "certificate_of", "host_of"]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How far a picture is from what the model knows.
+
+    Attributes:
+        distance: From what it knows of the group that was asked about, or of all where none was; NaN where it does not know that group.
+        nearest: The group that the picture is nearest to; empty for a model that knows no groups.
+        nearer: By how much less far that one is than the one that was asked about; NaN where the model does not know it.
+    """
+
+    distance: float = float("nan")
+    nearest: str = ""
+    nearer: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -177,12 +192,11 @@ class Asked:
             self._facts = tuple(self._facts_of(concept) for concept in self.concepts)
         return self._facts
 
-    def group_of(self, index: int) -> str:
-        """Returns the trait pack that a question is of, by its name or by what it means; empty for none."""
-        pack = self.concepts[index].metadata.get("pack")
-        return str(pack) if pack else self.facts[index].target.rpartition(":")[0]
-
     def _facts_of(self, concept: Concept) -> MapFacts:
+        found = self._meaning(concept)
+        return replace(found, group=self.rules.group_of(concept, found.target))
+
+    def _meaning(self, concept: Concept) -> MapFacts:
         kind, host, known = kind_of(concept), str(concept.metadata.get("host") or ""), self.rules.known
         if key_of(concept) in known:
             return MapFacts(kind=kind, host=host, target=key_of(concept), likeness=1.0)
@@ -215,8 +229,7 @@ class Certifier:
         features: The picture's patch features.
         asked: What was asked.
         terms: float32 [C, 1 + R], the coefficients of the maps.
-        domain: Says of a group (a trait pack's name; empty for all) how far the picture is from what the model knows of it, NaN where
-            unknown, and the group that the picture is nearest to.
+        domain: Says of a group (a trait pack's name; empty for all) how far the picture is from what the model knows of it.
         memory: What earlier certifiers of the same picture, model and normalisation found that depends on no question.
     """
 
@@ -225,7 +238,7 @@ class Certifier:
         features: PatchFeatures,
         asked: Asked,
         terms: Tensor,
-        domain: Callable[[str], tuple[float, str]],
+        domain: Callable[[str], Domain],
         memory: MutableMapping[PatchFeatures, PictureProbes] | None = None,
     ) -> None:
         self._features, self._asked, self._terms, self._domain = features, asked, terms, domain
@@ -266,9 +279,16 @@ class Certifier:
         weights = shared.terms[index][asked.used[index]]
         plain_at_peak = shared.maps[rows, int(scores.argmax())]
         agreement = float("nan") if self._reader is None else self._agreement(rows, weights, scores)
-        distance, nearest = self._distance(shared.picture, asked.group_of(index))
-        probability = self._probability(index, rows, plain_at_peak)
-        facts = replace(asked.facts[index], probability=probability, domain=distance, agreement=agreement, nearest=nearest)
+        known = asked.facts[index]
+        domain = self._domain_of(shared.picture, known.group)
+        facts = replace(
+            known,
+            probability=self._probability(index, rows, plain_at_peak),
+            domain=domain.distance,
+            nearest=domain.nearest,
+            nearer=domain.nearer,
+            agreement=agreement,
+        )
         concept = asked.concepts[index]
         ledger = tuple(zip((concept.target[0], *concept.contrast_names), (weights * plain_at_peak).tolist()))
         return certificate_of(found, facts, judge(found, facts, asked.rules), asked.rules.fit_of(facts) is not None, ledger)
@@ -287,7 +307,7 @@ class Certifier:
 
         return agreement_of(whole, self._features.geometry, self._reader(), map_of)
 
-    def _distance(self, picture: PictureProbes, group: str) -> tuple[float, str]:
+    def _domain_of(self, picture: PictureProbes, group: str) -> Domain:
         """How far the picture is from what the model knows of a group; found once for each."""
         if group not in picture.domains:
             with quiet(graph=False):
@@ -370,14 +390,14 @@ class PictureProbes:
     Attributes:
         probed: The maps of the probes.
         neutral: Ranks of the neutral words' maps.
-        domains: Group -> how far the picture is from what the model knows of it, and the group that it is nearest to, as far as asked for.
+        domains: Group -> how far the picture is from what the model knows of it, as far as asked for.
         image: Highest cosine of the image embedding with a neutral word.
         labels: float32 [L, D], unit embeddings of the words for labels.
     """
 
     probed: Probed
     neutral: np.ndarray
-    domains: dict[str, tuple[float, str]]
+    domains: dict[str, Domain]
     image: float
     labels: Tensor
 

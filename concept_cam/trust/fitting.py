@@ -15,7 +15,7 @@ import numpy as np
 from concept_cam.core.errors import DataError
 from concept_cam.trust.evidence import Evidence
 from concept_cam.trust.logistic import FEATURES, Logistic, MapFacts, features_of
-from concept_cam.trust.rules import Fit, KnownTarget, Rules
+from concept_cam.trust.rules import Fit, KnownTarget, Rules, fit_key
 
 __all__ = ["FOLDS", "Judged", "fit_rules", "held_out"]
 
@@ -59,7 +59,7 @@ def fit_rules(
     weights_hash: str = "",
     facts: Mapping[str, Any] | None = None,
 ) -> Rules:
-    """Fits confidence and presence for every kind of question, and all limits.
+    """Fits confidence and presence for every kind of question and every group, and all limits.
 
     Args:
         judged: Maps with known answers.
@@ -74,12 +74,14 @@ def fit_rules(
     Raises:
         DataError: No kind of question has enough maps.
     """
-    fits = {}
+    fits: dict[str, Fit] = {}
     for kind in dict.fromkeys(item.facts.kind for item in judged):
-        own = [item for item in judged if item.facts.kind == kind]
-        right = sum(item.right for item in own)
-        if min(right, len(own) - right) >= LEAST_PER_KIND:
-            fits[kind] = _fit(own, precision, false_absent)
+        of_kind = [item for item in judged if item.facts.kind == kind]
+        groups = [[item for item in of_kind if item.facts.group == group] for group in dict.fromkeys(item.facts.group for item in of_kind)]
+        # A group that has too few maps has no fit: those of others say nothing of it. Only where none has enough they share one.
+        for own in [group for group in groups if _enough(group)] or [of_kind]:
+            if _enough(own):
+                fits[fit_key(kind, own[0].facts.group if own is not of_kind else "")] = _fit(own, precision, false_absent)
     if not fits:
         right = sum(item.right for item in judged)
         raise DataError(
@@ -96,17 +98,24 @@ def fit_rules(
     )
 
 
+def _enough(own: Sequence[Judged]) -> bool:
+    right = sum(item.right for item in own)
+    return min(right, len(own) - right) >= LEAST_PER_KIND
+
+
 def _fit(own: Sequence[Judged], precision: float, false_absent: float) -> Fit:
     right, present = np.array([item.right for item in own]), np.array([item.present for item in own])
     sure, there = held_out(own, right), held_out(own, present)
     features, targets = _table(own)
-    domains = features[present, list(FEATURES).index("domain")]
+    domains, nearer = (features[:, list(FEATURES).index(name)] for name in ("domain", "nearer"))
+    domains, nearer = domains[present & np.isfinite(domains)], nearer[right & np.isfinite(nearer)]
     return Fit(
         Logistic.fit(features, right, targets),
         _presence(features, present, targets),
         _least_sure(sure, right, precision),
         float(np.quantile(there[present], false_absent)),
-        float(np.nanmax(domains)) if np.isfinite(domains).any() else float("inf"),
+        float(domains.max()) if len(domains) else float("inf"),
+        float(np.quantile(nearer, 1 - HARMLESS)) if len(nearer) else float("inf"),
     )
 
 

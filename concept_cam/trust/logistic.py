@@ -33,6 +33,9 @@ class MapFacts:
         target: The target that was measured when the rules were fitted and that this one is most like; empty where none is.
         likeness: How like it is, 0..1.
         nearest: The group that the picture is nearest to; empty where unknown.
+        group: The group that was asked about, by the name of its trait pack; empty for things by name.
+        nearer: By how much less far the picture is from another group than from that one, 0 where that one is the nearest; NaN where the
+            model does not know it.
     """
 
     probability: float = _NAN
@@ -43,6 +46,8 @@ class MapFacts:
     target: str = ""
     likeness: float = 0.0
     nearest: str = ""
+    group: str = ""
+    nearer: float = _NAN
 
 
 def _log(value: float) -> float:
@@ -69,6 +74,7 @@ FEATURES: dict[str, Callable[[Evidence, MapFacts], float]] = {
     "image": lambda found, facts: found.image,
     "logit probability": lambda found, facts: _logit(facts.probability),
     "domain": lambda found, facts: facts.domain,
+    "nearer": lambda found, facts: facts.nearer,
     "agreement": lambda found, facts: facts.agreement,
 }
 """What the logistic models read of a map, by name."""

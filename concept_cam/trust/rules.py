@@ -2,9 +2,10 @@
 
 Two logistic models read the same features of a map (:data:`concept_cam.trust.logistic.FEATURES`): one says how likely the peak lies on the
 target (*confidence*), one how likely the target is in the picture at all (*presence*). Both are fitted, with their limits, to pictures with
-known answers (:mod:`concept_cam.trust.fitting`), for each kind of question apart: parts, states of characters, things by name. The bundled
-model's come with it. Other models have none until ``concept-cam calibrate`` makes one: then confidence and presence are not stated, and the
-rules that need none of them still hold.
+known answers (:mod:`concept_cam.trust.fitting`), for each kind of question apart: parts, states of characters, things by name; parts and
+states also for each group of organisms apart, for a model that knows fishes well need not know butterflies. The bundled model's come
+with it. Other models have none until ``concept-cam calibrate`` makes one: then confidence and presence are not stated, and the rules that
+need none of them still hold.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from concept_cam.trust.evidence import Evidence
 from concept_cam.trust.logistic import Logistic, MapFacts, feature_list
 from concept_cam.trust.verdicts import ABSENT, CLEAR, DOUBTFUL, OFF_PROMPT
 
-__all__ = ["KINDS", "Fit", "Judgement", "KnownTarget", "Rules", "judge", "key_of", "kind_of", "shipped"]
+__all__ = ["KINDS", "Fit", "Judgement", "KnownTarget", "Rules", "fit_key", "judge", "key_of", "kind_of", "shipped"]
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Raised when a rule or a feature changes."""
 
 KINDS: dict[str, str] = {
@@ -49,6 +50,11 @@ def key_of(concept: Concept) -> str:
     """Returns the name under which a target is known: that of its concept, with its pack's before it."""
     pack = concept.metadata.get("pack")
     return f"{pack}:{concept.name}" if pack else concept.name
+
+
+def fit_key(kind: str, group: str = "") -> str:
+    """Returns the name under which a fit is kept: ``"part"``, or ``"fish/part"`` where it is for one group."""
+    return f"{group}/{kind}" if group else kind
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class Fit:
         clear: Least confidence of a clear map; above 1 where no limit was good enough.
         absent: Presence under which the target counts as absent.
         domain: Distance from what the model knows above which nothing was measured, so that no map is clear.
+        nearer: By how much nearer to another group than to the one that was asked about a picture may be for its maps to be clear.
     """
 
     confidence: Logistic
@@ -87,6 +94,7 @@ class Fit:
     clear: float
     absent: float
     domain: float = math.inf
+    nearer: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class Rules:
     """The rules of one model.
 
     Attributes:
-        fits: Kind of question, a key of :data:`KINDS` -> what was fitted for it. Empty where nothing was.
+        fits: What was fitted, by :func:`fit_key`: for a kind of question, or for that kind in one group. Empty where nothing was.
         p_value: Highest p-value of a map that obeys its prompt.
         p_anywhere: Highest p-value, over the whole of other words' maps, of a clear map of which nothing was fitted.
         dependence: Rank correlation with the host's and with every sibling's map above which a map is about neither.
@@ -122,8 +130,23 @@ class Rules:
         return bool(facts.host) and bool(self.hosts) and facts.host not in self.hosts
 
     def fit_of(self, facts: MapFacts) -> Fit | None:
-        """Returns what was fitted for a question; ``None`` where nothing was."""
-        return None if self.strange(facts) else self.fits.get(facts.kind)
+        """Returns what was fitted for a question: for its group, or for its kind in all groups; ``None`` where nothing was."""
+        if self.strange(facts):
+            return None
+        return self.fits.get(fit_key(facts.kind, facts.group)) or self.fits.get(facts.kind)
+
+    def group_of(self, concept: Concept, target: str = "") -> str:
+        """Returns the group that a question is about: its pack, or that of the measured targets which it means or whose host it names.
+
+        Args:
+            concept: The question.
+            target: The measured target that it is most like; empty for none.
+        """
+        pack, host = str(concept.metadata.get("pack") or ""), concept.metadata.get("host")
+        measured = {name.rpartition(":")[0]: known.host for name, known in self.known.items()}
+        if pack and (pack in measured or not measured):
+            return pack
+        return target.rpartition(":")[0] or next((name for name, of in measured.items() if name and host and of == host), pack)
 
     def check(self, facts: Mapping[str, Any]) -> None:
         """Refuses maps that were made under other facts than the rules were fitted under.
@@ -150,7 +173,7 @@ class Rules:
         """Returns the rules as JSON; :meth:`read` reads them back."""
         content = {"version": RULES_VERSION, "words": probes.PROBES_VERSION, **asdict(self)}
         for fit in content["fits"].values():
-            fit["domain"] = None if math.isinf(fit["domain"]) else fit["domain"]
+            fit |= {name: None if math.isinf(fit[name]) else fit[name] for name in ("domain", "nearer")}
         return json.dumps(_rounded(content), indent=1, ensure_ascii=False)
 
     @classmethod
@@ -177,7 +200,7 @@ class Rules:
                     f"{origin} holds rules of version {version}, expected {(RULES_VERSION, probes.PROBES_VERSION)}: fit them again with  "
                     "concept-cam calibrate."
                 )
-            content["fits"] = {kind: _read_fit(fit) for kind, fit in content["fits"].items() if kind in KINDS}
+            content["fits"] = {str(key): _read_fit(fit) for key, fit in content["fits"].items() if str(key).rpartition("/")[2] in KINDS}
             content["known"] = {str(name): _read_target(target) for name, target in content["known"].items()}
             content["hosts"] = tuple(map(str, content["hosts"]))
             content["weights_hash"], content["facts"] = str(content["weights_hash"]), dict(content["facts"])
@@ -205,7 +228,7 @@ def _read_fit(content: dict[str, Any]) -> Fit:
         Logistic.of_dict(content["presence"]),
         _finite(content["clear"]),
         _finite(content["absent"]),
-        math.inf if content["domain"] is None else _finite(content["domain"]),
+        *(math.inf if content[name] is None else _finite(content[name]) for name in ("domain", "nearer")),
     )
 
 
@@ -282,6 +305,10 @@ def judge(found: Evidence, facts: MapFacts, rules: Rules) -> Judgement:
         )
     if facts.domain > fit.domain:
         return answer(DOUBTFUL, f"the picture is unlike those that were measured (distance {facts.domain:.2f}, limit {fit.domain:.2f}).")
+    if facts.nearer > fit.nearer:
+        return answer(
+            DOUBTFUL, f"the picture looks more like another group ({facts.nearest}) than like what was asked about ({facts.group})."
+        )
     known = rules.known.get(facts.target)
     often = f" (this target's over all: {known.right:.2f})" if known is not None and facts.likeness >= 0.5 else ""
     sure = f"peaks like this one are right with a probability of {confidence:.2f}{often}."

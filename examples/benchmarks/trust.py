@@ -432,6 +432,7 @@ def _set_size(localizer: Localizer, trait: str, least: float, count: int) -> str
 def cost(localizer: Localizer, arguments: argparse.Namespace) -> None:
     """Table 5."""
     from concept_cam.backbones.loading import from_open_clip
+    from concept_cam.backbones.torchvision_compat import import_open_clip
 
     concepts = prompts.load("fish")[:36]
     image = next(benchmark(1)).image
@@ -457,10 +458,9 @@ def cost(localizer: Localizer, arguments: argparse.Namespace) -> None:
     scoring = processor_time(score)
     certificates = processor_time(certify) - scoring
     bundled = processor_time(lambda: localizer.encode(image))
-    import open_clip
-
-    model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-16", pretrained=None)
-    tower = Localizer(from_open_clip(model.eval(), preprocess=preprocess, tokenizer=open_clip.get_tokenizer("ViT-B-16"), name="ViT-B-16"))
+    open_clip = import_open_clip()
+    model, _, _ = open_clip.create_model_and_transforms("ViT-B-16", pretrained=None)
+    tower = Localizer(from_open_clip(model.eval(), open_clip.get_tokenizer("ViT-B-16"), name="ViT-B-16"))
     large = processor_time(lambda: tower.encode(image), 7)
     vit = tower.encode(image)
     _ = [answer.certificate for answer in tower.score(vit, concepts)]

@@ -24,7 +24,7 @@ from concept_cam.demo.worlds import WORLDS
 from concept_cam.evaluation.datasets.samples import Sample
 from concept_cam.evaluation.guarantees import Observed, fit_trust, observe
 from concept_cam.evaluation.metrics import auroc_from_scores
-from concept_cam.trust.rules import KINDS, Rules, judge
+from concept_cam.trust.rules import Rules, judge
 from concept_cam.trust.verdicts import ABSENT, CLEAR
 from training.trust_pictures import FIT_SEED, pictures_of
 
@@ -48,9 +48,9 @@ def describe(name: str, observed: list[Observed], rules: Rules) -> None:
     judged = [item.judged for item in observed]
     verdicts = [judge(item.found, item.facts, rules) for item in judged]
     print(f"{name}: {len(judged)} maps of {len({item.picture for item in judged})} pictures")
-    for kind in KINDS:
-        rows = [number for number, item in enumerate(judged) if item.facts.kind == kind]
-        if kind not in rules.fits or not rows:
+    for kind, fit in rules.fits.items():
+        rows = [number for number, item in enumerate(judged) if rules.fit_of(item.facts) is fit]
+        if not rows:
             continue
         right, present = (np.array([getattr(judged[row], field) for row in rows]) for field in ("right", "present"))
         sure, there = (np.array([getattr(verdicts[row], field) for row in rows]) for field in ("confidence", "presence"))

@@ -17,7 +17,9 @@ from PIL import Image
 from concept_cam import prompts
 from concept_cam.core.concept import Concept
 from concept_cam.demo.worlds import WORLDS
-from concept_cam.demo.worlds.family import World
+from concept_cam.demo.worlds.family import Rendering, World
+from concept_cam.demo.worlds.fish.things import THINGS as LYING
+from concept_cam.demo.worlds.fish.world import FishRendering
 from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion
 
 __all__ = ["FIT_SEED", "THINGS", "pictures_of"]
@@ -33,6 +35,9 @@ FALSE_COLOURS = 0.33
 """Share of the pictures with false colours."""
 FOREIGN = 4
 """Parts of another group that a picture is asked for."""
+GROWING = "plant"
+"""Leaves lie and grow around other specimens: its parts are asked for only where nothing does, in scenes of these names."""
+BARE = ("plain", "bark", "steel", "white_tray", "grey_tray", "blue_tray", "black_cloth", "wood", "sand", "concrete")
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -118,10 +123,19 @@ def _rendered(
                 questions += [_absent(concept) for concept in _parts(own)]
             elif own is not None:
                 questions += _asked(world, batch.trait(i), masks[i], visible[i], judgeable[i], own, generator)
-            chosen = generator.permutation(len(foreign))[: FOREIGN if own is not None else 3 * FOREIGN]
-            questions += [_absent(foreign[number]) for number in chosen]
+            bare = world.scenes[int(batch.scene[i])] in BARE and not _leaf_lies(rendering, i)
+            others = [concept for concept in foreign if bare or concept.metadata.get("pack") != GROWING]
+            chosen = generator.permutation(len(others))[: FOREIGN if own is not None else 3 * FOREIGN]
+            questions += [_absent(others[number]) for number in chosen]
             if questions:
                 yield Sample(f"{world.name}-{seed}-{start + i}", picture, tuple(questions))
+
+
+def _leaf_lies(rendering: Rendering, row: int) -> bool:
+    """Whether a leaf lies beside a fish."""
+    if not isinstance(rendering, FishRendering) or rendering.things is None:
+        return False
+    return bool(rendering.things[row, LYING.index("leaf")].any())
 
 
 def _asked(
@@ -201,7 +215,9 @@ def _photographs(packs: dict[str, dict[str, Concept]]) -> Iterator[Sample]:
             continue
         for flipped in (False, True):
             pixels = np.ascontiguousarray(picture[:, ::-1]) if flipped else picture
-            questions = tuple(_absent(concept) for concepts in packs.values() for concept in _parts(concepts))
+            questions = tuple(
+                _absent(concept) for group, own in packs.items() if (group, name) != (GROWING, "grass") for concept in _parts(own)
+            )
             yield Sample(f"{name}{'-mirrored' if flipped else ''}", pixels, questions)
 
 

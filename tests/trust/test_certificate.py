@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +19,8 @@ from concept_cam.backbones.protocol import ImageFeatures
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.trust import probes
 from concept_cam.trust.certificate import host_of
-from concept_cam.trust.rules import KnownTarget, Rules
+from concept_cam.trust.logistic import Logistic
+from concept_cam.trust.rules import Fit, KnownTarget, Rules
 from tests.planted import PlantedBackbone
 
 WORDS = 96
@@ -232,22 +234,98 @@ def test_the_bundled_model_brings_rules_of_its_own() -> None:
     assert [found.certificate.verdict for found in cat].count("clear") == 0
 
 
+class Remembering(Words):
+    """A tower that remembers what pictures of its groups look like: a group's own word."""
+
+    groups: ClassVar[tuple[str, ...]] = ("fish", "beetle")
+
+    def domain(self, image: Tensor, group: str = "") -> Tensor:
+        assert not group or group in self.groups, "a group that the model does not know is not asked for"
+        own = torch.stack([self.word(f"a {name}") for name in ([group] if group else self.groups)])
+        return 1 - (F.normalize(image, dim=-1) @ own.T).amax(1)
+
+    def nearest_group(self, image: Tensor) -> tuple[str, ...]:
+        own = torch.stack([self.word(f"a {name}") for name in self.groups])
+        return tuple(self.groups[row] for row in (image @ own.T).argmax(1).tolist())
+
+
+def part_of(group: str) -> Concept:
+    return Concept(("a head",), (("a tail fin",),), name="parts=head", metadata={"pack": group, "host": group, "kind": "part"})
+
+
+ALWAYS = Logistic({}, {}, {}, 50.0)
+"""Whatever is seen, it is there and found: what holds such a model back is the picture's group alone."""
+
+
 def test_the_domain_is_that_of_the_group_that_was_asked_about() -> None:
-    class Groups(Words):
-        groups = ("fish", "beetle")
+    localizer = Localizer(Remembering(FIN))
+    image = localizer.encode(PICTURE).image[None]
+    distances = {name: float(localizer.backbone.domain(image, name)) for name in Remembering.groups}  # type: ignore[attr-defined]
+    assert distances["fish"] < distances["beetle"] - 0.2
+    fish, beetle, bird = (localizer.locate(PICTURE, part_of(group)).certificate for group in ("fish", "beetle", "bird"))
+    assert (fish.domain, fish.facts.nearer) == (pytest.approx(distances["fish"]), 0.0)
+    assert beetle.domain == pytest.approx(distances["beetle"])
+    assert beetle.facts.nearer == pytest.approx(distances["beetle"] - distances["fish"])
+    assert bird.domain is None  # The model remembers no birds: how far the nearest beetle is says nothing of them.
+    assert np.isnan(bird.facts.nearer)
+    assert {found.nearest_group for found in (fish, beetle, bird)} == {"fish"}
+    thing = localizer.locate(PICTURE, "a violin").certificate
+    assert (thing.facts.group, thing.domain) == ("", pytest.approx(distances["fish"]))
+    assert beetle.to_dict()["nearest_group"] == "fish"
+
+
+def test_how_far_a_picture_is_from_a_group_is_asked_once() -> None:
+    class Counting(Remembering):
         calls: ClassVar[list[str]] = []
 
         def domain(self, image: Tensor, group: str = "") -> Tensor:
             self.calls.append(group)
-            return torch.full((len(image),), {"fish": 0.1, "beetle": 0.8, "": 0.05}[group])
+            return super().domain(image, group)
 
-        def nearest_group(self, image: Tensor) -> tuple[str, ...]:
-            return ("fish",) * len(image)
+    localizer = Localizer(Counting(FIN))
+    asked = [part_of(group) for group in ("fish", "beetle", "bird")]
+    found = localizer.locate_all([PICTURE], [*asked, *(replace(concept, name="again") for concept in asked), Concept(("a head",))])[0]
+    assert len([answer.certificate.domain for answer in found]) == 7
+    assert [Counting.calls.count(group) for group in Counting.groups] == [1, 1]
 
-    localizer = Localizer(Groups(FIN))
-    asked = [Concept(("a tail fin",), metadata={"pack": pack, "kind": "part"}) for pack in ("fish", "beetle", "bird", "fish")]
-    told = [found.certificate for found in localizer.locate_all([PICTURE], [*asked, Concept(("a head",))])[0]]
-    assert [found.domain for found in told] == pytest.approx([0.1, 0.8, 0.05, 0.1, 0.05])
-    assert {found.nearest_group for found in told} == {"fish"}
-    assert told[0].to_dict()["nearest_group"] == "fish"
-    assert Groups.calls == ["fish", "beetle", "", ""]  # Once for each group that is asked about.
+
+def test_a_model_that_knows_one_group_has_one_distance() -> None:
+    class Alone(Words):
+        def domain(self, image: Tensor) -> Tensor:
+            return torch.full((len(image),), 0.3)
+
+    found = [Localizer(Alone(FIN)).locate(PICTURE, concept).certificate for concept in (part_of("fish"), part_of("beetle"))]
+    assert [(each.domain, each.nearest_group, np.isnan(each.facts.nearer)) for each in found] == [(pytest.approx(0.3), "", True)] * 2
+
+
+def test_what_was_not_fitted_for_a_group_is_not_stated() -> None:
+    plain = Localizer(Remembering(FIN))
+    fits = {"fish/part": Fit(ALWAYS, ALWAYS, 0.5, 0.5)}
+    localizer = Localizer(plain.backbone, rules=Rules(fits=fits, facts=plain.conditions(), hosts=("fish", "beetle")))
+    fish, beetle = (localizer.locate(PICTURE, part_of(group)).certificate for group in ("fish", "beetle"))
+    assert fish.calibrated
+    assert (fish.verdict, fish.presence) == ("clear", pytest.approx(1.0))
+    assert not beetle.calibrated
+    assert beetle.presence is beetle.confidence is None
+
+
+def test_a_group_that_is_not_in_the_picture_abstains() -> None:
+    plain = Localizer(Remembering(FIN))
+    fits = {f"{group}/part": Fit(ALWAYS, ALWAYS, 0.5, 0.5, nearer=0.1) for group in Remembering.groups}
+    localizer = Localizer(plain.backbone, rules=Rules(fits=fits, facts=plain.conditions(), hosts=Remembering.groups))
+    fish, beetle = (localizer.locate(PICTURE, part_of(group)).certificate for group in ("fish", "beetle"))
+    assert fish.verdict == "clear"
+    assert beetle.verdict == "doubtful"
+    assert "more like another group (fish) than like what was asked about (beetle)" in beetle.reason
+
+
+def test_free_words_are_of_the_group_that_they_mean_or_name() -> None:
+    plain = Localizer(Remembering(FIN))
+    targets = {f"{group}:parts=head": KnownTarget(f"the head of a {group}", "part", group, 9, 0.5) for group in Remembering.groups}
+    rules = Rules(known=targets, facts=plain.conditions(), hosts=Remembering.groups)
+    localizer = Localizer(plain.backbone, rules=rules)
+    assert localizer.locate(PICTURE, "the head of a beetle").certificate.facts.group == "beetle"
+    assert localizer.locate(PICTURE, Concept(("a wing",), metadata={"host": "beetle"})).certificate.facts.group == "beetle"
+    own = Concept(("a wing",), metadata={"host": "beetle", "pack": "mine"})
+    assert localizer.locate(PICTURE, own).certificate.facts.group == "beetle"  # A pack of one's own about the same animals.
+    assert localizer.locate(PICTURE, "a violin").certificate.facts.group == ""

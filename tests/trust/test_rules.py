@@ -118,6 +118,29 @@ def test_fitted_rules_keep_their_promises() -> None:
     assert rules.known["hard"].right < rules.known["easy"].right
 
 
+def of_group(judged: list[Judged], group: str, nearer: float = 0.0) -> list[Judged]:
+    facts = [dataclasses.replace(item.facts, group=group, target=f"{group}:{item.facts.target}", nearer=nearer) for item in judged]
+    return [dataclasses.replace(item, picture=f"{group}-{item.picture}", facts=own) for item, own in zip(judged, facts)]
+
+
+def test_groups_are_fitted_apart() -> None:
+    fish, beetles = of_group(planted(600), "fish", 0.05), of_group(planted(600, seed=1), "beetle")
+    rules = fit_rules([*fish, *beetles, *of_group(planted(40), "plant")])
+    assert set(rules.fits) == {"fish/part", "beetle/part"}  # Forty leaves are too few, and fishes say nothing of them.
+    assert rules.fits["fish/part"].confidence == fit_rules(fish).fits["fish/part"].confidence
+    assert (rules.fits["fish/part"].nearer, rules.fits["beetle/part"].nearer) == (pytest.approx(0.05), 0.0)
+    strong = dataclasses.replace(GOOD, strength=5.0)
+    sure = dataclasses.replace(PART, probability=0.99, target="fish:easy", group="fish")
+    assert judge(strong, sure, rules).verdict == CLEAR
+    far = judge(strong, dataclasses.replace(sure, nearer=0.2, nearest="beetle"), rules)
+    assert (far.verdict, "another group (beetle)" in far.reason) == (DOUBTFUL, True)
+    assert math.isnan(judge(strong, dataclasses.replace(sure, group="plant"), rules).presence)
+    # Where no group has enough, they share what was fitted to all of them.
+    small = fit_rules([*of_group(planted(44), "fish"), *of_group(planted(44, seed=1), "beetle")])
+    assert set(small.fits) == {"part"}
+    assert not math.isnan(judge(strong, sure, small).presence)
+
+
 def test_limits_on_evidence_let_right_maps_pass() -> None:
     judged = [dataclasses.replace(item, found=dataclasses.replace(item.found, p_value=0.5, p_plain=0.1)) for item in planted()]
     assert fit_rules(judged).p_value == pytest.approx(0.1)
@@ -158,6 +181,9 @@ def test_rules_are_read_back(tmp_path: Path) -> None:
     again = Rules.read(path)
     assert again.to_json() == rules.to_json()
     assert (again.hosts, again.known, again.fits["part"].domain) == (("fish",), rules.known, math.inf)
+    grouped = fit_rules(of_group(planted(), "fish", 0.05))
+    path.write_text(grouped.to_json(), encoding="utf-8")
+    assert Rules.read(path).fits["fish/part"].nearer == pytest.approx(0.05)
     content = rules.to_json()
     wrong = (
         "",
