@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,7 @@ class HeadProbe:
         probability: Of the target among its references.
         linear: Whether maps are linear in the direction.
         maps: Makes the maps float32 [M, h, w] of directions [M, D], as the map was made.
+        terms: What the rows of the target and of the references are multiplied with in ``direction``, by name.
     """
 
     scores: np.ndarray
@@ -47,3 +48,4 @@ class HeadProbe:
     probability: float
     linear: bool
     maps: Callable[[Tensor], np.ndarray]
+    terms: Mapping[str, float]

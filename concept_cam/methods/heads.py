@@ -502,8 +502,8 @@ class FinerCam:
                 if base.removesuffix("+relu") in CERTIFIED:
                     others_maps = partial(_maps_of, maps, batch.single(row), relu)
                     found = [
-                        _certified(answer, weight, index, others, asked[row, place], base in LINEAR, others_maps)
-                        for place, ((index, others, _), answer) in enumerate(zip(rows[row], found))
+                        _certified(answer, weight, [index, *others], own, asked[row, place], base in LINEAR, others_maps)
+                        for place, ((index, others, own), answer) in enumerate(zip(rows[row], found))
                     ]
                 answers[position] = found
         return [answers[position] for position in range(len(pictures))]
@@ -619,17 +619,31 @@ def _maps_of(maps: Maps, batch: Batch, relu: bool, directions: Tensor) -> np.nda
 def _certified(
     found: Localization,
     rows: Tensor,
-    target: int,
-    references: Sequence[int],
+    members: Sequence[int],
+    terms: Tensor,
     direction: Tensor,
     linear: bool,
     maps: Callable[[Tensor], np.ndarray],
 ) -> Localization:
-    """The answer with a certificate that is made when it is asked for."""
-    valid = found.geometry.valid()
-    probability = math.nan if found.probability is None else found.probability
-    probe = HeadProbe(found.scores, valid, rows, target, references, direction, probability, linear, maps)
-    return replace(found, certify=lambda: CERTIFIER.load()(probe))
+    """The answer with a certificate, and a ledger where maps are linear, that are made when they are asked for."""
+    own = terms[members].float().cpu().numpy()
+
+    def split() -> np.ndarray:
+        return np.asarray(own[:, None, None] * maps(rows[members]))
+
+    probe = HeadProbe(
+        found.scores,
+        found.geometry.valid(),
+        rows,
+        members[0],
+        members[1:],
+        direction,
+        math.nan if found.probability is None else found.probability,
+        linear,
+        maps,
+        dict(zip((found.concept.target[0], *found.concept.contrast_names), own.tolist())),
+    )
+    return replace(found, split=split if linear else None, certify=lambda: CERTIFIER.load()(probe))
 
 
 Maps = Callable[[Batch, Sequence[Sequence[int]]], Tensor]

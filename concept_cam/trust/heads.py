@@ -58,7 +58,9 @@ def certify(probe: HeadProbe) -> Certificate:
         separability=min((float((own - other).norm()) for other in members[1:]), default=float("nan")),
     )
     facts = MapFacts(probability=probe.probability)
-    return certificate_of(found, facts, judge(found, facts, Rules()), False, ())
+    at_peak = maps[: len(members), int(scores.argmax())]
+    ledger = tuple((name, float(term * value)) for (name, term), value in zip(probe.terms.items(), at_peak)) if probe.linear else ()
+    return certificate_of(found, facts, judge(found, facts, Rules()), False, ledger)
 
 
 def _directions(probe: HeadProbe) -> list[Tensor]:

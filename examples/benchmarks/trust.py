@@ -67,6 +67,7 @@ class Map:
     presence: float
     score: float
     probability: float
+    called_out: bool
 
 
 def maps_of(localizer: Localizer, samples: Iterator[Sample], group: Callable[[SampleQuestion], str], careful: bool = False) -> list[Map]:
@@ -96,6 +97,7 @@ def maps_of(localizer: Localizer, samples: Iterator[Sample], group: Callable[[Sa
                     nan if told.presence is None else told.presence,
                     answer.peak_score,
                     nan if answer.probability is None else answer.probability,
+                    told.verdict == OFF_PROMPT or "written words" in told.reason,
                 )
             )
     return found
@@ -104,9 +106,9 @@ def maps_of(localizer: Localizer, samples: Iterator[Sample], group: Callable[[Sa
 # --------------------------------------------------------------------------------------------------------------- pictures
 
 
-def benchmark(count: int) -> Iterator[Sample]:
-    """The parts of the built-in benchmark."""
-    for sample in synthetic.load(count):
+def benchmark(count: int, group: str = "fish") -> Iterator[Sample]:
+    """The parts of the built-in benchmark of a group."""
+    for sample in synthetic.load(count, world=group):
         questions = tuple(question for question in sample.questions if question.kind == "part")
         yield Sample(sample.name, sample.image, questions)
 
@@ -125,8 +127,11 @@ def catfish(root: Path) -> Iterator[Sample]:
         )
 
 
-def things(root: Path, absent: int = 0) -> Iterator[Sample]:
-    """Photographs of things: the rows marked ``easy``, against the other things in the picture; and things that are not there."""
+OTHER = "parts of a fish"
+
+
+def things(root: Path, absent: int, parts: Sequence[Concept]) -> Iterator[Sample]:
+    """Photographs of things: the rows marked ``easy``, against the other things in the picture; things and parts that are not there."""
     for image, rows in _by_picture(root).items():
         questions = [
             SampleQuestion(
@@ -143,6 +148,7 @@ def things(root: Path, absent: int = 0) -> Iterator[Sample]:
             SampleQuestion(Concept((_named(name),), others), "presence", name, present=False)
             for name in rows[0]["contrast_absent"][:absent]
         ]
+        questions += [SampleQuestion(concept, "presence", OTHER, present=False) for concept in parts]
         yield Sample(image, root / image, tuple(questions))
 
 
@@ -180,12 +186,18 @@ def twins(group: str, count: int, seed: int = SEED) -> Iterator[Sample]:
             yield Sample(name, _pixels(without.images[i]), (SampleQuestion(concept, "presence", "twins", present=False),))
 
 
+LEAFY = (("plant", "lepidoptera"), ("plant", "beetle"))
+BARE = ("plain", "bark")
+
+
 def strangers(groups: Sequence[str], count: int, seed: int = SEED) -> Iterator[Sample]:
     """Empty scenes and specimens of other groups, asked for a group's parts."""
     for group in groups:
         parts = [concept for concept in prompts.load(group) if concept.metadata.get("kind") == "part"]
         for other, world in WORLDS.items():
-            batch = world.sample(count, seed, view="whole", empty=1.0 if other == group else 0.0)
+            # Leaves lie and grow around other specimens: their parts are asked for only where nothing does.
+            scenes = [name for name in world.scenes if name in BARE] if (group, other) in LEAFY else None
+            batch = world.sample(count, seed, view="whole", scenes=scenes, empty=1.0 if other == group else 0.0)
             images = world.render(batch, SIZE).images
             title = "empty scenes" if other == group else "other groups"
             for i in range(count):
@@ -205,63 +217,120 @@ def shown(found: Interval, digits: int = 3) -> str:
     return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
-def over_pictures(maps: Sequence[Map], statistic: Callable[[Sequence[Map]], float], draws: int = 500) -> Interval:
+Columns = dict[str, np.ndarray]
+"""Maps as one array for each of their attributes."""
+
+
+def columns(maps: Sequence[Map]) -> Columns:
+    """Turns maps into columns."""
+    return {name: np.array([getattr(item, name) for item in maps]) for name in Map.__dataclass_fields__}
+
+
+def over_pictures(maps: Sequence[Map], statistic: Callable[[Columns], float], draws: int = 500) -> Interval:
     """A statistic with its bootstrap interval over pictures."""
-    groups: dict[str, list[Map]] = {}
-    for item in maps:
-        groups.setdefault(item.picture, []).append(item)
-    pictures = list(groups.values())
-    return bootstrap(lambda chosen: statistic([item for number in chosen for item in pictures[number]]), len(pictures), draws)
+    table = columns(maps)
+    if not maps:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    _, unit = np.unique(table["picture"], return_inverse=True)
+    rows = [np.flatnonzero(unit == number) for number in range(unit.max() + 1)]
+
+    def of(chosen: np.ndarray) -> float:
+        drawn = np.concatenate([rows[number] for number in chosen])
+        return statistic({name: values[drawn] for name, values in table.items()})
+
+    return bootstrap(of, len(rows), draws)
 
 
-def _area(maps: Sequence[Map], value: str, truth: str) -> float:
-    known = [item for item in maps if not math.isnan(getattr(item, value))]
-    yes = np.array([getattr(item, value) for item in known if getattr(item, truth)])
-    no = np.array([getattr(item, value) for item in known if not getattr(item, truth)])
-    return float(auroc_from_scores(yes, no)) if len(yes) and len(no) else math.nan
+def share(name: str, value: Any = True, among: str = "", of: Any = True) -> Callable[[Columns], float]:
+    """The share of maps with a value, among all or among those with another."""
+
+    def statistic(maps: Columns) -> float:
+        chosen = (maps[name] == value)[maps[among] == of] if among else maps[name] == value
+        return float(chosen.mean()) if len(chosen) else math.nan
+
+    return statistic
 
 
-def _risk_area(maps: Sequence[Map], value: str) -> float:
+def area(value: str, truth: str) -> Callable[[Columns], float]:
+    """Area under the ROC curve of a number that is to tell a truth."""
+
+    def statistic(maps: Columns) -> float:
+        known = ~np.isnan(maps[value])
+        values, yes = maps[value][known], maps[truth][known].astype(bool)
+        return float(auroc_from_scores(values[yes], values[~yes])) if yes.any() and not yes.all() else math.nan
+
+    return statistic
+
+
+def risk_area(value: str) -> Callable[[Columns], float]:
     """Area under the risk-coverage curve (Geifman and El-Yaniv, NeurIPS 2017): the mean, over coverages, of the share of wrong peaks."""
-    values = np.array([getattr(item, value) for item in maps])
-    wrong = np.array([not item.right for item in maps], dtype=np.float64)
-    order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")
-    return float((np.cumsum(wrong[order]) / np.arange(1, len(maps) + 1)).mean())
+
+    def statistic(maps: Columns) -> float:
+        order = np.argsort(-np.nan_to_num(maps[value], nan=-np.inf), kind="stable")
+        return float((np.cumsum(~maps["right"][order]) / np.arange(1, len(order) + 1)).mean())
+
+    return statistic
 
 
-def knows(localizer: Localizer, arguments: argparse.Namespace) -> None:
+class Looked:
+    """Maps of sets of pictures; a set that several tables ask for is looked at once."""
+
+    def __init__(self, localizer: Localizer, arguments: argparse.Namespace) -> None:
+        self.localizer, self.arguments = localizer, arguments
+        self.groups = [group for group in WORLDS if localizer.rules.hosts and _host(group) in localizer.rules.hosts]
+        self._known: dict[str, list[Map]] = {}
+
+    def __call__(self, name: str) -> list[Map]:
+        """Returns the maps of a set: ``"benchmark GROUP"``, ``"twins"``, ``"strangers"``, ``"catfish"`` or ``"things"``."""
+        if name not in self._known:
+            began = time.process_time()
+            self._known[name] = maps_of(self.localizer, self._samples(name), lambda question: question.trait, self.arguments.careful)
+            print(f"({name}: {time.process_time() - began:.0f} s of processor time)", flush=True)
+        return self._known[name]
+
+    def _samples(self, name: str) -> Iterator[Sample]:
+        given, (kind, _, group) = self.arguments, name.partition(" ")
+        if kind == "benchmark":
+            return benchmark(given.pictures if group == "fish" else given.pictures // 2, group)
+        if kind == "twins":
+            return (item for group in self.groups for item in twins(group, given.twins))
+        if kind == "strangers":
+            return strangers(self.groups, given.strangers)
+        return catfish(given.real / "catfish") if kind == "catfish" else things(given.real / "coco", 4, prompts.load("fish:parts"))
+
+    def known(self) -> list[tuple[str, list[Map]]]:
+        """Pictures in which every target is present: the benchmark of each group, and photographs."""
+        found = [(f"benchmark of {group}", self(f"benchmark {group}")) for group in self.groups]
+        if self.arguments.real is not None:
+            found.append(("catfish", self("catfish")))
+            found.append(("things, easy rows", [item for item in self("things") if item.present]))
+        return found
+
+
+def knows(looked: Looked) -> None:
     """Table 1."""
-    sets: list[tuple[str, Iterator[Sample]]] = [(f"benchmark, {arguments.pictures} pictures", benchmark(arguments.pictures))]
-    if arguments.real is not None:
-        sets += [("catfish", catfish(arguments.real / "catfish")), ("things, easy rows", things(arguments.real / "coco"))]
+    rows = looked.known()
     print("\n| pictures | maps | pointing | clear: coverage | clear: pointing | right against wrong, AUROC |")
     print("|---|---|---|---|---|---|")
-    rows = []
-    for name, samples in sets:
-        maps = maps_of(localizer, samples, lambda question: question.trait, arguments.careful)
-        rows.append((name, maps))
-        right = over_pictures(maps, lambda own: float(np.mean([item.right for item in own])))
-        covered = over_pictures(maps, lambda own: float(np.mean([item.verdict == CLEAR for item in own])))
-        precise = over_pictures(maps, _clear_right)
-        area = over_pictures(maps, lambda own: _area(own, "confidence", "right"))
-        print(f"| {name} | {len(maps)} | {shown(right)} | {shown(covered)} | {shown(precise)} | {shown(area)} |", flush=True)
+    for name, maps in rows:
+        told = (share("right"), share("verdict", CLEAR), share("right", True, "verdict", CLEAR), area("confidence", "right"))
+        print(f"| {name} | {len(maps)} | {' | '.join(shown(over_pictures(maps, one)) for one in told)} |", flush=True)
     print("\n| area under risk-coverage, lower is better | by the certificate | by the score | by the probability | by chance |")
     print("|---|---|---|---|---|")
     for name, maps in rows:
-        cells = [shown(over_pictures(maps, partial(_risk_area, value=value))) for value in ("confidence", "score", "probability")]
-        chance = over_pictures(maps, lambda own: float(np.mean([not item.right for item in own])))
-        print(f"| {name} | {' | '.join(cells)} | {shown(chance)} |")
+        told = (*map(risk_area, ("confidence", "score", "probability")), share("right", False))
+        print(f"| {name} | {' | '.join(shown(over_pictures(maps, one)) for one in told)} |")
     shares = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    print(f"\n| share of right peaks among the surest ... | {' | '.join(f'{share:.0%}' for share in shares)} |")
+    print(f"\n| share of right peaks among the surest ... | {' | '.join(f'{one:.0%}' for one in shares)} |")
     print("|---" * (1 + len(shares)) + "|")
     for name, maps in rows:
         order = sorted(maps, key=lambda item: -np.nan_to_num(item.confidence, nan=-1.0))
-        cells = [f"{np.mean([item.right for item in order[: max(1, round(share * len(order)))]]):.3f}" for share in shares]
+        cells = [f"{np.mean([item.right for item in order[: max(1, round(one * len(order)))]]):.3f}" for one in shares]
         print(f"| {name} | {' | '.join(cells)} |")
     print("\n| target | pictures | maps | right | clear | right among clear | absent |")
     print("|---|---|---|---|---|---|---|")
-    for name, maps in rows[:2]:
-        for target in dict.fromkeys(item.group for item in maps):
+    for name, maps in rows:
+        for target in dict.fromkeys(item.group for item in maps) if "things" not in name else ():
             own = [item for item in maps if item.group == target]
             clear = [item for item in own if item.verdict == CLEAR]
             among = f"{np.mean([item.right for item in clear]):.3f}" if clear else "-"
@@ -272,54 +341,37 @@ def knows(localizer: Localizer, arguments: argparse.Namespace) -> None:
             )
 
 
-def _clear_right(maps: Sequence[Map]) -> float:
-    clear = [item.right for item in maps if item.verdict == CLEAR]
-    return float(np.mean(clear)) if clear else math.nan
-
-
-def absence(localizer: Localizer, arguments: argparse.Namespace) -> None:
+def absence(looked: Looked) -> None:
     """Table 2."""
-    groups = [group for group in WORLDS if localizer.rules.hosts and _host(group) in localizer.rules.hosts]
-    rendered = [item for group in groups for item in maps_of(localizer, twins(group, arguments.twins), lambda question: "twins")]
-    missing = maps_of(localizer, strangers(groups, arguments.strangers), lambda question: question.trait)
-    there = maps_of(localizer, benchmark(arguments.pictures), lambda question: "benchmark")
-    rows: list[tuple[str, list[Map]]] = [("twins without the part", rendered)]
-    for title in ("empty scenes", "other groups"):
-        own = [item for item in missing if item.group == title]
-        if own:
-            rows.append((f"{title}, against the benchmark's parts", [*own, *there]))
-    if arguments.real is not None:
-        parts = prompts.load("fish:parts")
-        real = maps_of(localizer, catfish(arguments.real / "catfish"), lambda question: "catfish")
-        others = [
-            Sample(sample.name, sample.image, tuple(SampleQuestion(concept, "presence", "photographs", present=False) for concept in parts))
-            for sample in things(arguments.real / "coco")
-        ]
-        rows.append(
-            ("photographs of other things, against catfish", [*maps_of(localizer, iter(others), lambda question: "photographs"), *real])
-        )
-        named = maps_of(localizer, things(arguments.real / "coco", 4), lambda question: question.kind)
-        rows.append(("things by name, there and not", named))
+    missing = looked("strangers")
+    rows: list[tuple[str, list[Map]]] = [("twins without the part", looked("twins"))]
+    there = [item for group in looked.groups for item in looked(f"benchmark {group}")]
+    for title in dict.fromkeys(item.group for item in missing):
+        rows.append((f"{title}, against the benchmark's parts", [*(item for item in missing if item.group == title), *there]))
+    if looked.arguments.real is not None:
+        other = [item for item in looked("things") if item.group == OTHER]
+        rows.append(("photographs of other things, against catfish", [*other, *looked("catfish")]))
+        rows.append(("things by name, there and not", [item for item in looked("things") if item.group != OTHER]))
     print("\n| absent | maps: there, absent | presence, AUROC | absent said of what is there | absent said of what is absent | clear |")
     print("|---|---|---|---|---|---|")
     for name, maps in rows:
-        said = over_pictures([item for item in maps if item.present], lambda own: float(np.mean([item.verdict == ABSENT for item in own])))
         gone = [item for item in maps if not item.present]
-        rightly = over_pictures(gone, lambda own: float(np.mean([item.verdict == ABSENT for item in own])))
-        clear = np.mean([item.verdict == CLEAR for item in gone])
-        area = over_pictures(maps, lambda own: _area(own, "presence", "present"))
-        print(
-            f"| {name} | {len(maps) - len(gone)}, {len(gone)} | {shown(area)} | {shown(said)} | {shown(rightly)} | {clear:.3f} |",
-            flush=True,
-        )
+        told = [
+            shown(over_pictures(maps, area("presence", "present"))),
+            shown(over_pictures([item for item in maps if item.present], share("verdict", ABSENT))),
+            shown(over_pictures(gone, share("verdict", ABSENT))),
+            f"{np.mean([item.verdict == CLEAR for item in gone]):.3f}",
+        ]
+        print(f"| {name} | {len(maps) - len(gone)}, {len(gone)} | {' | '.join(told)} |", flush=True)
 
 
 def _host(group: str) -> str:
     return prompts.load_pack(group).host
 
 
-def failures(localizer: Localizer, arguments: argparse.Namespace) -> None:
+def failures(looked: Looked) -> None:
     """Table 3."""
+    localizer, arguments = looked.localizer, looked.arguments
     concepts = prompts.load("fish:parts")
     images = [sample.image for sample in benchmark(arguments.failing)]
     towers: dict[str, list[tuple[Localizer, list[Concept]]]] = {"healthy": [(localizer, concepts)]}
@@ -342,18 +394,15 @@ def failures(localizer: Localizer, arguments: argparse.Namespace) -> None:
                 for position, image in enumerate(images)
             )
             maps += maps_of(instance, samples, lambda question: name)
-        called = over_pictures(maps, lambda own: float(np.mean([_called_out(item) for item in own])))
+        called = over_pictures(maps, share("called_out"))
         reason = Counter(item.reason.lstrip("0123456789%. ") for item in maps).most_common(1)[0][0]
         off, clear = (np.mean([item.verdict == verdict for item in maps]) for verdict in (OFF_PROMPT, CLEAR))
         print(f"| {name} | {len(maps)} | {shown(called)} | {off:.3f} | {clear:.3f} | {reason} |", flush=True)
 
 
-def _called_out(item: Map) -> bool:
-    return item.verdict == OFF_PROMPT or "written words" in item.reason
-
-
-def conformal(localizer: Localizer, arguments: argparse.Namespace) -> None:
+def conformal(looked: Looked) -> None:
     """Table 4."""
+    localizer, arguments = looked.localizer, looked.arguments
     observed, errors = observe(_states_too(arguments.labelled), localizer)
     assert not errors, errors
     by_trait: dict[str, list[Observed]] = {}
@@ -429,8 +478,9 @@ def _set_size(localizer: Localizer, trait: str, least: float, count: int) -> str
     return f"{np.mean(sizes):.2f} of {len(states)}"
 
 
-def cost(localizer: Localizer, arguments: argparse.Namespace) -> None:
+def cost(looked: Looked) -> None:
     """Table 5."""
+    localizer = looked.localizer
     from concept_cam.backbones.loading import from_open_clip
     from concept_cam.backbones.torchvision_compat import import_open_clip
 
@@ -473,7 +523,7 @@ def cost(localizer: Localizer, arguments: argparse.Namespace) -> None:
     print(f"| ViT-B/16 (random weights; the arithmetic is the same) | {1000 * on_vit:.1f} | {1000 * large:.1f} | {on_vit / large:.3f} |")
 
 
-STEPS: dict[str, Callable[[Localizer, argparse.Namespace], None]] = {
+STEPS: dict[str, Callable[[Looked], None]] = {
     "knows": knows,
     "absence": absence,
     "failures": failures,
@@ -488,19 +538,20 @@ def main() -> None:
     parser.add_argument("steps", nargs="+", choices=list(STEPS))
     parser.add_argument("--model", default="demo")
     parser.add_argument("--real", type=Path, help="folder of photographs with masks")
-    parser.add_argument("--pictures", type=int, default=100, help="of the benchmark")
-    parser.add_argument("--twins", type=int, default=24, help="for each character of presence")
-    parser.add_argument("--strangers", type=int, default=16, help="empty scenes, and specimens of each other group")
-    parser.add_argument("--failing", type=int, default=24, help="pictures for each tower that fails, and for the sizes of sets")
-    parser.add_argument("--labelled", type=int, default=160, help="pictures for the guarantees")
+    parser.add_argument("--pictures", type=int, default=100, help="of the benchmark of fishes; half as many of each other group")
+    parser.add_argument("--twins", type=int, default=16, help="for each character of presence")
+    parser.add_argument("--strangers", type=int, default=10, help="empty scenes, and specimens of each other group")
+    parser.add_argument("--failing", type=int, default=12, help="pictures for each tower that fails, and for the sizes of sets")
+    parser.add_argument("--labelled", type=int, default=120, help="pictures for the guarantees")
     parser.add_argument("--careful", action="store_true", help="with agreement of other readings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     localizer = Localizer.from_pretrained(arguments.model)
     print(f"model {localizer.backbone.name}, weights {localizer.backbone.weights_hash}")
+    looked = Looked(localizer, arguments)
     for step in arguments.steps:
         start = time.process_time()
-        STEPS[step](localizer, arguments)
+        STEPS[step](looked)
         print(f"\n{step}: {time.process_time() - start:.0f} s of processor time", flush=True)
 
 
