@@ -96,3 +96,33 @@ def test_the_held_out_benchmark_prints_its_tables(tmp_path: Path) -> None:
         refused = subprocess.run([*script, *wrong], capture_output=True, text=True)
         assert refused.returncode == 2
         assert message in " ".join(refused.stderr.split())
+
+
+@pytest.mark.slow
+def test_the_experiment_on_learned_explainers_prints_its_tables(tmp_path: Path) -> None:
+    """Nothing is learned in one step: this proves that the command runs, and that no step is run again. Last run: 27 November 2026."""
+    script = [sys.executable, str(EXAMPLES / "benchmarks" / "lcam_causes.py"), "-o", str(tmp_path / "out")]
+    small = ["--pictures", "50", "--epochs", "1", "--fm-steps", "1", "--img-steps", "1", "--test", "10", "--pairs", "2", "--masks", "2"]
+    done = subprocess.run([*script, *small, "--channel-groups", "2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for line in ("| L-CAM-Fm, the authors' training; before the sigmoid |", "| L-CAM-Fm rows, on the other five classes |", "| RISE |"):
+        assert done.stdout.count(line) == 4, line  # Two tables for all classes, two for half of them.
+    again = subprocess.run([*script, *small, "--channel-groups", "2"], capture_output=True, text=True)
+    assert again.stdout == done.stdout
+    assert "measuring" not in again.stderr
+
+
+def test_planted_patterns_have_masks_that_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES / "benchmarks"))
+    import planted_patterns as planted
+
+    generator = np.random.default_rng(0)
+    for labels in ((3,), (0, 9), (5, 2)):
+        found = planted.picture(generator, labels)
+        assert found.pixels.shape == (planted.SIDE, planted.SIDE, 3)
+        assert tuple(found.masks) == labels
+        assert np.sum(list(found.masks.values()), axis=0).max() == 1
+        # A thing shows two colours, light and dark, in its pattern; its mean differs from its ends.
+        for mask in found.masks.values():
+            grey = found.pixels[mask].astype(float).mean(axis=1)
+            assert np.quantile(grey, 0.9) - np.quantile(grey, 0.1) > 20

@@ -18,6 +18,8 @@ from concept_cam.evaluation.metrics.intervals import Interval, mean_interval, pa
 def cell(found: Interval, sign: bool = False) -> str:
     """An estimate with its interval."""
     form = "{:+.3f}" if sign else "{:.3f}"
+    if np.isnan(found.low):
+        return form.format(found.value)
     return f"{form.format(found.value)} [{form.format(found.low)}, {form.format(found.high)}]"
 
 
