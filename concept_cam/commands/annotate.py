@@ -15,7 +15,7 @@ from concept_cam.collection.engines import ENGINES
 from concept_cam.collection.inputs import LAYOUTS
 from concept_cam.collection.plan import DECODING
 from concept_cam.commands.console import ProgressDisplay, warn
-from concept_cam.commands.options import resolve, setting_options, warn_unknown_words
+from concept_cam.commands.options import notices, resolve, setting_options, warn_unknown_words
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import DEFAULT_MODEL
 from concept_cam.core.regions import DEFAULT_THRESHOLD
@@ -278,14 +278,15 @@ def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]
     line = ProgressDisplay()
     execution = {name: options[name] for name in ("resume", "engine", "workers", "ray_address")}
     try:
-        run = annotate_collection(
-            **request,
-            **model,
-            **execution,
-            part_pictures=options["part_size"],
-            progress=line,
-            ready=lambda ready, concepts: warn_unknown_words(ready, concepts),
-        )
+        with notices():
+            run = annotate_collection(
+                **request,
+                **model,
+                **execution,
+                part_pictures=options["part_size"],
+                progress=line,
+                ready=lambda ready, concepts: warn_unknown_words(ready, concepts),
+            )
     except Interrupted as error:
         line.close()
         warn(f"{error}")

@@ -37,13 +37,19 @@ WITHOUT_TEXT = ("timm:", "dinov2:", "dinov2-cls:", "dinov3:", "dinov3-cls:", "ra
 
 @contextmanager
 def notices() -> Iterator[None]:
-    """Prints what the package wants to be noticed (Python's warnings) as lines of this command."""
-    with warnings.catch_warnings(record=True) as caught:
+    """Prints what the package wants to be noticed (Python's warnings) as lines of this command, when it is said."""
+    with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, UserWarning):
+                warn(f"note: {message}")
+            else:
+                shown(message, category, *place, **more)
+
+        warnings.showwarning = show
         yield
-    for item in caught:
-        if issubclass(item.category, UserWarning):
-            warn(f"note: {item.message}")
 
 
 _MODEL_OPTIONS = (
@@ -115,13 +121,14 @@ def build_localizer(values: dict[str, Any], rules: Rules | None = None) -> Local
 
     settings = chosen_settings(values)
     start = time.perf_counter()
-    localizer = Localizer.from_pretrained(
-        values.get("model") or DEFAULT_MODEL,
-        device=values.get("device") or "auto",
-        dtype=values.get("dtype") or "float32",
-        settings=settings,
-        rules=rules,
-    )
+    with notices():
+        localizer = Localizer.from_pretrained(
+            values.get("model") or DEFAULT_MODEL,
+            device=values.get("device") or "auto",
+            dtype=values.get("dtype") or "float32",
+            settings=settings,
+            rules=rules,
+        )
     detail(f"loaded {localizer.backbone.name!r} (weights {localizer.backbone.weights_hash}) in {time.perf_counter() - start:.1f} s")
     detail(f"settings: {localizer.settings}")
     return localizer

@@ -560,7 +560,13 @@ class FinerCam:
     def _references(self, logits: Tensor, target: int, references: Sequence[str | int] | None, ranks: Sequence[int]) -> list[int]:
         if references is None:
             order = nearest_classes(logits, target, len(self.head))
-            return [order[rank - 1] for rank in dict.fromkeys(ranks) if rank <= len(order)] or order[-1:]
+            chosen = [order[rank - 1] for rank in dict.fromkeys(ranks) if rank <= len(order)]
+            if not chosen:
+                raise ConfigurationError(
+                    f"ranks {list(ranks)} ask for classes that the head does not have: beside the target it has {len(order)}; "
+                    f"expected at least one rank from 1 to {len(order)}."
+                )
+            return chosen
         given = (references,) if isinstance(references, str) else references
         chosen = [index for index in dict.fromkeys(self.head.index(name) for name in given) if index != target]
         if not chosen:

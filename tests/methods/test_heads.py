@@ -291,6 +291,7 @@ def test_ranks_alpha_and_wrong_questions() -> None:
         ({"aggregation": "mean"}, "aggregation"),
         ({"alpha": -1}, "alpha"),
         ({"ranks": [0]}, "ranks"),
+        ({"ranks": [6, 9]}, "from 1 to 5"),
         ({"references": ["species 0"], "target": "species 0"}, "no reference"),
         ({"target": ["species 0", "species 1"]}, "2 targets for 1"),
         ({"base": "gem"}, "cannot explain a classifier"),

@@ -155,6 +155,22 @@ def test_at_the_command_line(photographs: dict[str, np.ndarray], tmp_path: Path)
     assert refused.exit_code != 0
 
 
+@pytest.mark.parametrize("command", [["annotate"], ["index"], ["serve", "--port", "0"]])
+def test_commands_that_ask_in_words_refuse_it(command: list[str], tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """What must be noticed is a line of the command, not Python's warning with a line of source."""
+    from skimage import data
+
+    Image.fromarray(data.chelsea()[:64, :64]).save(tmp_path / "chelsea.png")
+    where = [] if command[0] == "serve" else ["-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, [*command, str(tmp_path / "chelsea.png"), "--model", MODEL, *where])
+    assert result.exit_code == 2
+    assert "has no text tower" in result.output
+    assert "'fit-head'" in result.output
+    assert "note:" in result.output
+    assert "one for one" in result.output
+    assert not [item for item in recwarn if "one for one" in str(item.message)]
+
+
 def test_a_head_on_this_tower(tower: Any, photographs: dict[str, np.ndarray], tmp_path: Path) -> None:
     for name in ("chelsea", "coffee"):
         (tmp_path / "classes" / name).mkdir(parents=True)
