@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -32,9 +32,14 @@ from concept_cam.methods import explain
 from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
+from concept_cam.refine import Answers, find_refiners, load_refiner, refine
+from concept_cam.refine.look import SecondLook, coarser, look_again
 from concept_cam.trust.certificate import Asked, Certifier, Domain, PictureProbes
 from concept_cam.trust.readings import Reading, readings_of
 from concept_cam.trust.rules import Rules, shipped
+
+if TYPE_CHECKING:
+    from concept_cam.refine.scene import Scene
 
 __all__ = ["Localizer"]
 
@@ -70,6 +75,8 @@ class Localizer:
         self._texts = TextMemory(backbone, cache_folder())
         self._asked: tuple[tuple[tuple[Concept, ...], DirectionSet], ...] = ()
         self._fixed = FixedDirections()
+        find_refiners(self.settings.refine)
+        self._refiners: dict[str, Callable[[Tensor, Scene], Tensor] | None] = {}
         # A picture's own share of its certificates, for as long as somebody holds its features.
         self._probed: WeakKeyDictionary[PatchFeatures, PictureProbes] = WeakKeyDictionary()
         self._certified: tuple[Asked, ...] = ()
@@ -124,7 +131,7 @@ class Localizer:
     def with_settings(self, **values: Any) -> Localizer:
         """Returns a localizer of the same model with other settings; text embeddings are kept."""
         other = Localizer(self.backbone, self.settings.with_values(**values), self.rules)
-        other._texts, other._asked, other._fixed = self._texts, self._asked, self._fixed
+        other._texts, other._asked, other._fixed, other._refiners = self._texts, self._asked, self._fixed, self._refiners
         if other.settings.feature_norm == self.settings.feature_norm:
             other._probed = self._probed
         return other
@@ -280,12 +287,7 @@ class Localizer:
         return self._features(merged, image, item, source)
 
     def _features(self, patches: Tensor, image: Tensor, item: Prepared, source: str | None) -> PatchFeatures:
-        # A sum is finite only if every part of it is, and is found faster than the parts are tested.
-        if not bool(torch.isfinite(patches.sum() + image.sum())):
-            raise ImageError(
-                f"the model returned NaN or infinity for {source or 'the picture'}: check the pixels, or use --dtype float32 "
-                f"(now {self.dtype_name})."
-            )
+        self._require_finite(patches.sum() + image.sum(), source)
         attention = self.settings.attention
         return PatchFeatures(
             patches=patches,
@@ -298,14 +300,32 @@ class Localizer:
             views=self.views,
         )
 
+    def _require_finite(self, total: Tensor, source: str | None) -> None:
+        # A sum is finite only if every part of it is, and is found faster than the parts are tested.
+        if not bool(torch.isfinite(total)):
+            raise ImageError(
+                f"the model returned NaN or infinity for {source or 'the picture'}: check the pixels, or use --dtype float32 "
+                f"(now {self.dtype_name})."
+            )
+
     # ---------------------------------------------------------------------------------------------------- scoring
 
     @overload
-    def score(self, features: Sequence[PatchFeatures], concepts: Concept | Sequence[Concept]) -> list[Localizations]: ...
-    @overload
-    def score(self, features: PatchFeatures, concepts: Concept | Sequence[Concept]) -> Localizations: ...
     def score(
-        self, features: PatchFeatures | Sequence[PatchFeatures], concepts: Concept | Sequence[Concept]
+        self,
+        features: Sequence[PatchFeatures],
+        concepts: Concept | Sequence[Concept],
+        pictures: Sequence[Picture | np.ndarray] | None = None,
+    ) -> list[Localizations]: ...
+    @overload
+    def score(
+        self, features: PatchFeatures, concepts: Concept | Sequence[Concept], pictures: Picture | np.ndarray | None = None
+    ) -> Localizations: ...
+    def score(
+        self,
+        features: PatchFeatures | Sequence[PatchFeatures],
+        concepts: Concept | Sequence[Concept],
+        pictures: Picture | np.ndarray | Sequence[Picture | np.ndarray] | None = None,
     ) -> Localizations | list[Localizations]:
         """Queries encoded pictures with concepts: cheap, as often as needed.
 
@@ -314,22 +334,116 @@ class Localizer:
         Args:
             features: One picture's features, or several pictures'.
             concepts: One or more concepts.
+            pictures: The picture or pictures themselves, uint8 [H, W, 3] upright; needed where the settings refine maps or look again.
 
         Returns:
             Per picture the answers in the order of the concepts.
 
         Raises:
             PromptError: A text that the model cannot embed, or a direction that vanishes.
-            ConfigurationError: The features come from another model.
+            ConfigurationError: The features come from another model, or the pictures are needed and missing.
         """
         asked = self.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
         if isinstance(features, PatchFeatures):
-            return self._score([features], asked)[0]
-        return self._score(list(features), asked)
+            given = None if pictures is None else [cast("Picture | np.ndarray", pictures)]
+            return self._answers([features], asked, given)[0]
+        return self._answers(list(features), asked, None if pictures is None else list(cast("Sequence[Picture | np.ndarray]", pictures)))
 
-    def _score(
-        self, features: Sequence[PatchFeatures], concepts: tuple[Concept, ...], pictures: Sequence[np.ndarray | None] | None = None
+    def _answers(
+        self, features: list[PatchFeatures], concepts: tuple[Concept, ...], pictures: list[Picture | np.ndarray] | None
     ) -> list[Localizations]:
+        refined = self.settings.refine != "none"
+        if pictures is None:
+            if refined or (self.settings.look_again and any(item.looks is None for item in features)):
+                asked = "refine" if refined else "look_again"
+                raise ConfigurationError(
+                    f"{asked} works on the picture itself, and only its features were given: give the picture too, "
+                    f"score(features, concepts, picture), or set {asked}={'none' if refined else False!r}."
+                )
+            return self._score(features, concepts)
+        pixels = [picture if isinstance(picture, np.ndarray) else picture.pixels for picture in pictures]
+        features = self.look_again(features, concepts, pixels)
+        answers = self._score(features, concepts)
+        return [self.refine(answer, picture, item) for answer, picture, item in zip(answers, pixels, features)]
+
+    def look_again(
+        self,
+        features: Sequence[PatchFeatures],
+        concepts: Sequence[Concept],
+        pictures: Sequence[np.ndarray],
+        valids: Sequence[np.ndarray] | None = None,
+        *,
+        steady: bool = False,
+    ) -> list[PatchFeatures]:
+        """Reads the best narrow regions of pictures again at twice the resolution, where the settings say so.
+
+        Args:
+            features: What the first look saw; where somebody looked again already, they are returned as they are.
+            concepts: Whose regions they are.
+            pictures: The upright pictures uint8 [H, W, 3], or smaller copies of them.
+            valids: Per picture the cells that may be read, bool [h, w]; by default those that show it.
+            steady: As for :meth:`encode_prepared`.
+
+        Returns:
+            The same features with ``looks``; maps that are scored from them are twice as fine. See :mod:`concept_cam.refine.look`.
+        """
+        found = list(features)
+        if not self.settings.look_again:
+            return found
+        fresh = [number for number, item in enumerate(found) if item.looks is None]
+        shown = [found[number].geometry.valid() if valids is None else valids[number] for number in fresh]
+        answers = self._score([found[number] for number in fresh], self.phrased(concepts))
+        size = self.settings.size or self.preprocess.default_size
+        side = (size, size) if isinstance(size, int) else size
+        seen = look_again(
+            [found[number] for number in fresh],
+            [answer.scores for answer in answers],
+            [pictures[number] for number in fresh],
+            shown,
+            self.preprocess,
+            (side[0] // self.preprocess.stride[0], side[1] // self.preprocess.stride[1]) if self.settings.resize == "tile" else None,
+            lambda pixels, valid: self._forward(pixels, valid)[0],
+            1 if steady and self.backbone.device.type == "cpu" else self.settings.batch_size,
+        )
+        for number, item in zip(fresh, seen):
+            for look in item.looks or ():
+                self._require_finite(look.patches.sum(), item.source)
+            found[number] = item
+        return found
+
+    def refine(
+        self,
+        answers: Answers,
+        picture: np.ndarray | None = None,
+        features: PatchFeatures | None = None,
+        valid: np.ndarray | None = None,
+    ) -> Answers:
+        """Refines the maps of one picture's answers as the settings say, whatever method made them; see :mod:`concept_cam.refine`.
+
+        Args:
+            answers: One answer or all; their scores stay as they are.
+            picture: uint8 [H, W, 3], upright, or a smaller copy of it; by default that of the answers.
+            features: Those that the answers were scored from, where there are any.
+            valid: bool [h, w], cells that may be read; by default those that have a score.
+
+        Raises:
+            ConfigurationError: The refiner needs what is not at hand.
+        """
+        name = self.settings.refine
+        if name == "none":
+            return answers
+        if name not in self._refiners:
+            self._refiners[name] = load_refiner(name, self.backbone.device)
+        refiner = self._refiners[name]
+        assert refiner is not None
+        patches, seen = None, 1
+        if features is not None:
+            seen = answers.geometry.grid[0] // features.geometry.grid[0]  # a second look's cells lie within those of the first
+            patches = features.patches.repeat_interleave(seen, 0).repeat_interleave(seen, 1)
+        found = refine(answers, refiner, picture, patches, valid, seen, self.backbone.device)
+        return replace(found, provenance=replace(answers.provenance, settings={**answers.provenance.settings, "refine": name}))
+
+    def _score(self, features: Sequence[PatchFeatures], concepts: tuple[Concept, ...]) -> list[Localizations]:
         for item in features:
             if item.weights_hash != self.backbone.weights_hash:
                 raise ConfigurationError(
@@ -358,21 +472,26 @@ class Localizer:
         asked = self._questions(concepts, texts)
         answers = []
         for row, item in enumerate(features):
-            scores = maps[row]
-            valid = item.geometry.valid()
+            scores, geometry = maps[row], item.geometry
+            valid = geometry.valid()
             if not valid.all():
                 scores = np.where(valid, scores, np.float32(np.nan))
+            own = terms[min(row, len(terms) - 1)]
+            split: Callable[[int], np.ndarray] = _Ledger(item.patches, texts, own, settings.feature_norm)
+            if item.looks is not None:
+                split = again = SecondLook(item, texts, own, scores, settings.feature_norm)
+                scores, geometry = again.scores(), again.geometry
             answer = Localizations(
                 concepts=concepts,
                 scores=scores,
                 image_scores=levels[row],
-                probabilities=self.local_shares(item.patches, texts, scores, shares[row], parts),
+                probabilities=self.local_shares(item.patches, texts, scores, shares[row], parts, split),
                 terms=weights[row],
-                geometry=item.geometry,
+                geometry=geometry,
                 provenance=self.provenance("direct", item.attention, item.geometry.policy, item.views),
                 source=item.source,
-                split=_Ledger(item.patches, texts, terms[min(row, len(terms) - 1)], settings.feature_norm),
-                certify=Certifier(item, asked, terms[min(row, len(terms) - 1)], partial(self._domain, item), self._probed),
+                split=split,
+                certify=Certifier(item, asked, own, partial(self._domain, item), self._probed),
             )
             answers.append(self._placed(answer, item) if any(concept.where is not None for concept in concepts) else answer)
         return answers
@@ -383,11 +502,14 @@ class Localizer:
         bodies = {where.plan: where.parts for where in wheres.values() if where.parts}
         maps = {plan: self._part_maps(features, parts) for plan, parts in bodies.items()}
         found = place_maps(answer.scores, answer.geometry, wheres, maps)
-        certify = answer.certify.placed(found.cells) if isinstance(answer.certify, Certifier) else answer.certify
+        certify = answer.certify
+        if isinstance(certify, Certifier):  # certificates are those of the first look
+            certify = certify.placed({number: coarser(cells, features.geometry.grid) for number, cells in found.cells.items()})
         parts = [number for number in found.cells if answer.concepts[number].metadata.get("kind") == "part"]
         shares = answer.probabilities
-        if parts and found.scores.shape[1:] == features.patches.shape[:2]:
-            shares = self.local_shares(features.patches, self.directions(answer.concepts), found.scores, shares, parts)
+        if parts and (isinstance(answer.split, SecondLook) or found.scores.shape[1:] == features.patches.shape[:2]):
+            texts = self.directions(answer.concepts)
+            shares = self.local_shares(features.patches, texts, found.scores, shares, parts, answer.split)
         return replace(answer, scores=found.scores, probabilities=shares, certify=certify, places=found.places, cells=found.cells)
 
     def _part_maps(self, features: PatchFeatures, parts: Sequence[Concept]) -> PartMaps:
@@ -399,7 +521,13 @@ class Localizer:
 
     @quiet(graph=False)
     def local_shares(
-        self, patches: Tensor, texts: DirectionSet, scores: np.ndarray, shares: np.ndarray, concepts: Sequence[int]
+        self,
+        patches: Tensor,
+        texts: DirectionSet,
+        scores: np.ndarray,
+        shares: np.ndarray,
+        concepts: Sequence[int],
+        split: Callable[[int], np.ndarray] | None = None,
     ) -> np.ndarray:
         """Puts the probability at a concept's best cell in place of that over the picture, for parts: all are in the picture at once.
 
@@ -409,10 +537,17 @@ class Localizer:
             scores: float32 [C, h, w]; NaN where nothing may be read.
             shares: float32 [C, 1 + R], over the picture.
             concepts: Which concepts are parts.
+            split: The maps' ledger, where ``scores`` are those of a second look.
         """
         chosen = list(concepts)
         if not chosen:
             return shares
+        if isinstance(split, SecondLook):
+            again = shares.copy()
+            for index in chosen:
+                own = split.shares(index, scores[index], self.backbone.logit_scale)
+                again[index, : len(own)] = own
+            return again
         flat = np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1)[chosen]
         best = patches.flatten(0, 1)[torch.from_numpy(flat.argmax(axis=1)).to(patches.device)]
         found = probabilities(best, texts, self.backbone.logit_scale).cpu().numpy()
@@ -459,7 +594,7 @@ class Localizer:
 
     def provenance(self, method: str, attention: str, resize: str, views: str = "single") -> Provenance:
         """Returns what is recorded with every result."""
-        used = {**self.settings.recorded(), "attention": attention, "resize": resize, "views": views}
+        used = {**self.settings.recorded(), "attention": attention, "resize": resize, "views": views, "refine": "none"}
         return Provenance(self.backbone.name, self.backbone.weights_hash, method, self.dtype_name, used)
 
     def conditions(self) -> dict[str, Any]:
@@ -467,7 +602,7 @@ class Localizer:
         attention = self.settings.attention
         used = self.backbone.default_attention if attention == "auto" else attention
         made = self.provenance("direct", used, self.settings.resize, self.views)
-        return {"model": made.model, "weights_hash": made.weights_hash, **made.settings}
+        return {"model": made.model, "weights_hash": made.weights_hash, **made.settings, "refine": self.settings.refine}
 
     # --------------------------------------------------------------------------------------------------- in one go
 
@@ -555,6 +690,9 @@ class Localizer:
         if any(concept.where is not None for concept in asked) and not any(answer.places for answer in answers):
             # Where a part lies is told by the direct maps of the others, whatever method explains it.
             answers = [localizer._placed(answer, localizer.encode(picture)) for answer, picture in zip(answers, pictures)]
+        answers = [
+            answer if answer.refined is not None else localizer.refine(answer, picture.pixels) for answer, picture in zip(answers, pictures)
+        ]
         found = [replace(answer, picture=picture.pixels) for answer, picture in zip(answers, pictures)]
         return [localizer.careful(answer) for answer in found] if careful else found
 
@@ -572,11 +710,12 @@ class Localizer:
         if picture is None:
             raise ConfigurationError("these answers were made without their picture, which has to be read again.")
         reading = self.with_settings(attention=answers.provenance.attention)
+        geometry = answers.split.first if isinstance(answers.split, SecondLook) else answers.geometry
         known: list[tuple[Reading, PatchFeatures]] = []
 
         def read() -> list[tuple[Reading, PatchFeatures]]:
             if not known:
-                known.extend(readings_of(picture, answers.geometry, reading.encode))
+                known.extend(readings_of(picture, geometry, reading.encode))
             return known
 
         return replace(answers, certify=answers.certify.careful(read))
@@ -600,7 +739,7 @@ class Localizer:
         picture = localizer.read(image)
         features = localizer.encode(picture)
         concept = localizer.class_concept(features, classes, target, references=references)
-        answer = localizer._score([features], (concept,))[0]
+        answer = localizer._answers([features], (concept,), [picture])[0]
         return replace(answer, picture=picture.pixels)[0]
 
     def class_concept(self, features: PatchFeatures, classes: Sequence[str], target: str | None = None, *, references: int = 3) -> Concept:

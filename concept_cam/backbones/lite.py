@@ -166,6 +166,18 @@ class LiteBackbone(BaseBackbone):
         return tuple(dict.fromkeys(self._groups))
 
     @quiet(graph=False)
+    def early(self, pixels: Tensor) -> Tensor:
+        """What the backbone sees early, four pixels a place, for finer maps than those of the cells.
+
+        Args:
+            pixels: [B, 3, H, W], preprocessed, sides multiples of eight.
+
+        Returns:
+            [B, 24, H / 4, W / 4], before any activation.
+        """
+        return self._image.early(self._prepare(pixels))
+
+    @quiet(graph=False)
     def domain(self, image: Tensor, group: str = "") -> Tensor:
         """How far pictures are from what the parts were trained for: photographs that the backbone takes for such a thing, and renders.
 

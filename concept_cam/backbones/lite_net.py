@@ -85,11 +85,12 @@ class LiteNet(nn.Module):
         """
         return self.stem, self.blocks[0]
 
-    def forward(self, x: Tensor) -> dict[int, Tensor]:
+    def forward(self, x: Tensor, deepest: int = STRIDE) -> dict[int, Tensor]:
         """Maps by stride.
 
         Args:
             x: [B, 3, H, W], preprocessed, sides multiples of `STRIDE`.
+            deepest: Stride of the last map that is wanted; what comes after it is not computed.
 
         Returns:
             Stride (of `CHANNELS`) -> [B, channels, H / stride, W / stride], before any activation.
@@ -100,6 +101,8 @@ class LiteNet(nn.Module):
             x = block(x.to(block.dtype))
             if number in _READ:
                 maps[_READ[number]] = x
+                if _READ[number] == deepest:
+                    break
         return maps
 
     def top(self, last: Tensor) -> Tensor:

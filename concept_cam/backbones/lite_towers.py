@@ -95,6 +95,14 @@ def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+def _extended(pixels: Tensor) -> Tensor:
+    """Sides that are no multiple of the backbone's stride are extended to one by their last row and column of pixels."""
+    height, width = pixels.shape[-2:]
+    whole = F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+    # Channels last, as the weights are: up to 1.3 times as fast in float32 and 1.7 times in bfloat16.
+    return whole.contiguous(memory_format=torch.channels_last)
+
+
 class ImageTower(nn.Module):
     """Backbone, neck and heads.
 
@@ -124,11 +132,13 @@ class ImageTower(nn.Module):
         Returns:
             [B, hidden, H', W'] at stride 8 and [B, 1280, H' / 4, W' / 4] at stride 32, of the extended picture.
         """
-        height, width = pixels.shape[-2:]
-        whole = F.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
-        # Channels last, as the weights are: up to 1.3 times as fast in float32 and 1.7 times in bfloat16.
-        maps = self.trunk(whole.contiguous(memory_format=torch.channels_last))
+        maps = self.trunk(_extended(pixels))
         return self.neck(maps), self.trunk.top(maps[STRIDE])
+
+    def early(self, pixels: Tensor) -> Tensor:
+        """The backbone's map at stride 4: [B, 3, H, W], preprocessed, to [B, 24, H / 4, W / 4]."""
+        height, width = pixels.shape[-2:]
+        return cast("Tensor", self.trunk(_extended(pixels), 4)[4][..., : height // 4, : width // 4])
 
     def patches(self, hidden: Tensor, top: Tensor) -> Tensor:
         """Each cell in the joint space: what `read` gives to [B, H', W', D]."""

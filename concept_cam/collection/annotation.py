@@ -480,9 +480,14 @@ class Job:
 
         from concept_cam import __version__
 
-        backbone = localizer.backbone
+        backbone, settings = localizer.backbone, localizer.settings
+        if self.index is not None and (settings.refine != "none" or settings.look_again):
+            raise ConfigurationError(
+                "an index keeps features and no pictures, and refining a map or looking again takes the pictures: give the pictures "
+                "themselves, or leave --refine and --look-again out."
+            )
         if self.calibration is not None:
-            self.calibration.check(backbone.name, backbone.weights_hash)
+            self.calibration.check(backbone.name, backbone.weights_hash, {**settings.recorded(), "views": localizer.views})
         if self.trust is not None:
             self.trust.check(localizer.conditions())
         plan = Plan(

@@ -16,6 +16,10 @@ from concept_cam.core.errors import ConfigurationError, DataError
 __all__ = ["POOLED_LIMIT", "LIMITS_VERSION", "Calibration", "Limit", "read_limits"]
 
 LIMITS_VERSION = 1
+
+PROBABILITY_SETTINGS = ("attention", "resize", "size", "views", "gamma", "weighting", "feature_norm", "look_again")
+"""Settings that decide probabilities and scores of cells; refining a map leaves both as they are."""
+
 POOLED_LIMIT = "*"
 """Name of the limit that is fitted to all characters together, for those with too few labels of their own."""
 
@@ -86,11 +90,16 @@ class Calibration:
         }
         return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
-    def check(self, model: str, weights_hash: str) -> None:
-        """Refuses to be used with another model than the one whose calls it was fitted to, where it says which that was.
+    def check(self, model: str, weights_hash: str, settings: Mapping[str, Any] | None = None) -> None:
+        """Refuses to be used with another model or other settings than those of the calls it was fitted to, where it says which.
+
+        Args:
+            model: Name of the model.
+            weights_hash: Hash of its weights.
+            settings: How it reads and scores pictures.
 
         Raises:
-            ConfigurationError: Other weights.
+            ConfigurationError: Other weights, or another setting that decides probabilities.
         """
         fitted = self.facts.get("weights_hash")
         if fitted and str(fitted) != weights_hash:
@@ -100,6 +109,14 @@ class Calibration:
                 f"{weights_hash}): another model's probabilities mean something else. Fit limits to calls of this model with  concept-cam "
                 "calibrate."
             )
+        noted: Any = self.facts.get("settings")
+        known = {"look_again": False, **(noted if isinstance(noted, dict) else {})} if self.facts else {}  # once there was no choice
+        for name, value in known.items():
+            if settings is not None and name in settings and settings[name] != value:
+                raise ConfigurationError(
+                    f"the calibration was fitted to calls with {name} {value!r}, and this run uses {settings[name]!r}: its probabilities "
+                    "mean something else. Fit limits to calls made like these with  concept-cam calibrate."
+                )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the limits.

@@ -91,8 +91,14 @@ def find_areas(
     min_area: float = 0.0,
     hidden: np.ndarray | None = None,
     peaks: np.ndarray | None = None,
+    levels: np.ndarray | None = None,
+    cell: tuple[float, float] | None = None,
+    kernel: str = "cubic",
 ) -> list[tuple[Area | None, float]]:
     """Finds and measures what stands out in score maps; the arguments are those of :func:`concept_cam.core.regions.find_shapes`.
+
+    ``cell`` is the size ``(y, x)`` in original pixels of what the model saw as one, where that is not a cell of the geometry's grid: an
+    outline that was refined, or read again in part, is not taken to be known more exactly.
 
     Returns:
         Per map the region, or ``None`` where nothing is above the threshold, and the threshold in score units.
@@ -107,8 +113,11 @@ def find_areas(
         min_area=min_area,
         hidden=hidden,
         peaks=peaks,
+        levels=levels,
+        kernel=kernel,
     )
-    return [(None if shape is None else _area(shape, count, geometry), limit) for shape, count, limit in found]
+    seen = cell or geometry.cell_original
+    return [(None if shape is None else _area(shape, count, seen), limit) for shape, count, limit in found]
 
 
 def find_area(scores: np.ndarray, geometry: Geometry, frame: Frame, **options: Any) -> tuple[Area | None, float]:
@@ -116,7 +125,7 @@ def find_area(scores: np.ndarray, geometry: Geometry, frame: Frame, **options: A
     return find_areas(scores[None], geometry, frame, **options)[0]
 
 
-def _area(shape: Shape, count: int, geometry: Geometry) -> Area:
+def _area(shape: Shape, count: int, cell: tuple[float, float]) -> Area:
     values = dict(shape.measures)
     centroid = values.pop("centroid_x"), values.pop("centroid_y")
     size = shape.width, shape.height
@@ -128,7 +137,7 @@ def _area(shape: Shape, count: int, geometry: Geometry) -> Area:
         contours=tuple(np.round(outline, 2).astype(np.float32).ravel() for outline in shape.contours),
         centroid=centroid,
         values=values,
-        errors=uncertainties(values, size, geometry.cell_original),
+        errors=uncertainties(values, size, cell),
     )
 
 
@@ -191,6 +200,7 @@ def measure_distances(
     geometry: Geometry,
     frame: Frame,
     hidden: np.ndarray | None = None,
+    cell: tuple[float, float] | None = None,
 ) -> dict[str, Distance]:
     """Measures a body along and across; :mod:`concept_cam.core.frame` and :mod:`concept_cam.core.lengths` say how, and when nothing is.
 
@@ -200,13 +210,14 @@ def measure_distances(
         geometry: Frames of the measured picture (the crop, for a specimen).
         frame: Where it lies in the whole picture.
         hidden: bool, any size: the measured picture's pixels that may not belong to a part.
+        cell: As for :func:`find_areas`.
 
     Returns:
         Name -> distance, for those that can be measured.
     """
     if not names or not scores:
         return {}
-    full, cell = geometry.original, geometry.cell_original
+    full, cell = geometry.original, cell or geometry.cell_original
     size = small_size(geometry)
     small = geometry.resized(size)
     enlargement = Enlargement(filled(np.stack(list(scores.values()))), small)

@@ -113,6 +113,11 @@ class Plan:
     rules: Rules | None = None
     guarantee: Conformal | None = None
 
+    @property
+    def closer(self) -> bool:
+        """Whether pixels are needed beside the model's input: maps are refined, or parts are read again."""
+        return self.codec is None and (self.settings.refine != "none" or self.settings.look_again)
+
     def specimens(self, item: Item) -> tuple[Specimen, ...]:
         """Returns the specimens of a picture: of the box file, else of the input; none where the whole picture is one."""
         if self.boxes is not None and (found := self.boxes.of(item)):

@@ -160,6 +160,12 @@ class Questions:
         return tuple(dict.fromkeys(found))
 
     @property
+    def outlined(self) -> tuple[int, ...]:
+        """The concepts whose maps regions are drawn from: every part, and the entity of each character."""
+        regions = [character.region for pack in self.packs for character in pack.characters if character.call >= 0]
+        return tuple(dict.fromkeys([*self.parts, *regions]))
+
+    @property
     def rows(self) -> int:
         """Records per specimen."""
         return sum(

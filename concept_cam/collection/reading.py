@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from concept_cam.collection.inputs.entries import Entries
 from concept_cam.collection.inputs.items import Item, Specimen
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SPECIMEN_PREFIX", "Crop", "Loaded", "load_item", "prepare_crop"]
 
+CLOSER = 2
+"""How many pixels are kept along one of those that the model sees, where a map is refined or a part read again."""
+
 SPECIMEN_PREFIX = "specimen "
 """Start of the reason when one specimen of several, not the whole picture, cannot be used."""
 
@@ -49,6 +53,8 @@ class Crop:
         box: ``(x, y, width, height)`` of the specimen; ``None`` for a whole picture.
         specimen: What the input says of it.
         entry: Where its features stand in the index that they come from; ``None`` for what is still to be encoded.
+        closer: uint8 [H'', W'', 3], the same at a finer size, for maps that are refined and for a second look; ``None`` where neither is
+            asked for.
     """
 
     pixels: np.ndarray
@@ -59,6 +65,12 @@ class Crop:
     box: tuple[int, int, int, int] | None
     specimen: Specimen
     entry: int | None = None
+    closer: np.ndarray | None = None
+
+    @property
+    def closest(self) -> np.ndarray:
+        """The finest pixels at hand, uint8 [H'', W'', 3]."""
+        return self.pixels if self.closer is None else self.closer
 
 
 @dataclass(frozen=True)
@@ -189,7 +201,8 @@ def _crop(
         small[small_hidden] = np.round(np.array(plan.preprocess.mean) * 255).clip(0, 255).astype(np.uint8)
     settings = plan.settings
     original = (height, width) if part is not None else None
-    shrunk = shrink(np.ascontiguousarray(small), plan.preprocess, settings.resize, settings.size, original, part)
+    small = np.ascontiguousarray(small)
+    shrunk = shrink(small, plan.preprocess, settings.resize, settings.size, original, part)
     whole = specimen.box is None and specimen.mask is None
     return Crop(
         shrunk,
@@ -199,7 +212,22 @@ def _crop(
         number,
         None if whole else box,
         specimen,
+        closer=_closer(small, shrunk, part) if plan.closer else None,
     )
+
+
+def _closer(pixels: np.ndarray, shrunk: np.ndarray, part: tuple[float, float, float, float] | None) -> np.ndarray:
+    """Returns the pixels at :data:`CLOSER` times the size at which the model sees them, or as they are where that is not fewer.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        shrunk: uint8 [H', W', 3], what the model sees.
+        part: What of the pixels is the crop, where a picture was decoded smaller.
+    """
+    rows, columns = (min(have, CLOSER * seen) for have, seen in zip(pixels.shape[:2], shrunk.shape[:2]))
+    if (rows, columns) == pixels.shape[:2] and part is None:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BICUBIC, box=part))
 
 
 def _beyond(specimen: Specimen, size: tuple[int, int]) -> str | None:

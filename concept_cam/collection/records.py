@@ -18,6 +18,7 @@ from concept_cam.collection.plan import Plan
 from concept_cam.collection.questions import ABSENT, AskedCharacter, AskedState, PackQuestions
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.resampling import highest_places, points_of
+from concept_cam.core.results import on_finer_grid
 
 if TYPE_CHECKING:
     from concept_cam.core.placing import Place
@@ -44,6 +45,8 @@ class Scored:
         probabilities: float32 [C, 1 + R], over the picture; for parts at their best patch.
         certificates: Whether the maps that records are made of can be trusted, by concept.
         places: What became of the places that parts are asked for at, by concept.
+        cell: ``(y, x)`` size in original pixels of what the model saw as one: of a cell of the first look, where parts were read again.
+        refined: float32 [h', w'], refined maps on a finer grid over the same model frame, by concept; empty where none were asked for.
     """
 
     item: Item
@@ -59,6 +62,14 @@ class Scored:
     probabilities: np.ndarray
     certificates: Mapping[int, Certificate] = field(default_factory=dict)
     places: Mapping[int, Place] = field(default_factory=dict)
+    cell: tuple[float, float] | None = None
+    refined: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+    def surface(self, concepts: Sequence[int]) -> tuple[np.ndarray, Geometry]:
+        """Returns the maps [N, h', w'] that regions are drawn from, with their frames: refined where that was asked for."""
+        if not self.refined or not concepts:
+            return self.scores[list(concepts)], self.geometry
+        return on_finer_grid(np.stack([self.refined[concept] for concept in concepts]), self.geometry)
 
 
 class _Maps:
@@ -76,16 +87,22 @@ class _Maps:
         wanted = list(dict.fromkeys(areas))
         seen = list(dict.fromkeys([*wanted, *peaks]))
         places = highest_places(scored.scores[seen], scored.geometry)
+        maps, geometry = scored.surface(wanted)
+        # Refining leaves the highest point where it is.
+        density = geometry.grid[1] / scored.geometry.grid[1], geometry.grid[0] / scored.geometry.grid[0]
         found = find_areas(
-            scored.scores[wanted],
-            scored.geometry,
+            maps,
+            geometry,
             frame,
             threshold=regions.threshold,
             resolution=regions.resolution,
             areas=regions.areas,
             min_area=regions.min_area,
             hidden=scored.hidden,
-            peaks=places[: len(wanted)],
+            peaks=places[: len(wanted)] * density,
+            levels=scored.scores[wanted],
+            cell=scored.cell,
+            kernel="bilinear" if scored.refined else "cubic",
         )
         self._areas = dict(zip(wanted, found))
         points = points_of(places, scored.geometry) + (frame.left, frame.top)
@@ -235,7 +252,7 @@ def _pack_rows(
             kept += [(state.name, state.concept) for state in states]
             _keep(row, scored, [concept for _, concept in kept], [name for name, _ in kept])
         rows.append(row)
-    measured = measure_distances(pack.distances, parts, scored.geometry, scored.frame, scored.hidden)
+    measured = measure_distances(pack.distances, parts, scored.geometry, scored.frame, scored.hidden, scored.cell)
     rows += [_distance_row(pack, name, measured.get(name), head, missing) for name in pack.distances]
     return rows
 

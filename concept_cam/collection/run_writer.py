@@ -48,6 +48,9 @@ RUN_LOCK = ".lock"
 LATER_KEYS = frozenset({"input.root"})
 """Parts of the configuration that earlier versions did not write: a run without them can be continued and merged all the same."""
 
+ONCE_FIXED = {"refine": "none", "look_again": False}
+"""Parts of the configuration that earlier versions did not write either, since there was no choice."""
+
 RUN_PART_BYTES = 32 << 20
 """A part is also written when so much is waiting, so that memory stays flat whatever a picture's records hold."""
 
@@ -353,7 +356,8 @@ def errors_text(errors: list[dict[str, str]], *, header: bool = True) -> str:
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
     """Names what differs between two configurations, ``name: old value -> new value``.
 
-    What runs of earlier versions did not note (:data:`LATER_KEYS`) counts only where both have it.
+    What runs of earlier versions did not note (:data:`LATER_KEYS`) counts only where both have it; where they had no choice
+    (:data:`ONCE_FIXED`) they count as what they did.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         paths = {key: f"{name}.{key}" if name else str(key) for key in [*old, *new]}
@@ -361,7 +365,7 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
             line
             for key, path in paths.items()
             if path not in LATER_KEYS or (key in old and key in new)
-            for line in differences(old.get(key), new.get(key), path)
+            for line in differences(old.get(key, ONCE_FIXED.get(path)), new.get(key, ONCE_FIXED.get(path)), path)
         ]
     return [] if old == new else [f"{name}: {_short(old)} -> {_short(new)}"]
 

@@ -14,7 +14,9 @@ from concept_cam.commands.console import note, track, warn
 from concept_cam.commands.options import (
     build_localizer,
     input_options,
+    look_again_option,
     model_options,
+    refine_option,
     resize_option,
     resolve,
     size_option,
@@ -122,6 +124,8 @@ def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
 @resize_option
 @size_option
 @views_option
+@refine_option
+@look_again_option
 @input_options
 @click.option(
     "--metrics",
@@ -274,6 +278,8 @@ def evaluate(
 @resize_option
 @size_option
 @views_option
+@refine_option
+@look_again_option
 @input_options
 @model_options
 @click.option(

@@ -26,7 +26,7 @@ from concept_cam.core.regions import DEFAULT_THRESHOLD
 from concept_cam.trust.verdicts import TRUST_VERDICTS
 
 if TYPE_CHECKING:
-    from concept_cam.core.results import Localization
+    from concept_cam.core.results import Localization, Provenance
     from concept_cam.core.settings import Settings
     from concept_cam.localizer import Localizer
     from concept_cam.methods.heads import ClassifierHead, FinerCam
@@ -71,7 +71,11 @@ LOCATE_COLUMNS = (
 @click.option(
     "--colour-scale", "limits", type=(float, float), metavar="LOW HIGH", help="Fixed colour scale for all overlays, in score units."
 )
-@click.option("--upsampling", type=click.Choice(["cubic", "bilinear", "edge-aware"]), default="cubic", show_default=True)
+@click.option(
+    "--upsampling",
+    type=click.Choice(["cubic", "bilinear", "edge-aware"]),
+    help="How overlays are drawn between cells.  [default: cubic; bilinear for refined maps]",
+)
 @click.option("--explain", is_flag=True, help="Overlays say whether to trust the map, and what each text contributes at the peak.")
 @click.option(
     "--only",
@@ -110,7 +114,7 @@ def locate(
     threshold: str | None,
     min_area: float,
     limits: tuple[float, float] | None,
-    upsampling: str,
+    upsampling: str | None,
     explain: bool,
     only: str | None,
     careful: bool,
@@ -139,6 +143,7 @@ def locate(
       concept-cam locate fish.png -t "the rear dorsal fin of a fish"
       concept-cam locate photos/ --traits fish:parts --only clear > clear.csv
       concept-cam locate photos/ --traits fish:parts --careful --trust trust.json --alpha 0.1 -o out/
+      concept-cam locate fish.png --traits fish:parts --refine guided --look-again -o out/
       concept-cam locate bird.jpg --classes species.txt --model hf-hub:imageomics/bioclip-2 -o out/
       concept-cam locate bird.jpg --head head.safetensors --model dinov2:facebook/dinov2-base --method layer-cam+relu -o out/
       concept-cam locate bird.jpg --model timm:resnet50.a1_in1k,resnet50.safetensors -o out/
@@ -350,12 +355,23 @@ class _HeadAsker:
     def __init__(self, cam: FinerCam, targets: Sequence[str], options: dict[str, Any]) -> None:
         self.settings = cam.settings
         self.cam, self._targets, self._options = cam, targets, options
+        self._refiner: Any = None
 
     def __call__(self, pictures: list[Any]) -> list[Sequence[Localization]]:
         if not pictures:
             return []
-        found: list[Sequence[Localization]] = self.cam.explain_all(pictures, list(self._targets) or [None], **self._options)
-        return found
+        from concept_cam.refine import load_refiner, refine_each
+
+        found = self.cam.explain_all(pictures, list(self._targets) or [None], **self._options)
+        device = self.cam.backbone.device
+        refiner = self._refiner = self._refiner or load_refiner(self.settings.refine, device)
+        if refiner is None:
+            return list(found)
+        refined = [refine_each(answers, refiner, device) for answers in found]
+        return [[replace(answer, provenance=self._says(answer.provenance)) for answer in answers] for answers in refined]
+
+    def _says(self, provenance: Provenance) -> Provenance:
+        return replace(provenance, settings={**provenance.settings, "refine": self.settings.refine})
 
 
 def _head_asker(
@@ -371,6 +387,8 @@ def _head_asker(
 ) -> _HeadAsker:
     if traits or references is not None:
         raise ConfigurationError("a classifier explains its classes: give no --traits, and --ranks instead of --references.")
+    if values.get("look_again"):
+        raise ConfigurationError("a classifier's map is not read from patch features, so it cannot look again: leave --look-again out.")
     if contrast and ranks is not None:
         raise ConfigurationError("give the reference classes either by name (--contrast) or by rank (--ranks).")
     try:
@@ -557,7 +575,7 @@ class _Writer:
         threshold: str | float,
         min_area: float,
         limits: tuple[float, float] | None,
-        upsampling: str,
+        upsampling: str | None,
         explain: bool = False,
         guarantee: Conformal | None = None,
     ) -> None:

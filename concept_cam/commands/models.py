@@ -52,9 +52,10 @@ class ModelsGroup(click.Group):
 )
 @click.option("--attention", "show_attention", is_flag=True, help="List the dense attention strategies instead.")
 @click.option("--methods", "show_methods", is_flag=True, help="List the localisation methods instead.")
+@click.option("--refine", "show_refiners", is_flag=True, help="List the ways to refine maps instead.")
 @click.option("--all", "show_all", is_flag=True, help="Also list every open_clip architecture and pretrained tag (loads open_clip).")
 @click.pass_context
-def models(context: click.Context, show_attention: bool, show_methods: bool, show_all: bool) -> None:
+def models(context: click.Context, show_attention: bool, show_methods: bool, show_refiners: bool, show_all: bool) -> None:
     """Lists the models that can be loaded, and those that are on this machine already; with NAME, says how that model is read.
 
     NAME is any model that --model takes; it is loaded. An architecture of open_clip, alone or with a tag, needs no weights for this.
@@ -68,12 +69,15 @@ def models(context: click.Context, show_attention: bool, show_methods: bool, sho
       concept-cam models --all | grep ViT-L
       concept-cam models --attention
       concept-cam models --methods
+      concept-cam models --refine
     """
     if show_attention:
         _attention()
     if show_methods:
         _methods()
-    if context.invoked_subcommand is None and not show_attention and not show_methods:
+    if show_refiners:
+        _refiners()
+    if context.invoked_subcommand is None and not show_attention and not show_methods and not show_refiners:
         _models(show_all)
 
 
@@ -185,6 +189,20 @@ def _methods() -> None:
 
     _section("Localisation methods (--method)")
     _table([(name, method.description + (f"  [extra: {method.extra}]" if method.extra else "")) for name, method in METHODS.items()])
+
+
+def _refiners() -> None:
+    from concept_cam.refine import REFINERS
+
+    _section("Ways to refine maps (--refine)")
+    rows = [
+        (
+            f"{name}{f':{entry.takes}' if entry.required else f'[:{entry.takes}]' if entry.takes else ''}",
+            entry.description + (f"  [cost: {entry.cost}]" if entry.cost else ""),
+        )
+        for name, entry in REFINERS.items()
+    ]
+    _table(rows)
 
 
 def cached_models() -> list[Cached]:

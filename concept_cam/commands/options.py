@@ -14,7 +14,7 @@ import click
 from concept_cam.commands.console import detail, warn
 from concept_cam.core.concept import Concept
 from concept_cam.core.names import DEFAULT_MODEL, did_you_mean
-from concept_cam.core.settings import DTYPES, PREPROCESS_SETTINGS, SETTING_NAMES, Settings, read_config
+from concept_cam.core.settings import DTYPES, PREPROCESS_SETTINGS, SETTING_NAMES, Settings, read_config, refiner_steps
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
@@ -27,6 +27,16 @@ class Names(click.Choice[str]):
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Returns click's message with the nearest name."""
         return super().get_invalid_choice_message(value, ctx) + did_you_mean(str(value), [str(choice) for choice in self.choices])
+
+
+class Steps(Names):
+    """Such a choice of steps that may follow each other: names with an argument behind a colon, several joined by a plus."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Checks the names and passes everything on."""
+        for step in refiner_steps(str(value)):
+            super().convert(step.partition(":")[0], param, ctx)
+        return str(value)
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,6 +83,17 @@ def _setting_option(name: str) -> Callable[[Any], Any]:
     item = next(item for item in fields(Settings) if item.name == name)
     facts = item.metadata
     forms = [f"--{name.replace('_', '-')}", *([facts["short"]] if facts["short"] else [])]
+    if facts["kind"] is bool:
+        return click.option(f"{forms[0]}/--no-{forms[0][2:]}", name, default=None, help=f"{facts['text']}  [default: no]")
+    if facts["chain"]:
+        return click.option(
+            *forms,
+            name,
+            type=Steps(facts["chain"]),
+            multiple=True,
+            callback=lambda context, option, steps: "+".join(steps) or None,
+            help=f"{facts['text']}  [default: {item.default}]",
+        )
     kind = Names(facts["choices"]) if facts["choices"] else facts["kind"] or str
     return click.option(*forms, name, type=kind, help=f"{facts['text']}  [default: {facts['shown'] or item.default}]")
 
@@ -80,6 +101,8 @@ def _setting_option(name: str) -> Callable[[Any], Any]:
 resize_option: Callable[[Any], Any] = _setting_option("resize")
 size_option: Callable[[Any], Any] = _setting_option("size")
 views_option: Callable[[Any], Any] = _setting_option("views")
+refine_option: Callable[[Any], Any] = _setting_option("refine")
+look_again_option: Callable[[Any], Any] = _setting_option("look_again")
 
 
 def _stack(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:

@@ -10,7 +10,22 @@ from concept_cam.core.geometry import Geometry
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PatchFeatures"]
+__all__ = ["Look", "PatchFeatures"]
+
+
+@dataclass(frozen=True, repr=False)
+class Look:
+    """What the image tower says about one window of a picture that was read again, more finely.
+
+    Attributes:
+        corner: ``(row, column)`` of its corner, in cells of the finer grid.
+        patches: float32 [h', w', D] patch features, not normalised.
+        shown: bool [h', w'], which of its cells show the picture.
+    """
+
+    corner: tuple[int, int]
+    patches: Tensor
+    shown: Tensor
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,6 +41,7 @@ class PatchFeatures:
         attention: Name of the dense attention strategy that made them.
         source: Where the picture came from, when it came from a file.
         views: Which views of the picture were averaged.
+        looks: The windows that were read again, none or several; ``None`` where nobody looked again.
     """
 
     patches: Tensor
@@ -36,6 +52,7 @@ class PatchFeatures:
     attention: str
     source: str | None = None
     views: str = "single"
+    looks: tuple[Look, ...] | None = None
 
     def __repr__(self) -> str:
         """Sizes and origin; thousands of numbers tell nobody anything."""

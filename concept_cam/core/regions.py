@@ -257,6 +257,8 @@ def find_shapes(
     min_area: float = 0.0,
     hidden: np.ndarray | None = None,
     peaks: np.ndarray | None = None,
+    levels: np.ndarray | None = None,
+    kernel: str = "cubic",
 ) -> list[tuple[Shape | None, int, float]]:
     """Finds and measures what stands out in score maps, all maps of a picture in one pass.
 
@@ -272,6 +274,8 @@ def find_shapes(
         hidden: bool, any size: the measured picture's pixels that may not belong to a region.
         peaks: float64 [C, 2], the maps' highest places where they are known already; see
             :func:`concept_cam.core.resampling.highest_places`.
+        levels: float32 [C, h', w'], the maps on which thresholds are found; ``scores`` by default. Refined maps take those of the cells.
+        kernel: A name of :data:`concept_cam.core.resampling.KERNELS`; refined maps, which have edges, are enlarged bilinearly.
 
     Returns:
         Per map: the kept areas as one shape, or ``None`` where nothing is above the threshold; their number; the threshold in score units.
@@ -283,8 +287,9 @@ def find_shapes(
     found: list[tuple[Shape | None, int, float]] = []
     for start in range(0, len(scores), step):
         chunk = scores[start : start + step]
-        limits, own = threshold_values(chunk, threshold), None if peaks is None else peaks[start : start + step]
-        runs = _runs_above(chunk, limits, seen, hidden)
+        limits = threshold_values((scores if levels is None else levels)[start : start + step], threshold)
+        own = None if peaks is None else peaks[start : start + step]
+        runs = _runs_above(chunk, limits, seen, hidden, kernel)
         least = (
             (min_area if min_area < 1 else min_area / (geometry.original[0] * geometry.original[1])) * seen.original[0] * seen.original[1]
         )
@@ -312,6 +317,8 @@ def regions_of_map(
     resolution: str = "original",
     min_area: float = 0.0,
     largest: int | None = None,
+    levels: np.ndarray | None = None,
+    kernel: str = "cubic",
 ) -> tuple[Region, ...]:
     """Finds the connected regions of one map above its threshold, each on its own, largest first.
 
@@ -322,12 +329,14 @@ def regions_of_map(
         resolution: A name of :data:`RESOLUTIONS`.
         min_area: Smallest area in original pixels, or below 1 as a share of the picture.
         largest: Keep only so many.
+        levels: float32 [h', w'], the map on which the threshold is found; ``scores`` by default.
+        kernel: As for :func:`find_shapes`.
     """
     _check_area(min_area)
     choose(resolution, RESOLUTIONS, "region resolution")
     seen = geometry if resolution == "original" else as_seen(geometry)
-    limit = threshold_value(scores, threshold)
-    enlargement = Enlargement(scores[None], seen)
+    limit = threshold_value(scores if levels is None else levels, threshold)
+    enlargement = Enlargement(scores[None], seen, kernel)
     window = enlargement.window(0, limit)
     if window is None:
         return ()
@@ -374,9 +383,9 @@ STACKED_PIXELS = 4_000_000
 """Of maps that are enlarged together, most pixels at once."""
 
 
-def _runs_above(scores: np.ndarray, limits: np.ndarray, seen: Geometry, hidden: np.ndarray | None) -> Runs:
+def _runs_above(scores: np.ndarray, limits: np.ndarray, seen: Geometry, hidden: np.ndarray | None, kernel: str = "cubic") -> Runs:
     """Returns the runs of each map's pixels above its limit; a map is enlarged only where it may exceed it."""
-    enlargement = Enlargement(filled(scores), seen)
+    enlargement = Enlargement(filled(scores), seen, kernel)
     readable = None if hidden is None else ~_resampled(hidden, seen.original)
     parts = []
     for numbers, (top, bottom, left, right) in _together(enlargement.windows(limits), seen.original):

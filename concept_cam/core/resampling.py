@@ -20,6 +20,8 @@ __all__ = [
     "KERNELS",
     "UPSAMPLING",
     "Enlargement",
+    "axis_matrix",
+    "denser",
     "filled",
     "grid_to_pixels",
     "heatmap",
@@ -63,6 +65,32 @@ def _taps(kernel: str, position: np.ndarray, low: int, high: int) -> list[tuple[
     lower = np.floor(position).astype(np.int64)
     taps = choose(kernel, KERNELS, "interpolation")(position - lower)
     return [(np.clip(lower + step, low, high), weight.astype(np.float32)) for step, weight in taps.items()]
+
+
+def axis_matrix(kernel: str, position: np.ndarray, low: int, high: int, count: int) -> np.ndarray:
+    """Returns interpolation along one axis as a matrix float32 [N, count]: row ``n`` holds the weights of the cells at place ``n``.
+
+    Args:
+        kernel: A name of :data:`KERNELS`.
+        position: float64 [N], places in cells; cell ``i`` has its centre at ``i``.
+        low: The outermost cell before; beyond its centre its value holds.
+        high: The outermost cell behind.
+        count: Cells along the axis.
+    """
+    matrix = np.zeros((len(position), count), dtype=np.float32)
+    for cells, weights in _taps(kernel, position, low, high):
+        np.add.at(matrix, (np.arange(len(position)), cells), weights)
+    return matrix
+
+
+def denser(geometry: Geometry, times: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns interpolation (cubic) of maps at ``times`` cells along each cell, as matrices float32 [times h, h] and [times w, w]."""
+    valid = geometry.valid()
+    found = []
+    for axis in (0, 1):
+        shown, count = np.flatnonzero(valid.any(axis=1 - axis)), geometry.grid[axis]
+        found.append(axis_matrix("cubic", (np.arange(count * times) + 0.5) / times - 0.5, int(shown[0]), int(shown[-1]), count))
+    return found[0], found[1]
 
 
 def grid_to_pixels(scores: np.ndarray, geometry: Geometry, kernel: str = "cubic") -> np.ndarray:

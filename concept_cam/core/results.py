@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from concept_cam.core.placing import Place
     from concept_cam.trust.certificate import Certificate
 
-__all__ = ["Localization", "Localizations", "Provenance", "png_bytes"]
+__all__ = ["Localization", "Localizations", "Provenance", "on_finer_grid", "png_bytes"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class Localization:
         picture: uint8 [H, W, 3] upright, when it is at hand.
         place: What became of the place that was asked for ("the *left* fore wing"); cells that do not belong to it are NaN in ``scores``
             where it could be told. ``None`` where no place was asked for.
+        refined: float32 [h', w'], the signed map after refinement, on a finer grid over the same model frame; NaN where the picture is not.
+            ``None`` where none was asked for. Heatmap, mask and regions are those of this map; ``scores`` and the peak stay.
     """
 
     concept: Concept
@@ -94,6 +96,7 @@ class Localization:
     split: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
     certify: Callable[[], Certificate] | None = field(default=None, repr=False, compare=False)
     place: Place | None = field(default=None, repr=False, compare=False)
+    refined: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """One line to read: a map of hundreds of numbers tells nobody anything."""
@@ -109,22 +112,32 @@ class Localization:
         """Probability of the target against its contrasts in 0..1; ``None`` without contrasts."""
         return self.probabilities[0] if self.probabilities else None
 
+    @property
+    def surface(self) -> tuple[np.ndarray, Geometry]:
+        """The map that heatmap and regions are read from, float32 [h', w'], with its frames: refined where that was asked for."""
+        return (self.scores, self.geometry) if self.refined is None else on_finer_grid(self.refined, self.geometry)
+
+    @property
+    def _kernel(self) -> str:
+        """How the surface is enlarged: a refined map has edges, beside which cubic interpolation would pass the map's range."""
+        return "cubic" if self.refined is None else "bilinear"
+
     @cached_property
     def heatmap(self) -> np.ndarray:
-        """float32 [H, W], original frame: the signed scores, interpolated between cell centres (cubic); NaN where the model did not
-        look.
+        """float32 [H, W], original frame: the signed scores, refined where that was asked for, interpolated between cell centres (cubic,
+        and bilinear for a refined map); NaN where the model did not look.
         """
-        return heatmap(self.scores, self.geometry)
+        return heatmap(*self.surface, self._kernel)
 
-    def upsample(self, upsampling: str = "cubic", picture: np.ndarray | None = None) -> np.ndarray:
+    def upsample(self, upsampling: str | None = None, picture: np.ndarray | None = None) -> np.ndarray:
         """Returns the heatmap float32 [H, W] with another strategy, for example ``"edge-aware"`` (needs the picture)."""
-        return heatmap(self.scores, self.geometry, upsampling, self.picture if picture is None else picture)
+        return heatmap(*self.surface, upsampling or self._kernel, self.picture if picture is None else picture)
 
     @cached_property
     def peak(self) -> tuple[float, float]:
         """``(x, y)`` of the heatmap's highest point in original pixels, to 1/16 of a cell; NaN twice where nothing was seen.
 
-        It is that of :attr:`heatmap`, whatever upsampling an overlay is drawn with.
+        It is that of :attr:`heatmap`, whatever upsampling an overlay is drawn with; refining a map leaves it where it is.
         """
         return highest_point(self.scores, self.geometry)
 
@@ -198,7 +211,15 @@ class Localization:
             largest: Keep only so many.
             resolution: ``"original"`` (exact) or ``"model"`` (measured at the model's resolution and mapped; fast on large pictures).
         """
-        return regions_of_map(self.scores, self.geometry, threshold=threshold, resolution=resolution, min_area=min_area, largest=largest)
+        return regions_of_map(
+            *self.surface,
+            threshold=threshold,
+            resolution=resolution,
+            min_area=min_area,
+            largest=largest,
+            levels=self.scores,
+            kernel=self._kernel,
+        )
 
     def region_of_peak(
         self, threshold: str | float = DEFAULT_THRESHOLD, *, min_area: float = 0.0, resolution: str = "original"
@@ -267,7 +288,7 @@ class Localization:
         picture: np.ndarray | None = None,
         limits: tuple[float, float] | None = None,
         threshold: str | float | None = None,
-        upsampling: str = "cubic",
+        upsampling: str | None = None,
         title: str | None = None,
         explain: bool = False,
     ) -> Image:
@@ -278,7 +299,7 @@ class Localization:
             limits: Fixed colour scale in score units, to be shared across the pictures that are compared; by default this map's own
                 range, symmetric about zero for contrasted concepts.
             threshold: Outline the regions above this threshold; ``None`` draws none.
-            upsampling: Strategy of :data:`concept_cam.core.resampling.UPSAMPLING`.
+            upsampling: Strategy of :data:`concept_cam.core.resampling.UPSAMPLING`; by default that of :attr:`heatmap`.
             title: Text above; by default the question asked, and whether the map can be trusted.
             explain: Add the certificate, and a bar per text: what the target and each contrast contribute at the peak.
         """
@@ -288,12 +309,11 @@ class Localization:
         if pixels is None:
             raise ConfigurationError("this result was made without its picture: pass it, overlay(picture=read_image(path).pixels).")
         image = drawing.draw_map(
-            self.scores,
-            self.geometry,
+            *self.surface,
             pixels,
             self.display_scale(limits),
             threshold=None if threshold is None else self.threshold(threshold),
-            upsampling=upsampling,
+            upsampling=upsampling or self._kernel,
             title=self.caption if title is None else title,
         )
         if not explain:
@@ -416,13 +436,15 @@ class Localization:
         return write_file(path, payload, overwrite=overwrite)
 
     def to_npz(self) -> bytes:
-        """Returns a compressed ``.npz`` with ``scores``, its frames and the question; loads without pickle."""
+        """Returns a compressed ``.npz`` with ``scores`` (and ``refined``), their frames and the question; loads without pickle."""
         import io
 
         buffer = io.BytesIO()
+        refined: dict[str, Any] = {} if self.refined is None else {"refined": self.refined}
         np.savez_compressed(
             buffer,
             scores=self.scores,
+            **refined,
             original_size=np.array(self.geometry.original),
             model_size=np.array(self.geometry.model),
             scale_yx=np.array(self.geometry.scale),
@@ -432,6 +454,11 @@ class Localization:
             provenance=np.array(json.dumps(self.provenance.to_dict())),
         )
         return buffer.getvalue()
+
+
+def on_finer_grid(refined: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
+    """Returns a refined map float32 [..., h', w'] with its frames: its grid lies over the same model frame as that of the scores."""
+    return refined, geometry.with_grid((refined.shape[-2], refined.shape[-1]))
 
 
 def _number(value: float) -> float | None:
@@ -468,6 +495,7 @@ class Localizations(Sequence[Localization]):
         picture: uint8 [H, W, 3] upright, when it is at hand.
         places: What became of the places that were asked for, by number of the concept.
         cells: bool [h, w], the cells of each place that could be told, by number of the concept.
+        refined: float32 [C, h', w'], the maps after refinement; ``None`` where none was asked for.
     """
 
     concepts: tuple[Concept, ...]
@@ -483,6 +511,7 @@ class Localizations(Sequence[Localization]):
     certify: Callable[[int], Certificate] | None = field(default=None, repr=False, compare=False)
     places: Mapping[int, Place] = field(default_factory=dict, repr=False, compare=False)
     cells: Mapping[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    refined: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """The picture and the names of the first questions."""
@@ -521,6 +550,7 @@ class Localizations(Sequence[Localization]):
             split=None if split is None else lambda: split(index),
             certify=None if certify is None else lambda: certify(index),
             place=self.places.get(index),
+            refined=None if self.refined is None else self.refined[index],
         )
 
     def __iter__(self) -> Iterator[Localization]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,54 @@ from concept_cam.core.documents import read_yaml
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import did_you_mean
 
-__all__ = ["DTYPES", "PREPROCESS_SETTINGS", "RESIZE_POLICIES", "SETTING_NAMES", "VIEW_NAMES", "WEIGHTINGS", "Settings", "read_config"]
+__all__ = [
+    "DTYPES",
+    "PREPROCESS_SETTINGS",
+    "REFINER_NAMES",
+    "RESIZE_POLICIES",
+    "SETTING_NAMES",
+    "VIEW_NAMES",
+    "WEIGHTINGS",
+    "Settings",
+    "joined_refiners",
+    "read_config",
+    "refiner_steps",
+]
 
 WEIGHTINGS = ("uniform", "softmax", "hardest", "orthogonal")
 """Names of :data:`concept_cam.core.directions.WEIGHTING`, without loading torch."""
 
 VIEW_NAMES = ("auto", "single", "mirrored")
 """``"auto"`` and the names of :data:`concept_cam.backbones.views.VIEWS`, without loading torch."""
+
+REFINER_NAMES = ("none", "guided", "superpixel", "affinity", "masks")
+"""Names of :data:`concept_cam.refine.REFINERS`, without importing it."""
+
+_NEXT_REFINER = re.compile(rf"\+(?=(?:{'|'.join(REFINER_NAMES)})(?:[:+]|$))")
+
+
+def refiner_steps(text: str) -> tuple[str, ...]:
+    """Splits ``"affinity:early+guided"`` into the refiners that follow each other; a plus within an argument stays."""
+    return tuple(_NEXT_REFINER.split(text))
+
+
+def joined_refiners(value: str | Sequence[str]) -> str:
+    """Joins refiners that follow each other into one text, ``("affinity:early", "guided")`` to ``"affinity:early+guided"``.
+
+    Raises:
+        ConfigurationError: One of them is no name of :data:`REFINER_NAMES`.
+    """
+    given = [str(step) for step in value] if isinstance(value, (list, tuple)) else [str(value)]
+    for step in (step for text in given for step in refiner_steps(text)):
+        _require_known("refine", step.partition(":")[0], REFINER_NAMES)
+    return "+".join(given)
+
+
+def _require_known(name: str, value: Any, known: Sequence[str]) -> None:
+    if value not in known:
+        hint = did_you_mean(str(value), known)
+        raise ConfigurationError(f"unknown {name.replace('_', ' ')} {value!r}.{hint} Known: {', '.join(known)}.")
+
 
 RESIZE_POLICIES = ("pad", "aspect", "squash", "native", "tile")
 """Names of :data:`concept_cam.pictures.resizing.RESIZE`, without loading torch."""
@@ -44,6 +86,7 @@ def setting(
     choices: tuple[str, ...] = (),
     kind: Callable[[str], Any] | None = None,
     short: str = "",
+    chain: tuple[str, ...] = (),
     recorded: bool = True,
     command_line: bool = True,
 ) -> Any:
@@ -56,10 +99,11 @@ def setting(
         choices: Its values, where they are names.
         kind: Type of the option, where it is not text.
         short: Short form of the option.
+        chain: Names of steps that may follow each other, each with an argument behind a colon; the option may be repeated.
         recorded: Whether it decides results, so that provenance and run descriptions hold it.
         command_line: Whether commands have an option for it; configuration files always may set it.
     """
-    facts = {"text": text, "shown": shown, "choices": choices, "kind": kind, "short": short}
+    facts = {"text": text, "shown": shown, "choices": choices, "kind": kind, "short": short, "chain": chain}
     return field(default=default, metadata={**facts, "recorded": recorded, "command_line": command_line})
 
 
@@ -83,6 +127,11 @@ class Settings:
         std: Standard deviation of each channel; ``None`` for the model's.
         interpolation: How pictures are resized; ``None`` for the model's.
         resize_mode: What the policy ``"native"`` does; ``None`` for the model's.
+        refine: How maps are refined beside their picture, a name of :data:`concept_cam.refine.REFINERS`, with ``:ARGUMENT`` behind it where
+            it takes one; several that follow each other are a list, or joined by a plus, ``"affinity:early+guided"``. Heatmaps and
+            outlines are then the refined map's; scores of cells, peaks, thresholds and probabilities stay.
+        look_again: Whether the best regions are read again at twice the resolution, where they are narrow; for the direct method and its
+            kin. Probabilities of parts are then those of the finer cells, and are to be calibrated apart.
         batch_size: Pictures per forward pass.
         max_pixels: Largest picture that is decoded.
 
@@ -109,15 +158,23 @@ class Settings:
     std: tuple[float, float, float] | None = setting(None, "Standard deviation of each channel.", shown="the model's", kind=str)
     interpolation: str | None = setting(None, "How pictures are resized.", shown="the model's", choices=INTERPOLATIONS)
     resize_mode: str | None = setting(None, "What --resize native does.", shown="the model's", choices=RESIZE_MODES)
+    refine: str = setting(
+        "none",
+        "Refine maps at the picture's edges. Try guided first: twice the time with the bundled model. Affinity and masks take a model "
+        "behind a colon. Repeat it to refine what the one before made; 'concept-cam models --refine' says what each does and costs.",
+        chain=REFINER_NAMES,
+    )
+    look_again: bool = setting(
+        False, "Read narrow parts again at twice the resolution, in about three times the time; calibrate probabilities apart.", kind=bool
+    )
     batch_size: int = setting(8, "Pictures per forward pass.", shown="8; annotate on a GPU measures it", kind=int, recorded=False)
     max_pixels: int = setting(200_000_000, "Largest picture that is decoded.", kind=int)
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value, known = getattr(self, item.name), item.metadata["choices"]
-            if known and value not in known and not (value is None and item.default is None):
-                hint = did_you_mean(str(value), known)
-                raise ConfigurationError(f"unknown {item.name.replace('_', ' ')} {value!r}.{hint} Known: {', '.join(known)}.")
+            if item.metadata["choices"] and getattr(self, item.name) != item.default:
+                _require_known(item.name, getattr(self, item.name), item.metadata["choices"])
+        object.__setattr__(self, "refine", joined_refiners(self.refine))
         if not isinstance(self.gamma, (int, float)) or not 0 <= self.gamma < float("inf"):
             raise ConfigurationError(f"gamma must be a number >= 0 (0: no contrast, 1: full contrast), received {self.gamma!r}.")
         templates = (self.templates,) if isinstance(self.templates, str) else self.templates
@@ -129,6 +186,8 @@ class Settings:
         for name in ("mean", "std"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _channels(name, getattr(self, name)))
+        if not isinstance(self.look_again, bool):
+            raise ConfigurationError(f"look_again must be true or false, received {self.look_again!r}.")
         for name in ("batch_size", "max_pixels") + (("size",) if self.size is not None else ()):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from concept_cam.collection.limits import POOLED_LIMIT, Calibration, Limit
+from concept_cam.collection.limits import POOLED_LIMIT, PROBABILITY_SETTINGS, Calibration, Limit
 from concept_cam.collection.questions import ABSENT
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError
@@ -293,7 +293,7 @@ def read_calls(path: str | os.PathLike[str]) -> tuple[list[ModelCall], dict[str,
     ``specimen`` and ``kind`` are read where they are there.
 
     Returns:
-        The calls and the facts of the run (model, weights).
+        The calls and the facts of the run (model, weights, the settings that decide probabilities).
 
     Raises:
         DataError: Neither of the two.
@@ -317,7 +317,9 @@ def read_calls(path: str | os.PathLike[str]) -> tuple[list[ModelCall], dict[str,
             calls.append(call)
     known = {key: tuple(names) for key, names in states.items()}
     calls = [replace(call, states=known[call.pack, call.character]) for call in calls]
-    return calls, {name: run.info[name] for name in ("model", "weights_hash") if name in run.info}
+    facts: dict[str, Any] = {name: run.info[name] for name in ("model", "weights_hash") if name in run.info}
+    used = run.info.get("configuration", {})
+    return calls, {**facts, "settings": {name: used[name] for name in PROBABILITY_SETTINGS if name in used}}
 
 
 def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:

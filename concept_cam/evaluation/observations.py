@@ -37,6 +37,11 @@ class Scene:
         return metrics.labelled_scores(self.heatmap, self.mask)
 
     @cached_property
+    def best(self) -> tuple[float, float]:
+        """The best IoU that a threshold reaches, and the highest such threshold."""
+        return metrics.best_iou(self.heatmap, self.mask)
+
+    @cached_property
     def within(self) -> tuple[Array, Array]:
         """Scores on and off the target, within the subject."""
         return metrics.labelled_scores(self.heatmap, self.mask, self.host)
@@ -101,7 +106,12 @@ METRICS: dict[str, Metric] = {
     "iou_best": Metric(
         "IoU best",
         "IoU at the best threshold of each map: an upper bound.",
-        measure=lambda scene: metrics.best_iou(scene.heatmap, scene.mask)[0],
+        measure=lambda scene: scene.best[0],
+    ),
+    "boundary": Metric(
+        "outline",
+        "F-score of the outline at that threshold: the share of either outline that lies within 0.75 % of the diagonal of the other.",
+        measure=lambda scene: metrics.boundary_f(np.nan_to_num(scene.heatmap, nan=-np.inf) >= scene.best[1], scene.mask),
     ),
     "coverage": Metric(
         "seen", "Share of the target that the method looked at.", "", measure=lambda scene: metrics.coverage(scene.heatmap, scene.mask)

@@ -175,7 +175,7 @@ class _RowAsker:
             self._cache[place] = (self._localizer.encode(picture), time.perf_counter() - start)
         features, encoding = self._cache[place]
         start = time.perf_counter()
-        answers = list(self._localizer.score(features, list(concepts)))
+        answers = list(self._localizer.score(features, list(concepts), picture))
         return answers, encoding + time.perf_counter() - start
 
 
@@ -441,9 +441,10 @@ def _faithfulness(answer: MeasuredAnswer, question: SampleQuestion, picture: Pic
     if len(answer.probabilities) < 2 or np.isnan(answer.heatmap).all():
         return {}
     rival = 1 + int(np.argmax(answer.probabilities[1:]))
+    plain = localizer.with_settings(refine="none", look_again=False)  # only the probabilities of the whole picture are wanted
 
     def shares(images: Array) -> Float:
-        found = localizer.score(localizer.encode([*images]), [question.concept])
+        found = plain.score(plain.encode([*images]), [question.concept])
         return np.asarray([item[0].probabilities for item in found], dtype=np.float64)
 
     def confidence(images: Array) -> Float:

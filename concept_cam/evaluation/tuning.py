@@ -305,7 +305,7 @@ def _answers(
         )
         if candidate.attention not in encoded:
             encoded[candidate.attention] = chosen.encode(picture)
-        yield candidate, list(chosen.score(encoded[candidate.attention], concepts))
+        yield candidate, list(chosen.score(encoded[candidate.attention], concepts, picture))
 
 
 def _finish(
@@ -345,7 +345,7 @@ def _finish(
         dict(sets),
         {
             name: getattr(localizer.settings, name)
-            for name in ("resize", "size", "views", "feature_norm")
+            for name in ("resize", "size", "views", "feature_norm", "refine", "look_again")
             if getattr(localizer.settings, name) != getattr(Settings(), name)
         },
     )

@@ -51,6 +51,7 @@ _ENTRIES = (
         "direct",
         f"{_HERE}.direct:direct",
         "direction over patch features: one forward pass for any number of concepts",
+        looks_again=True,
     ),
     *_with_relu(
         Method(
@@ -157,6 +158,7 @@ _ENTRIES = (
         f"{_HERE}.direct:gem",
         "the direct method with GEM's self-self attention in the last block",
         "Bousselham et al., CVPR 2024",
+        looks_again=True,
     ),
     Method(
         "clip-surgery",
@@ -245,6 +247,9 @@ def explain(
         UnsupportedModelError: The method needs a kind of tower that this model does not have.
     """
     chosen = find_method(method)
+    if localizer.settings.look_again and not chosen.looks_again:
+        able = ", ".join(name for name, entry in METHODS.items() if entry.looks_again)
+        raise ConfigurationError(f"the method {chosen.name!r} cannot look again: that takes patch features ({able}). Leave look_again out.")
     asked = localizer.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
     answers: list[Localizations] = chosen.load()(localizer, list(pictures), asked, chosen)
     # A method that puts other maps in the place of the direct ones keeps to the places that were told by these.

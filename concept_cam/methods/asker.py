@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from concept_cam.backbones.protocol import Backbone
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from concept_cam.core.results import Localizations, Provenance
     from concept_cam.core.settings import Settings
     from concept_cam.pictures.preprocessing import Preprocess
-    from concept_cam.pictures.reading import ImageSource
+    from concept_cam.pictures.reading import ImageSource, Picture
     from concept_cam.pictures.resizing import Prepared
 
 __all__ = ["Asker"]
@@ -41,7 +42,14 @@ class Asker(Protocol):
     def encode(self, images: ImageSource) -> PatchFeatures: ...
     def encode_prepared(self, prepared: Sequence[Prepared], sources: Sequence[str | None] | None = None) -> list[PatchFeatures]: ...
     @overload
-    def score(self, features: Sequence[PatchFeatures], concepts: Concept | Sequence[Concept]) -> list[Localizations]: ...
+    def score(
+        self,
+        features: Sequence[PatchFeatures],
+        concepts: Concept | Sequence[Concept],
+        pictures: Sequence[Picture | np.ndarray] | None = None,
+    ) -> list[Localizations]: ...
     @overload
-    def score(self, features: PatchFeatures, concepts: Concept | Sequence[Concept]) -> Localizations: ...
+    def score(
+        self, features: PatchFeatures, concepts: Concept | Sequence[Concept], pictures: Picture | np.ndarray | None = None
+    ) -> Localizations: ...
     def provenance(self, method: str, attention: str, resize: str, views: str = "single") -> Provenance: ...

@@ -39,8 +39,9 @@ def _baseline(make: Callable[[Asker, Picture, Prepared, int], np.ndarray]) -> Ru
     def run(localizer: Asker, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:
         prepared = [localizer.prepare(picture) for picture in pictures]
         features = localizer.encode_prepared(prepared, [picture.source for picture in pictures])
+        levels = localizer.with_settings(refine="none").score(features, list(concepts))
         answers = []
-        for picture, item, answer in zip(pictures, prepared, localizer.score(features, list(concepts))):
+        for picture, item, answer in zip(pictures, prepared, levels):
             maps = make(localizer, picture, item, len(concepts)).astype(np.float32)
             answers.append(
                 replace(

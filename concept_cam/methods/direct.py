@@ -41,7 +41,7 @@ def direct(localizer: Asker, pictures: Sequence[Picture], concepts: tuple[Concep
     """Scores patch features along directions; see :meth:`concept_cam.localizer.Localizer.score`."""
     return [
         replace(answer, provenance=replace(answer.provenance, method=method.name))
-        for answer in localizer.score(localizer.encode(list(pictures)), list(concepts))
+        for answer in localizer.score(localizer.encode(list(pictures)), list(concepts), list(pictures))
     ]
 
 
@@ -75,7 +75,7 @@ def clip_surgery(localizer: Asker, pictures: Sequence[Picture], concepts: tuple[
     Raises:
         AttentionError: The family has no value-value attention.
     """
-    other = localizer.with_settings(attention=_deepest(localizer, "vv-6", "vv"))
+    other = localizer.with_settings(attention=_deepest(localizer, "vv-6", "vv"), refine="none")  # what is refined is the map at the end
     features = other.encode(list(pictures))
     answers = other.score(features, list(concepts))
     empty = other.embed_texts([EMPTY_PROMPTS])[0]

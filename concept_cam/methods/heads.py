@@ -609,6 +609,7 @@ class FinerCam:
                     "gamma": alpha,
                     "weighting": aggregation,
                     "feature_norm": self.head.feature_norm,
+                    "refine": "none",
                 },
             ),
             source=picture.source,

@@ -27,6 +27,7 @@ class Method:
         takes: What follows the name and a colon, such as ``"PATH"``; empty for most.
         optional: Whether that may be left out.
         argument: The text that followed.
+        looks_again: Whether it scores patch features, so that narrow regions can be read again.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Method:
     takes: str = ""
     optional: bool = False
     argument: str = ""
+    looks_again: bool = False
 
     def load(self) -> Callable[..., Any]:
         """Imports the function."""

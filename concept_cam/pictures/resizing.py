@@ -29,6 +29,8 @@ __all__ = [
     "Policy",
     "Prepared",
     "aspect",
+    "closer",
+    "magnified",
     "merge_windows",
     "native",
     "pad",
@@ -404,6 +406,97 @@ def _starts(length: int, window: int, step: int) -> list[int]:
 
 RESIZE: dict[str, Policy] = {"pad": pad, "aspect": aspect, "squash": squash, "native": native, "tile": tile}
 """Every resize policy by name; the first is the default."""
+
+
+# ------------------------------------------------------------------------------------------------------------ a closer look
+
+
+def magnified(
+    pixels: np.ndarray,
+    geometry: Geometry,
+    zoom: int = 1,
+    part: tuple[int, int, int, int] | None = None,
+    interpolation: str = "bicubic",
+    fill: Sequence[float] = (0.5, 0.5, 0.5),
+) -> np.ndarray:
+    """Reads a part of the model frame again from the picture itself, ``zoom`` times as finely as the model saw it.
+
+    The geometry is exact: pixel ``i`` of the magnified frame covers model pixels ``[i / zoom, (i + 1) / zoom)``, whatever the resize
+    policy, and a part equals the same part of the whole magnified frame but for rounding (Pillow looks beyond the part's edge as far as its
+    filter reaches).
+
+    Args:
+        pixels: uint8 [H', W', 3], the upright picture, or a smaller copy of it.
+        geometry: Frames of the picture.
+        zoom: Magnified pixels per model pixel along each axis.
+        part: ``(top, left, bottom, right)`` in magnified pixels; ``None`` for the whole frame. It may reach beyond the frame.
+        interpolation: How pixels are resized.
+        fill: Colour of what is not the picture, in 0..1.
+
+    Returns:
+        uint8 [bottom - top, right - left, 3].
+    """
+    top, left, bottom, right = part or (0, 0, geometry.model[0] * zoom, geometry.model[1] * zoom)
+    found = np.empty((bottom - top, right - left, 3), dtype=np.uint8)
+    found[:] = np.round(np.asarray(fill) * 255).clip(0, 255)
+    inside = _inside(geometry, zoom, (top, left, bottom, right))
+    if inside is None:
+        return found
+    y0, x0, y1, x1 = inside
+    size, original = pixels.shape[:2], geometry.original
+    corners = geometry.model_to_original(np.array([[x0, y0], [x1, y1]]) / zoom) * (size[1] / original[1], size[0] / original[0])
+    box = tuple(np.clip(corners, 0, (size[1], size[0])).ravel().tolist())
+    method = choose(interpolation, _RESAMPLING, "interpolation")
+    inner = Image.fromarray(pixels).resize((x1 - x0, y1 - y0), method, box=cast("tuple[float, float, float, float]", box))
+    found[y0 - top : y1 - top, x0 - left : x1 - left] = np.asarray(inner)
+    return found
+
+
+def _inside(geometry: Geometry, zoom: int, part: tuple[int, int, int, int]) -> tuple[int, int, int, int] | None:
+    """Returns ``(top, left, bottom, right)`` of what a part of the magnified frame shows of the picture; ``None`` for nothing."""
+    # The picture's own edges lie on whole model pixels for every policy.
+    x0, y0, x1, y1 = (round(edge * zoom) for edge in geometry.content)
+    top, left, bottom, right = max(part[0], y0), max(part[1], x0), min(part[2], y1), min(part[3], x1)
+    return None if bottom <= top or right <= left else (top, left, bottom, right)
+
+
+def closer(
+    pixels: np.ndarray, geometry: Geometry, preprocess: Preprocess, zoom: int, windows: Sequence[tuple[int, int]], cells: Size
+) -> tuple[Tensor, np.ndarray]:
+    """Makes model inputs of windows of the magnified frame.
+
+    Args:
+        pixels: As for :func:`magnified`.
+        geometry: Frames of the picture at the first look.
+        preprocess: What the checkpoint expects.
+        zoom: Magnification.
+        windows: ``(row, column)`` of each window's corner in cells of the magnified grid, ``zoom`` cells per cell of the first look along
+            each axis.
+        cells: ``(h, w)`` of a window, what the tower takes.
+
+    Returns:
+        Inputs float32 [K, 3, H, W], and which of their cells show the picture, bool [K, h, w].
+    """
+    stride = preprocess.stride
+    size = cells[0] * stride[0], cells[1] * stride[1]
+    full = size if preprocess.flexible else preprocess.size
+    grid = geometry.grid[0] * zoom, geometry.grid[1] * zoom
+    shown = np.zeros((len(windows), *cells), dtype=bool)
+    valid = geometry.with_grid(grid).valid()
+    inputs = []
+    for number, (row, column) in enumerate(windows):
+        top, left = row * stride[0], column * stride[1]
+        part = top, left, top + size[0], left + size[1]
+        tensor = _normalised(magnified(pixels, geometry, zoom, part, preprocess.interpolation, preprocess.mean), preprocess)
+        inside = _inside(geometry, zoom, part)
+        canvas = tensor.new_zeros((3, *full))  # exactly the mean colour where the picture is not, as in every other input
+        if inside is not None:
+            y0, x0, y1, x1 = inside[0] - top, inside[1] - left, inside[2] - top, inside[3] - left
+            canvas[:, y0:y1, x0:x1] = tensor[:, y0:y1, x0:x1]
+        inputs.append(canvas)
+        seen = valid[row : row + cells[0], column : column + cells[1]]
+        shown[number, : seen.shape[0], : seen.shape[1]] = seen
+    return _stack(inputs), shown
 
 
 # ------------------------------------------------------------------------------------------------------------ merging

@@ -35,9 +35,10 @@ from concept_cam.core.errors import ConceptCamError, ConfigurationError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.placing import LEFT_OF
 from concept_cam.core.regions import Region, decode_rle
-from concept_cam.core.results import Localization
+from concept_cam.core.results import Localization, Localizations
 from concept_cam.core.scoring import ledger
 from concept_cam.exports.survey import plain_json
+from concept_cam.refine.look import SecondLook
 from concept_cam.serve.gallery import Gallery, GalleryPicture, encode_picture, open_gallery
 from concept_cam.serve.questions import AskedQuestion, read_question
 from concept_cam.serve.teaching import Taught, TaughtConcepts, click_vectors
@@ -231,6 +232,13 @@ class Desk:
         memory: int = MEMORY,
         threads: int | None = None,
     ) -> None:
+        settings = localizer.settings
+        self._closer = settings.refine != "none" or settings.look_again
+        if self._closer and gallery.index is not None:
+            raise ConfigurationError(
+                "an index keeps features and no pictures, and refining a map or looking again takes the pictures: serve the folder of the "
+                "pictures, or leave --refine and --look-again out."
+            )
         self.localizer, self.gallery, self.memory = localizer, gallery, memory
         self.corrections = Corrections(corrections if corrections is not None else gallery.home / CORRECTIONS_FILE)
         self.taught = TaughtConcepts(self.corrections.path.parent / "taught", localizer.backbone.weights_hash)
@@ -424,8 +432,12 @@ class Desk:
         localizer = self._localizer(question.gamma, question.weighting)
         if question.choose:
             question = replace(question, concept=self._most_likely(features, question.concept), choose=False)
-        found = localizer.score(features, question.concept)[0]
-        cosines, weights, gram = _cosines(localizer, features, found)
+        picture = self.gallery.read(entry).pixels if self._closer else None
+        if picture is not None and not question.taught:  # what was taught is known on the cells of the first look
+            features = self.localizer.look_again([features], [question.concept], [picture])[0]
+        answers = localizer.score(features, question.concept)
+        found = answers[0]
+        cosines, weights, gram = _cosines(localizer, features, answers)
         taught, own = None, None
         if question.taught:
             taught = self.taught.get(question.taught)
@@ -433,6 +445,8 @@ class Desk:
             found = replace(
                 found, scores=((1 - question.mix) * found.scores + question.mix * own).astype(np.float32), split=None, certify=None
             )
+        if picture is not None:
+            found = self.localizer.refine(found, picture, features)
         told = found.place is None or found.place.resolved
         regions = found.regions(question.threshold, min_area=question.min_area, resolution="model") if told else ()
         with self._lock:
@@ -454,11 +468,12 @@ class Desk:
         )
 
     def _localizer(self, gamma: float, weighting: str) -> Localizer:
-        """Returns the localizer with these settings; the last ones are kept with the directions that they remember."""
+        """Returns the localizer that scores cells with these settings; the last ones are kept with the directions that they remember."""
         key = (gamma, weighting)
         with self._lock:
             if key not in self._localizers:
-                self._localizers[key] = self.localizer.with_settings(gamma=gamma, weighting=weighting)
+                own = {"gamma": gamma, "weighting": weighting, "refine": "none", "look_again": False}
+                self._localizers[key] = self.localizer.with_settings(**own)
                 while len(self._localizers) > 16:
                     self._localizers.popitem(last=False)
             self._localizers.move_to_end(key)
@@ -483,7 +498,7 @@ class Desk:
         # What is absent is nowhere: there the question stays that of the state that can be seen.
         if metadata["kind"] == "presence" or len(siblings) < 2:
             return siblings[0]
-        answers = self.localizer.score(features, siblings)
+        answers = self._localizer(self.localizer.settings.gamma, self.localizer.settings.weighting).score(features, siblings)
         return max(answers, key=lambda answer: answer.probability or 0.0).concept
 
     def _call(self, entry: GalleryPicture, question: AskedQuestion, found: Localization, cosines: np.ndarray) -> dict[str, Any]:
@@ -580,20 +595,23 @@ def _said(
     }
 
 
-def _cosines(localizer: Localizer, features: PatchFeatures, found: Localization) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
+def _cosines(localizer: Localizer, features: PatchFeatures, answers: Localizations) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
     """Returns the similarity of each patch with each text, float32 [1 + R, h, w], ``pi`` and the texts' Gram matrix: none depends on
     gamma.
     """
     with torch.inference_mode():
-        texts = localizer.directions([found.concept])
+        texts = localizer.directions(answers.concepts)
         rows = texts.columns[0][texts.used[0]]
         vectors = texts.texts[rows]
-        maps = ledger(features.patches, vectors, vectors.new_ones(len(vectors)), localizer.settings.feature_norm)
+        if isinstance(answers.split, SecondLook):
+            maps = answers.split.cosines(0)
+        else:
+            maps = ledger(features.patches, vectors, vectors.new_ones(len(vectors)), localizer.settings.feature_norm).cpu().numpy()
         terms = coefficients(
             texts, features.image[None], weighting=localizer.settings.weighting, gamma=1.0, logit_scale=localizer.backbone.logit_scale
         )
         gram = vectors @ vectors.T
-    return maps.cpu().numpy(), tuple(-float(value) for value in terms[0, 0, 1:]), gram.cpu().numpy()
+    return maps, tuple(-float(value) for value in terms[0, 0, 1:]), gram.cpu().numpy()
 
 
 def _prototype_map(

@@ -221,6 +221,10 @@ def _states(found: Localization) -> dict[str, float]:
     return dict(zip((own, *others), found.probabilities))
 
 
+ONCE_FIXED = {"refine": "none", "look_again": False}
+"""What held of every map when files did not say so."""
+
+
 @dataclass(frozen=True)
 class Conformal:
     """Limits of every character at one risk.
@@ -249,7 +253,7 @@ class Conformal:
         Raises:
             ConfigurationError: The model or a setting differs; the message names it.
         """
-        for name, value in self.facts.items():
+        for name, value in ({**ONCE_FIXED, **self.facts} if self.facts else {}).items():
             if name != "model" and name in facts and facts[name] != value:  # A model has several names; its weights have one hash.
                 raise ConfigurationError(
                     f"the guarantee was fitted with {name} {value!r}, the maps were made with {facts[name]!r}: fit it again with "

@@ -27,6 +27,9 @@ from concept_cam.trust.verdicts import ABSENT, CLEAR, DOUBTFUL, OFF_PROMPT
 
 __all__ = ["KINDS", "Fit", "Judgement", "KnownTarget", "Rules", "fit_key", "judge", "key_of", "kind_of", "shipped"]
 
+LATER_LOOKS = ("refine", "look_again")
+"""Settings that change what comes after a certificate, which is that of the first look, on the cells."""
+
 RULES_VERSION = 3
 """Raised when a rule or a feature changes."""
 
@@ -155,7 +158,8 @@ class Rules:
             ConfigurationError: The model or a setting differs; the message names it.
         """
         for name, value in self.facts.items():
-            if name != "model" and name in facts and facts[name] != value:  # A model has several names; its weights have one hash.
+            # A model has several names; its weights have one hash.
+            if name not in ("model", *LATER_LOOKS) and name in facts and facts[name] != value:
                 raise ConfigurationError(
                     f"the rules of trust were fitted with {name} {value!r}, the maps are made with {facts[name]!r}: fit them again with  "
                     "concept-cam calibrate."

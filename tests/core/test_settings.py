@@ -17,7 +17,7 @@ from tests.planted import PlantedBackbone
 OTHER = {
     "attention": "value", "gamma": 0.5, "weighting": "hardest", "resize": "squash", "size": 16, "views": "mirrored", "feature_norm": "none",
     "templates": ("a photo of {}",), "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.5, 0.5), "interpolation": "nearest", "resize_mode": "squash",
-    "batch_size": 3, "max_pixels": 1000,
+    "refine": "affinity:early+guided", "look_again": True, "batch_size": 3, "max_pixels": 1000,
 }  # fmt: skip
 
 
@@ -38,6 +38,8 @@ def test_every_setting_that_decides_results_is_recorded() -> None:
     said = localizer.provenance("direct", "value", "squash", "mirrored").to_dict()
     for item in fields(Settings):
         expected = list(OTHER[item.name]) if isinstance(OTHER[item.name], tuple) else OTHER[item.name]
+        # A map says that it was refined once it was.
+        expected = "none" if item.name == "refine" else expected
         assert (said.get(item.name) == expected) == (item.name != "batch_size"), item.name
     # What leaves the choice to the model is not written: runs of before can be continued.
     assert not set(Settings().recorded()) & set(PREPROCESS_SETTINGS)
@@ -56,3 +58,16 @@ def test_files_hold_every_setting_and_a_preprocess_block(tmp_path: Path) -> None
     file.write_text("preprocess: {men: 0.5}\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="'preprocess' may hold mean, std, interpolation, resize_mode"):
         read_config(file)
+
+
+@pytest.mark.parametrize("given", ["affinity:early+guided", ("affinity:early", "guided"), ["affinity:early+guided"]])
+def test_refiners_that_follow_each_other_are_one_text(given: object) -> None:
+    assert Settings(refine=given).refine == "affinity:early+guided"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [("guide", "Did you mean 'guided'"), (["guided", "slic"], "unknown refine 'slic'"), (7, "unknown refine '7'")]
+)
+def test_an_unknown_refiner_is_named(given: object, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Settings(refine=given)  # type: ignore[arg-type]

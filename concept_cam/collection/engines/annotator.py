@@ -14,6 +14,7 @@ from concept_cam.collection.plan import Plan
 from concept_cam.collection.reading import Crop, Loaded, load_item, prepare_crop
 from concept_cam.collection.records import Scored, records_of
 from concept_cam.core.errors import ImageError, reason_of
+from concept_cam.refine.look import ZOOM
 from concept_cam.trust.certificate import Certificate, Certifier
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Annotator:
     def __init__(self, localizer: Localizer, plan: Plan) -> None:
         self.localizer = localizer if plan.rules is None else localizer.with_rules(plan.rules)
         self.plan = plan
+        self._cells = self.localizer.with_settings(refine="none", look_again=False)
         self._index: Index | None = None
 
     def __call__(self, items: Sequence[Item]) -> Answers:
@@ -121,24 +123,8 @@ class Annotator:
                 if isinstance(outcome, Kept):
                     scored.append(outcome)
                     continue
-                geometry, scores, image_scores, probabilities, certificates, places = outcome
-                scored.append(
-                    Scored(
-                        found.item,
-                        found.sha256,
-                        crop.number,
-                        crop.box,
-                        crop.specimen,
-                        crop.frame,
-                        geometry,
-                        crop.hidden,
-                        scores,
-                        image_scores,
-                        probabilities,
-                        certificates,
-                        places,
-                    )
-                )
+                own = (found.item, found.sha256, crop.number, crop.box, crop.specimen, crop.frame)
+                scored.append(Scored(*own, hidden=crop.hidden, **outcome))
         return results
 
     def _maps(self, crops: Sequence[Crop]) -> list[Any]:
@@ -146,6 +132,9 @@ class Annotator:
             return []
         try:
             features, valids = self._features(crops)
+            if self.plan.closer:
+                asked = self.localizer.phrased(self.plan.questions.concepts)
+                features = self.localizer.look_again(features, asked, [crop.closest for crop in crops], valids, steady=True)
         except (ImageError, ArithmeticError, IndexError, MemoryError) as error:
             # One crop broke the model's output: find out which.
             return [ImageError(reason_of(error))] if len(crops) == 1 else [outcome for crop in crops for outcome in self._maps([crop])]
@@ -153,15 +142,37 @@ class Annotator:
             return [keep(crop, encoded, valid, self.plan.codec) for crop, encoded, valid in zip(crops, features, valids)]
         concepts = self.localizer.phrased(self.plan.questions.concepts)
         # One by one: what a picture gets must not depend on which others are in the batch, or a run that was resumed would differ.
-        answers = [self.localizer.score(item, concepts) for item in features]
+        answers = [self._cells.score(item, concepts) for item in features]
         texts = self.localizer.directions(concepts)
         outcomes = []
-        for valid, encoded, answer in zip(valids, features, answers):
-            scores = answer.scores if valid.all() else np.where(valid, answer.scores, np.float32(np.nan))
-            shares = self.localizer.local_shares(encoded.patches, texts, scores, answer.probabilities, self.plan.questions.parts)
+        for crop, valid, encoded, answer in zip(crops, valids, features, answers):
+            cells = valid if encoded.looks is None else valid.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
+            scores = answer.scores if cells.all() else np.where(cells, answer.scores, np.float32(np.nan))
+            shares = self.localizer.local_shares(
+                encoded.patches, texts, scores, answer.probabilities, self.plan.questions.parts, answer.split
+            )
             certificates = self._certificates(answer, shares, valid) if np.isfinite(scores).any() else {}
-            outcomes.append((encoded.geometry, scores, answer.image_scores, shares, certificates, answer.places))
+            outcomes.append(
+                {
+                    "geometry": answer.geometry,
+                    "scores": scores,
+                    "image_scores": answer.image_scores,
+                    "probabilities": shares,
+                    "certificates": certificates,
+                    "places": answer.places,
+                    "cell": encoded.geometry.cell_original,
+                    "refined": self._refined(crop, replace(answer, scores=scores), encoded),
+                }
+            )
         return outcomes
+
+    def _refined(self, crop: Crop, answer: Localizations, features: PatchFeatures) -> dict[int, np.ndarray]:
+        """Refines the maps that regions are drawn from, by concept; none where none is asked for."""
+        if self.plan.settings.refine == "none":
+            return {}
+        outlined = self.plan.questions.outlined
+        found = self.localizer.refine(replace(answer, scores=answer.scores[list(outlined)]), crop.closest, features).refined
+        return {} if found is None else dict(zip(outlined, found))
 
     def _features(self, crops: Sequence[Crop]) -> tuple[list[PatchFeatures], list[np.ndarray]]:
         """Returns the features of crops and where the model looked: from the model, or from the index that holds them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concept_cam.evaluation.metrics.boundaries import BOUNDARY_TOLERANCE, boundary_f
 from concept_cam.evaluation.metrics.control import (
     PromptDependence,
     linear_correlation,
@@ -49,6 +50,7 @@ from concept_cam.evaluation.metrics.localisation import (
 from concept_cam.evaluation.metrics.masks import IGNORE, NOT_TARGET, TARGET, coverage, labelled_scores, prevalence, split_mask
 
 __all__ = [
+    "BOUNDARY_TOLERANCE",
     "COMPONENTS",
     "FILLS",
     "IGNORE",
@@ -67,6 +69,7 @@ __all__ = [
     "average_precision_from_scores",
     "best_iou",
     "bootstrap",
+    "boundary_f",
     "box_iou_curve",
     "coverage",
     "deletion_auc",
