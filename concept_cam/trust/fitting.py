@@ -28,6 +28,10 @@ LEAST_PER_KIND = 30
 """Right maps, and wrong ones, that a kind of question needs for a fit of its own."""
 
 
+LEAST_ANSWERS = 10
+"""Of either answer that a model can be fitted to."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """One map whose answer is known.
@@ -105,13 +109,14 @@ def _enough(own: Sequence[Judged]) -> bool:
 
 def _fit(own: Sequence[Judged], precision: float, false_absent: float) -> Fit:
     right, present = np.array([item.right for item in own]), np.array([item.present for item in own])
-    sure, there = held_out(own, right), held_out(own, present)
     features, targets = _table(own)
+    there = held_out(own, present)
+    sure = there * held_out(own, right, present)
     domains, nearer = (features[:, list(FEATURES).index(name)] for name in ("domain", "nearer"))
     domains, nearer = domains[present & np.isfinite(domains)], nearer[right & np.isfinite(nearer)]
     return Fit(
-        Logistic.fit(features, right, targets),
-        _presence(features, present, targets),
+        _model(features[present], right[present], [name for name, used in zip(targets, present) if used]),
+        _model(features, present, targets),
         _least_sure(sure, right, precision),
         float(np.quantile(there[present], false_absent)),
         float(domains.max()) if len(domains) else float("inf"),
@@ -123,31 +128,34 @@ def _table(own: Sequence[Judged]) -> tuple[np.ndarray, list[str]]:
     return np.stack([features_of(item.found, item.facts) for item in own]), [item.facts.target for item in own]
 
 
-def _presence(features: np.ndarray, present: np.ndarray, targets: Sequence[str]) -> Logistic:
-    """A model of presence; where every target is there, nothing can be learnt, and all count as present."""
-    if min(present.sum(), (~present).sum()) < 10:
-        return Logistic({}, {}, {}, 50.0)
-    return Logistic.fit(features, present, targets)
+def _model(features: np.ndarray, answers: np.ndarray, targets: Sequence[str]) -> Logistic:
+    """A model of an answer; where one of the two was hardly given nothing can be learnt, and all maps have its share (of Laplace)."""
+    yes, no = int(answers.sum()), int((~answers).sum())
+    if min(yes, no) < LEAST_ANSWERS:
+        return Logistic({}, {}, {}, 50.0 if no == 0 else float(np.log((yes + 1) / (no + 1))))
+    return Logistic.fit(features, answers, targets)
 
 
-def held_out(own: Sequence[Judged], answers: np.ndarray) -> np.ndarray:
+def held_out(own: Sequence[Judged], answers: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
     """Returns for each map the probability that a model of the other folds' pictures gives it, float64 [M].
 
     Args:
         own: The maps.
         answers: bool [M], what the model is to tell.
+        among: bool [M], the maps that models are fitted to; all by default.
     """
     features, targets = _table(own)
     pictures = list(dict.fromkeys(item.picture for item in own))
     order = np.random.default_rng(0).permutation(len(pictures))
     fold_of = {pictures[number]: place % FOLDS for place, number in enumerate(order)}
     folds = np.array([fold_of[item.picture] for item in own])
-    found = np.full(len(own), float(answers.mean()))
+    used = np.ones(len(own), dtype=bool) if among is None else among
+    found = np.zeros(len(own))
     for fold in range(FOLDS):
-        rest, held = folds != fold, folds == fold
-        if held.any() and min(answers[rest].sum(), (~answers[rest]).sum()) >= 10:
-            model = Logistic.fit(features[rest], answers[rest], [name for name, used in zip(targets, rest) if used])
-            found[held] = model.of(features[held], [name for name, used in zip(targets, held) if used])
+        rest, held = (folds != fold) & used, folds == fold
+        if held.any():
+            model = _model(features[rest], answers[rest], [name for name, one in zip(targets, rest) if one])
+            found[held] = model.of(features[held], [name for name, one in zip(targets, held) if one])
     return found
 
 

@@ -1,8 +1,9 @@
 """From evidence to a verdict: few visible rules, whose limits come from a fit.
 
-Two logistic models read the same features of a map (:data:`concept_cam.trust.logistic.FEATURES`): one says how likely the peak lies on the
-target (*confidence*), one how likely the target is in the picture at all (*presence*). Both are fitted, with their limits, to pictures with
-known answers (:mod:`concept_cam.trust.fitting`), for each kind of question apart: parts, states of characters, things by name; parts and
+Two logistic models read the same features of a map (:data:`concept_cam.trust.logistic.FEATURES`): one says how likely the target is in the
+picture at all (*presence*), one how likely the peak lies on a target that is there. Their product is the *confidence*: what tells a target
+that is not there from one that is does not tell a peak on it from one beside it. Both are fitted, with their limits, to pictures with known
+answers (:mod:`concept_cam.trust.fitting`), for each kind of question apart: parts, states of characters, things by name; parts and
 states also for each group of organisms apart, for a model that knows fishes well need not know butterflies. The bundled model's come
 with it. Other models have none until ``concept-cam calibrate`` makes one: then confidence and presence are not stated, and the rules that
 need none of them still hold.
@@ -30,7 +31,7 @@ __all__ = ["KINDS", "Fit", "Judgement", "KnownTarget", "Rules", "fit_key", "judg
 LATER_LOOKS = ("refine", "look_again")
 """Settings that change what comes after a certificate, which is that of the first look, on the cells."""
 
-RULES_VERSION = 3
+RULES_VERSION = 4
 """Raised when a rule or a feature changes."""
 
 KINDS: dict[str, str] = {
@@ -84,7 +85,7 @@ class Fit:
     """What was fitted for one kind of question.
 
     Attributes:
-        confidence: How likely the peak lies on the target.
+        found: How likely the peak lies on the target where the target is in the picture.
         presence: How likely the target is in the picture.
         clear: Least confidence of a clear map; above 1 where no limit was good enough.
         absent: Presence under which the target counts as absent.
@@ -92,7 +93,7 @@ class Fit:
         nearer: By how much nearer to another group than to the one that was asked about a picture may be for its maps to be clear.
     """
 
-    confidence: Logistic
+    found: Logistic
     presence: Logistic
     clear: float
     absent: float
@@ -228,7 +229,7 @@ def _read_target(content: dict[str, Any]) -> KnownTarget:
 
 def _read_fit(content: dict[str, Any]) -> Fit:
     return Fit(
-        Logistic.of_dict(content["confidence"]),
+        Logistic.of_dict(content["found"]),
         Logistic.of_dict(content["presence"]),
         _finite(content["clear"]),
         _finite(content["absent"]),
@@ -281,7 +282,8 @@ def judge(found: Evidence, facts: MapFacts, rules: Rules) -> Judgement:
     confidence = presence = nan
     if fit is not None:
         features = feature_list(found, facts)
-        confidence, presence = fit.confidence(features, facts), fit.presence(features, facts)
+        presence = fit.presence(features, facts)
+        confidence = presence * fit.found(features, facts)
 
     def answer(verdict: str, reason: str) -> Judgement:
         return Judgement(verdict, reason, confidence, presence)

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 
 from concept_cam import Concept, Localizer, prompts
+from concept_cam.core.features import PatchFeatures
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.evaluation.datasets import synthetic
 from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, read_target_mask
@@ -409,25 +410,29 @@ def conformal(looked: Looked) -> None:
     for item in observed:
         by_trait.setdefault(item.trait, []).append(item)
     generator = np.random.default_rng(0)
-    print(f"\nMasks of {arguments.labelled} pictures; half of them are labelled, the others new, {SPLITS} times.\n")
-    print("| part | alpha | pictures | inner masks: wrong share | share of the picture | margin: missed | of the diagonal |")
-    print("|---|---|---|---|---|---|---|")
+    given = " / ".join(f"{alpha:g}" for alpha in ALPHAS)
+    print(f"\n{arguments.labelled} pictures; half of them are labelled, the others new, {SPLITS} times, at alpha {given}.\n")
+    print("| part | pictures | inner mask: wrong share | of the picture | outer mask: part not covered | margin, of the diagonal |")
+    print("|---|---|---|---|---|---|")
     for trait, own in by_trait.items():
         masks = [item for item in own if item.shares is not None]
-        for alpha in ALPHAS if len(masks) >= 40 and "parts=" in trait else ():
-            print(f"| {trait} | {alpha:g} | {len(masks)} | {_masks(masks, alpha, generator)} |", flush=True)
-    print("\n| character | alpha | pictures | right state left out | states in the set |")
-    print("|---|---|---|---|---|")
+        if len(masks) >= 40 and "parts=" in trait:
+            cells = zip(*(_masks(masks, alpha, generator) for alpha in ALPHAS))
+            print(f"| {trait} | {len(masks)} | {' | '.join(' / '.join(cell) for cell in cells)} |", flush=True)
+    print("\n| character | pictures | right state left out | states in the set |")
+    print("|---|---|---|---|")
+    features = [localizer.encode(sample.image) for sample in benchmark(arguments.failing)]
     for trait, own in by_trait.items():
         states = [item for item in own if item.probability is not None and item.kind == "state"]
-        for alpha in ALPHAS if len(states) >= 40 else ():
-            missed = []
-            truth = np.array([item.probability for item in states], dtype=np.float64)
-            for fit, new in _splits(len(states), generator):
-                missed.append(float(np.mean(truth[new] < state_limit(truth[fit].tolist(), alpha))))
-            least = state_limit(truth.tolist(), alpha)
-            size = _set_size(localizer, trait, least, arguments.failing)
-            print(f"| {trait} | {alpha:g} | {len(states)} | {_mean(missed)} | {size} |", flush=True)
+        if len(states) < 40:
+            continue
+        truth = np.array([item.probability for item in states], dtype=np.float64)
+        missed, sizes = [], []
+        for alpha in ALPHAS:
+            limits = [(new, state_limit(truth[fit].tolist(), alpha)) for fit, new in _splits(len(states), generator)]
+            missed.append(_mean([float(np.mean(truth[new] < limit)) for new, limit in limits]))
+            sizes.append(state_limit(truth.tolist(), alpha))
+        print(f"| {trait} | {len(states)} | {' / '.join(missed)} | {_set_sizes(localizer, trait, sizes, features)} |", flush=True)
 
 
 def _states_too(count: int) -> Dataset:
@@ -446,7 +451,7 @@ def _splits(count: int, generator: np.random.Generator) -> Iterator[tuple[np.nda
         yield order[: count // 2], order[count // 2 :]
 
 
-def _masks(items: Sequence[Observed], alpha: float, generator: np.random.Generator) -> str:
+def _masks(items: Sequence[Observed], alpha: float, generator: np.random.Generator) -> tuple[str, str, str, str]:
     shares = np.stack([item.shares for item in items if item.shares is not None])
     sizes = np.stack([item.size for item in items if item.size is not None])
     distances = np.array([item.distance for item in items], dtype=np.float64)
@@ -459,7 +464,7 @@ def _masks(items: Sequence[Observed], alpha: float, generator: np.random.Generat
         margin = outer_limit(distances[fit].tolist(), alpha)
         missed.append(float(np.mean(distances[new] > margin)))
         margins.append(margin)
-    return f"{_mean(wrong)} | {np.mean(held):.4f} | {_mean(missed)} | {np.mean(margins):.3f}"
+    return _mean(wrong), f"{np.mean(held):.4f}", _mean(missed), f"{np.mean(margins):.3f}"
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -467,15 +472,12 @@ def _mean(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} ± {2 * np.std(values) / math.sqrt(len(values)):.3f}"
 
 
-def _set_size(localizer: Localizer, trait: str, least: float, count: int) -> str:
-    """How many states the set holds on average."""
+def _set_sizes(localizer: Localizer, trait: str, limits: Sequence[float], features: Sequence[PatchFeatures]) -> str:
+    """How many states the sets hold on average."""
     pack, character = trait.split(":")
     states = prompts.load(f"{pack}:{character}")
-    sizes = []
-    for sample in benchmark(count):
-        answers = localizer.locate_all([sample.image], states)[0]
-        sizes.append(sum((answer.probability or 0.0) >= least for answer in answers))
-    return f"{np.mean(sizes):.2f} of {len(states)}"
+    shares = np.array([[answer.probability or 0.0 for answer in localizer.score(item, states)] for item in features])
+    return f"{' / '.join(f'{(shares >= limit).sum(axis=1).mean():.2f}' for limit in limits)} of {len(states)}"
 
 
 def cost(looked: Looked) -> None:

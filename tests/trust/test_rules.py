@@ -104,6 +104,25 @@ def test_held_out_probabilities_are_of_models_that_did_not_see_the_picture() -> 
     assert not np.allclose(found[~own], held_out(swapped, other)[~own])
 
 
+def test_confidence_is_of_a_target_that_is_there_and_is_found() -> None:
+    judged = planted()
+    rules = fit_rules(judged)
+    fit = rules.fits["part"]
+    features, right, present, targets = arrays(judged)
+    there = [name for name, one in zip(targets, present) if one]
+    assert fit.found == Logistic.fit(features[present], right[present], there)
+    for item in judged[:20]:
+        told = judge(item.found, item.facts, rules)
+        row = features_of(item.found, item.facts)
+        assert told.presence == pytest.approx(fit.presence(row, item.facts))
+        assert told.confidence == pytest.approx(told.presence * fit.found(row, item.facts))
+    # Where every target that is there is found, nothing is learnt of peaks beside it.
+    sure = fit_rules([dataclasses.replace(item, right=item.present) for item in judged]).fits["part"]
+    assert sure.found(features[0], judged[0].facts) == pytest.approx(1.0)
+    slow = held_out(judged, right, present)
+    assert np.mean(slow[present & right]) > np.mean(slow[present & ~right]) + 0.2
+
+
 def test_fitted_rules_keep_their_promises() -> None:
     rules = fit_rules(planted(3000), precision=0.95, false_absent=0.03)
     fresh = planted(3000, seed=1)
@@ -127,7 +146,7 @@ def test_groups_are_fitted_apart() -> None:
     fish, beetles = of_group(planted(600), "fish", 0.05), of_group(planted(600, seed=1), "beetle")
     rules = fit_rules([*fish, *beetles, *of_group(planted(40), "plant")])
     assert set(rules.fits) == {"fish/part", "beetle/part"}  # Forty leaves are too few, and fishes say nothing of them.
-    assert rules.fits["fish/part"].confidence == fit_rules(fish).fits["fish/part"].confidence
+    assert rules.fits["fish/part"].found == fit_rules(fish).fits["fish/part"].found
     assert (rules.fits["fish/part"].nearer, rules.fits["beetle/part"].nearer) == (pytest.approx(0.05), 0.0)
     strong = dataclasses.replace(GOOD, strength=5.0)
     sure = dataclasses.replace(PART, probability=0.99, target="fish:easy", group="fish")
