@@ -60,7 +60,8 @@ def certify(probe: HeadProbe) -> Certificate:
     facts = MapFacts(probability=probe.probability)
     at_peak = maps[: len(members), int(scores.argmax())]
     ledger = tuple((name, float(term * value)) for (name, term), value in zip(probe.terms.items(), at_peak)) if probe.linear else ()
-    return certificate_of(found, facts, judge(found, facts, Rules()), False, ledger)
+    told = judge(found, facts, Rules(), others="other classes and random directions", host="all classes")
+    return certificate_of(found, facts, told, False, ledger)
 
 
 def _directions(probe: HeadProbe) -> list[Tensor]:

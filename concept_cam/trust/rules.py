@@ -269,13 +269,15 @@ class Judgement:
     presence: float
 
 
-def judge(found: Evidence, facts: MapFacts, rules: Rules) -> Judgement:
+def judge(found: Evidence, facts: MapFacts, rules: Rules, *, others: str = "unrelated words", host: str = "the whole subject") -> Judgement:
     """Applies the rules, the gravest first.
 
     Args:
         found: What speaks for and against the map.
         facts: What else is known of it.
         rules: The model's rules.
+        others: What the neutral maps are of, for the reason.
+        host: What the host's map is of, for the reason.
     """
     fit = rules.fit_of(facts)
     nan = float("nan")
@@ -290,9 +292,9 @@ def judge(found: Evidence, facts: MapFacts, rules: Rules) -> Judgement:
 
     anyway = min(found.p_value, found.p_plain)
     if anyway > rules.p_value:
-        return answer(OFF_PROMPT, f"{anyway:.0%} of unrelated words rise at this place as high as the target does.")
+        return answer(OFF_PROMPT, f"{anyway:.0%} of {others} rise at this place as high as the target does.")
     if found.dependence_host > rules.dependence and not found.dependence_siblings <= rules.dependence:
-        return answer(OFF_PROMPT, f"the map is that of the whole subject (rank correlation {found.dependence_host:.2f}).")
+        return answer(OFF_PROMPT, f"the map is that of {host} (rank correlation {found.dependence_host:.2f}).")
     if found.mass < rules.mass:
         return answer(OFF_PROMPT, f"nothing stands out: to the model, {1 - found.mass:.0%} of the target is elsewhere than at the peak.")
     if fit is not None and presence < fit.absent:
@@ -305,7 +307,7 @@ def judge(found: Evidence, facts: MapFacts, rules: Rules) -> Judgement:
         )
     if fit is None:
         if found.p_anywhere > rules.p_anywhere:
-            return answer(DOUBTFUL, f"{found.p_anywhere:.0%} of unrelated words rise as high somewhere in their own maps.")
+            return answer(DOUBTFUL, f"{found.p_anywhere:.0%} of {others} rise as high somewhere in their own maps.")
         return answer(
             CLEAR, "the map obeys its prompt; how often such a peak is right was not calibrated for this model and these settings."
         )

@@ -57,13 +57,17 @@ def describe(name: str, observed: list[Observed], rules: Rules) -> None:
         clear, absent = (np.array([verdicts[row].verdict == verdict for row in rows]) for verdict in (CLEAR, ABSENT))
         print(
             f"  {kind}: {len(rows)} maps, present {present.mean():.3f}, right among those {right[present].mean():.3f}; clear "
-            f"{clear[present].mean():.3f} of the present, right among the clear {right[clear].mean():.3f}"
+            f"{clear[present].mean():.3f} of the present, right among the clear {_share(right[clear])}"
         )
         print(
             f"    right against wrong: AUROC {_area(sure, right):.3f}, among the present {_area(sure[present], right[present]):.3f}; "
             f"present against absent {_area(there, present):.3f}; absent said of {absent[present].mean():.3f} of the present and "
             f"{absent[~present].mean():.3f} of the absent"
         )
+
+
+def _share(values: Any) -> str:
+    return f"{values.mean():.3f}" if len(values) else "-"
 
 
 def _area(values: Any, truth: Any) -> float:
