@@ -32,6 +32,7 @@ __all__ = [
     "Questions",
     "AskedState",
     "build_questions",
+    "host_concept",
 ]
 
 ABSENT = "absent"
@@ -240,7 +241,7 @@ def _pack(
     concepts: _Concepts,
     unknown_words: Callable[[str], Sequence[str]],
 ) -> PackQuestions:
-    host = concepts.add(_host_concept(pack, unknown_words))
+    host = concepts.add(host_concept(pack, unknown_words))
     characters = []
     for name in names:
         character = pack.character(name)
@@ -251,7 +252,13 @@ def _pack(
     return PackQuestions(pack.name, host, tuple(characters), distances)
 
 
-def _host_concept(pack: prompts.Pack, unknown_words: Callable[[str], Sequence[str]]) -> Concept:
+def host_concept(pack: prompts.Pack, unknown_words: Callable[[str], Sequence[str]]) -> Concept:
+    """Returns the concept that tells whether a picture shows what a pack is about, against :data:`NOT_THE_HOST`.
+
+    Args:
+        pack: The pack.
+        unknown_words: Words of a phrase that the model has never seen; alternatives that hold one are left out.
+    """
     own = set(normalise_text(pack.host).split())
     others = [text for text in NOT_THE_HOST if not own & set(text.split()) and not unknown_words(text)]
     return Concept(

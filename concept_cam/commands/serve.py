@@ -36,6 +36,12 @@ from concept_cam.core.errors import ConfigurationError, MissingExtraError
     metavar="MIB",
     help="Memory for features of pictures already seen.",
 )
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Limits that the page or 'concept-cam calibrate' fitted: a pack's character is not called below them.  [default: as annotate]",
+)
 @click.option("--ahead/--no-ahead", default=True, show_default=True, help="Encode pictures while nobody waits.")
 @click.option("--open/--no-open", "open_", default=False, help="Open the page in the browser.")
 @model_options
@@ -49,6 +55,7 @@ def serve(
     traits: tuple[str, ...],
     corrections: str | None,
     memory: int,
+    calibration: str | None,
     ahead: bool,
     open_: bool,
     **options: Any,
@@ -65,6 +72,7 @@ def serve(
       concept-cam serve photos/
       concept-cam serve run/ --open
       concept-cam serve photos/ --model hf-hub:imageomics/bioclip-2 --traits my-traits.yaml
+      concept-cam serve photos/ --calibration limits.yaml
       concept-cam serve photos/ --host 0.0.0.0 --allow-host lab.example.org
     """
     try:
@@ -73,6 +81,8 @@ def serve(
     except ImportError as error:
         raise MissingExtraError(error.name or "starlette", "serve", "the page") from error
     from concept_cam import prompts
+    from concept_cam.collection.calls import Limits
+    from concept_cam.collection.limits import read_limits
     from concept_cam.serve.desk import Desk
     from concept_cam.serve.gallery import open_gallery
     from concept_cam.serve.server import bind, make_server, plan_address
@@ -80,6 +90,7 @@ def serve(
     listener, address = bind(plan_address(host, port, token, allow_host))
     with listener:
         packs = [prompts.load_pack(spec) for spec in traits]
+        fitted = None if calibration is None else read_limits(calibration)
         values = resolve(options)
         if values.get("method", "direct") != "direct":
             raise ConfigurationError("the page answers with the direct method alone: leave method out of the configuration.")
@@ -89,7 +100,11 @@ def serve(
         localizer = build_localizer(values)
         if gallery.index is not None:
             localizer = gallery.index.localizer(localizer)
-        desk = Desk(localizer, gallery, corrections=corrections, packs=packs, memory=memory * 2**20)
+        limits = Limits()
+        if fitted is not None:
+            fitted.check(localizer.backbone.name, localizer.backbone.weights_hash)
+            limits = limits.with_calibration(fitted)
+        desk = Desk(localizer, gallery, corrections=corrections, packs=packs, memory=memory * 2**20, limits=limits)
         desk.corrections.check()
         desk.warm_up()
         if ahead:

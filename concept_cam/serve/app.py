@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 import json
 import uuid
 from collections import Counter
@@ -24,6 +25,7 @@ from starlette.routing import Route
 import concept_cam
 from concept_cam import prompts
 from concept_cam.collection.corrections import Conflict, Correction
+from concept_cam.collection.schema import ABSTENTION_REASONS
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError
 from concept_cam.core.regions import THRESHOLDS, decode_rle, encode_rle
 from concept_cam.core.settings import WEIGHTINGS
@@ -151,8 +153,13 @@ async def _json(request: Request) -> dict[str, Any]:
     """Reads a JSON object; other content types are refused, so that no plain form of another page can send one."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise ConfigurationError("expected the content type application/json.")
+    body = await request.body()
     try:
-        data = json.loads(await request.body(), parse_constant=_no_constant)
+        data = json.loads(body, parse_constant=_no_constant)
+        if b"\\ud" in body.lower():  # Half a surrogate pair is no text: it could be neither kept nor sent back.
+            json.dumps(data, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigurationError("the body holds half of a surrogate pair (\\ud800 to \\udfff), which is no text.") from None
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"the body is no JSON: {str(error)[:200]}.") from None
     if not isinstance(data, dict):
@@ -208,6 +215,7 @@ class _Handlers:
                 "weightings": list(WEIGHTINGS),
                 "thresholds": list(THRESHOLDS),
                 "trust": {"trusted": CLEAR, "verdicts": TRUST_VERDICTS},
+                "reasons": ABSTENTION_REASONS,
                 "packs": [_pack(pack) for pack in desk.packs.values()],
                 "preferred": list(desk.preferred),
                 "run": None if run is None else {"name": run.name, "characters": _run_characters(desk)},
@@ -215,6 +223,7 @@ class _Handlers:
                 "least_clicks": LEAST_CLICKS,
                 "exports": ["labels", *(EXPORTS if run is not None else ())],
                 "corrections": desk.corrections.path.name,
+                "identity": _identity(desk),
                 "upload_bytes": UPLOAD_BYTES,
             }
 
@@ -225,10 +234,12 @@ class _Handlers:
     async def pictures(self, request: Request) -> Response:
         """A part of the list of pictures."""
         offset, limit = _whole(request, "offset", 0, 10**9), _whole(request, "limit", 200, 1000)
-        search = request.query_params.get("search", "")[:200].casefold()
+        search, title = request.query_params.get("search", "")[:200].casefold(), request.query_params.get("title")
 
         def work() -> dict[str, Any]:
             entries = [entry for entry in self.desk.gallery.entries if search in entry.title.casefold()]
+            if title is not None:
+                entries = [entry for entry in entries if entry.title == title]
             marks = Counter((item.source, item.specimen) for item in self.desk.corrections.standing())
             rows = [_entry(entry, marks[entry.source, entry.specimen]) for entry in entries[offset : offset + limit]]
             return {"total": len(entries), "offset": offset, "pictures": rows}
@@ -253,7 +264,13 @@ class _Handlers:
         id_ = request.path_params["id"]
 
         content = await self._work(lambda: self.desk.picture(self.desk.gallery.get(id_), chosen), reading=True)
-        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        # The id is made of the picture's name: another folder that is served here later may have another picture of that name, so that a
+        # browser's copy is good only as long as it is the same.
+        tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        headers = {"Cache-Control": "private, no-cache", "ETag": tag}
+        if tag in [own.strip() for own in request.headers.get("if-none-match", "").split(",")]:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type="image/jpeg", headers=headers)
 
     # --------------------------------------------------------------------------------------------------------- answers
 
@@ -505,6 +522,11 @@ def _entry(entry: GalleryPicture, corrections: int) -> dict[str, Any]:
     return {"id": entry.id, "source": entry.source, "title": entry.title, "specimen": specimen, "corrections": corrections}
 
 
+def _identity(desk: Desk) -> str:
+    """What tells one place of corrections from another: what a browser could not send to the one is never sent to the other."""
+    return hashlib.sha256(str(desk.corrections.path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
 def _pack(pack: prompts.Pack) -> dict[str, Any]:
     characters = [
         {
@@ -577,7 +599,7 @@ def _mask(value: Any, size: tuple[int, int]) -> dict[str, Any] | None:
     if len(runs) > 400_000 or any(isinstance(run, bool) or not isinstance(run, int) or run < 0 for run in runs):
         raise ConfigurationError("mask: runs are whole numbers, at most 400,000 of them.")
     if sum(runs) != rows * columns:
-        raise ConfigurationError(f"mask: the runs sum to {sum(runs)}, expected {rows} x {columns}.")
+        raise ConfigurationError(f"mask: the runs sum to {str(sum(runs))[:20]}, expected {rows} x {columns}.")
     small = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(rows, columns)
     down = np.minimum(((np.arange(size[0]) + 0.5) * rows / size[0]).astype(int), rows - 1)
     across = np.minimum(((np.arange(size[1]) + 0.5) * columns / size[1]).astype(int), columns - 1)

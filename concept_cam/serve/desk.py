@@ -28,7 +28,9 @@ import torch
 import torch.nn.functional as F
 
 from concept_cam import prompts
+from concept_cam.collection.calls import Limits, host_is_missing
 from concept_cam.collection.corrections import CORRECTIONS_FILE, Corrections
+from concept_cam.collection.questions import host_concept
 from concept_cam.core.concept import Concept
 from concept_cam.core.directions import coefficients
 from concept_cam.core.errors import ConceptCamError, ConfigurationError
@@ -39,6 +41,7 @@ from concept_cam.core.results import Localization, Localizations
 from concept_cam.core.scoring import ledger
 from concept_cam.exports.survey import plain_json
 from concept_cam.refine.look import SecondLook
+from concept_cam.serve.calling import call_now, call_of_run, host_probability
 from concept_cam.serve.gallery import Gallery, GalleryPicture, encode_picture, open_gallery
 from concept_cam.serve.questions import AskedQuestion, read_question
 from concept_cam.serve.teaching import Taught, TaughtConcepts, click_vectors
@@ -220,6 +223,7 @@ class Desk:
         packs: Packs that are meant first, besides those of the run; all that ship may be asked.
         memory: Bytes of patch features that are kept.
         threads: Threads that score; ``None`` for the number of processors, 2..8.
+        limits: Below which evidence a pack's character is not called, where no run says it; ``None`` for those of ``annotate``.
     """
 
     def __init__(
@@ -231,6 +235,7 @@ class Desk:
         packs: Sequence[prompts.Pack] = (),
         memory: int = MEMORY,
         threads: int | None = None,
+        limits: Limits | None = None,
     ) -> None:
         settings = localizer.settings
         self._closer = settings.refine != "none" or settings.look_again
@@ -240,6 +245,7 @@ class Desk:
                 "pictures, or leave --refine and --look-again out."
             )
         self.localizer, self.gallery, self.memory = localizer, gallery, memory
+        self.limits = limits or Limits()
         self.corrections = Corrections(corrections if corrections is not None else gallery.home / CORRECTIONS_FILE)
         self.taught = TaughtConcepts(self.corrections.path.parent / "taught", localizer.backbone.weights_hash)
         shipped = dict(_shipped())
@@ -259,6 +265,7 @@ class Desk:
         self._localizers: OrderedDict[tuple[float, str], Localizer] = OrderedDict()
         self._words: OrderedDict[Concept, tuple[str, ...]] = OrderedDict()
         self._concepts: dict[tuple[str, str, str | None], tuple[Concept, ...]] = {}
+        self._hosts: dict[str, Concept] = {}
         self._scoring = 0
         self._closed = False
         self.counts = {"encoded": 0, "answered": 0, "busy": 0}
@@ -461,7 +468,7 @@ class Desk:
             gram=gram,
             prototype=own,
             taught=taught,
-            call=self._call(entry, question, found, cosines),
+            call=self._call(entry, question, features, found, cosines),
             unknown_words=self._unknown(found.concept),
             encoded=encoded,
             seconds=time.perf_counter() - started,
@@ -501,40 +508,27 @@ class Desk:
         answers = self._localizer(self.localizer.settings.gamma, self.localizer.settings.weighting).score(features, siblings)
         return max(answers, key=lambda answer: answer.probability or 0.0).concept
 
-    def _call(self, entry: GalleryPicture, question: AskedQuestion, found: Localization, cosines: np.ndarray) -> dict[str, Any]:
-        """What is called: what the run says where there is one, else what this model says now."""
+    def _call(
+        self, entry: GalleryPicture, question: AskedQuestion, features: PatchFeatures, found: Localization, cosines: np.ndarray
+    ) -> dict[str, Any]:
+        """What is called: what the run says where there is one, else what annotate would say."""
         pack, character, part = question.subject
         record = self.gallery.calls(entry).get((pack, character, entry.specimen, part))
         if record is not None:
-            probabilities = record["probabilities"] or {}
-            return {
-                "from": "run",
-                "state": record["best_state"],
-                "probability": record["probability"],
-                "score": record["score"],
-                "margin": record["margin"],
-                "abstained": record["abstained"],
-                "abstained_because": record["abstained_because"],
-                "states": list(probabilities) or [record["best_state"]],
-                "probabilities": probabilities,
-            }
-        metadata = found.concept.metadata
-        own = found.concept.target[0] if found.concept.where is None else found.concept.name
-        names = [str(metadata.get("state") or own), *found.concept.contrast_names]
-        if found.place is not None and not found.place.resolved:
-            return _said(names[0], None, found.score, None, [], {}, "no_place")
-        if question.kind == "part":
-            score = float(np.nanmax(found.scores)) if np.isfinite(found.scores).any() else float("nan")
-            shares = _at_best_cell(found, cosines, self.localizer.backbone.logit_scale)
-            margin = None if len(shares) < 2 else shares[0] - max(shares[1:])
-            probability = shares[0] if len(shares) > 1 else None
-            return _said(part, probability, score, margin, [part], dict(zip(names, shares)))
-        odds = found.probabilities or (1.0,)
-        best = int(np.argmax(odds))
-        ordered = sorted(odds, reverse=True)
-        margin = ordered[0] - ordered[1] if len(ordered) > 1 else None
-        probability = odds[best] if found.probabilities else None
-        return _said(names[best], probability, found.score, margin, names, dict(zip(names, found.probabilities)))
+            return call_of_run(record)
+        host = self.host_probability(features, pack) if pack else None
+        return call_now(question, found, cosines, self.localizer.backbone.logit_scale, self.limits, host)
+
+    def host_is_missing(self, features: PatchFeatures, concept: Concept) -> bool:
+        """Tells whether a concept is a pack's, and the picture shows something else than what that pack is about."""
+        pack = concept.metadata.get("pack")
+        return pack in self.packs and host_is_missing(self.host_probability(features, str(pack)), self.limits)
+
+    def host_probability(self, features: PatchFeatures, pack: str) -> float:
+        """Returns the probability that a picture shows what a pack is about."""
+        if pack not in self._hosts:
+            self._hosts[pack] = host_concept(self.packs[pack], self.localizer.backbone.unknown_words)
+        return host_probability(self.localizer, features, self._hosts[pack])
 
     def warm_up(self) -> None:
         """Loads what the first answer would load: libraries and the text tower."""
@@ -573,28 +567,6 @@ class Desk:
         return dict(zip(images, (1 - (best[:, 0] - best[:, 1])).tolist()))
 
 
-def _said(
-    state: str,
-    probability: float | None,
-    score: float,
-    margin: float | None,
-    states: list[str],
-    probabilities: dict[str, float],
-    because: str | None = None,
-) -> dict[str, Any]:
-    return {
-        "from": "model",
-        "state": state,
-        "probability": probability,
-        "score": _number(score),
-        "margin": margin,
-        "abstained": because is not None,
-        "abstained_because": because,
-        "states": states,
-        "probabilities": probabilities,
-    }
-
-
 def _cosines(localizer: Localizer, features: PatchFeatures, answers: Localizations) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
     """Returns the similarity of each patch with each text, float32 [1 + R, h, w], ``pi`` and the texts' Gram matrix: none depends on
     gamma.
@@ -627,16 +599,6 @@ def _prototype_map(
         direction = F.normalize(taught.vector.to(vectors.device), dim=-1) * words.norm()
         scores = ledger(features.patches, direction[None], direction.new_ones(1), localizer.settings.feature_norm)[0].cpu().numpy()
     return np.where(np.isfinite(found.scores), scores, np.float32(np.nan))
-
-
-def _at_best_cell(found: Localization, cosines: np.ndarray, logit_scale: float) -> list[float]:
-    """Softmax over target and contrasts at the cell of the highest score."""
-    if not np.isfinite(found.scores).any():
-        return []
-    cell = np.unravel_index(int(np.nanargmax(found.scores)), found.scores.shape)
-    logits = logit_scale * cosines[:, cell[0], cell[1]].astype(np.float64)
-    shares = np.exp(logits - logits.max())
-    return [float(value) for value in shares / shares.sum()]
 
 
 def rank_regions(regions: Sequence[Region], features: PatchFeatures, clicks: Sequence[tuple[float, float, int]]) -> tuple[Region, ...]:

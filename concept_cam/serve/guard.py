@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
@@ -64,6 +65,8 @@ class Guard:
         self, app: Any, *, hosts: Iterable[str] = (), token: str = "", uploads: Iterable[str] = (), upload_limit: int = BODY_LIMIT
     ) -> None:
         self._app, self._token = app, token
+        # Cookies know no ports: each token has its own, so that two servers of one machine do not sign each other's people out.
+        self._cookie = f"{COOKIE}_{hashlib.sha256(token.encode()).hexdigest()[:8]}"
         self._hosts = LOOPBACK | {host.lower() for host in hosts}
         self._uploads, self._upload_limit = frozenset(uploads), upload_limit
 
@@ -93,7 +96,7 @@ class Guard:
             rest = "&".join(part for part in scope["query_string"].decode("latin-1").split("&") if not part.startswith("token="))
             # A path that began with two slashes would lead to another host.
             location = "/" + scope["path"].lstrip("/\\") + (f"?{rest}" if rest else "")
-            cookie = f"{COOKIE}={self._token}; HttpOnly; SameSite=Strict; Path=/"
+            cookie = f"{self._cookie}={self._token}; HttpOnly; SameSite=Strict; Path=/"
             await _answer(send, 303, b"", [(b"location", location.encode("ascii", "ignore")), (b"set-cookie", cookie.encode())])
             return
         if self._token and not self._has_token(headers):
@@ -140,7 +143,7 @@ class Guard:
             cookies = SimpleCookie(headers.get("cookie", ""))
         except CookieError:
             return False
-        return COOKIE in cookies and self._matches(cookies[COOKIE].value)
+        return self._cookie in cookies and self._matches(cookies[self._cookie].value)
 
     def _matches(self, given: str) -> bool:
         return hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode("utf-8"))

@@ -176,20 +176,25 @@ def ask_controls(
 ) -> Iterator[tuple[Control, Choice, Localization, tuple[Region, ...]]]:
     """Asks every label of every control of one encoded picture; yields the answers and, for places, their regions.
 
-    Of choices only the likeliest is yielded.
+    Of choices only the likeliest is yielded. What a pack says is left out where the picture does not show what the pack is about.
     """
     for control in controls:
         if control.type == "choices":
             if control.per_region:
                 continue
             asked = [(choice, _concept(control, choice, desk.packs, desk.preferred)) for choice in control.choices]
+            if any(desk.host_is_missing(features, concept) for _, concept in asked):
+                continue
             answers = [(choice, desk.answer(entry, features, AskedQuestion(concept)).found) for choice, concept in asked if len(asked) > 1]
             if answers:
                 best = max(answers, key=lambda pair: pair[1].probability if pair[1].probability is not None else pair[1].score)
                 yield control, *best, ()
             continue
         for choice in control.choices:
-            answer = desk.answer(entry, features, AskedQuestion(_concept(control, choice, desk.packs, desk.preferred)))
+            concept = _concept(control, choice, desk.packs, desk.preferred)
+            if desk.host_is_missing(features, concept):
+                continue
+            answer = desk.answer(entry, features, AskedQuestion(concept))
             yield control, choice, answer.found, answer.regions
 
 

@@ -197,7 +197,7 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
     ("/page/{file}", "get", "A file of the page", "", {"html": True}),
     ("/openapi.json", "get", "This description", "", {}),
     ("/api/state", "get", "What is served, with which model, and what can be asked", "", {}),
-    ("/api/pictures", "get", "A part of the list of pictures", "", {"query": ("offset", "limit", "search")}),
+    ("/api/pictures", "get", "A part of the list of pictures", "", {"query": ("offset", "limit", "search", "title")}),
     ("/api/pictures", "post", "Drop a picture: the file as raw body, its type as content type", "", {"query": ("name",), "raw": True}),
     ("/api/pictures/{id}/image", "get", "A picture as JPEG, without metadata", "", {"query": ("side",), "file": "image/jpeg"}),
     ("/api/ask", "post", "Ask one question about one picture", "Ask", {"answer": "Answer"}),

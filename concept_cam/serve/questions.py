@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,8 +115,8 @@ def read_question(
     if weighting not in WEIGHTINGS:
         raise ConfigurationError(f"unknown weighting {weighting!r}. Known: {', '.join(WEIGHTINGS)}.")
     threshold = values.get("threshold", DEFAULT_THRESHOLD)
-    if isinstance(threshold, bool) or not isinstance(threshold, str | int | float):
-        raise ConfigurationError(f"the threshold is the name of a strategy or a number, received {type(threshold).__name__}.")
+    if not isinstance(threshold, str):
+        threshold = number(threshold, "the threshold (a strategy's name or a number)", -1e6, 1e6)
     clicks = values.get("clicks", ())
     if isinstance(clicks, str) or not isinstance(clicks, Sequence) or len(clicks) > MAX_CLICKS:
         raise ConfigurationError(f"clicks is a list of at most {MAX_CLICKS} entries [x, y, 1 or -1].")
@@ -170,7 +169,8 @@ def number(value: Any, name: str, low: float, high: float) -> float:
     Raises:
         ConfigurationError: It is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
+    # The comparison alone turns NaN and infinity away, and whole numbers of any length, which have no place in a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ConfigurationError(f"{name} is a number in {low:g}..{high:g}, received {str(value)[:60]!r}.")
     return float(value)
 

@@ -11,11 +11,16 @@ import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ImageError
-from concept_cam.serve.app import build_routes
+from concept_cam.localizer import Localizer
+from concept_cam.serve.app import build_app, build_routes
+from concept_cam.serve.desk import Desk
+from concept_cam.serve.gallery import open_gallery
 from concept_cam.serve.openapi import document
+from tests.planted import PlantedBackbone
 from tests.serve.conftest import BOXES, painted
 
 RED = {"target": "red", "contrasts": ["green"]}
@@ -115,6 +120,30 @@ def test_dropped_pictures_join_the_strip(client: Any) -> None:
     refused = client.post("/api/pictures", content=b"<svg onload=alert(1)>", headers={"Content-Type": "image/svg+xml"})
     assert refused.status_code == 400
     assert "not a picture" in refused.json()["error"]["message"]
+
+
+def test_a_picture_is_found_by_its_whole_title(client: Any, photos: Any) -> None:
+    found = client.get("/api/pictures", params={"title": "b.png"}).json()
+    assert [item["title"] for item in found["pictures"]] == ["b.png"]
+    assert client.get("/api/pictures", params={"title": "b.pn"}).json()["total"] == 0
+
+
+def test_another_folder_at_the_same_address_shows_its_own_pictures(client: Any, photos: Path, tmp_path: Path) -> None:
+    """Ids are made of names: a browser may keep a picture, but must ask whether it is still the same."""
+    first = client.get(f"/api/pictures/{ids(client)['a.png']}/image?side=160")
+    assert "no-cache" in first.headers["cache-control"]
+    known = {"If-None-Match": first.headers["etag"]}
+    assert client.get(f"/api/pictures/{ids(client)['a.png']}/image?side=160", headers=known).status_code == 304
+    folder = tmp_path / "other"
+    folder.mkdir()
+    painted((64, 64), (8, 8, 60, 60), (0, 0, 255)).save(folder / "a.png")
+    other = Desk(Localizer(PlantedBackbone(64, 8)), open_gallery(str(folder)))
+    with TestClient(build_app(other), base_url="http://localhost:8765") as second:
+        assert ids(second)["a.png"] == ids(client)["a.png"]
+        answer = second.get(f"/api/pictures/{ids(second)['a.png']}/image?side=160", headers=known)
+        assert answer.status_code == 200
+        assert answer.content != first.content
+        assert second.get("/api/state").json()["identity"] != client.get("/api/state").json()["identity"]
 
 
 def test_clicks_re_rank_the_regions(client: Any, photos: Any) -> None:

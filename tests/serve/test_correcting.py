@@ -354,7 +354,7 @@ def test_a_run_over_http(run_client: Any) -> None:
     question = {"character": "fish:caudal_fin_shape", "state": "forked"}
     records = {record["source"]: record for record in run_client.desk.gallery.run.records() if record["character"] == "caudal_fin_shape"}
     for source, id_ in sources.items():
-        call = run_client.desk._call(run_client.desk.gallery.get(id_), run_client.desk.read(question), None, None)
+        call = run_client.desk._call(run_client.desk.gallery.get(id_), run_client.desk.read(question), None, None, None)
         assert call["from"] == "run"
         assert call["state"] == records[source]["best_state"]
     unsure = run_client.desk.uncertainty(run_client.desk.read(question))

@@ -22,6 +22,7 @@ from concept_cam.serve import gallery, server
 from concept_cam.serve.app import build_app
 from concept_cam.serve.desk import Busy, Desk
 from concept_cam.serve.gallery import open_gallery
+from concept_cam.serve.guard import Guard
 from tests.serve.test_asking import RED, ids
 
 PATHS = [
@@ -139,6 +140,8 @@ def test_a_token(desk: Any) -> None:
         assert (first.status_code, first.headers["location"]) == (303, "/?x=1")
         assert {"HttpOnly", "SameSite=Strict"} <= {part.strip() for part in first.headers["set-cookie"].split(";")}
         assert client.get("/api/state").status_code == 200  # The cookie.
+        other = Guard(None, token=token + "x")
+        assert first.headers["set-cookie"].split("=")[0] != other._cookie  # Another server on this host has a cookie of its own.
         assert (
             client.get("http://lab.example//evil.example/?token=" + token, follow_redirects=False)
             .headers["location"]
@@ -190,6 +193,39 @@ def test_bodies_that_are_no_question(client: Any, body: bytes) -> None:
     answer = client.post("/api/ask", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "bad_request"
+
+
+LONG = "1" + "0" * 400
+HALF = "\\ud800"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/ask", '{"picture": "@", "target": "red", "gamma": LONG}'),
+        ("/api/ask", '{"picture": "@", "target": "red", "threshold": LONG}'),
+        ("/api/ask", '{"picture": "@", "target": "red", "clicks": [[1, LONG, 1]]}'),
+        ("/api/ask", '{"picture": "@", "target": "red HALF"}'),
+        ("/api/corrections", '{"picture": "@", "question": {"target": "red"}, "verdict": "accept", "seen": LONG}'),
+        ("/api/corrections", '{"picture": "@", "question": {"target": "red"}, "verdict": "accept", "called": {"score": LONG}}'),
+        ("/api/corrections", '{"picture": "@", "question": {"target": "red"}, "mask": {"size": [2, 2], "runs": [LONG]}}'),
+        ("/api/corrections", '{"picture": "@", "question": {"target": "red"}, "verdict": "accept", "person": "HALF"}'),
+        ("/api/corrections", '{"picture": "@", "id": "HALF", "question": {"target": "red"}, "verdict": "accept"}'),
+        ("/api/corrections/undo", '{"id": "HALF"}'),
+    ],
+)  # fmt: skip
+def test_numbers_and_texts_that_no_machine_can_keep(client: Any, desk: Any, path: str, body: str) -> None:
+    content = body.replace("@", ids(client)["a.png"]).replace("LONG", LONG).replace("HALF", HALF)
+    answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert len(answer.json()["error"]["message"]) < 300
+    assert desk.corrections.all() == []
+
+
+def test_pairs_of_surrogates_are_text(client: Any) -> None:
+    body = '{"picture": "@", "target": "red \\ud83d\\udc1f"}'.replace("@", ids(client)["a.png"])
+    answer = client.post("/api/ask", content=body, headers={"Content-Type": "application/json"})
+    assert answer.json()["question"]["target"] == "red \U0001f41f"
 
 
 def test_dropped_pictures_are_forgotten_when_memory_is_full(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:

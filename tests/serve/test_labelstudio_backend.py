@@ -16,6 +16,7 @@ import pytest
 from concept_cam.core.errors import DataError
 from concept_cam.exports.labelstudio import decode_brush
 from concept_cam.serve.labelstudio import _concept, read_controls
+from concept_cam.serve.labelstudio import predict as ask_backend
 from tests.serve.conftest import BOXES, painted
 
 CONFIG = """<View><Image name="image" value="$image"/>
@@ -96,6 +97,16 @@ def test_names_of_a_pack_bring_its_phrases(desk: Any) -> None:
     assert "the head of a bird" in _concept(brush, named, desk.packs).target
     assert _concept(brush, brush.choices[1], desk.packs).target == ("nonsense",)
     assert _concept(choices, choices.choices[0], desk.packs).name == "caudal_fin_shape=forked"
+
+
+def test_a_pack_says_nothing_about_pictures_of_other_things(fish_desk: Any) -> None:
+    """The traits of a butterfly are not marked on a fish, those of a fish are; words are asked of everything."""
+    config = """<View><Image name="image" value="$image"/><RectangleLabels name="box" toName="image">
+    <Label value="lepidoptera/parts: fore_wing"/><Label value="fish/parts: head"/>
+    <Label value="fin" prompt="the tail fin of a fish" contrast="the head of a fish"/></RectangleLabels>
+    <Choices name="lepidoptera/antenna_shape" toName="image"><Choice value="clubbed"/><Choice value="feathery"/></Choices></View>"""
+    (prediction,) = ask_backend(fish_desk, {"tasks": [{"data": {"image": "forked.png"}}], "label_config": config})["results"]
+    assert {result["value"]["rectanglelabels"][0] for result in prediction["result"]} == {"fish/parts: head", "fin"}
 
 
 def test_nothing_is_fetched_and_no_path_is_read(client: Any, photos: Path) -> None:

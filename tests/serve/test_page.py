@@ -379,20 +379,105 @@ def test_a_tab_sees_what_another_one_wrote(second_tab: tuple[Any, str]) -> None:
     wait(page, "return document.getElementById('standing').textContent.includes('wrong')")
 
 
+def offline(page: Any, away: bool) -> None:
+    speed = 0 if away else -1
+    page.execute_cdp_cmd(
+        "Network.emulateNetworkConditions", {"offline": away, "latency": 0, "downloadThroughput": speed, "uploadThroughput": speed}
+    )
+
+
 def test_what_could_not_be_sent_is_sent_again(page: Any) -> None:
     page.expected_errors = True
     page.execute_cdp_cmd("Network.enable", {})
-    page.execute_cdp_cmd(
-        "Network.emulateNetworkConditions", {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-    )
+    offline(page, True)
     key(page, "a")
     wait(page, "return document.getElementById('saved').textContent == 'not saved yet'")
     assert page.desk.corrections.standing() == []
-    page.execute_cdp_cmd(
-        "Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    )
+    offline(page, False)
     saved(page)
     assert [item.verdict for item in page.desk.corrections.standing()] == ["accept"]
+
+
+def test_what_waits_is_sent_in_order_and_can_be_taken_back(page: Any) -> None:
+    """The older of two corrections that wait never ends up on top, and undo takes back the one that was not sent."""
+    page.expected_errors = True
+    page.execute_cdp_cmd("Network.enable", {})
+    offline(page, True)
+    key(page, "x")
+    wait(page, "return document.getElementById('saved').textContent == 'not saved yet'")
+    key(page, "z")
+    wait(page, "return document.getElementById('saved').textContent == ''")
+    key(page, "u")
+    wait(page, "return document.getElementById('saved').textContent == 'not saved yet'")
+    offline(page, False)
+    key(page, "a")
+    saved(page)
+    assert [item.verdict for item in page.desk.corrections.all()] == ["cannot_tell", "accept"]
+    assert text(page, "call").startswith("a forked tail fin")  # The answer stayed while the server was away.
+
+
+def test_what_waits_for_one_folder_is_not_sent_to_another(page: Any) -> None:
+    page.expected_errors = True
+    page.execute_cdp_cmd("Network.enable", {})
+    offline(page, True)
+    key(page, "x")
+    wait(page, "return document.getElementById('saved').textContent == 'not saved yet'")
+    page.get("about:blank")
+    offline(page, False)
+    kept = page.desk.corrections
+    page.desk.corrections = Corrections(kept.path.parent / "another.sqlite")
+    open_page(page, FORKED)
+    time.sleep(1)
+    assert page.desk.corrections.all() == []
+    page.desk.corrections = kept
+    # Back at the first folder it is sent, as soon as no other tab can be about to send it.
+    older = "const l = JSON.parse(localStorage[k]); l.forEach(i => { i.at -= 20000 }); localStorage[k] = JSON.stringify(l)"
+    page.execute_script(f"const k = 'concept-cam-unsent'; {older}")
+    open_page(page, FORKED)
+    wait(page, "return document.getElementById('standing').textContent.includes('wrong')")
+    assert [item.verdict for item in kept.all()] == ["reject"]
+
+
+def test_a_stroke_right_after_a_verdict_keeps_it(page: Any) -> None:
+    """The stroke is drawn before the server has answered the verdict."""
+    page.execute_cdp_cmd("Network.enable", {})
+    page.execute_cdp_cmd(
+        "Network.emulateNetworkConditions", {"offline": False, "latency": 3000, "downloadThroughput": -1, "uploadThroughput": -1}
+    )
+    key(page, "a", "b")
+    drag(page, [(300, 300), (340, 300)])
+    assert text(page, "saved") == "saving …"
+    offline(page, False)
+    saved(page)
+    (standing,) = page.desk.corrections.standing()
+    assert (standing.verdict, standing.mask is not None) == ("accept", True)
+    assert len(page.desk.corrections.all()) == 2
+
+
+def test_a_pack_calls_nothing_on_pictures_of_other_things(page: Any) -> None:
+    open_page(page, "#p=forked.png&q=lepidoptera:parts%3Dfore_wing&q=fish:parts%3Dhead")
+    assert text(page, "call").startswith("fore wing? (no call)")
+    assert "does not show what the trait pack is about" in text(page, "because")
+    page.find_elements("css selector", ".tab button")[2].click()
+    wait(page, "return document.getElementById('call').textContent.startsWith('head is here')")
+    assert not page.find_element("id", "because").is_displayed()
+
+
+def test_the_threshold_comes_back_without_a_mouse(page: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page.find_element("id", "threshold").send_keys(Keys.ARROW_RIGHT)
+    wait(page, "return !document.getElementById('half').hidden")
+    page.find_element("id", "half").send_keys(Keys.ENTER)
+    wait(page, "return document.getElementById('threshold-out').textContent == 'half of the peak'")
+    assert page.switch_to.active_element.get_attribute("id") == "threshold"
+
+
+def test_an_export_that_fails_says_why(page: Any) -> None:
+    page.execute_script("document.getElementById('format').append(new Option('coco', 'coco', true, true))")
+    page.expected_errors = True  # Chromium logs the answer 400.
+    page.find_element("css selector", "#export button").click()
+    wait(page, "return document.getElementById('message').textContent.includes('needs an annotation run')")
 
 
 def test_next_limits_and_export(page: Any, tmp_path: Path) -> None:
@@ -507,6 +592,22 @@ def test_no_serious_finding_of_axe(page: Any, axe: str, theme: str, width: int) 
     wide = page.execute_script("return document.documentElement.scrollWidth")
     assert wide <= width
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 640), (390, 844), (844, 390), (900, 700), (1100, 620), (1920, 1080)])
+def test_the_picture_can_be_seen_at_every_size(page: Any, width: int, height: int) -> None:
+    open_page(page, FORKED + "&q=fish:parts%3Dhead")
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 900}
+    )
+    time.sleep(0.3)
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    sizes = page.execute_script("return [...document.querySelectorAll('.panel canvas')].map(c => [c.clientWidth, c.clientHeight])")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert len(sizes) == 2
+    for across, down in sizes:
+        assert across >= min(280, width / 3 - 60)
+        assert 200 <= down <= height
 
 
 def test_the_page_loads_nothing_else(page: Any) -> None:

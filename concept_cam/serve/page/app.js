@@ -1,6 +1,6 @@
 // The page: state, what is drawn, and what people do. Nothing is loaded from anywhere but this server.
 
-import { api, ApiError, unsent } from './api.js';
+import { api, ApiError, Unsent } from './api.js';
 import { cellAt, colour, drawBar, extent, floats, fromRuns, heatmap, outline, runs, scores } from './drawing.js';
 
 const $ = id => document.getElementById(id);
@@ -9,7 +9,7 @@ const HEAT = 512, MASK = 1024, MOST_PANELS = 6;
 const view = {
   info: null, pictures: [], total: 0, search: '', at: -1, picture: null, image: null, standing: [], last: 0,
   panels: [], active: 0, gamma: 1, threshold: 'half-max', opacity: 0.7, mix: 0.5, taught: '', mapOn: true,
-  tool: 'look', brush: 24, scales: new Map(), marks: new Map(), offered: 0, loading: 0,
+  tool: 'look', brush: 24, scales: new Map(), marks: new Map(), offered: 0, loading: 0, fetched: 0,
 };
 const store = (name, value) => { try { if (value === undefined) return localStorage.getItem(`concept-cam-${name}`); localStorage.setItem(`concept-cam-${name}`, value); } catch { return null; } };
 const active = () => view.panels[view.active];
@@ -58,25 +58,30 @@ const markKey = panel => `${view.picture?.id}|${panel.answer ? JSON.stringify([p
 
 function marksOf(panel) {
   const key = markKey(panel);
-  if (!view.marks.has(key)) view.marks.set(key, { mask: null, size: null, boxes: [], clicks: [], current: null, seen: 0 });
+  if (!view.marks.has(key)) view.marks.set(key, { mask: null, size: null, boxes: [], clicks: [], verdict: '', state: '', current: null, seen: 0 });
   return view.marks.get(key);
 }
 
+// Shows what counts on the server now, unless this tab said something newer that is still on its way. Returns whether it differs.
 function takeStanding(panel) {
-  if (!panel.answer) return;
-  const { pack, character, part } = panel.answer.subject;
-  const found = view.standing.find(item => item.pack === pack && item.character === character && item.part === part);
-  const marks = marksOf(panel);
-  if (found && found.number > marks.seen) applyCorrection(marks, found, Math.max(found.number, marks.seen));
+  if (!panel.answer) return false;
+  const { pack, character, part } = panel.answer.subject, marks = marksOf(panel);
+  const found = view.standing.find(item => item.pack === pack && item.character === character && item.part === part) ?? null;
+  if (unsent.of(markKey(panel)).length || (found?.id ?? null) === (marks.current?.id ?? null)) return false;
+  applyCorrection(marks, found, Math.max(view.last, marks.seen));
+  return true;
 }
 
-function applyCorrection(marks, correction, seen) {
+// What counts becomes what is drawn: a correction of the server, or one that waits here to be sent.
+function applyCorrection(marks, correction, seen, waiting) {
   marks.current = correction;
   marks.seen = seen;
-  marks.boxes = correction ? correction.boxes.map(box => [...box]) : [];
-  marks.clicks = correction ? correction.clicks.map(click => [...click]) : [];
-  marks.size = correction?.drawn?.size ?? null;
-  marks.mask = correction?.drawn ? fromRuns(correction.drawn.runs, marks.size[0] * marks.size[1]) : null;
+  const own = waiting ?? correction, drawn = waiting ? waiting.mask : correction?.drawn;
+  marks.verdict = own?.verdict ?? ''; marks.state = own?.state ?? '';
+  marks.boxes = (own?.boxes ?? []).map(box => [...box]);
+  marks.clicks = ((waiting ? waiting.question.clicks : correction?.clicks) ?? []).map(click => [...click]);
+  marks.size = drawn?.size ?? null;
+  marks.mask = drawn ? fromRuns(drawn.runs, marks.size[0] * marks.size[1]) : null;
   marks.shown = null;
 }
 
@@ -94,7 +99,7 @@ async function ask(panel, withMap = true) {
     const first = !panel.answer;
     panel.answer = answer;
     panel.took = performance.now() - started;
-    panel.problem = '';
+    panel.problem = ''; panel.again = false;
     if (answer.map) {
       panel.map = { ...answer.map, cosines: floats(answer.map.cosines), prototype: answer.map.prototype ? floats(answer.map.prototype) : null };
     }
@@ -103,9 +108,10 @@ async function ask(panel, withMap = true) {
     if (!view.scales.has(keyOf(panel.question))) fitScale(panel);
   } catch (error) {
     if (error.name === 'AbortError') return;
-    panel.problem = error.message;
-    panel.answer = null; panel.map = null;
+    // A server that is away or busy says nothing about the question: what is here stays, and it is asked again when it answers.
+    panel.again = error.status === 0 || error.status === 503;
     if (panel === active()) say(error.message);
+    if (!panel.again || !panel.answer) { panel.problem = error.message; panel.answer = null; panel.map = null; }
   }
   panel.waiting = false;
   draw(panel);
@@ -346,8 +352,8 @@ function begin(panel, point) {
   if (view.tool === 'brush' || view.tool === 'erase') {
     startMask(panel);
     let last = point;
-    dab(marks, last, point); draw(panel);
-    return { move(next) { dab(marks, last, next); last = next; draw(panel); }, end() { save(panel); } };
+    dab(panel, last, point); draw(panel);
+    return { move(next) { dab(panel, last, next); last = next; draw(panel); }, end() { save(panel); } };
   }
   if (view.tool === 'box') {
     const reach = 10 / place(panel).scale * (window.devicePixelRatio || 1);
@@ -405,8 +411,9 @@ function startMask(panel) {
   for (let i = 0; i < values.length; i++) marks.mask[i] = values[i] > panel.limit ? 1 : 0;
 }
 
-function dab(marks, from, to) {
-  const [rows, columns] = marks.size, share = columns / originalSize()[1], radius = view.brush / 2 / view.panels[view.active].canvas.clientWidth * columns;
+function dab(panel, from, to) {
+  const marks = marksOf(panel), [rows, columns] = marks.size, share = columns / originalSize()[1];
+  const radius = view.brush / 2 * share * panel.canvas.width / panel.canvas.clientWidth / place(panel).scale;  // The size is one on the screen.
   const [x0, y0, x1, y1] = [from[0] * share, from[1] * share, to[0] * share, to[1] * share];
   const steps = Math.max(1, Math.ceil(Math.hypot(x1 - x0, y1 - y0) / Math.max(radius / 2, 1)));
   const value = view.tool === 'erase' ? 0 : 1;
@@ -484,7 +491,7 @@ function showAnswer() {
   if (!answer) {
     $('call').replaceChildren(panel?.problem ? 'No answer' : view.picture ? 'Ask something' : 'Add pictures first', element('small', { textContent: panel?.problem || 'Type what to find, and what it should be told apart from.' }));
     for (const id of ['states', 'ledger', 'regions', 'facts']) $(id).replaceChildren();
-    $('badge').hidden = true; $('told').hidden = true; $('certificate-card').hidden = true; $('trust').hidden = true; $('standing').textContent = ''; showTeach(); showKeep();
+    $('badge').hidden = true; $('because').hidden = true; $('told').hidden = true; $('certificate-card').hidden = true; $('trust').hidden = true; $('standing').textContent = ''; showTeach(); showKeep();
     return;
   }
   showCall(panel); showLedger(answer); showRegions(panel); showCertificate(answer.certificate); showFacts(panel); showTeach(); showKeep();
@@ -498,9 +505,13 @@ function showAnswer() {
 
 function showCall(panel) {
   const { answer } = panel, { call } = answer, part = answer.subject.kind === 'part', marks = marksOf(panel);
-  const head = call.abstained ? `${readable(call.state)}? (no call)` : part ? `${readable(call.state)} ${call.score > 0 ? 'is here' : '?'}` : readable(call.state);
+  const head = call.abstained ? `${readable(call.state)}? (no call)` : part ? `${readable(call.state)} is here` : readable(call.state);
   const notes = [call.probability === null ? `score ${signed(call.score)}` : `probability ${percent(call.probability)}`, answer.peak ? `peak ${signed(answer.peak.score)} at ${Math.round(answer.peak.x)}, ${Math.round(answer.peak.y)}` : 'no peak', call.from === 'run' ? 'from the run' : 'from the model now'];
   $('call').replaceChildren(head, element('small', { textContent: notes.join(' · ') }));
+  const host = call.abstained_because === 'no_host' && call.host_probability !== null ? ` (${view.info.packs.find(pack => pack.name === answer.subject.pack)?.host ?? 'host'}: ${percent(call.host_probability)})` : '';
+  const limit = /^low_/.test(call.abstained_because ?? '') && Number.isFinite(call.limit) ? ` (${Number(call.limit.toFixed(3))})` : '';
+  $('because').hidden = !call.abstained;
+  $('because').textContent = call.abstained ? `No call: ${view.info.reasons[call.abstained_because] ?? readable(call.abstained_because ?? '')}${host}${limit}.` : '';
   $('badge').hidden = answer.zero_shot;
   $('badge').textContent = answer.zero_shot ? '' : `taught with ${answer.taught.positive + answer.taught.negative} clicks, not zero-shot`;
   $('told').hidden = !answer.place;
@@ -562,7 +573,7 @@ function showCertificate(certificate) {
   $('trust').replaceChildren(element('b', { textContent: certificate.verdict }), certificate.reason);
   const told = value => typeof value === 'number' ? Number(value.toPrecision(3)) : value === true ? 'yes' : value === false ? 'no' : value;
   const { evidence = {}, verdict, reason, ...rest } = certificate;
-  facts($('certificate'), [...Object.entries(rest), ...Object.entries(evidence)].filter(([, value]) => value !== null && typeof value !== 'object').map(([name, value]) => [readable(name), told(value)]));
+  facts($('certificate'), [...Object.entries(rest), ...Object.entries(evidence)].filter(([, value]) => value !== null && value !== '' && typeof value !== 'object').map(([name, value]) => [readable(name), told(value)]));
 }
 function showFacts(panel) {
   const { answer } = panel, made = answer.provenance;
@@ -578,18 +589,21 @@ function showKeep() {
 // ---------------------------------------------------------------------------------------------------------- corrections
 
 let saving = Promise.resolve();
-let pending = 0;
+let sending = false;
+let retry;
+let unsent = null;
+const pending = () => sending || unsent?.held.size > 0;
 
 function showSaved(text, waiting = false) { $('saved').textContent = text; $('saved').classList.toggle('waiting', waiting); }
 
-function record(panel, verdict, state) {
-  const marks = marksOf(panel), { call } = panel.answer, old = marks.current;
+function record(panel) {
+  const marks = marksOf(panel), { call } = panel.answer;
   return {
     id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`,
     picture: view.picture.id,
     question: { ...plain(panel.question), ...(marks.clicks.length ? { clicks: marks.clicks } : {}) },
-    verdict: verdict ?? old?.verdict ?? '',
-    state: verdict === undefined ? old?.state ?? '' : state ?? '',
+    verdict: marks.verdict,
+    state: marks.state,
     called: { state: call.state, probability: call.probability, score: call.score },
     mask: marks.mask ? { size: marks.size, runs: runs(marks.mask) } : null,
     boxes: marks.boxes.map(box => box.map(Math.round)),
@@ -597,92 +611,122 @@ function record(panel, verdict, state) {
   };
 }
 
-function save(panel, verdict, state) {
+function save(panel) {
   if (!panel?.answer) return Promise.resolve();
-  const correction = record(panel, verdict, state), marks = marksOf(panel), source = view.picture;
-  unsent.add(correction);
-  pending++;
+  unsent.add({ correction: record(panel), mark: markKey(panel), seen: marksOf(panel).seen });
   showSaved('saving …', true);
-  saving = saving.then(() => send(correction, marks, panel, source)).finally(() => { pending--; if (!pending && !unsent.all().length) showSaved('all saved'); });
+  return flush();
+}
+
+// Corrections are sent one after the other, the oldest first, each until the server has it; it knows the ids, so that nothing is written
+// twice.
+function flush() {
+  clearTimeout(retry);
+  saving = saving.then(sendAll);
   return saving;
 }
 
-async function send(correction, marks, panel, picture) {
+async function sendAll() {
+  let item;
+  let left = false;
+  sending = true;
   try {
-    const answer = await api.correct({ ...correction, seen: marks.seen });
-    unsent.remove(correction.id);
-    marks.current = answer.correction; marks.seen = answer.correction.number;
-    if (!picture.corrections) { picture.corrections = 1; buildStrip(); }
-    if (panel === active() && view.picture === picture) showCall(panel);
-    askProgress();
-  } catch (error) {
-    if (error.code === 'conflict') { unsent.remove(correction.id); await conflict(error, correction, marks, panel, picture); return; }
-    if (error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 401) { unsent.remove(correction.id); say(`Not saved: ${error.message}`, true); return; }
-    showSaved('not saved yet', true);
-    say(`Not saved yet: ${error.message} It is kept in this browser and sent again.`, true);
-    setTimeout(flush, 3000);
-  }
+    while ((item = unsent.all()[0])) {
+      const { correction, mark } = item;
+      try {
+        const answer = await api.correct({ ...correction, seen: item.seen });
+        unsent.remove(correction.id);
+        // What this tab said after that, it said knowing it.
+        for (const later of unsent.of(mark)) unsent.add({ ...later, seen: answer.correction.number });
+        written(mark, answer.correction, answer.correction.number);
+        left ||= item.tab !== unsent.tab;
+      } catch (error) {
+        if (error.code === 'conflict') { await conflict(error, item); continue; }
+        if (error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 401) { unsent.remove(correction.id); say(`Not saved: ${error.message}`, true); continue; }
+        showSaved('not saved yet', true);
+        say(`Not saved yet: ${error.message} It is kept in this browser and sent again.`, true);
+        retry = setTimeout(flush, 3000);
+        return;
+      }
+    }
+  } finally { sending = false; }
+  if ($('saved').textContent === 'not saved yet') say('');
+  if ($('saved').textContent) showSaved('all saved');
+  if (left) { showSaved('all saved'); poll(true); }
 }
 
-async function conflict(error, correction, marks, panel, picture) {
-  const theirs = error.body.current, box = $('conflict-box');
+// Notes what now counts for a mark: here, in the list of the picture that is open, and in the strip.
+function written(mark, correction, seen) {
+  const marks = view.marks.get(mark), panel = active();
+  if (marks) { marks.current = correction; marks.seen = Math.max(seen, marks.seen); }
+  stand(mark, correction);
+  const picture = view.pictures.find(item => item.id === mark.split('|')[0]);
+  if (picture && correction && !picture.corrections) { picture.corrections = 1; markDone(picture); }
+  if (panel?.answer && markKey(panel) === mark) { showCall(panel); askProgress(); }
+}
+
+function stand(mark, correction) {
+  if (mark.split('|')[0] !== view.picture?.id) return;
+  const subject = mark.slice(mark.indexOf('|') + 1);
+  view.standing = view.standing.filter(item => JSON.stringify([item.pack, item.character, item.part]) !== subject);
+  if (correction) view.standing.push(correction);
+}
+
+async function conflict(error, item) {
+  const theirs = error.body.current, box = $('conflict-box'), { correction, mark } = item;
   $('conflict-text').textContent = `${error.message} Theirs: ${theirs ? said(theirs) : 'taken back'}; yours: ${said(correction)}.`;
+  unsent.hold(correction.id);
   box.returnValue = 'theirs';
   box.showModal();
   await new Promise(done => box.addEventListener('close', done, { once: true }));
-  if (box.returnValue === 'mine') { marks.seen = error.body.last; await send(correction, marks, panel, picture); return; }
-  applyCorrection(marks, theirs, error.body.last);
-  draw(panel);
-  if (panel === active()) showCall(panel);
+  if (box.returnValue === 'mine') { unsent.add({ ...item, seen: error.body.last }); return; }
+  unsent.remove(correction.id);
+  if (view.marks.has(mark)) applyCorrection(view.marks.get(mark), theirs, error.body.last);
+  stand(mark, theirs);
+  const panel = active();
+  drawAll();
+  if (panel?.answer && markKey(panel) === mark) showCall(panel);
 }
 
-// What could not be sent is sent again; the server knows the ids, so that nothing is written twice.
-async function flush() {
-  const waiting = unsent.all();
-  if (!waiting.length) return;
-  try {
-    for (const correction of waiting) {
-      try { await api.correct(correction); } catch (error) { if (!(error instanceof ApiError) || error.status === 0 || error.status >= 500 || error.status === 401) throw error; say(`Not saved: ${error.message}`); }
-      unsent.remove(correction.id);
-    }
-    showSaved('all saved'); say(''); poll(true);
-  } catch { showSaved('not saved yet', true); setTimeout(flush, 3000); }
-}
-
-function judge(verdict, state) {
+function judge(verdict, state = '') {
   const panel = active();
   if (!panel?.answer) return;
+  Object.assign(marksOf(panel), { verdict, state });
   speak(said({ verdict, state }));
-  save(panel, verdict, state);
+  save(panel);
 }
 
 function undo() {
   const panel = active();
   if (!panel?.answer) return;
-  const marks = marksOf(panel);
+  const marks = marksOf(panel), mark = markKey(panel);
   saving = saving.then(async () => {
-    if (!marks.current) return;
+    const waiting = unsent.of(mark).at(-1);
     try {
-      const answer = await api.undo(marks.current.id, $('person').value.trim());
-      applyCorrection(marks, answer.current, answer.last);
+      if (waiting) {  // The server has not got it: it need not know.
+        unsent.remove(waiting.correction.id);
+        const before = unsent.of(mark).at(-1)?.correction;
+        applyCorrection(marks, marks.current, marks.seen, before);
+        if (!unsent.all().length) { showSaved(''); say(''); }
+      } else if (marks.current) {
+        const answer = await api.undo(marks.current.id, $('person').value.trim());
+        applyCorrection(marks, answer.current, answer.last);
+        stand(mark, answer.current);
+      } else return;
       speak('taken back'); draw(panel); refresh(); showAnswer(); askProgress();
     } catch (error) { say(error.message); }
   });
 }
 
 async function poll(force = false) {
-  if (!view.picture || document.hidden && !force || pending) return;
+  if (!view.picture || document.hidden && !force || pending()) return;
   const picture = view.picture;
   try {
     const found = await api.corrections(picture.id);
-    if (picture !== view.picture || pending || found.last === view.last && !force) return;
+    for (const panel of view.panels) if (panel.again) { panel.again = false; ask(panel); }
+    if (picture !== view.picture || pending() || found.last === view.last && !force) return;
     view.last = found.last; view.standing = found.corrections;
-    for (const panel of view.panels) {
-      if (!panel.answer) continue;
-      const marks = marksOf(panel), { pack, character, part } = panel.answer.subject;
-      const item = view.standing.find(own => own.pack === pack && own.character === character && own.part === part) ?? null;
-      if ((item?.id ?? null) !== (marks.current?.id ?? null)) { applyCorrection(marks, item, found.last); draw(panel); if (panel === active()) showCall(panel); }
-    }
+    for (const panel of view.panels) if (takeStanding(panel)) { draw(panel); if (panel === active()) showCall(panel); }
   } catch { /* the next try tells */ }
 }
 
@@ -806,24 +850,35 @@ function buildStrip() {
   $('strip').replaceChildren(...view.pictures.map((picture, index) => {
     const button = element('button', { type: 'button', title: picture.title, 'aria-label': `${picture.title}${picture.corrections ? ', corrected' : ''}`, onclick: () => select(index) },
       element('img', { src: api.image(picture.id, 160), alt: '', loading: 'lazy', decoding: 'async' }));
-    if (picture.corrections) button.append(element('span', { className: 'done', textContent: '✓', 'aria-hidden': 'true' }));
+    if (picture.corrections) button.append(tick());
     return element('li', {}, button);
   }));
   markCurrent();
 }
+const tick = () => element('span', { className: 'done', textContent: '✓', 'aria-hidden': 'true' });
+
+// The strip is not built anew for a tick: who goes through it with the keyboard would lose the place.
+function markDone(picture) {
+  const button = document.querySelectorAll('#strip button')[view.pictures.indexOf(picture)];
+  if (!button || button.querySelector('.done')) return;
+  button.append(tick());
+  button.setAttribute('aria-label', `${picture.title}, corrected`);
+}
 
 async function loadPictures(more = false) {
-  const found = await api.pictures(more ? view.pictures.length : 0, 200, view.search);
+  // Pictures that came into the list by an address or by "next" are no part of what was fetched in order.
+  const found = await api.pictures(more ? view.fetched : 0, 200, view.search);
   view.total = found.total;
+  view.fetched = found.offset + found.pictures.length;
   view.pictures = more ? [...view.pictures, ...found.pictures.filter(item => !view.pictures.some(own => own.id === item.id))] : found.pictures;
   view.at = view.pictures.findIndex(picture => picture.id === view.picture?.id);
   buildStrip();
 }
 $('strip').addEventListener('scroll', async event => {
   const strip = event.target;
-  if (view.loading || view.pictures.length >= view.total || strip.scrollLeft + strip.clientWidth < strip.scrollWidth - 600) return;
+  if (view.loading || view.fetched >= view.total || strip.scrollLeft + strip.clientWidth < strip.scrollWidth - 600) return;
   view.loading = 1;
-  try { await loadPictures(true); } finally { view.loading = 0; }
+  try { await loadPictures(true); } catch (error) { say(error.message); } finally { view.loading = 0; }
 });
 
 async function addFiles(files) {
@@ -918,6 +973,7 @@ function setTool(tool) {
 }
 function setThresholdLabel() {
   $('threshold-out').textContent = typeof view.threshold === 'number' ? signed(view.threshold) : view.threshold === 'half-max' ? 'half of the peak' : view.threshold;
+  $('half').hidden = view.threshold === 'half-max';
   const panel = active(), scale = panel ? scaleOf(panel) : { reach: 1, low: -1, signed: true };
   $('threshold').min = scale.signed ? 0 : scale.low; $('threshold').max = scale.reach; $('threshold').step = scale.reach / 200;
   const value = typeof view.threshold === 'number' ? view.threshold : panel?.answer?.threshold.value;
@@ -933,7 +989,9 @@ $('clear').addEventListener('click', () => { const panel = active(); if (!panel?
 $('size').addEventListener('input', event => { view.brush = Number(event.target.value); });
 $('gamma').addEventListener('input', event => { view.gamma = Number(event.target.value); $('gamma-out').textContent = view.gamma.toFixed(2); drawAll(); refresh(); remember(); });
 $('threshold').addEventListener('input', event => { view.threshold = Number(event.target.value); setThresholdLabel(); drawAll(); refresh(); remember(); });
-$('threshold').addEventListener('dblclick', () => { view.threshold = 'half-max'; setThresholdLabel(); drawAll(); refresh(); remember(); });
+const halfOfThePeak = () => { view.threshold = 'half-max'; $('threshold').focus(); setThresholdLabel(); drawAll(); refresh(); remember(); };
+$('threshold').addEventListener('dblclick', halfOfThePeak);
+$('half').addEventListener('click', halfOfThePeak);
 $('opacity').addEventListener('input', event => { view.opacity = Number(event.target.value) / 100; $('opacity-out').textContent = `${event.target.value} %`; drawAll(); remember(); });
 $('mix').addEventListener('input', event => { view.mix = Number(event.target.value) / 100; $('mix-out').textContent = `${event.target.value} %`; drawAll(); refresh(); remember(); });
 $('reach').addEventListener('change', event => {
@@ -968,9 +1026,16 @@ $('person').addEventListener('change', event => store('person', event.target.val
 $('keys-on').addEventListener('change', event => store('keys', event.target.checked ? 'on' : 'off'));
 $('export').addEventListener('submit', async event => {
   event.preventDefault();
-  await saving;
-  const link = element('a', { href: `/api/export/${$('format').value}`, download: '' });
-  document.body.append(link); link.click(); link.remove();
+  const button = event.target.querySelector('button');
+  button.disabled = true;
+  try {
+    await saving;
+    const { name, content } = await api.export($('format').value), link = element('a', { href: URL.createObjectURL(content), download: name });
+    document.body.append(link); link.click(); link.remove();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    say(`${name} was handed to the browser to save.`);
+  } catch (error) { say(`No file: ${error.message}`, true); }
+  button.disabled = false;
 });
 $('share').addEventListener('click', async () => {
   remember();
@@ -978,7 +1043,7 @@ $('share').addEventListener('click', async () => {
 });
 document.addEventListener('visibilitychange', () => poll());
 window.addEventListener('hashchange', () => { if (location.hash.slice(1) !== lastHash) start(); });
-window.addEventListener('beforeunload', event => { if (pending) event.preventDefault(); });
+window.addEventListener('beforeunload', event => { if (pending()) event.preventDefault(); });
 
 // -------------------------------------------------------------------------------------------------------------- address
 
@@ -1032,7 +1097,7 @@ async function start() {
   buildStage(); fillQuestion();
   let index = view.pictures.findIndex(picture => picture.title === wanted);
   if (index < 0 && wanted) {
-    const found = (await api.pictures(0, 20, wanted)).pictures.find(picture => picture.title === wanted);
+    const found = (await api.titled(wanted)).pictures[0];
     if (found) { view.pictures.unshift(found); buildStrip(); index = 0; } else say(`The picture ${wanted} is not here.`);
   }
   showAnswer();
@@ -1048,13 +1113,14 @@ async function main() {
   $('keys-on').checked = store('keys') !== 'off';
   try {
     view.info = await api.state();
+    unsent = new Unsent(view.info.identity);
     $('about').textContent = `${view.info.title} · ${view.info.pictures} pictures (${view.info.kind}) · model ${view.info.model.name}`;
     document.title = `${view.info.title} – concept-cam`;
     $('format').replaceChildren(...view.info.exports.map(name => element('option', { value: name, textContent: name })));
     await loadPictures();
     await start();
-    flush();
-    setInterval(poll, 4000);
+    if (unsent.all().length) flush();
+    setInterval(() => { if (!sending && unsent.all().length) flush(); else poll(); }, 4000);
     if (!active().question.target && active().question.mode === 'words') $('target').focus();
   } catch (error) { say(error.message, true); console.warn(error); }
 }
