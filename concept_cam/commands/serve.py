@@ -102,7 +102,8 @@ def serve(
             localizer = gallery.index.localizer(localizer)
         limits = Limits()
         if fitted is not None:
-            fitted.check(localizer.backbone.name, localizer.backbone.weights_hash)
+            used = {**localizer.settings.recorded(), "views": localizer.views}
+            fitted.check(localizer.backbone.name, localizer.backbone.weights_hash, used)
             limits = limits.with_calibration(fitted)
         desk = Desk(localizer, gallery, corrections=corrections, packs=packs, memory=memory * 2**20, limits=limits)
         desk.corrections.check()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from concept_cam.collection.corrections import Correction, labels_csv
-from concept_cam.collection.limits import Calibration
+from concept_cam.collection.limits import PROBABILITY_SETTINGS, Calibration
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.names import choose
 from concept_cam.evaluation.calibration import ModelCall, calibrate
@@ -70,9 +70,17 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
     calls, labels = calls_and_labels(desk.corrections.standing())
     if not calls:
         raise DataError("nothing was corrected yet: accept or correct some calls first.")
+    if all(math.isnan(call.score if call.part else call.probability) for call in calls):
+        raise DataError("the calls that were corrected have no probability on which a limit could be set: ask with contrasts.")
     backbone = desk.localizer.backbone
     info = desk.gallery.run.info if desk.gallery.run is not None else {}
-    facts = {"model": info.get("model", backbone.name), "weights_hash": info.get("weights_hash", backbone.weights_hash)}
+    here = {**desk.localizer.settings.recorded(), "views": desk.localizer.views}
+    used = here if desk.gallery.run is None else info.get("configuration", {})
+    facts = {
+        "model": info.get("model", backbone.name),
+        "weights_hash": info.get("weights_hash", backbone.weights_hash),
+        "settings": {name: used[name] for name in PROBABILITY_SETTINGS if name in used},
+    }
     found = calibrate(calls, labels, target, confidence, facts=facts)
     rows = []
     for name, limit in found.limits.items():

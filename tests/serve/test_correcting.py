@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from concept_cam.evaluation.calibration import calibrate, read_calls, read_truth
 from concept_cam.exports import EXPORTS, export
 from concept_cam.serve.app import build_app
 from concept_cam.serve.choosing import needed, score_pictures
-from concept_cam.serve.keeping import calls_and_labels
+from concept_cam.serve.keeping import calls_and_labels, fit_limits
 from tests.serve.test_asking import RED, ids
 
 
@@ -392,3 +393,22 @@ def test_new_limits_say_what_they_change(run_client: Any) -> None:
     assert row["newly_called"] == sum(m and not w for w, m in zip(was, made))
     assert run_client.post("/api/limits", json={"target": 0.5}).json() == {"file": "limits.yaml"}
     assert (desk.gallery.run.path / "limits.yaml").is_file()
+
+
+def test_limits_say_how_their_calls_were_made(client: Any, desk: Any, run_client: Any) -> None:
+    """So that they are refused where pictures are read or scored otherwise; the calls of a run were made as the run says."""
+    assert correct(client, picture=ids(client)["a.png"], verdict="accept").status_code == 201
+    asked = desk.localizer.settings.recorded()
+    facts = fit_limits(desk)[0].facts["settings"]
+    assert {name: facts[name] for name in ("gamma", "weighting", "look_again")} == {
+        name: asked[name] for name in ("gamma", "weighting", "look_again")
+    }
+    assert facts["views"] == desk.localizer.views
+    record = next(iter(run_client.desk.gallery.run.records()))
+    accepted = Correction(id="x", source=record["source"], pack="fish", character="caudal_fin_shape", called="forked", verdict="accept")
+    run_client.desk.corrections.add(accepted)
+    with pytest.raises(DataError, match="ask with contrasts"):
+        fit_limits(run_client.desk)
+    run_client.desk.corrections.add(replace(accepted, id="y", probability=0.9))
+    run_client.desk.gallery.run.info["configuration"] = {"gamma": 0.5, "look_again": True, "device": "cpu"}
+    assert fit_limits(run_client.desk)[0].facts["settings"] == {"gamma": 0.5, "look_again": True}
