@@ -112,7 +112,8 @@ class Localizer:
             name: ``"demo"`` (ships with the package), ``"ViT-B-16/openai"``, ``"hf-hub:imageomics/bioclip-2"``, ``"local-dir:PATH"``,
                 ``"transformers:ID"`` ...; see ``concept-cam models``.
             device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
-            dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"`` for the towers; results are always float32.
+            dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"`` for the towers, or ``"int8"`` for vision transformers on a CPU (extra
+                ``[int8]``); results are always float32.
             settings: How pictures are read and scored.
             rules: When a map counts as clear, such as ``Trust.read("trust.json").rules``.
             **values: Single fields of :class:`~concept_cam.core.settings.Settings`, such as ``attention="value"``.
@@ -584,8 +585,8 @@ class Localizer:
 
     @property
     def dtype_name(self) -> str:
-        """Name of the towers' floating-point type, such as ``"float32"``."""
-        return str(self.backbone.dtype).removeprefix("torch.")
+        """Name of the image tower's number format, such as ``"float32"``."""
+        return self.backbone.number_format
 
     @property
     def views(self) -> str:

@@ -44,6 +44,10 @@ class PlantedBackbone:
     def dtype(self) -> torch.dtype:
         return torch.float32
 
+    @property
+    def number_format(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
     def grid_size(self, size: tuple[int, int]) -> tuple[int, int]:
         return size[0] // self.preprocess.stride[0], size[1] // self.preprocess.stride[1]
 

@@ -95,6 +95,11 @@ class BaseBackbone:
         """Floating-point type that the towers run in."""
         return self._anchor.dtype
 
+    @property
+    def number_format(self) -> str:
+        """Name of what the image tower computes in: that of :attr:`dtype`, or ``"int8"``."""
+        return str(self.dtype).removeprefix("torch.")
+
     def grid_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Returns the ``(h, w)`` grid of an input of ``size`` = ``(H, W)`` model pixels.
 

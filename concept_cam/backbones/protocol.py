@@ -103,6 +103,7 @@ class Backbone(Protocol):
         own_head: The classifier that the model comes with; ``None`` for image-text models.
         device: Where the parameters are.
         dtype: Floating-point type that the towers run in.
+        number_format: Name of what the image tower computes in: that of ``dtype``, or ``"int8"``.
     """
 
     name: str
@@ -133,6 +134,9 @@ class Backbone(Protocol):
 
     @property
     def dtype(self) -> torch.dtype: ...
+
+    @property
+    def number_format(self) -> str: ...
 
     def grid_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Returns the ``(h, w)`` grid of an input of ``size`` = ``(H, W)`` model pixels."""

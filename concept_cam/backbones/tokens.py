@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from concept_cam.backbones.common import BaseBackbone
 from concept_cam.backbones.protocol import BY_CLASS_TOKEN, FeatureMap, Gathering, ImageFeatures
 from concept_cam.core.attention import ATTENTION_STRATEGIES, LastAttention, Strategy, attend
 from concept_cam.core.quiet import quiet
+
+if TYPE_CHECKING:
+    from concept_cam.backbones.int8 import FastBlocks
 
 
 class Block(ABC):
@@ -69,6 +72,10 @@ class Block(ABC):
             own = self.own(x, rope)
             if own is not None:
                 return own
+        return self.in_pieces(x, keys, rope)
+
+    def in_pieces(self, x: Tensor, keys: Tensor | None = None, rope: Tensor | None = None) -> Tensor:
+        """Runs the whole block from the pieces above."""
         query, key, value = self.project(self.norm(x), "qkv", rope)
         x = x + self.output(attend(query, key, value, self.scale, keys))
         return x + self.feed_forward(x)
@@ -144,9 +151,11 @@ class TokenBackbone(BaseBackbone, ABC):
         blocks: The transformer blocks.
         prefix: Tokens before the patches.
         class_token: Whether the image embedding reads the first token alone.
+        fast_blocks: The blocks before the last in another number format; see :mod:`concept_cam.backbones.int8`.
     """
 
     blocks: Sequence[Block]
+    fast_blocks: FastBlocks | None = None
     prefix: int
     class_token: bool
 
@@ -186,6 +195,11 @@ class TokenBackbone(BaseBackbone, ABC):
     def own_embedding_at(self, pixels: Tensor) -> Tensor | None:
         """Runs the library's own image embedding at another size, with its own interpolation; ``None`` where it has none."""
         return None
+
+    @property
+    def number_format(self) -> str:
+        """What the tower computes in."""
+        return super().number_format if self.fast_blocks is None else "int8"
 
     @property
     def gathers(self) -> str:
@@ -285,6 +299,9 @@ class TokenBackbone(BaseBackbone, ABC):
     def _run(self, sequence: _Sequence, keep_middle: bool) -> tuple[Tensor, Tensor | None]:
         """Runs all blocks but the last; returns the stream and, when asked for, the middle block's tokens."""
         x, middle = sequence.tokens, None
+        if self.fast_blocks is not None:
+            x, middle = self.fast_blocks(x, sequence.keys)
+            return x, middle if keep_middle else None
         for done, block in enumerate(self.blocks[:-1], start=1):
             x = block(x, sequence.keys, sequence.rope)
             if keep_middle and done == self.middle:

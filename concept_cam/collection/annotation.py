@@ -27,6 +27,7 @@ from concept_cam.trust.kept import Trust, opened
 
 if TYPE_CHECKING:
     from concept_cam.collection.engines.annotator import Options
+    from concept_cam.collection.formats import Choice
     from concept_cam.collection.limits import Calibration
     from concept_cam.collection.run_writer import RunWriter
     from concept_cam.collection.runs import Run
@@ -38,9 +39,9 @@ __all__ = [
     "Interrupted",
     "Job",
     "Request",
+    "Wanted",
     "annotate",
     "estimate",
-    "load_localizer",
     "make_request",
     "require_arrow",
     "run_job",
@@ -157,6 +158,7 @@ def annotate(
     part_pictures: int = PART_PICTURES,
     progress: Callable[[Progress], None] | None = None,
     ready: Callable[[Localizer, list[Concept]], None] | None = None,
+    say: Callable[[str], None] | None = None,
     **request: Any,
 ) -> Run:
     """Annotates a collection with trait packs and returns the finished run.
@@ -170,7 +172,8 @@ def annotate(
         localizer: A model that is loaded already; else ``model``, ``device`` and ``dtype`` say which.
         model: Model name.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
-        dtype: Number format of the towers, or ``"auto"``: bfloat16 where the processor is faster in it, else float32.
+        dtype: Number format of the towers, or ``"auto"``: the fastest one on this machine in which maps stay the same; see
+            :mod:`concept_cam.collection.formats`.
         settings: How pictures are read and scored.
         resume: Continue a run that is there; starts one where there is none.
         engine: A name of :data:`concept_cam.collection.engines.ENGINES`.
@@ -181,6 +184,7 @@ def annotate(
         part_pictures: Pictures of one part of the table.
         progress: Called after every batch.
         ready: Called once the model is loaded, with it and with what will be asked.
+        say: Called with a line about the number format that was chosen.
         **request: The other fields of :class:`Request`: ``px_per_mm``, ``boxes``, ``ignore``, ``limits``, ``shard`` ...
 
     Raises:
@@ -196,17 +200,19 @@ def annotate(
     from concept_cam.collection.runs import read_run, read_run_info
 
     check_folder(job.folder, resume)  # before a model is loaded, which can take minutes
-    if batch_size is None and resume and (job.folder / RUN_FILE).is_file():
-        # On a GPU the last digits depend on it: a run that is continued keeps the size that was measured when it began.
-        batch_size = read_run_info(job.folder).get("batch_size")
-    loaded = _answering(job, localizer, model, device, dtype, settings, batch_size)
+    wanted = Wanted(localizer, model, device, dtype, settings, batch_size)
+    if resume and (job.folder / RUN_FILE).is_file():
+        wanted = wanted.as_begun(read_run_info(job.folder))
+    loaded, choice = wanted.load(job)
+    if choice is not None and say is not None:
+        say(str(choice))
     plan = job.plan(loaded)
     if ready is not None:
         ready(loaded, list(plan.questions.concepts))
     writer = RunWriter(
         job.folder,
         job.configuration(plan, loaded.dtype_name),
-        job.facts(plan, loaded, engine),
+        job.facts(plan, loaded, engine, choice),
         resume=resume,
         part_pictures=part_pictures,
     )
@@ -353,42 +359,67 @@ def require_arrow() -> None:
         raise MissingExtraError("pyarrow", "annotate", "annotating a collection") from error
 
 
-def load_localizer(
-    localizer: Localizer | None,
-    model: str,
-    device: str,
-    dtype: str,
-    settings: Settings | None,
-    batch_size: int | None,
-) -> Localizer:
-    from concept_cam.collection.batching import automatic_dtype, choose_batch_size
-    from concept_cam.localizer import Localizer
+@dataclass(frozen=True)
+class Wanted:
+    """The model that a caller wants.
 
-    if localizer is None:
-        chosen = automatic_dtype(device) if dtype == "auto" else dtype
-        localizer = Localizer.from_pretrained(model, device=device, dtype=chosen, settings=settings)
-    elif settings is not None:
-        localizer = localizer.with_settings(**vars(settings))
-    return localizer.with_settings(batch_size=batch_size or choose_batch_size(localizer))
+    Attributes:
+        localizer: One that is loaded already; else the next three say which.
+        model: Model name.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+        dtype: Number format of the towers, or ``"auto"``.
+        settings: How pictures are read and scored.
+        batch_size: Pictures per forward pass; ``None`` to find out.
+    """
 
+    localizer: Localizer | None
+    model: str
+    device: str
+    dtype: str
+    settings: Settings | None
+    batch_size: int | None
 
-def _answering(
-    job: Job,
-    localizer: Localizer | None,
-    model: str,
-    device: str,
-    dtype: str,
-    settings: Settings | None,
-    batch_size: int | None,
-) -> Localizer:
-    """Loads the model that answers; of an index, the one that made it, with the settings that made it."""
-    if job.index is None:
-        return load_localizer(localizer, model, device, dtype, settings, batch_size)
-    from concept_cam.index.index import Index
+    def as_begun(self, info: Mapping[str, Any]) -> Wanted:
+        """Returns what continues a run: in its number format and, since on a GPU the last digits depend on it, with its batch size."""
+        return replace(
+            self,
+            dtype=info.get("dtype") or self.dtype if self.dtype == "auto" else self.dtype,
+            batch_size=self.batch_size or info.get("batch_size"),
+        )
 
-    index = Index.open(job.index)
-    name = index.model if model == DEFAULT_MODEL else model
-    return index.localizer(load_localizer(localizer, name, device, dtype, settings, batch_size))
+    def load(self, job: Job) -> tuple[Localizer, Choice | None]:
+        """Loads it, in the number format that it is fastest in where that is left open; of an index, the model that made it.
+
+        Returns:
+            The model, and how its number format was chosen; ``None`` where it was given.
+        """
+        if job.index is None:
+            return self._load(job)
+        from concept_cam.index.index import Index
+
+        index = Index.open(job.index)
+        name = index.model if self.model == DEFAULT_MODEL else self.model
+        # Only the text tower is needed, which nothing is waiting for.
+        own = replace(self, model=name, dtype="float32" if self.dtype == "auto" else self.dtype)
+        return index.localizer(own._load(job)[0]), None
+
+    def _load(self, job: Job) -> tuple[Localizer, Choice | None]:
+        from concept_cam.collection.batching import choose_batch_size
+        from concept_cam.collection.formats import fastest, shared
+        from concept_cam.localizer import Localizer
+
+        found, choice = self.localizer, None
+        if found is None and self.dtype == "auto":
+            found, choice = fastest(self.model, self.device, self.settings, job.items(), _Count(job))
+            agreed = choice.dtype if job.shard is None else shared(choice, Path(job.request.output))
+            if agreed != choice.dtype:
+                found, choice = None, replace(choice, dtype=agreed)
+        if found is None:
+            dtype = self.dtype if choice is None else choice.dtype
+            found = Localizer.from_pretrained(self.model, device=self.device, dtype=dtype, settings=self.settings)
+        elif self.localizer is not None and self.settings is not None:
+            found = found.with_settings(**vars(self.settings))
+        return found.with_settings(batch_size=self.batch_size or choose_batch_size(found)), choice
 
 
 @dataclass(frozen=True)
@@ -519,13 +550,14 @@ class Job:
             "shard": None if self.shard is None else str(self.shard),
         }
 
-    def facts(self, plan: Plan, localizer: Localizer, engine: str) -> dict[str, Any]:
-        """Returns the further contents of ``run.json``."""
+    def facts(self, plan: Plan, localizer: Localizer, engine: str, choice: Choice | None = None) -> dict[str, Any]:
+        """Returns the further contents of ``run.json``; ``choice`` is how the number format was chosen."""
         return {
             "package_version": plan.identity.package_version,
             "model": plan.identity.model,
             "weights_hash": plan.identity.weights_hash,
             "dtype": localizer.dtype_name,
+            "dtype_choice": None if choice is None else choice.to_dict(),
             "device": str(localizer.backbone.device),
             "engine": engine,
             "batch_size": localizer.settings.batch_size,
@@ -647,7 +679,7 @@ def estimate(
     from concept_cam.collection.engines.annotator import Annotator
 
     job = Job.open(make_request(inputs, output, traits, request))
-    ready = _answering(job, localizer, model, device, dtype, settings, batch_size)
+    ready, _ = Wanted(localizer, model, device, dtype, settings, batch_size).load(job)
     annotator = Annotator(ready, job.plan(ready))
     tried = list(islice(job.items(), sample))
     annotator(tried[:1])  # the first pass pays for what is loaded once

@@ -1,4 +1,4 @@
-"""Number format and batch size that suit the processor."""
+"""A batch size that suits the processor."""
 
 from __future__ import annotations
 
@@ -7,24 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from concept_cam.backbones.precision import computes_in_bfloat16
-
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
 
-__all__ = ["automatic_dtype", "choose_batch_size"]
+__all__ = ["choose_batch_size"]
 
 CPU_BATCH = 8
 """On a CPU a larger batch gains nothing and a smaller one keeps fewer pictures in memory."""
 
 LARGEST_BATCH = 512
-
-
-def automatic_dtype(device: str = "auto") -> str:
-    """Returns ``"bfloat16"`` where the processor is faster in it, else ``"float32"``."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return "bfloat16" if computes_in_bfloat16(device) else "float32"
 
 
 def choose_batch_size(localizer: Localizer) -> int:

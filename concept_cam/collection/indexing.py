@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from concept_cam.collection.annotation import PART_PICTURES, Job, load_localizer, make_request, require_arrow, run_job
+from concept_cam.collection.annotation import PART_PICTURES, Job, Wanted, make_request, require_arrow, run_job
 from concept_cam.collection.engines import ENGINES
 from concept_cam.collection.plan import Identity, Plan
 from concept_cam.collection.questions import Questions
@@ -91,6 +91,7 @@ def build_index(
     part_pictures: int = PART_PICTURES,
     progress: Callable[[Progress], None] | None = None,
     ready: Callable[[Localizer, list[Concept]], None] | None = None,
+    say: Callable[[str], None] | None = None,
     **request: Any,
 ) -> Index:
     """Encodes a collection and keeps its features.
@@ -115,6 +116,7 @@ def build_index(
         part_pictures: Pictures of one part.
         progress: Called after every batch.
         ready: Called once the model is loaded.
+        say: Called with a line about the number format that was chosen.
         **request: ``layout``, ``column``, ``root``, ``boxes``, ``ignore``, ``shard``, ``limit``, ``decoding`` ... as for
             :func:`concept_cam.annotate`.
 
@@ -129,15 +131,25 @@ def build_index(
         raise ConfigurationError("the input is an index already: give pictures. Shards of an index need not be joined: open their folder.")
     from concept_cam.collection.engines.annotator import Options
     from concept_cam.collection.index_writer import IndexWriter, check_index_folder
+    from concept_cam.index.storage import INFO_FILE, read_index_info
 
     check_index_folder(job.folder, resume)
-    loaded = load_localizer(localizer, model, device, dtype, settings, batch_size)
+    wanted = Wanted(localizer, model, device, dtype, settings, batch_size)
+    if resume and (job.folder / INFO_FILE).is_file():
+        wanted = wanted.as_begun({"dtype": read_index_info(job.folder)["configuration"].get("dtype")})
+    loaded, choice = wanted.load(job)
+    if choice is not None and say is not None:
+        say(str(choice))
     codec = _codec(job, loaded, keep, pca, resume)
     plan = job.plan_with(loaded, codec)
     if ready is not None:
         ready(loaded, [])
     writer = IndexWriter(
-        job.folder, job.configuration(plan, loaded.dtype_name), job.facts(plan, loaded, engine), resume=resume, part_pictures=part_pictures
+        job.folder,
+        job.configuration(plan, loaded.dtype_name),
+        job.facts(plan, loaded, engine, choice),
+        resume=resume,
+        part_pictures=part_pictures,
     )
     try:
         codec.save(job.folder)

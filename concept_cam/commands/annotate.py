@@ -14,7 +14,7 @@ import click
 from concept_cam.collection.engines import ENGINES
 from concept_cam.collection.inputs import LAYOUTS
 from concept_cam.collection.plan import DECODING
-from concept_cam.commands.console import ProgressDisplay, warn
+from concept_cam.commands.console import ProgressDisplay, note, warn
 from concept_cam.commands.options import notices, resolve, setting_options, warn_unknown_words
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import DEFAULT_MODEL
@@ -42,7 +42,7 @@ _RESOLUTIONS = ("model", "original")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", *DTYPES]),
-    help="Number format of the towers; auto: bfloat16 where the processor is faster in it, else float32.  [default: auto]",
+    help="Number format of the towers; auto: the fastest one here in which maps stay the same.  [default: auto]",
 )
 @click.option(
     "--config",
@@ -286,6 +286,7 @@ def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]
                 part_pictures=options["part_size"],
                 progress=line,
                 ready=lambda ready, concepts: warn_unknown_words(ready, concepts),
+                say=note,
             )
     except Interrupted as error:
         line.close()

@@ -94,6 +94,7 @@ def index(inputs: tuple[str, ...], output: str, keep: str, pca: str | None, resu
                 resume=resume,
                 part_pictures=options["part_size"],
                 progress=display,
+                say=note,
                 lines=standard_input() if inputs == ("-",) else None,
                 boxes=box_file,
                 box_column=boxes if box_file is None else None,

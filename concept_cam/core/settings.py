@@ -68,8 +68,8 @@ RESIZE_POLICIES = ("pad", "aspect", "squash", "native", "tile")
 FEATURE_NORMS = ("l2", "none")
 """Names of :data:`concept_cam.core.scoring.FEATURE_NORM`, without loading torch."""
 
-DTYPES = ("float32", "bfloat16", "float16")
-"""Floating-point types of the towers; results are always float32."""
+DTYPES = ("float32", "bfloat16", "float16", "int8")
+"""Number formats of the towers; results are always float32. ``int8`` is for vision transformers on a CPU."""
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 """How pictures can be resized."""

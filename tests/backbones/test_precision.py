@@ -10,7 +10,6 @@ import torch
 
 from concept_cam.backbones import precision
 from concept_cam.backbones.precision import WORTH, bfloat16_gain, computes_in_bfloat16
-from concept_cam.collection.batching import automatic_dtype
 
 
 def product(dtype: torch.dtype) -> float:
@@ -28,12 +27,11 @@ def product(dtype: torch.dtype) -> float:
 def test_what_was_measured_decides(gain: float, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "bfloat16_gain", lambda: gain)
     assert computes_in_bfloat16("cpu") is wanted
-    assert automatic_dtype("cpu") == ("bfloat16" if wanted else "float32")
 
 
 def test_other_devices_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "bfloat16_gain", lambda: pytest.fail("measured"))
-    assert automatic_dtype("mps") == "float32"
+    assert not computes_in_bfloat16("mps")
     assert computes_in_bfloat16("cuda") is (torch.cuda.is_available() and torch.cuda.is_bf16_supported())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from concept_cam.backbones import ALIASES, BUNDLED, FAMILIES
+from concept_cam.backbones.int8 import INT8, in_int8
 from concept_cam.backbones.loading import classifiers, hub, open_clip, published, transformers
 from concept_cam.backbones.loading.families import finish
 from concept_cam.backbones.protocol import Backbone
@@ -33,6 +34,8 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
 def load(name: str = "demo", device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32") -> Backbone:
     """Loads a model by name; see :func:`concept_cam.backbones.load`."""
     with quiet(), understood(f"the model {name!r}", ModelError):
+        if dtype == INT8:
+            return in_int8(_load(name, device, torch.float32))
         return _load(name, device, dtype)
 
 
