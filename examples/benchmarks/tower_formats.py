@@ -3,9 +3,10 @@
     python examples/benchmarks/tower_formats.py                   # ViT-B/16, random weights
     python examples/benchmarks/tower_formats.py --threads 1 --pairs 9
 
-float32 against bfloat16, and against float32 whose multilayer perceptrons (two thirds of a ViT's work) are torch's own dynamic int8 layers.
-Each is timed in turn with float32, in processor time, which other work on the machine disturbs less than the clock. Maps are those of 50
-random directions; random weights have no outlying activations, so that trained towers may lose more in int8.
+float32 against bfloat16 and int8, as ``--dtype`` gives them. Each is timed in turn with float32, in processor time, which other work on the
+machine disturbs less than the clock. Maps are those of 50 random directions. Random weights have no outlying activations, as trained towers
+do: so int8 is also asked of the same tower with outlying channels planted before every linear layer (the norm before it multiplies some
+channels, the layer divides them again, which changes nothing in float32).
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ import numpy as np
 import torch
 from annotate_throughput import load, processor
 
+from concept_cam.backbones.int8 import in_int8
 
-def quantised(backbone: Any, engine: str) -> Any:
-    """Returns the tower with int8 perceptrons."""
-    torch.backends.quantized.engine = engine
+
+def with_outliers(backbone: Any, channels: int, factor: float) -> Any:
+    """Returns the same tower, to rounding, whose activations have outlying channels before the linear layers of every block."""
     found = copy.deepcopy(backbone)
-    for block in found.model.visual.transformer.resblocks:
-        block.mlp = torch.ao.quantization.quantize_dynamic(block.mlp, {torch.nn.Linear}, dtype=torch.qint8)
+    chosen = torch.randperm(found.model.visual.conv1.out_channels, generator=torch.Generator().manual_seed(0))[:channels]
+    with torch.no_grad():
+        for block in found.model.visual.transformer.resblocks:
+            for norm, weight in ((block.ln_1, block.attn.in_proj_weight), (block.ln_2, block.mlp.c_fc.weight)):
+                norm.weight[chosen] *= factor
+                norm.bias[chosen] *= factor
+                weight[:, chosen] /= factor
     return found
 
 
@@ -46,13 +53,17 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--channels", type=int, default=6, help="outlying channels")
+    parser.add_argument("--factors", type=float, nargs="*", default=[5.0, 20.0], help="how far they lie out")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         plain = load(arguments.architecture, "float32", Path(folder))
-        others = {"bfloat16": load(arguments.architecture, "bfloat16", Path(folder)).backbone}
-    engine = next(name for name in ("onednn", "x86", "qnnpack", "fbgemm") if name in torch.backends.quantized.supported_engines)
-    others[f"int8 perceptrons ({engine})"] = quantised(plain.backbone, engine)
+        others = {name: load(arguments.architecture, name, Path(folder)).backbone for name in ("bfloat16", "int8")}
+    for factor in arguments.factors:
+        others[f"int8, {arguments.channels} channels {factor:g} times as large"] = in_int8(
+            with_outliers(plain.backbone, arguments.channels, factor)
+        )
     height, width = plain.backbone.preprocess.default_size
     pixels = torch.randn(arguments.pictures, 3, height, width)
     print(
