@@ -74,13 +74,16 @@ def fit_head(
 ) -> None:
     """Trains a linear classifier on a frozen model's image embedding; FOLDER holds one folder of pictures per class.
 
-    The head is what Finer-CAM's original form explains. --model takes dinov2:facebook/dinov2-base (or a folder) too. The accuracy is
-    measured on pictures kept aside; the head that is written is trained on all of them.
+    The head is what Finer-CAM's original form explains. --model takes towers without words too, such as timm:NAME,CHECKPOINT and
+    dinov2:facebook/dinov2-base (or a folder). The accuracy is measured on pictures kept aside; the head that is written is trained on
+    all of them.
 
     \b
     Examples:
       concept-cam fit-head photos/ -o head.safetensors
       concept-cam fit-head photos/ --model dinov2:facebook/dinov2-base -o head.safetensors
+      concept-cam fit-head dogs/ --model timm:resnet50.a1_in1k,resnet50.safetensors -o dogs.safetensors
+      concept-cam locate dog.jpg --model timm:resnet50.a1_in1k,resnet50.safetensors --head dogs.safetensors -o out/
     """
     _check_output(output, overwrite)
     from concept_cam.methods.heads import class_folders, image_embeddings
@@ -100,6 +103,8 @@ def fit_head(
         found = trial.logits(embeddings[order]).argmax(dim=1).tolist()
         right = sum(trial.classes[guess] == labels[index] for guess, index in zip(found, order))
         click.echo(f"accuracy on {len(order)} pictures kept aside: {right / len(order):.3f}")
+    elif held_out > 0:
+        note(f"no accuracy: {held_out:g} of each class is less than one picture; give more pictures of a class or a larger --held-out.")
     head = fit(embeddings, labels, feature_norm=feature_norm, l2=l2, weights_hash=backbone.weights_hash)
     click.echo(str(head.save(output, overwrite=overwrite)))
 

@@ -359,12 +359,12 @@ class FinerCam:
         if head.weight.shape[1] != backbone.embed_dim:
             raise ConfigurationError(
                 f"the classifier head reads {head.weight.shape[1]} numbers, the image embedding of {backbone.name} has "
-                f"{backbone.embed_dim}."
+                f"{backbone.embed_dim}: name the model that the head was trained on."
             )
         if head.weights_hash and head.weights_hash != backbone.weights_hash:
             raise ConfigurationError(
                 f"the classifier head was trained on other weights (hash {head.weights_hash}) than those of {backbone.name} "
-                f"({backbone.weights_hash})."
+                f"({backbone.weights_hash}): name the model that it was trained on, or train it again."
             )
         if self.settings.resize == "tile":
             raise ConfigurationError("a classifier reads the whole picture: use a resize policy such as 'pad' instead of 'tile'.")

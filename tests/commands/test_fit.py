@@ -139,6 +139,13 @@ def test_locate_with_a_head_names_what_is_wrong(data: Path, tmp_path: Path, argu
     assert message in str(done.exception)
 
 
+def test_a_share_too_small_to_keep_a_picture_is_said(data: Path, tmp_path: Path) -> None:
+    done = run(fit.fit_head, str(data), "-o", str(tmp_path / "head.safetensors"), "--held-out", "0.01")
+    assert done.exit_code == 0
+    assert "no accuracy: 0.01 of each class is less than one picture" in done.output
+    assert "kept aside" not in done.output
+
+
 def test_an_explainer_of_a_classifiers_rows(data: Path, tmp_path: Path) -> None:
     head, output = tmp_path / "head.safetensors", tmp_path / "lcam.safetensors"
     assert run(fit.fit_head, str(data), "-o", str(head)).exit_code == 0
