@@ -78,8 +78,8 @@ def main() -> None:
     """Reads the command line, fits and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--pictures", type=int, default=320, help="rendered pictures to fit to, of all groups that are asked for")
-    parser.add_argument("--held-out", type=int, default=96, help="rendered pictures to measure on")
+    parser.add_argument("--pictures", type=int, default=160, help="rendered pictures to fit to, of each group that is asked for")
+    parser.add_argument("--held-out", type=int, default=32, help="rendered pictures of each group to measure on")
     parser.add_argument("--collages", type=int, default=60, help="collages of photographs to fit to; a third as many are measured on")
     parser.add_argument(
         "--hosts", help="groups whose parts are asked for, such as fish,beetle; by default those that the model has words for"
@@ -94,7 +94,7 @@ def main() -> None:
     print(f"groups that are drawn: {', '.join(WORLDS)}; asked for: {', '.join(hosts)}")
 
     def look(count: int, collages: int, seed: int) -> list[Observed]:
-        data = pictures_of(max(8, count // len(hosts)), seed, hosts, collages)
+        data = pictures_of(count, seed, hosts, collages)
         tracker = Tracker(lambda: None)
 
         def told(samples: Any) -> Iterator[Sample]:
