@@ -292,12 +292,12 @@ class _Handlers:
     async def next(self, request: Request) -> Response:
         """Which pictures to look at next for a question, and how many labels are still needed."""
         data = await _json(request)
-        wanted = int(number(data.pop("wanted", 1), "wanted", 1, 50))
+        wanted = int(number(data.pop("wanted", 1), "wanted", 0, 50))
 
         def work() -> dict[str, Any]:
             question = self.desk.read(data)
             return {
-                "next": next_pictures(self.desk, question, wanted),
+                "next": next_pictures(self.desk, question, wanted) if wanted else [],
                 "progress": progress(self.desk.corrections.standing(), question),
                 "known": len(self.desk.image_embeddings()),
             }

@@ -39,7 +39,8 @@ def score_pictures(
     Returns:
         Ids, the best first.
     """
-    candidates = [id_ for id_ in uncertainty if id_ not in set(done)]
+    looked_at = set(done)
+    candidates = [id_ for id_ in uncertainty if id_ not in looked_at]
     known = [id_ for id_ in candidates if id_ in embeddings]
     seen = [id_ for id_ in done if id_ in embeddings]
     novelty = dict.fromkeys(candidates, 0.5)

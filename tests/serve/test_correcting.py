@@ -213,6 +213,7 @@ def test_next_over_http(client: Any, desk: Any) -> None:
     unsure = desk.uncertainty(desk.read(RED))
     assert set(unsure) == set(ids(client).values())
     assert client.post("/api/next", json=RED).json()["next"][0]["id"] == max(unsure, key=unsure.get)
+    assert client.post("/api/next", json={**RED, "wanted": 0}).json()["next"] == []
     for name, id_ in ids(client).items():
         assert correct(client, picture=id_, verdict="accept" if name != "c.png" else "cannot_tell").status_code == 201
     done = client.post("/api/next", json=RED).json()

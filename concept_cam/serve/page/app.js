@@ -736,7 +736,7 @@ async function askProgress() {
   const panel = active();
   if (!panel?.answer) return;
   try {
-    const { progress } = await api.next({ ...plain(panel.question), wanted: 1 });
+    const { progress } = await api.next({ ...plain(panel.question), wanted: 0 });
     const all = progress.right + progress.needed;
     $('progress').max = Math.max(all, 1); $('progress').value = progress.right;
     $('progress-text').textContent = `${progress.reviewed} looked at${progress.cannot_tell ? ` (${progress.cannot_tell} cannot be told)` : ''}; ${progress.needed ? `${progress.needed} more right calls, at least, for a limit at ${100 * progress.target} %` : `enough for a limit at ${100 * progress.target} %`}`;
