@@ -105,7 +105,7 @@ async function ask(panel, withMap = true) {
     }
     takeStanding(panel);
     if (first && marksOf(panel).clicks.length) refresh();
-    if (!view.scales.has(keyOf(panel.question))) fitScale(panel);
+    if (!view.scales.has(scaleKey(panel.question))) fitScale(panel);
   } catch (error) {
     if (error.name === 'AbortError') return;
     // A server that is away or busy says nothing about the question: what is here stays, and it is asked again when it answers.
@@ -118,15 +118,20 @@ async function ask(panel, withMap = true) {
   if (panel === active()) showAnswer();
 }
 
+// What is taught has scores of another size than the words have: the scale is one for each.
+const scaleKey = question => keyOf(question) + (view.taught ? `|${view.taught}` : '');
+
 function fitScale(panel) {
-  const found = extent(scores(panel.map, view.gamma, view.taught ? view.mix : 0));
+  // With something taught the scale holds for every share of it: the slider is to show what changes, not to saturate.
+  const extents = (panel.map.prototype ? [0, 1] : [0]).map(mix => extent(scores(panel.map, view.gamma, mix)));
+  const found = { low: Math.min(...extents.map(item => item.low)), high: Math.max(...extents.map(item => item.high)) };
   const isSigned = panel.map.weights.length > 0;
   const round = value => { const unit = Math.pow(10, Math.floor(Math.log10(Math.max(value, 1e-4)))) / 2; return Math.ceil(value / unit) * unit; };
   const reach = isSigned ? round(Math.max(Math.abs(found.low), Math.abs(found.high))) : found.high;
-  view.scales.set(keyOf(panel.question), { signed: isSigned, reach: Number(reach.toFixed(4)), low: isSigned ? -reach : found.low });
+  view.scales.set(scaleKey(panel.question), { signed: isSigned, reach: Number(reach.toFixed(4)), low: isSigned ? -reach : found.low });
 }
 
-const scaleOf = panel => view.scales.get(keyOf(panel.question)) ?? { signed: true, reach: 0.5, low: -0.5 };
+const scaleOf = panel => view.scales.get(scaleKey(panel.question)) ?? { signed: true, reach: 0.5, low: -0.5 };
 
 let refreshTimer;
 function refresh() {
@@ -785,7 +790,7 @@ function showTeach() {
   $('teach').hidden = count(1) < least || !words;
   $('teach-text').textContent = !words ? 'Ask in words to teach a concept.' : count(1) < least
     ? `${count(1)} of ${least} “this” clicks, ${count(-1)} “not this”. From ${least} on their mean can be mixed with the words; nothing is trained.`
-    : `${count(1)} “this” and ${count(-1)} “not this” clicks on ${examples.length} pictures. What is mixed in is marked: taught, not zero-shot.`;
+    : `${count(1)} “this” and ${count(-1)} “not this” clicks on ${examples.length} picture${examples.length > 1 ? 's' : ''}. What is mixed in is marked: taught, not zero-shot.`;
   $('taught-row').hidden = !view.info.taught.length;
   $('taught').replaceChildren(element('option', { value: '', textContent: 'words alone' }), ...view.info.taught.map(item => element('option', { value: item.name, textContent: item.name, selected: item.name === view.taught })));
   $('mix-row').hidden = !view.taught;
@@ -998,7 +1003,7 @@ $('reach').addEventListener('change', event => {
   const value = Number(event.target.value);
   if (!(value > 0)) return;
   const scale = scaleOf(active());
-  view.scales.set(keyOf(active().question), { ...scale, reach: value, low: scale.signed ? -value : Math.min(scale.low, value - 0.001) });
+  view.scales.set(scaleKey(active().question), { ...scale, reach: value, low: scale.signed ? -value : Math.min(scale.low, value - 0.001) });
   drawAll(); showAnswer(); remember();
 });
 $('fit').addEventListener('click', () => { if (active()?.map) { fitScale(active()); drawAll(); showAnswer(); remember(); } });
@@ -1060,7 +1065,7 @@ function remember() {
   if (view.threshold !== 'half-max') found.set('t', view.threshold);
   if (view.opacity !== 0.7) found.set('o', view.opacity);
   if (view.taught) { found.set('taught', view.taught); found.set('mix', view.mix); }
-  const scale = active() && view.scales.get(keyOf(active().question));
+  const scale = active() && view.scales.get(scaleKey(active().question));
   if (scale?.signed) found.set('s', scale.reach);
   lastHash = found.toString();
   history.replaceState(null, '', `#${lastHash}`);
@@ -1085,7 +1090,7 @@ function recall() {
   view.panels = (questions.length ? questions : [first]).map(question => ({ question }));
   view.active = Math.min(number_('a', 0, MOST_PANELS, 0), view.panels.length - 1);
   const reach = number_('s', 0.001, 10, 0);
-  if (reach) view.scales.set(keyOf(active().question), { signed: true, reach, low: -reach });
+  if (reach) view.scales.set(scaleKey(active().question), { signed: true, reach, low: -reach });
   $('gamma').value = view.gamma; $('gamma-out').textContent = view.gamma.toFixed(2);
   $('opacity').value = 100 * view.opacity; $('opacity-out').textContent = `${Math.round(100 * view.opacity)} %`;
   $('mix').value = 100 * view.mix; $('mix-out').textContent = `${Math.round(100 * view.mix)} %`;
