@@ -4,7 +4,8 @@ A frozen classifier of `K` classes knows what a cell of its last map looks like,
 rows knows which classes a name is like. Both sides become a distribution over the same classes, and their agreement is the score:
 
     cell:  p = softmax((W f + b) / temperature)          classes compete for the cell, which makes a background lose
-    text:  k = softmax(sharpness * d(e) . r_c)           d(e): direction of the text in the space of the rows, r_c: row of class c
+    text:  k = softmax(sharpness * (d(e) . r_c - |d(e)| h_c))   d(e): direction of the text in the space of the rows, r_c: row of class
+                                                                c, h_c: how crowded it is where r_c lies
     score: (A (p - 1/K)) . (A (k - 1/K))                 A: a basis of `D` dimensions in which the names of things lie
 
 So the score is linear in the text's vector, as the rest of the package wants it. The competition is what finds things: raw rows point right
@@ -18,10 +19,29 @@ Axis letters: `N` texts, `E` width of the sentence embedding, `F` channels of th
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
+
+NEAREST: Final = 10
+"""Rows whose likeness says how crowded a place is."""
+
+
+def crowding(rows: Tensor, others: Tensor) -> Tensor:
+    """How crowded it is where a row lies: mean cosine to the nearest of the others, [K].
+
+    A regression from few examples predicts directions near the middle of things, and rows that lie there ("hubs") are nearest to too
+    many of them. What a row owes to its place is subtracted (Conneau et al., Word Translation Without Parallel Data, ICLR 2018, eq. 2-3,
+    with the known rows in the place of the other language's words, so that the answer to one question does not depend on others).
+
+    Args:
+        rows: Unit rows [K, Q] that are to be ranked.
+        others: Unit rows [M, Q] that are known. A row itself is not counted where it is one of them.
+    """
+    cosines = rows @ others.T
+    cosines = cosines.masked_fill(cosines > 1 - 1e-4, -1.0)
+    return cosines.topk(min(NEAREST, len(others)), dim=1).values.mean(1)
 
 
 @dataclass(frozen=True)
@@ -86,7 +106,8 @@ class NounHead(nn.Module):
         """Which classes a text is like: [N, E] -> [N, K], each row sums to 1."""
         direction = self.direction(sentences)
         direction = direction / direction.norm(dim=-1, keepdim=True).clamp(min=self.config.certain)
-        return cast("Tensor", (self.config.sharpness * direction @ self.rows.T).softmax(-1))
+        crowded = direction.norm(dim=-1, keepdim=True) * crowding(self.rows, self.rows)
+        return cast("Tensor", (self.config.sharpness * (direction @ self.rows.T - crowded)).softmax(-1))
 
     def text(self, sentences: Tensor) -> Tensor:
         """Vectors of texts: [N, E] -> [N, D]; unit length for things, shorter for texts that name none."""

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from concept_cam import prompts
 from concept_cam.backbones import BUNDLED, lite
 from concept_cam.backbones.familiarity import words_of
 from concept_cam.backbones.lite_towers import Sizes
@@ -177,8 +178,14 @@ def remember(
         examples.append(own)
         groups += [name] * len(own)
     model.examples = torch.cat(examples)
+    # Said by the packs themselves: what is around a host, and what the characters belong to that are drawn.
+    around: list[str] = []
+    for name in worlds:
+        pack = prompts.load_pack(name)
+        around += pack.background_phrases
+        around += [each.entity.label for each in pack.characters if each.entity is not None and each.name in WORLDS[name].characters]
     return {
-        "words": sorted({word for text in wordings for word in words_of(text)}),
+        "words": sorted({word for text in (*wordings, *around) for word in words_of(text)}),
         "names": sorted({" ".join(words_of(name)) for name in names}),
         "groups": groups,
     }

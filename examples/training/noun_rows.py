@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from concept_cam.backbones.noun_head import NounConfig, NounHead
+from concept_cam.backbones.noun_head import NounConfig, NounHead, crowding
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, WordPieceTower, unpacked
 from examples.training.dictionary import CLASSES, Noun, nouns, with_article
 from examples.training.families import families
@@ -187,9 +187,14 @@ def fit_basis(head: NounHead, sentences: Array) -> None:
     head.basis.copy_(torch.from_numpy(vectors[:, ::-1][:, : head.config.width].T.copy()))
 
 
-def ranks(predicted: Array, rows: Array) -> npt.NDArray[np.int64]:
-    """How many rows are nearer to each prediction than its own: [N]."""
+def ranks(predicted: Array, rows: Array, known: Array | None = None) -> npt.NDArray[np.int64]:
+    """How many rows are nearer to each prediction than its own: [N].
+
+    With `known` rows, what each row owes to the crowd of those about it is subtracted, as the head does.
+    """
     near = unit(predicted) @ unit(rows).T
+    if known is not None:
+        near = near - crowding(torch.from_numpy(unit(rows)), torch.from_numpy(unit(known))).numpy()
     found: npt.NDArray[np.int64] = (near > np.diag(near)[:, None]).sum(1)
     return found
 
@@ -358,7 +363,7 @@ def held_out_names(
     asked = embedded([nouns(CLASSES)[i] for i in apart], embed)
     found = {}
     for question, sentences in (("name", asked.first), ("all names", asked.every)):
-        place = ranks(head.direction(torch.from_numpy(sentences)).numpy(), rows[apart])
+        place = ranks(head.direction(torch.from_numpy(sentences)).numpy(), rows[apart], rows[known])
         found[question] = (float((place < 1).mean()), float((place < 5).mean()))
     return found
 

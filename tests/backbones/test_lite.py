@@ -251,7 +251,7 @@ def test_familiar_phrases_are_not_reported(text: str) -> None:
     assert load("demo").unknown_words(text) == ()
 
 
-@pytest.mark.parametrize(("text", "word"), [("the elytra of a beetle", "beetle"), ("a fish with a glorbish fin", "glorbish")])
+@pytest.mark.parametrize(("text", "word"), [("the hooves of a mammal", "hooves"), ("a fish with a glorbish fin", "glorbish")])
 def test_a_word_that_matters_and_was_never_trained_is_named(text: str, word: str) -> None:
     assert load("demo").unknown_words(text) == (word,)
 

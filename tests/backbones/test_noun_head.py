@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from concept_cam.backbones.noun_head import NounConfig, NounHead
+from concept_cam.backbones.noun_head import NEAREST, NounConfig, NounHead, crowding
 
 CONFIG = NounConfig(classes=6, features=5, sentence=4, hidden=8, rows=3, width=6, temperature=2.0, sharpness=4.0, scale=1.0)
 
@@ -18,12 +18,15 @@ def test_score_is_the_agreement_of_two_distributions() -> None:
     """With a basis of all dimensions, the product of the vectors is the centred product of the two softmaxes."""
     made = head()
     features, sentences = torch.randn(2, 3, 5), torch.randn(4, 4)
+    rows = made.rows.numpy()
+    # Fewer rows than a crowd: the mean over all others.
+    crowded = np.array([np.mean([rows[i] @ rows[j] if i != j else -1.0 for j in range(6)]) for i in range(6)])
     with torch.no_grad():
         score = made.cells(features) @ made.text(sentences).T
         for n, e in enumerate(sentences):
             d = made.direction(e[None])[0].numpy()
             d = d / max(np.linalg.norm(d), CONFIG.certain)
-            k = np.exp(4.0 * made.rows.numpy() @ d)
+            k = np.exp(4.0 * (made.rows.numpy() @ d - np.linalg.norm(d) * crowded))
             k = k / k.sum() - 1 / 6
             k = k / max(np.linalg.norm(k), CONFIG.floor)
             for y in range(2):
@@ -47,3 +50,13 @@ def test_things_have_unit_length() -> None:
     with torch.no_grad():
         made.down.weight.mul_(20)
         assert torch.allclose(made.text(torch.randn(5, 4)).norm(dim=-1), torch.ones(5), atol=1e-5)
+
+
+def test_a_row_in_a_crowd_owes_more_to_its_place() -> None:
+    """Twelve rows about one axis and one row apart: the mean over the nearest ten, never over itself, by a slow restatement."""
+    rows = torch.nn.functional.normalize(torch.cat([torch.eye(4)[:1] + 0.2 * torch.randn(12, 4), torch.eye(4)[3:]]), dim=-1)
+    found = crowding(rows, rows)
+    for i, row in enumerate(rows.numpy()):
+        near = sorted((float(row @ other) for j, other in enumerate(rows.numpy()) if j != i), reverse=True)
+        assert np.isclose(found[i].item(), np.mean(near[:NEAREST]), atol=1e-5)
+    assert found[:12].min() > found[12]

@@ -13,7 +13,8 @@ from concept_cam.evaluation.datasets.samples import Sample
 COUNT = 12
 
 
-SIZES = {"fish": (96, 144), "lepidoptera": (176, 176), "beetle": (176, 176), "plant": (176, 176)}
+SIZES = {"fish": (96, 144), "lepidoptera": (176, 176), "beetle": (256, 256), "plant": (176, 176)}
+"""Of beetles larger pictures: the shape of antennae is not asked where it cannot be seen."""
 
 
 @pytest.fixture(scope="module", params=sorted(WORLDS))
