@@ -24,7 +24,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -371,10 +371,10 @@ def _host(group: str) -> str:
 
 
 def failures(looked: Looked) -> None:
-    """Table 3."""
+    """Table 3, of the parts that can be seen: the peak of an absent one may well lie on a label."""
     localizer, arguments = looked.localizer, looked.arguments
     concepts = prompts.load("fish:parts")
-    images = [sample.image for sample in benchmark(arguments.failing)]
+    pictures = list(benchmark(arguments.failing))
     towers: dict[str, list[tuple[Localizer, list[Concept]]]] = {"healthy": [(localizer, concepts)]}
     for failure in FAILURES:
         if failure == "words":  # A label reads what is asked for: a tower of its own for every part.
@@ -389,10 +389,13 @@ def failures(looked: Looked) -> None:
     print("|---|---|---|---|---|---|")
     for name, instances in towers.items():
         maps: list[Map] = []
-        for number, (instance, asked) in enumerate(instances):
+        for number, (instance, concepts_of) in enumerate(instances):
+            asked = [concept.name for concept in concepts_of]
             samples = (
-                Sample(f"{position}-{number}", image, tuple(SampleQuestion(concept, "presence", "x", present=False) for concept in asked))
-                for position, image in enumerate(images)
+                replace(
+                    sample, name=f"{sample.name}-{number}", questions=tuple(item for item in sample.questions if item.concept.name in asked)
+                )
+                for sample in pictures
             )
             maps += maps_of(instance, samples, lambda question: name)
         called = over_pictures(maps, share("called_out"))
