@@ -28,6 +28,9 @@ INT8 = "int8"
 
 _OPSET = 17
 
+_PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
+"""Says that nothing is left to prepare; else ONNX Runtime advises whoever runs this, on the root logger, to prepare it."""
+
 
 def in_int8(backbone: Backbone) -> TokenBackbone:
     """Returns the same model with a tower that computes in int8; the text tower and the weights' identity are shared.
@@ -119,6 +122,7 @@ class FastBlocks:
 
 
 def _quantised(tower: TokenBackbone, folder: Path) -> Path:
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     plain, small = folder / "plain.onnx", folder / "int8.onnx"
@@ -138,7 +142,9 @@ def _quantised(tower: TokenBackbone, folder: Path) -> Path:
                 output_names=["last", "middle"],
                 dynamic_axes=names,
             )
-        quantize_dynamic(plain, small, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
+        model = onnx.load(str(plain))
+        onnx.helper.set_model_props(model, _PREPARED)
+        quantize_dynamic(model, small, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
     except Exception as error:  # the exporter knows many ways to fail
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise ModelError(f"the tower of {tower.name} cannot be brought to int8: {first}. Use --dtype float32 or bfloat16.") from error
