@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from concept_cam.backbones.int8 import INT8
 from concept_cam.backbones.machine import least_seconds, remembered
 from concept_cam.backbones.precision import WORTH, computes_in_bfloat16
+from concept_cam.collection.run_folder import DTYPE_FILE
 from concept_cam.core.errors import ConceptCamError, ImageError
 from concept_cam.core.quiet import quiet
 from concept_cam.localizer import Localizer
@@ -215,7 +216,7 @@ def shared(choice: Choice, folder: Path) -> str:
         folder: The run's folder, above those of its shards.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "dtype.json"
+    path = folder / DTYPE_FILE
     own = folder / f".dtype.{uuid.uuid4().hex}.partial"
     own.write_text(json.dumps({"dtype": choice.dtype}), encoding="utf-8")
     try:

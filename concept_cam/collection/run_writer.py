@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from concept_cam.collection.engines.annotator import Answers
 from concept_cam.collection.reading import SPECIMEN_PREFIX
+from concept_cam.collection.run_folder import DTYPE_FILE
 from concept_cam.collection.runs import ERROR_COLUMNS, ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, read_errors, read_run_info
 from concept_cam.collection.schema import RUN_SCHEMA_VERSION, image_key
 from concept_cam.core.errors import DataError, OutputError, one_line
@@ -300,7 +301,7 @@ def check_folder(
             raise OutputError(f"{str(folder)!r} holds {noun}. Continue it with --resume, or choose another --output.")
         return
     strange = (
-        [entry for entry in sorted(os.listdir(folder)) if not entry.startswith((".", "shard-")) and entry != PARTS_FOLDER]
+        [entry for entry in sorted(os.listdir(folder)) if not entry.startswith((".", "shard-")) and entry not in (PARTS_FOLDER, DTYPE_FILE)]
         if folder.is_dir()
         else []
     )
