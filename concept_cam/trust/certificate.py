@@ -342,7 +342,7 @@ class Certifier:
         with_image = (vectors[:count] @ image).cpu().numpy()
         terms, targets = self._terms.cpu().numpy(), asked.targets
         scores = np.stack([row[used] @ products[rows] for row, used, rows in zip(terms, asked.used, asked.rows)])
-        alike = (known.labels @ vectors.T).cpu().numpy()
+        labels_alike = (known.labels @ vectors.T).cpu().numpy()
         rows, columns = np.nonzero(valid)
         found = evidence_of_all(
             scores,
@@ -350,10 +350,11 @@ class Certifier:
             known.probed,
             self._correlations(ranks(_some(products)), own, known.neutral),
             products[own],
-            _words(known.probed.labels, np.maximum(alike[:, targets], alike[:, own]) < MEANS_THE_SAME),
+            _words(known.probed.labels, np.maximum(labels_alike[:, targets], labels_alike[:, own]) < MEANS_THE_SAME),
             Cells(columns, rows, float(np.hypot(*valid.shape))),
             np.array(asked.separability),
             with_image[targets] - known.image,
+            (vectors[targets] * vectors[own]).sum(dim=1).cpu().numpy(),
             scale=asked.scale,
         )
         return _Shared(products[:count], scores, terms, with_image, tuple(found), known)

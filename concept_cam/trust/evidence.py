@@ -55,10 +55,14 @@ class Evidence:
         separability: The least distance between the unit embeddings of the target and a contrast, 0..2; NaN without contrasts.
         strength: The target's cosine at the peak, less the highest cosine of a neutral word there.
         text: Share of the cells around the peak that lie on written words, rulers or colour cards: at which words for those answer more
-            strongly than the host and than every neutral word. NaN for a model that knows no words.
+            strongly than every neutral word and than the host does beyond the target: the cosine with the host's embedding less the part
+            of it that lies in the target's direction. Where "the flank of a fish" is written, "a fish" is answered as loudly, which does
+            not speak against writing. NaN for a model that knows no words.
         spread: Share of the cells that reach half of the peak's height over the mean.
         mass: Share of the map's softmax, at the model's temperature, that lies within a twelfth of the grid's diagonal around the peak: 1
             where nothing else comes near it. NaN for scores that have no temperature.
+        variation: Standard deviation of the map over its cells, times the model's temperature, thus in logits: near 0 where the model tells
+            no cell from another. NaN for scores that have no temperature.
         on_host: Share of the cells over which the host's map at the peak rises: near 1 on the host, low beside it.
         image: Cosine of the image embedding to the target, less the highest to a neutral word.
     """
@@ -75,6 +79,7 @@ class Evidence:
     text: float
     spread: float
     mass: float
+    variation: float
     on_host: float
     image: float
 
@@ -199,6 +204,7 @@ def evidence(
     scale: float,
     separability: float = float("nan"),
     image: float = float("nan"),
+    alike: float = 0.0,
 ) -> Evidence:
     """Reads the evidence of one map.
 
@@ -212,6 +218,7 @@ def evidence(
         scale: The model's temperature; NaN where scores have none.
         separability: Least distance between the embeddings of target and contrasts.
         image: The target's cosine with the image embedding, less a neutral word's highest.
+        alike: Cosine of the embeddings of target and host.
     """
     nan = float("nan")
     siblings = correlated(ranked.contrasts, ranked.target)
@@ -221,7 +228,7 @@ def evidence(
         np.median(correlated(ranked.neutral, ranked.target), keepdims=True),
     )
     words = probed.labels.max(axis=0)[None] if len(probed.labels) else None
-    numbers = np.array([separability]), np.array([image])
+    numbers = np.array([separability]), np.array([image]), np.array([alike])
     return evidence_of_all(scores[None], plain[None], probed, told, host[None], words, cells, *numbers, scale=scale)[0]
 
 
@@ -250,6 +257,7 @@ def evidence_of_all(
     cells: Cells,
     separability: np.ndarray,
     image: np.ndarray,
+    alike: np.ndarray,
     *,
     scale: float,
 ) -> list[Evidence]:
@@ -265,6 +273,7 @@ def evidence_of_all(
         cells: Where the patches are.
         separability: float [C], least distance between the embeddings of target and contrasts.
         image: float [C], the targets' cosines with the image embedding, less a neutral word's highest.
+        alike: float [C], cosines of the embeddings of targets and hosts.
         scale: The model's temperature; NaN where scores have none.
     """
     count, step = len(scores), _step(scores.shape[1])
@@ -285,18 +294,28 @@ def evidence_of_all(
     alone = _heights(neutral_here, probed.middle, probed.spread)
     own = _heights(plain[each, peaks], plain.mean(axis=1), plain.std(axis=1))
     half = (mean + top) / 2
+    beyond = hosts - alike[:, None] * plain
     columns = {
         "p_value": _share_as_high(here, heights),
         "p_plain": _share_as_high(alone, own),
         "p_anywhere": _share_as_high(anywhere, heights),
         "peak": heights,
         "strength": plain[each, peaks] - neutral_here.max(axis=1),
-        "text": np.full(count, np.nan) if words is None else _share_of_words(words, hosts, probed, cells, scores, peaks, half),
+        "text": np.full(count, np.nan) if words is None else _share_of_words(words, beyond, probed, cells, scores, peaks, half),
         "spread": (scores >= half[:, None]).mean(axis=1),
         "mass": np.array([mass_around(row, cells, int(peak), scale) for row, peak in zip(scores, peaks)]),
+        "variation": scale * deviation,
         "on_host": (hosts < hosts[each, peaks][:, None]).mean(axis=1),
     }
-    for name, value in (("p_value", 1.0), ("p_plain", 1.0), ("p_anywhere", 1.0), ("peak", 0.0), ("spread", 1.0), ("mass", 0.0)):
+    for name, value in (
+        ("p_value", 1.0),
+        ("p_plain", 1.0),
+        ("p_anywhere", 1.0),
+        ("peak", 0.0),
+        ("spread", 1.0),
+        ("mass", 0.0),
+        ("variation", 0.0),
+    ):
         columns[name] = np.where(constant, value, columns[name])
     for name in ("strength", "text", "on_host"):
         columns[name] = np.where(constant, np.nan, columns[name])
@@ -326,11 +345,13 @@ def _replaced(probed: Probed, rest: np.ndarray, step: int) -> tuple[np.ndarray, 
 
 
 def _share_of_words(
-    words: np.ndarray, hosts: np.ndarray, probed: Probed, cells: Cells, scores: np.ndarray, peaks: np.ndarray, half: np.ndarray
+    words: np.ndarray, beyond: np.ndarray, probed: Probed, cells: Cells, scores: np.ndarray, peaks: np.ndarray, half: np.ndarray
 ) -> np.ndarray:
-    """Share of the cells around each peak at which a word for labels answers more strongly than the host and all neutral words."""
+    """Share of the cells around each peak at which a word for labels answers more strongly than all neutral words and than the host does
+    beyond the target, float [C, N].
+    """
     near = np.stack([cells.near(int(peak), AROUND) for peak in peaks]) & (scores >= half[:, None])
-    lettered = words > np.maximum(hosts, probed.highest)
+    lettered = words > np.maximum(beyond, probed.highest)
     return np.asarray((near & lettered).sum(axis=1) / np.maximum(near.sum(axis=1), 1))
 
 

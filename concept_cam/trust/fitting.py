@@ -25,8 +25,10 @@ HARMLESS = 0.01
 """Share of right maps that a limit on evidence alone (p-value, rank correlation, softmax, written words) may hold back."""
 
 LEAST_PER_KIND = 30
-"""Right maps, and wrong ones, that a kind of question needs for a fit of its own."""
+"""Right maps, and wrong ones, that a kind of question needs for a fit of its own; and maps of one target for a say of its own in limits."""
 
+NOT_OF_PRESENCE = ("log variation",)
+"""Features that presence is not told by: how much maps vary differs between collages and photographs, whatever is in them."""
 
 LEAST_ANSWERS = 10
 """Of either answer that a model can be fitted to."""
@@ -69,7 +71,7 @@ def fit_rules(
         judged: Maps with known answers.
         precision: Share of the clear maps that are to be right; half a hundredth less than what is wanted in use where the pictures are
             harder than those, as the bundled model's are (false colours, other styles).
-        false_absent: Share of present targets that may be called absent.
+        false_absent: Share of present targets that may be called absent, of any one target of which enough is known.
         base: Limits where too little is known to fit them.
         hosts: Whose parts and states the maps are of.
         weights_hash: The model.
@@ -85,7 +87,8 @@ def fit_rules(
         # A group that has too few maps has no fit: those of others say nothing of it. Only where none has enough they share one.
         for own in [group for group in groups if _enough(group)] or [of_kind]:
             if _enough(own):
-                fits[fit_key(kind, own[0].facts.group if own is not of_kind else "")] = _fit(own, precision, false_absent)
+                group = own[0].facts.group if own is not of_kind else ""
+                fits[fit_key(kind, group)] = _fit(own, precision, false_absent, (base or Rules()).text, bool(group))
     if not fits:
         right = sum(item.right for item in judged)
         raise DataError(
@@ -107,25 +110,50 @@ def _enough(own: Sequence[Judged]) -> bool:
     return min(right, len(own) - right) >= LEAST_PER_KIND
 
 
-def _fit(own: Sequence[Judged], precision: float, false_absent: float) -> Fit:
+def _fit(own: Sequence[Judged], precision: float, false_absent: float, text: float, grouped: bool) -> Fit:
+    """Fits one kind of question; ``text`` is the laxest limit on writing. Only the maps of a group's own pictures vary alike."""
     right, present = np.array([item.right for item in own]), np.array([item.present for item in own])
     features, targets = _table(own)
-    there = held_out(own, present)
+    there = held_out(own, present, leave_out=NOT_OF_PRESENCE)
     sure = there * held_out(own, right, present)
     domains, nearer = (features[:, list(FEATURES).index(name)] for name in ("domain", "nearer"))
+    variation = np.array([item.found.variation for item in own])
+    lettered = np.array([item.found.text for item in own if item.right and not np.isnan(item.found.text)])
     domains, nearer = domains[present & np.isfinite(domains)], nearer[right & np.isfinite(nearer)]
     return Fit(
         _model(features[present], right[present], [name for name, used in zip(targets, present) if used]),
-        _model(features, present, targets),
+        _model(_table(own, NOT_OF_PRESENCE)[0], present, targets),
         _least_sure(sure, right, precision),
-        float(np.quantile(there[present], false_absent)),
+        _harmless(there, targets, present, false_absent),
         float(domains.max()) if len(domains) else float("inf"),
         float(np.quantile(nearer, 1 - HARMLESS)) if len(nearer) else float("inf"),
+        _harmless(variation, targets, right & np.isfinite(variation), HARMLESS) if grouped else 0.0,
+        min(text, float(np.quantile(lettered, 1 - HARMLESS))) if len(lettered) else text,
     )
 
 
-def _table(own: Sequence[Judged]) -> tuple[np.ndarray, list[str]]:
-    return np.stack([features_of(item.found, item.facts) for item in own]), [item.facts.target for item in own]
+def _harmless(values: np.ndarray, targets: Sequence[str], among: np.ndarray, share: float) -> float:
+    """The highest limit under which no more than a share of some values lie: of all of them, and of every target that has enough of them.
+
+    Over all targets together those that are always found hide what the limit does to one that is hard.
+
+    Args:
+        values: float [M].
+        targets: Names of the targets, M of them.
+        among: bool [M], the maps that are not to be held back; where there are none, the limit is 0.
+        share: Of them.
+    """
+    own: dict[str, list[float]] = {}
+    for value, target in zip(values[among].tolist(), np.array(targets)[among].tolist()):
+        own.setdefault(target, []).append(value)
+    apart = [values[among], *(some for some in own.values() if len(some) >= LEAST_PER_KIND)]
+    return min((float(np.quantile(some, share)) for some in apart if len(some)), default=0.0)
+
+
+def _table(own: Sequence[Judged], leave_out: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
+    features = np.stack([features_of(item.found, item.facts) for item in own])
+    features[:, [list(FEATURES).index(name) for name in leave_out]] = np.nan
+    return features, [item.facts.target for item in own]
 
 
 def _model(features: np.ndarray, answers: np.ndarray, targets: Sequence[str]) -> Logistic:
@@ -136,15 +164,16 @@ def _model(features: np.ndarray, answers: np.ndarray, targets: Sequence[str]) ->
     return Logistic.fit(features, answers, targets)
 
 
-def held_out(own: Sequence[Judged], answers: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+def held_out(own: Sequence[Judged], answers: np.ndarray, among: np.ndarray | None = None, leave_out: Sequence[str] = ()) -> np.ndarray:
     """Returns for each map the probability that a model of the other folds' pictures gives it, float64 [M].
 
     Args:
         own: The maps.
         answers: bool [M], what the model is to tell.
         among: bool [M], the maps that models are fitted to; all by default.
+        leave_out: Features that the models do not read.
     """
-    features, targets = _table(own)
+    features, targets = _table(own, leave_out)
     pictures = list(dict.fromkeys(item.picture for item in own))
     order = np.random.default_rng(0).permutation(len(pictures))
     fold_of = {pictures[number]: place % FOLDS for place, number in enumerate(order)}

@@ -70,6 +70,7 @@ FEATURES: dict[str, Callable[[Evidence, MapFacts], float]] = {
     "text": lambda found, facts: found.text,
     "log spread": lambda found, facts: _log(found.spread),
     "mass": lambda found, facts: found.mass,
+    "log variation": lambda found, facts: _log(found.variation),
     "on_host": lambda found, facts: found.on_host,
     "image": lambda found, facts: found.image,
     "logit probability": lambda found, facts: _logit(facts.probability),

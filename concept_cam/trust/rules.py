@@ -31,7 +31,7 @@ __all__ = ["KINDS", "Fit", "Judgement", "KnownTarget", "Rules", "fit_key", "judg
 LATER_LOOKS = ("refine", "look_again")
 """Settings that change what comes after a certificate, which is that of the first look, on the cells."""
 
-RULES_VERSION = 4
+RULES_VERSION = 5
 """Raised when a rule or a feature changes."""
 
 KINDS: dict[str, str] = {
@@ -91,6 +91,8 @@ class Fit:
         absent: Presence under which the target counts as absent.
         domain: Distance from what the model knows above which nothing was measured, so that no map is clear.
         nearer: By how much nearer to another group than to the one that was asked about a picture may be for its maps to be clear.
+        variation: How much a map varies at least, in logits, where the model tells anything from anything.
+        text: Share of the peak's region that may lie on written words and rulers.
     """
 
     found: Logistic
@@ -99,6 +101,8 @@ class Fit:
     absent: float
     domain: float = math.inf
     nearer: float = math.inf
+    variation: float = 0.0
+    text: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Rules:
         p_anywhere: Highest p-value, over the whole of other words' maps, of a clear map of which nothing was fitted.
         dependence: Rank correlation with the host's and with every sibling's map above which a map is about neither.
         mass: Share of the map's softmax around its peak under which nothing stands out. A flat map has a twentieth of it there.
-        text: Share of the peak's region that may lie on written words and rulers.
+        text: Share of the peak's region that may lie on written words and rulers, where nothing was fitted.
         known: Targets that were measured, by :func:`key_of`.
         hosts: Whose parts and states were measured, such as ``("fish",)``: questions about other hosts are not clear. Empty: any host.
         weights_hash: The model they were fitted for; empty for the defaults.
@@ -233,7 +237,10 @@ def _read_fit(content: dict[str, Any]) -> Fit:
         Logistic.of_dict(content["presence"]),
         _finite(content["clear"]),
         _finite(content["absent"]),
-        *(math.inf if content[name] is None else _finite(content[name]) for name in ("domain", "nearer")),
+        math.inf if content["domain"] is None else _finite(content["domain"]),
+        math.inf if content["nearer"] is None else _finite(content["nearer"]),
+        _finite(content["variation"]),
+        _finite(content["text"]),
     )
 
 
@@ -297,9 +304,16 @@ def judge(found: Evidence, facts: MapFacts, rules: Rules, *, others: str = "unre
         return answer(OFF_PROMPT, f"the map is that of {host} (rank correlation {found.dependence_host:.2f}).")
     if found.mass < rules.mass:
         return answer(OFF_PROMPT, f"nothing stands out: to the model, {1 - found.mass:.0%} of the target is elsewhere than at the peak.")
-    if fit is not None and presence < fit.absent:
+    even = fit is not None and found.variation < fit.variation
+    # The map of an absent target is even too. But in a picture unlike those that were measured it may be the model that sees nothing.
+    if fit is not None and presence < fit.absent and (not even or facts.domain <= fit.domain):
         return answer(ABSENT, f"the target is in the picture with a probability of {presence:.2f}.")
-    if found.text > rules.text:
+    if fit is not None and even:
+        return answer(
+            OFF_PROMPT,
+            f"nothing stands out: the map varies by {found.variation:.2f} logits, where a target is found by {fit.variation:.2f} or more.",
+        )
+    if found.text > (rules.text if fit is None else fit.text):
         return answer(DOUBTFUL, f"{found.text:.0%} of the peak's surroundings look like written words or a ruler.")
     if rules.strange(facts):
         return answer(

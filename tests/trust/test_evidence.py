@@ -38,6 +38,7 @@ def read(
     labels: np.ndarray | None = None,
     replaced: np.ndarray | None = None,
     scale: float = 20.0,
+    alike: float = 0.0,
 ) -> Evidence:
     plain = np.atleast_2d(plain)
     weights = np.array([1.0] + [-1.0 / max(1, len(plain) - 1)] * (len(plain) - 1)) if weights is None else weights
@@ -56,6 +57,7 @@ def read(
         scale=scale,
         separability=0.5,
         image=0.25,
+        alike=alike,
     )
 
 
@@ -142,7 +144,10 @@ def test_a_map_that_is_the_subjects() -> None:
 
 def test_a_constant_map_points_nowhere() -> None:
     found = read(np.full(SIDE * SIDE, 0.3))
-    assert (found.p_value, found.p_plain, found.p_anywhere, found.peak, found.mass) == (1.0, 1.0, 1.0, 0.0, 0.0)
+    assert (found.p_value, found.p_plain, found.p_anywhere, found.peak, found.mass, found.variation) == (
+        *(1.0, 1.0, 1.0),
+        *(0.0, 0.0, 0.0),
+    )
     assert math.isnan(found.dependence_host)
 
 
@@ -156,6 +161,24 @@ def test_words_at_the_peak() -> None:
     assert read(bump(3, 4), host=bump(9, 9), labels=bump(9, 9) * 2).text == 0.0
     assert read(bump(3, 4), host=bump(3, 4) * 3, labels=bump(3, 4) * 2).text == 0.0  # The host is there rather than words.
     assert math.isnan(read(bump(3, 4), labels=np.zeros((0, SIDE * SIDE))).text)
+
+
+def test_a_label_that_bears_the_targets_name_speaks_of_the_host_as_well() -> None:
+    said, words, host = (bump(3, 4) * height for height in (1.0, 0.6, 0.8))
+    assert read(said, host=host, labels=words).text == 0.0
+    # Of the host's answer 0.7 * 1.0 is the target's, 0.1 is left: less than that of the words.
+    assert read(said, host=host, labels=words, alike=0.7).text == 1.0
+    assert read(said, host=host, labels=words, alike=0.1).text == 0.0
+    assert read(said, host=bump(3, 4) * 1.6, labels=words, alike=0.7).text == 0.0  # The host is there beyond what is said of it.
+
+
+def test_a_map_varies_in_logits() -> None:
+    scores = bump(3, 4)
+    middle = sum(scores) / len(scores)
+    slow = 20.0 * math.sqrt(sum((value - middle) ** 2 for value in scores) / len(scores))
+    assert read(scores).variation == pytest.approx(slow)
+    assert read(scores, scale=10.0).variation == pytest.approx(slow / 2)
+    assert math.isnan(read(scores, scale=math.nan).variation)
 
 
 def test_the_surroundings_of_a_peak_are_near_and_high() -> None:
@@ -181,11 +204,11 @@ def test_many_maps_are_read_as_each_alone() -> None:
     )
     probed = Probed(neutral, labels)
     words = np.broadcast_to(labels.max(axis=0), plain.shape)
-    numbers = np.arange(4.0), np.arange(4.0) / 2
+    numbers = np.arange(4.0), np.arange(4.0) / 2, np.arange(4.0) / 4
     many = evidence_of_all(scores, plain, probed, told, hosts, words, CELLS, *numbers, scale=20.0)
     for i, found in enumerate(many):
         own = Ranked(ranked[i], ranked[:0], ranked_hosts[i], ranked_neutral)
-        alone = evidence(scores[i], plain[i], probed, own, hosts[i], CELLS, scale=20.0, separability=float(i), image=i / 2)
+        alone = evidence(scores[i], plain[i], probed, own, hosts[i], CELLS, scale=20.0, separability=float(i), image=i / 2, alike=i / 4)
         slow, fast = alone.to_dict(), found.to_dict()
         assert {name for name in slow if slow[name] is None} == {name for name in fast if fast[name] is None}
         assert {k: v for k, v in fast.items() if v is not None} == pytest.approx({k: v for k, v in slow.items() if v is not None})

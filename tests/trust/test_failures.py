@@ -43,16 +43,16 @@ def test_what_does_not_listen_is_called_out(localizer: Localizer, failure: str) 
 
 
 def test_what_reads_is_called_out(localizer: Localizer) -> None:
-    """In 0.94 of 90 maps (`examples/benchmarks/trust.py failures`); what covers most of the picture is the hardest."""
+    """Also the label "the flank of a fish", which speaks of the fish as loudly as of writing."""
     found = []
-    for concept in PARTS[::3]:
+    for concept in (item for item in PARTS if item.metadata["state"] in ("trunk", "head", "dorsal_fin", "anal_fin", "mouth")):
         tower = Localizer(spoilt(localizer.backbone, "words", concept.target[0]), localizer.settings, localizer.rules)
         found.append(share(tower, [concept], ("forked",)))
-    assert np.mean(found) >= 0.8
+    assert np.mean(found) >= 0.95
 
 
 def test_random_weights_are_called_out(localizer: Localizer) -> None:
-    assert np.mean([share(randomised(localizer, seed), PARTS, ("forked",)) for seed in range(2)]) >= 0.9
+    assert np.mean([share(randomised(localizer, seed), PARTS, ("forked",)) for seed in range(2)]) >= 0.95
 
 
 def test_the_healthy_model_is_not_changed(localizer: Localizer) -> None:

@@ -17,7 +17,7 @@ from concept_cam.trust.logistic import FEATURES, Logistic, MapFacts, features_of
 from concept_cam.trust.rules import Rules, judge, key_of, kind_of
 from concept_cam.trust.verdicts import ABSENT, CLEAR, DOUBTFUL, OFF_PROMPT
 
-GOOD = Evidence(0.2, 0.4, 0.1, 1 / 41, 1 / 41, 2 / 41, 5.0, 0.8, 0.2, 0.0, 0.02, 0.9, 0.95, 0.1)
+GOOD = Evidence(0.2, 0.4, 0.1, 1 / 41, 1 / 41, 2 / 41, 5.0, 0.8, 0.2, 0.0, 0.02, 0.9, 3.0, 0.95, 0.1)
 PART = MapFacts(kind="part", host="fish", target="fin", likeness=1.0)
 
 
@@ -168,6 +168,71 @@ def test_limits_on_evidence_let_right_maps_pass() -> None:
     assert fit_rules(judged, base=Rules(p_value=0.07)).p_value == 0.07
 
 
+def test_limits_of_a_fit_spare_every_target() -> None:
+    rng = np.random.default_rng(5)
+    judged = []
+    for item in planted():
+        hard, few = item.facts.target == "hard", item.picture in ("0.png", "1.png")
+        facts = dataclasses.replace(item.facts, target="few", likeness=1.0) if few else item.facts
+        variation = 0.01 if few else rng.uniform(1.0, 2.0) if hard else rng.uniform(4.0, 5.0)
+        judged.append(dataclasses.replace(item, found=dataclasses.replace(item.found, variation=variation), facts=facts))
+    assert fit_rules(judged).fits["part"].variation == 0.0  # Without a group maps are of all kinds of pictures.
+    judged = [dataclasses.replace(item, facts=dataclasses.replace(item.facts, group="fish")) for item in judged]
+    fit = fit_rules(judged, false_absent=0.03).fits["fish/part"]
+    assert "log variation" in fit.found.weights
+    assert "log variation" not in fit.presence.weights
+    own = {name: [item.found.variation for item in judged if item.right and item.facts.target == name] for name in ("easy", "hard", "few")}
+    assert len(own["few"]) < 30  # Too few for a say of their own, but they count among all.
+    together = np.quantile([value for values in own.values() for value in values], 0.01)
+    assert fit.variation == pytest.approx(min(together, np.quantile(own["easy"], 0.01), np.quantile(own["hard"], 0.01)))
+    there = held_out(judged, np.array([item.present for item in judged]), leave_out=("log variation",))
+    names = np.array([item.facts.target if item.present else "" for item in judged])
+    shares = {name: np.quantile(there[names == name], 0.03) for name in ("easy", "hard")}
+    assert fit.absent == pytest.approx(min(*shares.values(), np.quantile(there[names != ""], 0.03)))
+    unknown = [dataclasses.replace(item, found=dataclasses.replace(item.found, variation=math.nan)) for item in of_group(planted(), "fish")]
+    assert fit_rules(unknown).fits["fish/part"].variation == 0.0
+
+
+def test_how_much_writing_is_too_much_is_a_limit_of_each_fit() -> None:
+    def lettered(judged: list[Judged], share: float) -> list[Judged]:
+        rng = np.random.default_rng(0)
+        return [dataclasses.replace(item, found=dataclasses.replace(item.found, text=share * (rng.random() < 0.1))) for item in judged]
+
+    rules = fit_rules([*lettered(of_group(planted(), "fish"), 0.3), *lettered(of_group(planted(seed=1), "beetle"), 0.9)])
+    assert rules.fits["fish/part"].text == pytest.approx(0.3)
+    assert rules.fits["beetle/part"].text == 0.5  # No laxer than the defaults.
+    found = dataclasses.replace(GOOD, strength=5.0, text=0.4)
+    for group, verdict in (("fish", DOUBTFUL), ("beetle", CLEAR)):
+        told = judge(found, dataclasses.replace(PART, probability=0.99, target=f"{group}:easy", group=group), rules)
+        assert (told.verdict, "written words" in told.reason) == (verdict, group == "fish")
+
+
+@pytest.mark.parametrize(
+    ("variation", "domain", "there", "verdict", "word"),
+    [
+        (
+            3.0,
+            9.0,
+            False,
+            ABSENT,
+            "with a probability of",
+        ),  # The model tells one cell from another: it can say that the target is not there.
+        (0.5, 0.5, False, ABSENT, "with a probability of"),  # Little to be told from anything, in a picture of a kind that it knows.
+        (0.5, 9.0, False, OFF_PROMPT, "varies by 0.50 logits, where a target is found by 1.00 or more"),
+        (0.5, math.nan, False, OFF_PROMPT, "nothing stands out"),
+        (0.5, 0.5, True, OFF_PROMPT, "nothing stands out"),
+        (3.0, 0.5, True, CLEAR, "are right"),
+        (math.nan, 0.5, True, CLEAR, "are right"),
+    ],
+)
+def test_a_blind_model_does_not_say_that_something_is_absent(variation: float, domain: float, there: bool, verdict: str, word: str) -> None:
+    rules = fit_rules(planted())
+    rules = dataclasses.replace(rules, fits={"part": dataclasses.replace(rules.fits["part"], domain=2.0, variation=1.0, absent=0.3)})
+    found = dataclasses.replace(GOOD, strength=5.0 if there else -5.0, variation=variation)
+    told = judge(found, dataclasses.replace(PART, probability=0.99 if there else 1e-6, target="easy", domain=domain), rules)
+    assert (told.verdict, word in told.reason) == (verdict, True)
+
+
 def test_limits_of_a_fit_decide() -> None:
     rules = fit_rules(planted(), weights_hash="abc", facts={"size": 384})
     strong, weak = dataclasses.replace(GOOD, strength=5.0), dataclasses.replace(GOOD, strength=-5.0)
@@ -211,6 +276,8 @@ def test_rules_are_read_back(tmp_path: Path) -> None:
         '{"version": 99, "words": 1}',
         content.replace('"strength"', '"strange"'),
         content.replace('"clear"', '"cleer"'),
+        content.replace('"variation": 0.0', '"variation": null'),
+        content.replace('"text": 0.0', '"text": "none"'),
     )
     for text in wrong:
         path.write_text(text, encoding="utf-8")
@@ -230,6 +297,7 @@ def test_features_stand_in_the_order_of_the_table() -> None:
     found = dict(zip(FEATURES, features_of(GOOD, MapFacts(0.5, 1.5, 0.75))))
     assert found["logit probability"] == pytest.approx(0.0)
     assert (found["domain"], found["agreement"], found["mass"]) == (1.5, 0.75, 0.9)
+    assert found["log variation"] == pytest.approx(math.log(3.0))
     assert found["log p_value"] == pytest.approx(math.log(1 / 41))
 
 
