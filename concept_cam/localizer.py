@@ -551,9 +551,8 @@ class Localizer:
             return again
         flat = np.where(np.isfinite(scores), scores, -np.inf).reshape(len(scores), -1)[chosen]
         best = patches.flatten(0, 1)[torch.from_numpy(flat.argmax(axis=1)).to(patches.device)]
-        found = probabilities(best, texts, self.backbone.logit_scale).cpu().numpy()
         local: np.ndarray = shares.copy()
-        local[chosen] = found[np.arange(len(chosen)), chosen]
+        local[chosen] = probabilities(best, texts, self.backbone.logit_scale, chosen).cpu().numpy()
         return local
 
     def _questions(self, concepts: tuple[Concept, ...], texts: DirectionSet) -> Asked:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -114,20 +115,26 @@ class DirectionSet:
     contrasts: Tensor
     present: Tensor
 
-    @property
+    @cached_property
     def columns(self) -> Tensor:
         """int64 [C, 1 + R]: rows of ``texts`` in the order of the coefficients."""
         return torch.cat([self.target.unsqueeze(-1), self.contrasts], dim=-1)
 
-    @property
+    @cached_property
     def used(self) -> Tensor:
         """Bool [C, 1 + R]: which entries of :attr:`columns` are terms rather than filling."""
         return torch.cat([self.present.new_ones(len(self.present), 1), self.present], dim=-1)
 
-    def similarities(self, image: Tensor) -> Tensor:
-        """Returns the cosine of images [B, D] with each concept's target and contrasts: float32 [B, C, 1 + R], 0 where there is none."""
+    def similarities(self, image: Tensor, concepts: Sequence[int] | None = None) -> Tensor:
+        """Returns the cosine of images [B, D] with each concept's target and contrasts: float32 [B, C, 1 + R], 0 where there is none.
+
+        With ``concepts``, one for each image, only those of that one: float32 [B, 1 + R].
+        """
         cosines = F.normalize(image.float(), dim=-1) @ self.texts.T
-        return cosines[:, self.columns] * self.used
+        if concepts is None:
+            return cosines[:, self.columns] * self.used
+        own = list(concepts)
+        return cosines.gather(1, self.columns[own]) * self.used[own]
 
 
 def coefficients(texts: DirectionSet, image: Tensor, *, weighting: str, gamma: float, logit_scale: float) -> Tensor:

@@ -6,7 +6,7 @@ linear it splits exactly into one term per text: the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -84,16 +84,19 @@ def image_scores(image: Tensor, texts: DirectionSet, terms: Tensor, along: Tenso
     return cast("Tensor", products / weights.norm(dim=-1))
 
 
-def probabilities(image: Tensor, texts: DirectionSet, logit_scale: float) -> Tensor:
+def probabilities(image: Tensor, texts: DirectionSet, logit_scale: float, concepts: Sequence[int] | None = None) -> Tensor:
     """Softmax over each concept's target and contrasts at the model's own temperature.
 
     Args:
         image: float [B, D] image embeddings.
         texts: The concepts' texts.
         logit_scale: The model's temperature.
+        concepts: One concept for each embedding, length B; by default all concepts for each.
 
     Returns:
-        float32 [B, C, 1 + R] in 0..1, target first, 0 where there is no contrast; rows sum to one.
+        float32 [B, C, 1 + R], or [B, 1 + R] where the concepts are named, in 0..1, target first, 0 where there is no contrast; rows sum to
+        one.
     """
-    logits = (logit_scale * texts.similarities(image)).masked_fill(~texts.used, float("-inf"))
+    used = texts.used if concepts is None else texts.used[list(concepts)]
+    logits = (logit_scale * texts.similarities(image, concepts)).masked_fill(~used, float("-inf"))
     return torch.softmax(logits, dim=-1)

@@ -156,10 +156,21 @@ class Asked:
         self._facts: tuple[MapFacts, ...] | None = None
 
     @cached_property
+    def table(self) -> np.ndarray:
+        """The rows of the texts in the order of the coefficients, int [C, 1 + R]; see :attr:`used`."""
+        return np.asarray(self.texts.columns.cpu().numpy())
+
+    @cached_property
     def rows(self) -> tuple[np.ndarray, ...]:
         """The rows of the texts of each question, target first."""
-        columns, used = self.texts.columns.cpu().numpy(), self.used
-        return tuple(columns[index][used[index]] for index in range(len(self.concepts)))
+        return tuple(own[used] for own, used in zip(self.table, self.used))
+
+    @cached_property
+    def alike_long(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """The questions with equally many texts, int [G], and which of their columns they use, int [G, n]: for products of many at once."""
+        counts = self.used.sum(axis=1)
+        groups = (np.flatnonzero(counts == count) for count in np.unique(counts))
+        return tuple((group, np.stack([np.flatnonzero(self.used[index]) for index in group])) for group in groups)
 
     @cached_property
     def used(self) -> np.ndarray:
@@ -175,6 +186,40 @@ class Asked:
     def hosts(self) -> tuple[tuple[str, ...], ...]:
         """The texts of each question's host."""
         return tuple(host_of(concept) for concept in self.concepts)
+
+    @cached_property
+    def own_hosts(self) -> np.ndarray:
+        """The row of each question's host among :attr:`with_hosts`, int [C]."""
+        hosts = list(dict.fromkeys(self.hosts))
+        return np.array([len(self.texts.texts) + hosts.index(host) for host in self.hosts])
+
+    @cached_property
+    def with_hosts(self) -> Tensor:
+        """The embeddings of all texts and after them those of the hosts, float32 [U + H, D]."""
+        texts = self.texts.texts
+        return torch.cat([texts.float(), self.embed(list(dict.fromkeys(self.hosts))).to(texts.device).float()])
+
+    @cached_property
+    def like_hosts(self) -> np.ndarray:
+        """Cosine of each target's embedding with that of its host, float32 [C]."""
+        vectors = self.with_hosts
+        return np.asarray((vectors[self.targets] * vectors[self.own_hosts]).sum(dim=1).cpu().numpy())
+
+    @cached_property
+    def probe_words(self) -> Tensor:
+        """The embeddings of the neutral words and after them those of the words for labels, float32 [K + L, D]."""
+        return self.embed([(word,) for word in (*probes.NEUTRAL, *probes.LABELS)]).to(self.texts.texts.device).float()
+
+    @cached_property
+    def judged_by(self) -> tuple[np.ndarray, np.ndarray]:
+        """The choices of words for labels that questions may be judged by, bool [P, L], and the choice of each question, int [C].
+
+        A word that means what is asked for, or its host, is no evidence against it.
+        """
+        alike = (self.probe_words[len(probes.NEUTRAL) :] @ self.with_hosts.T).cpu().numpy()
+        used = np.maximum(alike[:, self.targets], alike[:, self.own_hosts]) < MEANS_THE_SAME
+        choices, which = np.unique(used.T, axis=0, return_inverse=True)
+        return choices, which.reshape(-1)
 
     @cached_property
     def separability(self) -> tuple[float, ...]:
@@ -271,9 +316,18 @@ class Certifier:
     def __call__(self, index: int) -> Certificate:
         """Returns the certificate of the map of concept ``index``."""
         if index in self._cells:
-            return self.placed({}).within(self._cells[index])(index)
+            return self.placed({}).within(self._cells[index]).of([index])[index]
         shared = self._shared or self._share()
         self._shared = shared
+        return self._certificate(index, shared)
+
+    def of(self, indices: Sequence[int]) -> dict[int, Certificate]:
+        """Returns the certificates of some concepts by number; what the others' maps would need is not computed."""
+        own = [index for index in indices if index not in self._cells]
+        shared = (self._shared or self._share(own)) if own else None
+        return {index: self(index) if shared is None or index in self._cells else self._certificate(index, shared) for index in indices}
+
+    def _certificate(self, index: int, shared: _Shared) -> Certificate:
         asked = self._asked
         rows, scores, found = asked.rows[index], shared.scores[index], shared.evidence[index]
         weights = shared.terms[index][asked.used[index]]
@@ -283,7 +337,7 @@ class Certifier:
         domain = self._domain_of(shared.picture, known.group)
         facts = replace(
             known,
-            probability=self._probability(index, rows, plain_at_peak),
+            probability=self._probability(index, rows, plain_at_peak, shared),
             domain=domain.distance,
             nearest=domain.nearest,
             nearer=domain.nearer,
@@ -314,19 +368,18 @@ class Certifier:
                 picture.domains[group] = self._domain(group)
         return picture.domains[group]
 
-    def _probability(self, index: int, rows: np.ndarray, plain_at_peak: np.ndarray) -> float:
+    def _probability(self, index: int, rows: np.ndarray, plain_at_peak: np.ndarray, shared: _Shared) -> float:
         """Of the target: at the peak for a part or a thing, which is somewhere; of the whole picture for a state."""
         if len(rows) < 2:
             return float("nan")
-        shared = self._shared
-        assert shared is not None
         cosines = shared.image[rows] if self._asked.facts[index].kind == "state" else plain_at_peak
         logits = self._asked.scale * cosines.astype(np.float64)
         shares = np.exp(logits - logits.max())
         return float(shares[0] / shares.sum())
 
     @quiet(graph=False)
-    def _share(self) -> _Shared:
+    def _share(self, which: Sequence[int] | None = None) -> _Shared:
+        """Computes what the certificates of some concepts rest on, by default of all."""
         asked, valid = self._asked, self._valid
         patches = FEATURE_NORM[asked.norm](self._features.patches)
         seen = patches[torch.from_numpy(valid).to(patches.device)]
@@ -334,49 +387,55 @@ class Certifier:
         known = self._memory.get(self._features)
         if known is None:
             known = self._memory[self._features] = self._probe(seen, image)
-        hosts = list(dict.fromkeys(asked.hosts))
-        vectors = torch.cat([asked.texts.texts.float(), asked.embed(hosts).to(seen.device).float()])
+        vectors = asked.with_hosts
         products = (vectors @ seen.T).cpu().numpy()
         count = len(asked.texts.texts)
-        own = np.array([count + hosts.index(host) for host in asked.hosts])
+        own = asked.own_hosts
         with_image = (vectors[:count] @ image).cpu().numpy()
         terms, targets = self._terms.cpu().numpy(), asked.targets
-        scores = np.stack([row[used] @ products[rows] for row, used, rows in zip(terms, asked.used, asked.rows)])
-        labels_alike = (known.labels @ vectors.T).cpu().numpy()
+        scores = np.empty((len(terms), products.shape[1]), dtype=products.dtype)
+        for numbers, columns in asked.alike_long:
+            own_terms = np.take_along_axis(terms[numbers], columns, axis=1)
+            scores[numbers] = (own_terms[:, None] @ products[asked.table[numbers[:, None], columns]])[:, 0]
         rows, columns = np.nonzero(valid)
         found = evidence_of_all(
             scores,
             products[targets],
             known.probed,
-            self._correlations(ranks(_some(products)), own, known.neutral),
+            self._correlations(ranks(_some(products)), own, known.neutral, range(len(scores)) if which is None else which),
             products[own],
-            _words(known.probed.labels, np.maximum(labels_alike[:, targets], labels_alike[:, own]) < MEANS_THE_SAME),
+            _words(known.probed.labels, *asked.judged_by),
             Cells(columns, rows, float(np.hypot(*valid.shape))),
             np.array(asked.separability),
             with_image[targets] - known.image,
-            (vectors[targets] * vectors[own]).sum(dim=1).cpu().numpy(),
+            asked.like_hosts,
             scale=asked.scale,
+            which=which,
         )
-        return _Shared(products[:count], scores, terms, with_image, tuple(found), known)
+        evidence = dict(zip(range(len(scores)) if which is None else which, found))
+        return _Shared(products[:count], scores, terms, with_image, evidence, known)
 
-    def _correlations(self, ranked: np.ndarray, hosts: np.ndarray, neutral: np.ndarray) -> Correlations:
-        """Rank correlations of the targets' plain maps."""
+    def _correlations(self, ranked: np.ndarray, hosts: np.ndarray, neutral: np.ndarray, which: Sequence[int]) -> Correlations:
+        """Rank correlations of the targets' plain maps; with their siblings only of some, NaN for others."""
         asked = self._asked
         own = ranked[asked.targets]
         together = own @ ranked.T
         varied = np.asarray(own.any(axis=1))[:, None]
         told = np.where(varied & np.asarray(ranked.any(axis=1))[None], together, np.nan)
-        siblings = [told[index, rows[1:]].max() if len(rows) > 1 else np.nan for index, rows in enumerate(asked.rows)]
+        siblings = np.full(len(own), np.nan, dtype=told.dtype)
+        for index in which:
+            if len(rows := asked.rows[index]) > 1:
+                siblings[index] = told[index, rows[1:]].max()
         others = np.where(varied & np.asarray(neutral.any(axis=1))[None], own @ neutral.T, np.nan)
-        return Correlations(told[np.arange(len(own)), hosts], np.array(siblings), np.median(others, axis=1))
+        return Correlations(told[np.arange(len(own)), hosts], siblings, np.median(others, axis=1))
 
     def _probe(self, seen: Tensor, image: Tensor) -> PictureProbes:
-        vectors = self._asked.embed([(word,) for word in (*probes.NEUTRAL, *probes.LABELS)]).to(seen.device).float()
+        vectors = self._asked.probe_words
         products = (vectors @ seen.T).cpu().numpy()
         count = len(probes.NEUTRAL)
         highest = float((vectors[:count] @ image).max())
         probed = Probed(products[:count], products[count:])
-        return PictureProbes(probed, ranks(_some(products[:count])), {}, highest, vectors[count:])
+        return PictureProbes(probed, ranks(_some(products[:count])), {}, highest)
 
 
 def _some(products: np.ndarray) -> np.ndarray:
@@ -393,24 +452,18 @@ class PictureProbes:
         neutral: Ranks of the neutral words' maps.
         domains: Group -> how far the picture is from what the model knows of it, as far as asked for.
         image: Highest cosine of the image embedding with a neutral word.
-        labels: float32 [L, D], unit embeddings of the words for labels.
     """
 
     probed: Probed
     neutral: np.ndarray
     domains: dict[str, Domain]
     image: float
-    labels: Tensor
 
 
-def _words(labels: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """The highest map of a word for labels, float [C, N], of the words that each question may be judged by, bool [L, C].
-
-    A word that means what is asked for, or its host, is no evidence against it.
-    """
-    if used.all():
-        return np.broadcast_to(labels.max(axis=0), (used.shape[1], labels.shape[1]))
-    return np.stack([np.where(chosen[:, None], labels, -np.inf).max(axis=0) for chosen in used.T])
+def _words(labels: np.ndarray, choices: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """The highest map of a word for labels, float [C, N], of the words that each question may be judged by; see :attr:`Asked.judged_by`."""
+    highest = np.stack([np.where(chosen[:, None], labels, -np.inf).max(axis=0) for chosen in choices])
+    return np.asarray(highest[which])
 
 
 @dataclass(frozen=True)
@@ -423,7 +476,7 @@ class _Shared:
     scores: np.ndarray
     terms: np.ndarray
     image: np.ndarray
-    evidence: tuple[Evidence, ...]
+    evidence: Mapping[int, Evidence]
     picture: PictureProbes
 
 

@@ -5,6 +5,7 @@ Axis letters: ``N`` patches that show the picture, ``C`` concepts, ``R`` contras
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import cast
@@ -102,9 +103,10 @@ class Cells:
     rows: np.ndarray
     diagonal: float
 
-    def near(self, index: int, radius: float) -> np.ndarray:
-        """Returns bool [N]: the cells within ``radius`` cells of cell ``index``."""
-        return np.asarray((self.columns - self.columns[index]) ** 2 + (self.rows - self.rows[index]) ** 2 <= radius**2)
+    def near(self, indices: np.ndarray, radius: float) -> np.ndarray:
+        """Returns bool [C, N]: the cells within ``radius`` cells of each of the cells ``indices``, int [C]."""
+        across, down = self.columns - self.columns[indices, None], self.rows - self.rows[indices, None]
+        return np.asarray(across**2 + down**2 <= radius**2)
 
 
 @dataclass(frozen=True)
@@ -172,10 +174,23 @@ def ranks(maps: np.ndarray) -> np.ndarray:
 
     A constant map has no ranks; its row is zero.
     """
-    ordered = stats.rankdata(maps, axis=-1).astype(np.float32)
+    ordered = _average_ranks(maps)
     ordered -= ordered.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(ordered, axis=-1, keepdims=True)
     return cast("np.ndarray", np.divide(ordered, length, out=np.zeros_like(ordered), where=length > 0))
+
+
+def _average_ranks(maps: np.ndarray) -> np.ndarray:
+    """Returns the average ranks float32 [M, N] of maps [M, N], as :func:`scipy.stats.rankdata` gives them, which takes twice as long."""
+    order = maps.argsort(axis=-1)
+    ordered = np.take_along_axis(maps, order, axis=-1)
+    found = np.empty(maps.shape, dtype=np.float32)
+    np.put_along_axis(found, order, np.arange(1, maps.shape[1] + 1, dtype=np.float32)[None], axis=-1)
+    # Equal values share their ranks; NaN, which is ordered last, is left to scipy too.
+    special = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1) | np.isnan(ordered[:, -1:]).any(axis=1))
+    if special.size:
+        found[special] = stats.rankdata(maps[special], axis=-1)
+    return found
 
 
 def mass_around(scores: np.ndarray, cells: Cells, index: int, scale: float) -> float:
@@ -187,10 +202,18 @@ def mass_around(scores: np.ndarray, cells: Cells, index: int, scale: float) -> f
         index: The cell in the middle.
         scale: The model's temperature; NaN where scores have none, so that no place can be said to stand out.
     """
+    return float(_masses(scores[None], cells, np.array([index]), scale)[0])
+
+
+def _masses(scores: np.ndarray, cells: Cells, peaks: np.ndarray, scale: float) -> np.ndarray:
+    """The same for maps [C, N] and one cell of each, float64 [C]."""
     if np.isnan(scale):
-        return float("nan")
-    shares = np.exp(np.clip(scale * (scores - scores.max()), -80.0, 0.0))
-    return float(shares[cells.near(index, max(AROUND, cells.diagonal / 12))].sum() / shares.sum())
+        return np.full(len(scores), np.nan)
+    shares = np.exp(np.clip(scale * (scores - scores.max(axis=1, keepdims=True)), -80.0, 0.0))
+    near = cells.near(peaks, max(AROUND, cells.diagonal / 12))
+    # Sums of different lengths, each as one map alone would add them up.
+    inside = np.array([row[chosen].sum() for row, chosen in zip(shares, near)], dtype=shares.dtype)
+    return np.asarray(inside / shares.sum(axis=1), dtype=np.float64)
 
 
 def evidence(
@@ -260,6 +283,7 @@ def evidence_of_all(
     alike: np.ndarray,
     *,
     scale: float,
+    which: Sequence[int] | None = None,
 ) -> list[Evidence]:
     """Reads the evidence of ``C`` maps of one picture at once, which costs little more than that of one.
 
@@ -275,21 +299,34 @@ def evidence_of_all(
         image: float [C], the targets' cosines with the image embedding, less a neutral word's highest.
         alike: float [C], cosines of the embeddings of targets and hosts.
         scale: The model's temperature; NaN where scores have none.
+        which: The maps whose evidence is wanted; by default all. What one has does not depend on it.
+
+    Returns:
+        The evidence of each map that is wanted.
     """
-    count, step = len(scores), _step(scores.shape[1])
+    step = _step(scores.shape[1])
+    rest = (scores - plain)[:, ::step]
+    # A product may round otherwise for fewer rows: it is taken of all, and the rest of those that are wanted.
+    together = None if probed.replaced is not None else (rest - rest.mean(axis=1, keepdims=True)) @ probed.some.T / rest.shape[1]
+    if which is not None:
+        rows = list(which)
+        scores, plain, rest, hosts = scores[rows], plain[rows], rest[rows], hosts[rows]
+        words, together = None if words is None else words[rows], None if together is None else together[rows]
+        told = Correlations(told.host[rows], told.siblings[rows], told.neutral[rows])
+        separability, image, alike = separability[rows], image[rows], alike[rows]
+    count = len(scores)
     each, peaks = np.arange(count), scores.argmax(axis=1)
     mean, deviation = scores.mean(axis=1), scores.std(axis=1)
     # A constant map points nowhere: every word does as well.
     constant = ~np.isfinite(deviation) | (deviation <= 1e-6 * np.maximum(1e-3, np.abs(plain).max(axis=1)))
     top = scores[each, peaks]
     heights = _heights(top, mean, deviation)
-    rest = (scores - plain)[:, ::step]
     neutral_here = probed.neutral[:, peaks].T
     if probed.replaced is None:
         at_peaks = neutral_here + (top - plain[each, peaks])[:, None]
     else:
         at_peaks = probed.replaced[:, peaks].T
-    middle, spread, highest = _replaced(probed, rest, step)
+    middle, spread, highest = _replaced(probed, rest, together, step)
     here, anywhere = _heights(at_peaks, middle, spread), _heights(np.maximum(highest, at_peaks), middle, spread)
     alone = _heights(neutral_here, probed.middle, probed.spread)
     own = _heights(plain[each, peaks], plain.mean(axis=1), plain.std(axis=1))
@@ -303,7 +340,7 @@ def evidence_of_all(
         "strength": plain[each, peaks] - neutral_here.max(axis=1),
         "text": np.full(count, np.nan) if words is None else _share_of_words(words, beyond, probed, cells, scores, peaks, half),
         "spread": (scores >= half[:, None]).mean(axis=1),
-        "mass": np.array([mass_around(row, cells, int(peak), scale) for row, peak in zip(scores, peaks)]),
+        "mass": _masses(scores, cells, peaks, scale),
         "variation": scale * deviation,
         "on_host": (hosts < hosts[each, peaks][:, None]).mean(axis=1),
     }
@@ -321,24 +358,24 @@ def evidence_of_all(
         columns[name] = np.where(constant, np.nan, columns[name])
     columns |= {"dependence_host": told.host, "dependence_siblings": told.siblings, "dependence_neutral": told.neutral}
     columns |= {"separability": separability, "image": image}
-    rows = zip(*(np.asarray(columns[item.name], dtype=np.float64).tolist() for item in fields(Evidence)))
-    return [Evidence(*row) for row in rows]
+    numbers = zip(*(np.asarray(columns[item.name], dtype=np.float64).tolist() for item in fields(Evidence)))
+    return [Evidence(*row) for row in numbers]
 
 
-def _replaced(probed: Probed, rest: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _replaced(probed: Probed, rest: np.ndarray, together: np.ndarray | None, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, spread and highest value [C, K] of the maps with each neutral word in a target's place.
 
     Args:
         probed: Maps of the neutral words.
         rest: float [C, n], what the contrasts add to the maps, at some of the cells.
+        together: float [C, K], its covariance with the maps of the neutral words; ``None`` where the replaced maps are given.
         step: Every so manieth cell is one of those.
     """
-    if probed.replaced is not None:
+    if probed.replaced is not None or together is None:
+        assert probed.replaced is not None
         given = probed.replaced[:, ::step]
         return given.mean(axis=1)[None], given.std(axis=1)[None], given.max(axis=1)[None]
     # Mean and spread of a sum follow from those of its parts.
-    apart = rest - rest.mean(axis=1, keepdims=True)
-    together = apart @ probed.some.T / rest.shape[1]
     variance = probed.spread**2 + rest.var(axis=1)[:, None] + 2 * together
     highest = np.stack([(probed.some + row).max(axis=1) for row in rest])
     return probed.middle + rest.mean(axis=1)[:, None], np.sqrt(np.maximum(variance, 0.0)), highest
@@ -350,7 +387,7 @@ def _share_of_words(
     """Share of the cells around each peak at which a word for labels answers more strongly than all neutral words and than the host does
     beyond the target, float [C, N].
     """
-    near = np.stack([cells.near(int(peak), AROUND) for peak in peaks]) & (scores >= half[:, None])
+    near = cells.near(peaks, AROUND) & (scores >= half[:, None])
     lettered = words > np.maximum(beyond, probed.highest)
     return np.asarray((near & lettered).sum(axis=1) / np.maximum(near.sum(axis=1), 1))
 

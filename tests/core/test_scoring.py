@@ -86,6 +86,7 @@ def test_image_scores_are_cosines_and_probabilities_softmax() -> None:
             expected = torch.softmax(torch.stack([4.0 * (e @ texts.texts[r]) for r in rows]), dim=0)
             assert torch.allclose(shares[b, c, : len(rows)], expected, atol=1e-5)
             assert shares[b, c, len(rows) :].sum() == 0
+    assert torch.equal(probabilities(pictures, texts, 4.0, [2, 0]), torch.stack([shares[0, 2], shares[1, 0]]))
 
 
 def test_half_precision_features_give_float32_scores() -> None:

@@ -18,7 +18,7 @@ from concept_cam import Concept, Localizer
 from concept_cam.backbones.protocol import ImageFeatures
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.trust import probes
-from concept_cam.trust.certificate import host_of
+from concept_cam.trust.certificate import Certifier, host_of
 from concept_cam.trust.logistic import Logistic
 from concept_cam.trust.rules import Fit, KnownTarget, Rules
 from tests.planted import PlantedBackbone
@@ -131,6 +131,31 @@ def test_the_scores_of_the_evidence_are_those_of_the_map() -> None:
     found = Localizer(Words(FIN)).locate(PICTURE, "a tail fin", ["a head"])
     slow = (found.scores.max() - found.scores.mean()) / found.scores.std()
     assert found.certificate.evidence.peak == pytest.approx(float(slow), rel=1e-4)
+
+
+def test_certificates_of_some_questions_are_those_of_all() -> None:
+    """To the last bit, whichever are asked for: with few and with many contrasts, with places, with hidden cells."""
+    tower = Words({"a forked tail": (slice(2, 4), slice(6, 9)), "an eye": (slice(6, 8), slice(1, 3))})
+    localizer = Localizer(tower)
+    concepts = [
+        Concept(("a forked tail",), (("a rounded tail",), ("a square tail",))),
+        Concept(("an eye",)),
+        Concept(("a fin",), (("a forked tail",),), metadata={"host": "fish"}),
+        Concept(("a rounded tail",), (("a forked tail",), ("a square tail",))),
+        Concept(("a photo of text",), (("an eye",),)),
+    ]
+    answers = localizer.score(localizer.encode(np.full((96, 96, 3), 90, dtype=np.uint8)), concepts)
+    certify = answers.certify
+    assert isinstance(certify, Certifier)
+    hidden, left = answers.geometry.valid(), np.zeros(answers.geometry.grid, dtype=bool)
+    hidden[:, :2], left[:, :6] = False, True
+    for valid, cells in ((answers.geometry.valid(), {}), (hidden, {}), (answers.geometry.valid(), {1: left})):
+        alone = {number: repr(certify.within(cells.get(number, valid))(number)) for number in range(len(concepts))}
+        for wanted in ([0], [3, 1], [4, 2, 0], list(range(5))):
+            found = certify.within(valid).placed(cells).of(wanted)
+            assert list(found) == wanted
+            assert {number: repr(one) for number, one in found.items()} == {number: alone[number] for number in wanted}
+    assert certify.of([]) == {}
 
 
 def test_what_no_question_is_about_is_asked_of_a_picture_once() -> None:

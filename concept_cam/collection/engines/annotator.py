@@ -148,9 +148,9 @@ class Annotator:
         for crop, valid, encoded, answer in zip(crops, valids, features, answers):
             cells = valid if encoded.looks is None else valid.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
             scores = answer.scores if cells.all() else np.where(cells, answer.scores, np.float32(np.nan))
-            shares = self.localizer.local_shares(
-                encoded.patches, texts, scores, answer.probabilities, self.plan.questions.parts, answer.split
-            )
+            shares = answer.probabilities  # of parts at their best cells already
+            if scores is not answer.scores or answer.places:
+                shares = self.localizer.local_shares(encoded.patches, texts, scores, shares, self.plan.questions.parts, answer.split)
             certificates = self._certificates(answer, shares, valid) if np.isfinite(scores).any() else {}
             outcomes.append(
                 {
@@ -190,8 +190,7 @@ class Annotator:
         """Certifies the maps that a record is made of: every part's, and of each character the best state's."""
         if not isinstance(answer.certify, Certifier):
             return {}
-        certify = answer.certify.within(valid)
-        return {concept: certify(concept) for concept in self.plan.questions.certified(shares)}
+        return answer.certify.within(valid).of(self.plan.questions.certified(shares))
 
 
 def answers_of(scored: Sequence[tuple[Loaded, list[Any]]], plan: Plan) -> Answers:
