@@ -7,7 +7,7 @@ holds, so that nothing is extrapolated and padding never bleeds in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,26 @@ def grid_to_pixels(scores: np.ndarray, geometry: Geometry, kernel: str = "cubic"
     return Enlargement(scores[None], geometry, kernel).pixels(0, 0, geometry.original[0], 0, geometry.original[1])
 
 
+_Taps = list[tuple[np.ndarray, np.ndarray]]
+
+
+@lru_cache(maxsize=32)
+def _axes(kernel: str, geometry: Geometry) -> tuple[tuple[int, int, int, int], _Taps, _Taps, tuple[np.ndarray, np.ndarray]]:
+    """How a picture's grid is enlarged, which pictures of one size share: the outermost cells (rows, then columns), the taps down and
+    across, and which rows and columns of pixels the model did not see.
+    """
+    valid = geometry.valid()
+    rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
+    cell_y, cell_x = geometry.cell
+    height, width = geometry.original
+    bounds = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
+    down = _axis(kernel, height, geometry.scale[0] / cell_y, geometry.offset[0] / cell_y, *bounds[:2])
+    across = _axis(kernel, width, geometry.scale[1] / cell_x, geometry.offset[1] / cell_x, *bounds[2:])
+    x0, y0, x1, y1 = geometry.seen
+    centres_y, centres_x = np.arange(height) + 0.5, np.arange(width) + 0.5
+    return bounds, down, across, ((centres_y < y0) | (centres_y >= y1), (centres_x < x0) | (centres_x >= x1))
+
+
 class Enlargement:
     """Several maps of one picture, interpolated at the centres of the original's pixels where it is asked for.
 
@@ -122,18 +142,9 @@ class Enlargement:
     def __init__(self, scores: np.ndarray, geometry: Geometry, kernel: str = "cubic") -> None:
         if scores.shape[1:] != geometry.grid:
             raise ConfigurationError(f"the score map is {scores.shape[1:]}, but its geometry has a grid of {geometry.grid}.")
-        valid = geometry.valid()
-        rows, columns = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
-        cell_y, cell_x = geometry.cell
-        height, width = geometry.original
         self._steps = choose(kernel, KERNELS, "interpolation")(np.zeros(1))
         self._scores = np.asarray(scores, dtype=np.float32)
-        self._bounds = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
-        self._down = _axis(kernel, height, geometry.scale[0] / cell_y, geometry.offset[0] / cell_y, *self._bounds[:2])
-        self._across = _axis(kernel, width, geometry.scale[1] / cell_x, geometry.offset[1] / cell_x, *self._bounds[2:])
-        x0, y0, x1, y1 = geometry.seen
-        centres_y, centres_x = np.arange(height) + 0.5, np.arange(width) + 0.5
-        self._unseen = (centres_y < y0) | (centres_y >= y1), (centres_x < x0) | (centres_x >= x1)
+        self._bounds, self._down, self._across, self._unseen = _axes(kernel, geometry)
 
     def pixels(self, number: int, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         """Returns a part of one enlarged map, float32 [bottom - top, right - left]; NaN where the model did not see the picture."""

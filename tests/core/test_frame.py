@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from concept_cam.core.frame import body_frame, exclusive_masks, measure_body
+from concept_cam.core.frame import _along_and_across, _sections, body_frame, exclusive_masks, measure_body
 
 SIZE = (220, 300)
 LENGTH, HEAD, DEPTH, TAIL = 150.0, 42.0, 36.0, 40.0
@@ -231,3 +231,40 @@ def test_rendered_fish_are_measured_to_a_hundredth() -> None:
     assert np.median(np.abs(errors)) < 0.01
     assert np.abs(errors).max() < 0.04
     assert np.median(np.abs(depths)) < 0.03
+
+
+def test_coordinates_are_those_of_the_nearest_segment() -> None:
+    noise = np.random.default_rng(2)
+    turn = np.linspace(0.2, 2.4, 48)
+    nodes = np.stack([100 * np.cos(turn), 60 * np.sin(turn)], axis=1)
+    points = nodes[noise.integers(0, 48, 300)] + noise.normal(0, 4, (300, 2))
+    along, across = _along_and_across(nodes, points)
+    ways = np.diff(nodes, axis=0)
+    lengths = np.linalg.norm(ways, axis=1)
+    for point, own_along, own_across in zip(points, along, across):
+        found = []
+        for number, (start, way, length) in enumerate(zip(nodes, ways, lengths)):
+            unit = way / length
+            t = float((point - start) @ unit)
+            n = float((point - start)[1] * unit[0] - (point - start)[0] * unit[1])
+            low, high = -np.inf if number == 0 else 0.0, np.inf if number == len(ways) - 1 else length
+            found.append((max(low - t, t - high, 0.0) ** 2 + n**2, lengths[:number].sum() + t, n))
+        _, slow_along, slow_across = min(found)
+        assert own_along == pytest.approx(slow_along, abs=1e-9)
+        assert own_across == pytest.approx(slow_across, abs=1e-9)
+
+
+def test_sections_are_those_of_each_bin_alone() -> None:
+    noise = np.random.default_rng(4)
+    bins = noise.integers(0, 32, 400)
+    bins[bins == 9] = 10  # a section without pixels
+    along, across, weight = noise.normal(size=(3, 400))
+    weight = np.abs(weight)
+    places, middles, weights = _sections(along, across, weight, bins)
+    there = np.unique(bins)
+    assert len(places) == len(there) == 31
+    for section, place, middle, counts in zip(there, places, middles, weights):
+        own = bins == section
+        assert place == pytest.approx(along[own].mean())
+        assert middle == pytest.approx(0.5 * (across[own].min() + across[own].max()))
+        assert counts == pytest.approx(np.sqrt(weight[own].sum()) * (0.3 if section in (0, 31) else 1.0))
