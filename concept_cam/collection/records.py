@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -257,11 +258,19 @@ def _pack_rows(
     return rows
 
 
+@lru_cache(maxsize=64)
+def _image_key(source: str) -> str:
+    """A picture has many records, and its key is asked for with each."""
+    from concept_cam.collection.schema import image_key
+
+    return image_key(source)
+
+
 def _key(head: dict[str, Any], pack: str, character: str, part: str = "") -> str:
-    from concept_cam.collection.schema import image_key, record_key
+    from concept_cam.collection.schema import record_key
 
     # A further occurrence of one picture has a key of its own, and so have its records.
-    own = head["image_key"] == image_key(head["source"])
+    own = head["image_key"] == _image_key(head["source"])
     return record_key(head["source"] if own else head["image_key"], head["specimen"], pack, character, part)
 
 

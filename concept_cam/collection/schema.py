@@ -497,9 +497,20 @@ def table_from_records(records: Sequence[Mapping[str, Any]], passthrough: Sequen
             raise DataError(f"a record has unknown columns {unknown}; concept_cam.collection.schema.RUN_COLUMNS lists the known ones.")
         if missing := [name for name in required if record.get(name) is None]:
             raise DataError(f"the record of {record.get('source')!r} lacks a value for {missing}.")
+    present: dict[str, list[Any]] = {}
+    nothing: list[Any] = [None] * len(records)
+    for row, record in enumerate(records):
+        for name, value in record.items():
+            if value is not None:
+                if name not in present:
+                    present[name] = nothing.copy()
+                present[name][row] = value
     columns = []
     for field in schema:
-        values: list[Any] = [record.get(field.name) for record in records]
+        if field.name not in present:
+            columns.append(pa.nulls(len(records), field.type))
+            continue
+        values = present[field.name]
         if pa.types.is_map(field.type):
             values = [list(value.items()) if isinstance(value, Mapping) else value for value in values]
         try:
