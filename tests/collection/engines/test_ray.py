@@ -14,6 +14,7 @@ import torch
 
 from concept_cam.collection.annotation import annotate
 from concept_cam.collection.engines.ray import Named, Packed, chunks, portable
+from concept_cam.collection.indexing import build_index
 from concept_cam.collection.inputs.items import Blob, File, Item
 from concept_cam.core.errors import ConfigurationError, MissingExtraError, ModelError
 from concept_cam.localizer import Localizer
@@ -59,6 +60,16 @@ def test_the_engine_runs_real_models(tmp_path: Path) -> None:
             assert run.info["model"] == localizer.backbone.name
             assert run.info["counts"]["pictures"] == 3 - 1
             assert_agree(local, run)
+        localizer = Localizer.from_pretrained("demo")
+        here = build_index(tmp_path / "in", tmp_path / "here", localizer=localizer, workers=0)
+        there = build_index(tmp_path / "in", tmp_path / "there", localizer=localizer, engine="ray", workers=1)
+        assert len(here) == len(there) == 3 - 1
+        assert here.configuration == there.configuration
+        assert here.pictures.equals(there.pictures)
+        for one, other in zip(here, there):
+            assert torch.equal(one.patches, other.patches)
+            assert torch.equal(one.image, other.image)
+            assert (one.geometry, one.source) == (other.geometry, other.source)
     finally:
         ray.shutdown()
 
