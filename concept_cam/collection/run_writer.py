@@ -159,7 +159,7 @@ class RunWriter:
             # The folder can differ without an option: by default it is the current one, or the list's own.
             moved = any(line.startswith("input.root:") for line in found)
             raise DataError(
-                f"{str(self.folder)!r} holds a run with another configuration; a run must be of one piece. Different:\n"
+                f"{str(self.folder)!r} holds {self.noun} with another configuration; all of it must be made in one way. Different:\n"
                 + "\n".join(f"  {line}" for line in found)
                 + f"\nUse the same options{' (--root names the folder)' if moved else ''}, or another --output."
             )

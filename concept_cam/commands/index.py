@@ -13,7 +13,7 @@ from concept_cam.commands.annotate import annotate as annotate_command
 from concept_cam.commands.annotate import let_workers_work, standard_input
 from concept_cam.commands.console import ProgressDisplay, note, warn
 from concept_cam.commands.options import Names, notices, resolve, warn_unknown_words
-from concept_cam.core.names import DEFAULT_MODEL
+from concept_cam.core.names import DEFAULT_MODEL, display
 from concept_cam.core.regions import DEFAULT_THRESHOLD
 from concept_cam.core.settings import FEATURE_NORMS, SETTING_NAMES, WEIGHTINGS, Settings
 
@@ -246,28 +246,33 @@ def _write(folder: Path, rows: list[dict[str, Any]], answers: Sequence[Hits], th
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), buffer)
         write_file(folder / "hits.parquet", buffer.getvalue(), overwrite=overwrite)
+    lost: set[str] = set()
     for hits in answers:
         if len(hits):
-            drawn = _sheet(hits, threshold)
+            drawn = _sheet(hits, threshold, lost)
             write_file(folder / f"{slug(hits.concept.name)}.png", png_bytes(drawn), overwrite=overwrite)
+    if lost:
+        one = sorted(lost)[0]
+        note(f"{len(lost)} pictures, such as {one}, cannot be read where they were when they were indexed: their maps are drawn on grey.")
 
 
 SHEET_HITS, SHEET_SIDE = 60, 320
 """Most hits of a sheet, and the longer side of each in pixels."""
 
 
-def _sheet(hits: Hits, threshold: str | float) -> Any:
+def _sheet(hits: Hits, threshold: str | float, lost: set[str]) -> Any:
+    """Draws the hits; adds to ``lost`` the pictures that cannot be read."""
     from concept_cam.core.drawing import sheet
 
     shown = hits[:SHEET_HITS]
     highest = max(abs(hit.found.limits[0]) for hit in shown), max(abs(hit.found.limits[1]) for hit in shown)
     limits = (-max(highest), max(highest)) if hits.concept.contrasts else None
-    images = [_drawn(hit, threshold, limits) for hit in shown]
+    images = [_drawn(hit, threshold, limits, lost) for hit in shown]
     titles = [f"{hit.rank}. {Path(hit.source).name}  {hit.value:+.3f}" for hit in shown]
     return sheet(images, titles=titles)
 
 
-def _drawn(hit: Hit, threshold: str | float, limits: tuple[float, float] | None) -> Any:
+def _drawn(hit: Hit, threshold: str | float, limits: tuple[float, float] | None, lost: set[str]) -> Any:
     """The hit's picture under its map; grey where the picture cannot be read."""
     import json
 
@@ -283,6 +288,7 @@ def _drawn(hit: Hit, threshold: str | float, limits: tuple[float, float] | None)
     except ImageError:
         pixels = np.zeros((0, 0, 3), dtype=np.uint8)
     if pixels.shape[:2] != (height, width):
+        lost.add(display(hit.source))
         pixels = np.full((height, width, 3), 128, dtype=np.uint8)
     image = hit.found.overlay(picture=pixels, threshold=threshold, limits=limits, title="")
     image.thumbnail((SHEET_SIDE, SHEET_SIDE))

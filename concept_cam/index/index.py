@@ -113,12 +113,26 @@ class Index:
         return self._parts[number]
 
     def parts(self) -> Iterator[Part]:
-        """Yields the parts in order."""
-        return (self.part(number) for number in range(len(self.files)))
+        """Yields the parts in order.
+
+        Raises:
+            DataError: One is damaged or missing.
+        """
+        return (self.part(number) for number in range(len(self._bounds) - 1))
 
     @cached_property
     def _bounds(self) -> np.ndarray:
-        return np.concatenate([[0], np.cumsum([len(part) for part in self.parts()])]).astype(np.int64)
+        counts = [len(self.part(number)) for number in range(len(self.files))]
+        for number, info in enumerate(self.infos):
+            # What was noted when the last session began or ended; more may have come since, less is a loss.
+            held = sum(count for count, (own, _) in zip(counts, self.files) if own == number)
+            noted = info["counts"].get("records", 0)
+            if isinstance(noted, int) and held < noted:
+                raise DataError(
+                    f"the index {display(str(self.path))!r} holds {held} entries of the {noted} that index.json notes: a file of its parts "
+                    "is missing. Copy it again, or index the same pictures again with --resume: what is missing is encoded anew."
+                )
+        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     def __len__(self) -> int:
         return int(self._bounds[-1])

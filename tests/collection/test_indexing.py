@@ -214,6 +214,34 @@ def test_no_index_and_a_damaged_one(index: Index, tmp_path: Path, localizer: Loc
         make(index.path, tmp_path / "again", localizer)
 
 
+def test_a_part_that_is_missing_is_told_and_made_again(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    whole = make(pictures[0], tmp_path / "index", localizer)
+    assert len(whole.files) > 2
+    expected = whole.features(0).patches.clone()
+    whole.files[0][1].unlink()
+    lame = Index.open(tmp_path / "index")
+    for ask in (lambda: len(lame), lambda: lame.features(0), lambda: lame.query(CONCEPTS, localizer=localizer)):
+        with pytest.raises(DataError, match=r"entries of the 17 .* --resume"):
+            ask()
+    again = make(pictures[0], tmp_path / "index", localizer, resume=True)
+    assert sorted(sources(again)) == sorted(pictures[1])
+    assert (again.features(sources(again).index(sources(whole)[0])).patches == expected).all()
+
+
+def test_an_index_that_was_open_when_it_grew_stays_what_it_was(localizer: Localizer, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_pictures(tmp_path / name, 5 if name == "a" else 9)
+    before = make(tmp_path / "a", tmp_path / "index", localizer)
+    values = before.values(CONCEPTS, localizer=localizer)
+    after = before.append(localizer.encode([str(file) for file in sorted((tmp_path / "b").rglob("*")) if file.is_file()]))
+    assert (len(before), len(after)) == (5, 14)
+    np.testing.assert_array_equal(before.values(CONCEPTS, localizer=localizer), values)
+    np.testing.assert_array_equal(after.values(CONCEPTS, localizer=localizer)[:, :5], values)
+
+
 # ----------------------------------------------------------------------------------------------------------------- kills
 
 
