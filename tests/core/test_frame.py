@@ -233,7 +233,7 @@ def test_rendered_fish_are_measured_to_a_hundredth() -> None:
     assert np.median(np.abs(depths)) < 0.03
 
 
-def test_coordinates_are_those_of_the_nearest_segment() -> None:
+def test_coordinates_are_those_of_the_nearer_segment_beside_the_nearest_node() -> None:
     noise = np.random.default_rng(2)
     turn = np.linspace(0.2, 2.4, 48)
     nodes = np.stack([100 * np.cos(turn), 60 * np.sin(turn)], axis=1)
@@ -243,8 +243,10 @@ def test_coordinates_are_those_of_the_nearest_segment() -> None:
     lengths = np.linalg.norm(ways, axis=1)
     for point, own_along, own_across in zip(points, along, across):
         found = []
-        for number, (start, way, length) in enumerate(zip(nodes, ways, lengths)):
-            unit = way / length
+        nearest = int(np.linalg.norm(nodes - point, axis=1).argmin())
+        for number in {max(nearest - 1, 0), min(nearest, len(ways) - 1)}:
+            start, length = nodes[number], lengths[number]
+            unit = ways[number] / length
             t = float((point - start) @ unit)
             n = float((point - start)[1] * unit[0] - (point - start)[0] * unit[1])
             low, high = -np.inf if number == 0 else 0.0, np.inf if number == len(ways) - 1 else length
