@@ -314,7 +314,7 @@ def test_transformers_model_of_another_type(tmp_path: Path) -> None:
 def test_towers_without_a_map_name_those_that_have_one() -> None:
     vision = timm_vision("vit_relpos_small_patch16_224", "avg", 224)
     model = open_clip_model(vision, custom_text=True)
-    with pytest.raises(UnsupportedModelError, match=r"VisionTransformerRelPos.*open_clip-vit:.*timm-spatial"):
+    with pytest.raises(UnsupportedModelError, match=r"VisionTransformerRelPos.*open_clip-vit,.*timm-spatial"):
         from_open_clip(model, simple_tokenizer(), name="relpos")
     with pytest.raises(ModelError, match="expected an open_clip model"):
         from_open_clip(torch.nn.Linear(1, 1), simple_tokenizer())
@@ -559,4 +559,53 @@ def test_a_new_family_is_one_file_and_one_entry(tmp_path: Path, monkeypatch: pyt
         assert backbone.encode_text(["a fish"]).shape == (1, 24)
     (tmp_path / "config.json").write_text(json.dumps({"family": "tyo"}))
     with pytest.raises(ModelError, match=r"unknown family in .*'tyo'.*Did you mean 'toy'"):
+        load(str(tmp_path))
+
+
+# ---------------------------------------------------------------------------------------------- damaged configurations
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"model_type": "clip", ', "cannot be read as JSON"),
+        ("\x00\xff", "cannot be read as JSON"),
+        ("[1, 2]", r"expected a JSON object, received \[1, 2\]"),
+        ("{}", "it has no 'model_type'"),
+        ('{"model_type": ["clip"]}', r"expected a text as 'model_type', received \[\"clip\"\]"),
+        ('{"model_type": "clip", "vision_config": {"hidden_size": "x"}}', r"hidden_size.*\bint\b"),
+    ],
+)
+def test_a_damaged_config_says_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match=said) as caught:
+        load(f"transformers:{tmp_path}")
+    assert "\n" not in str(caught.value)
+
+
+def test_code_that_comes_with_a_model_never_runs(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    own = {"AutoModel": "own.Model", "AutoConfig": "own.Config"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "my_own_clip", "auto_map": own}))
+    (tmp_path / "own.py").write_text(f"open({str(ran)!r}, 'w')")
+    with pytest.raises(UnsupportedModelError, match=r"'my_own_clip'.*is never run.*'concept-cam models'") as caught:
+        load(f"transformers:{tmp_path}")
+    assert len(str(caught.value)) < 1000
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"model_cfg":', "cannot be read as JSON"),
+        ("[]", "expected an object with an object 'model_cfg'"),
+        ('{"model_cfg": {"embed_dim": 24, "vision_cfg": 3}}', "expected an object as 'vision_cfg'.*received 3"),
+        ('{"model_cfg": {"embed_dim": "many", "vision_cfg": {}, "text_cfg": {}}}', "expected a whole number as 'embed_dim'.*\"many\""),
+        ('{"model_cfg": {"embed_dim": 24, "vision_cfg": {}}}', "expected an object as 'text_cfg'.*received null"),
+    ],
+)
+def test_a_damaged_open_clip_configuration_says_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "open_clip_config.json").write_text(text)
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match=f"not an open_clip configuration: .*{said}"):
         load(str(tmp_path))

@@ -66,7 +66,9 @@ def finish(tower: str, made: Made, device: torch.device, dtype: torch.dtype) -> 
 
 
 def unsupported(name: str, what: str, why: str = "") -> UnsupportedModelError:
-    """Makes the error that names the families that can be localised."""
-    lines = "; ".join(f"{key}: {family.description}" for key, family in FAMILIES.items())
+    """Makes the error that names the families that can be localised; what each is would fill a screen."""
     reason = f" ({why.removeprefix(f'{name}: ').rstrip('.')})" if why else ""
-    return UnsupportedModelError(f"{name}: no spatial map can be read from the {what}{reason}. Families that can be localised: {lines}.")
+    return UnsupportedModelError(
+        f"{name}: no spatial map can be read from the {what}{reason}. Families that can be localised: {', '.join(FAMILIES)}; "
+        "'concept-cam models' says what each is."
+    )

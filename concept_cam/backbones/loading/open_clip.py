@@ -94,6 +94,10 @@ def _ready(
     return finish(tower, _made(model, tokenizer, config, name, origin, unsure), device, dtype)
 
 
+def _no_configuration(folder: Path, what: str) -> ModelError:
+    return ModelError(f"{folder / CONFIG} is not an open_clip configuration: {what}. Copy it again from where the model comes from.")
+
+
 def from_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtype, repository: str | None = None) -> Backbone:
     """Loads a folder in open_clip's layout; ``repository`` is where it comes from on the hub."""
     open_clip = import_open_clip()
@@ -104,9 +108,15 @@ def from_folder(folder: Path, name: str, device: torch.device, dtype: torch.dtyp
         )
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        model_cfg = config["model_cfg"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / CONFIG} is not an open_clip configuration: {type(error).__name__} {error}.") from error
+    except (OSError, ValueError) as error:
+        raise _no_configuration(folder, f"it cannot be read as JSON: {' '.join(str(error).split())}") from error
+    model_cfg = config.get("model_cfg") if isinstance(config, dict) else None
+    if not isinstance(model_cfg, dict):
+        raise _no_configuration(folder, "expected an object with an object 'model_cfg' in it")
+    for key, kind in (("embed_dim", int), ("vision_cfg", dict), ("text_cfg", dict)):
+        if not isinstance(model_cfg.get(key), kind):
+            wanted = "a whole number" if kind is int else "an object"
+            raise _no_configuration(folder, f"expected {wanted} as {key!r} of 'model_cfg', received {json.dumps(model_cfg.get(key))[:60]}")
     with _explained(name, weights):
         if _has_caption_projector(weights):
             model = _two_projectors(model_cfg, weights)

@@ -119,8 +119,9 @@ def from_name(
     except ConceptCamError:
         raise
     except Exception as error:
-        first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise ModelError(f"cannot load {name}: {first}") from error
+        # The first line alone is often a heading: "Validation error for field 'hidden_size':".
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(f"cannot load {name}: {said}") from error
     missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
     if missing or info.get("mismatched_keys"):
         raise ModelError(
@@ -134,16 +135,32 @@ def _require_known(source: str, local: bool, name: str) -> None:
     """Says which release has a model type that the installed library does not know.
 
     Raises:
+        ModelError: The folder's configuration is damaged, or is none.
         UnsupportedModelError: The library does not know the type, and code that comes with weights is never run.
     """
     transformers = import_transformers()
     file = Path(source) / "config.json" if local else hub.cached(source, "config.json")
+    if file is None or not file.is_file():
+        return  # The library says where it looked.
+    what = ""
     try:
-        stored = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
-    except (OSError, ValueError):
-        return  # The library says what is wrong with it.
-    kind = stored.get("model_type") if isinstance(stored, dict) else None
-    if not isinstance(kind, str) or kind in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        what = f"it cannot be read as JSON: {' '.join(str(error).split())}"
+    else:
+        if not isinstance(stored, dict):
+            what = f"expected a JSON object, received {_short(stored)}"
+        elif "model_type" not in stored:
+            what = "it has no 'model_type'"
+        elif not isinstance(stored["model_type"], str):
+            what = f"expected a text as 'model_type', received {_short(stored['model_type'])}"
+    if what:
+        raise ModelError(
+            f"cannot load {name}: {file} is no configuration of the transformers library: {what}. "
+            "Copy it again from where the model comes from."
+        )
+    kind = stored["model_type"]
+    if kind in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
         return
     have = f"the installed transformers {transformers.__version__} does not know the model type {kind!r}"
     if kind in SINCE:
@@ -151,6 +168,12 @@ def _require_known(source: str, local: bool, name: str) -> None:
     more = f" {OWN_CODE[kind]}." if kind in OWN_CODE else ""
     code = " Code that comes with a model is never run." if stored.get("auto_map") else ""
     raise unsupported(name, f"model type {kind!r}", f"{have}.{more}{code}")
+
+
+def _short(value: object) -> str:
+    """A value as JSON, cut where it is long."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _tokenizer(source: str, given: Mapping[str, Any], name: str) -> Any:
