@@ -79,8 +79,7 @@ def place_maps(scores: np.ndarray, geometry: Geometry, wheres: Mapping[int, Wher
         heat = grid_to_pixels(filled(own[None])[0], small) if np.isfinite(own).any() else np.full(size, np.nan, np.float32)
         others = None
         if where.part in where.plan.parts:
-            rest = [mask for name, mask in masks.get(where.plan, {}).items() if name != where.part]
-            others = np.any(rest, axis=0) if rest else None
+            others = {name: mask for name, mask in masks.get(where.plan, {}).items() if name != where.part}
         places[number], pixels = resolve(where.place, heat, lies.get(where.plan, nowhere), where.plan, where.part, others)
         meant = None if pixels is None else _cells(pixels, small) & np.isfinite(own)
         if meant is not None and not meant.any():

@@ -80,6 +80,15 @@ _MARGIN = 0.5
 _AGREED = 0.95
 """How far parts behind each other agree where none of them is out of place."""
 
+_CLEAR = 0.5
+"""Share of a map's peak from which a piece counts."""
+
+_FAINT = 0.3
+"""The same where two are asked for and one alone is clear. Chosen, with the next, on rendered fish with one and with two dorsal fins."""
+
+_FAINT_SPECK = 0.3
+"""Share of the largest piece's area under which a faint piece is a speck: edges of a fin and an adipose fin are smaller."""
+
 _VALLEY = 0.15
 """Depth of the valley between two pieces of a map, in shares of its peak, from which they are two."""
 
@@ -335,7 +344,7 @@ def _midline(parts: Mapping[str, Mask], plan: BodyPlan) -> BodyFrame | None:
 
 
 def resolve(
-    where: str, heat: np.ndarray, lies: Orientation, plan: BodyPlan, part: str = "", others: Mask | None = None
+    where: str, heat: np.ndarray, lies: Orientation, plan: BodyPlan, part: str = "", others: Mapping[str, Mask] | None = None
 ) -> tuple[Place, Mask | None]:
     """Tells which pixels of a part's map are meant by a place.
 
@@ -345,23 +354,29 @@ def resolve(
         lies: How the body lies.
         plan: What the parts say.
         part: Name of the part, where the plan may name it.
-        others: bool [H, W], pixels of other parts: a hill of the map that lies on them is none of this part.
+        others: Other part -> bool [H, W], its pixels: a hill of the map that lies on them is none of this part. What a part of the under
+            side has on the upper side does not count, and the other way round.
 
     Returns:
         What became of it, and bool [H, W]: the pixels that belong to the place, those around the part included; ``None`` where it could not
         be told.
     """
     heat = np.where(np.isfinite(heat), heat, -np.inf)
-    foreign = np.zeros(heat.shape, dtype=bool) if others is None else others.copy()
-    if lies.up is not None and part in (*plan.upper, *plan.lower):
-        foreign |= (_above(lies, heat.shape) > 0) != (part in plan.upper)  # What is on the belly is no dorsal fin.
+    sided = (*plan.upper, *plan.lower)
+    above = _above(lies, heat.shape) > 0 if lies.up is not None and part in sided else None
+    foreign = np.zeros(heat.shape, dtype=bool)
+    for name, mask in (others or {}).items():
+        # What is on the back is no anal fin, and takes nothing from a dorsal fin.
+        foreign |= mask if above is None or name not in sided else mask & (above == (name in plan.upper))
+    if above is not None:
+        foreign |= above != (part in plan.upper)  # What is on the belly is no dorsal fin.
     own = np.where(foreign, -np.inf, heat)
     if not heat.size or not float(own.max()) > 0:
         return Place(where, False, "", "nothing of it was found.", lies), None
     place, pixels = _sided(where, own, lies, plan, part in plan.sides) if where in SIDES else _ordered(where, own, lies)
     rivals = [piece for piece in _pieces(heat) if float(foreign[piece].mean()) > 0.5] if foreign.any() else []
     if pixels is not None and rivals:
-        pieces = _pieces(own)
+        pieces = _meant(where, own)
         pixels = pixels & (_nearest([*pieces, *rivals]) < len(pieces))
     return place, pixels
 
@@ -432,7 +447,7 @@ def _half(where: str, heat: np.ndarray, offset: np.ndarray, lies: Orientation, l
 def _ordered(where: str, heat: np.ndarray, lies: Orientation) -> tuple[Place, Mask | None]:
     if lies.ahead is None:
         return Place(where, False, "", "where the front is cannot be told.", lies), None
-    pieces = _pieces(heat)
+    pieces = _meant(where, heat)
     number = ORDER[where]
     if len(pieces) < 2 and where in _NEEDS_TWO:
         return Place(where, False, "", f"there is only one of it, so that none is the {where} one.", lies), None
@@ -477,8 +492,16 @@ def _grid(shape: Sequence[int]) -> Points:
     return np.stack([x.ravel() + 0.5, y.ravel() + 0.5], axis=1).astype(np.float64)
 
 
-def _pieces(heat: np.ndarray) -> list[Mask]:
-    """The pieces of a map above half of its peak, bool [H, W] each, without specks: its hills, parted where they run together.
+def _meant(where: str, heat: np.ndarray) -> list[Mask]:
+    """The pieces among which a place chooses. Where two are asked for and one is clear, a fainter one counts too."""
+    pieces = _pieces(heat)
+    if len(pieces) > 1 or where not in _NEEDS_TWO:
+        return pieces
+    return _pieces(heat, _FAINT, _FAINT_SPECK)
+
+
+def _pieces(heat: np.ndarray, above_share: float = _CLEAR, speck: float = _SPECK) -> list[Mask]:
+    """The pieces of a map above a share of its peak, bool [H, W] each, without specks: its hills, parted where they run together.
 
     A hill counts where the way to any higher one leads through a valley that is deeper by a share of the peak.
     """
@@ -488,13 +511,13 @@ def _pieces(heat: np.ndarray) -> list[Mask]:
 
     values = np.maximum(heat, 0.0).astype(np.float64)
     peak = float(values.max())
-    above, depth = values > 0.5 * peak, _VALLEY * peak
+    above, depth = values > above_share * peak, _VALLEY * peak
     # What stands out by the whole depth is the top of a hill.
     tops = values - reconstruction(np.maximum(values - depth, 0.0), values) > 0.999 * depth
     marks, count = label(tops & above, np.ones((3, 3), dtype=bool))
     labels = watershed(-values, marks, mask=above)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    return [labels == number + 1 for number in range(count) if sizes[number] >= _SPECK * sizes.max()]
+    return [labels == number + 1 for number in range(count) if sizes[number] >= speck * sizes.max()]
 
 
 def _nearest(pieces: Sequence[Mask]) -> npt.NDArray[np.int64]:

@@ -198,6 +198,8 @@ def fins(localizer: Any, count: int) -> dict[str, Counter[str]]:
             counts["model"]["told"] += found.place.resolved
             counts["model"]["on a dorsal fin"] += bool(found.place.resolved and masks["dorsal_fin"][y, x])
             counts["model"]["right"] += bool(found.place.resolved and masks[where][y, x])
+            own, other = (_distance(masks[name], x, y) for name in (where, "rear" if where == "front" else "front"))
+            counts["model"]["nearest, within a cell"] += bool(found.place.resolved and own <= CELL and own < other)
     return counts
 
 

@@ -139,6 +139,46 @@ def test_hills_that_run_together_are_two_and_ripples_are_one() -> None:
     assert not resolve("rear", rippled, lies, plan)[0].resolved
 
 
+def test_a_fainter_second_fin_counts_where_two_are_asked_for() -> None:
+    x, y = np.arange(100)[None], np.arange(60)[:, None]
+
+    def hill(at: float, height: float, width: float = 40) -> np.ndarray:
+        return height * np.exp(-((x - at) ** 2 + (y - 15) ** 2) / width)
+
+    plan = BodyPlan(("head", "trunk", "tail"), upper=("dorsal_fin",), lower=("anal_fin",))
+    lies = Orientation(np.array([-1.0, 0.0]), np.array([50.0, 30.0]), "beside", up=np.array([0.0, -1.0]))
+    faint = hill(30, 1.0) + hill(70, 0.45)
+    # A rival beside it, which is another part's and louder than the faint fin, takes nothing from it.
+    rival = faint + hill(90, 0.6, 10)
+    for heat, others in ((faint, None), (rival, {"adipose_fin": np.broadcast_to(x > 82, (60, 100))})):
+        for where, at in (("front", 30), ("rear", 70), ("second", 70)):
+            place, cells = resolve(where, heat, lies, plan, "dorsal_fin", others)
+            assert place.resolved
+            assert cells[15, at]
+            assert not cells[15, 100 - at]
+    for small in (hill(70, 0.25), hill(70, 0.45, 6)):  # Too faint; too small.
+        assert not resolve("rear", hill(30, 1.0) + small, lies, plan, "dorsal_fin")[0].resolved
+    # Who asks for the only or the last one gets the clear one.
+    place, cells = resolve("last", faint, lies, plan, "dorsal_fin")
+    assert place.resolved
+    assert cells[15, 30]
+
+
+def test_a_part_of_the_under_side_takes_nothing_on_the_upper_side() -> None:
+    x, y = np.arange(100)[None], np.arange(60)[:, None]
+    fins = np.exp(-((x - 30) ** 2 + (y - 15) ** 2) / 40) + np.exp(-((x - 70) ** 2 + (y - 15) ** 2) / 40)
+    plan = BodyPlan(("head", "trunk", "tail"), upper=("dorsal_fin", "adipose_fin"), lower=("anal_fin",))
+    lies = Orientation(np.array([-1.0, 0.0]), np.array([50.0, 30.0]), "beside", up=np.array([0.0, -1.0]))
+    taken = np.broadcast_to(x > 50, (60, 100))
+    place, cells = resolve("rear", fins, lies, plan, "dorsal_fin", {"anal_fin": taken})
+    assert place.resolved
+    assert cells[15, 70]
+    assert not cells[15, 30]
+    # Another part of the upper side does take it, and so does any part where up is not known.
+    assert not resolve("rear", fins, lies, plan, "dorsal_fin", {"adipose_fin": taken})[0].resolved
+    assert not resolve("rear", fins, replace(lies, up=None), plan, "dorsal_fin", {"anal_fin": taken})[0].resolved
+
+
 def test_where_nothing_is_known_left_is_left_in_the_picture() -> None:
     heat = np.zeros((50, 80))
     heat[20:30, 10:20], heat[22:32, 60:70] = 1.0, 0.8
