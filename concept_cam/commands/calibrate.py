@@ -71,18 +71,20 @@ def calibrate(labelled: str, output: str, overwrite: bool, **options: Any) -> No
     CALLS is the folder of an annotation run, or a CSV table with file_name, character, state and probability (and true_state, when it holds
     the labels itself): the limits below which no call is made are fitted, from about fifty labelled pictures, for  annotate --calibration.
 
-    DATA is a set of pictures with masks that people drew: coco:FILE, cvat:FILE, labelstudio:FILE or folder:DIR. Its maps are compared with
-    the masks, and the file says for  locate --trust  (1) the rules of this model's certificates, where enough maps were right and enough
-    wrong; (2) by split-conformal risk control, for each part and character apart: a height above which an expected share of at most ALPHA
-    of a mask is wrong, a margin within which the part lies with a probability of 1 - ALPHA, and sets of states that hold the right one with
-    1 - ALPHA. They hold for this model, these settings, and pictures like the labelled ones. A guarantee at 0.05 needs at least 19 labelled
-    pictures of a part, at 0.1 nine; fifty to a few hundred make it useful.
+    DATA is a set of pictures with masks that people drew: coco:FILE, cvat:FILE, labelstudio:FILE or folder:DIR (of DIR/images/NAME.jpg and
+    DIR/masks/NAME__PART.png: 255 the part, 0 not, 128 neither). Its maps are compared with the masks, and the file says for
+    locate --trust  (1) the rules of this model's certificates, where enough maps were right and enough wrong; (2) by split-conformal risk
+    control, for each part and character apart: a height above which an expected share of at most ALPHA of a mask is wrong, a margin within
+    which the part lies with a probability of 1 - ALPHA, and sets of states that hold the right one with 1 - ALPHA. They hold for this
+    model, these settings, and pictures like the labelled ones. A guarantee at 0.05 needs at least 19 labelled pictures of a part, at 0.1
+    nine; fifty to a few hundred make it useful.
 
     \b
     Examples:
       concept-cam calibrate run/ --labels annotations.xml -o limits.yaml
       concept-cam calibrate run/ --labels labels.csv --accuracy 0.95 -o limits.yaml
       concept-cam calibrate calls.csv -o limits.yaml
+      concept-cam calibrate folder:drawn/ --traits fish --without others/ -o trust.json
       concept-cam calibrate cvat:annotations.xml --images photos/ --traits fish -o trust.json
       concept-cam calibrate coco:parts.json --images photos/ --traits fish --without others/ --alpha 0.1 -o trust.json
     """
@@ -165,12 +167,14 @@ def _from_masks(spec: str, output: str, overwrite: bool, options: dict[str, Any]
     if not observed:
         raise DataError(f"{spec}: nothing could be measured; no mask of a part, and no state, was found.")
     facts = localizer.conditions()
-    host = data.facts.get("host")
+    # What was measured: questions of a pack are about its host, whatever the data set calls its subject.
+    asked = (item.judged.facts.host for item in observed if item.judged is not None)
+    hosts = tuple(dict.fromkeys(str(host) for host in (*asked, data.facts.get("host")) if host))
     rules: Rules | None = None
     guarantees: tuple[Conformal, ...] = ()
     problems = []
     try:
-        rules = fit_trust(observed, facts, hosts=(str(host),) if host else ())
+        rules = fit_trust(observed, facts, hosts=hosts)
     except DataError as error:
         problems.append(f"no rules of trust were fitted: {error}")
     try:

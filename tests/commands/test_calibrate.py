@@ -18,6 +18,19 @@ from concept_cam.localizer import Localizer
 from concept_cam.trust.kept import Trust
 from tests.planted import PlantedBackbone
 
+PACK = """
+pack: blocks
+host: block
+characters:
+  parts:
+    kind: part
+    entity: {label: block}
+    templates: ["{}"]
+    states:
+      red: {phrases: [the red of a block]}
+      green: {phrases: [the green of a block]}
+"""
+
 
 @pytest.fixture(autouse=True)
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +104,23 @@ def test_rules_and_guarantees_are_fitted_and_used(photos: Path, tmp_path: Path) 
     missing = run("locate", picture, "-t", target, "--trust", path, "--alpha", "0.3")
     assert "no guarantee at alpha 0.3; fitted: 0.05, 0.1, 0.2" in missing.output
     assert "--alpha belongs to --trust" in run("locate", picture, "-t", target, "--alpha", "0.3").output
+
+
+def test_a_packs_parts_are_measured_without_naming_the_host(photos: Path, tmp_path: Path) -> None:
+    """The rules hold for the pack's own questions, and the table counts the maps that they were fitted to."""
+    pack, path = tmp_path / "blocks.yaml", tmp_path / "trust.json"
+    pack.write_text(PACK, encoding="utf-8")
+    found = run("calibrate", f"folder:{photos / 'set'}", "--traits", pack, "--without", photos / "others", "-o", path)
+    assert found.exit_code == 0, found.output
+    kind, maps, right = found.stdout.splitlines()[1].split(",")[:3]
+    assert kind.rpartition("/")[2] == "part"
+    assert int(maps) == 2 * (40 + 20)
+    assert 40 <= int(right) <= 80
+    located = run("locate", photos / "set" / "images" / "p0.png", "--traits", f"{pack}:parts=red", "--trust", path, "--format", "json")
+    assert located.exit_code == 0, located.output
+    (row,) = json.loads(located.stdout)
+    assert 0 <= row["confidence"] <= 1
+    assert "not measured" not in row["verdict_because"]
 
 
 def test_too_few_labels_promise_nothing(photos: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError
 from concept_cam.core.shapes import MOST_MASK_PIXELS, decode_rle
-from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, part_concepts
+from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, noun_of, part_concepts
 
 __all__ = ["decode_segmentation", "load"]
 
@@ -32,7 +32,8 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
     Args:
         path: JSON file with ``images``, ``annotations`` and ``categories``.
         images: Folder of the pictures; by default ``images`` beside the file, else the file's own folder.
-        host: Name of the host category, also used as the noun in prompts; by default the categories' common ``supercategory``.
+        host: Name of the host category, also used as the noun in prompts; by default the categories' common ``supercategory``,
+            else the trait pack's.
         traits: Trait pack whose part phrases are used where names agree.
 
     Raises:
@@ -58,7 +59,7 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
         with understood(f"{source}: the entry {number} of images"):
             sizes[row["id"]] = _size(row, source)
     shared = {item.get("supercategory") for item in categories}
-    noun = host or (str(shared.pop()) if len(shared) == 1 and None not in shared else "organism")
+    noun = noun_of(host, traits, str(shared.pop()) if len(shared) == 1 and None not in shared else None)
     by_picture: dict[Any, list[dict[str, Any]]] = {}
     for number, item in enumerate(annotations):
         _check(item, number, names, sizes, source)

@@ -15,7 +15,7 @@ from concept_cam import prompts
 from concept_cam.core.concept import Concept
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError
-from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader, Sample, SampleQuestion, part_concepts
+from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader, Sample, SampleQuestion, noun_of, part_concepts
 from concept_cam.exports.survey import PACK_SEPARATOR, PART_SEPARATOR
 from concept_cam.pictures.endings import is_picture
 
@@ -123,7 +123,7 @@ def dataset_of(
     for item in drawn:
         packs |= {name.partition(PACK_SEPARATOR)[0] for name in (*item.regions, *item.states) if PACK_SEPARATOR in name}
     known = {pack: {concept.name: concept for concept in prompts.load(pack)} for pack in sorted(filter(None, packs))}
-    noun = host or (prompts.load_pack(traits).host if traits else "organism")
+    noun = noun_of(host, traits)
     names = sorted({_part(label) for item in drawn for label in item.regions})
     plain = part_concepts([name for name in names if name != noun], noun, traits)
     whole = Concept((f"a {noun}",), name="host")

@@ -11,7 +11,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import did_you_mean
-from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, part_concepts, read_target_mask
+from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, noun_of, part_concepts, read_target_mask
 from concept_cam.pictures.endings import is_picture
 
 __all__ = ["MANIFEST", "load"]
@@ -36,7 +36,7 @@ def load(path: str | Path, host: str | None = None, traits: str | None = None) -
 
     Args:
         path: The folder.
-        host: Noun of the subject, and name of its mask ("fish"); "organism" by default without a manifest.
+        host: Noun of the subject, and name of its mask ("fish"); without a manifest that of the trait pack by default, else "organism".
         traits: Trait pack whose part phrases are used where the names agree.
 
     Raises:
@@ -47,7 +47,7 @@ def load(path: str | Path, host: str | None = None, traits: str | None = None) -
         raise DataError(f"{root} is not a folder: expected pictures and masks named <stem>__<part>.png.")
     if (root / MANIFEST).is_file():
         return _from_manifest(root, host)
-    return _from_names(root, host or "organism", traits)
+    return _from_names(root, noun_of(host, traits), traits)
 
 
 # ------------------------------------------------------------------------------------------------------------- by name

@@ -28,6 +28,7 @@ __all__ = [
     "Points",
     "SampleQuestion",
     "Sample",
+    "noun_of",
     "part_concepts",
     "read_target_mask",
 ]
@@ -220,6 +221,23 @@ def part_concepts(names: Sequence[str], host: str, pack: str | None = None, alia
         )
         for name, own in phrases.items()
     }
+
+
+def noun_of(host: str | None, pack: str | None, named: str | None = None) -> str:
+    """Returns the noun of a data set's subject.
+
+    Args:
+        host: What the user says; it holds.
+        pack: The trait pack whose parts are asked for.
+        named: What the data set itself calls its subject; ``None`` where it does not say.
+    """
+    if host or named:
+        return host or named or ""
+    if pack is None:
+        return "organism"
+    from concept_cam import prompts
+
+    return prompts.load_pack(pack).host
 
 
 def _key(name: str) -> str:

@@ -52,6 +52,15 @@ def test_pictures_and_masks_by_name(tmp_path: Path, layout: tuple[str, str]) -> 
     assert len(samples[1].questions) == 2
 
 
+def test_the_subject_is_that_of_the_pack_unless_it_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "images", "masks")
+    for given, noun in (({"traits": "fish"}, "fish"), ({"traits": "fish", "host": "catfish"}, "catfish"), ({}, "organism")):
+        data = datasets.load(f"folder:{tmp_path}", **given)
+        assert data.facts["host"] == noun
+        # Its own mask is the subject's, and no part.
+        assert ("fish" in data.facts["parts"]) == (noun != "fish")
+
+
 def test_pictures_of_other_endings_have_their_masks(tmp_path: Path) -> None:
     for name, form in {"a.jfif": "JPEG", "b.JPG": "JPEG", "c.webp": "WEBP"}.items():
         (tmp_path / "images").mkdir(exist_ok=True)
