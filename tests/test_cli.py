@@ -74,6 +74,7 @@ def test_one_row_per_picture_and_concept(picture: Path) -> None:
     assert [row["target"] for row in table] == ["red", "green"]
     assert table[0]["contrast"] == "blue | plain"
     assert table[0]["model"] == "planted"
+    assert all(row["verdict_because"].endswith(".") and not row["verdict_because"].startswith(row["verdict"]) for row in table)
     red, green = table
     assert float(red["peak_x"]) < 48
     assert float(red["peak_y"]) < 32

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LOCATE_COLUMNS = (
     "file_name", "target", "contrast", "score", "probability", "peak_score", "peak_x", "peak_y", "x", "y", "width", "height", "area_frac",
-    "place", "verdict", "confidence", "presence", "agreement", "states", "model",
+    "place", "verdict", "confidence", "presence", "agreement", "verdict_because", "states", "model",
 )  # fmt: skip
 """Columns of the table on stdout, one row per picture and concept."""
 
@@ -466,6 +466,7 @@ def _trust_columns(found: Localization, guarantee: Conformal | None) -> dict[str
     return {
         "verdict": None if certificate is None else certificate.verdict,
         **shares,
+        "verdict_because": None if certificate is None else certificate.reason,
         "states": None if states is None else " | ".join(states),
     }
 
@@ -522,7 +523,7 @@ class Printer:
         if self._format == "json":
             click.echo(json.dumps(self._rows, ensure_ascii=False, indent=1))
         elif self._format == "table":
-            names = [name for name in LOCATE_COLUMNS if name not in ("model", "contrast")]
+            names = [name for name in LOCATE_COLUMNS if name not in ("model", "contrast", "verdict_because")]
             print_table([[_cell(row[name]) for name in names] for row in self._rows], names)
 
 

@@ -257,11 +257,15 @@ class Localization:
 
     @property
     def caption(self) -> str:
-        """The question, and the verdict on its map with how sure it is, such as ``"a tail fin vs. a head [clear, 0.97]"``."""
+        """The question, and the verdict on its map, such as ``"a tail fin vs. a head [clear, 0.97]"``.
+
+        The number is how likely the peak lies on the target; there is none where the verdict finds nothing of the target.
+        """
         if self.certify is None:
             return self.question
-        sure = self.certificate.confidence
-        return f"{self.question} [{self.certificate.verdict}{'' if sure is None else f', {sure:.2f}'}]"
+        told = self.certificate
+        sure = "" if told.confidence is None or told.unfound else f", {told.confidence:.2f}"
+        return f"{self.question} [{told.verdict}{sure}]"
 
     @property
     def contrasted(self) -> bool:

@@ -30,7 +30,7 @@ from concept_cam.collection.schema import ABSTENTION_REASONS
 from concept_cam.core.errors import ConfigurationError, ImageError
 from concept_cam.exports.survey import PART_SEPARATOR, PLAIN, Form, Survey, passthrough_of, plain_json, survey, when
 from concept_cam.pictures.reading import read_image
-from concept_cam.trust.verdicts import CLEAR, TRUST_VERDICTS
+from concept_cam.trust.verdicts import CLEAR, TRUST_VERDICTS, UNFOUND
 
 __all__ = ["FILE_PICTURES", "THUMBNAIL", "write", "write_sheet"]
 
@@ -170,6 +170,7 @@ def _about(run: Run, found: Survey, records: int) -> dict[str, Any]:
         "version": run.info.get("package_version", concept_cam.__version__),
         "verdicts": VERDICT_NAMES,
         "trusted": VERDICT_NAMES.index(CLEAR),
+        "unfound": [VERDICT_NAMES.index(name) for name in UNFOUND],
         "reasons": ABSTENTION_REASONS,
     }
 
@@ -301,6 +302,7 @@ def _row(number: int, record: dict[str, Any], item: _Item, trait: _Trait) -> dic
         "v": VERDICT_NAMES.index(record["verdict"]) if record.get("verdict") in VERDICT_NAMES else None,
         "y": record.get("verdict_because"),
         "z": _short(record.get("confidence")),
+        "h": _short(record.get("presence")),
         "tx": _short(record.get("text_share")) or None,
         "ag": _short(record.get("agreement")),
         "w": record.get("place_because"),

@@ -40,7 +40,7 @@ from concept_cam.serve.keeping import export_bytes, fit_limits, keep_limits
 from concept_cam.serve.openapi import document
 from concept_cam.serve.questions import number
 from concept_cam.serve.teaching import LEAST_CLICKS, Taught, click_vectors, prototype
-from concept_cam.trust.verdicts import CLEAR, TRUST_VERDICTS
+from concept_cam.trust.verdicts import CLEAR, TRUST_VERDICTS, UNFOUND
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -214,7 +214,7 @@ class _Handlers:
                 "settings": {"gamma": settings.gamma, "weighting": settings.weighting},
                 "weightings": list(WEIGHTINGS),
                 "thresholds": list(THRESHOLDS),
-                "trust": {"trusted": CLEAR, "verdicts": TRUST_VERDICTS},
+                "trust": {"trusted": CLEAR, "unfound": UNFOUND, "verdicts": TRUST_VERDICTS},
                 "reasons": ABSTENTION_REASONS,
                 "packs": [_pack(pack) for pack in desk.packs.values()],
                 "preferred": list(desk.preferred),

@@ -23,6 +23,7 @@ from concept_cam.trust.evidence import RANKED_CELLS, Cells, Correlations, Eviden
 from concept_cam.trust.logistic import MapFacts
 from concept_cam.trust.readings import Reader, agreement_of
 from concept_cam.trust.rules import Judgement, Rules, judge, key_of, kind_of
+from concept_cam.trust.verdicts import UNFOUND
 
 __all__ = ["Asked", "Certificate", "Certifier", "Domain", "PictureProbes", "certificate_of", "host_of"]
 
@@ -94,6 +95,11 @@ class Certificate:
     def clear(self) -> bool:
         """Whether the verdict is ``"clear"``."""
         return self.verdict == "clear"
+
+    @property
+    def unfound(self) -> bool:
+        """Whether the map shows nothing of the target: the verdict is ``"absent"`` or ``"not about the prompt"``."""
+        return self.verdict in UNFOUND
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for JSON."""

@@ -276,6 +276,13 @@ class Judgement:
     presence: float
 
 
+def _chance(probability: float) -> str:
+    """Returns a probability in words: ``of 0.97``; never 0 nor 1, for nothing that was fitted is that sure."""
+    if probability < 0.01:
+        return "under 0.01"
+    return "over 0.99" if probability > 0.99 else f"of {probability:.2f}"
+
+
 def judge(found: Evidence, facts: MapFacts, rules: Rules, *, others: str = "unrelated words", host: str = "the whole subject") -> Judgement:
     """Applies the rules, the gravest first.
 
@@ -307,7 +314,7 @@ def judge(found: Evidence, facts: MapFacts, rules: Rules, *, others: str = "unre
     even = fit is not None and found.variation < fit.variation
     # The map of an absent target is even too. But in a picture unlike those that were measured it may be the model that sees nothing.
     if fit is not None and presence < fit.absent and (not even or facts.domain <= fit.domain):
-        return answer(ABSENT, f"the target is in the picture with a probability of {presence:.2f}.")
+        return answer(ABSENT, f"the target is in the picture with a probability {_chance(presence)}.")
     if fit is not None and even:
         return answer(
             OFF_PROMPT,
@@ -333,5 +340,5 @@ def judge(found: Evidence, facts: MapFacts, rules: Rules, *, others: str = "unre
         )
     known = rules.known.get(facts.target)
     often = f" (this target's over all: {known.right:.2f})" if known is not None and facts.likeness >= 0.5 else ""
-    sure = f"peaks like this one are right with a probability of {confidence:.2f}{often}."
+    sure = f"peaks like this one are right with a probability {_chance(confidence)}{often}."
     return answer(CLEAR if confidence >= fit.clear else DOUBTFUL, sure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ABSENT", "CLEAR", "DOUBTFUL", "OFF_PROMPT", "TRUST_VERDICTS"]
+__all__ = ["ABSENT", "CLEAR", "DOUBTFUL", "OFF_PROMPT", "TRUST_VERDICTS", "UNFOUND"]
 
 CLEAR, DOUBTFUL, OFF_PROMPT, ABSENT = "clear", "doubtful", "not about the prompt", "absent"
 
@@ -13,3 +13,6 @@ TRUST_VERDICTS: dict[str, str] = {
     ABSENT: "the target is most likely not in the picture",
 }
 """What a verdict says."""
+
+UNFOUND = (OFF_PROMPT, ABSENT)
+"""Verdicts under which a map shows nothing of the target: where it would be is not shown as if it had been found."""

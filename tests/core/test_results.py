@@ -151,3 +151,18 @@ def test_an_explained_overlay_is_taller(found: Localization) -> None:
     assert explained.width == plain.width
     assert explained.height > plain.height + 3 * 12  # Three bars, and the certificate.
     np.testing.assert_array_equal(np.asarray(explained)[: plain.height], np.asarray(plain))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "confidence", "tail"),
+    [
+        ("clear", 0.97, " [clear, 0.97]"),
+        ("doubtful", 0.4, " [doubtful, 0.40]"),
+        ("clear", None, " [clear]"),
+        ("absent", 0.0, " [absent]"),
+        ("not about the prompt", 0.9, " [not about the prompt]"),
+    ],
+)
+def test_a_caption_has_no_number_where_nothing_was_found(found: Localization, verdict: str, confidence: float | None, tail: str) -> None:
+    told = dataclasses.replace(found.certificate, verdict=verdict, confidence=confidence)
+    assert dataclasses.replace(found, certify=lambda: told).caption == f"{found.question}{tail}"

@@ -377,3 +377,120 @@ def test_specimens_are_shown_apart(browser: Any, tray: Planted, tmp_path: Path) 
     assert cards(browser) == [("tray 1.png  #0", "silver"), ("tray 1.png  #1", "red")]
     sizes = browser.execute_script("return [...document.querySelectorAll('.card svg')].map(s => s.getAttribute('viewBox'))")
     assert sizes == ["0 0 50 50", "0 0 50 50"]
+
+
+# ------------------------------------------------------------------------------------------------------------- verdicts
+
+
+TOLD: tuple[tuple[str, float, str | None, float | None, float | None, str | None], ...] = (
+    ("1 clear.png", 1.0, "clear", 0.97, 0.99, None),
+    ("2 absent.png", 1.0, "absent", 0.001, 0.002, "no_host"),
+    ("3 absent called.png", 1.0, "absent", 0.02, 0.03, None),
+    ("4 off.png", 0.9, "not about the prompt", None, None, None),
+    ("5 doubtful.png", 1.0, "doubtful", 0.4, 0.9, None),
+    ("6 unmeasured.png", 0.8, "clear", None, None, None),
+    ("7 unread.png", 0.7, None, None, None, None),
+)
+"""File, probability among contrasts, verdict, confidence, presence, why it was not called."""
+
+
+def judged(character: str, kind: str, best: str) -> list[dict[str, Any]]:
+    return [
+        make_record(
+            name, (20, 30), character, kind, best, probability=odds, abstained=because is not None, abstained_because=because,
+            verdict=verdict, verdict_because=None if verdict is None else f"why {verdict}.", confidence=sure, presence=there,
+            **({"probabilities": {best: odds, "present": 1 - odds}} if kind != "part" else {}),
+        )
+        for name, odds, verdict, sure, there, because in TOLD
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("told")
+    records = judged("parts", "part", "head") + judged("adipose_fin", "presence", "absent")
+    write_run(folder / "run", sorted(records, key=lambda record: record["source"]))
+    return export(folder / "run", "html", folder / "sheet")
+
+
+def faces(browser: Any) -> list[tuple[str, str, str, str, float]]:
+    """What stands on each card: the file, the first line, its hover, its number, and the bar's length in percent (-1: none)."""
+    script = """
+        return [...document.querySelectorAll('.card')].map(c => [c.querySelector('.file').title, c.querySelector('.state span').textContent,
+          c.querySelector('.state span').title, c.querySelector('.state em').textContent,
+          c.querySelector('.track div') ? parseFloat(c.querySelector('.track div').style.width) : -1]);
+    """
+    return [tuple(face) for face in browser.execute_script(script)]
+
+
+@pytest.mark.browser
+def test_what_stands_first_agrees_with_the_verdict(browser: Any, told: Path) -> None:
+    browser.get((told / "index.html").as_uri())
+    choose(browser, "trait", "parts: head")
+    wait(browser, "return document.querySelectorAll('.card').length == 7")
+    choose(browser, "sort", "File name")
+    assert faces(browser) == [
+        ("1 clear.png", "head", "head", "97 %", 97),
+        ("2 absent.png", "absent", "why absent.", "", -1),
+        ("3 absent called.png", "absent", "why absent.", "", -1),
+        ("4 off.png", "not about the prompt", "why not about the prompt.", "", -1),
+        ("5 doubtful.png", "head", "head", "40 %", 40),
+        ("6 unmeasured.png", "head", "head", "80 %", 80),
+        ("7 unread.png", "head", "head", "70 %", 70),
+    ]
+    asked = browser.execute_script("return [...document.querySelectorAll('.asked')].map(e => e.textContent)")
+    assert asked == ["head?"] * 3
+    counts = [chip(browser, name).text.split()[-1] for name in ("found", "not found", "not called")]
+    assert counts == ["4", "2", "1"]
+
+
+@pytest.mark.browser
+def test_the_verdict_sorts_and_filters(browser: Any, told: Path) -> None:
+    browser.get((told / "index.html").as_uri())
+    choose(browser, "trait", "parts: head")
+    wait(browser, "return document.querySelectorAll('.card').length == 7")
+    choose(browser, "sort", "Most trusted first")
+    assert [face[0][0] for face in faces(browser)] == ["1", "6", "5", "4", "3", "2", "7"]
+    choose(browser, "sort", "Least sure first")
+    assert {face[0][0] for face in faces(browser)[:3]} == {"2", "3", "4"}
+    slide(browser, "low", 30)
+    choose(browser, "sort", "File name")
+    assert [face[0][0] for face in faces(browser)] == ["1", "5", "6", "7"]
+    slide(browser, "low", 0)
+    choose(browser, "verdict", "absent")
+    assert [face[0][0] for face in faces(browser)] == ["2", "3"]
+
+
+@pytest.mark.browser
+def test_a_state_that_bears_a_verdicts_name_is_told_from_it(browser: Any, told: Path) -> None:
+    browser.get((told / "index.html").as_uri())
+    choose(browser, "trait", "adipose fin")
+    wait(browser, "return document.querySelectorAll('.card').length == 7")
+    choose(browser, "sort", "File name")
+    assert [face[1] for face in faces(browser)] == [
+        "absent", "verdict: absent", "verdict: absent", "not about the prompt", "absent", "absent", "absent",
+    ]  # fmt: skip
+    # Of a state the number is that among the named states: where it is clear it is the call's, not the peak's.
+    assert [face[3] for face in faces(browser)] == ["100 %", "", "", "", "100 %", "80 %", "70 %"]
+    browser.execute_script("document.querySelectorAll('.card')[1].click()")
+    dialog = browser.find_element("id", "detail").text
+    assert browser.find_element("id", "detail-title").text == "adipose fin: verdict: absent (absent?)"
+    assert "Which of the named states, if it is any of them" in dialog
+    assert "In the picture 0 %" in dialog.replace("\n", " ")
+
+
+@pytest.mark.browser
+def test_the_saved_list_holds_the_verdict(browser: Any, told: Path) -> None:
+    browser.get((told / "index.html").as_uri())
+    choose(browser, "trait", "parts: head")
+    wait(browser, "return document.querySelectorAll('.card').length == 7")
+    choose(browser, "sort", "File name")
+    # The list is what the page hands to the browser's download.
+    text = browser.execute_async_script("""
+        const done = arguments[0], make = URL.createObjectURL;
+        URL.createObjectURL = (blob) => { blob.text().then(done); URL.createObjectURL = make; return make(blob); };
+        document.getElementById('save').click();
+    """)
+    first, second, *_ = text.split("\r\n")
+    assert first.replace('"', "") == "source,specimen,trait,state,called,probability,verdict,verdict_because,confidence,presence"
+    assert second.replace('"', "").split(",")[6:] == ["clear", "why clear.", "0.97", "0.99"]

@@ -463,6 +463,19 @@ def test_a_pack_calls_nothing_on_pictures_of_other_things(page: Any) -> None:
     assert not page.find_element("id", "because").is_displayed()
 
 
+def test_what_stands_first_agrees_with_the_verdict(page: Any) -> None:
+    """Odds among what was named are near one for things that are not there; the call may not say that they are."""
+    open_page(page, "#p=forked.png&q=%5B%22a+cup+of+coffee%22%2C%22a+bicycle%22%5D&q=fish:parts%3Dhead")
+    unfound = page.execute_script("return document.querySelector('#trust b').textContent")
+    assert unfound in ("absent", "not about the prompt")
+    said = text(page, "call")
+    assert f"? ({unfound})" in said
+    assert "odds among what was named" in said or "score" in said
+    page.find_elements("css selector", ".tab button")[2].click()
+    wait(page, "return document.getElementById('call').textContent.startsWith('head is here')")
+    assert "odds among" not in text(page, "call")
+
+
 def test_the_threshold_comes_back_without_a_mouse(page: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 

@@ -215,9 +215,15 @@ def test_how_much_writing_is_too_much_is_a_limit_of_each_fit() -> None:
             9.0,
             False,
             ABSENT,
-            "with a probability of",
+            "with a probability under 0.01",
         ),  # The model tells one cell from another: it can say that the target is not there.
-        (0.5, 0.5, False, ABSENT, "with a probability of"),  # Little to be told from anything, in a picture of a kind that it knows.
+        (
+            0.5,
+            0.5,
+            False,
+            ABSENT,
+            "with a probability under 0.01",
+        ),  # Little to be told from anything, in a picture of a kind that it knows.
         (0.5, 9.0, False, OFF_PROMPT, "varies by 0.50 logits, where a target is found by 1.00 or more"),
         (0.5, math.nan, False, OFF_PROMPT, "nothing stands out"),
         (0.5, 0.5, True, OFF_PROMPT, "nothing stands out"),

@@ -8,6 +8,7 @@ const SORTS = {
   unsure: ["Least sure first", (a, b) => sure(a) - sure(b)],
   sure: ["Surest first", (a, b) => sure(b) - sure(a)],
   trust: ["Least trusted first", (a, b) => verdict(b) - verdict(a) || (a.z ?? 2) - (b.z ?? 2) || sure(a) - sure(b)],
+  trusted: ["Most trusted first", (a, b) => verdict(a) - verdict(b) || (b.z ?? -1) - (a.z ?? -1) || sure(b) - sure(a)],
   margin: ["Closest runner-up first", (a, b) => (a.m ?? 2) - (b.m ?? 2)],
   state: ["State", (a, b) => stateName(a).localeCompare(stateName(b)) || sure(b) - sure(a)],
   large: ["Largest first", (a, b) => extent(b) - extent(a)],
@@ -43,15 +44,20 @@ function load(index) {
 
 // --------------------------------------------------------------------------------------------------------------- values
 const readable = (name) => String(name).replaceAll("_", " ");
-const sure = (row) => row.p ?? -1;
+// Where the verdict finds nothing of the target, or no subject is seen, the odds among what was named say nothing: there is no call to be sure of.
+const verdictLost = (row) => run.unfound.includes(row.v);
+const lost = (row) => trait(row).kind !== "distance" && (verdictLost(row) || row.r === "no_host");
+// The number on a card: of a part how likely its peak is right, where that was fitted; of a state its odds among those that were named.
+const believed = (row) => lost(row) ? 0 : trait(row).kind === "part" ? row.z ?? row.p : row.p;
+const sure = (row) => believed(row) ?? -1;
 const extent = (row) => row.l ?? row.a ?? -1;
 const trait = (row) => traits[row.t];
 const title = (one) => one.kind === "distance" ? one.name : readable(one.name);
 const stateName = (row) => row.b == null ? "" : trait(row).states[row.b];
-const key = (row) => !row.c ? "not called" : $("trait").value === "all" ? "called" : trait(row).kind === "part" ? "found" : trait(row).kind === "distance" ? "measured" : stateName(row);
+const key = (row) => !row.c ? "not called" : $("trait").value === "all" ? "called" : trait(row).kind === "part" ? (lost(row) ? "not found" : "found") : trait(row).kind === "distance" ? "measured" : stateName(row);
 const percent = (value) => value == null ? "–" : `${(100 * value).toFixed(value > 0.995 && value < 1 ? 1 : 0)} %`;
 const number = (value) => value == null ? "–" : Number(value.toPrecision(4)).toLocaleString();
-const colour = (row) => !row.c ? GREY : COLOURS[(row.b ?? 0) % COLOURS.length];
+const colour = (row) => !row.c || lost(row) ? GREY : COLOURS[(row.b ?? 0) % COLOURS.length];
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) name.includes("-") ? made.setAttribute(name, value) : (made[name] = value);
@@ -67,13 +73,24 @@ function call(row) {
   if (trait(row).kind === "distance") return row.c ? `${number(row.l)} ${row.n}` : "not measured";
   return row.c ? readable(stateName(row)) : row.b == null ? "not called" : `not called (${readable(stateName(row))}?)`;
 }
-const brief = (row) => row.c || row.b == null ? call(row) : `${readable(stateName(row))}?`;
+const brief = (row) => (row.c && !lost(row)) || row.b == null ? call(row) : `${readable(stateName(row))}?`;
+// What stands first: the call, or why there is none to be had. A state may bear the verdict's name ("absent"): then it is named as such.
+function headline(row) {
+  if (!lost(row)) return brief(row);
+  if (!verdictLost(row)) return "subject not seen";
+  const name = run.verdicts[row.v];
+  return trait(row).states.includes(name) ? `verdict: ${name}` : name;
+}
+const told = (row) => lost(row) ? `${headline(row)} (${brief(row)})` : call(row);
+const why = (row) => lost(row) ? (verdictLost(row) ? row.y : run.reasons[row.r]) ?? "" : call(row);
+const MEANING = { part: "How likely the peak lies on the part", other: "Odds among the states that were named" };
+const meaning = (row) => trait(row).kind === "part" && row.z != null ? MEANING.part : MEANING.other;
 
 // -------------------------------------------------------------------------------------------------------------- picture
 function stage(row, box, lazy) {
   const item = items[row.i];
   if (item.t) {
-    box.append(element("img", { loading: lazy ? "lazy" : "eager", decoding: "async", alt: `${item.f}: ${title(trait(row))}, ${call(row)}`, src: item.t, width: item.tw, height: item.th }));
+    box.append(element("img", { loading: lazy ? "lazy" : "eager", decoding: "async", alt: `${item.f}: ${title(trait(row))}, ${told(row)}`, src: item.t, width: item.tw, height: item.th }));
   } else {
     box.append(element("div", { className: "missing" }, "The picture was not at hand when this sheet was made."));
   }
@@ -85,19 +102,20 @@ function stage(row, box, lazy) {
 }
 function card(row, position) {
   const item = items[row.i];
-  const made = element("button", { type: "button", className: row.c ? "card" : "card open-call", tabIndex: position ? -1 : 0 });
+  const made = element("button", { type: "button", className: row.c && !lost(row) ? "card" : "card open-call", tabIndex: position ? -1 : 0 });
   made.dataset.position = position;
   made.style.setProperty("--colour", colour(row));
   const picture = element("div", { className: "stage" });
   stage(row, picture, true);
   const words = element("div", { className: "words" },
-    element("div", { className: "state" }, element("i"), element("span", { textContent: brief(row), title: call(row) }), element("em", { textContent: row.p == null ? "" : percent(row.p) })));
-  if (row.p != null) {
+    element("div", { className: "state" }, element("i"), element("span", { textContent: headline(row), title: why(row) }), element("em", { textContent: lost(row) || believed(row) == null ? "" : percent(believed(row)), title: meaning(row) })));
+  if (lost(row)) words.append(element("div", { className: "asked", textContent: brief(row) }));
+  else if (believed(row) != null) {
     const fill = element("div");
-    fill.style.width = `${100 * row.p}%`;
+    fill.style.width = `${100 * believed(row)}%`;
     words.append(element("div", { className: "track" }, fill));
   }
-  if (row.v != null) words.append(element("div", { className: row.v === run.trusted ? "verdict" : "verdict untrusted", textContent: run.verdicts[row.v], title: row.y ?? "" }));
+  if (row.v != null && !verdictLost(row)) words.append(element("div", { className: row.v === run.trusted ? "verdict" : "verdict untrusted", textContent: run.verdicts[row.v], title: row.y ?? "" }));
   if ($("trait").value === "all") words.append(element("div", { className: "trait", textContent: title(trait(row)) }));
   const name = item.s == null ? item.f : `${item.f}  #${item.s}`;
   words.append(element("div", { className: "file", textContent: name, title: name }));
@@ -110,7 +128,8 @@ function inRange(row) {
   const low = +$("low").value / 100, high = +$("high").value / 100;
   const wanted = $("verdict").value;
   if (wanted !== "any" && row.v !== +wanted) return false;
-  return row.p == null ? low === 0 && high === 1 : row.p >= low - 1e-9 && row.p <= high + 1e-9;
+  const value = believed(row);
+  return value == null ? low === 0 && high === 1 : value >= low - 1e-9 && value <= high + 1e-9;
 }
 // Two spellings of one name are one to a searcher: letters without their accents, one Unicode form, one case.
 function folded(text) {
@@ -142,7 +161,7 @@ function chips(counted) {
   const counts = new Map(rows.map((row) => [key(row), 0]));
   for (const row of counted) counts.set(key(row), counts.get(key(row)) + 1);
   const chosen = $("trait").value === "all" ? null : traits[+$("trait").value];
-  const order = chosen ? [...chosen.states.filter((state) => counts.has(state)), ...["found", "measured"].filter((name) => counts.has(name))] : ["called"];
+  const order = chosen ? [...chosen.states.filter((state) => counts.has(state)), ...["found", "not found", "measured"].filter((name) => counts.has(name))] : ["called"];
   if (counts.has("not called")) order.push("not called");
   const names = order.filter((name) => counts.has(name));
   // Chips stay in place while they are clicked: focus and double clicks need the same element.
@@ -163,7 +182,7 @@ function chips(counted) {
 }
 function histogram(list) {
   const bins = new Array(20).fill(0);
-  for (const row of list) if (row.p != null) bins[Math.min(19, Math.floor(row.p * 20))] += 1;
+  for (const row of list) if (believed(row) != null) bins[Math.min(19, Math.floor(believed(row) * 20))] += 1;
   const top = Math.max(1, ...bins);
   $("histogram").replaceChildren(...bins.map((count, index) => vector("rect", { x: index + 0.1, width: 0.8, y: 10 - (10 * count) / top, height: (10 * count) / top })));
 }
@@ -194,7 +213,7 @@ function show(index) {
   if (index < 0 || index >= shown.length) return;
   open = index;
   const row = shown[index], item = items[row.i], about = trait(row);
-  $("detail-title").textContent = `${title(about)}: ${call(row)}`;
+  $("detail-title").textContent = `${title(about)}: ${told(row)}`;
   $("detail-picture").replaceChildren();
   stage(row, $("detail-picture"), false);
   const body = [];
@@ -205,11 +224,11 @@ function show(index) {
       fill.style.cssText = `width:${100 * value}%;--colour:${COLOURS[state % COLOURS.length]}`;
       odds.append(element("span", { textContent: readable(about.states[state]) }), element("div", { className: "track" }, fill), element("span", { textContent: percent(value) }));
     });
-    body.push(odds);
+    body.push(element("h3", { textContent: "Which of the named states, if it is any of them" }), odds);
   }
   if (row.g) body.push(element("h3", { textContent: "What speaks for it at the peak, and what against" }), ledger(about.ledgers[row.g[0]], row.g.slice(1)));
   const facts = [["File", item.f], ["Specimen", item.s], ["Picture", `${item.w} × ${item.h} px`], ["Entity", about.entity], ["Not called", row.c ? null : run.reasons[row.r] ?? readable(row.r ?? "no reason given")],
-    ["Confidence", row.p == null ? null : percent(row.p)], ["Verdict", row.v == null ? null : `${run.verdicts[row.v]}: ${row.y ?? ""}`], ["Place", row.w], ["Peak is right", row.z == null ? null : percent(row.z)], ["On words or rulers", row.tx ? percent(row.tx) : null], ["Other readings agree", row.ag == null ? null : percent(row.ag)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
+    ["Verdict", row.v == null ? null : `${run.verdicts[row.v]}: ${row.y ?? ""}`], ["In the picture", row.h == null ? null : percent(row.h)], ["Place", row.w], ["Peak is right", row.z == null ? null : percent(row.z)], ["On words or rulers", row.tx ? percent(row.tx) : null], ["Other readings agree", row.ag == null ? null : percent(row.ag)], ["Odds among what was named", row.p == null ? null : percent(row.p)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
     ["Length", row.l == null ? null : `${number(row.l)}${row.e == null ? "" : ` ± ${number(row.e)}`} ${row.n}`], ["Address", item.u], ...Object.entries(item.x ?? {})];
   const table = element("table");
   for (const [name, value] of facts) if (value != null && value !== "") table.append(element("tr", {}, element("th", { textContent: name, scope: "row" }), element("td", { textContent: value })));
@@ -264,7 +283,7 @@ addEventListener("keydown", (event) => {
 // ---------------------------------------------------------------------------------------------------------------- start
 function saveList() {
   const quote = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
-  const lines = [["source", "specimen", "trait", "state", "called", "probability"], ...shown.map((row) => [items[row.i].f, items[row.i].s, trait(row).name, stateName(row), row.c ? "true" : "false", row.p])];
+  const lines = [["source", "specimen", "trait", "state", "called", "probability", "verdict", "verdict_because", "confidence", "presence"], ...shown.map((row) => [items[row.i].f, items[row.i].s, trait(row).name, stateName(row), row.c ? "true" : "false", row.p, row.v == null ? "" : run.verdicts[row.v], row.y, row.z, row.h])];
   const link = element("a", { download: "contact_sheet.csv", href: URL.createObjectURL(new Blob([lines.map((line) => line.map(quote).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" })) });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
@@ -284,8 +303,8 @@ function start() {
   document.documentElement.style.setProperty("--aspect", Math.min(2.4, Math.max(0.75, ratios[ratios.length >> 1] ?? 4 / 3)).toFixed(3));
   if (!traits.length) { say("This run holds no records."); return; }
   $("trait").onchange = choose;
-  $("sort").onchange = refresh;
-  for (const id of ["search", "low", "high", "verdict"]) $(id).oninput = refresh;
+  for (const id of ["sort", "verdict"]) $(id).onchange = refresh;
+  for (const id of ["search", "low", "high"]) $(id).oninput = refresh;
   $("low").addEventListener("input", () => { if (+$("low").value > +$("high").value) { $("high").value = $("low").value; refresh(); } });
   $("high").addEventListener("input", () => { if (+$("high").value < +$("low").value) { $("low").value = $("high").value; refresh(); } });
   $("overlay").onchange = () => { document.body.dataset.overlay = $("overlay").value; };

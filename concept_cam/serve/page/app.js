@@ -510,8 +510,10 @@ function showAnswer() {
 
 function showCall(panel) {
   const { answer } = panel, { call } = answer, part = answer.subject.kind === 'part', marks = marksOf(panel);
-  const head = call.abstained ? `${readable(call.state)}? (no call)` : part ? `${readable(call.state)} is here` : readable(call.state);
-  const notes = [call.probability === null ? `score ${signed(call.score)}` : `probability ${percent(call.probability)}`, answer.peak ? `peak ${signed(answer.peak.score)} at ${Math.round(answer.peak.x)}, ${Math.round(answer.peak.y)}` : 'no peak', call.from === 'run' ? 'from the run' : 'from the model now'];
+  // What stands first agrees with the verdict: where it finds nothing of the target, odds among what was named do not say that it is there.
+  const unfound = answer.certificate && view.info.trust.unfound.includes(answer.certificate.verdict);
+  const head = call.abstained ? `${readable(call.state)}? (no call)` : unfound ? `${readable(call.state)}? (${answer.certificate.verdict})` : part ? `${readable(call.state)} is here` : readable(call.state);
+  const notes = [call.probability === null ? `score ${signed(call.score)}` : `${unfound ? 'odds among what was named' : 'probability'} ${percent(call.probability)}`, answer.peak ? `peak ${signed(answer.peak.score)} at ${Math.round(answer.peak.x)}, ${Math.round(answer.peak.y)}` : 'no peak', call.from === 'run' ? 'from the run' : 'from the model now'];
   $('call').replaceChildren(head, element('small', { textContent: notes.join(' · ') }));
   const host = call.abstained_because === 'no_host' && call.host_probability !== null ? ` (${view.info.packs.find(pack => pack.name === answer.subject.pack)?.host ?? 'host'}: ${percent(call.host_probability)})` : '';
   const limit = /^low_/.test(call.abstained_because ?? '') && Number.isFinite(call.limit) ? ` (${Number(call.limit.toFixed(3))})` : '';
