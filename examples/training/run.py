@@ -235,7 +235,7 @@ def train(
     run: Run,
     *,
     log_every: int = 50,
-    save_every: int = 500,
+    save_every: int = 100,
     seconds: float = float("inf"),
     report: Callable[[str], None] = print,
 ) -> None:

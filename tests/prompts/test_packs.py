@@ -114,6 +114,13 @@ def test_named_contrasts_replace_the_siblings(shells: Pack) -> None:
     assert concept.contrasts == (("a tall spire", "a high spire"), ("a shell with a hole",), ("a shell",))
 
 
+@pytest.mark.parametrize("fin", ["caudal_fin", "dorsal_fin", "anal_fin", "pelvic_fin", "pectoral_fin", "adipose_fin"])
+def test_a_fin_is_contrasted_with_what_it_stands_on_and_with_no_other_fin(fin: str) -> None:
+    (concept,) = prompts.load(f"fish:parts={fin}")
+    assert concept.contrast_names == ("trunk", "head", "host", "background")
+    assert not any("fin" in text.split() for texts in concept.contrasts for text in texts)
+
+
 def test_a_part_contrasts_with_its_siblings_and_the_host(shells: Pack) -> None:
     concept = by_name(prompts.concepts(shells))["parts=lip"]
     assert concept.contrast_names == ("apex", "host")

@@ -142,6 +142,11 @@ def _head(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[str
         values[f"barbel{k}_angle"] = draws(f"barbel.angle{k}", 0.35 + 0.5 * k, 0.95 + 0.5 * k)
         values[f"barbel{k}_curl"] = draws(f"barbel.curl{k}", -0.35, 0.35)
         values[f"barbel{k}_length"] = values["barbel_length"] * draws(f"barbel.share{k}", 0.55, 1.0)
+    # In photographs barbels also lie back over the cheek: the plain style draws none.
+    back = draws.chance("barbel.back", 0.0)
+    for k in range(2):
+        along = draws(f"barbel.angle_back{k}", 2.1, 3.2)
+        values[f"barbel{k}_angle"] = np.where(back, along, values[f"barbel{k}_angle"]).astype(np.float32)
     # One barbel may point up beside the snout, as in a catfish seen obliquely.
     up = draws.chance("barbel.up", 0.45)
     values["barbel2_angle"] = np.where(up, draws("barbel.angle_up", -1.0, -0.2), values["barbel2_angle"]).astype(np.float32)

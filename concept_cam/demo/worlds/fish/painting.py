@@ -73,7 +73,7 @@ class Painted:
     parts: dict[str, torch.Tensor]
 
 
-def _apart(rgb: Float, ground: Float, least: float) -> Float:
+def _apart(rgb: Float, ground: Float, least: float | Float) -> Float:
     """Colours [B, 3] made lighter or darker until they differ from the ground [B, 3] by `least` in brightness."""
     own, other = rgb.mean(axis=1), ground.mean(axis=1)
     lighter = np.where(other < 0.22, True, np.where(other > 0.75, False, own > other))
@@ -163,7 +163,12 @@ def coat(draws: Draws, states: npt.NDArray[np.int64], facing: Float, angle: Floa
     faint = np.sign(numbers["line_dark"] + 1e-6) * np.maximum(np.abs(numbers["line_dark"]), 0.28)
     numbers["line_dark"] = np.where(dark_fish, -np.abs(faint) * 1.6, faint)
     pectoral = fin * draws("pectoral.tone", 0.75, 1.3)[:, None]
-    barbel = _apart(flank * (1 - numbers["barbel_dark"][:, None]), ground, 0.18)
+    # Barbels have the skin's colour, or are dark; in photographs some are red with blood and some pale.
+    barbel_tints = np.array([[0, 0, 0], [0.50, 0.12, 0.12], [0.80, 0.70, 0.62]], dtype=np.float32)
+    barbel_pick = draws.choice("barbel.tint", (1.0, 0.0, 0.0))
+    barbel = flank * (1 - numbers["barbel_dark"][:, None])
+    barbel = barbel + (barbel_tints[barbel_pick] - barbel) * np.where(barbel_pick > 0, draws("barbel.tint_share", 0.4, 0.9), 0.0)[:, None]
+    barbel = _apart(barbel, ground, draws("barbel.apart", 0.18, 0.18))
     colours = {
         "back": back,
         "flank": flank,

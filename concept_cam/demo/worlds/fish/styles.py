@@ -39,6 +39,12 @@ _PHOTOGRAPH = Style(
         "eye.radius": (0.013, 0.040),
         # Broad and narrow paired fins.
         "pectoral.spread": (0.022, 0.085),
+        # Barbels of every length and direction, limp or curled, darker or lighter than what they lie on, or hardly so.
+        "barbel.length": (0.10, 0.34),
+        "barbel.curl0": (-0.7, 0.7),
+        "barbel.curl1": (-0.7, 0.7),
+        "barbel.curl2": (-0.7, 0.7),
+        "barbel.apart": (0.08, 0.18),
     },
     chances={
         "camera.any": 0.25,
@@ -53,8 +59,10 @@ _PHOTOGRAPH = Style(
         "caudal.folded": 0.4,
         "motion": 0.12,
         "hand": 0.14,
+        "barbel.back": 0.3,
     },
     weights={
+        "barbel.tint": (0.7, 0.15, 0.15),
         "several": (0.84, 0.08, 0.05, 0.03),
         "object0": (3.0, 0.8, 1.0, 0.4, 0.3, 0.3, 0.3, 0.4),
     },
@@ -83,7 +91,7 @@ _CATFISH = Style(
         "barbel.curl1": (-0.7, 0.7),
         "barbel.curl2": (-0.7, 0.7),
         "barbel.width": (0.0045, 0.0095),
-        "barbel.dark": (0.55, 1.0),
+        "barbel.dark": (0.3, 1.0),
         "dorsal.start": (0.28, 0.37),
         "dorsal.length": (0.075, 0.14),
         "dorsal.height": (0.09, 0.16),
@@ -92,7 +100,7 @@ _CATFISH = Style(
         "pectoral.length": (0.10, 0.17),
         "pectoral.spread": (0.025, 0.085),
         "dorsal.taper": (0.35, 0.85),
-        "adipose.height": (0.03, 0.06),
+        "adipose.height": (0.024, 0.058),
         "caudal.depth": (0.0, 1.0),
         # Dark back, white belly, an irregular border; blood in the fins.
         "coat.saturation": (0.25, 0.85),
@@ -130,6 +138,7 @@ _CATFISH = Style(
         "state.adipose_fin": (2.0, 1.0),
         "state.pelvic_fin": (3.0, 1.0),
         "state.barbels": (2.0, 1.0),
+        "barbel.tint": (0.6, 0.25, 0.15),
         "state.eye_spot": (0.15, 0.85),
         "state.body_shape": (4.0, 2.0, 0.6),
         "state.pattern": (3.0, 0.5, 0.5, 1.5, 2.0),

@@ -315,3 +315,16 @@ def test_compiled_engine_gives_the_same_pictures(profile: str) -> None:
     assert (difference > 3).float().mean() < 1e-3
     assert (eager.masks != compiled.masks).float().mean() < 1e-3
     assert torch.equal(eager.visible, compiled.visible)
+
+
+def test_barbels_lie_back_over_the_cheek_in_photographs_alone() -> None:
+    """Both long barbels point behind the vertical: never in the plain style, in about three of ten photographs."""
+    behind = {}
+    for profile in ("plain", "photographs"):
+        specimens = world.sample(160, 5, view="whole", traits={"barbels": "present"}, profile=profile)
+        anatomy, _ = world.geometry(specimens, (96, 144))
+        angles = np.stack([anatomy.values[f"barbel{k}_angle"] for k in range(2)])
+        # An angle of pi / 2 points straight down, pi straight back towards the tail.
+        behind[profile] = float((angles.min(axis=0) > 2.0).mean())
+    assert behind["plain"] == 0.0
+    assert 0.1 < behind["photographs"] < 0.5
