@@ -153,7 +153,7 @@ def test_hidden_pixels_stay_hidden(photos: Path, tmp_path: Path, localizer: Loca
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     mask = np.zeros((256, 384), dtype=np.uint8)
-    mask[:, :190] = 255
+    mask[:, :130] = 255
     Image.fromarray(mask).save(hidden / "fish0.png")
     made = annotate(
         photos,
@@ -166,7 +166,7 @@ def test_hidden_pixels_stay_hidden(photos: Path, tmp_path: Path, localizer: Loca
     rows = [row for row in made.records() if row["source"] == "fish0.png" and row["rle_counts"] is not None]
     assert rows
     for row in rows:
-        assert not decode_rle({"size": row["rle_size"], "counts": row["rle_counts"]})[:, :188].any()
+        assert not decode_rle({"size": row["rle_size"], "counts": row["rle_counts"]})[:, :128].any()
 
 
 def test_specimens_in_boxes_are_refined_where_they_lie(photos: Path, tmp_path: Path, localizer: Localizer) -> None:
