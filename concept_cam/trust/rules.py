@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json, understood
@@ -276,6 +276,10 @@ class Judgement:
     presence: float
 
 
+UNFITTED: Final = "how often such a peak is right was not calibrated for this model and these settings"
+"""What every reason says where nothing was fitted."""
+
+
 def _chance(probability: float) -> str:
     """Returns a probability in words: ``of 0.97``; never 0 nor 1, for nothing that was fitted is that sure."""
     if probability < 0.01:
@@ -302,6 +306,8 @@ def judge(found: Evidence, facts: MapFacts, rules: Rules, *, others: str = "unre
         confidence = presence * fit.found(features, facts)
 
     def answer(verdict: str, reason: str) -> Judgement:
+        if fit is None:
+            reason = f"{reason.removesuffix('.')}; {UNFITTED}."
         return Judgement(verdict, reason, confidence, presence)
 
     anyway = min(found.p_value, found.p_plain)
@@ -329,9 +335,7 @@ def judge(found: Evidence, facts: MapFacts, rules: Rules, *, others: str = "unre
     if fit is None:
         if found.p_anywhere > rules.p_anywhere:
             return answer(DOUBTFUL, f"{found.p_anywhere:.0%} of {others} rise as high somewhere in their own maps.")
-        return answer(
-            CLEAR, "the map obeys its prompt; how often such a peak is right was not calibrated for this model and these settings."
-        )
+        return answer(CLEAR, "the map obeys its prompt")
     if facts.domain > fit.domain:
         return answer(DOUBTFUL, f"the picture is unlike those that were measured (distance {facts.domain:.2f}, limit {fit.domain:.2f}).")
     if facts.nearer > fit.nearer:

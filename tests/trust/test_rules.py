@@ -38,6 +38,8 @@ PART = MapFacts(kind="part", host="fish", target="fin", likeness=1.0)
 )
 def test_verdicts_without_a_fit(change: dict[str, float], verdict: str, word: str) -> None:
     found = judge(dataclasses.replace(GOOD, **change), MapFacts(), Rules())
+    assert "was not calibrated for this model" in found.reason, "whatever the verdict, a reader must know that no figure stands behind it"
+    assert math.isnan(found.confidence)
     assert found.verdict == verdict
     assert word in found.reason
     assert math.isnan(found.confidence)
