@@ -84,6 +84,7 @@ def build_index(
     pca: int | str | os.PathLike[str] | None = None,
     settings: Settings | None = None,
     resume: bool = False,
+    check: bool = False,
     engine: str = "local",
     workers: int | None = None,
     batch_size: int | None = None,
@@ -109,6 +110,8 @@ def build_index(
         pca: Keep so many dimensions, found from the first pictures; or another index, whose axes are taken.
         settings: How pictures are read.
         resume: Continue the index that is there, with the same pictures or with further ones; pictures that it holds are not encoded again.
+        check: With ``resume``, read every byte of what is there first; parts that are not as they were written are set aside, and their
+            pictures are encoded again.
         engine: A name of :data:`concept_cam.collection.engines.ENGINES`.
         workers: Worker processes; 0 for none.
         batch_size: Pictures per forward pass.
@@ -116,7 +119,7 @@ def build_index(
         part_pictures: Pictures of one part.
         progress: Called after every batch.
         ready: Called once the model is loaded.
-        say: Called with a line about the number format that was chosen.
+        say: Called with a line about the number format that was chosen, and with one about parts that are damaged.
         **request: ``layout``, ``column``, ``root``, ``boxes``, ``ignore``, ``shard``, ``limit``, ``decoding`` ... as for
             :func:`concept_cam.annotate`.
 
@@ -150,7 +153,10 @@ def build_index(
         job.facts(plan, loaded, engine, choice),
         resume=resume,
         part_pictures=part_pictures,
+        check=check,
     )
+    if writer.set_aside and say is not None:
+        say(f"damaged parts were set aside, their pictures are encoded again: {', '.join(str(part) for part in writer.set_aside)}")
     try:
         codec.save(job.folder)
         run_job(job, plan, loaded, writer, engine, Options(workers, ray_address), progress)

@@ -134,6 +134,7 @@ class RunWriter:
         self._lock: FileLock | None = _lock(folder)
         self._number = 0
         self._known_errors: set[tuple[str, str]] = set()
+        self.set_aside: list[Path] = []
         info = self.read_info(folder) if (folder / self.info_file).is_file() else None
         if info is not None:
             try:
@@ -173,7 +174,7 @@ class RunWriter:
                 keys, rows = self.read_part(part)
             except (pa.ArrowException, OSError):
                 # A power cut can leave a renamed file without its content: what it held is done again.
-                part.rename(part.with_name(f"damaged-{part.name}"))
+                self.set_aside.append(part.replace(part.with_name(f"damaged-{part.name}")))
                 continue
             self.done.load(iter(keys))
             self.counts["pictures"] += len(keys)
@@ -236,7 +237,7 @@ class RunWriter:
         table = pa.concat_tables(self._tables, promote_options="default")
         path = self.folder / PARTS_FOLDER / self.pattern.replace("*", f"{self._number + 1:06d}")
         try:
-            write_file(path, self.encode_part(table))
+            self.write_part(path, self.encode_part(table))
         except OutputError as error:
             raise OutputError(f"{error} Make room and continue the run with --resume.") from error
         self._number += 1
@@ -258,6 +259,10 @@ class RunWriter:
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         return buffer.getvalue()
+
+    def write_part(self, path: Path, payload: bytes) -> None:
+        """Writes the content of a part, whole or not at all."""
+        write_file(path, payload)
 
     def read_part(self, part: Path) -> tuple[list[str], int]:
         """Returns the keys of a part's pictures and the number of its rows."""

@@ -11,7 +11,7 @@ import click
 
 from concept_cam.commands.annotate import annotate as annotate_command
 from concept_cam.commands.annotate import let_workers_work, standard_input
-from concept_cam.commands.console import ProgressDisplay, note, warn
+from concept_cam.commands.console import ProgressDisplay, interactive, note, warn
 from concept_cam.commands.options import Names, notices, resolve, warn_unknown_words
 from concept_cam.core.names import DEFAULT_MODEL, display
 from concept_cam.core.regions import DEFAULT_THRESHOLD
@@ -43,7 +43,7 @@ def _options_of_annotate(command: click.Command) -> click.Command:
 @_options_of_annotate
 @click.command(short_help="Encode a collection once, to be queried for ever.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--output", "-o", required=True, type=click.Path(file_okay=False), metavar="INDEX", help="Folder of the index.")
+@click.option("--output", "-o", type=click.Path(file_okay=False), metavar="INDEX", help="Folder of the index.  [required]")
 @click.option(
     "--keep",
     type=Names(KEPT),
@@ -57,20 +57,48 @@ def _options_of_annotate(command: click.Command) -> click.Command:
 @click.option(
     "--resume", is_flag=True, help="Continue the index that is in INDEX, with the same pictures or with further ones, or start it."
 )
-def index(inputs: tuple[str, ...], output: str, keep: str, pca: str | None, resume: bool, **options: Any) -> None:
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Given an index alone: read every byte of it and say what is not as it was written. With --resume: do so first, and encode again "
+    "what is damaged.",
+)
+@click.pass_context
+def index(
+    context: click.Context,
+    /,
+    inputs: tuple[str, ...],
+    output: str | None,
+    keep: str,
+    pca: str | None,
+    resume: bool,
+    check: bool,
+    **options: Any,
+) -> None:
     """Encodes a collection and keeps its patch features, so that later questions need no pass through the model.
 
     INPUT is what 'annotate' takes: a folder, a pattern in quotes, a table, Parquet, tar shards, a URL, or - for a list on standard input.
     INDEX gets parts/*.arrow, index.json and errors.csv. With --resume an index also grows: pictures that it holds are not encoded again.
+    'index --check INDEX' encodes nothing: it ends with 0 where the index is as it was written, with 1 where not.
 
     \b
     Examples:
       concept-cam index photos/ -o fish.index
       concept-cam index media.csv --column accessURI -o fish.index --model hf-hub:imageomics/bioclip-2 --keep int8
       concept-cam index more_photos/ -o fish.index --resume
+      concept-cam index --check fish.index
+      concept-cam index photos/ -o fish.index --resume --check
       concept-cam query fish.index -t "a forked tail fin" -c "a rounded tail fin" --top 50 -o out/
       concept-cam annotate fish.index --traits fish -o run/
     """
+    if check and not resume:
+        _check_alone(context)
+        found = [_check(path) for path in inputs]  # all of them, whatever the first one is like
+        sys.exit(0 if all(found) else 1)
+    if output is None:
+        raise click.UsageError(
+            "Missing option '--output' / '-o': the folder of the index. To check an index: concept-cam index --check INDEX."
+        )
     let_workers_work()
     values = resolve({name: options[name] for name in ("config", "model", "device", "dtype", *SETTING_NAMES) if name in options})
     from concept_cam.collection.annotation import Interrupted
@@ -92,6 +120,7 @@ def index(inputs: tuple[str, ...], output: str, keep: str, pca: str | None, resu
                 keep=keep,
                 pca=int(pca) if pca is not None and pca.isdigit() else pca,
                 resume=resume,
+                check=check,
                 part_pictures=options["part_size"],
                 progress=display,
                 say=note,
@@ -119,6 +148,54 @@ def index(inputs: tuple[str, ...], output: str, keep: str, pca: str | None, resu
     if not len(made):
         warn("not one picture could be encoded; check the input.")
         sys.exit(1)
+
+
+def _check_alone(context: click.Context) -> None:
+    """Refuses what a check does not look at."""
+    given = [
+        max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if parameter.name not in ("inputs", "check")
+        and context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(
+            f"--check takes an index alone and encodes nothing, received {', '.join(given)} too. Check one with  concept-cam index --check "
+            "INDEX ; to mend one, give the options that made it, with --resume --check."
+        )
+
+
+def _parts(count: int) -> str:
+    return "1 part" if count == 1 else f"{count} parts"
+
+
+def _check(path: str) -> bool:
+    """Checks one index and says what was found; tells whether it is whole."""
+    from concept_cam.index.index import Index
+
+    found = Index.open(path)
+    size = sum(file.stat().st_size for _, file in found.files)
+    with click.progressbar(length=size, label="checking", file=sys.stderr, hidden=not interactive()) as bar:
+        result = found.check(bar.update)
+    for fault in result.faults:
+        click.echo(str(fault))
+    name, parts = display(path), f"{_parts(result.parts)}, {result.size / 1e6:,.1f} MB"
+    if result.sound and not result.unhashed:
+        click.echo(f"{name}: {parts}: every byte is as it was written")
+    elif result.sound:
+        click.echo(f"{name}: {parts}: nothing wrong was found, but {_parts(len(result.unhashed))} can only be read, not compared")
+    if result.unhashed:
+        note(
+            f"no hash was kept of {len(result.unhashed)} of {_parts(result.parts)}, such as {display(str(result.unhashed[0]))}: an earlier "
+            "version wrote them. That they can be read is all that is known. An index that is made anew keeps hashes."
+        )
+    if not result.sound:
+        warn(
+            f"{name}: not all of it is as it was written. Copy those files again from where they are whole; or index the same pictures "
+            "again, with the options that made it and --resume --check: what is damaged or missing is encoded anew. What Index.append "
+            "added must be added again."
+        )
+    return result.sound
 
 
 def _number_or_column(text: str | None) -> float | str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from concept_cam.core.results import Localization
+    from concept_cam.index.checking import Check
     from concept_cam.index.storage import Part
     from concept_cam.localizer import Localizer
 
@@ -60,13 +61,15 @@ class Index:
             MissingExtraError: pyarrow is not installed.
         """
         try:
-            from concept_cam.index.storage import INDEX_PART_PATTERN, INDEX_PARTS, INFO_FILE, read_index_info
+            from concept_cam.index.storage import INDEX_PART_PATTERN, INDEX_PARTS, INFO_FILE, index_folders, read_index_info
         except ImportError as error:
             raise MissingExtraError("pyarrow", "annotate", "an index") from error
         folder = Path(path)
-        folders = [folder] if (folder / INFO_FILE).is_file() else sorted(file.parent for file in folder.glob(f"shard-*/{INFO_FILE}"))
+        folders = index_folders(folder)
         if not folders:
-            raise DataError(f"{str(folder)!r} is no index: it holds no {INFO_FILE}. Make one:  concept-cam index photos/ -o {folder.name}")
+            # A folder that is there is one of pictures, most likely: no index belongs among them.
+            pictures, own = (folder, f"{folder.name}.index") if folder.is_dir() else ("photos/", folder)
+            raise DataError(f"{str(folder)!r} is no index: it holds no {INFO_FILE}. Make one:  concept-cam index {pictures} -o {own}")
         infos = [read_index_info(one) for one in folders]
         for one, info in zip(folders, infos):
             if info["configuration"] != infos[0]["configuration"]:
@@ -307,6 +310,23 @@ class Index:
         if not valid.all():
             answers = replace(answers, scores=np.where(valid, answers.scores, np.float32(np.nan)))
         return list(answers)
+
+    # ----------------------------------------------------------------------------------------------- whether it is whole
+
+    def check(self, progress: Callable[[int], None] | None = None) -> Check:
+        """Reads every byte of what is on the disk now and compares it with the hashes that were kept when it was written.
+
+        Opening an index does not: it is mapped, and a byte that has changed since is not noticed.
+
+        Args:
+            progress: Called with the number of bytes after every part.
+
+        Returns:
+            What is wrong, if anything: ``check().sound``, ``check().faults``; parts without a hash are named in ``unhashed``.
+        """
+        from concept_cam.index.checking import check_index
+
+        return check_index(Index.open(self.path), progress)
 
     # ---------------------------------------------------------------------------------------------------------- growing
 

@@ -2,7 +2,7 @@
 
 An index is a folder::
 
-    index.json               what it is: format, model, weights, settings, number format, inputs, counts, times
+    index.json               what it is: format, model, weights, settings, number format, inputs, counts, times, SHA-256 of each part
     parts/part-*.arrow       Arrow IPC files of one record batch each; a file under any other name is unfinished and is not read
     basis.safetensors        axes of the features, where they were brought to fewer dimensions
     errors.csv               pictures that could not be used
@@ -29,12 +29,14 @@ __all__ = [
     "INDEX_COLUMNS",
     "FEATURE_COLUMNS",
     "FORMAT",
+    "HASHES",
     "INFO_FILE",
     "INDEX_PARTS",
     "INDEX_PART_PATTERN",
     "Part",
     "features_table",
     "geometry_of",
+    "index_folders",
     "part_bytes",
 ]
 
@@ -42,6 +44,9 @@ FORMAT = "1"
 """Raised when a column changes its meaning."""
 
 INFO_FILE = "index.json"
+HASHES = "sha256"
+"""Key of ``index.json``: name of each part -> SHA-256 of its bytes in hexadecimal digits. Earlier versions did not keep any."""
+
 INDEX_PARTS = "parts"
 INDEX_PART_PATTERN = "part-*.arrow"
 
@@ -71,6 +76,11 @@ INDEX_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
 """Columns that describe an entry: name -> (type, meaning)."""
 
 
+def index_folders(path: Path) -> list[Path]:
+    """Returns the folder of an index, or those of its shards; none where there is no index."""
+    return [path] if (path / INFO_FILE).is_file() else sorted(file.parent for file in path.glob(f"shard-*/{INFO_FILE}"))
+
+
 def read_index_info(folder: Path) -> dict[str, Any]:
     """Reads ``index.json``.
 
@@ -90,6 +100,9 @@ def read_index_info(folder: Path) -> dict[str, Any]:
     inner = info["configuration"] if wrong is None else {}
     if wrong is not None or not {"model", "weights_hash", "settings", "codec"} <= set(inner):
         raise DataError(f"{path}: {wrong or 'configuration'!r} is not what 'concept-cam index' writes.")
+    hashes = info.get(HASHES, {})
+    if not isinstance(hashes, dict) or not all(isinstance(one, str) for one in hashes.values()):
+        raise DataError(f"{path}: {HASHES!r} is not what 'concept-cam index' writes: expected a hash for the name of each part.")
     return info
 
 
@@ -156,6 +169,17 @@ class Part:
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)
+
+    def validate(self) -> None:
+        """Reads all of it and checks that it is of one piece; what its numbers are cannot be told.
+
+        Raises:
+            DataError: It is not.
+        """
+        try:
+            self._batch.validate(full=True)
+        except pa.ArrowException as error:
+            raise DataError(f"{self.path} is damaged: {error}.") from error
 
     @property
     def table(self) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from concept_cam.core.errors import ConfigurationError, OutputError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.files import write_file
 from concept_cam.core.names import picture_key
-from concept_cam.index.storage import INDEX_PART_PATTERN, INDEX_PARTS, features_table, part_bytes
+from concept_cam.index.storage import HASHES, INDEX_PART_PATTERN, INDEX_PARTS, INFO_FILE, features_table, part_bytes, read_index_info
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,11 @@ def last_number(folder: Path) -> int:
 
 def write_part(folder: Path, number: int, table: pa.Table) -> Path:
     """Writes a part under its number."""
-    return write_file(folder / INDEX_PARTS / f"part-{number:06d}.arrow", part_bytes(table))
+    return write_file(_part_path(folder, number), part_bytes(table))
+
+
+def _part_path(folder: Path, number: int) -> Path:
+    return folder / INDEX_PARTS / INDEX_PART_PATTERN.replace("*", f"{number:06d}")
 
 
 def append_features(index: Index, features: Sequence[PatchFeatures], names: Sequence[str] | None) -> None:
@@ -73,6 +78,12 @@ def append_features(index: Index, features: Sequence[PatchFeatures], names: Sequ
     except Timeout:
         raise OutputError(f"another process is writing the index {str(folder)!r}. Wait for it.") from None
     try:
-        write_part(folder, last_number(folder) + 1, features_table(rows, codes, images))
+        payload = part_bytes(features_table(rows, codes, images))
+        part = _part_path(folder, last_number(folder) + 1)
+        info = read_index_info(folder)
+        # The hash first: a kill between the two leaves a note of what is not there, never a part that nothing is known of.
+        info[HASHES] = {**info.get(HASHES, {}), part.name: hashlib.sha256(payload).hexdigest()}
+        write_file(folder / INFO_FILE, json.dumps(info, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace"), overwrite=True)
+        write_file(part, payload)
     finally:
         lock.release()

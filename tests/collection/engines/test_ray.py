@@ -65,6 +65,8 @@ def test_the_engine_runs_real_models(tmp_path: Path) -> None:
         there = build_index(tmp_path / "in", tmp_path / "there", localizer=localizer, engine="ray", workers=1)
         assert len(here) == len(there) == 3 - 1
         assert here.configuration == there.configuration
+        assert there.check().sound
+        assert there.check().unhashed == ()
         assert here.pictures.equals(there.pictures)
         for one, other in zip(here, there):
             assert torch.equal(one.patches, other.patches)
