@@ -18,11 +18,9 @@ from concept_cam.index.storage import HASHES, INDEX_PART_PATTERN, INDEX_PARTS, I
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pyarrow as pa
-
     from concept_cam.index.index import Index
 
-__all__ = ["INDEX_LOCK", "append_features", "last_number", "write_part"]
+__all__ = ["INDEX_LOCK", "append_features", "last_number"]
 
 INDEX_LOCK = ".lock"
 """Whoever writes an index holds this lock."""
@@ -32,11 +30,6 @@ def last_number(folder: Path) -> int:
     """Returns the highest number of a part in an index's folder; 0 where there is none."""
     names = [file.stem.removeprefix("part-") for file in (folder / INDEX_PARTS).glob(INDEX_PART_PATTERN)]
     return max((int(name) for name in names if name.isdigit()), default=0)
-
-
-def write_part(folder: Path, number: int, table: pa.Table) -> Path:
-    """Writes a part under its number."""
-    return write_file(_part_path(folder, number), part_bytes(table))
 
 
 def _part_path(folder: Path, number: int) -> Path:

@@ -423,11 +423,16 @@ def faces(browser: Any) -> list[tuple[str, str, str, str, float]]:
     return [tuple(face) for face in browser.execute_script(script)]
 
 
+def open_told(browser: Any, told: Path, trait: str) -> None:
+    """Opens the sheet at a trait, once its seven cards stand there."""
+    browser.get((told / "index.html").as_uri())
+    choose(browser, "trait", trait)
+    wait(browser, "return document.querySelectorAll('.card').length == 7")
+
+
 @pytest.mark.browser
 def test_what_stands_first_agrees_with_the_verdict(browser: Any, told: Path) -> None:
-    browser.get((told / "index.html").as_uri())
-    choose(browser, "trait", "parts: head")
-    wait(browser, "return document.querySelectorAll('.card').length == 7")
+    open_told(browser, told, "parts: head")
     choose(browser, "sort", "File name")
     assert faces(browser) == [
         ("1 clear.png", "head", "head", "97 %", 97),
@@ -446,9 +451,7 @@ def test_what_stands_first_agrees_with_the_verdict(browser: Any, told: Path) -> 
 
 @pytest.mark.browser
 def test_the_verdict_sorts_and_filters(browser: Any, told: Path) -> None:
-    browser.get((told / "index.html").as_uri())
-    choose(browser, "trait", "parts: head")
-    wait(browser, "return document.querySelectorAll('.card').length == 7")
+    open_told(browser, told, "parts: head")
     choose(browser, "sort", "Most trusted first")
     assert [face[0][0] for face in faces(browser)] == ["1", "6", "5", "4", "3", "2", "7"]
     choose(browser, "sort", "Least sure first")
@@ -463,9 +466,7 @@ def test_the_verdict_sorts_and_filters(browser: Any, told: Path) -> None:
 
 @pytest.mark.browser
 def test_a_state_that_bears_a_verdicts_name_is_told_from_it(browser: Any, told: Path) -> None:
-    browser.get((told / "index.html").as_uri())
-    choose(browser, "trait", "adipose fin")
-    wait(browser, "return document.querySelectorAll('.card').length == 7")
+    open_told(browser, told, "adipose fin")
     choose(browser, "sort", "File name")
     assert [face[1] for face in faces(browser)] == [
         "absent", "verdict: absent", "verdict: absent", "not about the prompt", "absent", "absent", "absent",
@@ -481,9 +482,7 @@ def test_a_state_that_bears_a_verdicts_name_is_told_from_it(browser: Any, told: 
 
 @pytest.mark.browser
 def test_the_saved_list_holds_the_verdict(browser: Any, told: Path) -> None:
-    browser.get((told / "index.html").as_uri())
-    choose(browser, "trait", "parts: head")
-    wait(browser, "return document.querySelectorAll('.card').length == 7")
+    open_told(browser, told, "parts: head")
     choose(browser, "sort", "File name")
     # The list is what the page hands to the browser's download.
     text = browser.execute_async_script("""
