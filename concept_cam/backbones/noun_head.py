@@ -4,8 +4,9 @@ A frozen classifier of `K` classes knows what a cell of its last map looks like,
 rows knows which classes a name is like. Both sides become a distribution over the same classes, and their agreement is the score:
 
     cell:  p = softmax((W f + b) / temperature)          classes compete for the cell, which makes a background lose
-    text:  k = softmax(sharpness * (d(e) . r_c - |d(e)| h_c))   d(e): direction of the text in the space of the rows, r_c: row of class
-                                                                c, h_c: how crowded it is where r_c lies
+    text:  k = softmax(sharpness * (d(e) . r_c - crowd |d(e)| h_c))
+                                                         d(e): direction of the text in the space of the rows, r_c: row of class c, h_c:
+                                                         how crowded it is where r_c lies, crowd: how much of that is taken off
     score: (A (p - 1/K)) . (A (k - 1/K))                 A: a basis of `D` dimensions in which the names of things lie
 
 So the score is linear in the text's vector, as the rest of the package wants it. The competition is what finds things: raw rows point right
@@ -18,14 +19,21 @@ Axis letters: `N` texts, `E` width of the sentence embedding, `F` channels of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
 
+from concept_cam.core.names import choose
+
 NEAREST: Final = 10
 """Rows whose likeness says how crowded a place is."""
+
+ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {"gelu": nn.functional.gelu, "exp": torch.exp}
+"""What the hidden layer of the regression does. With ``exp`` it can be a kernel regression: a Gaussian kernel between unit vectors is
+``exp((x . y - 1) / width ** 2)``, so each hidden unit is a text that was learnt from."""
 
 
 def crowding(rows: Tensor, others: Tensor) -> Tensor:
@@ -52,7 +60,7 @@ class NounConfig:
         classes: `K`.
         features: `F`.
         sentence: `E`.
-        hidden: Width of the regression's hidden layer.
+        hidden: Width of the regression's hidden layer: units of a network, or texts that a kernel regression was fitted to.
         rows: `Q`.
         width: `D`.
         temperature: Of the cells' softmax.
@@ -60,6 +68,8 @@ class NounConfig:
         scale: Factor of the cells' vectors: the joint space's constant axis is 1.
         certain: Directions of at least this length count as unit ones: the regression shortens what it has not seen.
         floor: Texts whose vector is shorter are left short, longer ones get unit length.
+        activation: Of the regression's hidden layer, a key of :data:`ACTIVATIONS`.
+        crowd: How much of what a row owes to the crowd about it is taken off.
     """
 
     classes: int = 1000
@@ -73,8 +83,10 @@ class NounConfig:
     scale: float = 3.0
     certain: float = 0.4
     floor: float = 0.05
+    activation: str = "gelu"
+    crowd: float = 1.0
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float | str]:
         """Returns the numbers for a JSON file."""
         return asdict(self)
 
@@ -89,6 +101,7 @@ class NounHead(nn.Module):
     def __init__(self, config: NounConfig) -> None:
         super().__init__()
         self.config = config
+        self.activation = choose(config.activation, ACTIVATIONS, "activation")
         self.classifier = nn.Linear(config.features, config.classes)
         self.up = nn.Linear(config.sentence, config.hidden)
         self.down = nn.Linear(config.hidden, config.rows)
@@ -99,14 +112,14 @@ class NounHead(nn.Module):
 
     def direction(self, sentences: Tensor) -> Tensor:
         """Direction of texts in the space of the classifier's rows: [N, E] -> [N, Q]; length near 1 for things, near 0 for other texts."""
-        found: Tensor = self.down(nn.functional.gelu(self.up(sentences)))
+        found: Tensor = self.down(self.activation(self.up(sentences)))
         return found
 
     def likeness(self, sentences: Tensor) -> Tensor:
         """Which classes a text is like: [N, E] -> [N, K], each row sums to 1."""
         direction = self.direction(sentences)
         direction = direction / direction.norm(dim=-1, keepdim=True).clamp(min=self.config.certain)
-        crowded = direction.norm(dim=-1, keepdim=True) * crowding(self.rows, self.rows)
+        crowded = self.config.crowd * direction.norm(dim=-1, keepdim=True) * crowding(self.rows, self.rows)
         return cast("Tensor", (self.config.sharpness * (direction @ self.rows.T - crowded)).softmax(-1))
 
     def text(self, sentences: Tensor) -> Tensor:

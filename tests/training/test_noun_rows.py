@@ -13,26 +13,33 @@ def test_kernel_ridge_is_its_definition() -> None:
     asked = noun_rows.unit(rng.standard_normal((4, 5)))
 
     def kernel(a, b):
-        return np.array([[np.exp(-((p - q) ** 2).sum() / (2 * 0.7**2)) for q in b] for p in a])
+        return np.array([[np.exp(-((p - q) ** 2).sum() / (2 * 0.5**2)) for q in b] for p in a])
 
-    weights = np.linalg.solve(kernel(x, x) + 2.0 * np.eye(12), y - y.mean(0))
+    weights = np.linalg.solve(kernel(x, x) + 0.5 * np.eye(12), y - y.mean(0))
     expected = kernel(asked, x) @ weights + y.mean(0)
     assert np.allclose(noun_rows.KernelRidge(x, y)(asked), expected, atol=1e-4)
 
 
 def test_row_space_keeps_angles_when_no_axis_is_dropped() -> None:
-    rows = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
-    found = noun_rows.row_space(rows, 6)
-    centred = noun_rows.unit(rows - rows.mean(0))
-    assert np.allclose(found @ found.T, centred @ centred.T, atol=1e-4)
+    rng = np.random.default_rng(0)
+    several = [rng.standard_normal((20, width)).astype(np.float32) for width in (6, 9)]
+    found = noun_rows.row_space(several, 15)
+    slow = []
+    for rows in several:
+        units = np.stack([row / np.linalg.norm(row) for row in rows])
+        slow.append(noun_rows.unit(units - units.mean(0)))
+    joined = np.concatenate(slow, 1) / np.sqrt(2)
+    assert np.allclose(found @ found.T, joined @ joined.T, atol=1e-4)
 
 
 def test_rows_that_are_not_known_do_not_move_the_space() -> None:
     rows = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
     known = np.arange(15)
     other = rows.copy()
-    other[15:] *= 7
-    assert np.allclose(noun_rows.row_space(rows, 4, known)[:15], noun_rows.row_space(other, 4, known)[:15], atol=1e-5)
+    other[15:] = other[15:][::-1]
+    first, second = (noun_rows.row_space([each], 4, known) for each in (rows, other))
+    assert np.allclose(first[:15], second[:15], atol=1e-5)
+    assert not np.allclose(first[15:], second[15:], atol=1e-2)
 
 
 def test_ranks_count_what_is_nearer_than_the_own_row() -> None:
@@ -63,19 +70,60 @@ def test_split_is_fixed() -> None:
     assert chosen[:5].tolist() == noun_rows.split(noun_rows.FIXED_SPLIT)[:5].tolist()
 
 
-def test_the_network_learns_directions_and_the_basis_keeps_them() -> None:
-    torch.manual_seed(0)
+def test_what_a_crowd_gives_is_taken_off() -> None:
+    rows = noun_rows.unit(np.array([[1, 0.1, 0], [0, 0, 1]], np.float32))
+    known = noun_rows.unit(np.array([[1, 0.2, 0], [1, 0, 0.1], [0, 1, 1]], np.float32))
+    predicted = np.array([[1, 0, 0], [0.8, 0, 0.7]], np.float32)
+    assert noun_rows.ranks(predicted, rows).tolist() == [0, 1]
+    assert noun_rows.ranks(predicted, rows, known, 1.0).tolist() == [0, 0]
+
+
+def test_a_head_is_the_regression_that_was_written_into_it_and_the_basis_keeps_it() -> None:
     rng = np.random.default_rng(0)
-    config = NounConfig(classes=8, features=5, sentence=6, hidden=32, rows=4, width=5)
-    head = NounHead(config)
-    rows = noun_rows.unit(rng.standard_normal((8, 4)))
+    config = NounConfig(classes=8, features=5, sentence=6, hidden=8, rows=4, width=5, activation="exp")
+    head, rows, x = NounHead(config), noun_rows.unit(rng.standard_normal((8, 4))), noun_rows.unit(rng.standard_normal((8, 6)))
     head.rows.copy_(torch.from_numpy(rows))
-    x = noun_rows.unit(rng.standard_normal((8, 6)))
-    noun_rows.fit_network(head, np.repeat(x, 64, 0), np.repeat(rows, 64, 0), epochs=400)
+    found = noun_rows.KernelRidge(x, rows, ridge=0.01)
+    found.write(head)
+    asked = noun_rows.unit(rng.standard_normal((3, 6)))
     with torch.no_grad():
+        assert np.allclose(head.direction(torch.from_numpy(asked)).numpy(), found(asked), atol=1e-4)
         assert noun_rows.ranks(head.direction(torch.from_numpy(x)).numpy(), rows).tolist() == [0] * 8
         noun_rows.fit_basis(head, x)
         assert torch.allclose(head.basis @ head.basis.T, torch.eye(5), atol=1e-4)
+
+
+def letters(texts) -> np.ndarray:
+    """How often each letter is in a text, as a unit vector."""
+    return noun_rows.unit(np.array([[text.lower().count(letter) + 1e-3 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]))
+
+
+def test_kept_out_names_are_used_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other names, definitions and family rows of the classes that are kept out change nothing of what is predicted for them."""
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((1000, 12)).astype(np.float32) for _ in noun_rows.CLASSIFIERS]
+    apart = noun_rows.split(3)
+    embedded = []
+
+    def embed(texts):
+        embedded.extend(texts)
+        return letters(texts)
+
+    by_package = dict(zip(noun_rows.CLASSIFIERS, weights, strict=True))
+    monkeypatch.setattr(noun_rows, "classifier", lambda package: (by_package[package], None))
+    known = np.setdiff1d(np.arange(1000), apart)
+    rows = noun_rows.row_space(weights, 8, known)
+    first = noun_rows.fitted(embed, rows, known)
+    classes = noun_rows.nouns(noun_rows.CLASSES)
+    assert not set(embedded) & {f"{', '.join(classes[i].names)}: {classes[i].definition}" for i in apart}
+    changed = rows.copy()
+    changed[apart] = noun_rows.unit(rng.standard_normal((len(apart), 8)))
+    second = noun_rows.fitted(letters, changed, known)
+    assert np.array_equal(first(letters(["zebra", "a cat"])), second(letters(["zebra", "a cat"])))
+    found = noun_rows.held_out_names(embed, apart, NounConfig(rows=8))
+    expected = noun_rows.ranks(first(letters([classes[i].names[0] for i in apart])), rows[apart], rows[known])
+    assert found["first name"].tolist() == expected.tolist()
+    assert set(found) == {"first name", "first name, as asked", "all names", "all names, as asked"}
 
 
 def test_sentences_are_embedded_once(tmp_path) -> None:
