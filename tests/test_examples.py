@@ -79,6 +79,20 @@ def test_weights_and_views_are_compared_on_pictures_that_are_not_the_benchmarks(
     assert refused.returncode == 2
 
 
+def test_misses_are_measured_from_the_peak_to_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: a bar four pixels thick, and peaks on it, beside it and far away."""
+    monkeypatch.syspath_prepend(str(EXAMPLES / "benchmarks"))
+    thin = importlib.import_module("thin_parts")
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[10:14, 5:50] = True
+    for place, far in (((11, 20), 0.0), ((16, 20), 3.0), ((13, 53), 4.0), ((17, 52), 5.0)):
+        heatmap = np.zeros(mask.shape, dtype=np.float32)
+        heatmap[place] = 1.0
+        assert thin.miss(heatmap, mask) == pytest.approx(far)
+    assert thin.thickness(mask) in (3.0, 4.0)
+    assert thin.hits({"bar": [0.0, 3.0], "dot": [0.0]}) == pytest.approx(2 / 3)
+
+
 @needs_model
 @pytest.mark.slow
 def test_the_held_out_benchmark_prints_its_tables(tmp_path: Path) -> None:

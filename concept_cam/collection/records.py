@@ -18,7 +18,7 @@ from concept_cam.collection.measures import Area, Distance, Frame, find_areas, m
 from concept_cam.collection.plan import Plan
 from concept_cam.collection.questions import ABSENT, AskedCharacter, AskedState, PackQuestions
 from concept_cam.core.geometry import Geometry
-from concept_cam.core.resampling import highest_places, points_of
+from concept_cam.core.resampling import highest_places, points_of, settled_places
 from concept_cam.core.results import on_finer_grid
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ class _Maps:
         seen = list(dict.fromkeys([*wanted, *peaks]))
         places = highest_places(scored.scores[seen], scored.geometry)
         maps, geometry = scored.surface(wanted)
-        # Refining leaves the highest point where it is.
         density = geometry.grid[1] / scored.geometry.grid[1], geometry.grid[0] / scored.geometry.grid[0]
+        if scored.refined and wanted:
+            places[: len(wanted)] = settled_places(maps, places[: len(wanted)], density[::-1])
         found = find_areas(
             maps,
             geometry,

@@ -347,7 +347,7 @@ RUN_COLUMNS: tuple[Column, ...] = (
     Column("place_because", _TEXT, "", "", "How the place was told, or why it could not be, in one sentence."),
     # where it is
     Column("threshold", _FLOAT, "", "", "Score above which a pixel belongs to the region."),
-    Column("peak_x", _FLOAT, "px", "original", "x of the highest point of the entity's map, interpolated cubically between cells."),
+    Column("peak_x", _FLOAT, "px", "original", "x of the highest point of the entity's map, between cells (cubic, or refined)."),
     Column("peak_y", _FLOAT, "px", "original", "y of the highest point of the entity's map."),
     Column("peak_score", _FLOAT, "", "", "The highest score of a cell of that map."),
     Column(

@@ -29,6 +29,7 @@ __all__ = [
     "highest_point",
     "highest_points",
     "points_of",
+    "settled_places",
 ]
 
 PEAK_STEPS = 16
@@ -290,6 +291,30 @@ def highest_places(scores: np.ndarray, geometry: Geometry, kernel: str = "cubic"
     row, column = np.unravel_index(fine.reshape(len(fine), -1).argmax(axis=1), (around.size, around.size))
     places[known] = np.stack([steps[1][number, column] + 0.5, steps[0][number, row] + 0.5], axis=1)
     return places
+
+
+def settled_places(refined: np.ndarray, places: np.ndarray, times: tuple[float, float]) -> np.ndarray:
+    """Finds where refined maps are highest near the peaks of the maps that they were made from.
+
+    Args:
+        refined: float32 [C, H, W], on a finer grid over the same model frame; NaN where the picture is not, or may not be read.
+        places: float64 [C, 2] of ``(x, y)`` in cells, as :func:`highest_places` gives them; NaN where nothing was seen.
+        times: ``(y, x)`` places of the finer grid along a cell.
+
+    Returns:
+        The same, each within half a cell of where it was.
+    """
+    found = places.copy()
+    for number, (x, y) in enumerate(places):
+        if np.isnan(x):
+            continue
+        low = [max(0, int((at - 0.5) * step)) for at, step in ((y, times[0]), (x, times[1]))]
+        high = [max(start, int((at + 0.5) * step)) + 1 for start, at, step in zip(low, (y, x), times)]
+        near = refined[number, low[0] : high[0], low[1] : high[1]]
+        if np.isfinite(near).any():
+            row, column = np.unravel_index(int(np.where(np.isfinite(near), near, -np.inf).argmax()), near.shape)
+            found[number] = (low[1] + column + 0.5) / times[1], (low[0] + row + 0.5) / times[0]
+    return found
 
 
 def _cubic(scores: np.ndarray, geometry: Geometry, picture: np.ndarray | None) -> np.ndarray:

@@ -18,7 +18,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, MissingExtraError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, decode_rle, regions_of_map, threshold_value
-from concept_cam.core.resampling import heatmap, highest_point
+from concept_cam.core.resampling import heatmap, highest_places, highest_point, points_of, settled_places
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,7 +81,7 @@ class Localization:
         place: What became of the place that was asked for ("the *left* fore wing"); cells that do not belong to it are NaN in ``scores``
             where it could be told. ``None`` where no place was asked for.
         refined: float32 [h', w'], the signed map after refinement, on a finer grid over the same model frame; NaN where the picture is not.
-            ``None`` where none was asked for. Heatmap, mask and regions are those of this map; ``scores`` and the peak stay.
+            ``None`` where none was asked for. Heatmap, mask, regions and peak are those of this map; ``scores`` stay.
     """
 
     concept: Concept
@@ -137,9 +137,14 @@ class Localization:
     def peak(self) -> tuple[float, float]:
         """``(x, y)`` of the heatmap's highest point in original pixels, to 1/16 of a cell; NaN twice where nothing was seen.
 
-        It is that of :attr:`heatmap`, whatever upsampling an overlay is drawn with; refining a map leaves it where it is.
+        It is that of :attr:`heatmap`, whatever upsampling an overlay is drawn with; refining a map moves it by a quarter of a cell at most.
         """
-        return highest_point(self.scores, self.geometry)
+        if self.refined is None:
+            return highest_point(self.scores, self.geometry)
+        times = self.refined.shape[0] / self.geometry.grid[0], self.refined.shape[1] / self.geometry.grid[1]
+        places = settled_places(self.refined[None], highest_places(self.scores[None], self.geometry), times)
+        x, y = points_of(places, self.geometry)[0].tolist()
+        return x, y
 
     @property
     def peak_score(self) -> float:

@@ -2,9 +2,9 @@
 
 Importing this package loads no torch. A refiner is a pure function of maps on the cells and of a
 :class:`~concept_cam.refine.scene.Scene` (the picture, the tower's patch features, what all maps of the picture share). What none of them
-may change is taken back afterwards, in one place (:func:`concept_cam.refine.keeping.kept`): units, sign, the highest point, and all of the
-map where the picture is flat. The scores on the cells stay beside the refined map; thresholds, ledger, certificate and probabilities are
-theirs.
+may change is taken back afterwards, in one place (:func:`concept_cam.refine.keeping.kept`): units, sign, the highest score and nearly its
+place, and all of the map where the picture is flat. The scores on the cells stay beside the refined map; thresholds, ledger, certificate
+and probabilities are theirs.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def refined_maps(maps: np.ndarray, scene: Scene, refiner: Callable[[Tensor, Scen
     import torch
 
     from concept_cam.core.quiet import quiet
-    from concept_cam.core.resampling import continued
+    from concept_cam.core.resampling import continued, highest_places
     from concept_cam.refine.keeping import kept
 
     # Maps of which a place alone was asked for end within the picture.
@@ -190,9 +190,10 @@ def refined_maps(maps: np.ndarray, scene: Scene, refiner: Callable[[Tensor, Scen
         for number in ending:
             known = np.where(scene.valid, maps[number], np.float32(np.nan))
             maps[number] = continued(known) if np.isfinite(known).any() else 0.0
+    tops = scene.pixels_at(highest_places(np.where(scene.valid, maps, np.float32(np.nan)), scene.geometry))
     with quiet(graph=False):
         cells = torch.from_numpy(maps).to(scene.device)
-        found = scene.framed(kept(refiner(cells, scene), scene.enlarge(cells), scene))
+        found = scene.framed(kept(refiner(cells, scene), scene.enlarge(cells), scene, tops))
     for number in ending:
         found[number, scene.pixels_of(ends[number])] = np.nan
     return found

@@ -194,6 +194,14 @@ class Scene:
             found[:, self.pixels_of(hidden)] = np.nan
         return found
 
+    def pixels_at(self, places: np.ndarray) -> list[tuple[int, int]]:
+        """Returns the pixels ``(row, column)`` of the refined map at places in cells, float64 [C, 2] of ``(x, y)``, or the nearest."""
+        top, left, bottom, right = self.inside
+        places = np.nan_to_num(places)
+        rows = np.floor(places[:, 1] * self.pitch[0]).astype(int) - top
+        columns = np.floor(places[:, 0] * self.pitch[1]).astype(int) - left
+        return list(zip(np.clip(rows, 0, bottom - top - 1).tolist(), np.clip(columns, 0, right - left - 1).tolist()))
+
     def pixels_of(self, cells: np.ndarray) -> np.ndarray:
         """Returns bool [H'', W'']: the pixels of the whole model frame that lie in the marked cells, bool [h, w]."""
         rows, columns = (

@@ -27,6 +27,7 @@ from concept_cam.core.resampling import (
     highest_point,
     highest_points,
     points_of,
+    settled_places,
 )
 from concept_cam.core.shapes import Runs, components, outlines, runs_of, shapes
 
@@ -247,3 +248,24 @@ def test_peaks_that_are_known_are_not_looked_for_again() -> None:
         assert one[0] is not None
         assert other[0] is not None
         assert one[0].rle == other[0].rle
+
+
+def test_settled_places_are_the_highest_ones_within_half_a_cell() -> None:
+    """Against a slow search of the pixels; what lies farther off, is not shown or was not seen has no say."""
+    generator = np.random.default_rng(8)
+    maps = generator.normal(size=(4, 24, 40)).astype(np.float32)
+    maps[1, :, :9] = np.nan
+    maps[2] = np.nan
+    places = np.array([[2.5, 1.25], [2.25, 3.0], [1.0, 1.0], [np.nan, np.nan]])
+    found = settled_places(maps, places, (6.0, 4.0))
+    for map_, place, own in zip(maps[:2], places, found):
+        near = [
+            (float(map_[row, column]), (column + 0.5) / 4, (row + 0.5) / 6)
+            for row in range(24)
+            for column in range(40)
+            if int((place[1] - 0.5) * 6) <= row <= int((place[1] + 0.5) * 6)
+            and int((place[0] - 0.5) * 4) <= column <= int((place[0] + 0.5) * 4)
+            and np.isfinite(map_[row, column])
+        ]
+        assert tuple(own) == pytest.approx(max(near)[1:])
+    np.testing.assert_array_equal(found[2:], places[2:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_locate_refines_and_says_so(photos: Path, tmp_path: Path) -> None:
     assert found["plain"]["provenance"]["refine"] == "none"
     assert found["refined"]["provenance"]["refine"] == "guided"
     assert found["again"]["provenance"]["look_again"] is True
-    assert found["refined"]["peak"] == found["plain"]["peak"]
+    assert math.dist(found["refined"]["peak"], found["plain"]["peak"]) <= 0.25 * 16 + 1
     assert found["refined"]["threshold"] == found["plain"]["threshold"]
     assert found["refined"]["regions"][0]["rle"] != found["plain"]["regions"][0]["rle"]
     with np.load(next((tmp_path / "again").glob("*.npz"))) as content:
@@ -123,8 +124,11 @@ def test_a_run_draws_refined_outlines_as_locate_does(photos: Path, tmp_path: Pat
     changed = 0
     for key, plain in records["plain"].items():
         refined = records["refined"][key]
-        for column in ("probability", "score", "state", "peak_x", "peak_y", "peak_score", "threshold", "verdict"):
+        for column in ("probability", "score", "state", "peak_score", "threshold", "verdict"):
             assert refined[column] == plain[column], column
+        for column in ("peak_x", "peak_y"):
+            assert (refined[column] is None) == (plain[column] is None)
+            assert refined[column] is None or abs(refined[column] - plain[column]) <= 0.25 * 16 + 1, column
         changed += refined["rle_counts"] != plain["rle_counts"]
         if refined["length_uncertainty_px"] is not None and plain["length_uncertainty_px"] is not None:
             assert refined["length_uncertainty_px"] == pytest.approx(plain["length_uncertainty_px"], rel=0.5)

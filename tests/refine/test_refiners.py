@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, ModelError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.resampling import grid_to_pixels
-from concept_cam.core.results import Localizations
+from concept_cam.core.results import Localizations, Provenance
 from concept_cam.core.settings import REFINER_NAMES, Settings
 from concept_cam.localizer import Localizer
 from concept_cam.pictures.preprocessing import Preprocess
@@ -24,7 +25,7 @@ from concept_cam.pictures.resizing import RESIZE, prepare
 from concept_cam.refine import REFINERS, find_refiners, load_refiner, refine, refined_maps
 from concept_cam.refine.affinity import joint_bilateral
 from concept_cam.refine.guided import EPSILON, GuidedFilter
-from concept_cam.refine.keeping import TOP
+from concept_cam.refine.keeping import SETTLING, TOP, Hill
 from concept_cam.refine.scene import MOST_PIXELS, Scene, zoom_of
 from concept_cam.refine.superpixel import superpixels
 from tests.planted import PlantedBackbone
@@ -148,7 +149,7 @@ def test_a_flat_picture_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*PLAIN, "affinity"])
-def test_sign_range_and_highest_point_are_kept(name: str) -> None:
+def test_sign_range_and_highest_score_are_kept(name: str) -> None:
     geometry = square()
     generator = np.random.default_rng(1)
     picture = generator.integers(0, 256, (*geometry.original, 3), dtype=np.uint8)
@@ -163,7 +164,10 @@ def test_sign_range_and_highest_point_are_kept(name: str) -> None:
     assert (found[1] > 0).all() or before[1].min() <= 0
     assert (found[2] < 0).all() or before[2].max() >= 0
     np.testing.assert_allclose(found.max(axis=(1, 2)), before.max(axis=(1, 2)), atol=1e-5)
-    assert [int(map_.argmax()) for map_ in found] == [int(map_.argmax()) for map_ in before]
+    for own, plain in zip(found, before):
+        places = [np.array(np.unravel_index(int(map_.argmax()), map_.shape)) for map_ in (own, plain)]
+        assert np.hypot(*(places[0] - places[1])) <= SETTLING * CELL
+        assert (own == own.max()).sum() == 1
     assert not np.allclose(found, before, atol=1e-2)
 
 
@@ -179,6 +183,95 @@ def test_no_pixel_leaves_the_range_that_the_map_has_about_it() -> None:
         for column in range(0, 64, 5):
             near = before[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
             assert near.min() - 1e-5 <= found[row, column] <= near.max() + 1e-5
+
+
+def hill(geometry: Geometry, at: tuple[float, float], width: float = CELL) -> np.ndarray:
+    """A map [1, h, w] that is highest at ``(row, column)`` in pixels."""
+    rows, columns = ((np.arange(count) + 0.5) * CELL for count in geometry.grid)
+    away = (rows[:, None] - at[0]) ** 2 + (columns - at[1]) ** 2
+    return np.exp(-away / (2 * width**2)).astype(np.float32)[None]
+
+
+def feeler(size: tuple[int, int], columns: slice) -> np.ndarray:
+    """A dark line, from the top down, on light ground."""
+    picture = np.full((*size, 3), 210, dtype=np.uint8)
+    picture[:, columns] = (60, 40, 30)
+    return picture
+
+
+@pytest.mark.parametrize("beside", [-3.0, 3.0])
+def test_the_top_settles_on_a_line_that_is_thinner_than_a_cell(beside: float) -> None:
+    """The map is highest beside a line two pixels wide: its top is brought onto the line."""
+    geometry = square()
+    picture = feeler(geometry.original, slice(59, 61))
+    maps = hill(geometry, (60.0, 60.0 + beside))
+    before = grid_to_pixels(maps[0], geometry)
+    after = refined("guided", maps, geometry, picture)[0]
+    assert int(before.max(axis=0).argmax()) not in (59, 60)
+    row, column = np.unravel_index(int(after.argmax()), after.shape)
+    assert column in (59, 60)
+    assert abs(row - int(before.max(axis=1).argmax())) <= SETTLING * CELL
+    assert after.max() == pytest.approx(float(before.max()), abs=1e-6)
+
+
+def test_the_top_goes_no_farther_than_it_may() -> None:
+    """A line half a cell beside the top is not reached; what lies there is as it would be without."""
+    geometry = square()
+    maps = hill(geometry, (60.0, 60.0), 2 * CELL)
+    before = grid_to_pixels(maps[0], geometry)
+    after = refined("guided", maps, geometry, feeler(geometry.original, slice(65, 67)))[0]
+    places = [np.array(np.unravel_index(int(map_.argmax()), map_.shape)) for map_ in (before, after)]
+    assert np.hypot(*(places[0] - places[1])) <= SETTLING * CELL
+
+
+def test_the_peak_stays_on_its_hill_where_another_is_as_high() -> None:
+    """Two hills of one height, each beside a line: the answer's peak settles on the line of its own, and does not jump."""
+    geometry = square()
+    picture = feeler(geometry.original, slice(29, 31)) // 2 + feeler(geometry.original, slice(93, 95)) // 2
+    for first, second, own in ((1.0, 0.999, 29), (0.999, 1.0, 93)):
+        maps = first * hill(geometry, (44.0, 28.0)) + second * hill(geometry, (52.0, 92.0))
+        concept = Concept(("a line",))
+        provenance = Provenance("m", "h", "direct", "float32", {"gamma": 1.0})
+        plain = Localizations(
+            (concept,), maps, np.zeros(1, np.float32), np.ones((1, 1), np.float32), np.ones((1, 1), np.float32), geometry, provenance
+        )
+        found = refine(replace(plain, picture=picture), "guided")[0]
+        before, after = plain[0].peak, found.peak
+        assert abs(before[0] - own) < CELL
+        assert own <= after[0] <= own + 2
+        assert math.dist(before, after) <= SETTLING * CELL + 1.5
+        x, y = (int(value) for value in after)
+        near = found.heatmap[y - 4 : y + 5, x - 4 : x + 5]
+        assert found.heatmap[y, x] == near.max()
+
+
+def test_a_hill_is_settled_as_told_slowly() -> None:
+    """Every pixel against the definition: where the refined map is highest near the top, that place takes the top's height, and the refined
+    map about it is lifted as much, fading out at twice the reach.
+    """
+    generator = np.random.default_rng(11)
+    refined_, wide = (torch.from_numpy(generator.normal(size=(20, 24)).astype(np.float32)) for _ in range(2))
+    wide[9, 4] = 5.0
+    refined_ = refined_.clamp(max=4.0)
+    found = wide.clone()
+    Hill(refined_, wide, (10, 4), (8.0, 12.0)).settle(found)
+    reach = 8.0 * SETTLING, 12.0 * SETTLING
+    away = {(row, column): math.hypot((row - 9) / reach[0], (column - 4) / reach[1]) for row in range(20) for column in range(24)}
+    best = max((place for place in away if away[place] <= 1), key=lambda place: float(refined_[place]))
+    lift = 5.0 - float(refined_[best])
+    for place, far in away.items():
+        near = min(1.0, max(0.0, 2 - far))
+        told = min(5.0, near * (float(refined_[place]) + lift) + (1 - near) * float(wide[place]))
+        assert float(found[place]) == pytest.approx(5.0 if place == best else told, abs=1e-5)
+    assert tuple(np.unravel_index(int(found.argmax()), found.shape)) == best
+
+
+def test_of_equal_places_the_one_nearest_to_the_top_is_taken() -> None:
+    """Segments have one score throughout: the top of the map stays where it is."""
+    wide = torch.from_numpy(grid_to_pixels(hill(square(), (60.0, 60.0))[0], square()))
+    found = wide.clone()
+    Hill(torch.full_like(wide, 0.3), wide, (60, 60), (8.0, 8.0)).settle(found)
+    assert int(found.argmax()) == int(wide.argmax())
 
 
 def test_a_map_and_its_negative_are_refined_alike() -> None:
@@ -418,7 +511,8 @@ def test_answers_keep_their_scores_beside_the_refined_map() -> None:
     assert found.refined.shape == (1, 64, 64)
     answer, before = found[0], plain[0]
     assert answer.threshold() == before.threshold()
-    assert answer.peak == before.peak
+    x, y = (int(value) for value in answer.peak)
+    assert answer.heatmap[y, x] == pytest.approx(float(answer.heatmap.max()), abs=1e-4)
     np.testing.assert_allclose(sum(answer.ledger().values()), answer.scores, atol=1e-6)
     assert answer.heatmap.shape == (64, 64)
     assert answer.provenance.refine == "guided"
