@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from concept_cam.backbones.lite_net import CHANNELS, HEAD, STRIDE, LiteNet
 from concept_cam.backbones.noun_head import NounConfig, NounHead
 
-__all__ = ["CELL", "SENTENCE", "ImageTower", "JointHead", "Neck", "Sizes"]
+__all__ = ["CELL", "SENTENCE", "ImageTower", "JointHead", "Neck", "Sizes", "Value"]
 
 CELL = 8
 """Pixels between the cells of the map."""
@@ -43,6 +43,7 @@ class Sizes:
         text_hidden: Width of the hidden layer between sentence embeddings and the block of parts.
         gate_hidden: Width of the hidden layer of the gate between the blocks.
         rest: The constant of the last block.
+        value_hidden: Width of the hidden layer beside the linear map from what the queries see to the block of parts; 0 for none.
     """
 
     hidden: int = 192
@@ -53,6 +54,7 @@ class Sizes:
     text_hidden: int = 256
     gate_hidden: int = 64
     rest: float = 1.0
+    value_hidden: int = 0
 
     @property
     def embed_dim(self) -> int:
@@ -91,6 +93,29 @@ class Neck(nn.Module):
         return F.relu(self.fine(F.relu(x)))
 
 
+class Value(nn.Linear):
+    """What the queries see to the image's vector of the block of parts: a linear map, and a small network beside it.
+
+    [B, hidden * queries] to [B, parts].
+
+    States of a part depend on several of its features at once, which a linear map of their means cannot say.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes.hidden * sizes.queries, sizes.parts)
+        self.beside: nn.Sequential | None = None
+        if sizes.value_hidden:
+            first, second = nn.Linear(self.in_features, sizes.value_hidden), nn.Linear(sizes.value_hidden, sizes.parts)
+            # It begins as nothing: a model that was trained without it goes on from where it was.
+            nn.init.zeros_(second.weight)
+            nn.init.zeros_(second.bias)
+            self.beside = nn.Sequential(first, nn.GELU(), second)
+
+    def forward(self, input: Tensor) -> Tensor:
+        found = super().forward(input)
+        return found if self.beside is None else found + self.beside(input)
+
+
 def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
@@ -119,7 +144,7 @@ class ImageTower(nn.Module):
         self.nouns = NounHead(nouns)
         self.parts = nn.Conv2d(sizes.hidden, sizes.parts, 1)
         self.query = nn.Conv2d(sizes.hidden, sizes.queries, 1)
-        self.value = nn.Linear(sizes.hidden * sizes.queries, sizes.parts)
+        self.value = Value(sizes)
 
     def read(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Runs the convolutions.

@@ -19,6 +19,7 @@ LOSS_WEIGHTS: Final[dict[str, float]] = {
     "cells": 1.0,
     "floor": 1.0,
     "place": 0.5,
+    "fine": 1.0,
     "contrast": 0.5,
     "states": 2.5,
     "changes": 0.3,
@@ -26,6 +27,7 @@ LOSS_WEIGHTS: Final[dict[str, float]] = {
     "image_parts": 0.5,
     "attention": 0.3,
     "foreign": 1.0,
+    "apart": 1.0,
 }
 """Terms of the loss; see `training.objectives`."""
 
@@ -51,9 +53,11 @@ class TrainConfig:
         text_hidden: Width of the map from sentence embeddings to that block.
         phrases: Wordings of each claim that a step sees.
         foreign: Wordings about other groups that a step sees.
+        value_hidden: Width of the network beside the linear map that makes the image embedding.
         rest: Length of the constant that is put beside each feature; see `concept_cam.backbones.lite`.
         distorted: Share of the pictures whose colours are made false.
         learning_rate: Peak of the schedule: linear warm-up, constant, then linear decay.
+        words_rate: By how much faster the map of wordings learns.
         scale_rate: By how much faster the logit scale and the biases learn.
         logit_scale: Where the scale of the logits starts.
         weight_decay: For matrices only.
@@ -81,9 +85,11 @@ class TrainConfig:
     text_hidden: int = 256
     phrases: int = 2
     foreign: int = 24
+    value_hidden: int = 128
     rest: float = 1.0
     distorted: float = 0.4
     learning_rate: float = 2e-3
+    words_rate: float = 3.0
     scale_rate: float = 3.0
     logit_scale: float = 20.0
     weight_decay: float = 0.02

@@ -29,6 +29,8 @@ from training.supply import Mixer
 
 MEAN, STD = 127.0 / 255.0, 128.0 / 255.0
 """What the backbone was trained with."""
+BY_QUERY = ("value.weight", "value.beside.0.weight")
+"""Parameters whose columns grow with the queries."""
 
 
 def learning_rate_at(config: TrainConfig, step: int) -> float:
@@ -39,10 +41,13 @@ def learning_rate_at(config: TrainConfig, step: int) -> float:
 
 def _groups(trainee: Trainee, config: TrainConfig) -> list[dict[str, Any]]:
     scalars = [trainee.log_scale, trainee.cell_bias, trainee.image_bias]
-    others = [p for p in trainee.parameters() if p.ndim]
+    words = list(trainee.words.parameters())
+    others = [p for name, p in trainee.named_parameters() if p.ndim and not name.startswith("words.")]
     return [
         {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay, "rate": 1.0},
         {"params": [p for p in others if p.ndim == 1], "weight_decay": 0.0, "rate": 1.0},
+        {"params": [p for p in words if p.ndim > 1], "weight_decay": config.weight_decay, "rate": config.words_rate},
+        {"params": [p for p in words if p.ndim == 1], "weight_decay": 0.0, "rate": config.words_rate},
         {"params": scalars, "weight_decay": 0.0, "rate": config.scale_rate},
     ]
 
@@ -83,6 +88,7 @@ class Run:
             parts=config.parts_dim,
             text_hidden=config.text_hidden,
             rest=config.rest,
+            value_hidden=config.value_hidden,
         )
         self.trainee = Trainee(self.sizes, config.logit_scale).to(self.device)
         self.trunk = self.trunk.to(self.device).eval().requires_grad_(False)
@@ -101,25 +107,28 @@ class Run:
         self.trainee.load_state_dict(saved["model"])
         self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        # How fast each learns is the configuration's to say, also when it was changed between two sittings.
+        for group, own in zip(self.optimizer.param_groups, _groups(self.trainee, self.config), strict=True):
+            group.update(rate=own["rate"], weight_decay=own["weight_decay"])
         self.step = saved["step"]
 
     def start_from(self, folder: Path) -> None:
         """Takes over the weights of a finished run, which may know fewer groups: its queries come first, the others begin anew.
 
         Raises:
-            ValueError: The run has other widths, or more queries.
+            ValueError: The run has other widths or parts, or more queries.
         """
         saved = torch.load(folder / "checkpoint.pt", weights_only=True, map_location=self.device)
         for network, name in ((self.trainee, "model"), (self.average, "average")):
             state = network.state_dict()
             for key, value in saved[name].items():
-                if (state[key].shape[1:] != value.shape[1:] and key != "value.weight") or state[key].numel() < value.numel():
-                    raise ValueError(
-                        f"{key} of {folder} is {tuple(value.shape)}, expected up to {tuple(state[key].shape)}: another layout."
-                    )
+                wider = key in BY_QUERY
+                if key not in state or (state[key].shape[1:] != value.shape[1:] and not wider) or state[key].numel() < value.numel():
+                    here = tuple(state[key].shape) if key in state else "not there"
+                    raise ValueError(f"{key} of {folder} is {tuple(value.shape)}, here up to {here}: another layout.")
                 if state[key].shape == value.shape:
                     state[key].copy_(value)
-                elif key == "value.weight":
+                elif wider:
                     state[key].zero_()
                     state[key][:, : value.shape[1]] = value
                 else:

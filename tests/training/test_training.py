@@ -9,20 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from training.augmentation import augment, distort_colours, target_size
 from training.backbone import from_bundled
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TrainConfig, smoke_config
 from training.joint import NOUN, PART, REST, fit, nothing_texts, noun_texts
 from training.networks import Trainee, folded, with_norms
-from training.objectives import cell_loss, contrasted, floor_loss, foreign_loss, place_loss, random_contrasts, unit
+from training.objectives import apart_loss, cell_loss, contrasted, finer, floor_loss, foreign_loss, place_loss, random_contrasts, unit
 from training.pictures import Job, Pictures, gather, make_twins, render_job
 from training.run import Run, learning_rate_at, train
 from training.sentences import Sentences, wordings
 from training.supply import Mixer, plan
 
 from concept_cam.backbones.lite_net import CHANNELS, LiteNet
-from concept_cam.backbones.lite_towers import JointHead, Neck, Sizes
+from concept_cam.backbones.lite_towers import JointHead, Neck, Sizes, Value
+from concept_cam.core.geometry import Geometry
+from concept_cam.core.resampling import grid_to_pixels
 from concept_cam.demo.worlds import WORLDS
 
 FISH = WORLDS["fish"]
@@ -289,6 +292,45 @@ def test_what_is_said_of_other_groups_is_pushed_down() -> None:
     low, high = torch.full((2, 3, 5), -9.0), torch.full((2, 3, 5), 9.0)
     assert float(foreign_loss(low, low[..., 0])) < 1e-3 < float(foreign_loss(high, low[..., 0])) < float(foreign_loss(high, high[..., 0]))
     assert float(foreign_loss(low[:, :0], low[:, :0, 0])) == 0.0
+
+
+def test_a_finer_map_is_the_one_that_is_drawn() -> None:
+    maps = torch.randn(2, 3, 20, generator=torch.Generator().manual_seed(0))
+    found = finer(maps, (4, 5)).unflatten(-1, (8, 10))
+    geometry = Geometry("native", (8, 10), (8, 10), (4, 5), (1.0, 1.0))
+    for picture, row in np.ndindex(2, 3):
+        drawn = grid_to_pixels(maps[picture, row].unflatten(-1, (4, 5)).numpy(), geometry)
+        assert np.allclose(found[picture, row].numpy(), drawn, atol=1e-5)
+
+
+def test_wordings_of_rival_states_are_pushed_apart() -> None:
+    """Restated slowly; and following it down brings rivals to the limit and leaves other claims alone."""
+    words = F.normalize(torch.randn(7, 5, generator=torch.Generator().manual_seed(2)) + 2.0, dim=-1)
+    blocks = [slice(0, 3), slice(4, 6)]
+    pairs = [[float(max(0.0, words[i] @ words[j] - 0.6)) for i in own for j in own if i != j] for own in ((0, 1, 2), (4, 5))]
+    assert float(apart_loss(words, blocks, 0.6)) == pytest.approx(np.mean([np.mean(each) for each in pairs]), abs=1e-6)
+    assert float(apart_loss(words, [], 0.6)) == 0.0
+    free = words.clone().requires_grad_(True)
+    optimizer = torch.optim.SGD([free], lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        apart_loss(F.normalize(free, dim=-1), blocks, 0.6).backward()
+        optimizer.step()
+    moved = F.normalize(free.detach(), dim=-1)
+    assert float(apart_loss(moved, blocks, 0.6)) < 0.01
+    assert torch.allclose(moved[[3, 6]], words[[3, 6]])
+
+
+def test_the_network_beside_the_linear_map_begins_as_nothing() -> None:
+    wide = replace(TINY, value_hidden=5)
+    torch.manual_seed(0)
+    value = Value(wide)
+    seen = torch.randn(3, value.in_features)
+    assert torch.equal(value(seen), F.linear(seen, value.weight, value.bias))
+    with torch.no_grad():
+        torch.nn.init.normal_(value.beside[2].weight)
+    first, _, second = value.beside
+    assert torch.allclose(value(seen), F.linear(seen, value.weight, value.bias) + second(F.gelu(first(seen))), atol=1e-6)
 
 
 def test_a_run_stops_when_its_time_is_over(tmp_path: Path) -> None:
