@@ -28,8 +28,8 @@ def augment(pictures: Pictures, size: tuple[int, int], generator: torch.Generato
         distorted: Share of the pictures whose colours are made false; see `distort_colours`.
 
     Returns:
-        The pictures (cover turned with them, images as they were), float32 [B, 3, H, W] of values 0..1, and bool [B], whose colours are
-        false.
+        The pictures (cover and changes turned with them, images as they were), float32 [B, 3, H, W] of values 0..1, and bool [B], whose
+        colours are false.
     """
     device, count = pictures.images.device, len(pictures)
 
@@ -40,9 +40,9 @@ def augment(pictures: Pictures, size: tuple[int, int], generator: torch.Generato
     pair = torch.minimum(torch.arange(count, device=device), pictures.twin)
     turned = torch.rand(count, generator=generator, device=device)[pair, None, None, None] < 0.5
     upside = torch.rand(count, generator=generator, device=device)[pair, None, None, None] < 0.1
-    x, cover = pictures.images, pictures.cover
+    x, cover, differs = pictures.images, pictures.cover, pictures.changed[:, None]
     for chosen, axis in ((turned, -1), (upside, -2)):
-        x, cover = torch.where(chosen, x.flip(axis), x), torch.where(chosen, cover.flip(axis), cover)
+        x, cover, differs = (torch.where(chosen, each.flip(axis), each) for each in (x, cover, differs))
     x = x.float() / 255.0
     if tuple(size) != tuple(x.shape[-2:]):
         x = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
@@ -53,7 +53,7 @@ def augment(pictures: Pictures, size: tuple[int, int], generator: torch.Generato
     # From a third more contrast at edges to as soft as half the size.
     x = torch.lerp(x, soft, draw(-0.35, 0.9))
     x = x + torch.randn(x.shape, generator=generator, device=device) * draw(0.0, 0.04)
-    return replace(pictures, cover=cover), x.clamp(0.0, 1.0), false_colour
+    return replace(pictures, cover=cover, changed=differs[:, 0]), x.clamp(0.0, 1.0), false_colour
 
 
 def distort_colours(x: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ class Claims:
         world: The group.
         listed: The claims.
         blocks: Character -> its states' places in `listed`. An absence has a place among them, and no direction.
-        shapes: Characters whose states differ in the outline of their part: what a twin changes there is where they can be told.
+        shapes: Characters whose states differ in shape or number: what a twin changes is where they can be told.
     """
 
     world: World
@@ -76,12 +76,8 @@ def claims_of(name: str) -> Claims:
         blocks[character] = slice(len(listed), len(listed) + len(states))
         listed += [Claim("state", character, state) for state in states]
     kinds = {character.name: character.kind for character in prompts.load_pack(name).characters}
-    shapes = tuple(character for character in world.characters if kinds[character] == "shape" and character not in WHOLE)
+    shapes = tuple(character for character in world.characters if kinds[character] in ("shape", "count"))
     return Claims(world, tuple(listed), blocks, shapes)
-
-
-WHOLE = ("body_shape",)
-"""Characters whose change moves everything: a twin differs from head to tail, which tells nothing of where the state is seen."""
 
 
 class Truth(NamedTuple):

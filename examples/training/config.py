@@ -22,12 +22,12 @@ LOSS_WEIGHTS: Final[dict[str, float]] = {
     "fine": 1.0,
     "contrast": 0.5,
     "states": 2.5,
-    "changes": 0.3,
-    "image_states": 2.5,
+    "changes": 0.5,
+    "image_states": 4.0,
     "image_parts": 0.5,
     "attention": 0.3,
     "foreign": 1.0,
-    "apart": 1.0,
+    "apart": 2.0,
 }
 """Terms of the loss; see `training.objectives`."""
 
@@ -89,7 +89,7 @@ class TrainConfig:
     rest: float = 1.0
     distorted: float = 0.4
     learning_rate: float = 2e-3
-    words_rate: float = 3.0
+    words_rate: float = 1.0
     scale_rate: float = 3.0
     logit_scale: float = 20.0
     weight_decay: float = 0.02

@@ -122,31 +122,38 @@ def state_loss(logits: Tensor, pictures: Pictures, truth: Truth, false_colour: T
     return torch.stack(terms).mean()
 
 
-def change_loss(logits: Tensor, pictures: Pictures, size: tuple[int, int], false_colour: Tensor) -> Tensor:
-    """Where the contrast of two states of a shape is highest: where the picture and its twin, which has the other state, differ in shape.
+def change_loss(logits: Tensor, pictures: Pictures, size: tuple[int, int]) -> Tensor:
+    """The contrast of a state against its rivals is high in all cells in which a picture differs from its twin, which has a rival state.
+
+    Cross-entropy of the softmax over the cells against the share of the change that each cell has, less what a perfect map leaves.
 
     Args:
         logits: float32 [B, K, n].
         pictures: The pictures, twins among them.
         size: Rows and columns of cells.
-        false_colour: bool [B].
+
+    Returns:
+        The mean over the characters of shape or number of which there are pairs; zero where there is no pair.
     """
     twin = pictures.twin
     paired = (twin != torch.arange(len(twin), device=twin.device)) & pictures.present & pictures.present[twin]
-    claims, terms = claims_of(pictures.world), [logits.new_zeros(())]
+    changed = F.adaptive_avg_pool2d(pictures.changed[:, None].float() / 255.0, size).flatten(1)
+    share = changed / changed.sum(1, keepdim=True).clamp(min=1e-6)
+    claims, total, characters = claims_of(pictures.world), logits.new_zeros(()), 0
     for name in claims.shapes:
-        values = claims.world.characters[name]
-        c, part = list(claims.world.characters).index(name), claims.world.masks.index(claims.world.character_mask[name])
-        block = claims.blocks[name]
-        own, other = pictures.states[:, c], pictures.states[twin, c]
-        rows = paired & (own != other) & pictures.judgeable[:, c]
-        cover = pictures.cover[:, part].float() / 255.0
-        changed = F.adaptive_avg_pool2d((cover - cover[twin]).abs()[:, None], size).flatten(1)
-        states = logits[:, block]
-        mine = states.gather(1, own[:, None, None].expand(-1, 1, states.shape[2]))[:, 0]
-        others = (states.sum(1) - mine) / (len(values) - 1)
-        terms.append(place_loss((mine - others)[:, None], changed[:, None], (rows & (changed.amax(1) > 0.1))[:, None]))
-    return torch.stack(terms).sum() / max(1, len(claims.shapes))
+        c = list(claims.world.characters).index(name)
+        own = pictures.states[:, c]
+        rows = paired & (own != own[twin]) & pictures.judgeable[:, c] & (changed.amax(1) > 0.1)
+        if not rows.any():
+            continue
+        states = logits[rows, claims.blocks[name]]
+        mine = states.gather(1, own[rows, None, None].expand(-1, 1, states.shape[2]))[:, 0]
+        others = (states.sum(1) - mine) / (states.shape[1] - 1)
+        expected = (mine - others).log_softmax(1)
+        wanted = share[rows]
+        total = total + (wanted * (wanted.clamp(min=1e-9).log() - expected)).sum(1).mean()
+        characters += 1
+    return total / max(1, characters)
 
 
 def image_state_loss(logits: Tensor, pictures: Pictures, false_colour: Tensor) -> Tensor:
@@ -280,7 +287,7 @@ def losses(
         "place": place_loss(logits, truth.cover, truth.shown),
         "contrast": place_loss(contrasted(logits, table, strength), truth.cover[:, :parts], truth.shown[:, :parts]),
         "states": state_loss(logits, pictures, truth, false_colour),
-        "changes": change_loss(logits, pictures, size, false_colour),
+        "changes": change_loss(logits, pictures, size),
         "image_states": image_state_loss(told, pictures, false_colour),
         "image_parts": mean_where(image_parts, known),
         "attention": place_loss(attention[:, : len(world.masks)].float(), areas, pictures.visible),

@@ -13,10 +13,15 @@ from torch import Tensor
 
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.demo.worlds.family import Specimens, concatenate_specimens
+from training.claims import claims_of
 from training.config import TRAIN_SEED
 
 COVER = 4
 """Pixels of a side that are taken together in `Pictures.cover`."""
+STEP = 6
+"""Steps of 255 by which a pixel must change to count: less is what rounding leaves."""
+OF_SHAPE = 0.75
+"""Share of the twins whose changed character is one of shape or number: where those lie is learnt from twins alone."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Pictures:
         visible: bool [B, P], the part can be seen.
         in_frame: bool [B, P], any of the part lies in the frame.
         present: bool [B], there is a specimen.
+        changed: uint8 [B, H / 4, W / 4], how much of four by four pixels differs from the picture's twin, in 255ths.
         twin: int64 [B], number in the batch of the picture's counterfactual twin; its own where it has none.
     """
 
@@ -68,6 +74,7 @@ class Pictures:
     visible: Tensor
     in_frame: Tensor
     present: Tensor
+    changed: Tensor
     twin: Tensor
 
     def __len__(self) -> int:
@@ -87,7 +94,7 @@ class Pictures:
         return Pictures(self.world, *(getattr(self, name).to(device, non_blocking=True) for name in TENSORS))
 
 
-TENSORS: Final = ("images", "cover", "states", "judgeable", "visible", "in_frame", "present", "twin")
+TENSORS: Final = ("images", "cover", "states", "judgeable", "visible", "in_frame", "present", "changed", "twin")
 """The fields of `Pictures` that are tensors, in order; the twins come last."""
 
 
@@ -99,14 +106,21 @@ def gather(rows: Sequence[Pictures]) -> Pictures:
 
 
 def make_twins(specimens: Specimens, rng: np.random.Generator) -> Specimens:
-    """Counterfactual twins of the specimens, one random character changed to another state."""
+    """Counterfactual twins of the specimens, one random character changed to another state: of shape or number in most of them."""
     counts = [len(states) for states in specimens.group.characters.values()]
-    changed = rng.integers(len(counts), size=len(specimens))
+    shapes = [name in claims_of(specimens.group.name).shapes for name in specimens.group.characters]
+    likely = (1 - OF_SHAPE) / len(counts) + OF_SHAPE * np.array(shapes) / max(1, sum(shapes)) if any(shapes) else None
+    changed = rng.choice(len(counts), size=len(specimens), p=likely)
     states = specimens.states.copy()
     for row, c in enumerate(changed):
         states[row, c] = (states[row, c] + rng.integers(1, counts[c])) % counts[c]
     # Only the states differ, as in `World.twin`, which changes one character for all.
     return replace(specimens, states=states)
+
+
+def differing(images: Tensor, others: Tensor) -> Tensor:
+    """Where pictures differ that share light and noise: uint8 [B, 3, H, W] twice to bool [B, H, W]."""
+    return (images.int() - others.int()).abs().amax(1) >= STEP
 
 
 def render_job(job: Job, device: str = "cpu") -> Pictures:
@@ -139,5 +153,6 @@ def render_job(job: Job, device: str = "cpu") -> Pictures:
         rendering.visible.cpu(),
         rendering.in_frame.cpu(),
         torch.from_numpy(specimens.present),
+        (F.avg_pool2d(differing(rendering.images, rendering.images[twin]).float(), COVER) * 255).round().byte().cpu(),
         twin,
     )

@@ -13,10 +13,21 @@ import torch.nn.functional as F
 from training.augmentation import augment, distort_colours, target_size
 from training.backbone import from_bundled
 from training.claims import claims_of, part_contrasts, truth_of
-from training.config import TrainConfig, smoke_config
+from training.config import TRAIN_SEED, TrainConfig, smoke_config
 from training.joint import NOUN, PART, REST, fit, nothing_texts, noun_texts
 from training.networks import Trainee, folded, with_norms
-from training.objectives import apart_loss, cell_loss, contrasted, finer, floor_loss, foreign_loss, place_loss, random_contrasts, unit
+from training.objectives import (
+    apart_loss,
+    cell_loss,
+    change_loss,
+    contrasted,
+    finer,
+    floor_loss,
+    foreign_loss,
+    place_loss,
+    random_contrasts,
+    unit,
+)
 from training.pictures import Job, Pictures, gather, make_twins, render_job
 from training.run import Run, learning_rate_at, train
 from training.sentences import Sentences, wordings
@@ -55,10 +66,56 @@ def test_a_job_is_repeatable_and_pairs_its_twins(pictures: Pictures) -> None:
     assert pictures.cover.shape == (6, len(FISH.masks), 24, 32)
 
 
-def test_twins_differ_in_one_state() -> None:
-    specimens = FISH.sample(20, 5, view="whole")
+def test_twins_differ_in_one_state_of_shape_or_number_in_most() -> None:
+    specimens = FISH.sample(200, 5, view="whole")
     twins = make_twins(specimens, np.random.default_rng(0))
-    assert ((specimens.states != twins.states).sum(1) == 1).all()
+    differ = specimens.states != twins.states
+    assert (differ.sum(1) == 1).all()
+    assert OURS.shapes == ("caudal_fin_shape", "dorsal_fin_number", "dorsal_fin_texture", "body_shape", "mouth_position")
+    shapes = [list(FISH.characters).index(name) for name in OURS.shapes]
+    assert 0.75 < differ[:, shapes].sum() / 200 < 0.97
+    assert differ.any(0).all()
+
+
+def test_what_differs_from_the_twin_is_what_the_world_says_without_noise() -> None:
+    found = render_job(Job("fish", (96, 128), 6, 40, 2, 4))
+    specimens = FISH.sample(4, TRAIN_SEED, view="whole", start=40)[:2]
+    twins = replace(specimens, states=found.states[4:].numpy())
+    slow = FISH.difference(specimens, twins, (96, 128)).float().unflatten(1, (24, 4)).unflatten(3, (32, 4)).mean((2, 4))
+    for row in (0, 1):
+        got = found.changed[row].float() / 255
+        assert torch.equal(found.changed[row], found.changed[row + 4])
+        both, either = torch.minimum(got, slow[row]).sum(), torch.maximum(got, slow[row]).sum()
+        assert both / either > 0.8
+    assert not found.changed[2:4].any()
+
+
+def test_contrast_is_asked_where_a_twin_differs_and_in_all_of_it(pictures: Pictures) -> None:
+    size, c = (12, 16), list(FISH.characters).index("dorsal_fin_number")
+    states = pictures.states[:1].repeat(2, 1)
+    states[:, c] = torch.tensor([0, 1])
+    changed = torch.zeros(2, 24, 32, dtype=torch.uint8)
+    changed[:, 4:8, 6:12] = 255
+    rows = torch.tensor([0, 0])
+    pair = replace(pictures[rows], states=states, judgeable=torch.ones(2, len(FISH.characters), dtype=torch.bool), changed=changed)
+    pair = replace(pair, present=torch.tensor([True, True]), twin=torch.tensor([1, 0]))
+    there = torch.zeros(size)
+    there[2:4, 3:6] = 1.0
+    block = OURS.blocks["dorsal_fin_number"]
+
+    def loss(values: torch.Tensor) -> float:
+        logits = torch.zeros(2, len(OURS), 12 * 16)
+        for row in (0, 1):
+            logits[row, block.start + row] = values.flatten()
+        return float(change_loss(logits, pair, size))
+
+    flat = loss(torch.zeros(size))
+    assert flat == pytest.approx(float(np.log(12 * 16 / 6)), abs=1e-4)
+    one = torch.zeros(size)
+    one[2, 3] = 20.0
+    assert loss(20.0 * there) < 0.01 < flat < loss(one)
+    assert loss(-20.0 * there) > flat
+    assert float(change_loss(torch.zeros(2, len(OURS), 12 * 16), replace(pair, twin=torch.tensor([0, 1])), size)) == 0.0
 
 
 def test_chosen_pictures_forget_twins_that_are_left(pictures: Pictures) -> None:
@@ -80,10 +137,16 @@ def test_the_plan_does_not_depend_on_the_past() -> None:
 
 
 def test_augmentation_keeps_twins_comparable(pictures: Pictures) -> None:
-    same = replace(pictures, images=pictures.images[pictures.twin], cover=pictures.cover[pictures.twin])
+    twin = pictures.twin
+    same = replace(pictures, images=pictures.images[twin], cover=pictures.cover[twin], changed=pictures.changed[twin])
     found, x, _ = augment(pictures, (64, 96), torch.Generator().manual_seed(4), distorted=1.0)
     other, _, _ = augment(same, (64, 96), torch.Generator().manual_seed(4), distorted=1.0)
-    assert torch.equal(found.cover[pictures.twin], other.cover)
+    assert torch.equal(found.cover[twin], other.cover)
+    assert torch.equal(found.changed[twin], other.changed)
+    trunk = FISH.masks.index("trunk")
+    found, _, _ = augment(replace(pictures, changed=pictures.cover[:, trunk]), (64, 96), torch.Generator().manual_seed(5), distorted=1.0)
+    assert not torch.equal(found.changed, pictures.cover[:, trunk])
+    assert torch.equal(found.changed, found.cover[:, trunk])
     assert x.shape == (6, 3, 64, 96)
     assert 0.0 <= float(x.min()) <= float(x.max()) <= 1.0
 
