@@ -5,7 +5,8 @@ megapixels that is a hundred times less work, and no evidence is lost, since the
 
 Uncertainty: nothing finer than one patch was seen, so each edge of a region is known to one patch. Of a length that is one patch along it
 (in original pixels); areas, angles and ratios follow by first-order propagation. Of something under two patches nothing can be said: null.
-Lengths of the body (:func:`measure_distances`) run from one border to another, each known to one patch, and state the two together.
+Lengths of the body (:func:`measure_distances`) run from one border to another, each known to one patch, and state the two together; where
+the maps let the border be read in several ways, that of the head's length holds how far these lie apart.
 """
 
 from __future__ import annotations
@@ -233,7 +234,7 @@ def measure_distances(
     length = float(stretch.prod() ** 0.5)
     found = {}
     patch = cell[0] / stretch[1], cell[1] / stretch[0]
-    for name, measured in (measure_body(parts, patch) | measure_lengths(parts, patch)).items():
+    for name, measured in (measure_body(parts, patch, heats=heats) | measure_lengths(parts, patch)).items():
         if name in names:
             line = np.round(measured.line * stretch + (frame.left, frame.top), 2)
             error = None if measured.error is None else measured.error * length

@@ -19,6 +19,8 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from concept_cam.core.borders import border_readings
+
 __all__ = ["BodyFrame", "Length", "body_frame", "exclusive_masks", "measure_body"]
 
 Mask = npt.NDArray[np.bool_]
@@ -64,8 +66,9 @@ class Length:
 
     Attributes:
         value: Pixels.
-        error: Its uncertainty, pixels: either end is known to one patch, and where two parts leave a gap between them, to half of it;
-            ``None`` where the length is under two patches, and nothing can be said.
+        error: Its uncertainty, pixels: either end is known to one patch; where two parts leave a gap between them, to half of it, and where
+            other ways to read a border off the maps find it elsewhere, to how far they lie apart. ``None`` where the length is under two
+            patches, and nothing can be said.
         line: What was measured, float64 [K, 2] of ``(x, y)``.
     """
 
@@ -227,6 +230,8 @@ def measure_body(
     rear: str = "caudal_fin",
     fins: tuple[str, ...] = ("dorsal_fin", "anal_fin", "pelvic_fin", "adipose_fin"),
     eye: str = "eye",
+    cover: str = "operculum",
+    heats: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Length]:
     """Measures a body along and across its midline.
 
@@ -238,6 +243,10 @@ def measure_body(
         rear: Name of the part at the rear end.
         fins: Parts that stand out of the outline: their heights are measured.
         eye: Name of the eye.
+        cover: Name of what the front part ends with.
+        heats: Part -> float [H, W], the scores that the parts were told by, where they were: how far apart several ways to read the end of
+            the front part off them lie is then part of the uncertainty of ``head_length``; see
+            :func:`concept_cam.core.borders.border_readings`.
 
     Returns:
         ``standard_length`` (front end to where the rear part begins), ``head_length``, ``head_depth``, ``body_depth``, ``eye_diameter``,
@@ -271,7 +280,9 @@ def measure_body(
         add("standard_length", frame.base - frame.front, frame.line(frame.front, frame.base), 0.5 * frame.base_gap)
         add("caudal_fin_length", frame.end - frame.base, frame.line(frame.base, frame.end), 0.5 * frame.base_gap)
     if frame.base is not None or trunk in given:
-        add("head_length", frame.neck - frame.front, frame.line(frame.front, frame.neck), 0.5 * frame.neck_gap)
+        necks = (frame.neck, *(border_readings(frame, heats, front, trunk, cover) if heats else ()))
+        apart = math.hypot(0.5 * frame.neck_gap, max(necks) - min(necks))
+        add("head_length", frame.neck - frame.front, frame.line(frame.front, frame.neck), apart)
     across("head_depth", frame.low, frame.high, frame.front, frame.neck)
     if trunk in given:
         stop = frame.end if frame.base is None else frame.base
