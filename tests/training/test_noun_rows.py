@@ -20,6 +20,16 @@ def test_kernel_ridge_is_its_definition() -> None:
     assert np.allclose(noun_rows.KernelRidge(x, y)(asked), expected, atol=1e-4)
 
 
+def test_what_may_be_missed_more_is_missed_more() -> None:
+    rng = np.random.default_rng(0)
+    x, y = noun_rows.unit(rng.standard_normal((12, 5))), rng.standard_normal((12, 3)).astype(np.float32)
+    loose = np.where(np.arange(12) == 4, 50.0, 0.1).astype(np.float32)
+    error = ((noun_rows.KernelRidge(x, y, ridge=loose)(x) - y) ** 2).sum(1)
+    even = ((noun_rows.KernelRidge(x, y, ridge=0.1)(x) - y) ** 2).sum(1)
+    assert error[4] > 4 * even[4]
+    assert np.delete(error, 4).mean() < error[4] / 4
+
+
 def test_row_space_keeps_angles_when_no_axis_is_dropped() -> None:
     rng = np.random.default_rng(0)
     several = [rng.standard_normal((20, width)).astype(np.float32) for width in (6, 9)]
