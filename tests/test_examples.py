@@ -93,6 +93,40 @@ def test_misses_are_measured_from_the_peak_to_the_part(monkeypatch: pytest.Monke
     assert thin.hits({"bar": [0.0, 3.0], "dot": [0.0]}) == pytest.approx(2 / 3)
 
 
+def test_pairs_differ_in_the_character_that_is_asked_and_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES / "benchmarks"))
+    pairs = importlib.import_module("contrast_pairs")
+    asked = ("dorsal_fin_number", "adipose_fin")
+    found = list(pairs.draw(WORLDS["fish"], asked, 3, 4, (64, 96)))
+    assert [sum(pair.character == name for pair in found) for name in asked] == [3, 3]
+    assert len({(pair.number, pair.character) for pair in found}) == 6
+    assert {pair.state for pair in found if pair.character == "adipose_fin"} == {"present"}
+    for pair in found:
+        differ = np.abs(pair.picture.astype(int) - pair.twin.astype(int)).max(2) >= 6
+        # Noise, where it follows the light, differs by itself at some pixels of the rest.
+        assert differ[pair.changed].mean() > 0.8 > 0.1 > differ[~pair.changed].mean()
+        assert 0 < pair.changed.mean() < 0.5
+    changed = np.zeros((16, 24), dtype=bool)
+    changed[4:12, 8:16] = True
+    assert pairs.ceiling(changed, 4) > 0.95 > pairs.ceiling(changed, 16)
+
+
+@needs_model
+def test_what_contrast_adds_to_pairs_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES / "benchmarks"))
+    pairs = importlib.import_module("contrast_pairs")
+    done = CliRunner().invoke(pairs.main, ["--pairs", "2", "--character", "adipose_fin"])
+    assert done.exit_code == 0, done.output
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.output.splitlines() if line.startswith("| adipose_fin")]
+    assert [len(row) for row in rows] == [6, 5, 5]
+    assert [row[1] for row in rows] == ["2"] * 3
+    # An adipose fin is found: its map lies on what changes, contrasted or not.
+    assert float(rows[0][2]) > 0.4
+    refused = CliRunner().invoke(pairs.main, ["--character", "wings"])
+    assert refused.exit_code == 2
+    assert "'wings' is no character of fish" in refused.output
+
+
 @needs_model
 @pytest.mark.slow
 def test_the_held_out_benchmark_prints_its_tables(tmp_path: Path) -> None:
