@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from concept_cam.core.frame import exclusive_masks, measure_body
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.lengths import measure_lengths
 from concept_cam.core.placed_maps import small_size
-from concept_cam.core.regions import DEFAULT_THRESHOLD, RESOLUTIONS, Frame, Shape, find_shapes
+from concept_cam.core.regions import DEFAULT_THRESHOLD, RESOLUTIONS, Frame, PictureMaps, Shape, find_shapes_of_all
 from concept_cam.core.resampling import Enlargement, filled
 
 __all__ = [
@@ -82,51 +83,54 @@ class Distance:
 
 
 def find_areas(
-    scores: np.ndarray,
-    geometry: Geometry,
-    frame: Frame,
+    pictures: Sequence[PictureMaps],
+    cells: Sequence[tuple[float, float] | None] = (),
     *,
     threshold: str | float = DEFAULT_THRESHOLD,
     resolution: str = "model",
     areas: int = 1,
     min_area: float = 0.0,
-    hidden: np.ndarray | None = None,
-    peaks: np.ndarray | None = None,
-    levels: np.ndarray | None = None,
-    cell: tuple[float, float] | None = None,
-    kernel: str = "cubic",
-) -> list[tuple[Area | None, float]]:
-    """Finds and measures what stands out in score maps; the arguments are those of :func:`concept_cam.core.regions.find_shapes`.
+) -> list[list[tuple[Area | None, float]]]:
+    """Finds and measures what stands out in score maps, all maps of all pictures in one pass.
 
-    ``cell`` is the size ``(y, x)`` in original pixels of what the model saw as one, where that is not a cell of the geometry's grid: an
-    outline that was refined, or read again in part, is not taken to be known more exactly.
+    The options are those of :func:`concept_cam.core.regions.find_shapes_of_all`.
+
+    Args:
+        pictures: The maps of each picture.
+        cells: Per picture the size ``(y, x)`` in original pixels of what the model saw as one, or ``None`` where that is a cell of the
+            geometry's grid: an outline that was refined, or read again in part, is not taken to be known more exactly. None at all: the
+            cells of the grids.
 
     Returns:
-        Per map the region, or ``None`` where nothing is above the threshold, and the threshold in score units.
+        Per picture and map the region, or ``None`` where nothing is above the threshold, and the threshold in score units.
     """
-    found = find_shapes(
-        scores,
-        geometry,
-        frame,
-        threshold=threshold,
-        resolution=resolution,
-        areas=areas,
-        min_area=min_area,
-        hidden=hidden,
-        peaks=peaks,
-        levels=levels,
-        kernel=kernel,
+    found = find_shapes_of_all(pictures, threshold=threshold, resolution=resolution, areas=areas, min_area=min_area)
+    seen = [cell or picture.geometry.cell_original for picture, cell in zip(pictures, cells or [None] * len(pictures))]
+    shapes = [(shape, count, cell) for own, cell in zip(found, seen) for shape, count, _ in own if shape is not None]
+    made = (
+        _area(shape, count, cell, contours) for (shape, count, cell), contours in zip(shapes, _contours([shape for shape, _, _ in shapes]))
     )
-    seen = cell or geometry.cell_original
-    return [(None if shape is None else _area(shape, count, seen), limit) for shape, count, limit in found]
+    return [[(None if shape is None else next(made), limit) for shape, _, limit in own] for own in found]
 
 
-def find_area(scores: np.ndarray, geometry: Geometry, frame: Frame, **options: Any) -> tuple[Area | None, float]:
+def find_area(
+    scores: np.ndarray, geometry: Geometry, frame: Frame, hidden: np.ndarray | None = None, **options: Any
+) -> tuple[Area | None, float]:
     """Finds and measures what stands out in one map float32 [h, w]; see :func:`find_areas`."""
-    return find_areas(scores[None], geometry, frame, **options)[0]
+    return find_areas([PictureMaps(scores[None], geometry, frame, hidden)], **options)[0][0]
 
 
-def _area(shape: Shape, count: int, cell: tuple[float, float]) -> Area:
+def _contours(shapes: Sequence[Shape]) -> list[list[np.ndarray]]:
+    """The outlines of each shape as a table keeps them: flat, float32, to a hundredth of a pixel."""
+    if not shapes:
+        return []
+    outlines = [outline for shape in shapes for outline in shape.contours]
+    points = np.round(np.concatenate(outlines), 2).astype(np.float32).ravel()
+    pieces = iter([points[2 * low : 2 * high] for low, high in pairwise(np.cumsum([0, *map(len, outlines)]).tolist())])
+    return [[next(pieces) for _ in shape.contours] for shape in shapes]
+
+
+def _area(shape: Shape, count: int, cell: tuple[float, float], contours: Sequence[np.ndarray]) -> Area:
     values = dict(shape.measures)
     centroid = values.pop("centroid_x"), values.pop("centroid_y")
     size = shape.width, shape.height
@@ -135,7 +139,7 @@ def _area(shape: Shape, count: int, cell: tuple[float, float]) -> Area:
         count=count,
         pixels=shape.area,
         rle=shape.rle,
-        contours=tuple(np.round(outline, 2).astype(np.float32).ravel() for outline in shape.contours),
+        contours=tuple(contours),
         centroid=centroid,
         values=values,
         errors=uncertainties(values, size, cell),

@@ -18,14 +18,15 @@ from concept_cam.collection.measures import Area, Distance, Frame, find_areas, m
 from concept_cam.collection.plan import Plan
 from concept_cam.collection.questions import ABSENT, AskedCharacter, AskedState, PackQuestions
 from concept_cam.core.geometry import Geometry
-from concept_cam.core.resampling import highest_places, points_of, settled_places
+from concept_cam.core.regions import PictureMaps
+from concept_cam.core.resampling import highest_places_of_all, points_of, settled_places
 from concept_cam.core.results import on_finer_grid
 
 if TYPE_CHECKING:
     from concept_cam.core.placing import Place
     from concept_cam.trust.certificate import Certificate
 
-__all__ = ["Scored", "records_of"]
+__all__ = ["Scored", "records_of", "records_of_all"]
 
 
 @dataclass(frozen=True)
@@ -73,53 +74,6 @@ class Scored:
         return on_finer_grid(np.stack([self.refined[concept] for concept in concepts]), self.geometry)
 
 
-class _Maps:
-    """The regions and peaks of one crop, found for all concepts that need them in one pass.
-
-    Args:
-        scored: What the model said.
-        plan: What is asked.
-        areas: Concepts whose region is needed.
-        peaks: Concepts whose highest point is needed.
-    """
-
-    def __init__(self, scored: Scored, plan: Plan, areas: Iterable[int], peaks: Iterable[int]) -> None:
-        regions, frame = plan.regions, scored.frame
-        wanted = list(dict.fromkeys(areas))
-        seen = list(dict.fromkeys([*wanted, *peaks]))
-        places = highest_places(scored.scores[seen], scored.geometry)
-        maps, geometry = scored.surface(wanted)
-        density = geometry.grid[1] / scored.geometry.grid[1], geometry.grid[0] / scored.geometry.grid[0]
-        if scored.refined and wanted:
-            places[: len(wanted)] = settled_places(maps, places[: len(wanted)], density[::-1])
-        found = find_areas(
-            maps,
-            geometry,
-            frame,
-            threshold=regions.threshold,
-            resolution=regions.resolution,
-            areas=regions.areas,
-            min_area=regions.min_area,
-            hidden=scored.hidden,
-            peaks=places[: len(wanted)] * density,
-            levels=scored.scores[wanted],
-            cell=scored.cell,
-            kernel="bilinear" if scored.refined else "cubic",
-        )
-        self._areas = dict(zip(wanted, found))
-        points = points_of(places, scored.geometry) + (frame.left, frame.top)
-        self._points = dict(zip(seen, points.tolist()))
-
-    def area(self, concept: int) -> tuple[Area | None, float]:
-        """Returns a concept's region and threshold."""
-        return self._areas[concept]
-
-    def peak(self, concept: int) -> tuple[float, float] | None:
-        """Returns ``(x, y)`` of a map's highest point, original pixels of the whole picture; ``None`` where nothing was seen."""
-        x, y = self._points[concept]
-        return None if math.isnan(x) else (x, y)
-
-
 @dataclass(frozen=True)
 class _Called:
     """What is said about one character, or one part of it, and what it needs to be placed.
@@ -139,17 +93,129 @@ class _Called:
     placed: bool
 
 
+class _Maps:
+    """The regions and peaks of one crop.
+
+    Args:
+        areas: Concept -> region and threshold.
+        peaks: Concept -> ``(x, y)`` of its map's highest point, original pixels of the whole picture; NaN where nothing was seen.
+    """
+
+    def __init__(self, areas: Mapping[int, tuple[Area | None, float]], peaks: Mapping[int, tuple[float, float]]) -> None:
+        self._areas, self._peaks = areas, peaks
+
+    def area(self, concept: int) -> tuple[Area | None, float]:
+        """Returns a concept's region and threshold."""
+        return self._areas[concept]
+
+    def peak(self, concept: int) -> tuple[float, float] | None:
+        """Returns ``(x, y)`` of a map's highest point, original pixels of the whole picture; ``None`` where nothing was seen."""
+        x, y = self._peaks[concept]
+        return None if math.isnan(x) else (x, y)
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """One crop with the calls that were made.
+
+    Attributes:
+        scored: What the model said.
+        best: float32 [C], the score of each map's best patch; minus infinity where nothing was seen.
+        packs: The calls of each pack.
+    """
+
+    scored: Scored
+    best: np.ndarray
+    packs: tuple[tuple[PackQuestions, list[_Called]], ...]
+
+    @property
+    def areas(self) -> list[int]:
+        """Concepts whose region is needed."""
+        return list(dict.fromkeys(called.entity for _, found in self.packs for called in found if called.placed))
+
+    @property
+    def peaks(self) -> list[int]:
+        """Concepts whose highest point is needed: these, and those that a call rests on."""
+        return list(dict.fromkeys([*self.areas, *(called.state.concept for _, found in self.packs for called in found if called.placed)]))
+
+
 def records_of(scored: Scored, plan: Plan) -> list[dict[str, Any]]:
-    """Makes the rows of one crop, in the order of the packs; see :data:`concept_cam.collection.schema.RUN_COLUMNS`."""
+    """Makes the rows of one crop; see :func:`records_of_all`."""
+    return records_of_all([scored], plan)[0]
+
+
+def records_of_all(scored: Sequence[Scored], plan: Plan) -> list[list[dict[str, Any]]]:
+    """Makes the rows of crops, each in the order of the packs; see :data:`concept_cam.collection.schema.RUN_COLUMNS`.
+
+    Regions of all crops are found in one pass. What a crop gets does not depend on the others.
+    """
+    # Step by step for all crops: a processor does the same to one after the other faster than now this, now that.
+    answered = [_answered(one, plan) for one in scored]
+    maps = _maps_of(answered, plan)
+    lengths = [[_lengths_of(pack, found, one.scored, own) for pack, found in one.packs] for one, own in zip(answered, maps)]
+    return [_rows_of(one, own, measured, plan) for one, own, measured in zip(answered, maps, lengths)]
+
+
+def _answered(scored: Scored, plan: Plan) -> _Answered:
     best = np.where(np.isfinite(scored.scores), scored.scores, -np.inf).reshape(len(scored.scores), -1).max(axis=1)
-    packs = [(pack, _called(pack, scored, plan, best)) for pack in plan.questions.packs]
-    placed = [called for _, found in packs for called in found if called.placed]
-    concepts = [called.entity for called in placed]
-    maps = _Maps(scored, plan, concepts, concepts + [called.state.concept for called in placed])
-    head = _head(scored, plan)
+    return _Answered(scored, best, tuple((pack, _called(pack, scored, plan, best)) for pack in plan.questions.packs))
+
+
+def _maps_of(answered: Sequence[_Answered], plan: Plan) -> list[_Maps]:
+    """Finds the regions and peaks of all crops in one pass."""
+    regions = plan.regions
+    wanted, seen = [one.areas for one in answered], [one.peaks for one in answered]
+    places = highest_places_of_all([(one.scored.scores[own], one.scored.geometry) for one, own in zip(answered, seen)])
+    drawn = [_surface(one.scored, own, at) for one, own, at in zip(answered, wanted, places)]
+    found = find_areas(
+        [maps for maps, _ in drawn],
+        [one.scored.cell for one in answered],
+        threshold=regions.threshold,
+        resolution=regions.resolution,
+        areas=regions.areas,
+        min_area=regions.min_area,
+    )
+    maps = []
+    for one, own, areas, all_seen, (_, at) in zip(answered, wanted, found, seen, drawn):
+        points = points_of(at, one.scored.geometry) + (one.scored.frame.left, one.scored.frame.top)
+        maps.append(_Maps(dict(zip(own, areas)), dict(zip(all_seen, points.tolist()))))
+    return maps
+
+
+def _surface(scored: Scored, wanted: Sequence[int], places: np.ndarray) -> tuple[PictureMaps, np.ndarray]:
+    """Returns the maps that regions are drawn from, and the highest places of all maps.
+
+    ``places``, float64 [N, 2], are the highest ones on the cells, those of the ``wanted`` concepts first. Where maps were refined, these
+    settle beside them.
+    """
+    maps, geometry = scored.surface(wanted)
+    density = geometry.grid[1] / scored.geometry.grid[1], geometry.grid[0] / scored.geometry.grid[0]
+    own = places[: len(wanted)]
+    if scored.refined and wanted:
+        own = settled_places(maps, own, density[::-1])
+    kernel = "bilinear" if scored.refined else "cubic"
+    drawn = PictureMaps(maps, geometry, scored.frame, scored.hidden, own * density, scored.scores[list(wanted)], kernel)
+    return drawn, np.concatenate([own, places[len(wanted) :]])
+
+
+def _lengths_of(pack: PackQuestions, found: Sequence[_Called], scored: Scored, maps: _Maps) -> dict[str, Distance]:
+    """Measures the lengths of a pack from the parts that have a region."""
+    parts = {
+        called.state.name: scored.scores[called.state.concept]
+        for called in found
+        # One of several parts is no part beside them: it would take their pixels from them.
+        if called.character.call < 0 and called.placed and called.state.concept not in scored.places and maps.area(called.entity)[0]
+    }
+    return measure_distances(pack.distances, parts, scored.geometry, scored.frame, scored.hidden, scored.cell)
+
+
+def _rows_of(answered: _Answered, maps: _Maps, lengths: Sequence[Mapping[str, Distance]], plan: Plan) -> list[dict[str, Any]]:
+    scored, head = answered.scored, _head(answered.scored, plan)
     rows: list[dict[str, Any]] = []
-    for pack, found in packs:
-        rows += _pack_rows(pack, found, scored, plan, maps, best, head)
+    for (pack, found), measured in zip(answered.packs, lengths):
+        missing = host_is_missing(float(scored.probabilities[pack.host][0]), plan.limits)
+        rows += _pack_rows(pack, found, scored, plan, maps, answered.best, head)
+        rows += [_distance_row(pack, name, measured.get(name), head, missing) for name in pack.distances]
     return rows
 
 
@@ -233,19 +299,14 @@ def _call_of_part(
 def _pack_rows(
     pack: PackQuestions, found: Sequence[_Called], scored: Scored, plan: Plan, maps: _Maps, best: np.ndarray, head: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    missing = host_is_missing(float(scored.probabilities[pack.host][0]), plan.limits)
     rows: list[dict[str, Any]] = []
-    parts: dict[str, np.ndarray] = {}
     for called in found:
         row = _part_row(pack, called, maps, head) if called.character.call < 0 else _state_row(pack, called, head)
         row |= _certificate_columns(scored.certificates.get(called.state.concept))
         row |= _place_columns(scored.places.get(called.state.concept))
         row["state_set"] = _state_set(pack.name, called, plan)
         if called.placed:
-            area = _place(row, maps, called, scored, plan, best)
-            # One of several parts is no part beside them: it would take their pixels from them.
-            if called.character.call < 0 and area is not None and called.state.concept not in scored.places:
-                parts[called.state.name] = scored.scores[called.state.concept]
+            _place(row, maps, called, scored, plan, best)
         else:
             row["region_count"] = 0
         if plan.keep_scores:
@@ -254,8 +315,6 @@ def _pack_rows(
             kept += [(state.name, state.concept) for state in states]
             _keep(row, scored, [concept for _, concept in kept], [name for name, _ in kept])
         rows.append(row)
-    measured = measure_distances(pack.distances, parts, scored.geometry, scored.frame, scored.hidden, scored.cell)
-    rows += [_distance_row(pack, name, measured.get(name), head, missing) for name in pack.distances]
     return rows
 
 
@@ -353,8 +412,8 @@ def _call_columns(call: Call) -> dict[str, Any]:
     }
 
 
-def _place(row: dict[str, Any], maps: _Maps, called: _Called, scored: Scored, plan: Plan, best: np.ndarray) -> Area | None:
-    """Adds where it is: threshold, peaks, region and measures; returns the region."""
+def _place(row: dict[str, Any], maps: _Maps, called: _Called, scored: Scored, plan: Plan, best: np.ndarray) -> None:
+    """Adds where it is: threshold, peaks, region and measures."""
     peak, proof = maps.peak(called.entity), maps.peak(called.state.concept)
     if peak is not None:
         row["peak_x"], row["peak_y"] = peak
@@ -366,7 +425,6 @@ def _place(row: dict[str, Any], maps: _Maps, called: _Called, scored: Scored, pl
     row["region_count"] = 0 if area is None else area.count
     if area is not None:
         row.update(_area_columns(area, scored, plan.scale(scored.item)))
-    return area
 
 
 def _area_columns(area: Area, scored: Scored, scale: float | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -119,7 +120,7 @@ class Geometry:
 
     def valid(self) -> np.ndarray:
         """Returns bool [h, w]: cells that show any of the picture; the others are padding and never score."""
-        return self.coverage() > 1e-6
+        return _valid(self).copy()
 
     def with_grid(self, grid: tuple[int, int]) -> Geometry:
         """Returns the same mapping with another grid over the same model frame."""
@@ -140,3 +141,9 @@ class Geometry:
             "scale_yx": list(self.scale),
             "offset_yx": list(self.offset),
         }
+
+
+@lru_cache(maxsize=256)
+def _valid(geometry: Geometry) -> np.ndarray:
+    """What pictures of one size share and what every step asks for."""
+    return geometry.coverage() > 1e-6

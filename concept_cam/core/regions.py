@@ -1,4 +1,4 @@
-"""From score maps to masks, boxes, outlines and measures: the one way there is, for one map or for all maps of a picture at once.
+"""From score maps to masks, boxes, outlines and measures: the one way there is, for one map or for all maps of many pictures at once.
 
 Plain numpy and scipy. Thresholds are found on the grid, and a map is enlarged only where it may exceed its threshold; all that follows
 works on runs of pixels (:mod:`concept_cam.core.shapes`), for all regions in one pass.
@@ -7,9 +7,9 @@ works on runs of pixels (:mod:`concept_cam.core.shapes`), for all regions in one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,26 @@ from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.names import choose
 from concept_cam.core.resampling import Enlargement, filled, highest_places, points_of
-from concept_cam.core.shapes import Runs, column_runs, components, decode_rle, encode_rle, encode_runs, outlines, runs_of, shapes
+from concept_cam.core.shapes import (
+    Canvas,
+    Runs,
+    column_runs,
+    components,
+    decode_rle,
+    encode_rle,
+    encode_runs,
+    joined,
+    outlines,
+    runs_of,
+    shapes,
+)
 
 __all__ = [
     "DEFAULT_THRESHOLD",
     "RESOLUTIONS",
     "THRESHOLDS",
     "Frame",
+    "PictureMaps",
     "Region",
     "Shape",
     "above",
@@ -32,6 +45,7 @@ __all__ = [
     "encode_rle",
     "find_regions",
     "find_shapes",
+    "find_shapes_of_all",
     "measure",
     "parse_threshold",
     "regions_of_map",
@@ -215,8 +229,16 @@ def threshold_values(maps: np.ndarray, threshold: str | float) -> np.ndarray:
 
 def above(heatmap: np.ndarray, limit: float | np.ndarray) -> np.ndarray:
     """Returns bool [H, W]: scores above a limit that a strategy found, infinite where it found nothing; False where the score is NaN."""
+    if heatmap.dtype == np.float32:
+        limit = _rounded_down(np.asarray(limit, dtype=np.float64))
     with np.errstate(invalid="ignore"):
         return np.asarray(heatmap > limit)
+
+
+def _rounded_down(limit: np.ndarray) -> np.ndarray:
+    """The largest float32 that is no larger than a limit: the same scores lie above it, and comparing is much faster in one type."""
+    nearest = limit.astype(np.float32)
+    return np.where(nearest > limit, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 # --------------------------------------------------------------------------------------------------------------- regions
@@ -246,6 +268,35 @@ def as_seen(geometry: Geometry) -> Geometry:
     return replace(geometry, original=(height, width), scale=scale)
 
 
+@dataclass(frozen=True, eq=False)
+class PictureMaps:
+    """Score maps of one picture in which regions are looked for.
+
+    Attributes:
+        scores: float32 [C, h, w], grid frame; NaN in padding and where nothing may be read.
+        geometry: Frames of the measured picture (the crop, for a specimen).
+        frame: Where it lies in the whole picture; ``None`` where it is the whole one.
+        hidden: bool, any size: the measured picture's pixels that may not belong to a region.
+        peaks: float64 [C, 2], the maps' highest places where they are known already; see
+            :func:`concept_cam.core.resampling.highest_places`.
+        levels: float32 [C, h', w'], the maps on which thresholds are found; ``scores`` by default. Refined maps take those of the cells.
+        kernel: A name of :data:`concept_cam.core.resampling.KERNELS`; refined maps, which have edges, are enlarged bilinearly.
+    """
+
+    scores: np.ndarray
+    geometry: Geometry
+    frame: Frame | None = None
+    hidden: np.ndarray | None = None
+    peaks: np.ndarray | None = None
+    levels: np.ndarray | None = None
+    kernel: str = "cubic"
+
+    def some(self, which: slice) -> PictureMaps:
+        """Returns some of the maps."""
+        peaks, levels = (None if values is None else values[which] for values in (self.peaks, self.levels))
+        return replace(self, scores=self.scores[which], peaks=peaks, levels=levels)
+
+
 def find_shapes(
     scores: np.ndarray,
     geometry: Geometry,
@@ -260,53 +311,99 @@ def find_shapes(
     levels: np.ndarray | None = None,
     kernel: str = "cubic",
 ) -> list[tuple[Shape | None, int, float]]:
-    """Finds and measures what stands out in score maps, all maps of a picture in one pass.
+    """Finds and measures what stands out in the score maps of one picture; see :class:`PictureMaps` and :func:`find_shapes_of_all`."""
+    maps = PictureMaps(scores, geometry, frame, hidden, peaks, levels, kernel)
+    return find_shapes_of_all([maps], threshold=threshold, resolution=resolution, areas=areas, min_area=min_area)[0]
+
+
+def find_shapes_of_all(
+    pictures: Sequence[PictureMaps],
+    *,
+    threshold: str | float = DEFAULT_THRESHOLD,
+    resolution: str = "model",
+    areas: int = 1,
+    min_area: float = 0.0,
+) -> list[list[tuple[Shape | None, int, float]]]:
+    """Finds and measures what stands out in score maps, all maps of all pictures in one pass.
+
+    What is found in a map does not depend on the maps and pictures beside it.
 
     Args:
-        scores: float32 [C, h, w], grid frame; NaN in padding and where nothing may be read.
-        geometry: Frames of the measured picture (the crop, for a specimen).
-        frame: Where it lies in the whole picture; ``None`` where it is the whole one.
+        pictures: The maps of each picture.
         threshold: Strategy or number, see :func:`threshold_value`.
         resolution: A name of :data:`RESOLUTIONS`.
         areas: Keep so many connected areas (8-connected) of each map, the one that holds the map's highest point first, then the largest; 0
             for all. So the peak and the region of a record are of one place.
         min_area: Smallest area in original pixels, or below 1 as a share of the measured picture.
-        hidden: bool, any size: the measured picture's pixels that may not belong to a region.
-        peaks: float64 [C, 2], the maps' highest places where they are known already; see
-            :func:`concept_cam.core.resampling.highest_places`.
-        levels: float32 [C, h', w'], the maps on which thresholds are found; ``scores`` by default. Refined maps take those of the cells.
-        kernel: A name of :data:`concept_cam.core.resampling.KERNELS`; refined maps, which have edges, are enlarged bilinearly.
 
     Returns:
-        Per map: the kept areas as one shape, or ``None`` where nothing is above the threshold; their number; the threshold in score units.
+        Per picture and map: the kept areas as one shape, or ``None`` where nothing is above the threshold; their number; the threshold in
+        score units.
     """
     _check_area(min_area)
     choose(resolution, RESOLUTIONS, "region resolution")
-    seen = geometry if resolution == "original" else as_seen(geometry)
-    step = max(1, CHUNK_PIXELS // (seen.original[0] * seen.original[1]))
-    found: list[tuple[Shape | None, int, float]] = []
-    for start in range(0, len(scores), step):
-        chunk = scores[start : start + step]
-        limits = threshold_values((scores if levels is None else levels)[start : start + step], threshold)
-        own = None if peaks is None else peaks[start : start + step]
-        runs = _runs_above(chunk, limits, seen, hidden, kernel)
-        least = (
-            (min_area if min_area < 1 else min_area / (geometry.original[0] * geometry.original[1])) * seen.original[0] * seen.original[1]
-        )
-        labels, kept = _kept(runs, least, areas or None, partial(_peaks_of, chunk, seen, own))
-        counts = np.bincount(kept[1], minlength=len(chunk))
-        owners = np.flatnonzero(counts)
-        # All kept areas of a map are one shape.
-        shape_of_map = np.full(len(chunk), -1)
-        shape_of_map[owners] = np.arange(owners.size)
-        owner = np.full(int(labels.max(initial=-1)) + 1, -1)
-        owner[kept[0]] = shape_of_map[kept[1]]
-        which = np.flatnonzero(owner[labels] >= 0)
-        made = _shapes(runs.take(which, owner[labels[which]], owners.size), seen, geometry, frame)
-        found += [
-            (made[shape] if shape >= 0 else None, int(count), limit) for shape, count, limit in zip(shape_of_map, counts, limits.tolist())
-        ]
+    found: list[list[tuple[Shape | None, int, float]]] = [[] for _ in pictures]
+    for chunks in _chunks(pictures, resolution):
+        for chunk, own in zip(chunks, _found_in(chunks, threshold, areas or None, min_area)):
+            found[chunk.number] += own
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Maps of one picture, its number, and its frames at the resolution at which regions are found."""
+
+    maps: PictureMaps
+    number: int
+    seen: Geometry
+
+    def least(self, min_area: float) -> float:
+        """Fewest pixels of an area, as seen."""
+        whole, seen = self.maps.geometry.original, self.seen.original
+        return (min_area if min_area < 1 else min_area / (whole[0] * whole[1])) * seen[0] * seen[1]
+
+
+def _chunks(pictures: Sequence[PictureMaps], resolution: str) -> Iterator[list[_Chunk]]:
+    """The maps that are dealt with together, in the order of the pictures."""
+    chunks: list[_Chunk] = []
+    pixels = 0
+    for number, picture in enumerate(pictures):
+        seen = picture.geometry if resolution == "original" else as_seen(picture.geometry)
+        each = seen.original[0] * seen.original[1]
+        step = max(1, CHUNK_PIXELS // each)
+        for start in range(0, len(picture.scores), step):
+            maps = picture.some(slice(start, start + step))
+            if chunks and pixels + len(maps.scores) * each > CHUNK_PIXELS:
+                yield chunks
+                chunks, pixels = [], 0
+            chunks.append(_Chunk(maps, number, seen))
+            pixels += len(maps.scores) * each
+    if chunks:
+        yield chunks
+
+
+def _found_in(
+    chunks: Sequence[_Chunk], threshold: str | float, areas: int | None, min_area: float
+) -> list[list[tuple[Shape | None, int, float]]]:
+    limits = [threshold_values(chunk.maps.scores if chunk.maps.levels is None else chunk.maps.levels, threshold) for chunk in chunks]
+    runs = joined(
+        [_runs_above(chunk.maps.scores, own, chunk.seen, chunk.maps.hidden, chunk.maps.kernel) for chunk, own in zip(chunks, limits)]
+    )
+    sizes = [len(chunk.maps.scores) for chunk in chunks]
+    least = np.repeat([chunk.least(min_area) for chunk in chunks], sizes)
+    labels, kept = _kept(runs, least, areas, partial(_peaks_of, chunks))
+    counts = np.bincount(kept[1], minlength=runs.count)
+    owners = np.flatnonzero(counts)
+    # All kept areas of a map are one shape.
+    shape_of_map = np.full(runs.count, -1)
+    shape_of_map[owners] = np.arange(owners.size)
+    owner = np.full(int(labels.max(initial=-1)) + 1, -1)
+    owner[kept[0]] = shape_of_map[kept[1]]
+    which = np.flatnonzero(owner[labels] >= 0)
+    spaces = [_Space(chunk.seen, chunk.maps.geometry, chunk.maps.frame or Frame(0, 0, chunk.maps.geometry.original)) for chunk in chunks]
+    made = _shapes(runs.take(which, owner[labels[which]], owners.size), spaces, np.repeat(np.arange(len(chunks)), sizes)[owners])
+    places = iter(zip(shape_of_map.tolist(), counts.tolist()))
+    return [[(made[shape] if shape >= 0 else None, count, limit) for limit, (shape, count) in zip(own.tolist(), places)] for own in limits]
 
 
 def regions_of_map(
@@ -432,18 +529,25 @@ def _runs_of_rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return which, row, first, last
 
 
-def _peaks_of(maps: np.ndarray, geometry: Geometry, places: np.ndarray | None, which: np.ndarray) -> np.ndarray:
-    return points_of(highest_places(maps[which], geometry) if places is None else places[which], geometry)
+def _peaks_of(chunks: Sequence[_Chunk], which: np.ndarray) -> np.ndarray:
+    """Highest points ``(x, y)``, float64 [M, 2], of some of the maps, which are numbered through all chunks and ascend."""
+    found, begin = [], 0
+    for chunk in chunks:
+        maps, geometry = chunk.maps, chunk.seen
+        own = which[(which >= begin) & (which < begin + len(maps.scores))] - begin
+        begin += len(maps.scores)
+        found.append(points_of(highest_places(maps.scores[own], geometry) if maps.peaks is None else maps.peaks[own], geometry))
+    return np.concatenate(found)
 
 
 def _kept(
-    runs: Runs, least: float, largest: int | None, peaks: Callable[[np.ndarray], np.ndarray] | None = None
+    runs: Runs, least: np.ndarray, largest: int | None, peaks: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Chooses the connected areas of each mask that are large enough, the largest few.
 
     Args:
         runs: The masks.
-        least: Fewest pixels.
+        least: float [count], fewest pixels of an area of each mask.
         largest: Most areas of a mask.
         peaks: Finds the highest points ``(x, y)`` of masks: the area that holds one comes before larger ones.
 
@@ -464,7 +568,7 @@ def _kept(
         x, y = place[runs.owner, 0], place[runs.owner, 1]
         later[labels[(runs.row == y) & (runs.first <= x) & (runs.last > x)]] = False
     order = np.lexsort((np.arange(sizes.size), -sizes, later, owner))
-    order = order[sizes[order] >= least]
+    order = order[sizes[order] >= least[owner[order]]]
     if largest is not None and order.size:
         whose = owner[order]
         begins = np.flatnonzero(np.append(True, whose[1:] != whose[:-1]))
@@ -473,43 +577,116 @@ def _kept(
     return labels, (order, owner[order])
 
 
-def _shapes(runs: Runs, seen: Geometry, geometry: Geometry, frame: Frame | None) -> list[Shape]:
-    """Measures masks found in a picture as seen and maps them to the original frame of the whole picture."""
+@dataclass(frozen=True)
+class _Space:
+    """Frames of a picture as seen, its frames, and where it lies in the whole picture."""
+
+    seen: Geometry
+    geometry: Geometry
+    frame: Frame
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """``(x, y)``: original pixels that one as seen is wide and high."""
+        return self.geometry.original[1] / self.seen.original[1], self.geometry.original[0] / self.seen.original[0]
+
+    @property
+    def scale(self) -> float:
+        """Original pixels that one as seen is long, where both axes have one scale."""
+        return math.pow(self.stretch[0] * self.stretch[1], 0.5)
+
+    @property
+    def even(self) -> bool:
+        """Whether both axes have one scale: then angles and ratios hold, and lengths grow with it."""
+        return abs(self.stretch[0] / self.stretch[1] - 1) < 0.02
+
+
+def _shapes(runs: Runs, spaces: Sequence[_Space], of: np.ndarray) -> list[Shape]:
+    """Measures masks found in pictures as seen and maps them to the original frames of the whole pictures.
+
+    Args:
+        runs: The masks.
+        spaces: The pictures.
+        of: int [count], the picture of each mask.
+    """
     if not runs.count:
         return []
-    frame = frame or Frame(0, 0, geometry.original)
-    starts = runs.starts
-    rows, columns = (_edges(full, small) for full, small in zip(geometry.original, seen.original))
-    scale_y, scale_x = geometry.original[0] / seen.original[0], geometry.original[1] / seen.original[1]
-    top, bottom = runs.row[starts], np.maximum.reduceat(runs.row, starts) + 1
-    left, right = np.minimum.reduceat(runs.first, starts), np.maximum.reduceat(runs.last, starts)
-    box = np.stack([columns[left] + frame.left, rows[top] + frame.top, columns[right] + frame.left, rows[bottom] + frame.top], axis=1)
-    if abs(scale_x / scale_y - 1) < 0.02:  # one scale on both axes: angles and ratios hold, lengths grow with it
-        found = shapes(runs)
-        for name, scale in (("length", (scale_x * scale_y) ** 0.5), ("width", (scale_x * scale_y) ** 0.5)):
-            found[name] = found[name] * scale
-        found["centroid_x"], found["centroid_y"] = found["centroid_x"] * scale_x, found["centroid_y"] * scale_y
-    else:
-        found = shapes(_stretched(runs, rows, columns))
-    found["centroid_x"], found["centroid_y"] = found["centroid_x"] + frame.left, found["centroid_y"] + frame.top
-    owner, first, last = column_runs(runs, rows, columns, (frame.left, frame.top, frame.size[0]))
+    canvas = _canvas(spaces, of)
+    stretch = np.array([space.stretch for space in spaces])[of]
+    place = np.stack([canvas.left, canvas.top], axis=1)
+    scale, even = (np.array([getattr(space, name) for space in spaces])[of] for name in ("scale", "even"))
+    found = _measures(runs, canvas, np.column_stack([stretch, scale]), even)
+    found["centroid_x"], found["centroid_y"] = found["centroid_x"] + canvas.left, found["centroid_y"] + canvas.top
+    owner, first, last = column_runs(runs, canvas)
     area = np.bincount(owner, last - first, runs.count)
     found["area"] = area
-    texts = encode_runs(owner, first, last, runs.count, frame.size)
-    stretch, place = (scale_x, scale_y), (frame.left, frame.top)
+    texts = encode_runs(owner, first, last, runs.count, canvas.size[:, 0] * canvas.size[:, 1])
+    drawn = outlines(runs)
+    contours = drawn.split(drawn.points * stretch[drawn.owners] + place[drawn.owners])
     names, table = list(found), np.stack(list(found.values()), axis=1).tolist()
     return [
         Shape(
             box=(corner[0], corner[1], corner[2], corner[3]),
             area=int(pixels),
-            rle={"size": list(frame.size), "counts": text},
-            contours=tuple(outline * stretch + place for outline in own),
+            rle={"size": size, "counts": text},
+            contours=tuple(own),
             measures=dict(zip(names, values)),
         )
-        for corner, pixels, text, own, values in zip(box.tolist(), area.tolist(), texts, outlines(runs), table)
+        for corner, pixels, size, text, own, values in zip(
+            _boxes(runs, canvas).tolist(), area.tolist(), canvas.size.tolist(), texts, contours, table
+        )
     ]
 
 
+def _canvas(spaces: Sequence[_Space], of: np.ndarray) -> Canvas:
+    rows, columns = ([_edges(space.geometry.original[axis], space.seen.original[axis]) for space in spaces] for axis in (0, 1))
+    row, column = (np.cumsum([0, *(len(own) for own in edges[:-1])])[of] for edges in (rows, columns))
+    corner = np.array([(space.frame.left, space.frame.top) for space in spaces])[of]
+    size = np.array([space.frame.size for space in spaces])[of]
+    return Canvas(np.concatenate(rows), np.concatenate(columns), row, column, corner[:, 0], corner[:, 1], size)
+
+
+def _boxes(runs: Runs, canvas: Canvas) -> np.ndarray:
+    """Returns the box ``(x0, y0, x1, y1)`` of each mask, int64 [count, 4]."""
+    starts = runs.starts
+    top, bottom = runs.row[starts], np.maximum.reduceat(runs.row, starts) + 1
+    left, right = np.minimum.reduceat(runs.first, starts), np.maximum.reduceat(runs.last, starts)
+    x = [canvas.columns[canvas.column + side] + canvas.left for side in (left, right)]
+    y = [canvas.rows[canvas.row + side] + canvas.top for side in (top, bottom)]
+    return np.stack([x[0], y[0], x[1], y[1]], axis=1)
+
+
+def _measures(runs: Runs, canvas: Canvas, scales: np.ndarray, even: np.ndarray) -> dict[str, np.ndarray]:
+    """Shape measures in original pixels: those as seen, made larger, where both axes have one scale, else those of the stretched masks.
+
+    Args:
+        runs: The masks.
+        canvas: Where they lie.
+        scales: float64 [count, 3], original pixels that one as seen is wide, high and long.
+        even: bool [count], whether both axes have one scale.
+    """
+    if even.all():
+        found = shapes(runs)
+        sizes = {"length": scales[:, 2], "width": scales[:, 2], "centroid_x": scales[:, 0], "centroid_y": scales[:, 1]}
+        return {name: values * sizes[name] if name in sizes else values for name, values in found.items()}
+    if not even.any():
+        return shapes(_stretched(runs, canvas))
+    parts = []
+    for chosen in (even, ~even):
+        masks = np.flatnonzero(chosen)
+        number = np.zeros(runs.count, dtype=np.int64)
+        number[masks] = np.arange(masks.size)
+        which = np.flatnonzero(chosen[runs.owner])
+        own = replace(canvas, **{name: getattr(canvas, name)[masks] for name in ("row", "column", "left", "top", "size")})
+        parts.append((masks, _measures(runs.take(which, number[runs.owner[which]], masks.size), own, scales[masks], even[masks])))
+    found = {name: np.empty(runs.count) for name in parts[0][1]}
+    for masks, own_measures in parts:
+        for name, values in own_measures.items():
+            found[name][masks] = values
+    return found
+
+
+@lru_cache(maxsize=256)
 def _edges(full: int, small: int) -> np.ndarray:
     """Returns int [small + 1]: where the edges of the small picture's pixels lie among the full one's (nearest neighbour)."""
     if full == small:
@@ -518,13 +695,15 @@ def _edges(full: int, small: int) -> np.ndarray:
     return np.searchsorted(nearest, np.arange(small + 1))
 
 
-def _stretched(runs: Runs, rows: np.ndarray, columns: np.ndarray) -> Runs:
+def _stretched(runs: Runs, canvas: Canvas) -> Runs:
     """Returns the runs at the original's size, whose pixels need not be of one shape."""
-    times = rows[runs.row + 1] - rows[runs.row]
+    row, column = canvas.row[runs.owner], canvas.column[runs.owner]
+    upper, lower = canvas.rows[row + runs.row], canvas.rows[row + runs.row + 1]
+    times = lower - upper
     which = np.repeat(np.arange(times.size), times)
-    row = np.repeat(rows[runs.row] - (np.cumsum(times) - times), times) + np.arange(int(times.sum()))
-    owner, first, last = runs.owner[which], columns[runs.first][which], columns[runs.last][which]
-    return Runs(owner, row, first, last, runs.count).take(np.arange(which.size), owner, runs.count)
+    lines = np.repeat(upper - (np.cumsum(times) - times), times) + np.arange(int(times.sum()))
+    owner, first, last = runs.owner[which], canvas.columns[column + runs.first][which], canvas.columns[column + runs.last][which]
+    return Runs(owner, lines, first, last, runs.count).take(np.arange(which.size), owner, runs.count)
 
 
 def _regions(
@@ -538,14 +717,15 @@ def _regions(
 ) -> tuple[Region, ...]:
     """Measures each connected area of a mask; ``corner`` is where the mask's upper left corner lies in the picture as seen."""
     row, first, last = runs_of(mask, *corner)
-    labels, (kept, _) = _kept(Runs(np.zeros(row.size, dtype=np.int64), row, first, last, 1), least, None)
+    labels, (kept, _) = _kept(Runs(np.zeros(row.size, dtype=np.int64), row, first, last, 1), np.array([least]), None)
     if not kept.size:
         return ()
     owner = np.full(int(labels.max()) + 1, -1)
     owner[kept] = np.arange(kept.size)
     which = np.flatnonzero(owner[labels] >= 0)
     runs = Runs(owner[labels], row, first, last, kept.size).take(which, owner[labels[which]], kept.size)
-    found = _shapes(runs, seen, geometry, None)
+    space = _Space(seen, geometry, Frame(0, 0, geometry.original))
+    found = _shapes(runs, [space], np.zeros(runs.count, dtype=np.int64))
     scale_y, scale_x = geometry.original[0] / seen.original[0], geometry.original[1] / seen.original[1]
     bounds = np.append(runs.starts, runs.row.size)
     regions = []

@@ -1,7 +1,7 @@
 """Masks as runs of pixels, and everything that is measured on them: components, shapes, outlines, run-length texts.
 
-All regions of a picture are dealt with in one pass of numpy; nothing here ever paints a mask. A *run* is a stretch ``[first, last)`` of one
-row.
+All regions of many pictures are dealt with in one pass of numpy; nothing here ever paints a mask. A *run* is a stretch
+``[first, last)`` of one row.
 """
 
 from __future__ import annotations
@@ -10,13 +10,27 @@ import itertools
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 
 from concept_cam.core.errors import ConfigurationError, reason_of
 
-__all__ = ["Runs", "column_runs", "components", "decode_rle", "encode_rle", "encode_runs", "outlines", "runs_of", "shapes"]
+__all__ = [
+    "Canvas",
+    "Outlines",
+    "Runs",
+    "column_runs",
+    "components",
+    "decode_rle",
+    "encode_rle",
+    "encode_runs",
+    "joined",
+    "outlines",
+    "runs_of",
+    "shapes",
+]
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,19 @@ class Runs:
     def starts(self) -> np.ndarray:
         """int64 [count]: the first run of each mask."""
         return np.searchsorted(self.owner, np.arange(self.count))
+
+    @cached_property
+    def borders(self) -> _Edges:
+        """Where the masks differ between the rows on either side of a lattice line."""
+        return _horizontal(self)
+
+
+def joined(parts: Sequence[Runs]) -> Runs:
+    """Returns the masks of several sets as one set, in their order."""
+    before = np.cumsum([0, *(part.count for part in parts)])
+    owner = np.concatenate([part.owner + shift for part, shift in zip(parts, before)])
+    row, first, last = (np.concatenate([getattr(part, name) for part in parts]) for name in ("row", "first", "last"))
+    return Runs(owner, row, first, last, int(before[-1]))
 
 
 def runs_of(mask: np.ndarray, top: int = 0, left: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -223,18 +250,44 @@ def _horizontal(runs: Runs) -> _Edges:
     return _Edges(owner, line, first, keys[which + 1] - lines * wide, step[which] > 0)
 
 
-def outlines(runs: Runs) -> list[list[np.ndarray]]:
-    """Returns closed outlines of each mask's pixels, int64 [N, 2] of ``(x, y)``, longest first; outer ones clockwise, holes
-    counter-clockwise.
+@dataclass(frozen=True)
+class Outlines:
+    """Closed outlines of masks' pixels; those of one mask stand together, longest first.
+
+    Attributes:
+        points: int64 [P, 2] of ``(x, y)``, one outline after the other; the last point of each is its first.
+        bounds: int64 [K + 1], where each outline begins, and the end of the last.
+        owner: int64 [K], whose each is; ascending.
+        count: Number of masks.
+    """
+
+    points: np.ndarray
+    bounds: np.ndarray
+    owner: np.ndarray
+    count: int
+
+    @property
+    def owners(self) -> np.ndarray:
+        """int64 [P]: whose each point is."""
+        return np.repeat(self.owner, np.diff(self.bounds))
+
+    def split(self, points: np.ndarray) -> list[list[np.ndarray]]:
+        """Cuts points [P, ...], one for each of :attr:`points`, into the outlines of each mask."""
+        pieces = [points[low:high] for low, high in itertools.pairwise(self.bounds.tolist())]
+        ends = np.searchsorted(self.owner, np.arange(self.count + 1)).tolist()
+        return [pieces[low:high] for low, high in itertools.pairwise(ends)]
+
+
+def outlines(runs: Runs) -> Outlines:
+    """Returns the outlines of masks; outer ones clockwise, holes counter-clockwise.
 
     The corners of the pixels' own edges, so that an outline encloses exactly the pixels; areas that touch at a corner are one, as in the
     labelling.
     """
-    found: list[list[np.ndarray]] = [[] for _ in range(runs.count)]
     if not runs.owner.size:
-        return found
+        return Outlines(np.zeros((0, 2), dtype=np.int64), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64), runs.count)
     # Walking with the pixel on the right: above a pixel to the right, below it to the left, right of it down, left of it up.
-    edges = _horizontal(runs)
+    edges = runs.borders
     tall, wide = int(runs.row.max()) + 2, int(runs.last.max()) + 1
     base = (edges.owner * tall + edges.line) * wide
     start = base + np.where(edges.opens, edges.first, edges.last)
@@ -253,25 +306,41 @@ def outlines(runs: Runs) -> list[list[np.ndarray]]:
     corner, arrive, forward = np.concatenate(down_start), np.concatenate(down_end), np.concatenate(down_forward)
     # Where two areas touch at a corner there are two ways on; turning left joins them.
     onward = _follow(end, ~edges.opens, corner, forward)
-    following = _follow(arrive[onward], forward[onward], start, edges.opens)
-    steps, seen = following.tolist(), bytearray(start.size)
-    order: list[int] = []
-    bounds = [0]
-    for link in range(start.size - 1, -1, -1):
-        at = link
-        while not seen[at]:
-            seen[at] = 1
-            order.append(at)
-            at = steps[at]
-        if len(order) > bounds[-1]:
-            bounds.append(len(order))
-    points = np.stack([start[order], end[order]], axis=1)
-    owners = edges.owner[np.asarray(order)[bounds[:-1]]].tolist()
-    rows, columns = np.divmod(points, wide)
-    points = np.stack([columns, rows % tall], axis=-1).reshape(-1, 2)
-    for owner, (low, high) in zip(owners, itertools.pairwise(bounds)):
-        found[owner].append(np.concatenate([points[2 * low : 2 * high], points[2 * low : 2 * low + 1]]))
-    return [sorted(own, key=len, reverse=True) for own in found]
+    leader, place = _cycles(_follow(arrive[onward], forward[onward], start, edges.opens))
+    firsts, length = np.unique(leader, return_counts=True)
+    order = np.lexsort((-firsts, -length, edges.owner[firsts]))
+    firsts, length = firsts[order], length[order]
+    # Each link gives the corners at its ends; the first corner comes once more.
+    bounds = np.concatenate([[0], np.cumsum(2 * length + 1)])
+    begin = np.zeros(start.size, dtype=np.int64)
+    begin[firsts] = bounds[:-1]
+    at = begin[leader] + 2 * place
+    corners = np.empty(int(bounds[-1]), dtype=np.int64)
+    corners[at], corners[at + 1], corners[bounds[1:] - 1] = start, end, start[firsts]
+    rows, columns = np.divmod(corners, wide)
+    return Outlines(np.stack([columns, rows % tall], axis=1), bounds, edges.owner[firsts], runs.count)
+
+
+def _cycles(following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Says of each link of closed chains the last link of its chain, which leads it, and how many steps it comes behind that one.
+
+    Args:
+        following: int64 [N], the link that comes after each.
+    """
+    # Each link looks twice as far ahead in every turn (pointer jumping).
+    leader, jump = np.arange(following.size), following
+    while True:
+        farther = np.maximum(leader, leader[jump])
+        if np.array_equal(farther, leader):
+            break
+        leader, jump = farther, jump[jump]
+    leads = leader == np.arange(following.size)
+    jump = np.where(leads, leader, following)
+    left = (~leads).astype(np.int64)  # steps to the leader, as far as counted
+    while not np.array_equal(jump, leader):
+        left, jump = left + left[jump], jump[jump]
+    length = np.bincount(leader, minlength=following.size)[leader]
+    return leader, np.where(leads, 0, length - left)
 
 
 def _follow(at: np.ndarray, preferred: np.ndarray, corner: np.ndarray, forward: np.ndarray) -> np.ndarray:
@@ -288,54 +357,72 @@ def _follow(at: np.ndarray, preferred: np.ndarray, corner: np.ndarray, forward: 
 # ----------------------------------------------------------------------------------------------------------- run lengths
 
 
-def column_runs(
-    runs: Runs, rows: np.ndarray, columns: np.ndarray, place: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the runs down the columns of a picture in which every pixel of the masks is a rectangle.
+@dataclass(frozen=True)
+class Canvas:
+    """Where masks lie in the pictures that they are of: each pixel of a mask is a rectangle of its picture.
 
-    Args:
-        runs: The masks.
-        rows: int [H + 1], where the edges of the masks' rows lie in the picture.
-        columns: int [W + 1], where those of their columns lie.
-        place: ``(left, top, height)``: what is added to columns and rows, and the height of the picture.
+    Attributes:
+        rows: int64, where the edges of the masks' rows lie: of all pictures, one after the other.
+        columns: int64, where those of their columns lie.
+        row: int64 [count], where the edges of each mask's picture begin in ``rows``.
+        column: int64 [count], where they begin in ``columns``.
+        left: int64 [count], what is added to columns.
+        top: int64 [count], what is added to rows.
+        size: int64 [count, 2], ``(H, W)`` of each mask's picture.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    left: np.ndarray
+    top: np.ndarray
+    size: np.ndarray
+
+
+def column_runs(runs: Runs, canvas: Canvas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the runs down the columns of the pictures that masks lie in.
 
     Returns:
         Owner, first pixel and one past the last pixel of every run, counted down the columns; ascending.
     """
-    edges = _horizontal(runs)
+    edges = runs.borders
     reach = edges.last - edges.first
     shift = np.concatenate([[0], np.cumsum(reach)[:-1]])
     column = np.repeat(edges.first - shift, reach) + np.arange(int(reach.sum()))
-    wide, tall = columns.size + 1, rows.size + 1
+    wide, tall = int(runs.last.max()) + 1, int(runs.row.max()) + 2
     keys = np.sort((np.repeat(edges.owner, reach) * wide + column) * tall + np.repeat(edges.line, reach))
     # Down a column the mask begins and ends in turn.
     upper, first = np.divmod(keys[0::2], tall)
-    last = keys[1::2] % tall
+    last = keys[1::2] - upper * tall
     begins = np.flatnonzero(np.append(True, upper[1:] != upper[:-1]))
     counts = np.diff(np.append(begins, upper.size))
     owner, column = np.divmod(upper[begins], wide)
-    times = columns[column + 1] - columns[column]  # picture columns of each mask column
-    repeated = np.repeat(np.arange(begins.size), times)
-    number = counts[repeated]
+    column += canvas.column[owner]
+    times = canvas.columns[column + 1] - canvas.columns[column]  # picture columns of each mask column
+    number = np.repeat(counts, times)
+    whose = np.repeat(owner, times)
     before = np.concatenate([[0], np.cumsum(times)[:-1]])
-    across = np.repeat(columns[column] - before, times) + np.arange(int(times.sum())) + place[0]
+    across = np.repeat(canvas.columns[column] - before, times) + np.arange(int(times.sum())) + canvas.left[whose]
     shift = np.concatenate([[0], np.cumsum(number)[:-1]]) if number.size else number
-    index = np.repeat(begins[repeated] - shift, number) + np.arange(int(number.sum()))
-    base = np.repeat(across * place[2] + place[1], number)
-    starts, ends = base + rows[first[index]], base + rows[last[index]]
+    index = np.repeat(np.repeat(begins, times) - shift, number) + np.arange(int(number.sum()))
+    base = np.repeat(across * canvas.size[whose, 0] + canvas.top[whose], number)
+    rows = canvas.row[upper // wide]
+    starts, ends = base + canvas.rows[rows + first][index], base + canvas.rows[rows + last][index]
+    whose = np.repeat(whose, number)
     kept = ends > starts
-    return np.repeat(owner[repeated], number)[kept], starts[kept], ends[kept]
+    return (whose, starts, ends) if kept.all() else (whose[kept], starts[kept], ends[kept])
 
 
-def encode_runs(owner: np.ndarray, starts: np.ndarray, ends: np.ndarray, count: int, size: tuple[int, int]) -> list[str]:
-    """Encodes runs down the columns of a picture as COCO's compressed run-length texts, one per owner.
+def encode_runs(owner: np.ndarray, starts: np.ndarray, ends: np.ndarray, count: int, pixels: np.ndarray | int) -> list[str]:
+    """Encodes runs down the columns of pictures as COCO's compressed run-length texts, one per owner.
 
     Args:
         owner: int [N], ascending.
         starts: int [N], first pixel of each run; ascending within an owner.
         ends: int [N], one past its last pixel; a run may start where the one before it ends.
         count: Number of owners.
-        size: ``(H, W)`` of the picture.
+        pixels: Pixels of the picture, or int [count], of each owner's.
     """
     if starts.size:  # A run that reaches the bottom continues at the top of the next column.
         apart = np.append(True, (starts[1:] != ends[:-1]) | (owner[1:] != owner[:-1]))
@@ -345,7 +432,7 @@ def encode_runs(owner: np.ndarray, starts: np.ndarray, ends: np.ndarray, count: 
     bounds = np.zeros(int(begins[-1]), dtype=np.int64)
     place = begins[owner] + 1 + 2 * (np.arange(owner.size) - np.repeat(np.cumsum(number) - number, number))
     bounds[place], bounds[place + 1] = starts, ends
-    bounds[begins[1:] - 1] = size[0] * size[1]
+    bounds[begins[1:] - 1] = pixels
     lengths = np.append(np.diff(bounds), 0)
     kept = np.ones(lengths.size, dtype=bool)
     kept[begins[1:] - 1] = False  # from one owner's end to the next one's beginning
@@ -390,7 +477,7 @@ def encode_rle(mask: np.ndarray) -> dict[str, Any]:
     owner = np.zeros(column.size, dtype=np.int64)
     return {
         "size": [height, width],
-        "counts": encode_runs(owner, column * height + first, column * height + last, 1, (height, width))[0],
+        "counts": encode_runs(owner, column * height + first, column * height + last, 1, height * width)[0],
     }
 
 

@@ -48,7 +48,7 @@ def test_whatever_a_stage_raises_is_its_pictures_own(
     tmp_path: Path, localizer: Localizer, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     good, _ = write_pictures(tmp_path / "in", 4)
-    read, measured = File.read, records.records_of
+    read, measured = File.read, records.records_of_all
 
     def failing_read(self: File, *arguments: Any) -> Any:
         if self.path.endswith(good[1]):
@@ -56,12 +56,12 @@ def test_whatever_a_stage_raises_is_its_pictures_own(
         return read(self, *arguments)
 
     def failing_measure(scored: Any, plan: Any) -> Any:
-        if scored.item.source == good[2]:
+        if good[2] in [one.item.source for one in scored]:
             raise error
         return measured(scored, plan)
 
     monkeypatch.setattr(File, "read", failing_read)
-    monkeypatch.setattr(annotator, "records_of", failing_measure)
+    monkeypatch.setattr(annotator, "records_of_all", failing_measure)
     found = run(tmp_path / "in", tmp_path / "run", localizer)
     assert {record["source"] for record in found.records()} == {good[0], good[3]}
     assert [row["source"] for row in found.errors()] == [good[1], good[2]]

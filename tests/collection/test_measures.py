@@ -74,7 +74,8 @@ def test_outlines_enclose_exactly_the_pixels(seed: int) -> None:
 
     mask = np.random.default_rng(seed).random((9, 12)) < 0.3 + 0.1 * seed
     row, first, last = runs_of(mask)
-    outlines = outlines_of(Runs(np.zeros(row.size, dtype=np.int64), row, first, last, 1))[0]
+    drawn = outlines_of(Runs(np.zeros(row.size, dtype=np.int64), row, first, last, 1))
+    (outlines,) = drawn.split(drawn.points)
     centres = np.stack(np.meshgrid(np.arange(12) + 0.5, np.arange(9) + 0.5), axis=-1).reshape(-1, 2)
     inside = np.zeros(len(centres), dtype=bool)
     area = 0.0

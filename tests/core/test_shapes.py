@@ -8,11 +8,13 @@ from concept_cam.core import regions
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.regions import (
     Frame,
+    PictureMaps,
     above,
     as_seen,
     decode_rle,
     encode_rle,
     find_shapes,
+    find_shapes_of_all,
     measure,
     regions_of_map,
     threshold_value,
@@ -24,6 +26,7 @@ from concept_cam.core.resampling import (
     filled,
     grid_to_pixels,
     highest_places,
+    highest_places_of_all,
     highest_point,
     highest_points,
     points_of,
@@ -52,6 +55,11 @@ def all_runs(given: list[np.ndarray]) -> Runs:
     return Runs(owner, *(np.concatenate(arrays) for arrays in zip(*parts)), len(given))
 
 
+def drawn_outlines(given: list[np.ndarray]) -> list[list[np.ndarray]]:
+    found = outlines(all_runs(given))
+    return found.split(found.points)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_components_are_those_of_scipy_in_reading_order(seed: int) -> None:
     given = masks(7, seed)
@@ -69,14 +77,61 @@ def test_components_are_those_of_scipy_in_reading_order(seed: int) -> None:
 def test_many_masks_in_one_pass_equal_each_alone(seed: int) -> None:
     given = masks(7, seed)
     together = shapes(all_runs(given))
-    drawn = outlines(all_runs(given))
+    drawn = drawn_outlines(given)
     for number, mask in enumerate(given):
         for name, value in measure(mask).items():
             assert together[name][number] == pytest.approx(value, rel=1e-12), name
-        alone = outlines(all_runs([mask]))[0]
+        alone = drawn_outlines([mask])[0]
         assert len(alone) == len(drawn[number])
         for one, other in zip(alone, drawn[number]):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_outlines_are_walked_edge_by_edge(seed: int) -> None:
+    """Walks around the pixels one edge at a time, the pixel on the right, and turns left where two areas touch at a corner."""
+    for mask in masks(4, seed):
+        framed = np.pad(mask, 1)
+        edges = set()
+        for y, x in np.argwhere(framed):
+            sides = {
+                (0, -1): ((x, y), (1, 0)),
+                (1, 0): ((x + 1, y), (0, 1)),
+                (0, 1): ((x + 1, y + 1), (-1, 0)),
+                (-1, 0): ((x, y + 1), (0, -1)),
+            }
+            edges |= {edge for (across, down), edge in sides.items() if not framed[y + down, x + across]}
+        expected = set()
+        while edges:
+            at, way = first = next(iter(edges))
+            walked = []
+            while (at, way) in edges:
+                edges.remove((at, way))
+                walked.append((int(at[0]) - 1, int(at[1]) - 1))
+                at = (at[0] + way[0], at[1] + way[1])
+                left, right = (way[1], -way[0]), (-way[1], way[0])
+                way = next(turn for turn in (left, way, right) if (at, turn) in edges or (at, turn) == first)
+            corners = [
+                here
+                for here, before, after in zip(walked, walked[-1:] + walked, walked[1:] + walked[:1])
+                if not straight(before, here, after)
+            ]
+            expected.add(turned(corners))
+        found = drawn_outlines([mask])[0]
+        assert all(outline[0].tolist() == outline[-1].tolist() for outline in found)
+        assert [len(outline) for outline in found] == sorted(map(len, found), reverse=True)
+        drawn = [turned([(int(x), int(y)) for x, y in outline[:-1]]) for outline in found]
+        assert len(set(drawn)) == len(drawn)
+        assert set(drawn) == expected
+
+
+def straight(before: tuple[int, int], here: tuple[int, int], after: tuple[int, int]) -> bool:
+    return (here[0] - before[0], here[1] - before[1]) == (after[0] - here[0], after[1] - here[1])
+
+
+def turned(corners: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """A closed line is the same wherever it begins."""
+    return min(tuple(corners[start:] + corners[:start]) for start in range(len(corners)))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -269,3 +324,51 @@ def test_settled_places_are_the_highest_ones_within_half_a_cell() -> None:
         ]
         assert tuple(own) == pytest.approx(max(near)[1:])
     np.testing.assert_array_equal(found[2:], places[2:])
+
+
+@pytest.mark.parametrize("resolution", ["model", "original"])
+@pytest.mark.parametrize("most", [regions.CHUNK_PIXELS, 200_000])
+def test_many_pictures_in_one_pass_equal_each_alone(monkeypatch: pytest.MonkeyPatch, resolution: str, most: int) -> None:
+    """Pictures of several sizes and policies, one of them a crop, one partly hidden, one without maps, one with peaks known already."""
+    monkeypatch.setattr(regions, "CHUNK_PIXELS", most)
+    frame = Frame(3, 9, (GEOMETRIES[0].original[0] + 20, GEOMETRIES[0].original[1] + 5))
+    hidden = np.zeros((30, 40), bool)
+    hidden[:, :15] = True
+    given = [
+        PictureMaps(maps(GEOMETRIES[0], 5), GEOMETRIES[0], frame),
+        PictureMaps(maps(GEOMETRIES[1], 6)[1:], GEOMETRIES[1], hidden=hidden),
+        PictureMaps(np.zeros((0, 14, 14), np.float32), GEOMETRIES[1]),
+        PictureMaps(np.full((2, 14, 14), np.nan, np.float32), GEOMETRIES[0]),
+        PictureMaps(maps(GEOMETRIES[2], 7)[2:], GEOMETRIES[2], kernel="bilinear"),
+    ]
+    given.append(
+        PictureMaps(given[0].scores, GEOMETRIES[0], peaks=highest_places(given[0].scores, GEOMETRIES[0]), levels=given[0].scores * 1.2)
+    )
+    together = find_shapes_of_all(given, areas=2, min_area=3.0, resolution=resolution)
+    assert [len(own) for own in together] == [5, 5, 0, 2, 5, 5]
+    assert sum(shape is not None for own in together for shape, _, _ in own) > 15
+    for picture, own in zip(given, together):
+        for number, found in enumerate(own):
+            alone = find_shapes_of_all([picture.some(slice(number, number + 1))], areas=2, min_area=3.0, resolution=resolution)[0][0]
+            assert repr(found) == repr(alone)
+            if found[0] is not None and alone[0] is not None:
+                assert all(np.array_equal(one, other) for one, other in zip(found[0].contours, alone[0].contours, strict=True))
+    assert find_shapes_of_all([]) == []
+
+
+def test_highest_places_of_many_pictures_are_those_of_each() -> None:
+    given = [(maps(geometry, 4)[:count], geometry) for count, geometry in zip((3, 0, 4, 2, 1), (*GEOMETRIES, GEOMETRIES[0], GEOMETRIES[1]))]
+    given[3][0][1] = np.nan
+    found = highest_places_of_all(given)
+    assert [len(own) for own in found] == [3, 0, 4, 2, 1]
+    for (scores, geometry), own in zip(given, found):
+        np.testing.assert_array_equal(own, highest_places(scores, geometry))
+
+
+def test_comparing_in_float32_is_comparing_exactly() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.normal(size=(50, 40)).astype(np.float32)
+    near = scores.ravel()[:200].astype(np.float64)
+    for limit in (*near, *(near * (1 + 1e-9)), *(near * (1 - 1e-9)), 0.0, np.inf, -np.inf):
+        np.testing.assert_array_equal(above(scores, limit), scores.astype(np.float64) > limit)
+    assert not above(np.full((1, 1), np.nan, np.float32), -np.inf).any()

@@ -12,7 +12,7 @@ from concept_cam.collection.inputs.items import Item
 from concept_cam.collection.keeping import Kept, keep, kept_table
 from concept_cam.collection.plan import Plan
 from concept_cam.collection.reading import Crop, Loaded, load_item, prepare_crop
-from concept_cam.collection.records import Scored, records_of
+from concept_cam.collection.records import Scored, records_of_all
 from concept_cam.core.errors import ImageError, reason_of
 from concept_cam.refine.look import ZOOM
 from concept_cam.trust.certificate import Certificate, Certifier
@@ -208,11 +208,10 @@ def answers_of(scored: Sequence[tuple[Loaded, list[Any]]], plan: Plan) -> Answer
     if plan.codec is not None:
         return Answers(tuple(done(found, len(crops), found.errors) for found, crops in scored), kept_table(scored, plan))
     pictures, rows, own_rows = [], [], []
-    for found, crops in scored:
-        try:
-            own = [row for crop in crops for row in records_of(crop, plan)]
-        except Exception as error:  # whatever it is, it is this picture's
-            own, found = [], replace(found, errors=(*found.errors, reason_of(error)))
+    for (found, _), outcome in zip(scored, _rows(scored, plan)):
+        own = [] if isinstance(outcome, Exception) else outcome
+        if isinstance(outcome, Exception):
+            found = replace(found, errors=(*found.errors, reason_of(outcome)))
         rows += own
         own_rows.append(own)
         pictures.append(done(found, len(own), found.errors))
@@ -227,3 +226,13 @@ def answers_of(scored: Sequence[tuple[Loaded, list[Any]]], plan: Plan) -> Answer
             except Exception as error:
                 pictures[position] = done(found, 0, (*pictures[position].errors, reason_of(error)))
         return Answers(tuple(pictures), table_of(kept))
+
+
+def _rows(scored: Sequence[tuple[Loaded, list[Scored]]], plan: Plan) -> list[list[dict[str, Any]] | Exception]:
+    """The rows of each picture, or what went wrong: in one pass, and where that fails one by one, to find out whose fault it is."""
+    crops = [crop for _, own in scored for crop in own]
+    try:
+        rows = iter(records_of_all(crops, plan))
+        return [[row for _ in own for row in next(rows)] for _, own in scored]
+    except Exception as error:  # whatever it is, it is one picture's
+        return [error] if len(scored) == 1 else [found for one in scored for found in _rows([one], plan)]
