@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from concept_cam.core.frame import exclusive_masks, measure_body
+from concept_cam.core.frame import Length, exclusive_masks, measure_bodies
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.lengths import measure_lengths
 from concept_cam.core.placed_maps import small_size
@@ -29,11 +29,13 @@ from concept_cam.core.resampling import Enlargement, filled
 __all__ = [
     "RESOLUTIONS",
     "Area",
+    "Body",
     "Distance",
     "Frame",
     "cell_coverage",
     "find_area",
     "find_areas",
+    "measure_all_distances",
     "measure_distances",
     "uncertainties",
 ]
@@ -199,6 +201,65 @@ NESTED = {
 """Parts that lie within another part of the body."""
 
 
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A body that is to be measured.
+
+    Attributes:
+        names: Distances wanted, of :func:`concept_cam.core.frame.measure_body` and :func:`concept_cam.core.lengths.measure_lengths`.
+        scores: Part -> float32 [h, w], grid frame, of the parts that were found; NaN where nothing may be read.
+        geometry: Frames of the measured picture (the crop, for a specimen).
+        frame: Where it lies in the whole picture.
+        hidden: bool, any size: the measured picture's pixels that may not belong to a part.
+        cell: Size ``(y, x)`` in original pixels of what the model saw as one; ``None`` for a cell of the geometry's grid.
+    """
+
+    names: Sequence[str]
+    scores: Mapping[str, np.ndarray]
+    geometry: Geometry
+    frame: Frame
+    hidden: np.ndarray | None = None
+    cell: tuple[float, float] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(H, W)`` at which the parts are looked at."""
+        return small_size(self.geometry)
+
+    @property
+    def stretch(self) -> np.ndarray:
+        """``(x, y)``: original pixels that one of these is wide and high."""
+        full, size = self.geometry.original, self.size
+        return np.array([full[1] / size[1], full[0] / size[0]])
+
+    @property
+    def patch(self) -> tuple[float, float]:
+        """``(y, x)`` size of what the model saw as one, in these pixels."""
+        cell, stretch = self.cell or self.geometry.cell_original, self.stretch
+        return cell[0] / stretch[1], cell[1] / stretch[0]
+
+    def heats(self) -> dict[str, np.ndarray]:
+        """Returns the map of each part in these pixels, float32 [H, W]; none where nothing is to be measured."""
+        if not self.names or not self.scores:
+            return {}
+        size = self.size
+        enlargement = Enlargement(filled(np.stack(list(self.scores.values()))), self.geometry.resized(size))
+        pixels = enlargement.stack(range(len(self.scores)), 0, size[0], 0, size[1])
+        return {part: pixels[:, number] for number, part in enumerate(self.scores)}
+
+    def parts(self, heats: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the pixels of each part, bool [H, W]."""
+        parts = exclusive_masks(heats, NESTED)
+        if self.hidden is None:
+            return parts
+        size = self.size
+        rows, columns = (
+            np.minimum(((np.arange(side) + 0.5) * have / side).astype(int), have - 1) for side, have in zip(size, self.hidden.shape)
+        )
+        hidden = self.hidden[rows][:, columns]
+        return {part: mask & ~hidden for part, mask in parts.items()}
+
+
 def measure_distances(
     names: Sequence[str],
     scores: Mapping[str, np.ndarray],
@@ -207,42 +268,34 @@ def measure_distances(
     hidden: np.ndarray | None = None,
     cell: tuple[float, float] | None = None,
 ) -> dict[str, Distance]:
-    """Measures a body along and across; :mod:`concept_cam.core.frame` and :mod:`concept_cam.core.lengths` say how, and when nothing is.
+    """Measures one body along and across; see :class:`Body` and :func:`measure_all_distances`."""
+    return measure_all_distances([Body(names, scores, geometry, frame, hidden, cell)])[0]
 
-    Args:
-        names: Distances wanted, of :func:`concept_cam.core.frame.measure_body` and :func:`concept_cam.core.lengths.measure_lengths`.
-        scores: Part -> float32 [h, w], grid frame, of the parts that were found; NaN where nothing may be read.
-        geometry: Frames of the measured picture (the crop, for a specimen).
-        frame: Where it lies in the whole picture.
-        hidden: bool, any size: the measured picture's pixels that may not belong to a part.
-        cell: As for :func:`find_areas`.
+
+def measure_all_distances(bodies: Sequence[Body]) -> list[dict[str, Distance]]:
+    """Measures bodies along and across, in one pass where it can be; what is found of one does not depend on the others.
+
+    :mod:`concept_cam.core.frame` and :mod:`concept_cam.core.lengths` say how, and when nothing is.
 
     Returns:
-        Name -> distance, for those that can be measured.
+        Per body: name -> distance, for those that can be measured.
     """
-    if not names or not scores:
-        return {}
-    full, cell = geometry.original, cell or geometry.cell_original
-    size = small_size(geometry)
-    small = geometry.resized(size)
-    enlargement = Enlargement(filled(np.stack(list(scores.values()))), small)
-    pixels = enlargement.stack(range(len(scores)), 0, size[0], 0, size[1])
-    heats = {part: pixels[:, number] for number, part in enumerate(scores)}
-    parts = exclusive_masks(heats, NESTED)
-    if hidden is not None:
-        rows, columns = (
-            np.minimum(((np.arange(side) + 0.5) * have / side).astype(int), have - 1) for side, have in zip(size, hidden.shape)
-        )
-        parts = {part: mask & ~hidden[rows][:, columns] for part, mask in parts.items()}
-    stretch = np.array([full[1] / size[1], full[0] / size[0]])
-    length = float(stretch.prod() ** 0.5)
+    heats = [body.heats() for body in bodies]
+    parts = [body.parts(own) for body, own in zip(bodies, heats)]
+    found = measure_bodies(parts, [body.patch for body in bodies], heats)
+    return [_distances(body, along | measure_lengths(own, body.patch)) if own else {} for body, own, along in zip(bodies, parts, found)]
+
+
+def _distances(body: Body, lengths: Mapping[str, Length]) -> dict[str, Distance]:
+    """The lengths that are wanted, in the original frame of the whole picture."""
+    stretch, corner = body.stretch, (body.frame.left, body.frame.top)
+    scale = float(stretch.prod() ** 0.5)
     found = {}
-    patch = cell[0] / stretch[1], cell[1] / stretch[0]
-    for name, measured in (measure_body(parts, patch, heats=heats) | measure_lengths(parts, patch)).items():
-        if name in names:
-            line = np.round(measured.line * stretch + (frame.left, frame.top), 2)
-            error = None if measured.error is None else measured.error * length
-            found[name] = Distance(measured.value * length, error, tuple(line.ravel().tolist()))
+    for name, measured in lengths.items():
+        if name in body.names:
+            line = np.round(measured.line * stretch + corner, 2)
+            error = None if measured.error is None else measured.error * scale
+            found[name] = Distance(measured.value * scale, error, tuple(line.ravel().tolist()))
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from concept_cam.collection.calls import Call, call_part, call_state, host_is_missing
 from concept_cam.collection.inputs.items import Item, Specimen
-from concept_cam.collection.measures import Area, Distance, Frame, find_areas, measure_distances
+from concept_cam.collection.measures import Area, Body, Distance, Frame, find_areas, measure_all_distances
 from concept_cam.collection.plan import Plan
 from concept_cam.collection.questions import ABSENT, AskedCharacter, AskedState, PackQuestions
 from concept_cam.core.geometry import Geometry
@@ -152,8 +152,8 @@ def records_of_all(scored: Sequence[Scored], plan: Plan) -> list[list[dict[str, 
     # Step by step for all crops: a processor does the same to one after the other faster than now this, now that.
     answered = [_answered(one, plan) for one in scored]
     maps = _maps_of(answered, plan)
-    lengths = [[_lengths_of(pack, found, one.scored, own) for pack, found in one.packs] for one, own in zip(answered, maps)]
-    return [_rows_of(one, own, measured, plan) for one, own, measured in zip(answered, maps, lengths)]
+    lengths = iter(measure_all_distances([body for one, own in zip(answered, maps) for body in _bodies(one, own)]))
+    return [_rows_of(one, own, [next(lengths) for _ in one.packs], plan) for one, own in zip(answered, maps)]
 
 
 def _answered(scored: Scored, plan: Plan) -> _Answered:
@@ -198,15 +198,19 @@ def _surface(scored: Scored, wanted: Sequence[int], places: np.ndarray) -> tuple
     return drawn, np.concatenate([own, places[len(wanted) :]])
 
 
-def _lengths_of(pack: PackQuestions, found: Sequence[_Called], scored: Scored, maps: _Maps) -> dict[str, Distance]:
-    """Measures the lengths of a pack from the parts that have a region."""
-    parts = {
-        called.state.name: scored.scores[called.state.concept]
-        for called in found
-        # One of several parts is no part beside them: it would take their pixels from them.
-        if called.character.call < 0 and called.placed and called.state.concept not in scored.places and maps.area(called.entity)[0]
-    }
-    return measure_distances(pack.distances, parts, scored.geometry, scored.frame, scored.hidden, scored.cell)
+def _bodies(answered: _Answered, maps: _Maps) -> list[Body]:
+    """What is measured for each pack, told from the parts that have a region."""
+    scored = answered.scored
+    bodies = []
+    for pack, found in answered.packs:
+        parts = {
+            called.state.name: scored.scores[called.state.concept]
+            for called in found
+            # One of several parts is no part beside them: it would take their pixels from them.
+            if called.character.call < 0 and called.placed and called.state.concept not in scored.places and maps.area(called.entity)[0]
+        }
+        bodies.append(Body(pack.distances, parts, scored.geometry, scored.frame, scored.hidden, scored.cell))
+    return bodies
 
 
 def _rows_of(answered: _Answered, maps: _Maps, lengths: Sequence[Mapping[str, Distance]], plan: Plan) -> list[dict[str, Any]]:

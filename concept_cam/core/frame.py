@@ -11,26 +11,19 @@ stays within them. A wrong length is worse than none.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from concept_cam.core.borders import border_readings
+from concept_cam.core.midlines import BodyPixels, along_and_across, midlines, on_line
 
-__all__ = ["BodyFrame", "Length", "body_frame", "exclusive_masks", "measure_body"]
+__all__ = ["BodyFrame", "Length", "body_frame", "body_frames", "exclusive_masks", "measure_bodies", "measure_body"]
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
-
-_NODES = 48
-"""Points of a midline."""
-
-_SAMPLE = 4000
-"""Pixels of a part, about, that the midline is fitted to: more would not move it."""
 
 _SPIKE = 0.06
 """Half width, in shares of the square root of the front part's area, under which something that stands out of it is a spike."""
@@ -43,9 +36,6 @@ _SPECK = 0.15
 
 _LEAST_PIXELS = 12
 """Pixels under which a part has no shape."""
-
-_END = 4
-"""Nodes at either end of a midline that continue it straight on."""
 
 _LEAST_STRETCH = 1.4
 """A body is at least so many times as long as its front part; a shorter line would stand on the front part itself."""
@@ -105,7 +95,7 @@ class BodyFrame:
 
     def coordinates(self, points: Points) -> tuple[Points, Points]:
         """Returns how far along the midline points ``(x, y)`` [M, 2] lie and how far to its side, float64 [M] each."""
-        return _along_and_across(self.nodes, points)
+        return along_and_across(self.nodes, points)
 
     def at(self, along: float | Points, across: float | Points = 0.0) -> Points:
         """Returns the points ``(x, y)`` at such coordinates, float64 [..., 2]."""
@@ -148,23 +138,21 @@ def exclusive_masks(
         Part -> bool [H, W]: its connected areas, empty where its peak is not positive.
     """
     order = list(heats)
-    shares = []
-    for heat in heats.values():
-        peak = float(np.nanmax(heat)) if np.isfinite(heat).any() else 0.0
-        shares.append(np.nan_to_num(heat, nan=-np.inf) / peak if peak > 0 else np.full(heat.shape, -np.inf))
-    if not shares:
+    if not order:
         return {}
-    stacked = np.stack(shares)
+    stacked = np.stack(list(heats.values()))
+    known = np.where(np.isnan(stacked), -np.inf, stacked).astype(stacked.dtype, copy=False)
+    peaks = np.where(np.isfinite(known), known, -np.inf).max(axis=(1, 2), keepdims=True).astype(stacked.dtype, copy=False)
+    there = peaks > 0
+    stacked = np.where(there, known / np.where(there, peaks, 1), -np.inf).astype(stacked.dtype, copy=False)
     winner, best = stacked.argmax(axis=0), stacked.max(axis=0)
     inside = {name: host for name, host in (nested or {}).items() if host in heats}
     hosts = np.array([order.index(inside.get(name, name)) for name in order])
     enough = best >= share
     owner = hosts[winner]
-    return {
-        # A nested part is cut out of its host, where nothing else holds its outline: at half of its peak.
-        name: _areas((winner == k) & (best >= 0.5) if hosts[k] != k else (owner == k) & enough, least)
-        for k, name in enumerate(order)
-    }
+    # A nested part is cut out of its host, where nothing else holds its outline: at half of its peak.
+    masks = {name: (winner == k) & (best >= 0.5) if hosts[k] != k else (owner == k) & enough for k, name in enumerate(order)}
+    return _areas(masks, least)
 
 
 def body_frame(front: Mask, trunk: Mask | None, rear: Mask | None) -> BodyFrame | None:
@@ -178,28 +166,65 @@ def body_frame(front: Mask, trunk: Mask | None, rear: Mask | None) -> BodyFrame 
     Returns:
         The frame, or ``None`` where the parts do not lie as those of a body do.
     """
-    parts = [None if mask is None else _pixels(_areas(mask, _SPECK)) for mask in (_without_spikes(front), trunk, rear)]
-    head, middle, tail = (None if points is None or len(points) < _LEAST_PIXELS else points for points in parts)
-    if head is None or (middle is None and tail is None):
+    return body_frames([(front, trunk, rear)])[0]
+
+
+def body_frames(bodies: Sequence[tuple[Mask, Mask | None, Mask | None]]) -> list[BodyFrame | None]:
+    """Finds the frames of bodies, each given by its front, trunk and rear, in one pass; see :func:`body_frame`."""
+    found: list[BodyFrame | None] = [None] * len(bodies)
+    parts = {number: pieces for number, body in enumerate(bodies) if (pieces := _pieces(*body)) is not None}
+    lines = midlines([pieces.pixels for pieces in parts.values()])
+    for (number, pieces), nodes in zip(parts.items(), lines):
+        found[number] = _frame_along(nodes, pieces)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Pieces:
+    """The pixels ``(x, y)`` of a body's parts, float64 [M, 2] each; one of the last two is there."""
+
+    head: Points
+    middle: Points | None
+    tail: Points | None
+
+    @property
+    def pixels(self) -> BodyPixels:
+        goal = self.tail if self.tail is not None else self.middle
+        assert goal is not None
+        return BodyPixels(self.body, self.tail, goal.mean(axis=0) - self.head.mean(axis=0))
+
+    @property
+    def body(self) -> Points:
+        """Those of the head and the trunk."""
+        return self.head if self.middle is None else np.concatenate([self.head, self.middle])
+
+
+def _pieces(front: Mask, trunk: Mask | None, rear: Mask | None) -> _Pieces | None:
+    """The parts that have a shape, without specks; ``None`` where they are too few, or lie on each other."""
+    given = {"front": _without_spikes(front), "trunk": trunk, "rear": rear}
+    masks = _areas({name: mask for name, mask in given.items() if mask is not None}, _SPECK)
+    points = {name: found for name, mask in masks.items() if len(found := _pixels(mask)) >= _LEAST_PIXELS}
+    if "front" not in points or len(points) == 1:
         return None
-    goal = tail if tail is not None else middle
-    assert goal is not None
-    axis = goal.mean(axis=0) - head.mean(axis=0)
-    if np.linalg.norm(axis) < 1.0:
-        return None
-    body = head if middle is None else np.concatenate([head, middle])
+    pieces = _Pieces(points["front"], points.get("trunk"), points.get("rear"))
+    return pieces if np.linalg.norm(pieces.pixels.axis) >= 1.0 else None
+
+
+def _frame_along(nodes: Points, pieces: _Pieces) -> BodyFrame | None:
+    """The frame of a body whose midline is known, or ``None`` where its parts do not lie as those of a body do."""
+    head, middle, tail, body = pieces.head, pieces.middle, pieces.tail, pieces.body
     everything = body if tail is None else np.concatenate([body, tail])
-    nodes = _midline(body, tail, axis)
-    along, across = _along_and_across(nodes, everything)
+    along, across = along_and_across(nodes, everything)
     bounds = np.cumsum([len(head), 0 if middle is None else len(middle)])
     (along_head, along_middle, along_tail), (across_head, across_middle, across_tail) = (np.split(part, bounds) for part in (along, across))
     length = float(np.linalg.norm(nodes[1] - nodes[0])) * (len(nodes) - 1)
     low, high = _outline(along[: len(body)], across[: len(body)], length)
     front_end = float(along_head.min())
-    neck, neck_gap = _border(along_head, across_head, 0.5 * _spread(across_head), last=True), 0.0
+    spread = _spread(across_head)
+    neck, neck_gap = _border(along_head, across_head, 0.5 * spread, last=True), 0.0
     if middle is not None:
         # Not at the very edges: a gill cover reaches farthest back near the midline.
-        band = max(0.8 * _spread(across_head), 1.5)
+        band = max(0.8 * spread, 1.5)
         heads, trunks = along_head[np.abs(across_head) <= band], along_middle[np.abs(across_middle) <= band]
         if len(heads) and len(trunks):
             neck, neck_gap = _divide(heads, trunks)
@@ -233,7 +258,7 @@ def measure_body(
     cover: str = "operculum",
     heats: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Length]:
-    """Measures a body along and across its midline.
+    """Measures a body along and across its midline; see :func:`measure_bodies`.
 
     Args:
         parts: Part -> bool [H, W]; a part that was not found is missing or empty.
@@ -252,13 +277,44 @@ def measure_body(
         ``standard_length`` (front end to where the rear part begins), ``head_length``, ``head_depth``, ``body_depth``, ``eye_diameter``,
         ``caudal_fin_length`` and ``<fin>_height``, each only where it can be measured.
     """
+    return measure_bodies([parts], [cell], [heats or {}], front=front, trunk=trunk, rear=rear, fins=fins, eye=eye, cover=cover)[0]
+
+
+def measure_bodies(
+    bodies: Sequence[Mapping[str, Mask]],
+    cells: Sequence[tuple[float, float]],
+    heats: Sequence[Mapping[str, np.ndarray]] = (),
+    *,
+    front: str = "head",
+    trunk: str = "trunk",
+    rear: str = "caudal_fin",
+    fins: tuple[str, ...] = ("dorsal_fin", "anal_fin", "pelvic_fin", "adipose_fin"),
+    eye: str = "eye",
+    cover: str = "operculum",
+) -> list[dict[str, Length]]:
+    """Measures bodies, given by their parts, along and across their midlines, which are found in one pass; see :func:`measure_body`."""
+    given = [_areas({name: mask for name, mask in parts.items() if mask.sum() >= _LEAST_PIXELS}, _SPECK) for parts in bodies]
+    there = [number for number, parts in enumerate(given) if front in parts]
+    found: list[dict[str, Length]] = [{} for _ in bodies]
+    frames = body_frames([(given[number][front], given[number].get(trunk), given[number].get(rear)) for number in there])
+    for number, frame in zip(there, frames):
+        if frame is not None:
+            necks = border_readings(frame, heats[number], front, trunk, cover) if heats and heats[number] else ()
+            found[number] = _measured(frame, given[number], cells[number], necks, trunk, fins, eye)
+    return found
+
+
+def _measured(
+    frame: BodyFrame,
+    given: Mapping[str, Mask],
+    cell: tuple[float, float],
+    necks: tuple[float, ...],
+    trunk: str,
+    fins: tuple[str, ...],
+    eye: str,
+) -> dict[str, Length]:
+    """Measures a body in its frame; ``necks`` are other readings of where its front part ends."""
     found: dict[str, Length] = {}
-    given = {name: _areas(mask, _SPECK) for name, mask in parts.items() if mask.sum() >= _LEAST_PIXELS}
-    if front not in given:
-        return found
-    frame = body_frame(given[front], given.get(trunk), given.get(rear))
-    if frame is None:
-        return found
 
     def add(name: str, value: float, line: Points, more: float = 0.0) -> None:
         way = line[-1] - line[0]
@@ -280,25 +336,29 @@ def measure_body(
         add("standard_length", frame.base - frame.front, frame.line(frame.front, frame.base), 0.5 * frame.base_gap)
         add("caudal_fin_length", frame.end - frame.base, frame.line(frame.base, frame.end), 0.5 * frame.base_gap)
     if frame.base is not None or trunk in given:
-        necks = (frame.neck, *(border_readings(frame, heats, front, trunk, cover) if heats else ()))
-        apart = math.hypot(0.5 * frame.neck_gap, max(necks) - min(necks))
+        apart = math.hypot(0.5 * frame.neck_gap, max(frame.neck, *necks) - min(frame.neck, *necks) if necks else 0.0)
         add("head_length", frame.neck - frame.front, frame.line(frame.front, frame.neck), apart)
     across("head_depth", frame.low, frame.high, frame.front, frame.neck)
     if trunk in given:
         stop = frame.end if frame.base is None else frame.base
         across("body_depth", frame.low, frame.high, frame.front + 0.5 * (frame.neck - frame.front), stop)
-    if eye in given:
-        points = _pixels(given[eye])
-        along, aside = frame.coordinates(points)
+    points = {name: _pixels(given[name]) for name in (eye, *fins) if name in given}
+    bounds = np.cumsum([len(own) for own in points.values()])[:-1]
+    places = {}
+    if points:
+        coordinates = frame.coordinates(np.concatenate(list(points.values())))
+        places = dict(zip(points, zip(*(np.split(part, bounds) for part in coordinates))))
+    if eye in places:
+        along, aside = places[eye]
         middle = float(along.mean())
         if frame.front - cell[1] <= middle <= frame.neck + cell[1]:
             # The diameter of a disc as large as the eye.
-            radius = math.sqrt(len(points) / math.pi)
+            radius = math.sqrt(len(along) / math.pi)
             line = frame.at(np.array([middle - radius, middle + radius]), np.full(2, float(aside.mean())))
             add("eye_diameter", 2 * radius, line)
     for fin in fins:
-        if fin in given:
-            along, aside = frame.coordinates(_pixels(given[fin]))
+        if fin in places:
+            along, aside = places[fin]
             row = np.clip(np.rint(along).astype(int), 0, len(frame.low) - 1)
             side = 1.0 if np.median(aside) > 0 else -1.0
             edge = np.where(side > 0, frame.high[row], -frame.low[row])
@@ -319,16 +379,25 @@ def _pixels(mask: Mask) -> Points:
     return np.stack([x + 0.5, y + 0.5], axis=1).astype(np.float64)
 
 
-def _areas(mask: Mask, least: float) -> Mask:
-    """The connected areas of a mask (8-connected) that are at least such a share of the largest one: no specks."""
+def _areas(masks: Mapping[str, Mask], least: float) -> dict[str, Mask]:
+    """The connected areas of masks of one size (8-connected) that are at least such a share of the largest one of their mask: no specks."""
     from scipy.ndimage import label
 
-    labels, count = label(mask, np.ones((3, 3), dtype=bool))
-    if count < 2:
-        return mask
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return np.asarray((sizes >= least * sizes.max())[labels])
+    if not masks:
+        return {}
+    # One below the other with a free row between them, all are labelled at once, in their order.
+    sheet = np.pad(np.stack(list(masks.values())), ((0, 0), (0, 1), (0, 0)))
+    labels, count = label(sheet.reshape(-1, sheet.shape[2]), np.ones((3, 3), dtype=bool))
+    labels = labels.reshape(sheet.shape)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    last = np.maximum.accumulate(labels.max(axis=(1, 2)))
+    number = np.diff(last, prepend=0)
+    some = np.flatnonzero(number)
+    kept = np.zeros(count + 1, dtype=bool)
+    if some.size:
+        largest = np.maximum.reduceat(sizes[1:], (last - number)[some])
+        kept[1:] = sizes[1:] >= least * np.repeat(largest, number[some])
+    return dict(zip(masks, kept[labels][:, :-1]))
 
 
 def _without_spikes(mask: Mask) -> Mask:
@@ -341,114 +410,6 @@ def _without_spikes(mask: Mask) -> Mask:
     # An opening by a disc: what a disc inside the mask can reach.
     deep = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] > radius
     return mask & (distance_transform_edt(~deep) <= radius) if deep.any() else mask
-
-
-def _along_and_across(nodes: Points, points: Points) -> tuple[Points, Points]:
-    """Coordinates of points [M, 2] by the nearer of the segments beside the nearest of `nodes` [N, 2]; straight on beyond the ends."""
-    from scipy.spatial import cKDTree
-
-    tangents = np.diff(nodes, axis=0)
-    lengths = np.linalg.norm(tangents, axis=1)
-    units_x, units_y = (tangents / lengths[:, None]).T.copy()
-    nodes_x, nodes_y = nodes.T.copy()
-    x, y = points.T.copy()
-    starts = np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
-    lowest, highest = np.zeros(len(lengths)), lengths.copy()
-    lowest[0], highest[-1] = -np.inf, np.inf
-    nearest = cKDTree(nodes).query(points)[1]
-    found = []
-    # Axis by axis: columns of numbers side by side in memory are dealt with several times as fast.
-    for segment in (np.maximum(nearest - 1, 0), np.minimum(nearest, len(lengths) - 1)):
-        off_x, off_y, unit_x, unit_y = x - nodes_x[segment], y - nodes_y[segment], units_x[segment], units_y[segment]
-        t = off_x * unit_x + off_y * unit_y
-        n = off_y * unit_x - off_x * unit_y
-        beyond = np.maximum(np.maximum(lowest[segment] - t, t - highest[segment]), 0.0)
-        found.append((beyond * beyond + n * n, starts[segment] + t, n))
-    first = found[0][0] <= found[1][0]
-    return np.where(first, found[0][1], found[1][1]), np.where(first, found[0][2], found[1][2])
-
-
-def _midline(body: Points, tail: Points | None, axis: Points) -> Points:
-    """The midline through the middles of the cross-sections, evenly spaced nodes [N, 2] from the front to the rear.
-
-    It begins as the straight line along `axis` and is moved to the middles of the sections across it, smoothed by a cubic, until it rests.
-    """
-    body = body[:: len(body) // _SAMPLE + 1]
-    tail = None if tail is None else tail[:: len(tail) // _SAMPLE + 1]
-    everything = body if tail is None else np.concatenate([body, tail])
-    unit = axis / np.linalg.norm(axis)
-    centre = everything.mean(axis=0)
-    reach = (everything - centre) @ unit
-    nodes = centre + np.linspace(reach.min(), reach.max(), _NODES)[:, None] * unit
-    weight = np.ones(len(everything))
-    # The lobes of a tail fin are rarely spread evenly: it tells where the midline goes to, not much more.
-    weight[len(body) :] = 0.25
-    for turn in range(4):
-        along, across = _along_and_across(nodes, everything)
-        first, last = float(along.min()), float(along.max())
-        scale = max(last - first, 1e-9)
-        places, centres, weights = _sections(along, across, weight, np.clip(((along - first) / scale * 32).astype(int), 0, 31))
-        ends = np.linspace(first, last, _NODES)
-        degree = min(1 if turn == 0 else 3, len(places) - 1)
-        at = np.clip(ends, places.min(), places.max())
-        shift = _smoothed(places, centres, weights, degree, at) if degree > 0 else np.full(_NODES, centres[0])
-        tangents = np.gradient(nodes, axis=0)
-        tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
-        on_line = _on_line(nodes, ends)
-        normal = np.stack([-tangents[:, 1], tangents[:, 0]], axis=1)
-        nodes = _straight_ends(on_line + np.clip(shift, -scale, scale)[:, None] * normal)
-        if turn > 1 and float(np.abs(shift).max()) < 0.25:
-            break
-    return cast("Points", nodes)
-
-
-def _sections(along: Points, across: Points, weight: Points, bins: npt.NDArray[np.int64]) -> tuple[Points, Points, Points]:
-    """Of every section that has pixels: how far along it lies, its middle across, and how much it counts; float64 [K] each."""
-    order = np.argsort(bins.astype(np.uint8), kind="stable")  # small numbers are put in order by counting
-    bins, along, across = bins[order], along[order], across[order]
-    starts = np.flatnonzero(np.append(True, bins[1:] != bins[:-1]))
-    count = np.diff(np.append(starts, len(bins)))
-    middles = 0.5 * (np.minimum.reduceat(across, starts) + np.maximum.reduceat(across, starts))
-    # The very ends are cut obliquely.
-    oblique = np.where(np.isin(bins[starts], (0, 31)), 0.3, 1.0)
-    # Summed section by section: `reduceat` adds in another order, and the last digit decides where a pixel halfway between two belongs.
-    sums = np.array([np.add.reduce(along[low:high]) for low, high in pairwise([*starts.tolist(), len(bins)])])
-    return sums / count, middles, np.sqrt(np.add.reduceat(weight[order], starts)) * oblique
-
-
-def _smoothed(places: Points, values: Points, weights: Points, degree: int, at: Points) -> Points:
-    """A polynomial through weighted values by least squares, read at other places.
-
-    Step by step what ``np.polynomial.Polynomial.fit`` does, to the last bit and without its checks, which cost three times as much.
-    """
-    low, high = places.min(), places.max()
-    offset, slope = (-high - low) / (high - low), 2.0 / (high - low)  # to -1..1
-    left = np.polynomial.polynomial.polyvander(offset + slope * places, degree).T * weights
-    lengths = np.sqrt(np.square(left).sum(axis=1))
-    factors = np.linalg.lstsq(left.T / lengths, values * weights, rcond=len(places) * np.finfo(np.float64).eps)[0] / lengths
-    return np.asarray(np.polynomial.polynomial.polyval(offset + slope * at, factors))
-
-
-def _on_line(nodes: Points, along: Points) -> Points:
-    """Points of the polyline at places along it, straight on beyond its ends."""
-    steps = np.linalg.norm(np.diff(nodes, axis=0), axis=1)
-    starts = np.concatenate([[0.0], np.cumsum(steps)])
-    first = np.clip(np.searchsorted(starts, along, side="right") - 1, 0, len(steps) - 1)
-    unit = (nodes[first + 1] - nodes[first]) / steps[first][:, None]
-    return np.asarray(nodes[first] + (along - starts[first])[:, None] * unit)
-
-
-def _straight_ends(nodes: Points) -> Points:
-    """The same polyline with evenly spaced nodes, and with straight ends: of the last few sections, the middles tell little."""
-    inner = nodes[_END:-_END]
-    reach = [float(np.linalg.norm(nodes[a] - nodes[b])) for a, b in ((0, _END), (-1, -1 - _END))]
-    # By the tangent over some nodes, not over one.
-    first, last = inner[0] - inner[_END], inner[-1] - inner[-1 - _END]
-    before = inner[0] + reach[0] * first / np.linalg.norm(first)
-    after = inner[-1] + reach[1] * last / np.linalg.norm(last)
-    whole = np.concatenate([before[None], inner, after[None]])
-    steps = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(whole, axis=0), axis=1))])
-    return _on_line(whole, np.linspace(0.0, steps[-1], len(nodes)))
 
 
 def _outline(along: Points, across: Points, length: float) -> tuple[Points, Points]:
@@ -531,7 +492,7 @@ def _like_a_body(nodes: Points, front: float, neck: float, base: float, everythi
     grid = np.zeros(np.ceil(np.ptp(everything, axis=0)).astype(int) + 3, dtype=bool)
     place = np.floor(everything).astype(int) - low
     grid[place[:, 0], place[:, 1]] = True
-    at = np.floor(_on_line(nodes, np.linspace(front + 0.5, base - 0.5, 60))).astype(int) - low
+    at = np.floor(on_line(nodes, np.linspace(front + 0.5, base - 0.5, 60))).astype(int) - low
     inside = (at >= 0).all(axis=1) & (at < grid.shape).all(axis=1)
     at = np.clip(at, 0, np.array(grid.shape) - 1)
     return float((grid[at[:, 0], at[:, 1]] & inside).mean()) >= _WITHIN

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.ndimage import label
 
-from concept_cam.core.frame import _along_and_across, _sections, body_frame, exclusive_masks, measure_body
+from concept_cam.core.frame import _areas, body_frame, body_frames, exclusive_masks, measure_bodies, measure_body
 
 SIZE = (220, 300)
 LENGTH, HEAD, DEPTH, TAIL = 150.0, 42.0, 36.0, 40.0
@@ -233,43 +234,37 @@ def test_rendered_fish_are_measured_to_a_hundredth() -> None:
     assert np.median(np.abs(depths)) < 0.03
 
 
-def test_coordinates_are_those_of_the_nearer_segment_beside_the_nearest_node() -> None:
-    noise = np.random.default_rng(2)
-    turn = np.linspace(0.2, 2.4, 48)
-    nodes = np.stack([100 * np.cos(turn), 60 * np.sin(turn)], axis=1)
-    points = nodes[noise.integers(0, 48, 300)] + noise.normal(0, 4, (300, 2))
-    along, across = _along_and_across(nodes, points)
-    ways = np.diff(nodes, axis=0)
-    lengths = np.linalg.norm(ways, axis=1)
-    for point, own_along, own_across in zip(points, along, across):
-        found = []
-        nearest = int(np.linalg.norm(nodes - point, axis=1).argmin())
-        for number in {max(nearest - 1, 0), min(nearest, len(ways) - 1)}:
-            start, length = nodes[number], lengths[number]
-            unit = ways[number] / length
-            t = float((point - start) @ unit)
-            n = float((point - start)[1] * unit[0] - (point - start)[0] * unit[1])
-            low, high = -np.inf if number == 0 else 0.0, np.inf if number == len(ways) - 1 else length
-            found.append((max(low - t, t - high, 0.0) ** 2 + n**2, lengths[:number].sum() + t, n))
-        # Off a bend both segments are equally far: the node between them is the nearest place of either.
-        least = min(found)[0] + 1e-9
-        assert any(
-            distance <= least and own_along == pytest.approx(t, abs=1e-9) and own_across == pytest.approx(n, abs=1e-9)
-            for distance, t, n in found
-        )
+def test_many_bodies_in_one_pass_equal_each_alone() -> None:
+    good = planted(straight(0.3))
+    nothing = np.zeros(SIZE, dtype=bool)
+    bodies = [
+        good,
+        planted(bent(120.0, 0.9)),
+        {},
+        good | {"head": nothing},
+        good | {"caudal_fin": nothing},
+        {"head": good["head"]},
+        planted(straight(2.0, True)),
+        good | {"trunk": nothing},
+    ]
+    cells = [(1.0, 1.0), (3.0, 2.0), *[(1.0, 1.0)] * 6]
+    together = measure_bodies(bodies, cells)
+    assert [bool(found) for found in together] == [True, True, False, False, True, False, True, True]
+    for parts, cell, found in zip(bodies, cells, together):
+        assert repr(found) == repr(measure_body(parts, cell))
+    assert measure_bodies([], []) == []
+    assert body_frames([]) == []
 
 
-def test_sections_are_those_of_each_bin_alone() -> None:
-    noise = np.random.default_rng(4)
-    bins = noise.integers(0, 32, 400)
-    bins[bins == 9] = 10  # a section without pixels
-    along, across, weight = noise.normal(size=(3, 400))
-    weight = np.abs(weight)
-    places, middles, weights = _sections(along, across, weight, bins)
-    there = np.unique(bins)
-    assert len(places) == len(there) == 31
-    for section, place, middle, counts in zip(there, places, middles, weights):
-        own = bins == section
-        assert place == pytest.approx(along[own].mean())
-        assert middle == pytest.approx(0.5 * (across[own].min() + across[own].max()))
-        assert counts == pytest.approx(np.sqrt(weight[own].sum()) * (0.3 if section in (0, 31) else 1.0))
+def test_areas_are_kept_by_their_share_of_the_largest() -> None:
+    generator = np.random.default_rng(6)
+    masks = {str(number): generator.random((17, 23)) < share for number, share in enumerate((0.0, 0.2, 0.4, 0.6, 1.0))}
+    for least in (0.15, 1.0):
+        for name, kept in _areas(masks, least).items():
+            labels, count = label(masks[name], np.ones((3, 3), dtype=bool))
+            areas = [labels == number + 1 for number in range(count)]
+            largest = max((area.sum() for area in areas), default=0)
+            expected = np.zeros((17, 23), dtype=bool)
+            for area in areas:
+                expected |= area & (area.sum() >= least * largest)
+            np.testing.assert_array_equal(kept, expected)
