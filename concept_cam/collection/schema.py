@@ -490,13 +490,8 @@ def table_from_records(records: Sequence[Mapping[str, Any]], passthrough: Sequen
         DataError: On an unknown column, a missing required value or a value of the wrong type.
     """
     schema = arrow_schema(passthrough)
-    known = set(schema.names)
-    required = [column.name for column in RUN_COLUMNS if not column.nullable]
-    for record in records:
-        if unknown := sorted(record.keys() - known):
-            raise DataError(f"a record has unknown columns {unknown}; concept_cam.collection.schema.RUN_COLUMNS lists the known ones.")
-        if missing := [name for name in required if record.get(name) is None]:
-            raise DataError(f"the record of {record.get('source')!r} lacks a value for {missing}.")
+    if unknown := sorted(set().union(*records) - set(schema.names)):
+        raise DataError(f"a record has unknown columns {unknown}; concept_cam.collection.schema.RUN_COLUMNS lists the known ones.")
     present: dict[str, list[Any]] = {}
     nothing: list[Any] = [None] * len(records)
     for row, record in enumerate(records):
@@ -505,6 +500,10 @@ def table_from_records(records: Sequence[Mapping[str, Any]], passthrough: Sequen
                 if name not in present:
                     present[name] = nothing.copy()
                 present[name][row] = value
+    required = [column.name for column in RUN_COLUMNS if not column.nullable]
+    for row in sorted({row for name in required for row in _gaps(present.get(name, nothing))})[:1]:
+        missing = [name for name in required if records[row].get(name) is None]
+        raise DataError(f"the record of {records[row].get('source')!r} lacks a value for {missing}.")
     columns = []
     for field in schema:
         if field.name not in present:
@@ -524,6 +523,11 @@ def table_from_records(records: Sequence[Mapping[str, Any]], passthrough: Sequen
         ) as error:
             raise DataError(f"column {field.name!r} expects {field.type}: {error}") from error
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _gaps(values: Sequence[Any]) -> list[int]:
+    """The rows in which a column has no value."""
+    return [row for row, value in enumerate(values) if value is None] if None in values else []
 
 
 def check_schema(schema: pa.Schema, where: str) -> None:

@@ -557,7 +557,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str], label:
             )
     if image.mode == "CMYK":
         notes.append("CMYK converted without a profile")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy every pixel
 
 
 def _apply_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
@@ -574,7 +574,7 @@ def _apply_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Imag
         raise ValueError(f"profile of the colour space {space.strip()!r} in a picture of mode {image.mode}")
     description = ImageCms.getProfileDescription(opened).strip()
     if description.lower().startswith("srgb") and "v4" not in description.lower():
-        return image.convert("RGB")  # Already there; a round trip would only cost time and rounding.
+        return image if image.mode == "RGB" else image.convert("RGB")  # Already there; a round trip costs time and rounding.
     notes.append(f"ICC profile {description!r} converted to sRGB")
     converted = ImageCms.profileToProfile(
         image,

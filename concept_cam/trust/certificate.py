@@ -184,6 +184,16 @@ class Asked:
         return np.asarray(self.texts.used.cpu().numpy())
 
     @cached_property
+    def names(self) -> tuple[tuple[str, ...], ...]:
+        """What the terms of each question are called, target first."""
+        return tuple((concept.target[0], *concept.contrast_names) for concept in self.concepts)
+
+    @cached_property
+    def states(self) -> np.ndarray:
+        """Which questions are about states, bool [C]."""
+        return np.array([facts.kind == "state" for facts in self.facts], dtype=bool)
+
+    @cached_property
     def targets(self) -> np.ndarray:
         """The rows of the targets' texts, int [C]."""
         return np.array([rows[0] for rows in self.rows])
@@ -337,20 +347,23 @@ class Certifier:
         asked = self._asked
         rows, scores, found = asked.rows[index], shared.scores[index], shared.evidence[index]
         weights = shared.terms[index][asked.used[index]]
-        plain_at_peak = shared.maps[rows, int(scores.argmax())]
+        plain_at_peak = shared.maps[rows, shared.peaks[index]]
         agreement = float("nan") if self._reader is None else self._agreement(rows, weights, scores)
         known = asked.facts[index]
         domain = self._domain_of(shared.picture, known.group)
-        facts = replace(
-            known,
-            probability=self._probability(index, rows, plain_at_peak, shared),
-            domain=domain.distance,
-            nearest=domain.nearest,
-            nearer=domain.nearer,
-            agreement=agreement,
+        facts = MapFacts(
+            shared.probabilities[index],
+            domain.distance,
+            agreement,
+            known.kind,
+            known.host,
+            known.target,
+            known.likeness,
+            domain.nearest,
+            known.group,
+            domain.nearer,
         )
-        concept = asked.concepts[index]
-        ledger = tuple(zip((concept.target[0], *concept.contrast_names), (weights * plain_at_peak).tolist()))
+        ledger = tuple(zip(asked.names[index], (weights * plain_at_peak).tolist()))
         return certificate_of(found, facts, judge(found, facts, asked.rules), asked.rules.fit_of(facts) is not None, ledger)
 
     @quiet(graph=False)
@@ -373,15 +386,6 @@ class Certifier:
             with quiet(graph=False):
                 picture.domains[group] = self._domain(group)
         return picture.domains[group]
-
-    def _probability(self, index: int, rows: np.ndarray, plain_at_peak: np.ndarray, shared: _Shared) -> float:
-        """Of the target: at the peak for a part or a thing, which is somewhere; of the whole picture for a state."""
-        if len(rows) < 2:
-            return float("nan")
-        cosines = shared.image[rows] if self._asked.facts[index].kind == "state" else plain_at_peak
-        logits = self._asked.scale * cosines.astype(np.float64)
-        shares = np.exp(logits - logits.max())
-        return float(shares[0] / shares.sum())
 
     @quiet(graph=False)
     def _share(self, which: Sequence[int] | None = None) -> _Shared:
@@ -418,8 +422,27 @@ class Certifier:
             scale=asked.scale,
             which=which,
         )
-        evidence = dict(zip(range(len(scores)) if which is None else which, found))
-        return _Shared(products[:count], scores, terms, with_image, evidence, known)
+        wanted = list(range(len(scores)) if which is None else which)
+        peaks = scores.argmax(axis=1)
+        probabilities = self._probabilities(wanted, products, peaks, with_image)
+        return _Shared(products[:count], scores, terms, dict(zip(wanted, found)), known, peaks.tolist(), probabilities)
+
+    def _probabilities(self, which: Sequence[int], products: np.ndarray, peaks: np.ndarray, with_image: np.ndarray) -> dict[int, float]:
+        """Of some targets among their contrasts: at the peak for a part or a thing, which is somewhere; of all the picture for a state."""
+        asked = self._asked
+        wanted = np.zeros(len(peaks), dtype=bool)
+        wanted[list(which)] = True
+        found = dict.fromkeys(which, float("nan"))
+        for numbers, columns in asked.alike_long:
+            own = wanted[numbers]
+            if columns.shape[1] < 2 or not own.any():
+                continue
+            numbers, rows = numbers[own], np.take_along_axis(asked.table[numbers[own]], columns[own], axis=1)
+            cosines = np.where(asked.states[numbers, None], with_image[rows], products[rows, peaks[numbers, None]])
+            logits = asked.scale * cosines.astype(np.float64)
+            shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+            found |= zip(numbers.tolist(), (shares[:, 0] / shares.sum(axis=1)).tolist())
+        return found
 
     def _correlations(self, ranked: np.ndarray, hosts: np.ndarray, neutral: np.ndarray, which: Sequence[int]) -> Correlations:
         """Rank correlations of the targets' plain maps; with their siblings only of some, NaN for others."""
@@ -474,16 +497,17 @@ def _words(labels: np.ndarray, choices: np.ndarray, which: np.ndarray) -> np.nda
 
 @dataclass(frozen=True)
 class _Shared:
-    """What is known of the maps of one set of questions: plain maps of its texts, the maps, the coefficients of their texts, the cosines of
-    the image embedding with the texts, what the maps' certificates rest on, and the probes.
+    """What is known of the maps of one set of questions: plain maps of its texts, the maps, the coefficients of their texts, what the maps'
+    certificates rest on, the probes, the cell in which each map is highest, and the probabilities of the targets.
     """
 
     maps: np.ndarray
     scores: np.ndarray
     terms: np.ndarray
-    image: np.ndarray
     evidence: Mapping[int, Evidence]
     picture: PictureProbes
+    peaks: Sequence[int]
+    probabilities: Mapping[int, float]
 
 
 def _known(value: float) -> float | None:

@@ -147,7 +147,9 @@ class Annotator:
         outcomes = []
         for crop, valid, encoded, answer in zip(crops, valids, features, answers):
             cells = valid if encoded.looks is None else valid.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
-            scores = answer.scores if cells.all() else np.where(cells, answer.scores, np.float32(np.nan))
+            # Padding is not read as it is.
+            unread = answer.geometry.valid() & ~cells
+            scores = np.where(unread, np.float32(np.nan), answer.scores) if unread.any() else answer.scores
             shares = answer.probabilities  # of parts at their best cells already
             if scores is not answer.scores or answer.places:
                 shares = self.localizer.local_shares(encoded.patches, texts, scores, shares, self.plan.questions.parts, answer.split)
