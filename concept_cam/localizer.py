@@ -34,7 +34,8 @@ from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
 from concept_cam.refine import Answers, find_refiners, load_refiner, refine
 from concept_cam.refine.look import SecondLook, coarser, look_again
-from concept_cam.trust.certificate import Asked, Certifier, Domain, PictureProbes
+from concept_cam.trust.certificate import Asked, Certifier, PictureProbes
+from concept_cam.trust.certified import Domain
 from concept_cam.trust.readings import Reading, readings_of
 from concept_cam.trust.rules import Rules, shipped
 

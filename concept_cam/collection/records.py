@@ -24,7 +24,7 @@ from concept_cam.core.results import on_finer_grid
 
 if TYPE_CHECKING:
     from concept_cam.core.placing import Place
-    from concept_cam.trust.certificate import Certificate
+    from concept_cam.trust.certified import Certificate
 
 __all__ = ["Scored", "records_of", "records_of_all"]
 

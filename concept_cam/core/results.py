@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from concept_cam.core.drawing import Scale
     from concept_cam.core.placing import Place
-    from concept_cam.trust.certificate import Certificate
+    from concept_cam.trust.certified import Certificate
 
 __all__ = ["Localization", "Localizations", "Provenance", "on_finer_grid", "png_bytes"]
 

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import cast
 
 import numpy as np
-from scipy import stats
 
 __all__ = [
     "RANKED_CELLS",
@@ -189,6 +188,8 @@ def _average_ranks(maps: np.ndarray) -> np.ndarray:
     # Equal values share their ranks; NaN, which is ordered last, is left to scipy too.
     special = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1) | np.isnan(ordered[:, -1:]).any(axis=1))
     if special.size:
+        from scipy import stats
+
         found[special] = stats.rankdata(maps[special], axis=-1)
     return found
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from concept_cam.core.quiet import quiet
 from concept_cam.methods.head_probe import HeadProbe
-from concept_cam.trust.certificate import Certificate, certificate_of
+from concept_cam.trust.certified import Certificate, certificate_of
 from concept_cam.trust.evidence import RANKED_CELLS, Cells, Probed, Ranked, evidence, ranks
 from concept_cam.trust.logistic import MapFacts
 from concept_cam.trust.rules import Rules, judge

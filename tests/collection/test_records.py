@@ -13,7 +13,7 @@ from concept_cam.collection.calls import Limits
 from concept_cam.collection.inputs.items import Item, Specimen
 from concept_cam.collection.plan import Identity, Plan, Regions
 from concept_cam.collection.questions import AskedCharacter, AskedState, PackQuestions, Questions
-from concept_cam.collection.records import Scored, records_of
+from concept_cam.collection.records import Scored, records_of, records_of_all
 from concept_cam.collection.schema import table_from_records
 from concept_cam.core.concept import Concept
 from concept_cam.core.geometry import Geometry
@@ -167,3 +167,24 @@ def test_the_rows_are_rows_of_the_table() -> None:
     table = table_from_records(records_of(scored(), planned()), ("site",))
     assert table.num_rows == 4
     assert table.column("character").to_pylist() == ["tail", "adipose", "parts", "standard_length"]
+
+
+def test_rows_do_not_depend_on_the_pictures_beside() -> None:
+    other = replace(scored().geometry, original=(160, 320), scale=(0.5, 0.5))
+    hidden = np.zeros((80, 160), bool)
+    hidden[:, 130:] = True
+    unseen = np.full_like(scored().scores, np.nan)
+    given = [
+        scored(),
+        scored(geometry=other, frame=Frame(5, 7, (200, 400)), number=1),
+        scored({HOST: (0.1, 0.9)}),
+        scored(hidden=hidden),
+        scored(scores=unseen),
+        scored(scores=scored().scores[:, ::-1].copy()),
+    ]
+    plan = planned()
+    together = records_of_all(given, plan)
+    assert [len(rows) for rows in together] == [4] * len(given)
+    for one, rows in zip(given, together):
+        assert repr(rows) == repr(records_of(one, plan))
+    assert records_of_all([], plan) == []

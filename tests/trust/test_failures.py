@@ -9,7 +9,7 @@ from concept_cam import Localizer, prompts
 from concept_cam.commands import example
 from concept_cam.evaluation.failing import FAILURES, spoilt
 from concept_cam.evaluation.randomisation import randomised
-from concept_cam.trust.certificate import Certificate
+from concept_cam.trust.certified import Certificate
 from concept_cam.trust.verdicts import OFF_PROMPT
 from tests.test_readme import needs_model
 

@@ -14,8 +14,6 @@ from concept_cam.collection.plan import Plan
 from concept_cam.collection.reading import Crop, Loaded, load_item, prepare_crop
 from concept_cam.collection.records import Scored, records_of_all
 from concept_cam.core.errors import ImageError, reason_of
-from concept_cam.refine.look import ZOOM
-from concept_cam.trust.certificate import Certificate, Certifier
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from concept_cam.core.results import Localizations
     from concept_cam.index.index import Index
     from concept_cam.localizer import Localizer
+    from concept_cam.trust.certified import Certificate
 
 __all__ = ["Annotator", "Answers", "Done", "Engine", "Options", "answers_of"]
 
@@ -128,6 +127,8 @@ class Annotator:
         return results
 
     def _maps(self, crops: Sequence[Crop]) -> list[Any]:
+        from concept_cam.refine.look import ZOOM  # worker processes import this module without torch
+
         if not crops:
             return []
         try:
@@ -190,6 +191,8 @@ class Annotator:
 
     def _certificates(self, answer: Localizations, shares: np.ndarray, valid: np.ndarray) -> dict[int, Certificate]:
         """Certifies the maps that a record is made of: every part's, and of each character the best state's."""
+        from concept_cam.trust.certificate import Certifier
+
         if not isinstance(answer.certify, Certifier):
             return {}
         return answer.certify.within(valid).of(self.plan.questions.certified(shares))
