@@ -180,18 +180,28 @@ def ranks(maps: np.ndarray) -> np.ndarray:
 
 
 def _average_ranks(maps: np.ndarray) -> np.ndarray:
-    """Returns the average ranks float32 [M, N] of maps [M, N], as :func:`scipy.stats.rankdata` gives them, which takes twice as long."""
+    """Returns the average ranks float32 [M, N] of maps [M, N], as ``scipy.stats.rankdata`` gives them, which takes twice as long."""
     order = maps.argsort(axis=-1)
     ordered = np.take_along_axis(maps, order, axis=-1)
+    ranks_in_order = np.broadcast_to(np.arange(1, maps.shape[1] + 1, dtype=np.float32), maps.shape)
+    tied = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+    if tied.size:
+        ranks_in_order = ranks_in_order.copy()
+        ranks_in_order[tied] = _shared_ranks(ordered[tied])
     found = np.empty(maps.shape, dtype=np.float32)
-    np.put_along_axis(found, order, np.arange(1, maps.shape[1] + 1, dtype=np.float32)[None], axis=-1)
-    # Equal values share their ranks; NaN, which is ordered last, is left to scipy too.
-    special = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1) | np.isnan(ordered[:, -1:]).any(axis=1))
-    if special.size:
-        from scipy import stats
-
-        found[special] = stats.rankdata(maps[special], axis=-1)
+    np.put_along_axis(found, order, ranks_in_order, axis=-1)
+    found[np.isnan(ordered[:, -1])] = np.nan  # NaN comes last: a map that holds one has no ranks
     return found
+
+
+def _shared_ranks(ordered: np.ndarray) -> np.ndarray:
+    """Returns the ranks float32 [M, N] of ascending values [M, N]; equal ones share theirs."""
+    fresh = np.ones(ordered.shape, dtype=bool)
+    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    starts = np.flatnonzero(fresh)  # through all rows, each of which begins afresh
+    counts = np.diff(starts, append=ordered.size)
+    shared = starts % ordered.shape[1] + (counts + 1) / 2
+    return np.repeat(shared, counts).reshape(ordered.shape).astype(np.float32)
 
 
 def mass_around(scores: np.ndarray, cells: Cells, index: int, scale: float) -> float:

@@ -14,6 +14,7 @@ from concept_cam.trust.evidence import (
     Evidence,
     Probed,
     Ranked,
+    _average_ranks,
     correlated,
     evidence,
     evidence_of_all,
@@ -68,6 +69,15 @@ def test_ranks_give_spearmans_correlation() -> None:
         for j in range(3):
             assert found[i, j] == pytest.approx(stats.spearmanr(maps[i], maps[j]).statistic, abs=1e-5)
     assert not ranks(np.ones((1, 50))).any()
+
+
+def test_equal_values_share_their_ranks_as_in_scipy() -> None:
+    generator = np.random.default_rng(9)
+    for kinds in range(1, 30):
+        maps = generator.integers(0, kinds, (7, 31)).astype(np.float32)
+        maps[0] += generator.random(31).astype(np.float32)  # hardly any
+        maps[1, kinds % 31] = np.nan
+        np.testing.assert_array_equal(_average_ranks(maps), stats.rankdata(maps, axis=-1).astype(np.float32))
 
 
 def test_a_map_of_its_own_depends_on_its_prompt() -> None:
