@@ -167,6 +167,18 @@ class Conflict(DataError):
         self.current, self.last = current, last
 
 
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """What happens inside happens whole or not at all."""
+    connection.execute(begin)
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
 class Corrections:
     """The file of corrections; safe to use from several threads and processes at once.
 
@@ -200,6 +212,21 @@ class Corrections:
             raise DataError(f"{str(self.path)!r} is not a file of corrections: {error}.") from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        # Each look at the file is one transaction: between two statements another writer may make the table, and what was read before
+        # and after would belong to no state of the file.
+        with _transaction(connection, "BEGIN"):
+            made = self._made(connection)
+        if made:
+            return
+        with _transaction(connection, "BEGIN IMMEDIATE"):
+            if not self._made(connection):
+                connection.execute(f"PRAGMA application_id = {_MAGIC}")
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+                for statement in filter(str.strip, _TABLE.split(";")):
+                    connection.execute(statement)
+
+    def _made(self, connection: sqlite3.Connection) -> bool:
+        """Whether the table is there; an error where the file is something else."""
         magic = connection.execute("PRAGMA application_id").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -207,10 +234,7 @@ class Corrections:
             raise DataError(f"{str(self.path)!r} is another program's database, not a file of corrections. Name another file.")
         if tables and version != _VERSION:
             raise DataError(f"{str(self.path)!r} has version {version}; this release reads version {_VERSION}.")
-        if not tables:
-            connection.execute(f"PRAGMA application_id = {_MAGIC}")
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
-            connection.executescript(_TABLE)
+        return bool(tables)
 
     def check(self) -> None:
         """Finds a file that cannot be used before anything is corrected.

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,21 @@ def test_many_writers_at_once(tmp_path: Path) -> None:
     [thread.join() for thread in threads]
     assert len(store.all()) == 90
     assert [item.number for item in store.all()] == list(range(1, 91))
+
+
+def test_writers_that_make_the_file_together_are_not_turned_away(tmp_path: Path) -> None:
+    """The first correction makes the table: whoever looks meanwhile sees it whole or not yet."""
+
+    def write(store: Corrections, start: threading.Barrier, number: int) -> None:
+        start.wait()
+        store.add(said(number))
+
+    for number in range(25):
+        store, start = Corrections(tmp_path / f"{number}.sqlite"), threading.Barrier(8)
+        with ThreadPoolExecutor(8) as pool:
+            for written in [pool.submit(write, store, start, each) for each in range(8)]:
+                written.result()
+        assert len(store.all()) == 8
 
 
 WRITER = """
