@@ -2,6 +2,7 @@
 
 PYTHONPATH=examples python -m training.export --run runs/demo --output runs/demo/model --text runs/text --nouns runs/text
 PYTHONPATH=examples python -m training.export --run runs/demo --output runs/demo/model       # text tower and nouns of the bundled model
+PYTHONPATH=examples python -m training.export --output runs/demo/model --nouns runs/text     # the bundled model with other nouns
 
 Needs the package `timm` for the names of things.
 """
@@ -22,7 +23,7 @@ from concept_cam import prompts
 from concept_cam.backbones import BUNDLED, lite
 from concept_cam.backbones.familiarity import words_of
 from concept_cam.backbones.lite_towers import Sizes
-from concept_cam.backbones.noun_head import NounConfig
+from concept_cam.backbones.noun_head import NounConfig, NounHead
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, unpacked
 from concept_cam.demo.worlds import WORLDS
 from training.backbone import load_trunk
@@ -87,6 +88,36 @@ def bundled() -> Standing:
         model.text.state_dict(),
         (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8"),
     )
+
+
+def renamed(nouns: Path, output: Path, pictures: int = 112) -> None:
+    """Writes the bundled model with another head for nouns, and with the pictures that it remembers in the space of that.
+
+    The text tower, the neck and the joint head stay to the bit.
+
+    Args:
+        nouns: Folder with `nouns.json`, `nouns.safetensors`, fitted to the bundled text tower.
+        output: Where to.
+        pictures: As of :func:`remember`.
+
+    Raises:
+        SystemExit: The head is for another classifier, or of another width.
+    """
+    from safetensors.torch import load_file
+
+    model = lite.make(BUNDLED, "demo").model
+    assert isinstance(model, lite.LiteModel)
+    head = NounHead(NounConfig(**json.loads((nouns / "nouns.json").read_text(encoding="utf-8"))))
+    head.load_state_dict({name: value.float() for name, value in load_file(nouns / "nouns.safetensors").items()})
+    if head.config.width != model.sizes.nouns or not torch.equal(head.classifier.weight, model.image.nouns.classifier.weight):
+        raise SystemExit(
+            f"the nouns of {nouns} are of another classifier or width than the bundled model: fit them with training.noun_rows."
+        )
+    model.image.nouns = head.eval()
+    tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
+    known = json.loads((BUNDLED / lite.KNOWN).read_text(encoding="utf-8"))
+    known["groups"] = remember_pictures(model, tokenizer, list(dict.fromkeys(known["groups"])), pictures)
+    lite.save(model, tokenizer, output, known)
 
 
 def assemble(trained: Path, standing: Standing, sentences: Path, names: Sequence[str], worlds: Sequence[str]) -> lite.LiteModel:
@@ -162,9 +193,25 @@ def remember(
     Returns:
         `words`, `names` and `groups`, for `concept_cam.backbones.lite.save`.
     """
-    embed = embedder(model, tokenizer)
     step = max(1, len(wordings) // (8 * count * len(worlds)))
-    model.familiar = embed(list(wordings)[::step])
+    model.familiar = embedder(model, tokenizer)(list(wordings)[::step])
+    groups = remember_pictures(model, tokenizer, worlds, pictures, count)
+    # Said by the packs themselves: what is around a host, and what the characters belong to that are drawn.
+    around: list[str] = []
+    for name in worlds:
+        pack = prompts.load_pack(name)
+        around += pack.background_phrases
+        around += [each.entity.label for each in pack.characters if each.entity is not None and each.name in WORLDS[name].characters]
+    return {
+        "words": sorted({word for text in (*wordings, *around) for word in words_of(text)}),
+        "names": sorted({" ".join(words_of(name)) for name in names}),
+        "groups": groups,
+    }
+
+
+def remember_pictures(model: lite.LiteModel, tokenizer: str, worlds: Sequence[str], pictures: int = 112, count: int = 48) -> list[str]:
+    """Gives a model the pictures of :func:`remember` alone, in place: arguments as there. Returns the group of each example."""
+    embed = embedder(model, tokenizer)
     examples, groups = [], []
     for name in worlds:
         world, seen = WORLDS[name], []
@@ -178,17 +225,7 @@ def remember(
         examples.append(own)
         groups += [name] * len(own)
     model.examples = torch.cat(examples)
-    # Said by the packs themselves: what is around a host, and what the characters belong to that are drawn.
-    around: list[str] = []
-    for name in worlds:
-        pack = prompts.load_pack(name)
-        around += pack.background_phrases
-        around += [each.entity.label for each in pack.characters if each.entity is not None and each.name in WORLDS[name].characters]
-    return {
-        "words": sorted({word for text in (*wordings, *around) for word in words_of(text)}),
-        "names": sorted({" ".join(words_of(name)) for name in names}),
-        "groups": groups,
-    }
+    return groups
 
 
 NAMED = {
@@ -227,12 +264,17 @@ def things() -> list[str]:
 def main() -> None:
     """Reads the command line and writes the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="folder of a run of train.py")
+    parser.add_argument("--run", type=Path, help="folder of a run of train.py (default: none, the bundled model with other --nouns)")
     parser.add_argument("--output", type=Path, required=True, help="where the model goes")
     parser.add_argument("--text", type=Path, help="what training.distil wrote (default: the text tower of the bundled model)")
     parser.add_argument("--nouns", type=Path, help="what training.noun_rows wrote (default: the nouns of the bundled model)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: RUN/sentences.pt)")
     arguments = parser.parse_args()
+    if arguments.run is None:
+        if arguments.nouns is None or arguments.text is not None:
+            parser.error("give --run, or --nouns alone for the bundled model with other nouns.")
+        renamed(arguments.nouns, arguments.output)
+        return
     if (arguments.text is None) != (arguments.nouns is None):
         parser.error("give --text and --nouns, or neither: the nouns were fitted to their text tower.")
     standing = bundled() if arguments.text is None else made(arguments.text, arguments.nouns)

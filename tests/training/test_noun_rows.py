@@ -103,6 +103,31 @@ def test_a_head_is_the_regression_that_was_written_into_it_and_the_basis_keeps_i
         assert torch.allclose(head.basis @ head.basis.T, torch.eye(5), atol=1e-4)
 
 
+def test_groups_of_texts_count_alike_in_the_basis() -> None:
+    """One group lies in two dimensions, one of a hundred times as many texts in two others; both are kept."""
+    config = NounConfig(classes=12, features=5, sentence=6, hidden=8, rows=6, width=3, sharpness=30.0)
+    torch.manual_seed(0)
+    head = NounHead(config)
+    rng = np.random.default_rng(0)
+    head.rows.copy_(torch.from_numpy(noun_rows.unit(rng.standard_normal((12, 6)))))
+    few = noun_rows.unit(rng.standard_normal((1, 6)))
+    many = noun_rows.unit(rng.standard_normal((1, 6)) + 0.5 * rng.standard_normal((100, 6)))
+    with torch.no_grad():
+        head.down.weight.mul_(30.0)
+        noun_rows.fit_basis(head, few, many)
+        slow = np.zeros((12, 12))
+        for group in (few, many):
+            for text in group:
+                k = head.likeness(torch.from_numpy(text[None]))[0].numpy() - 1 / 12
+                slow += np.outer(k, k) / (k @ k) / len(group)
+        k = head.likeness(torch.from_numpy(few))[0].numpy() - 1 / 12
+    basis = head.basis.numpy()
+    # No other axes hold more of the two groups, and the single text is held though the others are a hundred.
+    assert np.trace(basis @ slow @ basis.T) == pytest.approx(np.linalg.eigvalsh(slow)[-3:].sum(), abs=1e-4)
+    assert np.linalg.norm(basis @ k) / np.linalg.norm(k) > 0.99
+    assert np.linalg.eigvalsh(slow)[-4] > 1e-3
+
+
 def letters(texts) -> np.ndarray:
     """How often each letter is in a text, as a unit vector."""
     return noun_rows.unit(np.array([[text.lower().count(letter) + 1e-3 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]))

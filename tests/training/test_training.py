@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from training.augmentation import augment, distort_colours, target_size
 from training.backbone import from_bundled
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TRAIN_SEED, TrainConfig, smoke_config
+from training.export import renamed
 from training.joint import NOUN, PART, REST, fit, nothing_texts, noun_texts
 from training.networks import Trainee, folded, with_norms
 from training.objectives import (
@@ -33,8 +36,10 @@ from training.run import Run, learning_rate_at, train
 from training.sentences import Sentences, wordings
 from training.supply import Mixer, plan
 
+from concept_cam.backbones import BUNDLED
 from concept_cam.backbones.lite_net import CHANNELS, LiteNet
 from concept_cam.backbones.lite_towers import JointHead, Neck, Sizes, Value
+from concept_cam.backbones.noun_head import NounHead
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.resampling import grid_to_pixels
 from concept_cam.demo.worlds import WORLDS
@@ -401,3 +406,41 @@ def test_a_run_stops_when_its_time_is_over(tmp_path: Path) -> None:
     train(run, seconds=0.0, report=lambda text: None)
     assert run.step == 0
     assert (tmp_path / "checkpoint.pt").is_file()
+
+
+def test_the_bundled_model_takes_other_nouns_and_nothing_else(tmp_path: Path) -> None:
+    _, _, model = from_bundled()
+    own = model.image.nouns
+    nouns = NounHead(replace(own.config, hidden=6, activation="exp"))
+    nouns.load_state_dict(
+        {name: value for name, value in own.state_dict().items() if name.partition(".")[0] not in ("up", "down")}, strict=False
+    )
+    with torch.no_grad():
+        for value in (*nouns.up.parameters(), *nouns.down.parameters()):
+            value.copy_(value.half().float())
+    write_nouns(nouns, tmp_path / "nouns")
+    renamed(tmp_path / "nouns", tmp_path / "out", pictures=2)
+    found, before = (load_file(folder / "model.safetensors") for folder in (tmp_path / "out", BUNDLED))
+    assert set(found) == set(before)
+    for name, value in found.items():
+        if name.startswith(("image.nouns.up", "image.nouns.down")):
+            assert torch.equal(value.float(), nouns.state_dict()[name.removeprefix("image.nouns.")])
+        elif name != "examples":
+            assert torch.equal(value, before[name]), name
+    # Fewer pictures were looked at than for the bundled model, and what the backbone calls the groups is told by other nouns.
+    assert found["examples"].shape[1] == before["examples"].shape[1]
+    groups = [json.loads((folder / "known.json").read_text(encoding="utf-8"))["groups"] for folder in (tmp_path / "out", BUNDLED)]
+    assert len(groups[0]) == len(found["examples"])
+    assert list(dict.fromkeys(groups[0])) == list(dict.fromkeys(groups[1]))
+    with torch.no_grad():
+        nouns.classifier.weight[0, 0] += 1.0
+    write_nouns(nouns, tmp_path / "nouns")
+    with pytest.raises(SystemExit, match="of another classifier or width"):
+        renamed(tmp_path / "nouns", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def write_nouns(nouns: NounHead, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    save_file({name: value.half().contiguous() for name, value in nouns.state_dict().items()}, folder / "nouns.safetensors")
+    (folder / "nouns.json").write_text(json.dumps(nouns.config.as_dict()), encoding="utf-8")
