@@ -80,6 +80,10 @@ def claims_of(name: str) -> Claims:
     return Claims(world, tuple(listed), blocks, shapes)
 
 
+CHANGED = 0.1
+"""Share of a cell from which on it counts as changed."""
+
+
 class Truth(NamedTuple):
     """What is true of the cells of a batch.
 
@@ -87,11 +91,14 @@ class Truth(NamedTuple):
         cover: float32 [B, K, n], share of each cell that a claim is about.
         shown: bool [B, K], it can be seen.
         known: bool [B, K], where it is, or that it is nowhere, is known.
+        open: bool [B, K, n], cells in which nothing is said against it: where a twin of another shape or number differs, its states may be
+            seen, whatever part lies there.
     """
 
     cover: Tensor
     shown: Tensor
     known: Tensor
+    open: Tensor
 
 
 def truth_of(pictures: Pictures, false_colour: Tensor, size: tuple[int, int]) -> Truth:
@@ -128,7 +135,24 @@ def truth_of(pictures: Pictures, false_colour: Tensor, size: tuple[int, int]) ->
             if name in world.colours:
                 shown[:, k] &= ~false_colour
                 known[:, k] &= ~false_colour
-    return Truth(cover, shown, known)
+    differs = changes_of(pictures, size) > CHANGED
+    free = torch.zeros(count, len(claims), cells, dtype=torch.bool, device=areas.device)
+    for name in claims.shapes:
+        free[:, claims.blocks[name]] = (differs & paired_in(pictures, name)[:, None])[:, None]
+    return Truth(cover, shown, known, free)
+
+
+def changes_of(pictures: Pictures, size: tuple[int, int]) -> Tensor:
+    """Share of each cell that differs from the picture's twin: float32 [B, n]."""
+    return F.adaptive_avg_pool2d(pictures.changed[:, None].float() / 255.0, size).flatten(1)
+
+
+def paired_in(pictures: Pictures, character: str) -> Tensor:
+    """Which pictures have a twin of another state of a character: bool [B]."""
+    twin, c = pictures.twin, list(claims_of(pictures.world).world.characters).index(character)
+    own = pictures.states[:, c]
+    paired = (twin != torch.arange(len(twin), device=twin.device)) & pictures.present & pictures.present[twin]
+    return paired & (own != own[twin]) & pictures.judgeable[:, c]
 
 
 def part_contrasts(world: World) -> Tensor:

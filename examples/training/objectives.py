@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from concept_cam.core.resampling import axis_matrix
-from training.claims import Truth, claims_of
+from training.claims import CHANGED, Truth, changes_of, claims_of, paired_in
 from training.networks import Trainee
 from training.pictures import Pictures
 
@@ -40,7 +40,7 @@ def cell_loss(logits: Tensor, truth: Truth, away: float = 3.0) -> Tensor:
     """
     most = truth.cover.amax(-1, keepdim=True)
     there = (truth.cover >= (THIN * most).clamp(max=FULL)) & (truth.cover > 0.04) & truth.shown[..., None]
-    nowhere = (truth.cover <= 0.0) & truth.known[..., None]
+    nowhere = (truth.cover <= 0.0) & truth.known[..., None] & ~truth.open
     loss = F.binary_cross_entropy_with_logits(logits, there.float(), reduction="none")
     found = (loss * there).sum((0, 2)) / there.sum((0, 2)).clamp(min=1)
     spared = (loss * nowhere).sum((0, 2)) / nowhere.sum((0, 2)).clamp(min=1)
@@ -115,6 +115,8 @@ def state_loss(logits: Tensor, pictures: Pictures, truth: Truth, false_colour: T
             terms.append(0.3 * place_loss(gap, cover, (told & (cover.amax((1, 2)) > 0))[:, None]))
             continue
         cover = truth.cover[:, block].sum(1)
+        # Where a twin differs, the state can be told as well, though the part may not be there.
+        cover = torch.maximum(cover, truth.open[:, block.start].float())
         share = cover / cover.sum(1, keepdim=True).clamp(min=1e-6)
         told = told & (cover.sum(1) > 0)
         likely = logits[:, block].log_softmax(1).gather(1, state[:, None, None].expand(-1, 1, logits.shape[2]))[:, 0]
@@ -135,15 +137,12 @@ def change_loss(logits: Tensor, pictures: Pictures, size: tuple[int, int]) -> Te
     Returns:
         The mean over the characters of shape or number of which there are pairs; zero where there is no pair.
     """
-    twin = pictures.twin
-    paired = (twin != torch.arange(len(twin), device=twin.device)) & pictures.present & pictures.present[twin]
-    changed = F.adaptive_avg_pool2d(pictures.changed[:, None].float() / 255.0, size).flatten(1)
+    changed = changes_of(pictures, size)
     share = changed / changed.sum(1, keepdim=True).clamp(min=1e-6)
     claims, total, characters = claims_of(pictures.world), logits.new_zeros(()), 0
     for name in claims.shapes:
-        c = list(claims.world.characters).index(name)
-        own = pictures.states[:, c]
-        rows = paired & (own != own[twin]) & pictures.judgeable[:, c] & (changed.amax(1) > 0.1)
+        own = pictures.states[:, list(claims.world.characters).index(name)]
+        rows = paired_in(pictures, name) & (changed.amax(1) > CHANGED)
         if not rows.any():
             continue
         states = logits[rows, claims.blocks[name]]

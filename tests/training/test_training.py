@@ -29,6 +29,7 @@ from training.objectives import (
     foreign_loss,
     place_loss,
     random_contrasts,
+    state_loss,
     unit,
 )
 from training.pictures import Job, Pictures, gather, make_twins, render_job
@@ -52,6 +53,11 @@ TINY = Sizes(hidden=12, depth=1, queries=14, nouns=6, parts=10, text_hidden=8)
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
     return render_job(Job("fish", (96, 128), 6, 40, 2, 4, photographs=0.5))
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Pictures:
+    return render_job(Job("fish", (96, 128), 12, 40, 6, 6))
 
 
 def maps(count: int, height: int = 64, width: int = 96) -> dict[int, torch.Tensor]:
@@ -210,6 +216,40 @@ def test_losses_prefer_what_is_true(pictures: Pictures) -> None:
     assert place_loss(right, truth.cover, truth.shown) < 0.3 < place_loss(wrong, truth.cover, truth.shown)
     logits = torch.randn(2, len(OURS), 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(contrasted(logits, part_contrasts(FISH), 0.0), logits[:, : len(FISH.parts)])
+
+
+def test_cells_are_open_where_a_twin_of_another_shape_differs(pairs: Pictures) -> None:
+    truth = truth_of(pairs, torch.zeros(12, dtype=torch.bool), (12, 16))
+    differs = pairs.changed.float().div(255).unflatten(1, (12, 2)).unflatten(3, (16, 2)).mean((2, 4)).flatten(1) > 0.1
+    for row, twin in enumerate(pairs.twin.tolist()):
+        for k, claim in enumerate(OURS.listed):
+            expected = torch.zeros(12 * 16, dtype=torch.bool)
+            if claim.key in OURS.shapes:
+                c = list(FISH.characters).index(claim.key)
+                if pairs.states[row, c] != pairs.states[twin, c] and pairs.judgeable[row, c]:
+                    expected = differs[row]
+            assert torch.equal(truth.open[row, k], expected)
+    assert truth.open.any()
+
+
+def test_open_cells_are_held_against_no_state_and_its_lead_is_wanted_there(pairs: Pictures) -> None:
+    false_colour = torch.zeros(12, dtype=torch.bool)
+    truth = truth_of(pairs, false_colour, (12, 16))
+    row = int(truth.open.flatten(1).any(1).nonzero()[0])
+    k = int(truth.open[row].any(1).nonzero()[0])
+    c, (name, block) = next((i, item) for i, item in enumerate(OURS.blocks.items()) if item[1].start <= k < item[1].stop)
+    assert name in OURS.shapes
+    own = block.start + int(pairs.states[row, c])
+    beyond = truth.open[row, own] & (truth.cover[row, own] == 0)
+    assert beyond.any()
+    plain = -5 * torch.ones_like(truth.cover)
+    seen = plain.clone()
+    seen[row, own, beyond] = 5.0
+    shut = truth._replace(open=torch.zeros_like(truth.open))
+    assert torch.equal(cell_loss(seen, truth), cell_loss(plain, truth))
+    assert cell_loss(seen, shut) > cell_loss(plain, shut)
+    assert state_loss(seen, pairs, truth, false_colour) < state_loss(plain, pairs, truth, false_colour)
+    assert state_loss(seen, pairs, shut, false_colour) == state_loss(plain, pairs, shut, false_colour)
 
 
 def test_the_floor_wants_nothing_where_nothing_is(pictures: Pictures) -> None:
