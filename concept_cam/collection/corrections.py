@@ -174,7 +174,8 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # A full disk ends it by itself.
+            connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
 
@@ -265,21 +266,17 @@ class Corrections:
             Conflict: There is a newer one than ``seen``.
         """
         row = replace(correction, at=correction.at or datetime.now(UTC).isoformat(timespec="milliseconds"))
-        with self._open(write=True) as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._open(write=True) as connection, _transaction(connection, "BEGIN IMMEDIATE"):
             known = connection.execute("SELECT * FROM corrections WHERE id = ?", (row.id,)).fetchone()
             if known is not None:
-                connection.execute("ROLLBACK")
                 return _read(known)
             if seen is not None and (last := self._last(connection, row.key)) > seen:
-                current = self._current(connection, row.key)
-                connection.execute("ROLLBACK")
-                raise Conflict(current, last)
+                raise Conflict(self._current(connection, row.key), last)
             names = [item.name for item in fields(Correction) if item.name != "number"]
             values = [_cell(name, getattr(row, name)) for name in names]
             cursor = connection.execute(f"INSERT INTO corrections ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", values)
-            connection.execute("COMMIT")
-            return replace(row, number=int(cursor.lastrowid or 0))
+            number = int(cursor.lastrowid or 0)
+        return replace(row, number=number)
 
     def undo(self, id_: str, person: str = "", undo_id: str = "") -> Correction | None:
         """Takes a correction back, by adding a row that says so; what counted before counts again.
