@@ -20,7 +20,7 @@ import numpy.typing as npt
 from concept_cam.core.borders import border_readings
 from concept_cam.core.midlines import BodyPixels, along_and_across, midlines, on_line
 
-__all__ = ["BodyFrame", "Length", "body_frame", "body_frames", "exclusive_masks", "measure_bodies", "measure_body"]
+__all__ = ["FISH", "BodyFrame", "BodyParts", "Length", "body_frame", "body_frames", "exclusive_masks", "measure_bodies", "measure_body"]
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
@@ -246,61 +246,70 @@ def _frame_along(nodes: Points, pieces: _Pieces) -> BodyFrame | None:
     return BodyFrame(nodes, front_end, neck, base, end, neck_gap, gap, low, high)
 
 
+@dataclass(frozen=True)
+class BodyParts:
+    """What the parts of a body are called.
+
+    Attributes:
+        front: The part at the front end.
+        trunk: What lies behind it.
+        rear: The part at the rear end.
+        fins: Parts that stand out of the outline: their heights are measured.
+        eye: The eye.
+        cover: What the front part ends with.
+    """
+
+    front: str = "head"
+    trunk: str = "trunk"
+    rear: str = "caudal_fin"
+    fins: tuple[str, ...] = ("dorsal_fin", "anal_fin", "pelvic_fin", "adipose_fin")
+    eye: str = "eye"
+    cover: str = "operculum"
+
+
+FISH = BodyParts()
+
+
 def measure_body(
     parts: Mapping[str, Mask],
     cell: tuple[float, float] = (1.0, 1.0),
-    *,
-    front: str = "head",
-    trunk: str = "trunk",
-    rear: str = "caudal_fin",
-    fins: tuple[str, ...] = ("dorsal_fin", "anal_fin", "pelvic_fin", "adipose_fin"),
-    eye: str = "eye",
-    cover: str = "operculum",
     heats: Mapping[str, np.ndarray] | None = None,
+    called: BodyParts = FISH,
 ) -> dict[str, Length]:
     """Measures a body along and across its midline; see :func:`measure_bodies`.
 
     Args:
         parts: Part -> bool [H, W]; a part that was not found is missing or empty.
         cell: ``(y, x)`` size of what the parts were told by, in pixels (a patch; 1 for outlines drawn to the pixel).
-        front: Name of the part at the front end.
-        trunk: Name of what lies behind it.
-        rear: Name of the part at the rear end.
-        fins: Parts that stand out of the outline: their heights are measured.
-        eye: Name of the eye.
-        cover: Name of what the front part ends with.
         heats: Part -> float [H, W], the scores that the parts were told by, where they were: how far apart several ways to read the end of
             the front part off them lie is then part of the uncertainty of ``head_length``; see
             :func:`concept_cam.core.borders.border_readings`.
+        called: What the parts are called.
 
     Returns:
         ``standard_length`` (front end to where the rear part begins), ``head_length``, ``head_depth``, ``body_depth``, ``eye_diameter``,
         ``caudal_fin_length`` and ``<fin>_height``, each only where it can be measured.
     """
-    return measure_bodies([parts], [cell], [heats or {}], front=front, trunk=trunk, rear=rear, fins=fins, eye=eye, cover=cover)[0]
+    return measure_bodies([parts], [cell], [heats or {}], called)[0]
 
 
 def measure_bodies(
     bodies: Sequence[Mapping[str, Mask]],
     cells: Sequence[tuple[float, float]],
     heats: Sequence[Mapping[str, np.ndarray]] = (),
-    *,
-    front: str = "head",
-    trunk: str = "trunk",
-    rear: str = "caudal_fin",
-    fins: tuple[str, ...] = ("dorsal_fin", "anal_fin", "pelvic_fin", "adipose_fin"),
-    eye: str = "eye",
-    cover: str = "operculum",
+    called: BodyParts = FISH,
 ) -> list[dict[str, Length]]:
     """Measures bodies, given by their parts, along and across their midlines, which are found in one pass; see :func:`measure_body`."""
     given = [_areas({name: mask for name, mask in parts.items() if mask.sum() >= _LEAST_PIXELS}, _SPECK) for parts in bodies]
-    there = [number for number, parts in enumerate(given) if front in parts]
+    there = [number for number, parts in enumerate(given) if called.front in parts]
     found: list[dict[str, Length]] = [{} for _ in bodies]
-    frames = body_frames([(given[number][front], given[number].get(trunk), given[number].get(rear)) for number in there])
+    frames = body_frames(
+        [(given[number][called.front], given[number].get(called.trunk), given[number].get(called.rear)) for number in there]
+    )
     for number, frame in zip(there, frames):
         if frame is not None:
-            necks = border_readings(frame, heats[number], front, trunk, cover) if heats and heats[number] else ()
-            found[number] = _measured(frame, given[number], cells[number], necks, trunk, fins, eye)
+            necks = border_readings(frame, heats[number], called.front, called.trunk, called.cover) if heats and heats[number] else ()
+            found[number] = _measured(frame, given[number], cells[number], necks, called)
     return found
 
 
@@ -309,9 +318,7 @@ def _measured(
     given: Mapping[str, Mask],
     cell: tuple[float, float],
     necks: tuple[float, ...],
-    trunk: str,
-    fins: tuple[str, ...],
-    eye: str,
+    called: BodyParts,
 ) -> dict[str, Length]:
     """Measures a body in its frame; ``necks`` are other readings of where its front part ends."""
     found: dict[str, Length] = {}
@@ -335,28 +342,28 @@ def _measured(
     if frame.base is not None:
         add("standard_length", frame.base - frame.front, frame.line(frame.front, frame.base), 0.5 * frame.base_gap)
         add("caudal_fin_length", frame.end - frame.base, frame.line(frame.base, frame.end), 0.5 * frame.base_gap)
-    if frame.base is not None or trunk in given:
+    if frame.base is not None or called.trunk in given:
         apart = math.hypot(0.5 * frame.neck_gap, max(frame.neck, *necks) - min(frame.neck, *necks) if necks else 0.0)
         add("head_length", frame.neck - frame.front, frame.line(frame.front, frame.neck), apart)
     across("head_depth", frame.low, frame.high, frame.front, frame.neck)
-    if trunk in given:
+    if called.trunk in given:
         stop = frame.end if frame.base is None else frame.base
         across("body_depth", frame.low, frame.high, frame.front + 0.5 * (frame.neck - frame.front), stop)
-    points = {name: _pixels(given[name]) for name in (eye, *fins) if name in given}
+    points = {name: _pixels(given[name]) for name in (called.eye, *called.fins) if name in given}
     bounds = np.cumsum([len(own) for own in points.values()])[:-1]
     places = {}
     if points:
         coordinates = frame.coordinates(np.concatenate(list(points.values())))
         places = dict(zip(points, zip(*(np.split(part, bounds) for part in coordinates))))
-    if eye in places:
-        along, aside = places[eye]
+    if called.eye in places:
+        along, aside = places[called.eye]
         middle = float(along.mean())
         if frame.front - cell[1] <= middle <= frame.neck + cell[1]:
             # The diameter of a disc as large as the eye.
             radius = math.sqrt(len(along) / math.pi)
             line = frame.at(np.array([middle - radius, middle + radius]), np.full(2, float(aside.mean())))
             add("eye_diameter", 2 * radius, line)
-    for fin in fins:
+    for fin in called.fins:
         if fin in places:
             along, aside = places[fin]
             row = np.clip(np.rint(along).astype(int), 0, len(frame.low) - 1)
