@@ -67,18 +67,31 @@ def made(text: Path, nouns: Path, backbone: Path | None = None) -> Standing:
 
     return Standing(
         load_trunk(backbone),
-        NounConfig(**json.loads((nouns / "nouns.json").read_text(encoding="utf-8"))),
-        {name: value.float() for name, value in load_file(nouns / "nouns.safetensors").items()},
+        *read_nouns(nouns),
         WordPieceConfig(**json.loads((text / "text.json").read_text(encoding="utf-8"))),
         unpacked(load_file(text / "text.safetensors")),
         (text / "tokenizer.json").read_text(encoding="utf-8"),
     )
 
 
-def bundled() -> Standing:
-    """The same out of the model that is bundled."""
+def read_nouns(folder: Path) -> tuple[NounConfig, dict[str, Tensor]]:
+    """Sizes and parameters, float32, of the head for nouns that `training.noun_rows` wrote."""
+    from safetensors.torch import load_file
+
+    config = NounConfig(**json.loads((folder / "nouns.json").read_text(encoding="utf-8")))
+    return config, {name: value.float() for name, value in load_file(folder / "nouns.safetensors").items()}
+
+
+def bundled_model() -> lite.LiteModel:
+    """The model that is bundled."""
     model = lite.make(BUNDLED, "demo").model
     assert isinstance(model, lite.LiteModel)
+    return model
+
+
+def bundled() -> Standing:
+    """The same out of the model that is bundled."""
+    model = bundled_model()
     image = model.image
     return Standing(
         image.trunk.state_dict(),
@@ -103,12 +116,10 @@ def renamed(nouns: Path, output: Path, pictures: int = 112) -> None:
     Raises:
         SystemExit: The head is for another classifier, or of another width.
     """
-    from safetensors.torch import load_file
-
-    model = lite.make(BUNDLED, "demo").model
-    assert isinstance(model, lite.LiteModel)
-    head = NounHead(NounConfig(**json.loads((nouns / "nouns.json").read_text(encoding="utf-8"))))
-    head.load_state_dict({name: value.float() for name, value in load_file(nouns / "nouns.safetensors").items()})
+    model = bundled_model()
+    config, parameters = read_nouns(nouns)
+    head = NounHead(config)
+    head.load_state_dict(parameters)
     if head.config.width != model.sizes.nouns or not torch.equal(head.classifier.weight, model.image.nouns.classifier.weight):
         raise SystemExit(
             f"the nouns of {nouns} are of another classifier or width than the bundled model: fit them with training.noun_rows."

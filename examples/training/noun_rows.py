@@ -15,7 +15,7 @@ import importlib.util
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,25 +104,12 @@ class KernelRidge:
         return found
 
 
-@dataclass(frozen=True)
-class Names:
-    """Sentence embeddings of nouns, [N, E] each: the first name, the mean of all names, names and definition."""
-
-    first: Array
-    every: Array
-    meaning: Array
-
-    def __getitem__(self, rows: npt.NDArray[np.int64]) -> Names:
-        return Names(self.first[rows], self.every[rows], self.meaning[rows])
-
-
-def embedded(listed: Sequence[Noun], embed: Embed) -> Names:
-    """Embeds nouns."""
+def embedded(listed: Sequence[Noun], embed: Embed) -> Array:
+    """Embeds nouns, [N, E]: all names of each, and names and definition together, half and half."""
     flat = embed([name for noun in listed for name in noun.names])
     starts = np.cumsum([0] + [len(noun.names) for noun in listed])
     means = np.stack([flat[a:b].mean(0) for a, b in itertools.pairwise(starts)])
-    meaning = embed([f"{', '.join(noun.names)}: {noun.definition}" for noun in listed])
-    return Names(flat[starts[:-1]], unit(means), meaning)
+    return unit(unit(means) + embed([f"{', '.join(noun.names)}: {noun.definition}" for noun in listed]))
 
 
 def row_space(classifiers: Sequence[Array], dimensions: int, known: npt.NDArray[np.int64] | None = None) -> Array:
@@ -141,15 +128,15 @@ def row_space(classifiers: Sequence[Array], dimensions: int, known: npt.NDArray[
     return unit(joined @ axes[:dimensions].T)
 
 
-def regression(classes: Names, rows: Array, families: tuple[Array, Array] | None = None) -> KernelRidge:
+def regression(classes: Array, rows: Array, families: tuple[Array, Array] | None = None) -> KernelRidge:
     """Fits the regression from sentence embeddings to rows.
 
     Args:
-        classes: Names and definitions of the classes.
+        classes: [N, E], embeddings of the classes.
         rows: [N, Q], their rows.
         families: Embeddings and rows of names written by hand.
     """
-    inputs, targets, ridges = [unit(classes.every + classes.meaning)], [rows], [np.full(len(rows), RIDGE, np.float32)]
+    inputs, targets, ridges = [classes], [rows], [np.full(len(rows), RIDGE, np.float32)]
     if families is not None:
         inputs.append(families[0])
         targets.append(families[1])

@@ -278,13 +278,14 @@ def losses(
     areas = F.adaptive_avg_pool2d(pictures.cover.float() / 255.0, size).flatten(2)
     # Where a heatmap is highest, told in half cells: thin parts are narrower than a cell.
     cover = F.interpolate(pictures.cover[:, :parts].float() / 255.0, (2 * size[0], 2 * size[1]), mode="bilinear", antialias=True).flatten(2)
-    sharp = torch.cat([logits[:, :parts], contrasted(logits, table, strength)])
+    against = contrasted(logits, table, strength)
+    sharp = torch.cat([logits[:, :parts], against])
     terms = {
         "fine": place_loss(finer(sharp, size), cover.repeat(2, 1, 1), truth.shown[:, :parts].repeat(2, 1)),
         "cells": cell_loss(logits + trainee.cell_bias, truth),
         "floor": floor_loss(cosines, lengths, truth, claims.host, rest),
         "place": place_loss(logits, truth.cover, truth.shown),
-        "contrast": place_loss(contrasted(logits, table, strength), truth.cover[:, :parts], truth.shown[:, :parts]),
+        "contrast": place_loss(against, truth.cover[:, :parts], truth.shown[:, :parts]),
         "states": state_loss(logits, pictures, truth, false_colour),
         "changes": change_loss(logits, pictures, size),
         "image_states": image_state_loss(told, pictures, false_colour),
