@@ -180,6 +180,14 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
+@contextmanager
+def _nothing() -> Iterator[sqlite3.Connection]:
+    """What is read where nobody corrected anything yet: looking makes no file."""
+    with closing(sqlite3.connect(":memory:")) as empty:
+        empty.executescript(_TABLE)
+        yield empty
+
+
 class Corrections:
     """The file of corrections; safe to use from several threads and processes at once.
 
@@ -192,9 +200,8 @@ class Corrections:
 
     @contextmanager
     def _open(self, write: bool) -> Iterator[sqlite3.Connection]:
-        if not write and not self.path.is_file():  # Nobody corrected anything yet: looking makes no file.
-            with closing(sqlite3.connect(":memory:")) as empty:
-                empty.executescript(_TABLE)
+        if not write and not self.path.is_file():
+            with _nothing() as empty:
                 yield empty
             return
         try:
@@ -203,6 +210,10 @@ class Corrections:
                 if write:
                     connection.execute("PRAGMA synchronous = FULL")
                     self._prepare(connection)
+                elif not self._known(connection):
+                    with _nothing() as empty:
+                        yield empty
+                    return
                 yield connection
         except sqlite3.OperationalError as error:
             raise OutputError(
@@ -213,11 +224,7 @@ class Corrections:
             raise DataError(f"{str(self.path)!r} is not a file of corrections: {error}.") from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        # Each look at the file is one transaction: between two statements another writer may make the table, and what was read before
-        # and after would belong to no state of the file.
-        with _transaction(connection, "BEGIN"):
-            made = self._made(connection)
-        if made:
+        if self._known(connection):
             return
         with _transaction(connection, "BEGIN IMMEDIATE"):
             if not self._made(connection):
@@ -225,6 +232,13 @@ class Corrections:
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
                 for statement in filter(str.strip, _TABLE.split(";")):
                     connection.execute(statement)
+
+    def _known(self, connection: sqlite3.Connection) -> bool:
+        """The same as `_made`, in a transaction of its own: between two statements another writer may make the table, and what was read
+        before and after would belong to no state of the file.
+        """
+        with _transaction(connection, "BEGIN"):
+            return self._made(connection)
 
     def _made(self, connection: sqlite3.Connection) -> bool:
         """Whether the table is there; an error where the file is something else."""
@@ -242,12 +256,16 @@ class Corrections:
 
         Raises:
             DataError: It is no file of corrections.
-            OutputError: The folder is missing or not writable.
+            OutputError: The folder is missing or not writable, or the file is not writable, or a folder.
         """
+        if self.path.is_dir():
+            raise OutputError(f"corrections cannot be kept in {str(self.path)!r}, which is a folder: give --corrections FILE.")
+        if self.path.is_file() and not os.access(self.path, os.W_OK):
+            raise OutputError(f"the corrections {str(self.path)!r} may only be read: make the file writable, or give --corrections FILE.")
         if self.path.is_file():
             with self._open(write=True) as connection:
                 connection.execute("SELECT count(*) FROM corrections").fetchone()
-        elif not self.path.parent.is_dir() or not os.access(self.path.parent, os.W_OK):
+        if not self.path.parent.is_dir() or not os.access(self.path.parent, os.W_OK):
             raise OutputError(f"corrections cannot be kept in {str(self.path.parent)!r}, which is not writable: give --corrections FILE.")
 
     # ----------------------------------------------------------------------------------------------------------- write

@@ -124,6 +124,37 @@ def test_a_killed_process_loses_nothing_that_it_confirmed(tmp_path: Path) -> Non
     Corrections(path).add(said(999_999))  # And it can be written on.
 
 
+def test_what_is_read_is_a_file_of_corrections(tmp_path: Path) -> None:
+    """Reading asks whose file it is, as writing does; a file without anything in it holds no corrections."""
+    with sqlite3.connect(tmp_path / "other.sqlite") as other:
+        other.execute("CREATE TABLE things (a)")
+    later = Corrections(tmp_path / "later.sqlite")
+    later.add(said(1))
+    with sqlite3.connect(later.path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    for store, message in ((Corrections(tmp_path / "other.sqlite"), "another program's"), (later, "has version 99")):
+        for read in (store.all, store.standing, store.last):
+            with pytest.raises(DataError, match=message):
+                read()
+    (tmp_path / "empty.sqlite").touch()
+    assert Corrections(tmp_path / "empty.sqlite").all() == []
+    assert (tmp_path / "empty.sqlite").stat().st_size == 0
+
+
+def test_a_place_where_nothing_can_be_kept_is_found_before_anything_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OutputError, match="which is a folder"):
+        Corrections(tmp_path).check()
+    store = Corrections(tmp_path / "c.sqlite")
+    store.add(said(1))
+    store.check()
+    # Asked as somebody who may not write: tests may run as one who may do everything.
+    for kept, message in ((store.path, "may only be read"), (tmp_path, "is not writable")):
+        with monkeypatch.context() as patch:
+            patch.setattr("os.access", lambda path, mode, kept=kept: Path(path) != kept)
+            with pytest.raises(OutputError, match=message):
+                store.check()
+
+
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_text("not a database, but long enough to be looked at as one" * 50)
     with pytest.raises(DataError, match="is not a file of corrections"):
