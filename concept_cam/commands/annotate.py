@@ -300,7 +300,8 @@ def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]
     click.echo(f"{run.path}: {counts['pictures']} pictures, {counts['records']} records{again}{errors}")
     # A task of a job array may have no picture to do: fewer pictures than tasks is no error.
     if counts["pictures"] == 0 and not (options["shard"] and not counts["errors"]):
-        warn("no picture could be annotated: see errors.csv, and check the input.")
+        seen = f"see {run.path / 'errors.csv'}, and check" if counts["errors"] else "none was found. Check"
+        warn(f"no picture could be annotated: {seen} the input.")
         sys.exit(1)
 
 

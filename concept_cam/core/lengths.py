@@ -139,7 +139,7 @@ def measure_leaf(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 1.
         axis = _own_axis(points, middle - base)
     else:
         axis = _own_axis(points, None)
-    return _box(points, middle, axis, cell, "leaf") if np.isfinite(axis).all() else {}
+    return _box(points, middle, axis, cell, "leaf")
 
 
 # ---------------------------------------------------------------------------------------------------------------- pieces
@@ -181,7 +181,9 @@ def _own_axis(points: Points, way: Points | None) -> Points:
 
 
 def _box(points: Points, middle: Points, axis: Points, cell: tuple[float, float], name: str) -> dict[str, Length]:
-    """Length along an axis and greatest width across it."""
+    """Length along an axis and greatest width across it; nothing where it points nowhere, as between things in one place."""
+    if not np.isfinite(axis).all():
+        return {}
     across_axis = np.array([-axis[1], axis[0]])
     along, across = (points - middle) @ axis, (points - middle) @ across_axis
     low, high = float(along.min()), float(along.max())

@@ -94,6 +94,8 @@ def check_index(index: Index, progress: Callable[[int], None] | None = None) -> 
                 faults.append(Fault(file, reason))
             elif file.name not in noted:
                 unhashed.append(file)
+                if twin := _copied(file, noted):
+                    faults.append(Fault(file, f"is a copy of {twin}: its pictures are listed twice. Take it away"))
             size += length
             if progress is not None:
                 progress(length)
@@ -118,6 +120,12 @@ def _damage(file: Path, noted: dict[str, str]) -> str:
         return ""
     other = next((name for name, known in noted.items() if known == found), None)
     return f"holds what {other} should hold" if other else "is damaged: its bytes are not those that were written"
+
+
+def _copied(file: Path, noted: dict[str, str]) -> str | None:
+    """Names the part that a part without a hash is a copy of."""
+    own = hash_of(file) if noted else None
+    return next((name for name, known in noted.items() if known == own and (file.parent / name).is_file()), None)
 
 
 def _damaged_axes(folder: Path, noted: str | None) -> str:

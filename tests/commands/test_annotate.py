@@ -163,6 +163,12 @@ def test_a_run_without_one_good_picture_fails(folder: Path) -> None:
     result = call("bad", "-o", "run")
     assert result.exit_code == 1
     assert "no picture could be annotated" in result.stderr
+    assert "errors.csv" in result.stderr
+    (folder / "empty").mkdir()
+    result = call("empty", "-o", "nothing")
+    assert result.exit_code == 1
+    assert "none was found" in result.stderr
+    assert "errors.csv" not in result.stderr
 
 
 @pytest.mark.parametrize(

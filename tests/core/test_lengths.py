@@ -125,6 +125,16 @@ def test_nothing_is_measured_where_parts_are_missing_or_lie_wrongly() -> None:
     assert measure_lengths({"leaf": tiny, "fore_wing": tiny, "elytra": tiny, "head": tiny}) == {}
 
 
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_measured_where_what_lies_before_lies_in_the_middle() -> None:
+    """Rings about a disc, and twice the same mask: there is no way from one to the other."""
+    rows, columns = np.mgrid[:48, :64]
+    away = np.hypot(rows - 24, columns - 32)
+    disc, ring = away <= 6, (away <= 14) & (away > 6)
+    for head, elytra in ((disc, ring), (disc | ring, disc | ring)):
+        assert measure_elytra({"head": head, "elytra": elytra}) == {}
+
+
 def test_rendered_fore_wings() -> None:
     """Seen from above with flat wings, a fore wing is as long as its outline, less what the thorax hides of its root."""
     from concept_cam.demo.worlds.lepidoptera import world

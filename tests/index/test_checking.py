@@ -235,3 +235,14 @@ def test_a_check_that_cannot_be(whole: Path, arguments: list[str], said: str) ->
     found = run("index", *(whole if word == "INDEX" else word for word in arguments))
     assert found.exit_code == 2, found.output
     assert said in " ".join(found.output.split())
+
+
+def test_a_part_that_was_copied_is_said(own: Path) -> None:
+    """Its pictures would be listed twice."""
+    first = parts(own)[0]
+    copy = first.with_name("part-000009.arrow")
+    shutil.copy(first, copy)
+    found = Index.open(own).check()
+    assert [(fault.path, f"is a copy of {first.name}" in fault.reason) for fault in found.faults] == [(copy, True)]
+    copy.unlink()
+    assert Index.open(own).check().sound
