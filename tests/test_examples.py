@@ -8,14 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from concept_cam import Localizer
 from concept_cam.commands import example
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.evaluation.datasets import synthetic
+from tests.planted import PlantedBackbone
 from tests.test_readme import needs_model
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -91,6 +94,17 @@ def test_misses_are_measured_from_the_peak_to_the_part(monkeypatch: pytest.Monke
         assert thin.miss(heatmap, mask) == pytest.approx(far)
     assert thin.thickness(mask) in (3.0, 4.0)
     assert thin.hits({"bar": [0.0, 3.0], "dot": [0.0]}) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("refine", "expected NAME=VALUE"), ("=1", "expected NAME=VALUE"), ("refine=guidd", "Did you mean")]
+)
+def test_settings_that_are_none_are_refused(monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+    """Without a value a column would be as the one beside it, without a word."""
+    monkeypatch.syspath_prepend(str(EXAMPLES / "benchmarks"))
+    thin = importlib.import_module("thin_parts")
+    with pytest.raises(click.BadParameter, match=message):
+        thin.changed_by(text, Localizer(PlantedBackbone(64, 8)))
 
 
 def test_pairs_differ_in_the_character_that_is_asked_and_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from held_out import print_table
 from scipy import ndimage
 
 from concept_cam import Localizer, prompts
+from concept_cam.core.errors import ConceptCamError
+from concept_cam.demo.worlds import WORLDS
 from concept_cam.evaluation.datasets import synthetic
 
 REACHES = (0.0, 2.0, 4.0, 8.0, 16.0)
@@ -71,9 +73,20 @@ def hits(found: Mapping[str, list[float]]) -> float:
     return float(np.mean([distance == 0 for distances in found.values() for distance in distances]))
 
 
+def changed_by(text: str, localizer: Localizer) -> Localizer:
+    """The localizer with settings ``NAME=VALUE,...``."""
+    pairs = [each.partition("=") for each in text.split(",")]
+    if bad := [name for name, equals, value in pairs if not (name and equals and value)]:
+        raise click.BadParameter(f"received {bad[0]!r} in {text!r}: expected NAME=VALUE, such as refine=guided.", param_hint="--settings")
+    try:
+        return localizer.with_settings(**{name: yaml.safe_load(value) for name, _, value in pairs})
+    except ConceptCamError as error:
+        raise click.BadParameter(str(error), param_hint="--settings") from error
+
+
 @click.command(help=__doc__)
 @click.argument("model", default="demo")
-@click.option("--world", default="lepidoptera", show_default=True, help="Group: fish, lepidoptera, beetle, plant.")
+@click.option("--world", type=click.Choice(list(WORLDS)), default="lepidoptera", show_default=True)
 @click.option("--pictures", type=click.IntRange(min=1), default=48, show_default=True)
 @click.option(
     "--settings",
@@ -85,12 +98,10 @@ def hits(found: Mapping[str, list[float]]) -> float:
     help="Settings of a column of the second table; repeat it.",
 )
 def main(model: str, world: str, pictures: int, others: tuple[str, ...]) -> None:
-    asked = rendered(world, pictures)
     plain = Localizer.from_pretrained(model)
-    found = {"as it is": measured(plain, asked, world)}
-    for text in others:
-        values = {name: yaml.safe_load(value) for name, _, value in (each.partition("=") for each in text.split(","))}
-        found[text] = measured(plain.with_settings(**values), asked, world)
+    changed = {text: changed_by(text, plain) for text in others}
+    asked = rendered(world, pictures)
+    found = {text: measured(localizer, asked, world) for text, localizer in {"as it is": plain, **changed}.items()}
     first, thick = found["as it is"][0], defaultdict(list)
     for _, masks in asked:
         for part, mask in masks.items():

@@ -30,6 +30,7 @@ from training.backbone import load_trunk
 from training.config import TRAIN_SEED
 from training.dictionary import nouns as dictionary_nouns
 from training.families import families
+from training.folders import existing
 from training.joint import fit
 from training.networks import Trainee, folded
 
@@ -275,10 +276,10 @@ def things() -> list[str]:
 def main() -> None:
     """Reads the command line and writes the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="folder of a run of train.py (default: none, the bundled model with other --nouns)")
+    parser.add_argument("--run", type=existing, help="folder of a run of train.py (default: none, the bundled model with other --nouns)")
     parser.add_argument("--output", type=Path, required=True, help="where the model goes")
-    parser.add_argument("--text", type=Path, help="what training.distil wrote (default: the text tower of the bundled model)")
-    parser.add_argument("--nouns", type=Path, help="what training.noun_rows wrote (default: the nouns of the bundled model)")
+    parser.add_argument("--text", type=existing, help="what training.distil wrote (default: the text tower of the bundled model)")
+    parser.add_argument("--nouns", type=existing, help="what training.noun_rows wrote (default: the nouns of the bundled model)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: RUN/sentences.pt)")
     arguments = parser.parse_args()
     if arguments.run is None:

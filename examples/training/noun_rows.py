@@ -28,6 +28,7 @@ from concept_cam.backbones.noun_head import NounConfig, NounHead, crowding
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, WordPieceTower, unpacked
 from examples.training.dictionary import CLASSES, Noun, nouns, with_article
 from examples.training.families import families
+from examples.training.folders import existing
 
 Array = npt.NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Array]
@@ -300,7 +301,7 @@ def main() -> None:
     from examples.training.distil import sentence_embeddings
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, help="folder of the distilled text tower; embeddings are kept there")
+    parser.add_argument("--text", type=existing, required=True, help="folder of the distilled text tower; embeddings are kept there")
     parser.add_argument("--folder", type=Path, help="where the head goes")
     parser.add_argument("--held-out", action="store_true", help="measure on class names that are kept out")
     parser.add_argument("--splits", type=int, default=11, help="with --held-out: the fixed split and so many less one random ones")

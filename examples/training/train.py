@@ -26,6 +26,7 @@ from training.backbone import from_bundled, load_nouns, load_trunk
 from training.checks import check
 from training.config import TrainConfig, smoke_config
 from training.export import embedder
+from training.folders import existing
 from training.run import Run, append_row, train
 from training.sentences import load_sentences
 
@@ -42,13 +43,18 @@ def main() -> None:
     parser.add_argument("--render-device", default="cpu", help="where pictures are rendered")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop and save after this time")
     parser.add_argument("--check", type=int, default=48, metavar="N", help="held-out pictures that are looked at in the end")
-    parser.add_argument("--start-from", type=Path, metavar="RUN", help="begin with the weights of another run, which may know fewer groups")
+    parser.add_argument(
+        "--start-from", type=existing, metavar="RUN", help="begin with the weights of another run, which may know fewer groups"
+    )
     parser.add_argument("--smoke", action="store_true", help="a short run on small pictures, with the bundled backbone and text tower")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other values of the configuration")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     config = smoke_config(TrainConfig()) if arguments.smoke else TrainConfig()
-    config = changed(config, arguments.set)
+    try:
+        config = changed(config, arguments.set)
+    except ValueError as error:
+        parser.error(str(error))
     trunk, file = LiteNet(), arguments.sentences or arguments.folder / "sentences.pt"
     if arguments.smoke:
         weights, nouns, model = from_bundled()
@@ -77,20 +83,38 @@ def main() -> None:
             print(f"{world}: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
 
 
+def _whole(text: str, value: float) -> int:
+    if not value.is_integer():
+        raise ValueError(f"--set received {text!r}: expected a whole number.")
+    return int(value)
+
+
 def changed(config: TrainConfig, values: list[str]) -> TrainConfig:
-    """The configuration with other numbers; `weights.NAME=VALUE` changes a weight, `worlds.GROUP=N` the pictures of a group."""
+    """The configuration with other numbers; `weights.NAME=VALUE` changes a weight, `worlds.GROUP=N` the pictures of a group.
+
+    Raises:
+        ValueError: There is no such number, or it is none.
+    """
     known = {item.name: getattr(config, item.name) for item in fields(config)}
     weights, worlds = dict(config.weights), dict(config.worlds)
     for text in values:
-        name, _, value = text.partition("=")
+        name, _, given = text.partition("=")
+        try:
+            value = float(given)
+        except ValueError as error:
+            raise ValueError(f"--set received {text!r}: expected NAME=VALUE with a number.") from error
         if name.startswith("weights.") and name.removeprefix("weights.") in weights:
-            weights[name.removeprefix("weights.")] = float(value)
+            weights[name.removeprefix("weights.")] = value
         elif name.startswith("worlds.") and name.removeprefix("worlds.") in WORLDS:
-            worlds[name.removeprefix("worlds.")] = int(value)
+            worlds[name.removeprefix("worlds.")] = _whole(text, value)
         elif isinstance(known.get(name), int | float):
-            known[name] = type(known[name])(value)
+            known[name] = _whole(text, value) if isinstance(known[name], int) else value
         else:
-            raise SystemExit(f"unknown or not a number: {name!r}")
+            numbers = [each for each, current in known.items() if isinstance(current, int | float)]
+            numbers += [*(f"weights.{each}" for each in weights), *(f"worlds.{each}" for each in WORLDS)]
+            raise ValueError(f"--set received {name!r}, which is no number of the configuration. Known: {', '.join(numbers)}.")
+    if known["steps"] < 1:
+        raise ValueError(f"--set received steps={known['steps']}: expected at least 1.")
     return TrainConfig(**{**known, "weights": weights, "worlds": {name: count for name, count in worlds.items() if count}})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 from dataclasses import replace
@@ -17,6 +18,7 @@ from training.backbone import from_bundled
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TRAIN_SEED, TrainConfig, smoke_config
 from training.export import renamed
+from training.folders import existing
 from training.joint import NOUN, PART, REST, fit, nothing_texts, noun_texts
 from training.networks import Trainee, folded, with_norms
 from training.objectives import (
@@ -36,6 +38,7 @@ from training.pictures import Job, Pictures, gather, make_twins, render_job
 from training.run import Run, learning_rate_at, train
 from training.sentences import Sentences, wordings
 from training.supply import Mixer, plan
+from training.train import changed
 
 from concept_cam.backbones import BUNDLED
 from concept_cam.backbones.lite_net import CHANNELS, LiteNet
@@ -484,3 +487,29 @@ def write_nouns(nouns: NounHead, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     save_file({name: value.half().contiguous() for name, value in nouns.state_dict().items()}, folder / "nouns.safetensors")
     (folder / "nouns.json").write_text(json.dumps(nouns.config.as_dict()), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps=abc", "expected NAME=VALUE with a number"),
+        ("steps", "expected NAME=VALUE with a number"),
+        ("steps=0", "at least 1"),
+        ("steps=2.5", "a whole number"),
+        ("worlds.fish=2.5", "a whole number"),
+        ("weights.banana=1", "Known: .*weights.cells"),
+        ("sides=3", "Known: steps"),
+    ],
+)
+def test_what_cannot_be_set_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        changed(TrainConfig(), [text])
+
+
+def test_what_is_set(tmp_path: Path) -> None:
+    found = changed(TrainConfig(), ["steps=7", "learning_rate=0.5", "weights.cells=2", "worlds.fish=3", "worlds.plant=0"])
+    assert (found.steps, found.learning_rate, found.weights["cells"], found.worlds["fish"]) == (7, 0.5, 2.0, 3)
+    assert "plant" not in found.worlds
+    assert existing(str(tmp_path)) == tmp_path
+    with pytest.raises(argparse.ArgumentTypeError, match="there is no folder"):
+        existing(str(tmp_path / "none"))
