@@ -65,9 +65,20 @@ CREATE TABLE IF NOT EXISTS corrections (
 );
 CREATE INDEX IF NOT EXISTS corrections_by_key ON corrections (source, pack, character, specimen, part);
 """
+_LARGEST = 2**63
+"""One more than the largest number that SQLite keeps."""
 _JSON = ("mask", "boxes", "clicks", "question")
 
 Key = tuple[str, str, str, int, str]
+
+
+def _is_text(value: str) -> bool:
+    """Whether a text is one, and not the name of a file whose bytes are none."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,11 @@ class Correction:
             raise DataError(f"unknown verdict {self.verdict!r}; known: {', '.join(name for name in CORRECTION_VERDICTS if name)}.")
         if self.verdict == "state" and not self.state:
             raise DataError("the verdict 'state' needs the state that is right.")
+        if not 0 <= self.specimen < _LARGEST:
+            raise DataError(f"the specimen is {self.specimen}: expected a number from 0 to {_LARGEST - 1}.")
+        for name, value in vars(self).items():
+            if isinstance(value, str) and not _is_text(value):
+                raise DataError(f"{name} is {value!r}, which is no text that could be kept: rename the file, or give its name as text.")
 
     @property
     def key(self) -> Key:
@@ -303,14 +319,17 @@ class Corrections:
             What counts now for the same thing; ``None`` for nothing.
 
         Raises:
-            DataError: There is no such correction.
+            DataError: There is no such correction, or the row that takes it back has the id of another one.
         """
         with self._open(write=True) as connection:
             found = connection.execute("SELECT * FROM corrections WHERE id = ? AND undoes = ''", (id_,)).fetchone()
         if found is None:
             raise DataError(f"there is no correction {id_!r} to take back.")
         row = _read(found)
-        self.add(replace(row, id=undo_id or f"undo-{id_}", undoes=id_, person=person, at="", mask=None, boxes=(), clicks=(), number=0))
+        undoing = undo_id or f"undo-{id_}"
+        written = self.add(replace(row, id=undoing, undoes=id_, person=person, at="", mask=None, boxes=(), clicks=(), number=0))
+        if written.undoes != id_:
+            raise DataError(f"the id {undoing!r} is that of another row: nothing was taken back; give another one.")
         return self.current(row.key)
 
     # ------------------------------------------------------------------------------------------------------------ read

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from concept_cam.core.resampling import axis_matrix
 from training.claims import CHANGED, Truth, changes_of, claims_of, paired_in
-from training.networks import Trainee
+from training.networks import IMAGE_BIAS, Trainee
 from training.pictures import Pictures
 
 FULL = 0.5
@@ -272,7 +272,7 @@ def losses(
     world, parts = claims.world, claims.host
     others = F.normalize(trainee.words(foreign), dim=-1).float()
     shown, known = truth.shown[:, : parts + 1], truth.known[:, : parts + 1]
-    image_parts = F.binary_cross_entropy_with_logits(told[:, : parts + 1] + trainee.image_bias, shown.float(), reduction="none")
+    image_parts = F.binary_cross_entropy_with_logits(told[:, : parts + 1] + IMAGE_BIAS, shown.float(), reduction="none")
     rivals = [claims.blocks[name] for name in world.characters if name not in world.presences]
     # Marks have queries of their own, though they are no parts.
     areas = F.adaptive_avg_pool2d(pictures.cover.float() / 255.0, size).flatten(2)
@@ -293,7 +293,7 @@ def losses(
         "attention": place_loss(attention[:, : len(world.masks)].float(), areas, pictures.visible),
         "apart": apart_loss(words.float(), rivals),
         "foreign": foreign_loss(
-            scale * torch.einsum("bnd,fd->bfn", cells, others) + trainee.cell_bias, scale * (image @ others.T) + trainee.image_bias
+            scale * torch.einsum("bnd,fd->bfn", cells, others) + trainee.cell_bias, scale * (image @ others.T) + IMAGE_BIAS
         ),
     }
     return terms | {"total": torch.stack([weights[name] * value for name, value in terms.items()]).sum()}

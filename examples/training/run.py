@@ -40,7 +40,7 @@ def learning_rate_at(config: TrainConfig, step: int) -> float:
 
 
 def _groups(trainee: Trainee, config: TrainConfig) -> list[dict[str, Any]]:
-    scalars = [trainee.log_scale, trainee.cell_bias, trainee.image_bias]
+    scalars = [trainee.log_scale, trainee.cell_bias]
     words = list(trainee.words.parameters())
     others = [p for name, p in trainee.named_parameters() if p.ndim and not name.startswith("words.")]
     return [

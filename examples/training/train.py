@@ -75,6 +75,8 @@ def main() -> None:
     )
     if arguments.start_from and not run.step:
         run.start_from(arguments.start_from)
+    elif arguments.start_from:
+        print(f"{arguments.folder} has {run.step} steps already and goes on from there: --start-from is not used.")
     train(run, seconds=arguments.seconds, report=lambda text: print(text, flush=True))
     if arguments.check:
         for world in config.worlds:

@@ -141,6 +141,38 @@ def test_what_is_read_is_a_file_of_corrections(tmp_path: Path) -> None:
     assert (tmp_path / "empty.sqlite").stat().st_size == 0
 
 
+def test_taking_back_under_the_id_of_another_row_is_refused(tmp_path: Path) -> None:
+    store = Corrections(tmp_path / "c.sqlite")
+    store.add(said(1))
+    store.add(said(2))
+    with pytest.raises(DataError, match="the id 'id-2' is that of another row: nothing was taken back"):
+        store.undo("id-1", undo_id="id-2")
+    assert [item.id for item in store.standing()] == ["id-1", "id-2"]
+    assert store.undo("id-1", undo_id="back") is None
+    assert store.undo("id-1", undo_id="back") is None  # Sent twice it is one row.
+    assert len(store.all()) == 3
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"source": "fish-\udce9.png"}, r"source is 'fish-\\udce9.png', which is no text that could be kept"),
+        ({"person": "\ud800"}, "person is .* no text"),
+        ({"specimen": 2**63}, "expected a number from 0 to 9223372036854775807"),
+        ({"specimen": -1}, "the specimen is -1"),
+    ],
+)
+def test_what_the_file_cannot_hold_is_said(facts: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        said(**facts)
+
+
+def test_the_largest_specimen_is_kept(tmp_path: Path) -> None:
+    store = Corrections(tmp_path / "c.sqlite")
+    store.add(said(specimen=2**63 - 1))
+    assert store.standing()[0].specimen == 2**63 - 1
+
+
 def test_a_place_where_nothing_can_be_kept_is_found_before_anything_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputError, match="which is a folder"):
         Corrections(tmp_path).check()

@@ -20,7 +20,7 @@ from training.config import TRAIN_SEED, TrainConfig, smoke_config
 from training.export import renamed
 from training.folders import existing
 from training.joint import NOUN, PART, REST, fit, nothing_texts, noun_texts
-from training.networks import Trainee, folded, with_norms
+from training.networks import IMAGE_BIAS, Trainee, folded, with_norms
 from training.objectives import (
     apart_loss,
     cell_loss,
@@ -44,9 +44,11 @@ from concept_cam.backbones import BUNDLED
 from concept_cam.backbones.lite_net import CHANNELS, LiteNet
 from concept_cam.backbones.lite_towers import JointHead, Neck, Sizes, Value
 from concept_cam.backbones.noun_head import NounHead
+from concept_cam.collection.questions import host_concept
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.resampling import grid_to_pixels
 from concept_cam.demo.worlds import WORLDS
+from concept_cam.prompts import load_pack
 
 FISH = WORLDS["fish"]
 OURS = claims_of("fish")
@@ -397,6 +399,14 @@ def test_a_run_of_two_groups_starts_from_one_of_fish(tmp_path: Path) -> None:
     both.save()
     with pytest.raises(ValueError, match="another layout"):
         first.start_from(tmp_path / "both")
+
+
+def test_what_a_picture_claims_has_to_overcome_what_the_question_for_a_host_asks() -> None:
+    """A claim that the loss takes for even is one that has a probability of a half among the other things that a host is asked against."""
+    others = host_concept(load_pack("fish"), lambda _: ()).contrasts
+    logits = torch.tensor([-IMAGE_BIAS, *([0.0] * len(others))])
+    assert float(logits.softmax(0)[0]) == pytest.approx(0.5, abs=1e-6)
+    assert not any("bias" in name and "image" in name for name, _ in Trainee(TINY, 20.0).named_parameters())
 
 
 def test_what_is_said_of_other_groups_is_pushed_down() -> None:
