@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones import FAMILIES
-from concept_cam.backbones.hashing import hash_weights
+from concept_cam.backbones.hashing import hash_model
 from concept_cam.backbones.own_head import OwnHead
 from concept_cam.backbones.protocol import FeatureMap, Gathering
 from concept_cam.backbones.text import NoText, TextEncoder
@@ -73,8 +73,8 @@ class BaseBackbone:
 
     @functools.cached_property
     def weights_hash(self) -> str:
-        """First 16 hex digits of SHA-256 over the weights; computed at the first use."""
-        return hash_weights(self.model.state_dict())
+        """See :func:`concept_cam.backbones.hashing.hash_model`; computed at the first use."""
+        return hash_model(self.model)
 
     @property
     def has_words(self) -> bool:

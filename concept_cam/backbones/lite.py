@@ -81,6 +81,16 @@ class LiteModel(nn.Module):
         self.register_buffer("familiar", torch.zeros(familiar, words.width))
         self.register_buffer("examples", torch.zeros(examples, sizes.nouns))
 
+    @property
+    def constants(self) -> dict[str, float | str]:
+        """Numbers beside the weights that change what these say, as far as they are not the defaults: part of the model's identity.
+
+        Widths are not among them: the weights' shapes tell them.
+        """
+        given = {"rest": self.sizes.rest, **self.image.nouns.config.constants}
+        usual = {"rest": Sizes.rest, **NounConfig().constants}
+        return {name: value for name, value in given.items() if value != usual[name]}
+
     def encode_text(self, ids: Tensor) -> Tensor:
         """Word pieces [N, L] to the joint space [N, D], unit length."""
         sentences = self.text(ids)

@@ -67,7 +67,8 @@ class NounConfig:
         sharpness: Of the texts' softmax.
         scale: Factor of the cells' vectors: the joint space's constant axis is 1.
         certain: Directions of at least this length count as unit ones: the regression shortens what it has not seen.
-        floor: Texts whose vector is shorter are left short, longer ones get unit length.
+        floor: Texts whose vector is shorter are left short, longer ones get unit length. How long vectors are depends on the regression: it
+            is fitted to that.
         activation: Of the regression's hidden layer, a key of :data:`ACTIVATIONS`.
         crowd: How much of what a row owes to the crowd about it is taken off.
     """
@@ -85,6 +86,12 @@ class NounConfig:
     floor: float = 0.05
     activation: str = "gelu"
     crowd: float = 1.0
+
+    @property
+    def constants(self) -> dict[str, float | str]:
+        """What is not a width."""
+        widths = ("classes", "features", "sentence", "hidden", "rows", "width")
+        return {name: value for name, value in self.as_dict().items() if name not in widths}
 
     def as_dict(self) -> dict[str, float | str]:
         """Returns the numbers for a JSON file."""
@@ -122,9 +129,13 @@ class NounHead(nn.Module):
         crowded = self.config.crowd * direction.norm(dim=-1, keepdim=True) * crowding(self.rows, self.rows)
         return cast("Tensor", (self.config.sharpness * (direction @ self.rows.T - crowded)).softmax(-1))
 
+    def uneven(self, sentences: Tensor) -> Tensor:
+        """Vectors of texts as long as their likeness is uneven: [N, E] -> [N, D]."""
+        return (self.likeness(sentences) - 1 / self.config.classes) @ self.basis.T
+
     def text(self, sentences: Tensor) -> Tensor:
         """Vectors of texts: [N, E] -> [N, D]; unit length for things, shorter for texts that name none."""
-        vectors = (self.likeness(sentences) - 1 / self.config.classes) @ self.basis.T
+        vectors = self.uneven(sentences)
         return cast("Tensor", vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=self.config.floor))
 
     def cells(self, features: Tensor) -> Tensor:

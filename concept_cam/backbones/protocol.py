@@ -87,7 +87,7 @@ class Backbone(Protocol):
     Attributes:
         name: Canonical model name, as accepted by :func:`concept_cam.backbones.load`.
         family: Key of the family in :data:`concept_cam.backbones.FAMILIES`.
-        weights_hash: SHA-256 (first 16 hex digits) over parameter names, shapes and values.
+        weights_hash: SHA-256 (first 16 hex digits) over parameter names, shapes and values, and constants beside them.
         preprocess: What the input must look like.
         embed_dim: ``D``.
         logit_scale: The model's own temperature, already exponentiated.

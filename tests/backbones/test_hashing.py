@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-from concept_cam.backbones.hashing import hash_weights
+from concept_cam.backbones.hashing import hash_model, hash_weights
 
 
 def test_order_does_not_matter_but_names_shapes_types_and_values_do() -> None:
@@ -34,3 +35,23 @@ def test_any_tensor_can_be_hashed() -> None:
         "int": torch.tensor([1]),
     }
     assert hash_weights(state) == hash_weights({**state, "view": state["view"].contiguous()})
+
+
+def test_constants_beside_the_weights_are_part_of_a_model() -> None:
+    model = nn.Linear(2, 3)
+    weights = hash_weights(model.state_dict())
+    assert hash_model(model) == weights
+
+    class WithConstants(nn.Linear):
+        constants: dict[str, float | str]
+
+    other = WithConstants(2, 3)
+    other.load_state_dict(model.state_dict())
+    found = {weights}
+    for constants in ({"floor": 0.01, "kind": "a"}, {"floor": 0.02, "kind": "a"}, {"floor": 0.01, "kind": "b"}):
+        other.constants = constants
+        assert hash_model(other) == hash_weights(model.state_dict(), dict(reversed(constants.items())))
+        found.add(hash_model(other))
+    other.constants = {}
+    assert hash_model(other) == weights
+    assert len(found) == 4

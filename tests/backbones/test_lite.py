@@ -210,6 +210,18 @@ def test_what_is_written_is_read(folder: Path, backbone: lite.LiteBackbone) -> N
     assert float(F.cosine_similarity(found, plain, dim=-1).min()) > 0.995
 
 
+def test_a_model_with_other_constants_is_another(folder: Path, backbone: lite.LiteBackbone, tmp_path: Path) -> None:
+    """What is kept on disk by the hash, such as embeddings of texts, is not that of a model whose weights alone are the same."""
+    model = lite.make(folder, "tiny").model
+    assert isinstance(model, lite.LiteModel)
+    model.image.nouns.config = dataclasses.replace(model.image.nouns.config, floor=0.5)
+    known = json.loads((folder / lite.KNOWN).read_text(encoding="utf-8")) if (folder / lite.KNOWN).is_file() else None
+    lite.save(model, tokenizer(), tmp_path, known)
+    other = load(f"local-dir:{tmp_path}")
+    assert other.weights_hash != backbone.weights_hash
+    assert load(f"local-dir:{folder}").weights_hash == backbone.weights_hash
+
+
 def test_a_damaged_folder_says_so(folder: Path, tmp_path: Path) -> None:
     for name in (lite.CONFIG, lite.WEIGHTS, lite.TOKENIZER):
         (tmp_path / name).write_bytes((folder / name).read_bytes())

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import torch
 
 from concept_cam.backbones import FAMILIES, Family
-from concept_cam.backbones.hashing import hash_weights
+from concept_cam.backbones.hashing import hash_model
 from concept_cam.backbones.made import Made
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.core.errors import UnsupportedModelError
@@ -54,7 +54,7 @@ def read(tower: str, made: Made) -> Backbone:
 
 def finish(tower: str, made: Made, device: torch.device, dtype: torch.dtype) -> Backbone:
     """Brings a loaded model to its place and number format, and reads it; its identity is that of the weights before."""
-    identity = None if dtype == torch.float32 else hash_weights(made.model.state_dict())
+    identity = None if dtype == torch.float32 else hash_model(made.model)
     kept = [(part, {name: value.clone() for name, value in part.state_dict().items()}) for part in made.exact]
     made.model.to(device=device, dtype=dtype).eval()
     for part, values in kept:
