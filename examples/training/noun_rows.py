@@ -46,6 +46,8 @@ FAMILY_RIDGE = 4.0
 """The same for a family name, whose row is only the mean of its classes' rows."""
 CROWD = 0.8
 """How much of the crowd about a row is taken off. The four were chosen by leaving out 100 of the 900 names that `FIXED_SPLIT` keeps."""
+SHORT = 0.05
+"""Share of the dictionary's names whose vectors are left short, as those of texts that name no thing are."""
 FIXED_SPLIT = 15
 """Seed of the split of class names that is quoted."""
 
@@ -173,6 +175,21 @@ def fit_basis(head: NounHead, *groups: Array) -> None:
     head.basis.copy_(torch.from_numpy(vectors[:, ::-1][:, : head.config.width].T.copy()))
 
 
+@torch.no_grad()
+def fit_floor(head: NounHead, names: Array) -> None:
+    """Chooses which vectors get unit length: those of nearly all names of things.
+
+    A regression that was fitted to few texts says little of others, and their vectors are short. By a limit that was chosen for another
+    regression half of the things stay short; where the gate hears a part in them as well, that part is loud.
+
+    Args:
+        head: Its basis is fitted; changed in place.
+        names: Sentence embeddings [N, E] of names of things, most of which the regression was not fitted to.
+    """
+    lengths = head.uneven(torch.from_numpy(names)).norm(dim=-1)
+    head.config = replace(head.config, floor=round(float(lengths.quantile(SHORT)), 6))
+
+
 def ranks(predicted: Array, rows: Array, known: Array | None = None, crowd: float = CROWD) -> npt.NDArray[np.int64]:
     """How many rows are nearer to each prediction than its own: [N].
 
@@ -236,7 +253,7 @@ def asked(name: str) -> tuple[str, ...]:
 
 
 def fit(embed: Embed, config: NounConfig) -> NounHead:
-    """Fits the whole head: the regression, the rows and the joint space. `config.hidden` follows from the names."""
+    """Fits the whole head: the regression, the rows, the joint space and its floor. `config.hidden` follows from the names."""
     weight, bias = classifier()
     rows = row_space([classifier(package)[0] for package in CLASSIFIERS], config.rows)
     found = fitted(embed, rows, np.arange(config.classes))
@@ -247,7 +264,9 @@ def fit(embed: Embed, config: NounConfig) -> NounHead:
         head.rows.copy_(torch.from_numpy(rows))
     found.write(head)
     # In the space of the names that were fitted alone, others lose a fifth of their length, and pictures lie otherwise.
-    fit_basis(head, found.inputs, embed(dictionary_names()))
+    named = embed(dictionary_names())
+    fit_basis(head, found.inputs, named)
+    fit_floor(head, named)
     return head.eval()
 
 

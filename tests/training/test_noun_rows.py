@@ -128,6 +128,32 @@ def test_groups_of_texts_count_alike_in_the_basis() -> None:
     assert np.linalg.eigvalsh(slow)[-4] > 1e-3
 
 
+@pytest.mark.parametrize("shortened", [1.0, 0.2])
+def test_few_names_are_left_short_however_short_the_regression_makes_them(shortened: float) -> None:
+    """The regression's output is scaled: the floor follows, and what was as long as a thing still gets unit length."""
+    config = NounConfig(classes=12, features=5, sentence=6, hidden=8, rows=6, width=4)
+    torch.manual_seed(0)
+    head = NounHead(config)
+    rng = np.random.default_rng(0)
+    head.rows.copy_(torch.from_numpy(noun_rows.unit(rng.standard_normal((12, 6)))))
+    names = noun_rows.unit(rng.standard_normal((200, 6)))
+    with torch.no_grad():
+        head.down.weight.mul_(shortened)
+        head.down.bias.mul_(shortened)
+        noun_rows.fit_basis(head, names)
+        noun_rows.fit_floor(head, names)
+        found = head.text(torch.from_numpy(names)).norm(dim=-1).numpy()
+        slow = []
+        for text in names:
+            k = head.likeness(torch.from_numpy(text[None]))[0].numpy().astype(np.float64) - 1 / 12
+            slow.append(float(np.linalg.norm(head.basis.numpy().astype(np.float64) @ k)))
+    short = np.array(slow) < np.sort(slow)[10]  # a twentieth of 200
+    assert short.sum() == 10
+    assert np.all(found[short] < 1)
+    assert np.allclose(found[~short], 1, atol=1e-3)
+    assert head.config == NounConfig(**{**config.as_dict(), "floor": head.config.floor})
+
+
 def letters(texts) -> np.ndarray:
     """How often each letter is in a text, as a unit vector."""
     return noun_rows.unit(np.array([[text.lower().count(letter) + 1e-3 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]))
