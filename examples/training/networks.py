@@ -68,7 +68,7 @@ IMAGE_BIAS = -math.log(len(NOT_THE_HOST) - 1)
 """What a claim about a picture has to overcome: whoever asks for a host asks against so many other things, which answer with about nothing.
 
 Learnt freely, it rose from -2.2 to -1.3 in 2,500 steps while the answers sank with it, until three in four rendered photographs of fishes
-were said to show none, though all of them answered more than any picture of something else.
+were said to show none, though nearly all of them answered more than pictures of other things did.
 """
 
 
