@@ -12,6 +12,7 @@ from PIL import Image
 
 from concept_cam import Localizer, prompts
 from concept_cam.commands import example
+from concept_cam.commands.console import run_script
 from concept_cam.core import drawing as overlay
 
 FOLDER = Path(__file__).parent / "images"
@@ -45,4 +46,4 @@ def _contrast_sheet(localizer: Localizer, pictures: dict) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from concept_cam.commands.console import run_script
+
 HERE = Path(__file__).parent / "images"
 QUESTION = "#p=fish_forked_tail.png&q=%5B%22a+forked+tail+fin%22%2C%22a+rounded+tail+fin%22%2C%22a+square+tail+fin%22%5D"
 SEVERAL = "#p=specimen_3.png&q=fish:caudal_fin_shape&q=fish:parts%3Dhead&q=fish:parts%3Ddorsal_fin&q=fish:parts%3Dpectoral_fin"
@@ -134,4 +136,4 @@ def save(image: Image.Image, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

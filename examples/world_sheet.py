@@ -16,6 +16,7 @@ import click
 import numpy as np
 from PIL import Image, ImageDraw
 
+from concept_cam.commands.console import run_script
 from concept_cam.core.drawing import sheet
 from concept_cam.demo.worlds import ROOMS, WORLDS
 from concept_cam.demo.worlds.family import VIEWS, Rendering, Specimens, World
@@ -77,4 +78,4 @@ def main(group: str, output: Path, count: int, seed: int, profile: str, view: st
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +82,39 @@ def test_weights_and_views_are_compared_on_pictures_that_are_not_the_benchmarks(
         assert all(0.3 < float(number.strip("()")) <= 1.0 for number in cells[0].split())
     refused = subprocess.run([*script, "--mask", "head=head"], capture_output=True, text=True)
     assert refused.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("benchmarks/contrast_pairs.py", ["--model", "nosuch"]),
+        ("benchmarks/compare_weights.py", ["nosuch"]),
+        ("benchmarks/places.py", ["--model", "nosuch"]),
+        ("benchmarks/trust.py", ["knows", "--model", "nosuch"]),
+        ("benchmarks/annotate_throughput.py", ["--architecture", "nosuch", "--one", "2", "--folder", "."]),
+        ("benchmarks/classifier_cost.py", ["--networks", "nosuch"]),
+        ("training/fit_trust.py", ["--model", "nosuch", "--folder", "made"]),
+    ],
+)
+def test_a_wrong_model_ends_a_script_in_one_sentence(
+    script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = EXAMPLES / script
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(re.escape(path.name) + ": error: unknown (model|architecture|network) 'nosuch'[.:] Known", said), said
+
+
+def test_every_script_explains_wrong_inputs() -> None:
+    scripts = [path for path in EXAMPLES.rglob("*.py") if "__main__" in path.read_text(encoding="utf-8")]
+    assert len(scripts) > 20
+    for path in scripts:
+        assert path.read_text(encoding="utf-8").endswith('if __name__ == "__main__":\n    run_script(main)\n'), path
 
 
 def test_misses_are_measured_from_the_peak_to_the_part(monkeypatch: pytest.MonkeyPatch) -> None:

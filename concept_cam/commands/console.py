@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
 
-from concept_cam.core.errors import OutputError
+from concept_cam.core.errors import ConceptCamError, OutputError
 from concept_cam.core.progress import Progress, Tracker
 
-__all__ = ["DETAIL", "NOTE", "WARNING", "ProgressDisplay", "add_options", "detail", "interactive", "note", "print_table", "track", "warn"]
+__all__ = [
+    "DETAIL",
+    "NOTE",
+    "WARNING",
+    "ProgressDisplay",
+    "add_options",
+    "detail",
+    "interactive",
+    "note",
+    "print_table",
+    "run_script",
+    "track",
+    "warn",
+]
 
 T = TypeVar("T")
 
@@ -55,6 +69,30 @@ def _say(text: str, level: int) -> None:
 def _meta(name: str, otherwise: Any) -> Any:
     context = click.get_current_context(silent=True)
     return otherwise if context is None else context.meta.get(name, otherwise)
+
+
+def run_script(main: Callable[[], object]) -> None:
+    """Runs the main function of a script: a wrong input ends it as it ends a command, in one sentence on stderr and status 2.
+
+    So does a file or folder that cannot be read or written, and a process that the script started and that failed, whose words stand above.
+
+    Args:
+        main: What the script does; it reads the command line itself.
+    """
+    name = Path(sys.argv[0]).name
+    try:
+        main()
+    except ConceptCamError as error:
+        click.echo(f"{name}: error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        click.echo(f"{name}: error: {error.filename!r} cannot be used: {error.strerror}. Check the path.", err=True)
+        sys.exit(2)
+    except subprocess.CalledProcessError as error:
+        click.echo(f"{name}: error: a step ended with status {error.returncode}; what it said stands above.", err=True)
+        sys.exit(2)
 
 
 def interactive() -> bool:

@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from concept_cam.commands.console import run_script
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # As the command sets it, before torch is imported.
 
 DISTINCT = 50
@@ -56,15 +58,18 @@ def write_pictures(folder: Path, count: int) -> None:
 def load(architecture: str, dtype: str, folder: Path) -> Any:
     """Loads an open_clip architecture with random weights."""
     from concept_cam.backbones.torchvision_compat import import_open_clip
+    from concept_cam.core.names import choose
     from concept_cam.localizer import Localizer
 
+    open_clip = import_open_clip()
+    choose(architecture, dict.fromkeys(open_clip.list_models()), "architecture")
     path = folder / f"{architecture}.safetensors"
     if not path.exists():
         import torch
         from safetensors.torch import save_model
 
         torch.manual_seed(0)
-        save_model(import_open_clip().create_model(architecture), str(path))
+        save_model(open_clip.create_model(architecture), str(path))
     return Localizer.from_pretrained(f"{architecture}:{path}", device="cpu", dtype=dtype)
 
 
@@ -303,4 +308,4 @@ def spread(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

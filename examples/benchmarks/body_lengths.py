@@ -22,6 +22,7 @@ from held_out import parse_masks
 from concept_cam import Localizer, prompts
 from concept_cam.collection.measures import measure_distances
 from concept_cam.collection.questions import MEASURED_DISTANCES
+from concept_cam.commands.console import run_script
 from concept_cam.core.frame import measure_body
 from concept_cam.core.regions import Frame
 from concept_cam.demo.worlds.fish import world
@@ -119,4 +120,4 @@ def main(directory: Path | None, pairs: dict[str, str], profile: str | None, pic
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

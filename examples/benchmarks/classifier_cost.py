@@ -20,6 +20,8 @@ from timing import interleave
 
 from concept_cam.backbones.loading import from_classifier
 from concept_cam.backbones.torchvision_compat import prepare_torchvision
+from concept_cam.commands.console import run_script
+from concept_cam.core.names import choose
 from concept_cam.core.settings import Settings
 from concept_cam.methods.heads import FinerCam
 
@@ -53,7 +55,7 @@ def main(pairs: int, networks: str, counts: str) -> None:
     click.echo("| network | forward pass, ms | classes | concept_cam | torchcam | pytorch-grad-cam |\n|---|---|---|---|---|---|")
     picture = np.random.default_rng(0).integers(0, 255, (224, 224, 3), np.uint8)
     for title in networks.split(","):
-        name, find = NETWORKS[title]
+        name, find = choose(title, NETWORKS, "network")
         torch.manual_seed(0)
         network = timm.create_model(name, pretrained=False).eval()
         tower = from_classifier(network, name=title)
@@ -96,4 +98,4 @@ def main(pairs: int, networks: str, counts: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -28,6 +28,7 @@ from held_out import (
 )
 
 from concept_cam import Localizer
+from concept_cam.commands.console import run_script
 from concept_cam.core.settings import VIEW_NAMES
 from concept_cam.demo.worlds.fish.traits import PARTS
 from concept_cam.evaluation.datasets import synthetic
@@ -84,4 +85,4 @@ def main(models: tuple[str, ...], pictures: int, views: tuple[str, ...], directo
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from held_out import print_table, record, shown, values
 
 from concept_cam import Localizer, prompts
+from concept_cam.commands.console import run_script
 from concept_cam.core.concept import Concept
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.demo.worlds.family import World, concatenate_specimens
@@ -163,4 +164,4 @@ def main(pairs: int, group: str, asked: tuple[str, ...], seed: int, model: str |
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

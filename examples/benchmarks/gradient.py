@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from concept_cam import Concept, Localizer
 from concept_cam.backbones.protocol import FeatureMap
+from concept_cam.commands.console import run_script
 
 
 class Classifier(nn.Module):
@@ -107,4 +108,4 @@ def main(pairs: int, methods: str, counts: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

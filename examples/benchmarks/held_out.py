@@ -18,6 +18,7 @@ import click
 import numpy as np
 
 from concept_cam import Localizer, prompts
+from concept_cam.commands.console import run_script
 from concept_cam.core.settings import VIEW_NAMES
 from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS, PARTS
 from concept_cam.evaluation import datasets, metrics
@@ -341,4 +342,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -29,6 +29,8 @@ import torch
 from scipy.stats import spearmanr
 from timing import Paired
 
+from concept_cam.commands.console import run_script
+
 CELLS, WIDTH, GRID = 576, 512, (24, 24)
 PART = 200
 """Pictures of a part."""
@@ -208,4 +210,4 @@ def resident() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

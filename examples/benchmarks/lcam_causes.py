@@ -38,6 +38,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.loading import from_classifier
 from concept_cam.backbones.torchvision_compat import prepare_torchvision
+from concept_cam.commands.console import run_script
 from concept_cam.evaluation.metrics.intervals import mean_interval
 from concept_cam.methods.engine import Batch
 from concept_cam.methods.lcam import Explainer
@@ -325,4 +326,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

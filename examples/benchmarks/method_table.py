@@ -20,6 +20,8 @@ from typing import Any
 
 import click
 
+from concept_cam.commands.console import run_script
+
 METHODS = (
     "direct", "gem", "clip-surgery", "grad-cam", "finer-cam", "grad-cam++", "xgrad-cam", "hires-cam", "layer-cam", "eigen-cam", "kpca-cam",
     "grad-eclip", "legrad",
@@ -173,4 +175,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -31,6 +31,7 @@ from photograph_lcam import Recipe, drops, fit, groups
 from photograph_steps import alike, areas, errors, faithfulness, score_cam_maps, things
 from photograph_tables import cell, print_alike, print_areas, print_drops, print_errors, print_faithfulness, print_groups, print_things
 
+from concept_cam.commands.console import run_script
 from concept_cam.evaluation.metrics.intervals import mean_interval
 from concept_cam.methods.lcam_training import LcamTraining
 from concept_cam.methods.perturbation import rise_masks
@@ -179,4 +180,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

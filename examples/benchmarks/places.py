@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from concept_cam import prompts
+from concept_cam.commands.console import run_script
 from concept_cam.core.placing import BodyPlan, orient, resolve
 
 WINGS = tuple((side, wing) for wing in ("fore_wing", "hind_wing") for side in ("left", "right"))
@@ -236,4 +237,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

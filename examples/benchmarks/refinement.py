@@ -26,6 +26,7 @@ import torch
 from held_out import masks_option, photographs, photographs_option
 
 from concept_cam import Localizer
+from concept_cam.commands.console import run_script
 from concept_cam.core.concept import Concept
 from concept_cam.core.results import Localizations
 from concept_cam.evaluation import metrics
@@ -210,4 +211,4 @@ def main(model: str, pictures: int, most: int | None, ways: str | None, director
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

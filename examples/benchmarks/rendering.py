@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from timing import interleave
 
+from concept_cam.commands.console import run_script
 from concept_cam.demo.worlds.family import Specimens
 from concept_cam.demo.worlds.fish import world
 from concept_cam.demo.worlds.fish.styles import PROFILES
@@ -69,4 +70,4 @@ def main(pairs: int, pictures: int, sizes: tuple[int, ...], threads: int, device
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

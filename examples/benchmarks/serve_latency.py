@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from concept_cam.commands.console import run_script
+
 QUESTIONS: tuple[dict[str, Any], ...] = (
     {"target": "a forked tail fin", "contrasts": ["a rounded tail fin"], "map": True},
     {"target": "the head of a fish", "contrasts": ["the tail fin of a fish", "the dorsal fin of a fish"], "map": True},
@@ -39,9 +41,11 @@ def random_clip(name: str) -> Any:
     import torch
 
     from concept_cam.backbones.torchvision_compat import import_open_clip
+    from concept_cam.core.names import choose
     from concept_cam.localizer import Localizer
 
     open_clip = import_open_clip()
+    choose(name, dict.fromkeys(open_clip.list_models()), "architecture")
     torch.manual_seed(0)
     folder = Path(tempfile.mkdtemp())
     model = open_clip.create_model(name)
@@ -177,4 +181,4 @@ def _crowd(url: str, ids: list[str], expected: dict[Any, Any], clients: int, sec
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

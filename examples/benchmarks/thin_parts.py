@@ -22,6 +22,7 @@ from held_out import print_table
 from scipy import ndimage
 
 from concept_cam import Localizer, prompts
+from concept_cam.commands.console import run_script
 from concept_cam.core.errors import ConceptCamError
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.evaluation.datasets import synthetic
@@ -121,4 +122,4 @@ def main(model: str, world: str, pictures: int, others: tuple[str, ...]) -> None
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -16,6 +16,7 @@ from timing import interleave
 from concept_cam import Concept, Localizer, Settings
 from concept_cam.backbones.loading import from_open_clip
 from concept_cam.backbones.torchvision_compat import import_open_clip
+from concept_cam.commands.console import run_script
 from concept_cam.core.geometry import Geometry
 from concept_cam.pictures.resizing import Prepared
 
@@ -101,4 +102,4 @@ def main(pairs: int, batch: int, threads: int | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

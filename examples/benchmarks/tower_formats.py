@@ -24,6 +24,7 @@ import torch
 from annotate_throughput import load, processor
 
 from concept_cam.backbones.int8 import in_int8
+from concept_cam.commands.console import run_script
 
 
 def with_outliers(backbone: Any, channels: int, factor: float) -> Any:
@@ -88,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 
 from concept_cam import Concept, Localizer, prompts
+from concept_cam.commands.console import run_script
 from concept_cam.core.features import PatchFeatures
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.evaluation.datasets import synthetic
@@ -561,4 +562,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

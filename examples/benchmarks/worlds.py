@@ -14,6 +14,7 @@ import time
 import click
 import torch
 
+from concept_cam.commands.console import run_script
 from concept_cam.demo.worlds import ROOMS, WORLDS
 
 PROFILES = ("plain", "photographs")
@@ -47,4 +48,4 @@ def main(worlds: tuple[str, ...], pictures: int, size: int, repeats: int) -> Non
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

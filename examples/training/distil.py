@@ -31,6 +31,7 @@ from concept_cam.backbones.word_pieces import (
     packed,
     unpacked,
 )
+from concept_cam.commands.console import run_script
 from examples.training.phrases import held_out, phrases
 from examples.training.teacher import Teacher, load_teacher
 
@@ -240,4 +241,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -25,6 +25,7 @@ from concept_cam.backbones.familiarity import words_of
 from concept_cam.backbones.lite_towers import Sizes
 from concept_cam.backbones.noun_head import NounConfig, NounHead
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, unpacked
+from concept_cam.commands.console import run_script
 from concept_cam.demo.worlds import WORLDS
 from training.backbone import load_trunk
 from training.config import TRAIN_SEED
@@ -299,4 +300,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

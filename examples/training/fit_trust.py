@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from concept_cam import Localizer, backbones, prompts
+from concept_cam.commands.console import run_script
 from concept_cam.core.progress import Tracker
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.evaluation.datasets.samples import Sample
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--careful", action="store_true", help="fit agreement as well: every picture is encoded four times")
     parser.add_argument("--folder", type=Path, required=True, help="where HASH.json goes, named after the model's weights")
     arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)  # Before the work: a folder that cannot be made is found at once.
     torch.set_num_threads(1)
     began = time.process_time()
     localizer = Localizer(backbones.load(arguments.model), rules=Rules())
@@ -111,7 +113,6 @@ def main() -> None:
     fitted = look(arguments.pictures, arguments.collages, FIT_SEED)
     names = tuple(dict.fromkeys(str(concept.metadata["host"]) for group in hosts for concept in prompts.load(group)))
     rules = fit_trust(fitted, localizer.conditions(), hosts=names)
-    arguments.folder.mkdir(parents=True, exist_ok=True)
     path = arguments.folder / f"{localizer.backbone.weights_hash}.json"
     path.write_text(rules.to_json() + "\n", encoding="utf-8")
     print(f"wrote {path}")
@@ -122,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

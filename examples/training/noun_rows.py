@@ -26,6 +26,7 @@ from torch import Tensor
 
 from concept_cam.backbones.noun_head import NounConfig, NounHead, crowding
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, WordPieceTower, unpacked
+from concept_cam.commands.console import run_script
 from examples.training.dictionary import CLASSES, Noun, nouns, with_article
 from examples.training.families import families
 from examples.training.folders import existing
@@ -350,4 +351,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from concept_cam.backbones.lite_net import LiteNet
 from concept_cam.backbones.lite_towers import Sizes
 from concept_cam.backbones.precision import computes_in_bfloat16
+from concept_cam.core.errors import DataError, reason_of
 from training.augmentation import augment, target_size
 from training.backbone import Nouns
 from training.claims import claims_of, part_contrasts, truth_of
@@ -103,14 +105,27 @@ class Run:
         self._mixer: Mixer | None = None
 
     def _load(self) -> None:
-        saved = torch.load(self.folder / "checkpoint.pt", weights_only=True, map_location=self.device)
-        self.trainee.load_state_dict(saved["model"])
-        self.average.load_state_dict(saved["average"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        """Takes over the checkpoint of the folder.
+
+        Raises:
+            DataError: It belongs to another configuration or version, or is damaged.
+        """
+        file = self.folder / "checkpoint.pt"
+        try:
+            saved = torch.load(file, weights_only=True, map_location=self.device)
+            self.trainee.load_state_dict(saved["model"])
+            self.average.load_state_dict(saved["average"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step = saved["step"]
+        except (RuntimeError, LookupError, ValueError, TypeError, EOFError, OSError, UnpicklingError) as error:
+            raise DataError(
+                f"{file} cannot be resumed: it was written with another configuration or version, or is damaged. Resume it with the "
+                "version and the --set values that it was written with, or choose another --folder to begin anew. "
+                f"What does not fit: {reason_of(error)}"
+            ) from error
         # How fast each learns is the configuration's to say, also when it was changed between two sittings.
         for group, own in zip(self.optimizer.param_groups, _groups(self.trainee, self.config), strict=True):
             group.update(rate=own["rate"], weight_decay=own["weight_decay"])
-        self.step = saved["step"]
 
     def start_from(self, folder: Path) -> None:
         """Takes over the weights of a finished run, which may know fewer groups: its queries come first, the others begin anew.

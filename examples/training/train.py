@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # The script runs as a file;
 from concept_cam.backbones import BUNDLED
 from concept_cam.backbones.lite import TOKENIZER
 from concept_cam.backbones.lite_net import LiteNet
+from concept_cam.commands.console import run_script
 from concept_cam.demo.worlds import WORLDS
 from training.backbone import from_bundled, load_nouns, load_trunk
 from training.checks import check
@@ -49,6 +50,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a short run on small pictures, with the bundled backbone and text tower")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other values of the configuration")
     arguments = parser.parse_args()
+    if arguments.smoke and arguments.backbone:
+        parser.error("--smoke takes the bundled backbone: leave out --backbone or --smoke.")
     torch.set_num_threads(arguments.threads)
     config = smoke_config(TrainConfig()) if arguments.smoke else TrainConfig()
     try:
@@ -74,7 +77,10 @@ def main() -> None:
         render_device=arguments.render_device,
     )
     if arguments.start_from and not run.step:
-        run.start_from(arguments.start_from)
+        try:
+            run.start_from(arguments.start_from)
+        except (ValueError, OSError) as error:
+            parser.error(f"--start-from: {error}")
     elif arguments.start_from:
         print(f"{arguments.folder} has {run.step} steps already and goes on from there: --start-from is not used.")
     train(run, seconds=arguments.seconds, report=lambda text: print(text, flush=True))
@@ -121,4 +127,4 @@ def changed(config: TrainConfig, values: list[str]) -> TrainConfig:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from concept_cam.cli import COMMANDS, OLD_SPELLINGS, main
 from concept_cam.commands import console
+from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.progress import Progress
 
 
@@ -120,3 +122,27 @@ def test_old_spellings_are_named_on_stderr(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["annotate", str(tmp_path), "-t", "fish"])
     assert "-t of 'annotate' is called --traits now" in result.stderr
     assert "--output is missing" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (ConfigurationError("received 3: expected 1."), "tell.py: error: received 3: expected 1.\n"),
+        (
+            FileNotFoundError(2, "No such file or directory", "x.csv"),
+            "tell.py: error: 'x.csv' cannot be used: No such file or directory. Check the path.\n",
+        ),
+        (subprocess.CalledProcessError(7, ["step"]), "tell.py: error: a step ended with status 7; what it said stands above.\n"),
+    ],
+)
+def test_a_script_ends_in_one_sentence(
+    problem: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise problem
+
+    monkeypatch.setattr(sys, "argv", ["folder/tell.py"])
+    with pytest.raises(SystemExit) as ended:
+        console.run_script(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == said

@@ -45,6 +45,7 @@ from concept_cam.backbones.lite_net import CHANNELS, LiteNet
 from concept_cam.backbones.lite_towers import JointHead, Neck, Sizes, Value
 from concept_cam.backbones.noun_head import NounHead
 from concept_cam.collection.questions import host_concept
+from concept_cam.core.errors import DataError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.resampling import grid_to_pixels
 from concept_cam.demo.worlds import WORLDS
@@ -375,6 +376,29 @@ def test_a_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
     assert all(np.isfinite(float(row["total"])) for row in rows)
     assert (tmp_path / "whole" / "trained.pt").is_file()
+
+
+@pytest.mark.parametrize("what", ["superfluous", "missing", "another shape", "damaged"])
+def test_a_checkpoint_that_does_not_fit_is_refused_in_one_sentence(what: str, tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    run.save()
+    file = tmp_path / "checkpoint.pt"
+    saved = torch.load(file, weights_only=True)
+    key = {"superfluous": "image_bias", "missing": "cell_bias", "another shape": "query.weight", "damaged": "PytorchStreamReader"}[what]
+    if what == "missing":
+        del saved["model"][key]
+    else:
+        saved["model"][key] = torch.zeros(3)
+    torch.save(saved, file)
+    if what == "damaged":
+        file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(DataError) as refused:
+        small_run(tmp_path)
+    said = str(refused.value)
+    assert said.startswith(f"{file} cannot be resumed: ")
+    assert "choose another --folder" in said
+    assert key in said
+    assert "\n" not in said
 
 
 def test_a_run_of_two_groups_starts_from_one_of_fish(tmp_path: Path) -> None:
