@@ -156,7 +156,7 @@ class Correction:
         """The state that holds by what the person said; empty where it is not known."""
         if self.verdict == "state":
             return self.state
-        return (self.state or self.called) if self.verdict == "accept" else ""
+        return (self.state or self.called or self.part) if self.verdict == "accept" else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for JSON."""
@@ -298,12 +298,13 @@ class Corrections:
 
         Raises:
             Conflict: There is a newer one than ``seen``.
+            DataError: The id is that of a row which says something else.
         """
         row = replace(correction, at=correction.at or datetime.now(UTC).isoformat(timespec="milliseconds"))
         with self._open(write=True) as connection, _transaction(connection, "BEGIN IMMEDIATE"):
             known = connection.execute("SELECT * FROM corrections WHERE id = ?", (row.id,)).fetchone()
             if known is not None:
-                return _read(known)
+                return _same(_read(known), row)
             if seen is not None and (last := self._last(connection, row.key)) > seen:
                 raise Conflict(self._current(connection, row.key), last)
             names = [item.name for item in fields(Correction) if item.name != "number"]
@@ -326,10 +327,7 @@ class Corrections:
         if found is None:
             raise DataError(f"there is no correction {id_!r} to take back.")
         row = _read(found)
-        undoing = undo_id or f"undo-{id_}"
-        written = self.add(replace(row, id=undoing, undoes=id_, person=person, at="", mask=None, boxes=(), clicks=(), number=0))
-        if written.undoes != id_:
-            raise DataError(f"the id {undoing!r} is that of another row: nothing was taken back; give another one.")
+        self.add(replace(row, id=undo_id or f"undo-{id_}", undoes=id_, person=person, at="", mask=None, boxes=(), clicks=(), number=0))
         return self.current(row.key)
 
     # ------------------------------------------------------------------------------------------------------------ read
@@ -384,6 +382,14 @@ def _cell(name: str, value: Any) -> Any:
     if name not in _JSON or value is None:
         return value
     return json.dumps(dict(value) if isinstance(value, Mapping) else value)
+
+
+def _same(known: Correction, row: Correction) -> Correction:
+    """The row that is there already, where it says what was sent again; an error where it says something else, which would be lost."""
+    told = [(*item.key, item.undoes, item.verdict, item.state, _cell("mask", item.mask), item.boxes) for item in (known, row)]
+    if told[0] != told[1]:
+        raise DataError(f"the id {row.id!r} is that of another row: nothing was written; give another one.")
+    return known
 
 
 _ORDER = (

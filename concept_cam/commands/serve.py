@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from concept_cam.commands.console import note
+from concept_cam.commands.console import note, warn
 from concept_cam.commands.options import build_localizer, model_options, resolve, setting_options
 from concept_cam.core.errors import ConfigurationError, MissingExtraError
 
@@ -111,6 +111,8 @@ def serve(
         if ahead:
             desk.encode_ahead()
         note(f"concept-cam: {len(gallery)} pictures of {gallery.title!r}, model {desk.localizer.backbone.name!r}; Ctrl+C ends it.")
+        if gallery.absent:
+            warn(f"{len(gallery.absent)} more of the run are not where they were and are not shown, the first {gallery.absent[0]!r}.")
         click.echo(address.url)
         if open_:
             click.launch(address.url)

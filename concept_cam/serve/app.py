@@ -27,6 +27,7 @@ from concept_cam import prompts
 from concept_cam.collection.corrections import Conflict, Correction
 from concept_cam.collection.schema import ABSTENTION_REASONS
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError
+from concept_cam.core.names import choose
 from concept_cam.core.regions import THRESHOLDS, decode_rle, encode_rle
 from concept_cam.core.settings import WEIGHTINGS
 from concept_cam.exports import EXPORTS
@@ -360,19 +361,23 @@ class _Handlers:
         backbone = self.desk.localizer.backbone
         called = data.get("called")
         called = called if isinstance(called, Mapping) else {}
+        verdict, states = _short(data, "verdict", 20, empty=True), self.desk.states_of(entry, question)
+        state, seen_state = (_state(own, name, states) for own, name in ((data, "state"), (called, "called.state")))
+        if verdict in ("accept", "reject") and not (seen_state or part or (state and verdict == "accept")):
+            raise ConfigurationError(f"the verdict {verdict!r} needs the call that it is about: give called.state.")
         correction = Correction(
             id=_short(data, "id", 64, empty=True) or uuid.uuid4().hex,
             source=entry.source,
             character=character,
-            verdict=_short(data, "verdict", 20, empty=True),
-            state=_short(data, "state", 300, empty=True),
+            verdict=verdict,
+            state=state,
             pack=pack,
             specimen=entry.specimen,
             part=part,
             kind=question.kind,
-            called=_short(called, "state", 300, empty=True),
-            probability=_optional(called, "probability"),
-            score=_optional(called, "score"),
+            called=seen_state or part,
+            probability=_optional(called, "probability", 0.0, 1.0),
+            score=_optional(called, "score", -1e6, 1e6),
             mask=_mask(data.get("mask"), size),
             boxes=_boxes(data.get("boxes", ()), size),
             clicks=question.clicks,
@@ -575,8 +580,16 @@ def _short(data: Mapping[str, Any], name: str, most: int, empty: bool = False) -
     return value
 
 
-def _optional(data: Mapping[str, Any], name: str) -> float | None:
-    return None if data.get(name) is None else number(data[name], name, -1e6, 1e6)
+def _optional(data: Mapping[str, Any], name: str, low: float, high: float) -> float | None:
+    return None if data.get(name) is None else number(data[name], name, low, high)
+
+
+def _state(data: Mapping[str, Any], name: str, states: tuple[str, ...]) -> str:
+    """Reads a state that may be left out; a character's states are known, those of words are not."""
+    state = _short(data, "state", 300, empty=True)
+    if state and states:
+        choose(state, dict.fromkeys(states), name)
+    return state
 
 
 def _base64(text: Any) -> bytes:

@@ -519,6 +519,16 @@ class Desk:
         host = self.host_probability(features, pack) if pack else None
         return call_now(question, found, cosines, self.localizer.backbone.logit_scale, self.limits, host)
 
+    def states_of(self, entry: GalleryPicture, question: AskedQuestion) -> tuple[str, ...]:
+        """Returns what a correction may say of a character: its states, in the pack and in the run; a part alone; nothing for words."""
+        pack, character, part = question.subject
+        if not question.character or part:
+            return (part,) if part else ()
+        record = self.gallery.calls(entry).get((pack, character, entry.specimen, ""), {})
+        return tuple(
+            dict.fromkeys([*(state.name for state in self.packs[pack].character(character).states), *(record.get("probabilities") or ())])
+        )
+
     def host_is_missing(self, features: PatchFeatures, concept: Concept) -> bool:
         """Tells whether a concept is a pack's, and the picture shows something else than what that pack is about."""
         pack = concept.metadata.get("pack")

@@ -13,7 +13,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +90,7 @@ class Gallery:
         home: Folder in which corrections are kept by default.
         run: The run, where there is one.
         index: The feature index, where there is one.
+        absent: Pictures of the run that are not on this machine, by name; they are not shown.
     """
 
     def __init__(
@@ -102,7 +103,9 @@ class Gallery:
         run: Run | None = None,
         index: Index | None = None,
         max_pixels: int = 200_000_000,
+        absent: Sequence[str] = (),
     ) -> None:
+        self.absent = tuple(absent)
         self.kind, self.title, self.home, self.run = kind, title, home, run
         self._entries = {entry.id: entry for entry in entries}
         self._places = {(entry.source, entry.specimen): entry for entry in entries}
@@ -312,7 +315,8 @@ def _open_run(path: Path, max_pixels: int) -> Gallery:
         raise DataError(
             f"none of the {len(places)} pictures of the run {display(str(path))!r} is on this machine: mount them where they were."
         )
-    return Gallery("run", run.name, run.path, shown, (*roots, run.path), run=run, max_pixels=max_pixels)
+    absent = [source for source, place in places.items() if place is None]
+    return Gallery("run", run.name, run.path, shown, (*roots, run.path), run=run, max_pixels=max_pixels, absent=absent)
 
 
 def _open_index(path: Path, max_pixels: int) -> Gallery:

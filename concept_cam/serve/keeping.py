@@ -29,10 +29,10 @@ def calls_and_labels(standing: list[Correction]) -> tuple[list[ModelCall], list[
     """Turns corrections into the calls that were judged and what is right; what cannot be told counts neither way."""
     calls, labels = [], []
     for item in standing:
-        if not item.verdict or item.verdict == "cannot_tell":
-            continue
         part = item.kind == "part"
         state = item.part if part else item.called
+        if not item.verdict or item.verdict == "cannot_tell" or not state:  # A row that holds no call says of none whether it was right.
+            continue
         nan = float("nan")
         calls.append(
             ModelCall(

@@ -200,7 +200,10 @@ _SCHEMAS: dict[str, Any] = {
             "question": {"$ref": "#/components/schemas/Question"},
             "verdict": {"enum": ["accept", "reject", "state", "cannot_tell", ""]},
             "state": {**_TEXT, "description": "The state that is right, with verdict state"},
-            "called": {"type": "object", "description": "State, probability and score that the person saw"},
+            "called": {
+                "type": "object",
+                "description": "State, probability and score that the person saw; accept and reject need the state",
+            },
             "mask": {
                 "type": ["object", "null"],
                 "description": "A drawn region: size [rows, columns] (at most 2048) and runs, row by row, zeros first",

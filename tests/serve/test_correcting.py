@@ -145,12 +145,24 @@ def test_taking_back_under_the_id_of_another_row_is_refused(tmp_path: Path) -> N
     store = Corrections(tmp_path / "c.sqlite")
     store.add(said(1))
     store.add(said(2))
-    with pytest.raises(DataError, match="the id 'id-2' is that of another row: nothing was taken back"):
+    with pytest.raises(DataError, match="the id 'id-2' is that of another row: nothing was written"):
         store.undo("id-1", undo_id="id-2")
     assert [item.id for item in store.standing()] == ["id-1", "id-2"]
     assert store.undo("id-1", undo_id="back") is None
     assert store.undo("id-1", undo_id="back") is None  # Sent twice it is one row.
     assert len(store.all()) == 3
+
+
+@pytest.mark.parametrize(
+    "other", [{"source": "2.png"}, {"verdict": "reject"}, {"verdict": "state", "state": "rounded"}, {"boxes": ((1, 2, 3, 4),)}]
+)
+def test_what_is_said_under_the_id_of_another_row_is_not_lost_without_a_word(other: dict[str, Any], tmp_path: Path) -> None:
+    store = Corrections(tmp_path / "c.sqlite")
+    first = store.add(said(1))
+    assert store.add(said(1, at="later")) == first  # Sent twice it is one row.
+    with pytest.raises(DataError, match="the id 'id-1' is that of another row: nothing was written"):
+        store.add(said(1, **other))
+    assert store.all() == [first]
 
 
 @pytest.mark.parametrize(
@@ -241,12 +253,50 @@ def test_a_correction_over_http(client: Any, desk: Any) -> None:
         {"person": "x" * 200},
         {"seen": "1"},
         {"question": None},
+        {"called": {}},
+        {"called": {}, "verdict": "reject"},
+        {"called": {"state": "red", "probability": 7}},
     ],
 )
 def test_wrong_corrections(client: Any, desk: Any, wrong: dict[str, Any]) -> None:
     answer = correct(client, **{"picture": ids(client)["a.png"], "verdict": "accept", **wrong})
     assert answer.status_code == 400, answer.text
     assert desk.corrections.standing() == []
+
+
+TAIL = {"character": "fish:caudal_fin_shape"}
+HEAD = {"character": "fish:parts", "state": "head"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"question": TAIL, "verdict": "state", "state": "fork", "called": {"state": "rounded"}},
+            "unknown state 'fork'. Did you mean 'forked'",
+        ),
+        ({"question": TAIL, "verdict": "accept", "called": {"state": "red"}}, "unknown called.state 'red'."),
+        ({"question": HEAD, "verdict": "state", "state": "forked", "called": {"state": "head"}}, "unknown state 'forked'. Known: head."),
+        ({"question": HEAD, "verdict": "accept", "called": {"state": "eye"}}, "unknown called.state 'eye'. Known: head."),
+    ],
+)
+def test_a_state_that_the_character_does_not_have_is_refused(client: Any, desk: Any, wrong: dict[str, Any], message: str) -> None:
+    """One such row would make every label unusable: calibrate refuses labels that no state of the character is."""
+    answer = correct(client, picture=ids(client)["a.png"], **wrong)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]
+    assert desk.corrections.standing() == []
+
+
+def test_a_part_that_is_accepted_is_right_whatever_was_sent_as_its_call(client: Any, desk: Any) -> None:
+    assert correct(client, picture=ids(client)["a.png"], question=HEAD, verdict="accept", called={}).status_code == 201
+    calls, labels = calls_and_labels(desk.corrections.standing())
+    assert [(call.state, label.state) for call, label in zip(calls, labels, strict=True)] == [("head", "head")]
+    # As files of an earlier version may hold them: what holds no call counts neither way.
+    bare = Correction(id="bare", source="b.png", character="caudal_fin_shape", pack="fish", verdict="accept")
+    part = Correction(id="part", source="b.png", character="parts", pack="fish", part="eye", kind="part", verdict="accept")
+    calls, labels = calls_and_labels([bare, part])
+    assert [(call.state, label.state) for call, label in zip(calls, labels, strict=True)] == [("eye", "eye")]
 
 
 def test_a_mask_is_enlarged_to_the_picture(client: Any, desk: Any) -> None:
@@ -492,3 +542,15 @@ def test_limits_say_how_their_calls_were_made(client: Any, desk: Any, run_client
     run_client.desk.corrections.add(replace(accepted, id="y", probability=0.9))
     run_client.desk.gallery.run.info["configuration"] = {"gamma": 0.5, "look_again": True, "device": "cpu"}
     assert fit_limits(run_client.desk)[0].facts["settings"] == {"gamma": 0.5, "look_again": True}
+
+
+def test_pictures_of_a_run_that_are_gone_are_named(run_folder: Path) -> None:
+    from concept_cam.serve.gallery import open_gallery
+
+    whole = open_gallery(str(run_folder))
+    assert whole.absent == ("s3://bucket/gone away.png",)  # As it was planted.
+    gone = whole.entries[1]
+    Path(gone.path).unlink()
+    found = open_gallery(str(run_folder))
+    assert set(found.absent) == {gone.source, *whole.absent}
+    assert len(found) == len(whole) - 1

@@ -132,7 +132,9 @@ def test_corrections_lie_in_the_whole_picture(client: Any, desk: Any) -> None:
     other = listed(client)["two.png #0"]
     assert client.get(f"/api/corrections?picture={other['id']}").json()["corrections"] == []
     assert [row["corrections"] for row in listed(client).values()] == [0, 1, 0]
-    conflict = client.post("/api/corrections", json={"picture": id_, "question": question, "verdict": "accept", "seen": 0})
+    conflict = client.post(
+        "/api/corrections", json={"picture": id_, "question": question, "verdict": "accept", "called": {"state": "red"}, "seen": 0}
+    )
     assert conflict.status_code == 409
     assert conflict.json()["current"]["boxes"] == [[1, 2, 9, 12]]
     # The run's own row of that specimen is corrected, in the frame of the picture; labels say which specimen is meant.
