@@ -100,6 +100,21 @@ class Shape:
         """Rows of the box."""
         return self.box[3] - self.box[1]
 
+    def polygon(self, tolerance: float = 1.5) -> np.ndarray:
+        """Returns the longest outline with fewer corners, for tools that draw by hand.
+
+        Args:
+            tolerance: How far it may leave the outline, pixels; a region thinner than that becomes its box.
+
+        Returns:
+            float64 [N, 2], at least three corners ``(x, y)``, open.
+        """
+        from skimage.measure import approximate_polygon
+
+        outline = np.asarray(approximate_polygon(self.contours[0], tolerance)[:-1], dtype=np.float64)
+        x0, y0, x1, y1 = self.box
+        return outline if len(outline) > 2 else np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=np.float64)
+
 
 @dataclass(frozen=True, repr=False)
 class Region(Shape):

@@ -16,8 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from concept_cam import prompts
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, MissingExtraError
@@ -80,10 +78,7 @@ class ConceptFunction:
             return self._cvat.rectangle(label, [float(value) for value in region.box])
         if shape == "points":
             return self._cvat.shape(label, type="points", points=list(region.peak))
-        from skimage.measure import approximate_polygon
-
-        outline = approximate_polygon(region.contours[0], 1.5)[:-1]
-        return self._cvat.polygon(label, np.asarray(outline, dtype=float).ravel().tolist())
+        return self._cvat.polygon(label, region.polygon().ravel().tolist())
 
 
 def create(

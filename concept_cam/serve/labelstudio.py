@@ -98,6 +98,11 @@ class Control:
     image: str
     per_region: bool = False
 
+    @property
+    def fillable(self) -> bool:
+        """Whether there is something to say: choices of regions come before there is one, and one choice has nothing to be told from."""
+        return self.type != "choices" or (not self.per_region and len(self.choices) > 1)
+
 
 def read_controls(text: str) -> list[Control]:
     """Reads what can be filled from a labelling configuration.
@@ -179,16 +184,15 @@ def ask_controls(
     Of choices only the likeliest is yielded. What a pack says is left out where the picture does not show what the pack is about.
     """
     for control in controls:
+        if not control.fillable:
+            continue
         if control.type == "choices":
-            if control.per_region:
-                continue
             asked = [(choice, _concept(control, choice, desk.packs, desk.preferred)) for choice in control.choices]
             if any(desk.host_is_missing(features, concept) for _, concept in asked):
                 continue
-            answers = [(choice, desk.answer(entry, features, AskedQuestion(concept)).found) for choice, concept in asked if len(asked) > 1]
-            if answers:
-                best = max(answers, key=lambda pair: pair[1].probability if pair[1].probability is not None else pair[1].score)
-                yield control, *best, ()
+            answers = [(choice, desk.answer(entry, features, AskedQuestion(concept)).found) for choice, concept in asked]
+            best = max(answers, key=lambda pair: pair[1].probability if pair[1].probability is not None else pair[1].score)
+            yield control, *best, ()
             continue
         for choice in control.choices:
             concept = _concept(control, choice, desk.packs, desk.preferred)
@@ -251,6 +255,11 @@ def _prediction(desk: Desk, task: Any, controls: Sequence[Control]) -> dict[str,
     try:
         if not isinstance(task, Mapping) or not isinstance(task.get("data"), Mapping):
             raise DataError("a task has no data.")
+        if not any(control.fillable for control in controls):
+            raise DataError(
+                f"the labelling configuration has nothing that can be filled: expected {', '.join(_REGION_TAGS)} with a Label, or Choices "
+                "with at least two that are not those of a region, whose toName is the name of an Image."
+            )
         seen: dict[str, tuple[GalleryPicture, PatchFeatures]] = {}
         for control in controls:
             if control.image not in seen:
@@ -292,10 +301,7 @@ def _value(kind: str, label: str, region: Region, size: tuple[int, int]) -> dict
         x0, y0, x1, y1 = region.box
         return {"x": x0 * across, "y": y0 * down, "width": (x1 - x0) * across, "height": (y1 - y0) * down, "rotation": 0, kind: [label]}
     if kind == "polygonlabels":
-        from skimage.measure import approximate_polygon
-
-        outline = approximate_polygon(region.contours[0], 1.5)[:-1]
-        return {"points": [[float(x) * across, float(y) * down] for x, y in outline], "closed": True, kind: [label]}
+        return {"points": [[float(x) * across, float(y) * down] for x, y in region.polygon()], "closed": True, kind: [label]}
     return {"x": region.peak[0] * across, "y": region.peak[1] * down, "width": 0.75, kind: [label]}
 
 
@@ -324,8 +330,9 @@ def find_picture(desk: Desk, address: str, source: str = "") -> GalleryPicture:
         if entry is not None:
             return entry
     # Label Studio puts "<eight hexadecimal digits>-" before the name of an uploaded file.
-    base = re.sub(r"^[0-9a-f]{8}-", "", unquote(local or parts.path).rsplit("/", 1)[-1])
-    matches = [entry for entry in desk.gallery.wholes if entry.source.rsplit("/", 1)[-1] == base and base]
+    # A name that was not quoted may hold a # or a %.
+    bases = {re.sub(r"^[0-9a-f]{8}-", "", name.rsplit("/", 1)[-1]) for name in (unquote(local or parts.path), address)} - {""}
+    matches = [entry for entry in desk.gallery.wholes if entry.source.rsplit("/", 1)[-1] in bases]
     if len(matches) == 1:
         return matches[0]
     raise ImageError(

@@ -113,6 +113,17 @@ def test_flat_and_unknown_maps_have_no_foreground(name: str) -> None:
     assert not threshold_mask(np.full((4, 4), np.nan, np.float32), name).any()
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 2), (30, 40)])
+def test_a_polygon_has_three_corners_and_more_however_thin_the_region_is(shape: tuple[int, int]) -> None:
+    """With fewer it is nothing that Label Studio or CVAT could draw."""
+    rows, columns = shape
+    mask = np.zeros((60, 60), dtype=bool)
+    mask[5 : 5 + rows, 7 : 7 + columns] = True
+    (region,) = find_regions(mask.astype(np.float32), mask)
+    corners = region.polygon()
+    assert {tuple(corner) for corner in corners} == {(x, y) for x in (7, 7 + columns) for y in (5, 5 + rows)}
+
+
 def test_numbers_are_thresholds_too() -> None:
     heatmap = np.array([[0.1, 0.2], [np.nan, 0.3]], np.float32)
     assert threshold_mask(heatmap, 0.15).tolist() == [[False, True], [False, True]]

@@ -15,7 +15,7 @@ import pytest
 
 from concept_cam.core.errors import DataError
 from concept_cam.exports.labelstudio import decode_brush
-from concept_cam.serve.labelstudio import _concept, read_controls
+from concept_cam.serve.labelstudio import _concept, find_picture, read_controls
 from concept_cam.serve.labelstudio import predict as ask_backend
 from tests.serve.conftest import BOXES, painted
 
@@ -134,6 +134,41 @@ def test_how_pictures_are_found(client: Any) -> None:
     for prediction in predict(client, *good):
         assert prediction["result"], prediction
     assert [bool(p["result"]) for p in predict(client, {"image": "nowhere.png"}, {"image": "a.png"})] == [False, True]
+
+
+def test_names_with_a_hash_or_a_percent_sign_are_found_quoted_or_not(tmp_path: Path) -> None:
+    from concept_cam.localizer import Localizer
+    from concept_cam.serve.desk import Desk
+    from concept_cam.serve.gallery import open_gallery
+    from tests.planted import PlantedBackbone
+
+    for name in ("x #1.png", "a%20b.png"):
+        painted((64, 64), (0, 0, 32, 32)).save(tmp_path / name)
+    desk = Desk(Localizer(PlantedBackbone(64, 8)), open_gallery(str(tmp_path)))
+    for address, source in (
+        ("/data/upload/1/x #1.png", "x #1.png"),
+        ("/data/upload/1/x%20%231.png", "x #1.png"),
+        ("/data/upload/1/0a1b2c3d-a%20b.png", "a%20b.png"),
+        ("/data/upload/1/a%2520b.png", "a%20b.png"),
+    ):
+        assert find_picture(desk, address).source == source
+    desk.close()
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "",
+        '<Labels name="l" toName="image"><Label value="red"/></Labels><Rectangle name="r" toName="image"/>',
+        '<BrushLabels name="mask" toName="picture"><Label value="red"/></BrushLabels>',
+        '<Choices name="c" toName="image"><Choice value="red"/></Choices>',
+        '<Choices name="c" toName="image" perRegion="true"><Choice value="red"/><Choice value="blue"/></Choices>',
+    ],
+)
+def test_a_configuration_that_cannot_be_filled_says_so(inside: str, client: Any) -> None:
+    (prediction,) = predict(client, {"image": "a.png"}, config=f'<View><Image name="image" value="$image"/>{inside}</View>')
+    assert prediction["result"] == []
+    assert "nothing that can be filled: expected RectangleLabels, BrushLabels, " in prediction["error"]
 
 
 def test_wrong_configurations(client: Any) -> None:
