@@ -118,12 +118,17 @@ def _from_calls(
 
     if not Path(calls).exists():
         raise DataError(f"{calls!r} does not exist: expected the folder of a run, a CSV table of calls, or a data set such as cvat:FILE.")
-    if labels is None and not calls.lower().endswith(".csv"):
+    if labels is None and not calls.lower().endswith(calibration.TABLES):
         raise ConfigurationError("a run needs labels: give --labels FILE (CSV, CVAT XML or Label Studio JSON).")
     said, facts = calibration.read_calls(calls)
     truth = calibration.read_truth(labels or calls)
     wanted = accuracy or 0.9
     found = calibration.calibrate(said, truth, wanted, confidence or 0.8, least or 15, facts)
+    if unknown := calibration.strangers(said, truth):
+        pictures = len({label.file_name for label in truth})
+        warn(
+            f"{len(unknown)} of {pictures} labelled pictures have no call and count for nothing, the first {unknown[0]!r}. Check the names."
+        )
     found.save(output, overwrite=overwrite)
     skipped = sum(label.reviewed is False for label in truth) if any(label.reviewed for label in truth) else 0
     if skipped:

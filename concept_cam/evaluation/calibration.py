@@ -26,6 +26,7 @@ __all__ = [
     "fit_limit",
     "read_calls",
     "read_truth",
+    "strangers",
 ]
 
 Key = tuple[str, str, str, int]
@@ -268,6 +269,12 @@ def _states(known: Mapping[Key, set[str]], call: ModelCall) -> set[str] | None:
     return None
 
 
+def strangers(calls: Iterable[ModelCall], labels: Iterable[Label]) -> list[str]:
+    """Returns the labelled pictures of which there is no call: their labels say nothing, and a misspelt name should be noticed."""
+    pictures = {call.file_name for call in calls}
+    return [name for name in dict.fromkeys(label.file_name for label in labels) if name not in pictures]
+
+
 def _no_match(calls: Sequence[ModelCall], labels: Sequence[Label]) -> str:
     if not calls or not labels:
         return f"nothing to fit: {len(calls)} calls and {len(labels)} labels."
@@ -324,11 +331,19 @@ def read_calls(path: str | os.PathLike[str]) -> tuple[list[ModelCall], dict[str,
 
 def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in row.items() if value not in (None, "")}
-    if "source" in found:
-        found.setdefault("file_name", found["source"])
+    if name := _picture(found):
+        found["file_name"] = name
     if "best_state" in found:
         found["state"] = found["best_state"]
     return found
+
+
+def _picture(row: Mapping[str, Any]) -> str | None:
+    """The picture of a row, as `source` names it: exports have a `file_name` too, its last part alone, which several pictures may share."""
+    name, source = row.get("file_name"), row.get("source")
+    if name and source and str(source).rstrip("/").endswith(f"/{name}"):
+        return str(source)
+    return str(name or source) if name or source else None
 
 
 def _call(row: Mapping[str, Any], source: Path, line: int) -> ModelCall:
@@ -361,7 +376,7 @@ def _csv_rows(path: Path, needed: set[str]) -> Iterator[tuple[int, dict[str, str
 def _truth_table(path: Path) -> list[Label]:
     found = []
     for line, row in _csv_rows(path, {"character"}):
-        name = row.get("file_name") or row.get("source")
+        name = _picture(row)
         state = row["true_state"] if "true_state" in row else row.get("state")
         if not name:
             raise DataError(f"{path}, line {line}: file_name is missing.")
@@ -409,7 +424,7 @@ def _truth_corrections(path: Path) -> list[Label]:
     found = []
     for item in Corrections(path).standing():
         state = item.part if item.kind == "part" else item.called
-        truth = item.true_state or (f"not {state}" if item.verdict == "reject" else "")
+        truth = item.true_state or (f"not {state}" if item.verdict == "reject" and state else "")
         if truth:  # What cannot be told, and a region that was only drawn, say nothing about the call.
             found.append(Label(item.source, item.character, truth, item.pack, item.specimen, True))
     return found

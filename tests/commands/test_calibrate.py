@@ -168,3 +168,20 @@ def test_careful_maps_say_how_far_they_agree(photos: Path) -> None:
     refused = run("locate", picture, "-t", "red", "--careful", "--method", "center")
     assert refused.exit_code == 2
     assert "has no certificate" in refused.output
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_labelled_pictures_without_a_call_are_named(tmp_path: Path, ending: str) -> None:
+    calls, labels = tmp_path / f"calls.{ending}", tmp_path / f"labels.{ending}"
+    comma = "," if ending == "csv" else "\t"
+    rows = [(f"{i}.jpg", "tail", "forked", "0.9", "forked") for i in range(4)]
+    header = ("file_name", "character", "state", "probability", "true_state")
+    calls.write_text("".join(comma.join(row) + "\n" for row in [header, *rows]), encoding="utf-8")
+    labels.write_text("".join(comma.join(row) + "\n" for row in [header, *rows, ("4.jpeg", *rows[0][1:])]), encoding="utf-8")
+    asked = ["calibrate", str(calls), "--accuracy", "0.5", "-o", str(tmp_path / "limits.yaml"), "--overwrite"]
+    done = CliRunner().invoke(main, [*asked, "--labels", str(labels)])
+    assert done.exit_code == 0, done.output
+    assert "1 of 5 labelled pictures have no call and count for nothing, the first '4.jpeg'" in done.output
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 0, done.output
+    assert "have no call" not in done.output

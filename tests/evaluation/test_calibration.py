@@ -6,7 +6,7 @@ from scipy import stats
 
 from concept_cam.collection.limits import read_limits
 from concept_cam.core.errors import ConfigurationError, DataError
-from concept_cam.evaluation.calibration import ModelCall, calibrate, fit_limit, read_calls, read_truth
+from concept_cam.evaluation.calibration import ModelCall, calibrate, fit_limit, read_calls, read_truth, strangers
 from concept_cam.exports.survey import Label
 
 
@@ -168,6 +168,36 @@ def test_tables(tmp_path: Path) -> None:
         read_calls(table)
     with pytest.raises(DataError, match="kind of label file"):
         read_truth(tmp_path / "labels.txt")
+
+
+def test_pictures_of_one_name_in_two_folders_are_two_pictures(tmp_path: Path) -> None:
+    """Exports name a picture twice: `file_name` is the last part of `source` alone."""
+    table = tmp_path / "run.csv"
+    table.write_text(
+        "file_name,source,character,state,best_state,probability,reviewed\n"
+        "a.jpg,a.jpg,tail,forked,forked,0.9,yes\n"
+        "a.jpg,sub/a.jpg,tail,rounded,rounded,0.8,yes\n"
+        "photo 1,iNaturalist,tail,forked,forked,0.7,yes\n",
+        encoding="utf-8",
+    )
+    names = ["a.jpg", "sub/a.jpg", "photo 1"]
+    assert [label.file_name for label in read_truth(table)] == names
+    assert [call.file_name for call in read_calls(table)[0]] == names
+
+
+def test_labels_of_pictures_without_a_call_are_told() -> None:
+    calls = [ModelCall(f"{i}.jpg", "tail", "forked", 0.9, 0.1) for i in range(3)]
+    truth = [Label(name, "tail", "forked") for name in ("1.jpg", "one.jpg", "two.jpg", "one.jpg")]
+    assert strangers(calls, truth) == ["one.jpg", "two.jpg"]
+
+
+def test_corrections_that_hold_no_call_are_no_labels(tmp_path: Path) -> None:
+    from concept_cam.collection.corrections import Correction, Corrections
+
+    store = Corrections(tmp_path / "c.sqlite")
+    for number, (verdict, called) in enumerate((("reject", ""), ("accept", ""), ("reject", "forked"))):
+        store.add(Correction(id=str(number), source=f"{number}.jpg", character="tail", verdict=verdict, called=called))
+    assert [(label.file_name, label.state) for label in read_truth(store.path)] == [("2.jpg", "not forked")]
 
 
 # ------------------------------------------------------------------------------------------------- labels as people write them
