@@ -21,6 +21,7 @@ from concept_cam.commands.locate import LOCATE_COLUMNS, result_row
 from concept_cam.core.concept import Concept
 from concept_cam.core.regions import find_shapes
 from concept_cam.localizer import Localizer
+from concept_cam.trust.conformal import Conformal, stratum_of
 from tests.methods.models import photograph
 from tests.planted import PlantedBackbone
 
@@ -66,6 +67,15 @@ def test_the_table_and_nothing_seen() -> None:
     assert row["peak_score"] is None
     assert row["peak_x"] is None
     assert row["x"] is None
+
+
+@pytest.mark.parametrize(("least", "cell"), [(0.0, "red | blue"), (2.0, "(none)"), (None, None)])
+def test_an_empty_set_of_states_is_told_from_none_promised(least: float | None, cell: str | None) -> None:
+    picture, _ = two_hills()
+    found = Localizer(PlantedBackbone(size=64)).locate(picture, "red", "blue")
+    promised = Conformal(0.1, states={} if least is None else {stratum_of(found.concept): least})
+    states = result_row("a.png", found, "half-max", 0.0, promised)["states"]
+    assert states == cell or (cell and states == " | ".join(reversed(cell.split(" | "))))
 
 
 def test_parts_of_a_pack_have_the_probability_at_their_best_cell() -> None:

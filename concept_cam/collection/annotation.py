@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
@@ -529,6 +530,12 @@ class Job:
             index=self.index,
             **self.options,
         )
+        if self.trust is not None and _nothing_promised(plan):
+            warnings.warn(
+                f"{os.fspath(self.request.trust or '')} promises no state of what is asked here: the column state_set stays empty. Labels "
+                "of states are what 'concept-cam calibrate' fits it to.",
+                stacklevel=2,
+            )
         localizer.prepare(np.zeros((8, 8, 3), dtype=np.uint8))
         localizer.directions(localizer.phrased(plan.questions.concepts))
         return plan
@@ -584,6 +591,12 @@ class Job:
             total = round(total / self.shard.count)
         limit = self.request.limit
         return total if limit is None else limit if total is None else min(total, limit)
+
+
+def _nothing_promised(plan: Plan) -> bool:
+    """Whether states are asked for, and the guarantee holds for none of their characters."""
+    asked = {f"{pack.name}:{character.name}" for pack in plan.questions.packs for character in pack.characters if character.call >= 0}
+    return bool(asked) and (plan.guarantee is None or not asked & set(plan.guarantee.states))
 
 
 def _normal(text: str) -> str:

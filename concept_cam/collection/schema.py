@@ -281,7 +281,8 @@ RUN_COLUMNS: tuple[Column, ...] = (
         _TEXTS,
         "",
         "",
-        "States among which the right one is with the probability that was asked for, the most probable first; null without a guarantee.",
+        "States among which the right one is with the probability that was asked for, the most probable first; null without a guarantee, "
+        "and without any state where none is as probable as right ones are.",
     ),
     Column("score", _FLOAT, "", "", "Signed, raw evidence for `best_state` that the call rests on."),
     Column("margin", _FLOAT, "1", "", "`probability` minus that of the runner-up."),

@@ -38,6 +38,9 @@ LOCATE_COLUMNS = (
 )  # fmt: skip
 """Columns of the table on stdout, one row per picture and concept."""
 
+NO_STATE = "(none)"
+"""A set of states in which there is none; an empty cell says that nothing is promised."""
+
 
 @click.command(short_help="Show where a concept is in pictures.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
@@ -467,7 +470,7 @@ def _trust_columns(found: Localization, guarantee: Conformal | None) -> dict[str
         "verdict": None if certificate is None else certificate.verdict,
         **shares,
         "verdict_because": None if certificate is None else certificate.reason,
-        "states": None if states is None else " | ".join(states),
+        "states": None if states is None else " | ".join(states) or NO_STATE,
     }
 
 

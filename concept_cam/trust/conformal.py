@@ -198,7 +198,8 @@ class Guaranteed:
         alpha: The risk.
         inner: bool [H, W], original frame: an expected share of at most ``alpha`` of it is wrong.
         outer: bool [H, W], original frame: the part lies within it with a probability of at least ``1 - alpha``.
-        states: The states among which the right one is with a probability of at least ``1 - alpha``, the most probable first.
+        states: The states among which the right one is with a probability of at least ``1 - alpha``, the most probable first; none where
+            no state is as probable as right ones are.
     """
 
     alpha: float

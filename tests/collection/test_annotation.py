@@ -746,6 +746,10 @@ def test_what_was_fitted_to_masks_judges_a_run(pictures: tuple[Path, list[str], 
     parts = [row for row in found.values() if row["kind"] == "part"]
     assert all(plain[row["record_key"]]["confidence"] is None for row in parts)
     assert any(row["confidence"] is not None for row in parts)
+    bare = Trust(fit_rules(planted(200), facts=facts), (Conformal(0.1, inner={"fish:parts=head": 0.5}, facts=facts),))
+    silent = bare.save(tmp_path / "bare.json")
+    with pytest.warns(UserWarning, match=r"bare\.json promises no state of what is asked here: the column state_set stays empty"):
+        run_here(pictures[0], tmp_path / "silent", localizer, limit=1, trust=silent)
     description = json.loads((tmp_path / "trusted" / "run.json").read_text(encoding="utf-8"))
     assert "rules" in json.dumps(description)
     with pytest.raises(ConfigurationError, match="fitted with gamma"):
