@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 import threading
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
+from concept_cam.backbones.familiarity import split_words
 from concept_cam.core.errors import ModelError, PromptError, UnsupportedModelError
 from concept_cam.core.quiet import quiet
 
@@ -192,7 +192,7 @@ class TextEncoder:
         unknown = self._tokens.unknown_id()
         if unknown is None:
             return ()
-        words = dict.fromkeys(re.findall(r"\w+", prompt))
+        words = dict.fromkeys(split_words(prompt))
         return tuple(word for word in words if unknown in self._ids(word))
 
     @quiet(graph=False)

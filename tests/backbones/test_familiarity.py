@@ -1,9 +1,10 @@
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
-from concept_cam.backbones.familiarity import Familiarity, familiarity, singular
+from concept_cam.backbones.familiarity import Familiarity, familiarity, singular, words_of
 
 AXES = {"fin": 0, "tail": 1, "forked": 2, "bifurcate": 3, "the": 4}
 
@@ -43,6 +44,27 @@ def test_a_single_unseen_word_is_all_of_its_phrase() -> None:
     found = familiarity(["bifurcate"], KNOWN, TRAINED, embed)[0]
     assert found.weight == 1.0
     assert found.cosine == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a Forked tail-fin.", ["a", "forked", "tail", "fin"]),
+        ("\U0001f41f", ["\U0001f41f"]),
+        ("a \u2764\ufe0f fin \u2013 \u201cforked\u201d", ["a", "\u2764", "fin", "forked"]),
+        ("cafe\u0301 \u6f22\u5b57\u3002", ["cafe", "\u6f22\u5b57"]),
+        ("???", ["???"]),
+        (" ", []),
+    ],
+)
+def test_symbols_are_words_and_punctuation_is_not(text: str, words: list[str]) -> None:
+    assert words_of(text) == words
+
+
+def test_a_text_without_words_is_not_familiar() -> None:
+    for found in familiarity(["\U0001f41f", "???"], KNOWN, TRAINED, lambda texts: torch.full((len(texts), len(AXES)), 5**-0.5)):
+        assert found.weight == 1.0
+        assert not found.familiar
 
 
 def test_far_phrases_are_reported_with_their_cosine() -> None:
