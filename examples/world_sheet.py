@@ -63,6 +63,8 @@ def panel(world: World, specimens: Specimens, rendering: Rendering, i: int) -> I
 def main(group: str, output: Path, count: int, seed: int, profile: str, view: str, size: int, traits: tuple[str, ...]) -> None:
     """Draws the sheet."""
     world = WORLDS[group]
+    if output.suffix.lower() not in Image.registered_extensions():
+        raise click.BadParameter(f"received {output.name!r}: expected a picture's name such as sheet.png.", param_hint="--output")
     fixed = dict(each.split("=", 1) for each in traits if "=" in each)
     if len(fixed) < len(traits):
         raise click.BadParameter(f"received {traits}: expected CHARACTER=STATE.")

@@ -110,6 +110,27 @@ def test_a_wrong_model_ends_a_script_in_one_sentence(
     assert re.match(re.escape(path.name) + ": error: unknown (model|architecture|network) 'nosuch'[.:] Known", said), said
 
 
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("benchmarks/places.py", ["--count", "0"], "argument --count: received '0': expected a whole number of at least 1."),
+        ("campaigns/hostile.py", ["read", "--count", "many"], "argument --count: received 'many': expected a whole number of at least 1."),
+        ("world_sheet.py", ["fish", "-o", "sheet.nosuch"], "expected a picture's name such as sheet.png."),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_the_work(
+    script: str, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nought was once taken for the default, and everything was computed."""
+    path = EXAMPLES / script
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    assert ended.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_every_script_explains_wrong_inputs() -> None:
     scripts = [path for path in EXAMPLES.rglob("*.py") if "__main__" in path.read_text(encoding="utf-8")]
     assert len(scripts) > 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import subprocess
 import sys
@@ -21,6 +22,7 @@ __all__ = [
     "WARNING",
     "ProgressDisplay",
     "add_options",
+    "at_least_one",
     "detail",
     "interactive",
     "note",
@@ -69,6 +71,21 @@ def _say(text: str, level: int) -> None:
 def _meta(name: str, otherwise: Any) -> Any:
     context = click.get_current_context(silent=True)
     return otherwise if context is None else context.meta.get(name, otherwise)
+
+
+def at_least_one(text: str) -> int:
+    """Reads how many of something a script is to take, as a type for ``argparse``.
+
+    Raises:
+        ArgumentTypeError: It is no whole number, or less than one.
+    """
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"received {text!r}: expected a whole number of at least 1.")
+    return count
 
 
 def run_script(main: Callable[[], object]) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from concept_cam.commands.console import run_script
+from concept_cam.commands.console import at_least_one, run_script
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # As the command sets it, before torch is imported.
 
@@ -255,14 +255,14 @@ def processor() -> str:
 def main() -> None:
     """Runs every number of pictures in a process of its own and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, nargs="+", default=[200])
-    parser.add_argument("--characters", type=int, default=20)
+    parser.add_argument("--pictures", type=at_least_one, nargs="+", default=[200])
+    parser.add_argument("--characters", type=at_least_one, default=20)
     parser.add_argument("--architecture", default="ViT-B-16")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=at_least_one, default=8)
     parser.add_argument("--workers", type=int, help="0: everything in one process, so that the tower's own time is known exactly")
-    parser.add_argument("--threads", type=int, help="of the model")
-    parser.add_argument("--rounds", type=int, default=1, help="encode_image and annotating in turn, so often")
+    parser.add_argument("--threads", type=at_least_one, help="of the model")
+    parser.add_argument("--rounds", type=at_least_one, default=1, help="encode_image and annotating in turn, so often")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long encode_image is timed")
     parser.add_argument("--folder", type=Path, help="keep pictures and weights here")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)

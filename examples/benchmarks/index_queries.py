@@ -29,7 +29,7 @@ import torch
 from scipy.stats import spearmanr
 from timing import Paired
 
-from concept_cam.commands.console import run_script
+from concept_cam.commands.console import at_least_one, run_script
 
 CELLS, WIDTH, GRID = 576, 512, (24, 24)
 PART = 200
@@ -140,14 +140,14 @@ def reference(pictures: int, directions: np.ndarray) -> np.ndarray:
 def main() -> None:
     """Writes the indexes, measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, nargs="+", default=[1000])
+    parser.add_argument("--pictures", type=at_least_one, nargs="+", default=[1000])
     parser.add_argument("--distinct", type=int, help=f"write so many, a multiple of {PART}, and repeat them")
     parser.add_argument("--dtypes", nargs="+", default=["float16", "int8"], choices=["float16", "int8"])
     parser.add_argument("--folder", type=Path, help="write the indexes here; they are removed at the end")
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--many", type=int, default=1000, help="concepts of the second query")
-    parser.add_argument("--many-pictures", type=int, help="ask the second query of so many pictures only")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--pairs", type=at_least_one, default=5)
+    parser.add_argument("--many", type=at_least_one, default=1000, help="concepts of the second query")
+    parser.add_argument("--many-pictures", type=at_least_one, help="ask the second query of so many pictures only")
+    parser.add_argument("--threads", type=at_least_one, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     if arguments.distinct and (arguments.distinct % PART or any(count % arguments.distinct for count in arguments.pictures)):
         parser.error(f"--distinct must be a multiple of {PART}, and --pictures multiples of it.")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from concept_cam import prompts
-from concept_cam.commands.console import run_script
+from concept_cam.commands.console import at_least_one, run_script
 from concept_cam.core.placing import BodyPlan, orient, resolve
 
 WINGS = tuple((side, wing) for wing in ("fore_wing", "hind_wing") for side in ("left", "right"))
@@ -221,7 +221,9 @@ def report(title: str, counts: dict[str, Counter[str]], base: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--count", type=int, help="pictures of each kind  [default: 150 spread and 50 closed butterflies, 100 fish]")
+    parser.add_argument(
+        "--count", type=at_least_one, help="pictures of each kind  [default: 150 spread and 50 closed butterflies, 100 fish]"
+    )
     parser.add_argument("--only", choices=["butterflies", "fish"])
     options = parser.parse_args()
 

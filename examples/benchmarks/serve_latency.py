@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from concept_cam.commands.console import run_script
+from concept_cam.commands.console import at_least_one, run_script
 
 QUESTIONS: tuple[dict[str, Any], ...] = (
     {"target": "a forked tail fin", "contrasts": ["a rounded tail fin"], "map": True},
@@ -81,9 +81,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--random", metavar="ARCHITECTURE", help="an open_clip architecture with random weights, in place of --model")
-    parser.add_argument("--pictures", type=int, default=8)
-    parser.add_argument("--answers", type=int, default=200, help="following answers of one client")
-    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--pictures", type=at_least_one, default=8)
+    parser.add_argument("--answers", type=at_least_one, default=200, help="following answers of one client")
+    parser.add_argument("--clients", type=at_least_one, default=20)
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
 

@@ -24,7 +24,7 @@ import torch
 from annotate_throughput import load, processor
 
 from concept_cam.backbones.int8 import in_int8
-from concept_cam.commands.console import run_script
+from concept_cam.commands.console import at_least_one, run_script
 
 
 def with_outliers(backbone: Any, channels: int, factor: float) -> Any:
@@ -51,9 +51,9 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", default="ViT-B-16")
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--pairs", type=at_least_one, default=5)
+    parser.add_argument("--pictures", type=at_least_one, default=4)
+    parser.add_argument("--threads", type=at_least_one, default=1)
     parser.add_argument("--channels", type=int, default=6, help="outlying channels")
     parser.add_argument("--factors", type=float, nargs="*", default=[5.0, 20.0], help="how far they lie out")
     arguments = parser.parse_args()

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from concept_cam import Concept, Localizer, prompts
-from concept_cam.commands.console import run_script
+from concept_cam.commands.console import at_least_one, run_script
 from concept_cam.core.features import PatchFeatures
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.evaluation.datasets import synthetic
@@ -544,11 +544,11 @@ def main() -> None:
     parser.add_argument("steps", nargs="+", choices=list(STEPS))
     parser.add_argument("--model", default="demo")
     parser.add_argument("--real", type=Path, help="folder of photographs with masks")
-    parser.add_argument("--pictures", type=int, default=100, help="of the benchmark of fishes; half as many of each other group")
+    parser.add_argument("--pictures", type=at_least_one, default=100, help="of the benchmark of fishes; half as many of each other group")
     parser.add_argument("--twins", type=int, default=16, help="for each character of presence")
     parser.add_argument("--strangers", type=int, default=10, help="empty scenes, and specimens of each other group")
     parser.add_argument("--failing", type=int, default=12, help="pictures for each tower that fails, and for the sizes of sets")
-    parser.add_argument("--labelled", type=int, default=120, help="pictures for the guarantees")
+    parser.add_argument("--labelled", type=at_least_one, default=120, help="pictures for the guarantees")
     parser.add_argument("--careful", action="store_true", help="with agreement of other readings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

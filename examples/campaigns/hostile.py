@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from campaigns.mutations import mutated
 
-from concept_cam.commands.console import run_script
+from concept_cam.commands.console import at_least_one, run_script
 from concept_cam.core.errors import ConceptCamError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "PPM", "TGA", "JPEG2000", "ICO", "PCX", "SGI")
@@ -210,7 +210,7 @@ def main() -> None:
     """Runs one campaign and prints its counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("campaign", choices=("read", "locate", "kill"))
-    parser.add_argument("--count", type=int, help="Files, or kills.  [default: 2000, 200 or 40]")
+    parser.add_argument("--count", type=at_least_one, help="Files, or kills.  [default: 2000, 200 or 40]")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     campaigns: dict[str, tuple[Callable[[int, int], Counter[str]], int]] = {

@@ -31,7 +31,7 @@ from concept_cam.backbones.word_pieces import (
     packed,
     unpacked,
 )
-from concept_cam.commands.console import run_script
+from concept_cam.commands.console import at_least_one, run_script
 from examples.training.phrases import held_out, phrases
 from examples.training.teacher import Teacher, load_teacher
 
@@ -219,10 +219,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where the text tower goes")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, default=DistilConfig.steps)
-    parser.add_argument("--batch", type=int, default=DistilConfig.batch)
+    parser.add_argument("--steps", type=at_least_one, default=DistilConfig.steps)
+    parser.add_argument("--batch", type=at_least_one, default=DistilConfig.batch)
     parser.add_argument("--minutes", type=float, help="stop training after so many minutes")
-    parser.add_argument("--phrases", type=int, help="only the first so many phrases, for a trial")
+    parser.add_argument("--phrases", type=at_least_one, help="only the first so many phrases, for a trial")
     chosen = parser.parse_args()
     config = DistilConfig(steps=chosen.steps, batch=chosen.batch, minutes=chosen.minutes)
     teacher = load_teacher()

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # The script runs as a file;
 from concept_cam.backbones import BUNDLED
 from concept_cam.backbones.lite import TOKENIZER
 from concept_cam.backbones.lite_net import LiteNet
-from concept_cam.commands.console import run_script
+from concept_cam.commands.console import at_least_one, run_script
 from concept_cam.demo.worlds import WORLDS
 from training.backbone import from_bundled, load_nouns, load_trunk
 from training.checks import check
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--backbone", type=Path, help="weights of EfficientNet-Lite0 (default: those of the installed package)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: FOLDER/sentences.pt, made at the first run)")
     parser.add_argument("--workers", type=int, default=1, help="rendering processes")
-    parser.add_argument("--threads", type=int, default=1, help="threads of the training process")
+    parser.add_argument("--threads", type=at_least_one, default=1, help="threads of the training process")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--render-device", default="cpu", help="where pictures are rendered")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop and save after this time")
@@ -79,7 +79,9 @@ def main() -> None:
     if arguments.start_from and not run.step:
         try:
             run.start_from(arguments.start_from)
-        except (ValueError, OSError) as error:
+        except FileNotFoundError:
+            parser.error(f"--start-from: {arguments.start_from} holds no checkpoint.pt. Name the folder of a run of this script.")
+        except ValueError as error:
             parser.error(f"--start-from: {error}")
     elif arguments.start_from:
         print(f"{arguments.folder} has {run.step} steps already and goes on from there: --start-from is not used.")
