@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +29,7 @@ from concept_cam.collection.run_folder import ERRORS_FILE, PART_PATTERN, PARTS_F
 from concept_cam.collection.schema import PASSTHROUGH_PREFIX, arrow_schema, check_schema, passthrough_columns
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import DataError, MissingExtraError
+from concept_cam.core.names import path_of
 from concept_cam.core.tables import allow_long_cells
 
 if TYPE_CHECKING:
@@ -165,13 +166,13 @@ class Run:
 
         The path of the run is tried first, then the source under the input's folder and under the run's own folder.
         """
-        if record.get("path") and Path(record["path"]).is_file():
-            return Path(record["path"])
+        if record.get("path") and (known := path_of(record["path"])).is_file():
+            return known
         given = self.info.get("input")
         root = given.get("root") if isinstance(given, dict) else None
         for folder in (root, self.path):
-            if isinstance(folder, str | Path) and str(folder) and (candidate := Path(folder) / record["source"]).is_file():
-                return cast("Path | None", candidate)
+            if isinstance(folder, str | Path) and str(folder) and (candidate := path_of(Path(folder) / record["source"])).is_file():
+                return candidate
         return None
 
     def _select(self, columns: Sequence[str] | None) -> pa.Schema:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from concept_cam.core.errors import ConceptCamError, ConfigurationError
 
 T = TypeVar("T")
 
-__all__ = ["DEFAULT_MODEL", "choose", "did_you_mean", "display", "nearest_names", "normalise_text", "picture_key", "stable_key"]
+__all__ = ["DEFAULT_MODEL", "choose", "did_you_mean", "display", "nearest_names", "normalise_text", "path_of", "picture_key", "stable_key"]
 
 DEFAULT_MODEL = "demo"
 """The model that ships with the package."""
@@ -59,6 +62,14 @@ def normalise_text(text: str) -> str:
 def display(path: str) -> str:
     """Returns a path as valid Unicode: bytes of a file name that are no UTF-8 become ``\\xNN``."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def path_of(shown: str | os.PathLike[str]) -> Path:
+    """Returns the path that :func:`display` showed: the shown text where there is such a file, else with its ``\\xNN`` as bytes."""
+    path = Path(shown)
+    if path.exists():
+        return path
+    return Path(re.sub(r"\\x([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), str(path)))
 
 
 def stable_key(*parts: str) -> str:

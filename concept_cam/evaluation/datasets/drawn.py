@@ -15,6 +15,7 @@ from concept_cam import prompts
 from concept_cam.core.concept import Concept
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError
+from concept_cam.core.names import path_of
 from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader, Sample, SampleQuestion, noun_of, part_concepts
 from concept_cam.exports.survey import PACK_SEPARATOR, PART_SEPARATOR
 from concept_cam.pictures.endings import is_picture
@@ -84,7 +85,7 @@ class PictureFinder:
         Raises:
             DataError: There is none, or several.
         """
-        direct = self._folder / name
+        direct = path_of(self._folder / name)
         if direct.is_file() and self._folder.resolve() in direct.resolve().parents:
             return direct
         if self._by_name is None:
@@ -92,7 +93,7 @@ class PictureFinder:
             for path in sorted(self._folder.rglob("*")):
                 if is_picture(path):
                     self._by_name.setdefault(path.name, []).append(path)
-        found = self._by_name.get(Path(name).name, [])
+        found = self._by_name.get(Path(name).name, []) or self._by_name.get(direct.name, [])
         if len(found) != 1:
             problem = "lies nowhere in" if not found else f"may be any of {len(found)} pictures of that name in"
             raise DataError(f"{self._source}: the picture {name!r} {problem} {self._folder}.")
