@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from concept_cam.collection.corrections import Correction, Corrections
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.exports import export, html
 from tests.exports.planted import (
@@ -411,6 +412,35 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = judged("parts", "part", "head") + judged("adipose_fin", "presence", "absent")
     write_run(folder / "run", sorted(records, key=lambda record: record["source"]))
     return export(folder / "run", "html", folder / "sheet")
+
+
+def test_what_a_person_said_stands_whatever_the_map_is_worth(told: Path, tmp_path: Path) -> None:
+    """The page puts a verdict that finds nothing in place of the call: over a person's word it has no say."""
+    run = tmp_path / "run"
+    shutil.copytree(told.parent / "run", run)
+    for number, (source, verdict, state) in enumerate(
+        (
+            ("2 absent.png", "accept", ""),
+            ("3 absent called.png", "state", "present"),
+            ("4 off.png", "reject", ""),
+            ("5 doubtful.png", "", ""),
+        )
+    ):
+        Corrections(run / "corrections.sqlite").add(
+            Correction(
+                id=str(number), source=source, pack="fish", character="adipose_fin", verdict=verdict, state=state, called="absent"
+            )
+        )  # fmt: skip
+    made = export(run, "html", tmp_path / "sheet")
+    _, traits, items = start_of((made / "data" / "start.js").read_text(encoding="utf-8"))
+    names = {number: item["f"] for number, item in enumerate(items)}
+    trait = next(trait for trait in traits if trait["name"] == "adipose_fin")
+    rows = {names[row["i"]]: row for row in rows_of(made / trait["src"])}
+    said = {name: (row["c"], trait["states"][row["b"]], "v" in row, "z" in row, "y" in row) for name, row in rows.items()}
+    assert said["2 absent.png"] == (1, "absent", False, False, False)
+    assert said["3 absent called.png"] == (1, "present", False, False, False)
+    assert said["4 off.png"] == (0, "absent", True, False, True)
+    assert said["5 doubtful.png"] == said["1 clear.png"] == (1, "absent", True, True, True)
 
 
 def faces(browser: Any) -> list[tuple[str, str, str, str, float]]:
