@@ -116,6 +116,10 @@ def test_a_wrong_model_ends_a_script_in_one_sentence(
         ("benchmarks/places.py", ["--count", "0"], "argument --count: received '0': expected a whole number of at least 1."),
         ("campaigns/hostile.py", ["read", "--count", "many"], "argument --count: received 'many': expected a whole number of at least 1."),
         ("world_sheet.py", ["fish", "-o", "sheet.nosuch"], "expected a picture's name such as sheet.png."),
+        ("benchmarks/rendering.py", ["--device", "nosuch"], "rendering.py: error: unknown device 'nosuch': expected 'cpu',"),
+        ("training/train.py", ["--folder", "/nosuch", "--device", "nosuch"], "train.py: error: unknown device 'nosuch'"),
+        ("training/train.py", ["--folder", "/nosuch", "--device", "cpu", "--render-device", "g"], "train.py: error: unknown device 'g'"),
+        ("training/distil.py", ["--folder", "/nosuch", "--device", "nosuch"], "distil.py: error: unknown device 'nosuch'"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_the_work(

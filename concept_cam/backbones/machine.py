@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from concept_cam.core.cache import cache_folder
-from concept_cam.core.errors import OutputError
+from concept_cam.core.errors import ConfigurationError, OutputError
 from concept_cam.core.files import write_file
 
-__all__ = ["least_seconds", "machine", "remembered"]
+__all__ = ["device_of", "least_seconds", "machine", "remembered"]
 
 FLAG_LINES = ("flags", "Features")
 """What the list of a processor's instructions is called in ``/proc/cpuinfo`` (x86, ARM)."""
@@ -120,3 +120,22 @@ def least_seconds(works: Sequence[Callable[[], object]], device: torch.device, r
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def device_of(name: str | torch.device) -> torch.device:
+    """Returns the device of a name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or ``"auto"`` for the fastest that there is.
+
+    Raises:
+        ConfigurationError: There is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        where = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError(f"unknown device {name!r}: expected 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'.") from error
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("no CUDA device is available to this torch; use device 'cpu', or install torch for CUDA.")
+    if where.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigurationError("no MPS device is available to this torch; use device 'cpu'.")
+    return where

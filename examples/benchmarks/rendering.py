@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from timing import interleave
 
+from concept_cam.backbones.machine import device_of
 from concept_cam.commands.console import run_script
 from concept_cam.demo.worlds.family import Specimens
 from concept_cam.demo.worlds.fish import world
@@ -44,6 +45,7 @@ def render(specimens: Specimens, size: int, engine: world.Engine, masks: bool, d
 )
 def main(pairs: int, pictures: int, sizes: tuple[int, ...], threads: int, device: str, profile: str) -> None:
     """Prints the table."""
+    device = str(device_of(device))
     torch.set_num_threads(threads)
     click.echo(f"{pictures} pictures at once, {threads} threads, {device}, torch {torch.__version__}, {pairs} pairs, profile {profile}\n")
     click.echo(

@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from concept_cam.backbones.machine import device_of
 from concept_cam.backbones.word_pieces import (
     PAD,
     WordPieceConfig,
@@ -224,15 +225,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="stop training after so many minutes")
     parser.add_argument("--phrases", type=at_least_one, help="only the first so many phrases, for a trial")
     chosen = parser.parse_args()
+    device = str(device_of(chosen.device))
     config = DistilConfig(steps=chosen.steps, batch=chosen.batch, minutes=chosen.minutes)
     teacher = load_teacher()
     texts = phrases(config.seed)[: chosen.phrases]
     print(f"{len(texts)} phrases", flush=True)
-    targets = sentence_embeddings(teacher.tower, teacher.tokens, texts, chosen.device)
+    targets = sentence_embeddings(teacher.tower, teacher.tokens, texts, device)
     apart = [i for i, text in enumerate(texts) if held_out(text)]
     used = [i for i, text in enumerate(texts) if not held_out(text)]
     tower, tokens, tokenizer = student_of(teacher, texts, config)
-    distil(tower, tokens, [texts[i] for i in used], targets[used], config, chosen.device)
+    distil(tower, tokens, [texts[i] for i in used], targets[used], config, device)
     tower = tower.cpu()
     tower.load_state_dict(unpacked(packed(tower)))
     cosine = agreement(tower, tokens, [texts[i] for i in apart], targets[apart])

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # The script runs as a file;
 from concept_cam.backbones import BUNDLED
 from concept_cam.backbones.lite import TOKENIZER
 from concept_cam.backbones.lite_net import LiteNet
+from concept_cam.backbones.machine import device_of
 from concept_cam.commands.console import at_least_one, run_script
 from concept_cam.demo.worlds import WORLDS
 from training.backbone import from_bundled, load_nouns, load_trunk
@@ -52,6 +53,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.smoke and arguments.backbone:
         parser.error("--smoke takes the bundled backbone: leave out --backbone or --smoke.")
+    # Before the sentences are made, which takes minutes.
+    device, render_device = str(device_of(arguments.device)), str(device_of(arguments.render_device))
     torch.set_num_threads(arguments.threads)
     config = smoke_config(TrainConfig()) if arguments.smoke else TrainConfig()
     try:
@@ -73,8 +76,8 @@ def main() -> None:
         sentences,
         nouns,
         workers=arguments.workers,
-        device=arguments.device,
-        render_device=arguments.render_device,
+        device=device,
+        render_device=render_device,
     )
     if arguments.start_from and not run.step:
         try:

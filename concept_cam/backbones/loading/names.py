@@ -14,10 +14,11 @@ from concept_cam.backbones import ALIASES, BUNDLED, FAMILIES
 from concept_cam.backbones.int8 import INT8, in_int8
 from concept_cam.backbones.loading import classifiers, hub, open_clip, published, transformers
 from concept_cam.backbones.loading.families import finish
+from concept_cam.backbones.machine import device_of
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.backbones.torchvision_compat import import_open_clip
 from concept_cam.core.documents import understood
-from concept_cam.core.errors import ConfigurationError, ModelError
+from concept_cam.core.errors import ModelError
 from concept_cam.core.names import choose, did_you_mean
 from concept_cam.core.quiet import quiet
 
@@ -40,7 +41,7 @@ def load(name: str = "demo", device: str | torch.device = "cpu", dtype: str | to
 
 
 def _load(name: str, device: str | torch.device, dtype: str | torch.dtype) -> Backbone:
-    where, kind = _device(device), _dtype(dtype)
+    where, kind = device_of(device), _dtype(dtype)
     name = ALIASES.get(name.strip(), name.strip())
     if name == "demo":
         return _bundled(where, kind)
@@ -56,20 +57,6 @@ def _load(name: str, device: str | torch.device, dtype: str | torch.dtype) -> Ba
         if tag:
             return open_clip.from_tag(architecture, tag, name, where, kind)
     raise _unknown(name)
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        where = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigurationError(f"unknown device {device!r}: expected 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'.") from error
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError("no CUDA device is available to this torch; use device 'cpu', or install torch for CUDA.")
-    if where.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigurationError("no MPS device is available to this torch; use device 'cpu'.")
-    return where
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
