@@ -2,7 +2,7 @@
 
 The run on disk is never changed. A record that somebody accepted or corrected is a call that was made; one that was rejected or cannot be
 told is none. A region that was drawn takes the place of the model's, with its measures. ``reviewed``, ``reviewed_by`` and ``reviewed_at``
-say which records a person looked at.
+say which records a person looked at. The certificate's verdict on them, which was about the model's call and map, is not theirs.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from concept_cam.core.regions import decode_rle, encode_rle, find_regions, measu
 
 __all__ = ["CorrectedRun", "apply", "corrected"]
 
+_VERDICT = ("verdict", "verdict_because", "confidence", "presence")
+_OF_THE_MAP = ("score", "margin", "evidence_x", "evidence_y", "p_value", "dependence", "agreement", "text_share", "ledger")
 _KEY = ("source", "pack", "character", "specimen", "kind", "best_state")
 
 
@@ -88,14 +90,15 @@ def apply(record: Mapping[str, Any], correction: Correction) -> dict[str, Any]:
     if correction.verdict in ("accept", "state"):
         row |= {"state": state, "best_state": state, "abstained": False, "abstained_because": None, "limit": None}
         if state != record["best_state"]:
-            # The model's numbers were about another state.
-            probability = (record["probabilities"] or {}).get(state)
-            row |= {"probability": probability, "score": None, "margin": None, "evidence_x": None, "evidence_y": None}
+            # The model's numbers were about another state, its map too.
+            row |= {"probability": (record["probabilities"] or {}).get(state), **dict.fromkeys(_OF_THE_MAP)}
         row |= _quality(record["pack"], record["character"], state)
     elif correction.verdict in ("reject", "cannot_tell"):
         because = "rejected" if correction.verdict == "reject" else "cannot_be_told"
         row |= {"state": None, "abstained": True, "abstained_because": because, "quality": None, "quality_id": None, "quality_match": None}
     mask = _drawn(correction, (record["image_height"], record["image_width"]))
+    if correction.verdict or mask is not None:
+        row |= dict.fromkeys(_VERDICT)
     if mask is not None:
         row |= _region(mask, record)
     return row

@@ -25,6 +25,7 @@ from concept_cam.exports.survey import (
     entity_of,
     has_region,
     iri,
+    made_of,
     media_of,
     place_of,
     readable,
@@ -171,7 +172,7 @@ def _owners(record: dict[str, Any]) -> dict[str, str]:
 def _made(record: dict[str, Any]) -> str:
     """How the call came about: a person's word needs no probability."""
     if record["reviewed"] is not None:
-        return f"machine-made, then reviewed by {record['reviewed_by'] or 'a person'} ({record['reviewed']})"
+        return made_of(record)
     return f"machine-made, probability {_probability(record)}{trust_of(record)}"
 
 

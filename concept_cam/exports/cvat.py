@@ -3,7 +3,8 @@
 A record with a region is a ``mask`` in CVAT's own run lengths (row by row within the mask's box, zeros first); one without is a
 ``tag``, so that its state can be set too. A label is a character, its ``state`` an attribute to choose; each part has a label of its
 own (``parts: head``). Records that abstain stand as ``not called``. Pictures are named by the run's ``source``.
-``verdict``, ``confidence`` and ``verdict_because`` say whether the map can be trusted: CVAT filters by them.
+``verdict``, ``confidence`` and ``verdict_because`` say whether the map can be trusted: CVAT filters by them. Of what a person
+decided in the run the last says who did (``reviewed by Ada (state)``), and the others are empty.
 The format has no place for the input's columns: they are found again by ``record_key``.
 
 Beside it stands ``NAME.labels.json``: the labels with all their attributes as CVAT's task constructor takes them ("Raw"). Make the task
@@ -44,6 +45,8 @@ from concept_cam.exports.survey import (
     has_region,
     is_reviewed,
     mask_of,
+    probability_of,
+    review_of,
     survey,
     when,
 )
@@ -222,15 +225,16 @@ def _name(record: dict[str, Any], found: Survey) -> str:
 
 
 def _values(element: ET.Element, record: dict[str, Any]) -> None:
-    probability = record["probability"]
+    probability = probability_of(record)
     values = {
         "state": record["state"] or NOT_CALLED,
         "specimen": record["specimen"],
         "probability": "" if probability is None else f"{probability:.4f}",
         "verdict": record.get("verdict") or "",
         "confidence": "" if record.get("confidence") is None else f"{record['confidence']:.4f}",
-        "verdict_because": record.get("verdict_because") or "",
+        "verdict_because": review_of(record) or record.get("verdict_because") or "",
         "record_key": record["record_key"],
+        # A call that was accepted says nothing of its mask: whoever looks at that ticks it.
         REVIEWED: "false",
     }
     for name in _ATTRIBUTES:

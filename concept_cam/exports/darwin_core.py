@@ -27,10 +27,11 @@ from concept_cam.exports.survey import (
     confidence_of,
     entity_of,
     iri,
+    made_of,
     media_of,
     place_of,
+    probability_of,
     readable,
-    trust_of,
     when,
     write_csv,
 )
@@ -117,7 +118,8 @@ def _type(record: dict[str, Any]) -> str:
 
 
 def _call(record: dict[str, Any], form: Form) -> dict[str, Any]:
-    probability = "" if record["probability"] is None else f"probability {record['probability']:.3f}; "
+    chance = probability_of(record)
+    probability = "" if chance is None else f"probability {chance:.3f}; "
     # A part is a fact of presence.
     value = "present" if record["kind"] == "part" else readable(record["state"] or "")
     quality = f"quality {record['quality']} ({record['quality_match']} match); " if record["quality"] else ""
@@ -129,7 +131,7 @@ def _call(record: dict[str, Any], form: Form) -> dict[str, Any]:
         "measurementValue": value,
         "dwciri:measurementValue": iri(record["quality_id"]),
         "measurementAccuracy": confidence_of(record) or None,
-        "measurementRemarks": f"{probability}{quality}machine-made{trust_of(record)}{place_of(record)}; picture "
+        "measurementRemarks": f"{probability}{quality}{made_of(record)}{place_of(record)}; picture "
         f"{media_of(record, form.base)}{media}{specimen}",
     }
 

@@ -299,8 +299,13 @@ def _row(number: int, record: dict[str, Any], item: _Item, trait: _Trait) -> dic
         "c": 0 if record["abstained"] else 1,
         "p": _short(record["probability"]),
         "m": _short(record["margin"]),
-        # What a person said is there is there, whatever the certificate of the model's map says.
-        **({} if record.get("reviewed") in ("accept", "state") else _verdict(record)),
+        "v": VERDICT_NAMES.index(record["verdict"]) if record.get("verdict") in VERDICT_NAMES else None,
+        "y": record.get("verdict_because"),
+        "z": _short(record.get("confidence")),
+        "h": _short(record.get("presence")),
+        # What a person said stands, however sure the model was.
+        "d": record.get("reviewed"),
+        "by": record.get("reviewed_by"),
         "tx": _short(record.get("text_share")) or None,
         "ag": _short(record.get("agreement")),
         "w": record.get("place_because"),
@@ -315,15 +320,6 @@ def _row(number: int, record: dict[str, Any], item: _Item, trait: _Trait) -> dic
         "k": _peak(record, item),
     }
     return {name: value for name, value in row.items() if value is not None}
-
-
-def _verdict(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "v": VERDICT_NAMES.index(record["verdict"]) if record.get("verdict") in VERDICT_NAMES else None,
-        "y": record.get("verdict_because"),
-        "z": _short(record.get("confidence")),
-        "h": _short(record.get("presence")),
-    }
 
 
 def _short(value: float | None) -> float | None:

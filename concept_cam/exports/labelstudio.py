@@ -39,11 +39,14 @@ from concept_cam.exports.survey import (
     Label,
     Survey,
     crop,
+    decided,
     has_region,
     mask_of,
     media_of,
     passthrough_of,
     plain_json,
+    probability_of,
+    review_of,
     survey,
     trust_of,
     write_elements,
@@ -234,12 +237,13 @@ def _task(records: list[dict[str, Any]], found: Survey, base: str | None = None,
             results += _results(record, found)
     for result in results:
         result.update(size, to_name="image")
-    sure = [record["probability"] for record in records if not record["abstained"] and record["probability"] is not None]
-    prediction = {
+    sure = [chance for record in records if not record["abstained"] and (chance := probability_of(record)) is not None]
+    prediction: dict[str, Any] = {
         "model_version": f"{first['model']} (concept-cam {first['package_version']})",
-        "score": float(np.mean(sure)) if sure else 0.0,
         "result": results,
     }
+    if sure or not any(map(decided, records)):
+        prediction["score"] = float(np.mean(sure)) if sure else 0.0
     return cast("dict[str, Any]", plain_json({"data": data, "predictions": [prediction]}))
 
 
@@ -254,8 +258,8 @@ def _trust(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _note(record: dict[str, Any]) -> dict[str, Any]:
-    """What the certificate says of a record, as the note of its regions."""
-    said = trust_of(record).removeprefix("; ")
+    """What a person or the certificate says of a record, as the note of its regions."""
+    said = review_of(record) or trust_of(record).removeprefix("; ")
     return {"meta": {"text": [said]}} if said else {}
 
 
@@ -301,7 +305,8 @@ def _results(record: dict[str, Any], found: Survey) -> Iterator[dict[str, Any]]:
     key, specimen = record["record_key"], record["specimen"]
     if has_region(record) and not (part and record["abstained"]):
         label = f"{name}{PART_SEPARATOR}{record['best_state']}" if part else name
-        sure = _note(record) | ({} if record["probability"] is None else {"score": record["probability"]})
+        chance = probability_of(record)
+        sure = _note(record) | ({} if chance is None else {"score": chance})
         brush = {"format": "rle", "rle": encode_brush(mask_of(record)), "brushlabels": [label]}
         region = f"{key}-s{specimen}"
         yield {"id": f"{region}-mask", "type": "brushlabels", "from_name": "mask", "value": brush, **sure}

@@ -34,14 +34,18 @@ __all__ = [
     "carried",
     "confidence_of",
     "crop",
+    "decided",
     "escaped",
     "has_region",
     "is_address",
     "iri",
+    "made_of",
     "mask_of",
     "media_of",
     "passthrough_of",
+    "probability_of",
     "readable",
+    "review_of",
     "survey",
     "trust_of",
     "when",
@@ -244,6 +248,29 @@ def trust_of(record: Record) -> str:
     confidence, reason = record.get("confidence"), str(record.get("verdict_because") or "").rstrip(".")
     sure = "" if confidence is None else f" (confidence {confidence:.2f})"
     return f"; map {record['verdict']}{sure}" + (f": {reason}" if reason else "")
+
+
+def decided(record: Record) -> bool:
+    """Tells whether the call of a record is a person's: the model's odds say nothing of it."""
+    return record.get("reviewed") in ("accept", "state")
+
+
+def probability_of(record: Record) -> float | None:
+    """Returns the probability of a call that is the model's; ``None`` where it stated none, or where a person decided."""
+    return None if decided(record) else record["probability"]
+
+
+def review_of(record: Record) -> str:
+    """Returns who reviewed a record, and what was said of it: ``reviewed by Ada (state)``; empty where nobody looked."""
+    if record.get("reviewed") is None:
+        return ""
+    return f"reviewed by {record.get('reviewed_by') or 'a person'} ({record['reviewed']})"
+
+
+def made_of(record: Record) -> str:
+    """Returns how a call came about, for a remark: by the model, with what its certificate says, or reviewed by a person."""
+    review = review_of(record)
+    return f"machine-made, then {review}" if review else f"machine-made{trust_of(record)}"
 
 
 def confidence_of(record: Record) -> str:

@@ -25,7 +25,9 @@ from concept_cam.exports.survey import (
     iri,
     media_of,
     place_of,
+    probability_of,
     readable,
+    review_of,
     trust_of,
     when,
     write_json,
@@ -102,10 +104,12 @@ def _call_bodies(record: dict[str, Any]) -> list[dict[str, Any]]:
         metric = record["length_mm"] is not None
         value = record["length_mm"] if metric else record["length_px"]
         return [_text(f"{record['character']}: {value:.6g} {'mm' if metric else 'px'}", "describing")]
-    sure = "" if record["probability"] is None else f" (probability {record['probability']:.3f})"
+    chance, review = probability_of(record), review_of(record)
+    sure = "" if chance is None else f" (probability {chance:.3f})"
+    said = f", then {review}" if review else trust_of(record)
     bodies = [
         _text(f"{character}: {readable(record['state'] or '')}", "tagging"),
-        _text(f"{entity_of(record) or character}{sure}, model {record['model']}{trust_of(record)}{place_of(record)}", "describing"),
+        _text(f"{entity_of(record) or character}{sure}, model {record['model']}{said}{place_of(record)}", "describing"),
     ]
     for address in (iri(record["quality_id"]), iri(record["entity_id"])):
         if address:

@@ -436,11 +436,11 @@ def test_what_a_person_said_stands_whatever_the_map_is_worth(told: Path, tmp_pat
     names = {number: item["f"] for number, item in enumerate(items)}
     trait = next(trait for trait in traits if trait["name"] == "adipose_fin")
     rows = {names[row["i"]]: row for row in rows_of(made / trait["src"])}
-    said = {name: (row["c"], trait["states"][row["b"]], "v" in row, "z" in row, "y" in row) for name, row in rows.items()}
-    assert said["2 absent.png"] == (1, "absent", False, False, False)
-    assert said["3 absent called.png"] == (1, "present", False, False, False)
-    assert said["4 off.png"] == (0, "absent", True, False, True)
-    assert said["5 doubtful.png"] == said["1 clear.png"] == (1, "absent", True, True, True)
+    said = {name: (row["c"], trait["states"][row["b"]], "v" in row, "z" in row, "y" in row, row.get("d")) for name, row in rows.items()}
+    assert said["2 absent.png"] == (1, "absent", False, False, False, "accept")
+    assert said["3 absent called.png"] == (1, "present", False, False, False, "state")
+    assert said["4 off.png"] == (0, "absent", False, False, False, "reject")
+    assert said["5 doubtful.png"][:5] == said["1 clear.png"][:5] == (1, "absent", True, True, True)
 
 
 def faces(browser: Any) -> list[tuple[str, str, str, str, float]]:
@@ -521,5 +521,29 @@ def test_the_saved_list_holds_the_verdict(browser: Any, told: Path) -> None:
         document.getElementById('save').click();
     """)
     first, second, *_ = text.split("\r\n")
-    assert first.replace('"', "") == "source,specimen,trait,state,called,probability,verdict,verdict_because,confidence,presence"
-    assert second.replace('"', "").split(",")[6:] == ["clear", "why clear.", "0.97", "0.99"]
+    names = "source,specimen,trait,state,called,probability,verdict,verdict_because,confidence,presence,reviewed,reviewed_by"
+    assert first.replace('"', "") == names
+    assert second.replace('"', "").split(",")[6:] == ["clear", "why clear.", "0.97", "0.99", "", ""]
+
+
+@pytest.mark.browser
+def test_the_slider_hides_nothing_that_a_person_said(browser: Any, told: Path, tmp_path: Path) -> None:
+    """A corrected state had the low odds that the model gave it."""
+    run = tmp_path / "run"
+    shutil.copytree(told.parent / "run", run)
+    store = Corrections(run / "corrections.sqlite")
+    base = {"pack": "fish", "character": "adipose_fin", "person": "Ada"}
+    store.add(Correction(id="1", source="1 clear.png", verdict="state", state="present", called="absent", **base))
+    store.add(Correction(id="2", source="2 absent.png", verdict="accept", called="absent", **base))
+    open_told(browser, export(run, "html", tmp_path / "sheet"), "adipose fin")
+    choose(browser, "sort", "File name")
+    assert [face[:2] + face[3:] for face in faces(browser)[:2]] == [
+        ("1 clear.png", "present", "", -1),
+        ("2 absent.png", "absent", "", -1),
+    ]
+    said = browser.execute_script("return [...document.querySelectorAll('.card .verdict')].map(e => e.textContent)")
+    assert said[:2] == ["corrected by Ada", "accepted by Ada"]
+    slide(browser, "low", 100)
+    assert [face[0][0] for face in faces(browser)] == ["1", "2", "5"]
+    choose(browser, "sort", "Least trusted first")
+    assert [face[0][0] for face in faces(browser)] == ["5", "1", "2"]

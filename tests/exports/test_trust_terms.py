@@ -12,10 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from concept_cam.exports import export
+from concept_cam.collection.corrected import corrected
+from concept_cam.collection.corrections import Correction, Corrections
+from concept_cam.collection.runs import Run
+from concept_cam.core.regions import encode_rle
+from concept_cam.exports import EXPORTS, export
 from tests.exports.planted import make_record, region_columns, ring, write_run
 
 SIZE = (40, 60)
+WORD = "the model's word."
 REASON = "60% of the peak's surroundings look like written words or a ruler."
 LEDGER = {"the head of a fish": 0.41, "a fish": -0.12, "the tail fin of a fish": float("nan")}
 
@@ -112,3 +117,62 @@ def test_the_sheet_has_a_bar_for_each_text(run: Path, tmp_path: Path) -> None:
     assert rows_of_head[0]["g"][3] is None
     assert "g" not in rows_of_head[1]
     assert (rows_of_head[0]["v"], rows_of_head[0]["y"]) == (1, REASON)
+
+
+@pytest.fixture(scope="module")
+def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of which a person corrected one call, accepted one and drew one region; the fourth is the model's."""
+    folder = tmp_path_factory.mktemp("reviewed") / "run"
+    fin = region_columns(ring(SIZE, (20, 10), 6.0))
+    told = {"verdict": "absent", "verdict_because": WORD, "confidence": 0.0123, "presence": 0.0456, "p_value": 0.5, **fin}
+    odds = {"probability": 0.789, "probabilities": {"forked": 0.789, "lunate": 0.211}}
+    names = [f"{name}.png" for name in "abcd"]
+    write_run(folder, [make_record(name, SIZE, "caudal_fin_shape", "shape", "forked", **told, **odds) for name in names])
+    store = Corrections(folder / "corrections.sqlite")
+    base = {"pack": "fish", "character": "caudal_fin_shape", "kind": "shape", "person": "Ada", "called": "forked"}
+    store.add(Correction(id="a", source="a.png", verdict="state", state="lunate", **base))
+    store.add(Correction(id="b", source="b.png", verdict="accept", **base))
+    store.add(Correction(id="c", source="c.png", mask=encode_rle(ring(SIZE, (20, 30), 5.0)), **base))
+    return folder
+
+
+def test_a_verdict_of_the_model_is_not_one_on_what_a_person_said(reviewed: Path) -> None:
+    first, second, third, last = corrected(Run.open(reviewed)).records()
+    for record in (first, second, third):
+        assert [record[name] for name in ("verdict", "verdict_because", "confidence", "presence")] == [None] * 4
+    assert (first["p_value"], second["p_value"]) == (None, 0.5)  # Of another state's map, and of this one's.
+    assert (last["verdict"], last["confidence"]) == ("absent", pytest.approx(0.0123))
+
+
+@pytest.mark.parametrize("name", [name for name in EXPORTS if name != "masks"])
+def test_no_export_states_the_models_verdict_on_what_a_person_said(name: str, reviewed: Path, tmp_path: Path) -> None:
+    made = export(reviewed, name, tmp_path / f"out{EXPORTS[name].suffix}")
+    files = [made] if made.is_file() else [path for path in made.rglob("*") if path.suffix in (".json", ".js")]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    # The fourth's alone; Label Studio has it at the brush and at the box, COCO has the verdict without its reason.
+    assert text.count("the model's word") == {"label-studio": 2, "coco": 0}.get(name, 1)
+
+
+def test_a_persons_call_is_marked_and_bears_no_odds_of_the_model(reviewed: Path, tmp_path: Path) -> None:
+    content = json.loads(export(reviewed, "coco", tmp_path / "coco.json").read_text(encoding="utf-8"))["annotations"]
+    assert [item["score"] for item in content] == [None, None, pytest.approx(0.789), pytest.approx(0.789)]
+    assert [item["attributes"].get("reviewed") for item in content] == ["state", "accept", "region", None]
+    assert content[0]["attributes"]["reviewed_by"] == "Ada"
+    measured = rows(export(reviewed, "darwin-core", tmp_path / "dwc.csv"))
+    remarks = [row["measurementRemarks"] for row in measured if row["measurementValue"] in ("lunate", "forked")]
+    assert remarks[0].endswith("machine-made, then reviewed by Ada (state); picture a.png")
+    assert ["probability" in text for text in remarks] == [False, False, True, True]
+    masks = ET.parse(export(reviewed, "cvat", tmp_path / "cvat.xml")).getroot().iter("mask")
+    values = [{attribute.get("name"): attribute.text or "" for attribute in mask} for mask in masks]
+    assert [item["verdict_because"] for item in values] == [*(f"reviewed by Ada ({said})" for said in ("state", "accept", "region")), WORD]
+    assert {item["reviewed"] for item in values} == {"false"}  # An accepted state is no word on the mask.
+    assert [item["probability"] for item in values] == ["", "", "0.7890", "0.7890"]
+    tasks = json.loads((export(reviewed, "label-studio", tmp_path / "ls") / "tasks.json").read_text(encoding="utf-8"))
+    regions = [task["predictions"][0]["result"][0] for task in tasks]
+    assert regions[0]["meta"]["text"] == ["reviewed by Ada (state)"]
+    assert ["score" in region for region in regions] == [False, False, True, True]
+    assert ["score" in task["predictions"][0] for task in tasks] == [False, False, True, True]
+    web = json.loads(export(reviewed, "web-annotation", tmp_path / "web.json").read_text(encoding="utf-8"))
+    texts = [item["body"][1]["value"] for item in web["items"]]
+    assert "then reviewed by Ada (state)" in texts[0]
+    assert ["probability" in text for text in texts] == [False, False, True, True]

@@ -3,7 +3,8 @@
 const PER_PAGE = 240;
 const COLOURS = ["#2f8fdd", "#e69f00", "#1fae7a", "#d55e9b", "#8f6fe0", "#e2571e", "#58b8c9", "#b3a111"];
 const GREY = "#8a939d";
-const verdict = (row) => row.v ?? run.verdicts.length;
+// What a person said is trusted most, and is surest.
+const verdict = (row) => row.d ? -1 : row.v ?? run.verdicts.length;
 const SORTS = {
   unsure: ["Least sure first", (a, b) => sure(a) - sure(b)],
   sure: ["Surest first", (a, b) => sure(b) - sure(a)],
@@ -48,8 +49,10 @@ const readable = (name) => String(name).replaceAll("_", " ");
 const verdictLost = (row) => run.unfound.includes(row.v);
 const lost = (row) => trait(row).kind !== "distance" && (verdictLost(row) || row.r === "no_host");
 // The number on a card: of a part how likely its peak is right, where that was fitted; of a state its odds among those that were named.
-const believed = (row) => lost(row) ? 0 : trait(row).kind === "part" ? row.z ?? row.p : row.p;
-const sure = (row) => believed(row) ?? -1;
+const believed = (row) => row.d ? null : lost(row) ? 0 : trait(row).kind === "part" ? row.z ?? row.p : row.p;
+const sure = (row) => row.d ? 2 : believed(row) ?? -1;
+const SAID = { accept: "accepted", state: "corrected", reject: "rejected", cannot_tell: "cannot be told", region: "drawn anew" };
+const review = (row) => row.d ? `${SAID[row.d] ?? row.d} by ${row.by ?? "a person"}`.replace("told by", "told, says") : null;
 const extent = (row) => row.l ?? row.a ?? -1;
 const trait = (row) => traits[row.t];
 const title = (one) => one.kind === "distance" ? one.name : readable(one.name);
@@ -116,6 +119,7 @@ function card(row, position) {
     words.append(element("div", { className: "track" }, fill));
   }
   if (row.v != null && !verdictLost(row)) words.append(element("div", { className: row.v === run.trusted ? "verdict" : "verdict untrusted", textContent: run.verdicts[row.v], title: row.y ?? "" }));
+  if (row.d) words.append(element("div", { className: "verdict", textContent: review(row), title: "What a person said stands, however sure the model was." }));
   if ($("trait").value === "all") words.append(element("div", { className: "trait", textContent: title(trait(row)) }));
   const name = item.s == null ? item.f : `${item.f}  #${item.s}`;
   words.append(element("div", { className: "file", textContent: name, title: name }));
@@ -128,6 +132,7 @@ function inRange(row) {
   const low = +$("low").value / 100, high = +$("high").value / 100;
   const wanted = $("verdict").value;
   if (wanted !== "any" && row.v !== +wanted) return false;
+  if (row.d) return true;
   const value = believed(row);
   return value == null ? low === 0 && high === 1 : value >= low - 1e-9 && value <= high + 1e-9;
 }
@@ -228,7 +233,7 @@ function show(index) {
   }
   if (row.g) body.push(element("h3", { textContent: "What speaks for it at the peak, and what against" }), ledger(about.ledgers[row.g[0]], row.g.slice(1)));
   const facts = [["File", item.f], ["Specimen", item.s], ["Picture", `${item.w} × ${item.h} px`], ["Entity", about.entity], ["Not called", row.c ? null : run.reasons[row.r] ?? readable(row.r ?? "no reason given")],
-    ["Verdict", row.v == null ? null : `${run.verdicts[row.v]}: ${row.y ?? ""}`], ["In the picture", row.h == null ? null : percent(row.h)], ["Place", row.w], ["Peak is right", row.z == null ? null : percent(row.z)], ["On words or rulers", row.tx ? percent(row.tx) : null], ["Other readings agree", row.ag == null ? null : percent(row.ag)], ["Odds among what was named", row.p == null ? null : percent(row.p)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
+    ["Reviewed", review(row)], ["Verdict", row.v == null ? null : `${run.verdicts[row.v]}: ${row.y ?? ""}`], ["In the picture", row.h == null ? null : percent(row.h)], ["Place", row.w], ["Peak is right", row.z == null ? null : percent(row.z)], ["On words or rulers", row.tx ? percent(row.tx) : null], ["Other readings agree", row.ag == null ? null : percent(row.ag)], ["Odds among what was named", row.p == null ? null : percent(row.p)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
     ["Length", row.l == null ? null : `${number(row.l)}${row.e == null ? "" : ` ± ${number(row.e)}`} ${row.n}`], ["Address", item.u], ...Object.entries(item.x ?? {})];
   const table = element("table");
   for (const [name, value] of facts) if (value != null && value !== "") table.append(element("tr", {}, element("th", { textContent: name, scope: "row" }), element("td", { textContent: value })));
@@ -283,7 +288,7 @@ addEventListener("keydown", (event) => {
 // ---------------------------------------------------------------------------------------------------------------- start
 function saveList() {
   const quote = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
-  const lines = [["source", "specimen", "trait", "state", "called", "probability", "verdict", "verdict_because", "confidence", "presence"], ...shown.map((row) => [items[row.i].f, items[row.i].s, trait(row).name, stateName(row), row.c ? "true" : "false", row.p, row.v == null ? "" : run.verdicts[row.v], row.y, row.z, row.h])];
+  const lines = [["source", "specimen", "trait", "state", "called", "probability", "verdict", "verdict_because", "confidence", "presence", "reviewed", "reviewed_by"], ...shown.map((row) => [items[row.i].f, items[row.i].s, trait(row).name, stateName(row), row.c ? "true" : "false", row.p, row.v == null ? "" : run.verdicts[row.v], row.y, row.z, row.h, row.d, row.by])];
   const link = element("a", { download: "contact_sheet.csv", href: URL.createObjectURL(new Blob([lines.map((line) => line.map(quote).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" })) });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
