@@ -15,7 +15,7 @@ parted by ``|``), else the other labels of the same control::
 
 Where names are those of a trait pack (``parts: head``, choices named after a character; what ``concept-cam export --to label-studio``
 writes) the pack's own phrases are taken; where several packs have them, that of the run or of ``--traits`` is meant, or ``fish/parts:
-head``. A text area named ``prompt`` in the same view asks for its words while a person annotates.
+head``. A text area named ``prompt`` in the same view asks for its words while a person annotates. Choices within choices are refused.
 
 The protocol is Label Studio's: ``GET /health``, ``POST /setup``, ``POST /predict`` with ``tasks`` and ``label_config``.
 """
@@ -108,7 +108,7 @@ def read_controls(text: str) -> list[Control]:
     """Reads what can be filled from a labelling configuration.
 
     Raises:
-        DataError: It is no configuration, or has no picture.
+        DataError: It is no configuration, has no picture, or nests choices.
     """
     if len(text) > MAX_CONFIG:
         raise DataError(f"the labelling configuration has {len(text):,} characters, more than {MAX_CONFIG:,}.")
@@ -129,12 +129,28 @@ def read_controls(text: str) -> list[Control]:
         child = "Choice" if kind == "choices" else "Label"
         found = tuple(_choice(item) for item in list(tag.iter(child))[:MAX_LABELS] if item.get("value"))
         if found:
-            controls.append(
-                Control(
-                    tag.get("name", ""), tag.get("toName", ""), kind, found, images[tag.get("toName", "")], tag.get("perRegion") == "true"
-                )
+            control = Control(
+                tag.get("name", ""), tag.get("toName", ""), kind, found, images[tag.get("toName", "")], tag.get("perRegion") == "true"
             )
+            if control.fillable:
+                _refuse_nested(tag)
+            controls.append(control)
     return controls
+
+
+def _refuse_nested(tag: ET.Element) -> None:
+    """Refuses choices within choices: a parent is true wherever one of its own is, so that it cannot be told from them.
+
+    Raises:
+        DataError: A choice holds others.
+    """
+    for outer in tag.iter("Choice"):
+        inner = outer.find(".//Choice")
+        if inner is not None:
+            raise DataError(
+                f"the Choices {tag.get('name', '')!r} are nested: {outer.get('value')!r} holds {inner.get('value')!r}, and only choices "
+                "of one level can be told apart. Give each level Choices of its own."
+            )
 
 
 def _choice(tag: ET.Element) -> Choice:

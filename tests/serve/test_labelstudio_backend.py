@@ -184,6 +184,23 @@ def test_wrong_configurations(client: Any) -> None:
     assert client.post("/predict", json={"tasks": [{"data": {}}] * 100, "label_config": CONFIG}).status_code == 400
 
 
+def test_nested_choices_are_refused(client: Any) -> None:
+    """Read as flat ones the parent, which is true wherever its own are, won with certainty."""
+    nested = (
+        '<View><Image name="image" value="$image"/><Choices name="c" toName="image"{}><Choice value="fin"><Choice value="red"/>'
+        '<View><Choice value="blue"/></View></Choice></Choices></View>'
+    )
+    message = "the Choices 'c' are nested: 'fin' holds 'red', and only choices of one level can be told apart."
+    with pytest.raises(DataError, match=message):
+        read_controls(nested.format(""))
+    answer = client.post("/predict", json={"tasks": [{"data": {"image": "a.png"}}], "label_config": nested.format("")})
+    assert answer.status_code == 400
+    assert message in answer.text
+    assert client.post("/setup", json={"schema": nested.format("")}).status_code == 400
+    (inside,) = read_controls(nested.format(' perRegion="true"'))  # Those of regions are not answered anyway.
+    assert not inside.fillable
+
+
 @pytest.mark.slow
 @pytest.mark.skipif("LABEL_STUDIO_PYTHON" not in os.environ, reason="LABEL_STUDIO_PYTHON names no Python with label-studio")
 def test_a_round_trip_with_a_real_server(tmp_path: Path) -> None:
