@@ -37,7 +37,7 @@ from concept_cam.refine.look import SecondLook, coarser, look_again
 from concept_cam.trust.certificate import Asked, Certifier, PictureProbes
 from concept_cam.trust.certified import Domain
 from concept_cam.trust.readings import Reading, readings_of
-from concept_cam.trust.rules import Rules, shipped
+from concept_cam.trust.rules import Rules, beside, shipped
 
 if TYPE_CHECKING:
     from concept_cam.refine.scene import Scene
@@ -59,7 +59,7 @@ class Localizer:
         backbone: An image-text model.
         settings: How pictures are read and scored.
         rules: When a map counts as clear; by default those that came with the model, if any did. Of rules that were fitted under other
-            settings than these only what needs no fit is used.
+            settings than these only what needs no fit is used. Kinds of questions without a fit in them stay with the model's own.
 
     Attributes:
         preprocess: What the model's input must look like: the checkpoint's own, or what the settings say in its place.
@@ -561,8 +561,9 @@ class Localizer:
         for known in self._certified:
             if known.texts is texts and known.concepts == concepts:
                 return known
-        rules = self.rules.under(self.conditions())
-        found = Asked(concepts, texts, self.settings.feature_norm, self.embed_texts, self.backbone.logit_scale, rules)
+        rules = self.rules.under(facts := self.conditions())
+        own = beside(rules, self.backbone.weights_hash, facts)
+        found = Asked(concepts, texts, self.settings.feature_norm, self.embed_texts, self.backbone.logit_scale, rules, own)
         self._certified = (found, *self._certified[: _REMEMBERED - 1])
         return found
 

@@ -154,7 +154,7 @@ def _from_masks(spec: str, output: str, overwrite: bool, options: dict[str, Any]
     from concept_cam.evaluation.guarantees import fit_guarantees, fit_trust, observe, without
     from concept_cam.localizer import Localizer
     from concept_cam.trust.kept import Trust
-    from concept_cam.trust.rules import Rules
+    from concept_cam.trust.rules import KINDS, Rules
 
     names = ("images", "host", "traits")
     data = datasets.load(spec, limit=options["limit"], **{name: options[name] for name in names})
@@ -193,10 +193,27 @@ def _from_masks(spec: str, output: str, overwrite: bool, options: dict[str, Any]
     Trust(rules, guarantees).save(output, overwrite=overwrite)
     _print_rules(rules, observed)
     _print_guarantees(guarantees, observed)
+    if rules is not None and (rest := [name for kind, name in KINDS.items() if kind not in rules.kinds]):
+        fitted = " and ".join(name for kind, name in KINDS.items() if kind in rules.kinds)
+        stay = "stay with the model's own rules" if shipped.rules.under(facts).fits else "have no confidence and no presence"
+        note(f"concept-cam: the rules are for {fitted}; {' and '.join(rest)} {stay}")
+    if options["traits"] is not None:
+        _name_strangers(options["traits"], observed)
     note(f"concept-cam: wrote {output}; use it with  concept-cam locate --trust {output}")
     if errors:
         warn(f"{len(errors)} pictures could not be used; the others count.")
         sys.exit(1)
+
+
+def _name_strangers(pack: str, observed: list[Observed]) -> None:
+    """Says which parts were asked for in words of their own, for the pack has none of their name."""
+    asked = {}
+    for item in observed:
+        if item.judged is not None and item.judged.facts.kind == "part" and ":" not in item.judged.facts.target:
+            asked[item.trait.removeprefix("parts=")] = item.judged.phrase
+    if asked:
+        named = ", ".join(f"{name!r} as {phrase!r}" for name, phrase in asked.items())
+        warn(f"not parts of the pack {pack!r}, and asked for in words of their own: {named}. Check the names of the masks.")
 
 
 def _print_rules(rules: Rules | None, observed: list[Observed]) -> None:

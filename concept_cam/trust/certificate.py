@@ -22,7 +22,7 @@ from concept_cam.trust.certified import Certificate, Domain, certificate_of
 from concept_cam.trust.evidence import RANKED_CELLS, Cells, Correlations, Evidence, Probed, evidence_of_all, ranks
 from concept_cam.trust.logistic import MapFacts
 from concept_cam.trust.readings import Reader, agreement_of
-from concept_cam.trust.rules import Rules, judge, key_of, kind_of
+from concept_cam.trust.rules import KINDS, Judgement, Rules, judge, key_of, kind_of
 
 __all__ = ["Asked", "Certifier", "PictureProbes", "host_of"]
 
@@ -45,7 +45,8 @@ class Asked:
         feature_norm: How patch features are normalised.
         embed: Embeds phrase groups: float32 [G, D], unit length.
         logit_scale: The model's temperature.
-        rules: The model's rules.
+        rules: What certificates are judged by.
+        own: The model's own rules, for the kinds of questions of which nothing was fitted in ``rules``; ``None`` where they have no say.
     """
 
     def __init__(
@@ -56,16 +57,17 @@ class Asked:
         embed: Callable[[Sequence[Sequence[str]]], Tensor],
         logit_scale: float,
         rules: Rules,
+        own: Rules | None = None,
     ) -> None:
-        self.concepts, self.texts, self.norm, self.embed, self.scale, self.rules = (
+        self.concepts, self.texts, self.norm, self.embed, self.scale, self.rules, self._own = (
             concepts,
             texts,
             feature_norm,
             embed,
             logit_scale,
             rules,
+            own,
         )
-        self._facts: tuple[MapFacts, ...] | None = None
 
     @cached_property
     def table(self) -> np.ndarray:
@@ -155,19 +157,40 @@ class Asked:
     @property
     def facts(self) -> tuple[MapFacts, ...]:
         """What is known of each question before any picture is looked at: its kind, its host, the measured target that it is most like."""
-        if self._facts is None:
-            self._facts = tuple(self._facts_of(concept) for concept in self.concepts)
-        return self._facts
+        return tuple(facts for _, facts in self._judges)
 
-    def _facts_of(self, concept: Concept) -> MapFacts:
-        found = self._meaning(concept)
-        return replace(found, group=self.rules.group_of(concept, found.target))
+    def judged(self, index: int, found: Evidence, facts: MapFacts) -> tuple[Judgement, bool]:
+        """Judges a map of question ``index``, and says whether anything was fitted for it."""
+        rules, _ = self._judges[index]
+        judgement = judge(found, facts, rules)
+        if rules is not self.rules:
+            borrowed = f"by the model's own limits: the trust file has none for {KINDS[facts.kind]}"
+            judgement = replace(judgement, reason=f"{judgement.reason.removesuffix('.')}; {borrowed}.")
+        return judgement, rules.fit_of(facts) is not None
 
-    def _meaning(self, concept: Concept) -> MapFacts:
-        kind, host, known = kind_of(concept), str(concept.metadata.get("host") or ""), self.rules.known
+    @cached_property
+    def _judges(self) -> tuple[tuple[Rules, MapFacts], ...]:
+        return tuple(map(self._judge_of, self.concepts))
+
+    def _judge_of(self, concept: Concept) -> tuple[Rules, MapFacts]:
+        """The rules that a question is judged by, and what they know of it."""
+        facts = self._facts_of(concept, self.rules)
+        if self._own is not None and facts.kind not in self.rules.kinds:
+            others = self._facts_of(concept, self._own)
+            # Free words may mean a part to the model's own rules, where the others, that know parts, know it for none of theirs.
+            if others.kind not in self.rules.kinds and self._own.fit_of(others) is not None:
+                return self._own, others
+        return self.rules, facts
+
+    def _facts_of(self, concept: Concept, rules: Rules) -> MapFacts:
+        found = self._meaning(concept, rules)
+        return replace(found, group=rules.group_of(concept, found.target))
+
+    def _meaning(self, concept: Concept, rules: Rules) -> MapFacts:
+        kind, host, known = kind_of(concept), str(concept.metadata.get("host") or ""), rules.known
         if key_of(concept) in known:
             return MapFacts(kind=kind, host=host, target=key_of(concept), likeness=1.0)
-        if not known or self.rules.strange(MapFacts(host=host)):
+        if not known or rules.strange(MapFacts(host=host)):
             return MapFacts(kind=kind, host=host)
         names = [name for name, target in known.items() if not host or target.host == host]
         vectors = self.embed([concept.target_prompts, *((known[name].phrase,) for name in names)])
@@ -270,7 +293,8 @@ class Certifier:
             domain.nearer,
         )
         ledger = tuple(zip(asked.names[index], (weights * plain_at_peak).tolist()))
-        return certificate_of(found, facts, judge(found, facts, asked.rules), asked.rules.fit_of(facts) is not None, ledger)
+        judgement, fitted = asked.judged(index, found, facts)
+        return certificate_of(found, facts, judgement, fitted, ledger)
 
     @quiet(graph=False)
     def _agreement(self, rows: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> float:

@@ -26,7 +26,7 @@ from concept_cam.trust.evidence import Evidence
 from concept_cam.trust.logistic import Logistic, MapFacts, feature_list
 from concept_cam.trust.verdicts import ABSENT, CLEAR, DOUBTFUL, OFF_PROMPT
 
-__all__ = ["KINDS", "Fit", "Judgement", "KnownTarget", "Rules", "fit_key", "judge", "key_of", "kind_of", "shipped"]
+__all__ = ["KINDS", "Fit", "Judgement", "KnownTarget", "Rules", "beside", "fit_key", "judge", "key_of", "kind_of", "shipped"]
 
 LATER_LOOKS = ("refine", "look_again")
 """Settings that change what comes after a certificate, which is that of the first look, on the cells."""
@@ -132,6 +132,11 @@ class Rules:
     hosts: tuple[str, ...] = ()
     weights_hash: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of questions for which something was fitted, by their names in :data:`KINDS`."""
+        return frozenset(key.rpartition("/")[2] for key in self.fits)
 
     def strange(self, facts: MapFacts) -> bool:
         """Whether a question is about a host that was not measured."""
@@ -257,6 +262,18 @@ def shipped(weights_hash: str) -> Rules | None:
     """Returns the rules that come with the package for a model's weights; ``None`` for other models."""
     path = Path(__file__).parent / "fitted" / f"{weights_hash}.json"
     return Rules.read(path) if path.is_file() else None
+
+
+def beside(rules: Rules, weights_hash: str, facts: Mapping[str, Any]) -> Rules | None:
+    """Returns a model's own rules, for the kinds of questions of which other rules say nothing; ``None`` where these need none.
+
+    Args:
+        rules: Those that are used; rules without any fit are used alone.
+        weights_hash: The model.
+        facts: Under which its maps are made.
+    """
+    own = shipped(weights_hash) if rules.fits and rules.kinds < KINDS.keys() else None
+    return None if own is None else own.under(facts)
 
 
 @dataclass(frozen=True)

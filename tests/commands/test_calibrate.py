@@ -123,6 +123,18 @@ def test_a_packs_parts_are_measured_without_naming_the_host(photos: Path, tmp_pa
     assert "not measured" not in row["verdict_because"]
 
 
+def test_parts_that_the_pack_does_not_know_are_named(photos: Path, tmp_path: Path) -> None:
+    """Their row looked like one of the pack's; and the kinds of questions that the rules are for are said."""
+    pack = tmp_path / "blocks.yaml"
+    pack.write_text(PACK.replace("green", "blue"), encoding="utf-8")
+    found = run("calibrate", f"folder:{photos / 'set'}", "--traits", pack, "--without", photos / "others", "-o", tmp_path / "t.json")
+    assert found.exit_code == 0, found.output
+    assert "in words of their own: 'green' as 'the green of a block'. Check the names" in found.stderr
+    assert "'red'" not in found.stderr
+    rest = "states of its characters and things by name have no confidence and no presence"
+    assert f"the rules are for parts of an organism; {rest}" in found.stderr
+
+
 def test_too_few_labels_promise_nothing(photos: Path, tmp_path: Path) -> None:
     spec = f"folder:{photos / 'set'}"
     found = run("calibrate", spec, "--host", "picture", "--limit", "3", "-o", tmp_path / "t.json")

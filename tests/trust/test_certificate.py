@@ -334,6 +334,35 @@ def test_what_was_not_fitted_for_a_group_is_not_stated() -> None:
     assert beetle.presence is beetle.confidence is None
 
 
+def test_kinds_that_given_rules_have_nothing_for_stay_with_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules that were fitted to states alone took confidence and presence of parts away."""
+    plain = Localizer(Remembering(FIN))
+    targets = {"fish:parts=head": KnownTarget("a head", "part", "fish", 9, 0.5)}
+    own = Rules(fits={"fish/part": Fit(ALWAYS, ALWAYS, 0.5, 0.5)}, known=targets, facts=plain.conditions(), hosts=("fish",))
+    monkeypatch.setattr("concept_cam.trust.rules.shipped", lambda name: own if name == plain.backbone.weights_hash else None)
+    states = Rules(fits={"fish/state": Fit(ALWAYS, ALWAYS, 0.5, 0.5)}, facts=plain.conditions(), hosts=("fish",))
+    localizer = Localizer(plain.backbone, rules=states)
+    state = Concept(("a tail fin",), (("a head",),), name="tail=big", metadata={"pack": "fish", "host": "fish", "kind": "shape"})
+    part, free, called, thing = (
+        localizer.locate(PICTURE, asked).certificate for asked in (part_of("fish"), "a head", state, Concept(("a violin",)))
+    )
+    for found in (part, free):
+        assert found.calibrated
+        assert found.presence == pytest.approx(1.0)
+        assert found.reason.endswith("; by the model's own limits: the trust file has none for parts of an organism.")
+    assert free.facts.target == "fish:parts=head"
+    assert called.calibrated
+    assert "own limits" not in called.reason
+    assert not thing.calibrated  # The model's own have nothing for things either.
+    assert "own limits" not in thing.reason
+    parts = Rules(fits={"fish/part": Fit(ALWAYS, ALWAYS, 1.01, 0.5)}, facts=plain.conditions(), hosts=("fish",))
+    theirs = Localizer(plain.backbone, rules=parts).locate(PICTURE, part_of("fish")).certificate
+    assert (theirs.verdict, "own limits" in theirs.reason) == ("doubtful", False)
+    assert not Localizer(plain.backbone, rules=Rules()).locate(PICTURE, part_of("fish")).certificate.calibrated
+    other = localizer.with_settings(gamma=0.5).locate(PICTURE, part_of("fish")).certificate
+    assert not other.calibrated  # Neither were fitted under this.
+
+
 def test_a_group_that_is_not_in_the_picture_abstains() -> None:
     plain = Localizer(Remembering(FIN))
     fits = {f"{group}/part": Fit(ALWAYS, ALWAYS, 0.5, 0.5, nearer=0.1) for group in Remembering.groups}
