@@ -141,11 +141,11 @@ class LiteBackbone(BaseBackbone):
         image = pixels.new_zeros(len(pixels), self.embed_dim)
         for rows, (top, left, bottom, right) in _frames(valid, len(pixels), grid):
             height, width = bottom - top, right - left
-            hidden, last = self._image.read(pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL])
+            seen, last = self._image.read(pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL])
             within = None if valid is None else valid[rows, top:bottom, left:right]
-            found = self._image.patches(hidden, last)[:, :height, :width]
+            found = self._image.patches(seen, last)[:, :height, :width]
             patches[rows, top:bottom, left:right] = found if within is None else found * within[..., None]
-            image[rows] = self._image.pool(self._image.cells(hidden, last)[..., :height, :width], within)
+            image[rows] = self._image.pool(self._image.cells(seen, last)[..., :height, :width], within)
         return ImageFeatures(patches=patches, image=image)
 
     @quiet()

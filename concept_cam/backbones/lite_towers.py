@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from concept_cam.backbones.lite_net import CHANNELS, HEAD, STRIDE, LiteNet
 from concept_cam.backbones.noun_head import NounConfig, NounHead
 
-__all__ = ["CELL", "SENTENCE", "ImageTower", "JointHead", "Neck", "Sizes", "Value"]
+__all__ = ["CELL", "SENTENCE", "ImageTower", "JointHead", "Neck", "Sizes", "Value", "looked_at", "seen_cells"]
 
 CELL = 8
 """Pixels between the cells of the map."""
@@ -44,6 +44,7 @@ class Sizes:
         gate_hidden: Width of the hidden layer of the gate between the blocks.
         rest: The constant of the last block.
         value_hidden: Width of the hidden layer beside the linear map from what the queries see to the block of parts; 0 for none.
+        reading: Numbers that each query reads by itself from means and spreads of all that it sees; 0 for none.
     """
 
     hidden: int = 192
@@ -55,11 +56,17 @@ class Sizes:
     gate_hidden: int = 64
     rest: float = 1.0
     value_hidden: int = 0
+    reading: int = 0
 
     @property
     def embed_dim(self) -> int:
         """Width of the joint space."""
         return self.nouns + self.parts + 1
+
+    @property
+    def seen(self) -> int:
+        """Channels of the map that the queries see: the neck's, and for a reading of their own the backbone's at strides 8 and 16."""
+        return self.hidden + (CHANNELS[CELL] + CHANNELS[2 * CELL] if self.reading else 0)
 
 
 class Residual(nn.Module):
@@ -94,26 +101,77 @@ class Neck(nn.Module):
 
 
 class Value(nn.Linear):
-    """What the queries see to the image's vector of the block of parts: a linear map, and a small network beside it.
+    """What the queries see to the image's vector of the block of parts: [B, queries, 2 * seen] to [B, parts].
 
-    [B, hidden * queries] to [B, parts].
-
-    States of a part depend on several of its features at once, which a linear map of their means cannot say.
+    A linear map of the means of the neck's channels, a small network beside it, and what each query reads by itself, not linearly, from
+    means and spreads of all channels. States of a part depend on several of its features at once, which a linear map of their means cannot
+    say, and textures on how much a channel varies.
     """
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes.hidden * sizes.queries, sizes.parts)
+        self.hidden = sizes.hidden
+        # Both begin as nothing: a model that was trained without them goes on from where it was.
         self.beside: nn.Sequential | None = None
         if sizes.value_hidden:
-            first, second = nn.Linear(self.in_features, sizes.value_hidden), nn.Linear(sizes.value_hidden, sizes.parts)
-            # It begins as nothing: a model that was trained without it goes on from where it was.
-            nn.init.zeros_(second.weight)
-            nn.init.zeros_(second.bias)
-            self.beside = nn.Sequential(first, nn.GELU(), second)
+            second = nn.Linear(sizes.value_hidden, sizes.parts)
+            self.beside = nn.Sequential(nn.Linear(self.in_features, sizes.value_hidden), nn.GELU(), _nothing(second))
+        self.reading = Reading(sizes) if sizes.reading else None
 
     def forward(self, input: Tensor) -> Tensor:
-        found = super().forward(input)
-        return found if self.beside is None else found + self.beside(input)
+        found = self.by_means(input)
+        return found if self.reading is None else found + self.reading(input)
+
+    def by_means(self, input: Tensor) -> Tensor:
+        """The vector without what each query reads by itself: of the means of the neck's channels alone."""
+        means = input[..., : self.hidden].flatten(1)
+        found = super().forward(means)
+        return found if self.beside is None else found + self.beside(means)
+
+
+class Reading(nn.Module):
+    """Each query reads a few numbers of its own, and all of them together are mapped: [B, queries, 2 * seen] to [B, parts]."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.own = nn.Parameter(torch.empty(sizes.queries, 2 * sizes.seen, sizes.reading))
+        self.own_bias = nn.Parameter(torch.zeros(sizes.queries, sizes.reading))
+        nn.init.normal_(self.own, std=(2 * sizes.seen) ** -0.5)
+        self.out = _nothing(nn.Linear(sizes.queries * sizes.reading, sizes.parts, bias=False))
+
+    def forward(self, seen: Tensor) -> Tensor:
+        read = torch.einsum("bqc,qcr->bqr", seen, self.own) + self.own_bias
+        return cast("Tensor", self.out(F.gelu(read).flatten(1)))
+
+
+def _nothing(layer: nn.Linear) -> nn.Linear:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def looked_at(logits: Tensor, cells: Tensor) -> Tensor:
+    """What each query sees: mean and standard deviation of every channel where it looks.
+
+    A texture is told by how much a channel varies over a part, which its mean does not say.
+
+    Args:
+        logits: float [B, Q, n], of the pooling; minus infinity where nothing is.
+        cells: float [B, C, n].
+
+    Returns:
+        float32 [B, Q, 2 C].
+    """
+    shares, cells = logits.float().softmax(-1), cells.float()
+    mean = torch.einsum("bqn,bcn->bqc", shares, cells)
+    spread = torch.einsum("bqn,bcn->bqc", shares, cells.square()) - mean.square()
+    # Rounding can leave a little less than nothing; a root has no slope at zero.
+    return torch.cat([mean, (spread.clamp(min=0.0) + 1e-4).sqrt()], -1)
+
+
+def seen_cells(hidden: Tensor, maps: dict[int, Tensor]) -> Tensor:
+    """The map that the queries see: [B, hidden, H / 8, W / 8] and the backbone's maps to [B, seen, H / 8, W / 8]."""
+    return torch.cat([hidden, maps[CELL].to(hidden.dtype), _double(maps[2 * CELL]).to(hidden.dtype)], 1)
 
 
 def _double(x: Tensor) -> Tensor:
@@ -155,28 +213,30 @@ class ImageTower(nn.Module):
             pixels: [B, 3, H, W], preprocessed.
 
         Returns:
-            [B, hidden, H', W'] at stride 8 and [B, 1280, H' / 4, W' / 4] at stride 32, of the extended picture.
+            [B, seen, H', W'] at stride 8, the neck's channels first, and [B, 1280, H' / 4, W' / 4] at stride 32, of the extended picture.
         """
         maps = self.trunk(_extended(pixels))
-        return self.neck(maps), self.trunk.top(maps[STRIDE])
+        hidden = self.neck(maps)
+        return seen_cells(hidden, maps) if self.sizes.reading else hidden, self.trunk.top(maps[STRIDE])
 
     def early(self, pixels: Tensor) -> Tensor:
         """The backbone's map at stride 4: [B, 3, H, W], preprocessed, to [B, 24, H / 4, W / 4]."""
         height, width = pixels.shape[-2:]
         return cast("Tensor", self.trunk(_extended(pixels), 4)[4][..., : height // 4, : width // 4])
 
-    def patches(self, hidden: Tensor, top: Tensor) -> Tensor:
+    def patches(self, seen: Tensor, top: Tensor) -> Tensor:
         """Each cell in the joint space: what `read` gives to [B, H', W', D]."""
+        hidden = seen[:, : self.sizes.hidden]
         nouns = self.nouns.cells(top.movedim(1, -1)).movedim(-1, 1)
         nouns = F.interpolate(nouns, size=hidden.shape[-2:], mode="bilinear", align_corners=False)
         return self._joined(nouns.movedim(1, -1), self.parts(hidden).movedim(1, -1))
 
-    def cells(self, hidden: Tensor, top: Tensor) -> Tensor:
-        """One map that the image embedding is made from: what `read` gives to [B, hidden + 1280, H', W']."""
-        return torch.cat([hidden, F.interpolate(top, size=hidden.shape[-2:], mode="bilinear", align_corners=False)], 1)
+    def cells(self, seen: Tensor, top: Tensor) -> Tensor:
+        """One map that the image embedding is made from: what `read` gives to [B, seen + 1280, H', W']."""
+        return torch.cat([seen, F.interpolate(top, size=seen.shape[-2:], mode="bilinear", align_corners=False)], 1)
 
     def pool(self, cells: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The image embedding: [B, hidden + 1280, h, w] -> [B, D].
+        """The image embedding: [B, seen + 1280, h, w] -> [B, D].
 
         What names things is averaged, as the backbone's classifier does; for the parts, each query of an attention pooling looks at a
         place.
@@ -185,16 +245,15 @@ class ImageTower(nn.Module):
             cells: What `cells` gives, or a part of it.
             valid: bool [B, h, w], False for padding; ``None``: all valid.
         """
-        hidden, top = (part.flatten(2) for part in cells.split([self.sizes.hidden, HEAD], 1))
-        logits = self.query(hidden[..., None])[..., 0].float()
+        seen, top = (part.flatten(2) for part in cells.split([self.sizes.seen, HEAD], 1))
+        logits = self.query(seen[:, : self.sizes.hidden, :, None])[..., 0].float()
         if valid is None:
             mean = top.mean(2)
         else:
             flags = valid.flatten(1)[:, None]
             logits = logits.masked_fill(~flags, float("-inf"))
             mean = (top * flags).sum(2) / flags.sum(2).clamp(min=1)
-        seen = torch.einsum("bqn,bcn->bqc", logits.softmax(-1).to(hidden.dtype), hidden)
-        return self._joined(self.nouns.cells(mean), self.value(seen.flatten(1)))
+        return self._joined(self.nouns.cells(mean), self.value(looked_at(logits, seen).to(self.value.weight.dtype)))
 
     def _joined(self, nouns: Tensor, parts: Tensor) -> Tensor:
         rest = parts.new_full((*parts.shape[:-1], 1), self.sizes.rest)

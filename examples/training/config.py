@@ -54,6 +54,8 @@ class TrainConfig:
         phrases: Wordings of each claim that a step sees.
         foreign: Wordings about other groups that a step sees.
         value_hidden: Width of the network beside the linear map that makes the image embedding.
+        reading: Numbers that each query reads by itself for it, from means and spreads.
+        left_out: Share of what the queries see that this reading does without in a step.
         rest: Length of the constant that is put beside each feature; see `concept_cam.backbones.lite`.
         distorted: Share of the pictures whose colours are made false.
         learning_rate: Peak of the schedule: linear warm-up, constant, then linear decay.
@@ -86,6 +88,8 @@ class TrainConfig:
     phrases: int = 2
     foreign: int = 24
     value_hidden: int = 128
+    reading: int = 16
+    left_out: float = 0.3
     rest: float = 1.0
     distorted: float = 0.4
     learning_rate: float = 2e-3

@@ -151,8 +151,9 @@ def assemble(trained: Path, standing: Standing, sentences: Path, names: Sequence
     image = model.image
     image.trunk.load_state_dict(standing.trunk)
     image.neck.load_state_dict(folded(trainee.neck))
-    for name in ("parts", "query", "value"):
-        getattr(image, name).load_state_dict(getattr(trainee, name).state_dict())
+    image.parts.load_state_dict(trainee.parts.state_dict())
+    image.query.load_state_dict(trainee.query.state_dict())
+    image.value.load_state_dict(trainee.levelled())
     image.nouns.load_state_dict(standing.nouns)
     model.text.load_state_dict(standing.text)
     head = model.joint

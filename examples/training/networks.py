@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from concept_cam.backbones.lite_towers import SENTENCE, ImageTower, Neck, Residual, Sizes
+from concept_cam.backbones.lite_towers import SENTENCE, ImageTower, Neck, Residual, Sizes, looked_at, seen_cells
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.collection.questions import NOT_THE_HOST
 
@@ -45,10 +45,12 @@ def folded(neck: Neck) -> dict[str, Tensor]:
     return result
 
 
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
-    scale = norm.weight.double() / (variance + norm.eps).sqrt()
-    return scale, norm.bias.double() - mean * scale
+    scale = 1.0 / (variance + norm.eps).sqrt()
+    if norm.affine:
+        scale = norm.weight.double() * scale
+    return scale, (norm.bias.double() if norm.affine else 0.0) - mean * scale
 
 
 class PartWords(nn.Module):
@@ -78,23 +80,52 @@ class Trainee(nn.Module):
     Args:
         sizes: Widths.
         scale: Where the scale of the logits starts.
+        left_out: Share of what the queries see that their reading does without in a step.
     """
 
-    def __init__(self, sizes: Sizes, scale: float) -> None:
+    def __init__(self, sizes: Sizes, scale: float, left_out: float = 0.0) -> None:
         super().__init__()
         tower = ImageTower(sizes, NounConfig(width=sizes.nouns))
         self.sizes = sizes
         self.neck, self.parts, self.query, self.value = with_norms(tower.neck), tower.parts, tower.query, tower.value
+        # Channels are of very different sizes, and their spreads of others than their means.
+        self.level = nn.BatchNorm1d(2 * sizes.queries * sizes.seen, affine=False, momentum=0.02) if sizes.reading else None
+        self.left_out = left_out
         self.words = PartWords(sizes)
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
         self.cell_bias = nn.Parameter(torch.tensor(-6.0))
 
-    def forward(self, maps: dict[int, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps of the backbone to cells [B, n, parts], the image's vector [B, parts] and the logits of the pooling [B, queries, n]."""
+    def forward(self, maps: dict[int, Tensor], draw: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps of the backbone to cells [B, n, parts], the image's vector [B, parts] and the logits of the pooling [B, queries, n].
+
+        Args:
+            maps: The backbone's.
+            draw: Says what the reading does without in this step; ``None``: nothing.
+        """
         hidden = self.neck(maps)
         cells = self.parts(hidden).flatten(2).transpose(1, 2)
         logits = self.query(hidden).flatten(2).float()
         with torch.autocast(hidden.device.type, enabled=False):
-            seen = torch.einsum("bqn,bcn->bqc", logits.softmax(-1), hidden.flatten(2).float())
-            image = self.value(seen.flatten(1))
+            image = self.told(looked_at(logits, (hidden if self.level is None else seen_cells(hidden, maps)).flatten(2)), draw)
         return cells, image, logits
+
+    def told(self, seen: Tensor, draw: torch.Generator | None = None) -> Tensor:
+        """What the queries see, [B, queries, 2 * seen], to the image's vector [B, parts]; see `forward`."""
+        found = self.value.by_means(seen)
+        if self.level is None or self.value.reading is None:
+            return found
+        levelled = self.level(seen.flatten(1)).view_as(seen)
+        if draw is not None:
+            kept = torch.rand(seen.shape, generator=draw, device=seen.device) >= self.left_out
+            levelled = levelled * kept / (1.0 - self.left_out)
+        return found + self.value.reading(levelled)
+
+    def levelled(self) -> dict[str, Tensor]:
+        """The parameters of `value` without the norm before its reading."""
+        state = {name: parameter.clone() for name, parameter in self.value.state_dict().items()}
+        if self.level is not None:
+            own = state["reading.own"]
+            scale, shift = (each.view(own.shape[:2]) for each in _affine(self.level))
+            state["reading.own_bias"] += torch.einsum("qc,qcr->qr", shift, own.double()).float()
+            state["reading.own"] = (own.double() * scale[..., None]).float()
+        return state

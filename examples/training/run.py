@@ -31,7 +31,7 @@ from training.supply import Mixer
 
 MEAN, STD = 127.0 / 255.0, 128.0 / 255.0
 """What the backbone was trained with."""
-BY_QUERY = ("value.weight", "value.beside.0.weight")
+BY_QUERY = ("value.weight", "value.beside.0.weight", "value.reading.out.weight")
 """Parameters whose columns grow with the queries."""
 
 
@@ -91,8 +91,9 @@ class Run:
             text_hidden=config.text_hidden,
             rest=config.rest,
             value_hidden=config.value_hidden,
+            reading=config.reading,
         )
-        self.trainee = Trainee(self.sizes, config.logit_scale).to(self.device)
+        self.trainee = Trainee(self.sizes, config.logit_scale, config.left_out).to(self.device)
         self.trunk = self.trunk.to(self.device).eval().requires_grad_(False)
         self.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trainee.neck.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -193,7 +194,7 @@ class Run:
             group["lr"] = learning_rate_at(config, self.step) * group["rate"]
         self.trainee.train()
         with self._precision():
-            seen = self.trainee(maps)
+            seen = self.trainee(maps, there)
         terms: dict[str, Any] = {}
         totals: dict[str, Tensor] = {}
         first, count = 0, sum(map(len, batch))

@@ -42,7 +42,7 @@ from training.train import changed
 
 from concept_cam.backbones import BUNDLED
 from concept_cam.backbones.lite_net import CHANNELS, LiteNet
-from concept_cam.backbones.lite_towers import JointHead, Neck, Sizes, Value
+from concept_cam.backbones.lite_towers import JointHead, Neck, Sizes
 from concept_cam.backbones.noun_head import NounHead
 from concept_cam.collection.questions import host_concept
 from concept_cam.core.errors import DataError
@@ -407,12 +407,11 @@ def test_a_run_of_two_groups_starts_from_one_of_fish(tmp_path: Path) -> None:
     first.save()
     both = small_run(tmp_path / "both", {"fish": 4, "lepidoptera": 3})
     both.start_from(tmp_path / "fish")
-    seen = torch.randn(2, TINY.queries, 12, generator=torch.Generator().manual_seed(0))
     queries = first.sizes.queries
     assert both.sizes.queries == 2 * queries
-    wide = torch.cat([seen[:, :1].expand(-1, queries, -1), seen[:, 1:2].expand(-1, queries, -1)], 1)
+    wide = torch.randn(2, 2 * queries, 2 * first.sizes.seen, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.allclose(both.trainee.value(wide.flatten(1)), first.trainee.value(wide[:, :queries].flatten(1)), atol=1e-6)
+        assert torch.allclose(both.trainee.eval().told(wide), first.trainee.eval().told(wide[:, :queries]), atol=1e-5)
         assert torch.equal(both.trainee.query.weight[:queries], first.trainee.query.weight)
     found = both.advance()
     assert {"foreign", "total of fish", "total of lepidoptera"} <= set(found)
@@ -464,18 +463,6 @@ def test_wordings_of_rival_states_are_pushed_apart() -> None:
     moved = F.normalize(free.detach(), dim=-1)
     assert float(apart_loss(moved, blocks, 0.6)) < 0.01
     assert torch.allclose(moved[[3, 6]], words[[3, 6]])
-
-
-def test_the_network_beside_the_linear_map_begins_as_nothing() -> None:
-    wide = replace(TINY, value_hidden=5)
-    torch.manual_seed(0)
-    value = Value(wide)
-    seen = torch.randn(3, value.in_features)
-    assert torch.equal(value(seen), F.linear(seen, value.weight, value.bias))
-    with torch.no_grad():
-        torch.nn.init.normal_(value.beside[2].weight)
-    first, _, second = value.beside
-    assert torch.allclose(value(seen), F.linear(seen, value.weight, value.bias) + second(F.gelu(first(seen))), atol=1e-6)
 
 
 def test_a_run_stops_when_its_time_is_over(tmp_path: Path) -> None:
