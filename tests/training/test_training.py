@@ -29,6 +29,7 @@ from training.objectives import (
     finer,
     floor_loss,
     foreign_loss,
+    inward,
     place_loss,
     random_contrasts,
     state_loss,
@@ -222,6 +223,23 @@ def test_losses_prefer_what_is_true(pictures: Pictures) -> None:
     assert place_loss(right, truth.cover, truth.shown) < 0.3 < place_loss(wrong, truth.cover, truth.shown)
     logits = torch.randn(2, len(OURS), 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(contrasted(logits, part_contrasts(FISH), 0.0), logits[:, : len(FISH.parts)])
+
+
+def test_a_peak_far_inside_a_part_costs_less_than_one_at_its_border() -> None:
+    cover = torch.zeros(1, 2, 5, 7)
+    cover[0, 0, :, 1:6] = 1.0
+    cover[0, 1, 2, 2:5] = torch.tensor([0.2, 0.3, 0.2])
+    inner = inward(cover.flatten(2), (5, 7)).view_as(cover)
+    padded = F.pad(cover, (1, 1, 1, 1))
+    for k in range(2):
+        around = torch.tensor([[float(padded[0, k, y : y + 3, x : x + 3].sum()) for x in range(7)] for y in range(5)])
+        assert torch.allclose(inner[0, k], cover[0, k] * around / around.max(), atol=1e-6)
+    shown, logits = torch.ones(1, 1, dtype=torch.bool), torch.full((2, 1, 35), -9.0)
+    logits[0, 0, 2 * 7 + 3] = logits[1, 0, 2 * 7 + 1] = 9.0
+    central, border = (place_loss(each[None], inner[:, :1].flatten(2), shown) for each in logits)
+    assert central < 0.01 < 0.3 < border
+    # Nothing covers: nothing is divided by nothing.
+    assert torch.equal(inward(torch.zeros(1, 1, 35), (5, 7)), torch.zeros(1, 1, 35))
 
 
 def test_cells_are_open_where_a_twin_of_another_shape_differs(pairs: Pictures) -> None:
