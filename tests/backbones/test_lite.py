@@ -22,7 +22,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, ModelError
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "fin", "fish", "tail", "the", "##s")
-SIZES = Sizes(hidden=16, depth=1, queries=3, nouns=12, parts=7, text_hidden=8, gate_hidden=4)
+SIZES = Sizes(hidden=16, depth=1, queries=3, nouns=12, parts=7, text_hidden=8, gate_hidden=4, value_hidden=5, reading=3)
 
 
 def tokenizer() -> str:
@@ -43,6 +43,7 @@ def tiny_model() -> lite.LiteModel:
     for module in model.image.modules():
         if isinstance(module, torch.nn.Conv2d):  # Keeps the signal of a fresh deep network.
             torch.nn.init.kaiming_normal_(module.weight)
+    torch.nn.init.normal_(model.image.value.reading.out.weight)  # Fresh, it says nothing.
     return model.eval()
 
 

@@ -42,9 +42,9 @@ from training.supply import Mixer, plan
 from training.train import changed
 
 from concept_cam.backbones import BUNDLED
-from concept_cam.backbones.lite_net import CHANNELS, LiteNet
-from concept_cam.backbones.lite_towers import JointHead, Neck, Sizes
-from concept_cam.backbones.noun_head import NounHead
+from concept_cam.backbones.lite_net import CHANNELS, HEAD, LiteNet
+from concept_cam.backbones.lite_towers import ImageTower, JointHead, Neck, Sizes, Value, looked_at, seen_cells
+from concept_cam.backbones.noun_head import NounConfig, NounHead
 from concept_cam.collection.questions import host_concept
 from concept_cam.core.errors import DataError
 from concept_cam.core.geometry import Geometry
@@ -311,8 +311,84 @@ def test_norms_are_folded_exactly() -> None:
         assert torch.allclose(plain(maps(2)), trained(maps(2)), atol=1e-4)
 
 
-def test_the_trainee_sees_cells_and_picture() -> None:
-    cells, image, attention = Trainee(TINY, 20.0)(maps(2))
+READING = replace(TINY, value_hidden=5, reading=3)
+
+
+def test_the_level_before_a_reading_is_folded_exactly() -> None:
+    torch.manual_seed(0)
+    trainee, seen = Trainee(READING, 20.0, left_out=0.4), 3.0 + 2.0 * torch.randn(64, READING.queries, 2 * READING.seen)
+    torch.nn.init.normal_(trainee.value.reading.out.weight)
+    for _ in range(200):
+        trainee.told(seen)
+    trainee.eval()
+    plain = Value(READING)
+    plain.load_state_dict(trainee.levelled())
+    with torch.no_grad():
+        assert torch.allclose(plain(seen), trainee.told(seen), atol=1e-3, rtol=1e-4)
+        assert torch.allclose(trainee.level(seen.flatten(1)).mean(0), torch.zeros(()), atol=0.1)
+        # In a step some of it is left out, as the generator says.
+        left = [trainee.told(seen, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(left[0], left[1])
+    assert not torch.allclose(left[0], left[2], atol=1e-2)
+
+
+def test_what_is_beside_the_linear_map_begins_as_nothing_and_is_what_it_says() -> None:
+    torch.manual_seed(0)
+    value, seen = Value(READING), torch.randn(3, READING.queries, 2 * READING.seen)
+    means = seen[..., : READING.hidden].flatten(1)
+    linear = F.linear(means, value.weight, value.bias)
+    assert torch.equal(value(seen), linear)
+    torch.nn.init.normal_(value.beside[2].weight)
+    torch.nn.init.normal_(value.reading.out.weight)
+    torch.nn.init.normal_(value.reading.own_bias)
+    first, _, second = value.beside
+    own = [F.gelu(seen[:, q] @ value.reading.own[q] + value.reading.own_bias[q]) for q in range(READING.queries)]
+    wanted = linear + second(F.gelu(first(means))) + torch.cat(own, 1) @ value.reading.out.weight.T
+    assert torch.allclose(value(seen), wanted, atol=1e-4)
+
+
+def test_a_query_sees_means_and_spreads_of_where_it_looks() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, cells = torch.randn(2, 3, 7, generator=generator), torch.randn(2, 4, 7, generator=generator)
+    logits[0, 1, 5:] = float("-inf")
+    found = looked_at(logits, cells)
+    for b in range(2):
+        for q in range(3):
+            shares = logits[b, q].softmax(0).numpy()
+            for c in range(4):
+                mean = np.average(cells[b, c].numpy(), weights=shares)
+                spread = np.average((cells[b, c].numpy() - mean) ** 2, weights=shares)
+                assert np.isclose(found[b, q, c], mean, atol=1e-5)
+                assert np.isclose(found[b, q, 4 + c], (spread + 1e-4) ** 0.5, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [TINY, READING], ids=["means", "reading"])
+def test_the_tower_says_what_the_trainee_says(sizes: Sizes) -> None:
+    torch.manual_seed(0)
+    trainee, tower = Trainee(sizes, 20.0), ImageTower(sizes, NounConfig(width=sizes.nouns)).eval()
+    if trainee.value.reading is not None:
+        torch.nn.init.normal_(trainee.value.reading.out.weight)
+    found = maps(2)
+    for _ in range(50):
+        trainee(found)
+    trainee.eval()
+    tower.neck.load_state_dict(folded(trainee.neck))
+    tower.parts.load_state_dict(trainee.parts.state_dict())
+    tower.query.load_state_dict(trainee.query.state_dict())
+    tower.value.load_state_dict(trainee.levelled())
+    with torch.no_grad():
+        hidden = tower.neck(found)
+        seen = seen_cells(hidden, found) if sizes.reading else hidden
+        top = torch.randn(2, HEAD, hidden.shape[2] // 4, hidden.shape[3] // 4)
+        cells, image, _ = trainee(found)
+        parts = slice(sizes.nouns, -1)
+        assert torch.allclose(tower.patches(seen, top)[..., parts].flatten(1, 2), cells, atol=1e-4)
+        assert torch.allclose(tower.pool(tower.cells(seen, top))[..., parts], image, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [TINY, READING], ids=["means", "reading"])
+def test_the_trainee_sees_cells_and_picture(sizes: Sizes) -> None:
+    cells, image, attention = Trainee(sizes, 20.0)(maps(2))
     assert cells.shape == (2, 8 * 12, TINY.parts)
     assert image.shape == (2, TINY.parts)
     assert attention.shape == (2, TINY.queries, 8 * 12)
@@ -422,6 +498,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_sentence(what: str, tm
 def test_a_run_of_two_groups_starts_from_one_of_fish(tmp_path: Path) -> None:
     first = small_run(tmp_path / "fish")
     first.advance()
+    torch.nn.init.normal_(first.trainee.value.reading.out.weight)
     first.save()
     both = small_run(tmp_path / "both", {"fish": 4, "lepidoptera": 3})
     both.start_from(tmp_path / "fish")
