@@ -21,6 +21,8 @@ from training.pictures import Pictures
 FULL = 0.5
 """A cell of which this share (or, of thin parts, `THIN` of the largest share) is covered should be found."""
 THIN = 0.7
+WIDE = 0.7
+"""Share of some 3 x 3 places that a part covers which has an inside."""
 APART = 0.6
 """Cosine above which the wordings of rival states are pushed apart; those of fish came to rest between 0.6 and 0.8 by themselves."""
 
@@ -81,8 +83,8 @@ def place_loss(logits: Tensor, cover: Tensor, shown: Tensor) -> Tensor:
 def inward(cover: Tensor, size: tuple[int, int]) -> Tensor:
     """Covers, less towards the border of what covers: times the share of the largest mean over the 3 x 3 places around.
 
-    A peak far inside a part stays on it where the border is not told as well as on rendered pictures; of a part that is thinner than a
-    place, the thickest place counts most.
+    A peak far inside a part stays on it where the border is not told as well as on rendered pictures. A part that is nowhere as wide
+    as these places has no inside: its cover stays as it is.
 
     Args:
         cover: float32 [B, K, n].
@@ -92,7 +94,8 @@ def inward(cover: Tensor, size: tuple[int, int]) -> Tensor:
         float32 [B, K, n].
     """
     around = F.avg_pool2d(cover.unflatten(-1, size), 3, 1, 1).flatten(2)
-    return cover * around / around.amax(-1, keepdim=True).clamp(min=1e-6)
+    most = around.amax(-1, keepdim=True)
+    return torch.where(most > WIDE, cover * around / most.clamp(min=WIDE), cover)
 
 
 def finer(maps: Tensor, size: tuple[int, int]) -> Tensor:

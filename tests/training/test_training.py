@@ -233,7 +233,8 @@ def test_a_peak_far_inside_a_part_costs_less_than_one_at_its_border() -> None:
     padded = F.pad(cover, (1, 1, 1, 1))
     for k in range(2):
         around = torch.tensor([[float(padded[0, k, y : y + 3, x : x + 3].sum()) for x in range(7)] for y in range(5)])
-        assert torch.allclose(inner[0, k], cover[0, k] * around / around.max(), atol=1e-6)
+        # The second is thin: it has no inside.
+        assert torch.allclose(inner[0, k], cover[0, k] * around / around.max() if k == 0 else cover[0, k], atol=1e-6)
     shown, logits = torch.ones(1, 1, dtype=torch.bool), torch.full((2, 1, 35), -9.0)
     logits[0, 0, 2 * 7 + 3] = logits[1, 0, 2 * 7 + 1] = 9.0
     central, border = (place_loss(each[None], inner[:, :1].flatten(2), shown) for each in logits)
