@@ -26,6 +26,8 @@ __all__ = [
     "ranks",
 ]
 
+LEVELS = 100
+"""Steps of a map's range that its ranks tell apart."""
 RANKED_CELLS = 400
 """About so many cells are ranked, and looked at in the maps of neutral words."""
 
@@ -171,12 +173,20 @@ class Ranked:
 def ranks(maps: np.ndarray) -> np.ndarray:
     """Returns the average ranks float32 [M, N] of maps [M, N], centred and of unit length: their products are Spearman's correlations.
 
-    A constant map has no ranks; its row is zero.
+    Cells that differ by less than a hundredth of the map's range share a rank: most cells of a picture hold nothing of what is asked, and
+    the order among those is rounding. A constant map has no ranks; its row is zero.
     """
-    ordered = _average_ranks(maps)
+    ordered = _average_ranks(_levels(maps))
     ordered -= ordered.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(ordered, axis=-1, keepdims=True)
     return cast("np.ndarray", np.divide(ordered, length, out=np.zeros_like(ordered), where=length > 0))
+
+
+def _levels(maps: np.ndarray) -> np.ndarray:
+    """Returns maps [M, N] in steps of their range / `LEVELS`, counted from the median, so that most of a flat ground is one level."""
+    step = (maps.max(axis=-1, keepdims=True) - maps.min(axis=-1, keepdims=True)) / LEVELS
+    away = maps - np.median(maps, axis=-1, keepdims=True)
+    return np.asarray(np.rint(np.divide(away, step, out=np.zeros_like(away), where=step != 0)))
 
 
 def _average_ranks(maps: np.ndarray) -> np.ndarray:
