@@ -167,6 +167,12 @@ class Questions:
         return tuple(dict.fromkeys([*self.parts, *regions]))
 
     @property
+    def placed(self) -> tuple[Concept, ...]:
+        """The concepts that are asked where they are: all but those that only tell whether there is a host at all."""
+        hosts = {pack.host for pack in self.packs}.difference(self.outlined)
+        return tuple(concept for number, concept in enumerate(self.concepts) if number not in hosts)
+
+    @property
     def rows(self) -> int:
         """Records per specimen."""
         return sum(

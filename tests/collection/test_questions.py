@@ -46,6 +46,15 @@ def test_a_selected_character_still_finds_its_part() -> None:
     assert questions.rows == 1
 
 
+def test_whether_there_is_a_host_is_not_asked_where() -> None:
+    parts = build_questions(["fish:parts"])
+    assert len(parts.concepts) == len(parts.placed) + 1
+    assert parts.concepts[parts.packs[0].host] not in parts.placed
+    assert [concept.metadata["state"] for concept in parts.placed] == [
+        state.name for state in prompts.load_pack("fish").character("parts").states
+    ]
+
+
 def test_the_host_is_no_alternative_to_itself_and_unknown_words_are_left_out() -> None:
     fish = build_questions(["fish"])
     host = fish.concepts[fish.packs[0].host]

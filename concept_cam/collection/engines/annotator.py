@@ -134,7 +134,7 @@ class Annotator:
         try:
             features, valids = self._features(crops)
             if self.plan.closer:
-                asked = self.localizer.phrased(self.plan.questions.concepts)
+                asked = self.localizer.phrased(self.plan.questions.placed)
                 features = self.localizer.look_again(features, asked, [crop.closest for crop in crops], valids, steady=True)
         except (ImageError, ArithmeticError, IndexError, MemoryError) as error:
             # One crop broke the model's output: find out which.
