@@ -10,7 +10,7 @@ TRAIN_SEED: Final = 1_000
 
 CHECK_SEED: Final = 7_000
 
-WORLD_COUNTS: Final[dict[str, int]] = {"fish": 15, "lepidoptera": 7, "beetle": 5, "plant": 5}
+WORLD_COUNTS: Final[dict[str, int]] = {"fish": 12, "lepidoptera": 8, "beetle": 6, "plant": 6}
 
 CELL: Final = 8
 """Pixels of a picture that is read between the cells of its map."""
@@ -22,9 +22,9 @@ LOSS_WEIGHTS: Final[dict[str, float]] = {
     "fine": 1.0,
     "contrast": 0.5,
     "states": 2.5,
-    "changes": 0.5,
-    "image_states": 4.0,
-    "image_parts": 0.5,
+    "changes": 0.3,
+    "image_states": 3.0,
+    "image_parts": 1.0,
     "attention": 0.3,
     "foreign": 1.0,
     "apart": 2.0,
@@ -71,7 +71,7 @@ class TrainConfig:
         first_picture: Number of the first training picture under `TRAIN_SEED`.
     """
 
-    steps: int = 2000
+    steps: int = 3000
     worlds: dict[str, int] = field(default_factory=lambda: dict(WORLD_COUNTS))
     reuse: int = 4
     pool: int = 12
@@ -98,7 +98,7 @@ class TrainConfig:
     logit_scale: float = 20.0
     weight_decay: float = 0.02
     warmup: int = 60
-    decay: float = 0.35
+    decay: float = 0.5
     weights: dict[str, float] = field(default_factory=lambda: dict(LOSS_WEIGHTS))
     ema: float = 0.998
     seed: int = 0
