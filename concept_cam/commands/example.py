@@ -134,7 +134,7 @@ GROUPS: dict[str, ExampleGroup] = {
         ("lepidoptera:parts=fore_wing", "lepidoptera:parts=hind_wing", "lepidoptera:parts=antennae"),
     ),
     "beetle": ExampleGroup("beetle", 90001, 7, None, (), ("beetle:parts=elytra", "beetle:parts=head", "beetle:parts=legs")),
-    "plant": ExampleGroup("leaf", 90001, 8, None, (), ("plant:parts=leaf", "plant:parts=stem", "plant:leaf_margin=spiny")),
+    "plant": ExampleGroup("leaf", 90001, 8, None, (), ("plant:parts=leaf", "plant:parts=petiole", "plant:parts=leaf_base")),
 }
 """The groups beside fish: the pack's name -> its example."""
 

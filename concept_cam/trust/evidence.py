@@ -26,6 +26,8 @@ __all__ = [
     "ranks",
 ]
 
+LOUD = 0.5
+"""Share of the target's cosine at its peak from which on a neutral word can be said to rise there as the target does."""
 LEVELS = 100
 """Steps of a map's range that its ranks tell apart."""
 RANKED_CELLS = 400
@@ -51,7 +53,8 @@ class Evidence:
             Near 1 the peak is there for any word.
         p_plain: The same for the target's plain map and the plain maps of neutral words: whether the target's own word rises there, where
             the contrasts alone would put the peak. What lies between all that is held against it, such as the trunk of a fish between
-            its fins, has a high ``p_value`` and a low ``p_plain``.
+            its fins, has a high ``p_value`` and a low ``p_plain``. Words that answer less than half as loudly as the target there do not
+            count: a target that fills a fifth of the picture stands few deviations above its map's mean.
         p_anywhere: How often a neutral word rises as high anywhere in its own map.
         peak: Height of the peak over the map's mean, in standard deviations of the map.
         separability: The least distance between the unit embeddings of the target and a contrast, 0..2; NaN without contrasts.
@@ -351,11 +354,13 @@ def evidence_of_all(
     here, anywhere = _heights(at_peaks, middle, spread), _heights(np.maximum(highest, at_peaks), middle, spread)
     alone = _heights(neutral_here, probed.middle, probed.spread)
     own = _heights(plain[each, peaks], plain.mean(axis=1), plain.std(axis=1))
+    answered = plain[each, peaks]
+    loud = neutral_here >= np.where(answered > 0, LOUD * answered, answered)[:, None]
     half = (mean + top) / 2
     beyond = hosts - alike[:, None] * plain
     columns = {
         "p_value": _share_as_high(here, heights),
-        "p_plain": _share_as_high(alone, own),
+        "p_plain": _share_as_high(alone, own, loud),
         "p_anywhere": _share_as_high(anywhere, heights),
         "peak": heights,
         "strength": plain[each, peaks] - neutral_here.max(axis=1),
@@ -419,11 +424,11 @@ def _heights(values: np.ndarray, middle: np.ndarray, spread: np.ndarray) -> np.n
     return np.asarray(np.where(flat, 0.0, (values - middle) / np.where(flat, 1.0, spread)))
 
 
-def _share_as_high(heights: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """The permutation p-values [C] of heights [C] among those of neutral words [C, K]."""
+def _share_as_high(heights: np.ndarray, height: np.ndarray, among: np.ndarray | bool = True) -> np.ndarray:
+    """The permutation p-values [C] of heights [C] among those of neutral words [C, K]; ``among`` bool [C, K]: which may count."""
     # Equal up to rounding counts as equal: a tower that gives every word the same map has p = 1.
     least = height - 1e-4 * np.maximum(1.0, height)
-    return np.asarray((1 + (heights >= least[:, None]).sum(axis=1)) / (1 + heights.shape[1]))
+    return np.asarray((1 + ((heights >= least[:, None]) & among).sum(axis=1)) / (1 + heights.shape[1]))
 
 
 def correlated(others: np.ndarray, own: np.ndarray) -> np.ndarray:

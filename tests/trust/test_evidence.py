@@ -119,6 +119,19 @@ def test_the_p_value_is_a_count() -> None:
     assert found.p_plain == pytest.approx(8 / 41)
 
 
+def test_words_that_answer_faintly_do_not_rise_as_the_target_does() -> None:
+    # In its own deviations a faint small spot rises higher than a part that fills a third of the picture.
+    wide = (np.arange(SIDE * SIDE) < SIDE * SIDE // 3).astype(float) + 0.01 * bump(3, 4)
+    peak = int(wide.argmax())
+    neutral = np.random.default_rng(2).normal(0, 0.001, (40, SIDE * SIDE))
+    neutral[:9, peak] = 0.4
+    assert read(wide, neutral=neutral).p_plain == pytest.approx(1 / 41)
+    neutral[:9, peak] = 0.6
+    assert read(wide, neutral=neutral).p_plain == pytest.approx(10 / 41)
+    # Where the target itself is spoken against, every word counts that is less so.
+    assert read(wide - 2.0, neutral=neutral).p_plain >= 10 / 41
+
+
 def test_what_lies_between_the_contrasts_is_told_by_its_own_word() -> None:
     # The contrasts are high everywhere but at the target's place, so that any word against them rises there.
     hole = 1.0 - bump(6, 6)
