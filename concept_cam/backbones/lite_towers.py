@@ -169,8 +169,10 @@ def looked_at(logits: Tensor, cells: Tensor) -> Tensor:
     return torch.cat([mean, (spread.clamp(min=0.0) + 1e-4).sqrt()], -1)
 
 
-def seen_cells(hidden: Tensor, maps: dict[int, Tensor]) -> Tensor:
+def seen_cells(hidden: Tensor, maps: dict[int, Tensor], sizes: Sizes) -> Tensor:
     """The map that the queries see: [B, hidden, H / 8, W / 8] and the backbone's maps to [B, seen, H / 8, W / 8]."""
+    if not sizes.reading:
+        return hidden
     return torch.cat([hidden, maps[CELL].to(hidden.dtype), _double(maps[2 * CELL]).to(hidden.dtype)], 1)
 
 
@@ -216,8 +218,7 @@ class ImageTower(nn.Module):
             [B, seen, H', W'] at stride 8, the neck's channels first, and [B, 1280, H' / 4, W' / 4] at stride 32, of the extended picture.
         """
         maps = self.trunk(_extended(pixels))
-        hidden = self.neck(maps)
-        return seen_cells(hidden, maps) if self.sizes.reading else hidden, self.trunk.top(maps[STRIDE])
+        return seen_cells(self.neck(maps), maps, self.sizes), self.trunk.top(maps[STRIDE])
 
     def early(self, pixels: Tensor) -> Tensor:
         """The backbone's map at stride 4: [B, 3, H, W], preprocessed, to [B, 24, H / 4, W / 4]."""

@@ -345,16 +345,15 @@ def evidence_of_all(
     constant = ~np.isfinite(deviation) | (deviation <= 1e-6 * np.maximum(1e-3, np.abs(plain).max(axis=1)))
     top = scores[each, peaks]
     heights = _heights(top, mean, deviation)
-    neutral_here = probed.neutral[:, peaks].T
+    neutral_here, answered = probed.neutral[:, peaks].T, plain[each, peaks]
     if probed.replaced is None:
-        at_peaks = neutral_here + (top - plain[each, peaks])[:, None]
+        at_peaks = neutral_here + (top - answered)[:, None]
     else:
         at_peaks = probed.replaced[:, peaks].T
     middle, spread, highest = _replaced(probed, rest, together, step)
     here, anywhere = _heights(at_peaks, middle, spread), _heights(np.maximum(highest, at_peaks), middle, spread)
     alone = _heights(neutral_here, probed.middle, probed.spread)
-    own = _heights(plain[each, peaks], plain.mean(axis=1), plain.std(axis=1))
-    answered = plain[each, peaks]
+    own = _heights(answered, plain.mean(axis=1), plain.std(axis=1))
     loud = neutral_here >= np.where(answered > 0, LOUD * answered, answered)[:, None]
     half = (mean + top) / 2
     beyond = hosts - alike[:, None] * plain
@@ -363,7 +362,7 @@ def evidence_of_all(
         "p_plain": _share_as_high(alone, own, loud),
         "p_anywhere": _share_as_high(anywhere, heights),
         "peak": heights,
-        "strength": plain[each, peaks] - neutral_here.max(axis=1),
+        "strength": answered - neutral_here.max(axis=1),
         "text": np.full(count, np.nan) if words is None else _share_of_words(words, beyond, probed, cells, scores, peaks, half),
         "spread": (scores >= half[:, None]).mean(axis=1),
         "mass": _masses(scores, cells, peaks, scale),

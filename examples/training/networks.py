@@ -106,7 +106,7 @@ class Trainee(nn.Module):
         cells = self.parts(hidden).flatten(2).transpose(1, 2)
         logits = self.query(hidden).flatten(2).float()
         with torch.autocast(hidden.device.type, enabled=False):
-            image = self.told(looked_at(logits, (hidden if self.level is None else seen_cells(hidden, maps)).flatten(2)), draw)
+            image = self.told(looked_at(logits, seen_cells(hidden, maps, self.sizes).flatten(2)), draw)
         return cells, image, logits
 
     def told(self, seen: Tensor, draw: torch.Generator | None = None) -> Tensor:

@@ -379,7 +379,8 @@ def test_the_tower_says_what_the_trainee_says(sizes: Sizes) -> None:
     tower.value.load_state_dict(trainee.levelled())
     with torch.no_grad():
         hidden = tower.neck(found)
-        seen = seen_cells(hidden, found) if sizes.reading else hidden
+        seen = seen_cells(hidden, found, sizes)
+        assert seen.shape[1] == sizes.seen
         top = torch.randn(2, HEAD, hidden.shape[2] // 4, hidden.shape[3] // 4)
         cells, image, _ = trainee(found)
         parts = slice(sizes.nouns, -1)
