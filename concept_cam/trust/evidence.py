@@ -354,7 +354,8 @@ def evidence_of_all(
     here, anywhere = _heights(at_peaks, middle, spread), _heights(np.maximum(highest, at_peaks), middle, spread)
     alone = _heights(neutral_here, probed.middle, probed.spread)
     own = _heights(answered, plain.mean(axis=1), plain.std(axis=1))
-    loud = neutral_here >= np.where(answered > 0, LOUD * answered, answered)[:, None]
+    # Where the target's own word dips, every word counts, however faint.
+    loud = (neutral_here >= np.where(answered > 0, LOUD * answered, answered)[:, None]) | ~(own > 0)[:, None]
     half = (mean + top) / 2
     beyond = hosts - alike[:, None] * plain
     columns = {

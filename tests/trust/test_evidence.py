@@ -128,6 +128,9 @@ def test_words_that_answer_faintly_do_not_rise_as_the_target_does() -> None:
     assert read(wide, neutral=neutral).p_plain == pytest.approx(1 / 41)
     neutral[:9, peak] = 0.6
     assert read(wide, neutral=neutral).p_plain == pytest.approx(10 / 41)
+    # Nor does a word rise that dips where the contrasts put the peak, however loud it is all over.
+    dips = np.stack([1.0 - 0.2 * bump(6, 6), 1.0 - bump(6, 6)])
+    assert read(dips, neutral=np.random.default_rng(3).normal(0.1, 0.01, (40, SIDE * SIDE))).p_plain > 0.9
     # Where the target itself is spoken against, every word counts that is less so.
     assert read(wide - 2.0, neutral=neutral).p_plain >= 10 / 41
 
