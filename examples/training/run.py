@@ -179,8 +179,8 @@ class Run:
         """Runs one step and returns its losses."""
         config = self.config
         if self._mixer is None:
-            self._mixer = Mixer(config, self.workers, self.step, self.render_device)
-        batch = [pictures.to(self.device) for pictures in next(self._mixer)]
+            self._mixer = Mixer(config, self.workers, self.step, self.render_device, self.device)
+        batch = next(self._mixer)
         rng = np.random.default_rng((config.seed, 31, self.step))
         own = torch.Generator().manual_seed(int(rng.integers(2**31)))
         there = torch.Generator(device=self.device).manual_seed(int(rng.integers(2**31)))

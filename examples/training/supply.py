@@ -109,10 +109,17 @@ class Mixer:
     """Turns rendered batches into training batches: each is used `reuse` times, later on in halves mixed with others of its size.
 
     Deterministic: which pictures step `k` sees depends on the seed and `k`.
+
+    Args:
+        config: The run.
+        workers: Rendering processes.
+        step: The step that comes next.
+        device: Where pictures are rendered.
+        kept_on: Where they are kept and mixed: beside what is trained on them, so that each crosses over once.
     """
 
-    def __init__(self, config: TrainConfig, workers: int = 1, step: int = 0, device: str = "cpu") -> None:
-        self.config = config
+    def __init__(self, config: TrainConfig, workers: int = 1, step: int = 0, device: str = "cpu", kept_on: str = "cpu") -> None:
+        self.config, self.kept_on = config, kept_on
         used = -(-step // config.reuse)
         # After a restart the pool begins anew with the last few batches before this step.
         warm = min(used, config.pool // 2)
@@ -124,7 +131,7 @@ class Mixer:
             self._add()
 
     def _add(self) -> None:
-        batch = next(self.renderer)
+        batch = tuple(pictures.to(self.kept_on) for pictures in next(self.renderer))
         self.kind = tuple(batch[0].images.shape[-2:])
         self.pools[self.kind] = [*self.pools.get(self.kind, []), batch][-self.config.pool :]
 
@@ -148,10 +155,11 @@ def _mixed(one: Pictures, other: Pictures, rng: np.random.Generator) -> Pictures
 
 def _some(batch: Pictures, count: int, rng: np.random.Generator) -> Pictures:
     """About `count` pictures of a batch, each with its twin."""
-    first = np.flatnonzero(batch.twin.numpy() >= np.arange(len(batch)))
+    twin = batch.twin.cpu().numpy()
+    first = np.flatnonzero(twin >= np.arange(len(batch)))
     rows: list[int] = []
     for row in rng.permutation(first):
-        rows += dict.fromkeys((int(row), int(batch.twin[row])))
+        rows += dict.fromkeys((int(row), int(twin[row])))
         if len(rows) >= count:
             break
-    return batch[torch.tensor(rows)]
+    return batch[torch.tensor(rows, device=batch.twin.device)]
