@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from concept_cam.backbones.lite import LiteModel
 from concept_cam.backbones.lite_towers import SENTENCE, ImageTower, Neck, Residual, Sizes, looked_at, seen_cells
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.collection.questions import NOT_THE_HOST
@@ -129,3 +131,55 @@ class Trainee(nn.Module):
             state["reading.own_bias"] += torch.einsum("qc,qcr->qr", shift, own.double()).float()
             state["reading.own"] = (own.double() * scale[..., None]).float()
         return state
+
+    @torch.no_grad()
+    def take_over(self, model: LiteModel, maps: dict[int, Tensor]) -> None:
+        """Goes on from a model that was written, in which the norms are folded: computes what it does, with norms of its own.
+
+        Args:
+            model: The model, of the same widths.
+            maps: The backbone's maps of some training pictures: what they hold is what the norms begin with.
+
+        Raises:
+            ValueError: The model has other widths.
+        """
+        own = replace(model.sizes, nouns=self.sizes.nouns, gate_hidden=self.sizes.gate_hidden)
+        if own != self.sizes:
+            raise ValueError(f"the model has {own}, expected {self.sizes}: train with the widths that it was trained with.")
+        image, state = model.image, {}
+        for name, value in image.neck.state_dict().items():
+            at, kind = name.rsplit(".", 1)
+            module = self.neck.get_submodule(at)
+            inside = "" if isinstance(module, nn.Conv2d) else next(k for k, part in module.named_children() if isinstance(part, nn.Conv2d))
+            state[".".join(filter(None, (at, inside, kind)))] = value
+        self.neck.load_state_dict({**self.neck.state_dict(), **state})
+        for mine, theirs in ((self.parts, image.parts), (self.query, image.query), (self.value, image.value)):
+            mine.load_state_dict(theirs.state_dict())
+        self.words.first.load_state_dict(model.joint.first.state_dict())
+        self.words.second.load_state_dict(model.joint.second.state_dict())
+        self.log_scale.copy_(model.logit_scale)
+        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+        handles = [norm.register_forward_pre_hook(_settle) for norm in norms]
+        try:
+            self.eval()(maps)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if self.level is not None and self.value.reading is not None:
+            # The reading was folded as well: undone for the levels that were just measured.
+            reading, seen = self.value.reading, self.value.reading.own.shape[:2]
+            scale, shift = (each.view(seen) for each in _affine(self.level))
+            reading.own.copy_((reading.own.double() / scale[..., None]).float())
+            reading.own_bias -= torch.einsum("qc,qcr->qr", shift, reading.own.double()).float()
+
+
+def _settle(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+    """Makes a norm one that leaves what is given as it is."""
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    channels = given[0].float().transpose(0, 1).flatten(1)
+    mean, variance = channels.mean(1), channels.var(1, unbiased=False)
+    cast(Tensor, norm.running_mean).copy_(mean)
+    cast(Tensor, norm.running_var).copy_(variance)
+    if norm.affine:
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.copy_(mean)

@@ -7,7 +7,7 @@ import csv
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from concept_cam.backbones.lite import LiteModel
 from concept_cam.backbones.lite_net import LiteNet
 from concept_cam.backbones.lite_towers import Sizes
 from concept_cam.backbones.precision import computes_in_bfloat16
@@ -27,7 +28,7 @@ from training.config import CELL, TrainConfig
 from training.networks import Trainee
 from training.objectives import losses, random_contrasts
 from training.sentences import Sentences
-from training.supply import Mixer
+from training.supply import Mixer, plan, render_jobs
 
 MEAN, STD = 127.0 / 255.0, 128.0 / 255.0
 """What the backbone was trained with."""
@@ -149,6 +150,22 @@ class Run:
                     state[key][:, : value.shape[1]] = value
                 else:
                     state[key][: len(value)] = value
+
+    def start_from_model(self, model: LiteModel) -> None:
+        """Takes over a model that was written, such as the bundled one.
+
+        Raises:
+            ValueError: It has other widths.
+        """
+        # Twice the pictures of a step, for norms that begin with what they will see.
+        more = replace(self.config, worlds={name: 2 * count for name, count in self.config.worlds.items()})
+        there = torch.Generator(device=self.device).manual_seed(self.config.seed)
+        batch = [pictures.to(self.device) for pictures in render_jobs(next(plan(more)), self.render_device)]
+        size = target_size((batch[0].images.shape[-2], batch[0].images.shape[-1]), 1.0)
+        pictures = torch.cat([augment(each, size, there, self.config.distorted)[1] for each in batch])
+        maps, _ = self.maps(pictures)
+        self.trainee.take_over(model, {stride: values.float() for stride, values in maps.items()})
+        self.average.load_state_dict(self.trainee.state_dict())
 
     def save(self) -> None:
         """Writes `checkpoint.pt` (tensors and plain data only), replacing the last one whole."""

