@@ -154,7 +154,10 @@ def _mixed(one: Pictures, other: Pictures, rng: np.random.Generator) -> Pictures
 
 
 def _some(batch: Pictures, count: int, rng: np.random.Generator) -> Pictures:
-    """About `count` pictures of a batch, each with its twin."""
+    """`count` pictures of a batch, each with its twin but for the last where that is one too many.
+
+    Always as many, for a graphics card prepares its convolutions anew for every number of pictures.
+    """
     twin = batch.twin.cpu().numpy()
     first = np.flatnonzero(twin >= np.arange(len(batch)))
     rows: list[int] = []
@@ -162,4 +165,4 @@ def _some(batch: Pictures, count: int, rng: np.random.Generator) -> Pictures:
         rows += dict.fromkeys((int(row), int(twin[row])))
         if len(rows) >= count:
             break
-    return batch[torch.tensor(rows, device=batch.twin.device)]
+    return batch[torch.tensor(rows[:count], device=batch.twin.device)]

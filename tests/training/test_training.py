@@ -154,6 +154,19 @@ def test_the_plan_does_not_depend_on_the_past() -> None:
     assert [(each.world, len(each)) for each in next(first)] == list(config.worlds.items())
 
 
+def test_every_step_has_as_many_pictures() -> None:
+    config = replace(smoke_config(TrainConfig()), worlds={"beetle": 7, "plant": 5}, sides=((64, 64),), twins=0.4)
+    mixer = Mixer(config, workers=0)
+    steps = [next(mixer) for _ in range(9)]
+    assert [[len(each) for each in step] for step in steps] == [[7, 5]] * 9
+    for step in steps:
+        for each in step:
+            # Whoever has a twin is the twin of it.
+            assert torch.equal(each.twin[each.twin], torch.arange(len(each)))
+    # The mixture keeps pairs together, but for one that is cut.
+    assert any((each.twin != torch.arange(len(each))).any() for step in steps[1:4] for each in step)
+
+
 def test_augmentation_keeps_twins_comparable(pictures: Pictures) -> None:
     twin = pictures.twin
     same = replace(pictures, images=pictures.images[twin], cover=pictures.cover[twin], changed=pictures.changed[twin])
