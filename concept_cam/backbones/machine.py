@@ -136,6 +136,9 @@ def device_of(name: str | torch.device) -> torch.device:
         raise ConfigurationError(f"unknown device {name!r}: expected 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'.") from error
     if where.type == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("no CUDA device is available to this torch; use device 'cpu', or install torch for CUDA.")
+    if where.type == "cuda" and where.index is not None and where.index >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise ConfigurationError(f"there is no CUDA device {name!r} here: the last one is 'cuda:{last}'.")
     if where.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigurationError("no MPS device is available to this torch; use device 'cpu'.")
     return where

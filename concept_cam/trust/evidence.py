@@ -186,10 +186,15 @@ def ranks(maps: np.ndarray) -> np.ndarray:
 
 
 def _levels(maps: np.ndarray) -> np.ndarray:
-    """Returns maps [M, N] in steps of their range / `LEVELS`, counted from the median, so that most of a flat ground is one level."""
-    step = (maps.max(axis=-1, keepdims=True) - maps.min(axis=-1, keepdims=True)) / LEVELS
-    away = maps - np.median(maps, axis=-1, keepdims=True)
-    return np.asarray(np.rint(np.divide(away, step, out=np.zeros_like(away), where=step != 0)))
+    """Returns maps [M, N] in steps of their range / `LEVELS`, counted from the median, so that most of a flat ground is one level.
+
+    A map whose range is no number, as that of a tower that overflows, stays as it is: its order is all that can be used.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = (maps.max(axis=-1, keepdims=True) - maps.min(axis=-1, keepdims=True)) / LEVELS
+        away = maps - np.median(maps, axis=-1, keepdims=True)
+        levels = np.rint(np.divide(away, step, out=np.zeros_like(away), where=step != 0))
+    return np.where(np.isfinite(step), levels, maps)
 
 
 def _average_ranks(maps: np.ndarray) -> np.ndarray:

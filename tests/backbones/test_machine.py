@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from concept_cam.backbones import machine
-from concept_cam.backbones.machine import least_seconds, remembered
+from concept_cam.backbones.machine import device_of, least_seconds, remembered
+from concept_cam.core.errors import ConfigurationError
 
 CPU = torch.device("cpu")
 
@@ -89,3 +90,11 @@ def test_the_least_time_is_of_the_passes_that_count() -> None:
     found = least_seconds([lambda: order.append("a"), lambda: (order.append("b"), sum(range(200_000)))], CPU, rounds=3)
     assert order == ["a", "b"] * 4
     assert 0 <= found[0] < found[1]
+
+
+def test_a_card_that_is_not_there_is_named_with_the_last_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_of("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ConfigurationError, match="no CUDA device 'cuda:9' here: the last one is 'cuda:1'"):
+        device_of("cuda:9")

@@ -88,6 +88,14 @@ def test_rounding_of_a_flat_ground_does_not_decide_what_maps_have_in_common() ->
     assert max(raw) - min(raw) > 0.05
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("highest", [np.inf, np.finfo(np.float32).max])
+def test_ranks_of_maps_whose_range_is_no_number_are_those_of_their_order(highest: float) -> None:
+    maps = np.linspace(-1.0, 1.0, 40, dtype=np.float32)[None]
+    maps[0, [0, -1]] = -highest, highest
+    np.testing.assert_allclose(ranks(maps)[0], ranks(np.arange(40, dtype=np.float32)[None])[0], rtol=1e-6)
+
+
 def test_equal_values_share_their_ranks_as_in_scipy() -> None:
     generator = np.random.default_rng(9)
     for kinds in range(1, 30):
