@@ -171,8 +171,8 @@ def annotate(
     """Annotates a collection: trait calls, regions and measures, as a Parquet data set.
 
     INPUT is a folder (searched with its subfolders), a pattern in quotes, a .csv/.tsv with a column of paths, .parquet with pictures, .tar
-    shards (WebDataset), a URL, or - for a list of paths on standard input. RUN gets parts/*.parquet, run.json and errors.csv. A run that
-    was interrupted, however that happened, is continued with --resume.
+    shards (WebDataset), a URL, or - for a list of paths on standard input. RUN gets parts/*.parquet and run.json, and errors.csv where a
+    picture could not be used. A run that was interrupted, however that happened, is continued with --resume.
 
     \b
     Examples:

@@ -78,7 +78,8 @@ def index(
     """Encodes a collection and keeps its patch features, so that later questions need no pass through the model.
 
     INPUT is what 'annotate' takes: a folder, a pattern in quotes, a table, Parquet, tar shards, a URL, or - for a list on standard input.
-    INDEX gets parts/*.arrow, index.json and errors.csv. With --resume an index also grows: pictures that it holds are not encoded again.
+    INDEX gets parts/*.arrow and index.json, and errors.csv where a picture could not be used. With --resume an index also grows: pictures
+    that it holds are not encoded again.
     'index --check INDEX' encodes nothing: it ends with 0 where the index is as it was written, with 1 where not.
 
     \b
