@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ class PlantedBackbone:
     weights_hash = "0123456789abcdef"
     embed_dim = 4
     logit_scale = 10.0
+    sharpness: Mapping[str, float] = MappingProxyType({})
     logit_bias = None
     context_length = 16
     attentions = ("value",)

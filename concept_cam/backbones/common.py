@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,6 +44,7 @@ class BaseBackbone:
 
     layers: tuple[str, ...] = ("last",)
     own_head: OwnHead | None = None
+    sharpness: Mapping[str, float] = MappingProxyType({})
 
     def __init__(
         self,

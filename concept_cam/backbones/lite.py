@@ -1,6 +1,7 @@
 """The bundled family: EfficientNet-Lite0 with a neck at stride 8, and a small text tower of word pieces.
 
-A folder holds ``config.json`` (``"family": "lite"``), ``model.safetensors`` (half precision; names ``image.*``, ``text.*``, ``joint.*``,
+A folder holds ``config.json`` (``"family": "lite"``; ``sharpness``, where it was fitted, as of
+:class:`concept_cam.backbones.protocol.Backbone`), ``model.safetensors`` (half precision; names ``image.*``, ``text.*``, ``joint.*``,
 ``familiar``, ``examples`` and ``logit_scale``), ``tokenizer.json``, and ``known.json`` (``words`` of the trained phrases, ``names`` of
 things, ``groups`` that the remembered examples belong to).
 """
@@ -8,6 +9,7 @@ things, ``groups`` that the remembered examples belong to).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -76,6 +78,7 @@ class LiteModel(nn.Module):
         self.text = WordPieceTower(words)
         self.joint = JointHead(sizes)
         self.logit_scale = nn.Parameter(torch.zeros(()))
+        self.sharpness: Mapping[str, float] = {}
         self.familiar: Tensor
         self.examples: Tensor
         self.register_buffer("familiar", torch.zeros(familiar, words.width))
@@ -87,9 +90,10 @@ class LiteModel(nn.Module):
 
         Widths are not among them: the weights' shapes tell them.
         """
-        given = {"rest": self.sizes.rest, **self.image.nouns.config.constants}
+        sharp = {f"sharpness of {name}": value for name, value in self.sharpness.items()}
+        given = {"rest": self.sizes.rest, **self.image.nouns.config.constants, **sharp}
         usual = {"rest": Sizes.rest, **NounConfig().constants}
-        return {name: value for name, value in given.items() if value != usual[name]}
+        return {name: value for name, value in given.items() if value != usual.get(name, 1.0)}
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Word pieces [N, L] to the joint space [N, D], unit length."""
@@ -111,6 +115,7 @@ class LiteBackbone(BaseBackbone):
         self._names = frozenset(made.options.get("names", ()))
         self._groups: tuple[str, ...] = tuple(made.options.get("groups", ()))
         self._sentences: Callable[[list[str]], Tensor] = made.options["sentences"]
+        self.sharpness = model.sharpness
         super().__init__(
             model,
             name=made.name,
@@ -272,6 +277,7 @@ def make(folder: Path, name: str) -> Made:
         empty = {name: getattr(model, name) for name in ("familiar", "examples") if name not in stored}
         model.load_state_dict({**empty, **others, **{f"text.{key}": value for key, value in words.items()}})
         tokens = WordPieceTokens(folder / TOKENIZER, model.text.config.context)
+        model.sharpness = _factors(config.get("sharpness", {}))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise ModelError(f"cannot load {name} from {str(folder)!r}: {type(error).__name__}: {first}.") from error
@@ -294,6 +300,14 @@ def make(folder: Path, name: str) -> Made:
         options={**known, "sentences": sentences},
         exact=model.image.trunk.delicate,
     )
+
+
+def _factors(given: Mapping[str, Any]) -> dict[str, float]:
+    found = {str(name): float(value) for name, value in given.items()}
+    for name, value in found.items():
+        if not 0.0 < value < math.inf:
+            raise ValueError(f"the sharpness of {name} is {value}, expected a factor above 0")
+    return found
 
 
 def read(made: Made) -> LiteBackbone:
@@ -325,6 +339,7 @@ def save(model: LiteModel, tokenizer: str, folder: Path, known: Mapping[str, Seq
             "resize_mode": "longest",
             "read_size": LITE_READ_SIZE,
         },
+        **({"sharpness": dict(model.sharpness)} if model.sharpness else {}),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tensors = {f"text.{name}": value for name, value in packed(model.text).items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -91,6 +91,8 @@ class Backbone(Protocol):
         preprocess: What the input must look like.
         embed_dim: ``D``.
         logit_scale: The model's own temperature, already exponentiated.
+        sharpness: By what that temperature is multiplied where the states of a character are told from each other, by
+            :func:`concept_cam.core.scoring.character_key`; empty for models of which nothing was fitted.
         logit_bias: The model's own bias for sigmoid models, else ``None``.
         context_length: Most tokens the text tower takes, special tokens included.
         attentions: Names of the dense attention strategies that the family supports.
@@ -111,6 +113,7 @@ class Backbone(Protocol):
     preprocess: Preprocess
     embed_dim: int
     logit_scale: float
+    sharpness: Mapping[str, float]
     logit_bias: float | None
     context_length: int
     attentions: tuple[str, ...]

@@ -6,13 +6,14 @@ linear it splits exactly into one term per text: the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from concept_cam.core.concept import Concept
 from concept_cam.core.directions import DirectionSet, directions
 from concept_cam.core.names import choose
 
@@ -84,13 +85,39 @@ def image_scores(image: Tensor, texts: DirectionSet, terms: Tensor, along: Tenso
     return cast("Tensor", products / weights.norm(dim=-1))
 
 
-def probabilities(image: Tensor, texts: DirectionSet, logit_scale: float, concepts: Sequence[int] | None = None) -> Tensor:
+def scales_of(concepts: Sequence[Concept], logit_scale: float, sharpness: Mapping[str, float]) -> Tensor:
+    """Returns the temperature of each concept's softmax: the model's own, times what was fitted for the character that it is about.
+
+    One temperature for all makes a model too careful about what it tells well and too sure of what it tells badly (Guo et al., "On
+    calibration of modern neural networks", ICML 2017).
+
+    Args:
+        concepts: The questions.
+        logit_scale: The model's temperature.
+        sharpness: Factors by :func:`character_key`; 1 for what is not named.
+
+    Returns:
+        float32 [C].
+    """
+    return torch.tensor([logit_scale * sharpness.get(character_key(concept), 1.0) for concept in concepts], dtype=torch.float32)
+
+
+def character_key(concept: Concept) -> str:
+    """Returns the name of the character that a question of a trait pack is about, with its number of states: ``fish:mouth_position/3``.
+
+    The question of another pack of that name that has more states or fewer is another question. Empty for questions in free words.
+    """
+    pack, character = concept.metadata.get("pack"), concept.metadata.get("character")
+    return f"{pack}:{character}/{1 + len(concept.contrasts)}" if pack and character else ""
+
+
+def probabilities(image: Tensor, texts: DirectionSet, logit_scale: float | Tensor, concepts: Sequence[int] | None = None) -> Tensor:
     """Softmax over each concept's target and contrasts at the model's own temperature.
 
     Args:
         image: float [B, D] image embeddings.
         texts: The concepts' texts.
-        logit_scale: The model's temperature.
+        logit_scale: The model's temperature; or float [C], one for each concept, see :func:`scales_of`.
         concepts: One concept for each embedding, length B; by default all concepts for each.
 
     Returns:
@@ -98,5 +125,6 @@ def probabilities(image: Tensor, texts: DirectionSet, logit_scale: float, concep
         one.
     """
     used = texts.used if concepts is None else texts.used[list(concepts)]
-    logits = (logit_scale * texts.similarities(image, concepts)).masked_fill(~used, float("-inf"))
+    scale = logit_scale[:, None].to(image.device) if isinstance(logit_scale, Tensor) else logit_scale
+    logits = (scale * texts.similarities(image, concepts)).masked_fill(~used, float("-inf"))
     return torch.softmax(logits, dim=-1)

@@ -22,7 +22,7 @@ from concept_cam.core.directions import DirectionSet, coefficients, directions
 from concept_cam.core.errors import ImageError
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localizations
-from concept_cam.core.scoring import FEATURE_NORM, image_scores, probabilities
+from concept_cam.core.scoring import FEATURE_NORM, image_scores, probabilities, scales_of
 from concept_cam.methods.method import Method
 from concept_cam.pictures.resizing import Prepared, merge_windows
 
@@ -319,7 +319,8 @@ def _answer(
     terms: Tensor,
 ) -> Localizations:
     levels = image_scores(image[None], texts, terms[None])[0].cpu().numpy()
-    shares = probabilities(image[None], texts, localizer.backbone.logit_scale)[0].cpu().numpy()
+    temperatures = scales_of(concepts, localizer.backbone.logit_scale, localizer.backbone.sharpness)
+    shares = probabilities(image[None], texts, temperatures)[0].cpu().numpy()
     scores = scores.astype(np.float32, copy=False)
     valid = item.geometry.valid()
     if not valid.all():

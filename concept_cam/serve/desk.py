@@ -38,7 +38,7 @@ from concept_cam.core.features import PatchFeatures
 from concept_cam.core.placing import LEFT_OF
 from concept_cam.core.regions import Region, decode_rle
 from concept_cam.core.results import Localization, Localizations
-from concept_cam.core.scoring import ledger
+from concept_cam.core.scoring import ledger, probabilities, scales_of
 from concept_cam.exports.survey import plain_json
 from concept_cam.refine.look import SecondLook
 from concept_cam.serve.calling import call_now, call_of_run, host_probability
@@ -572,7 +572,8 @@ class Desk:
             return {}
         texts = self.localizer.directions([question.concept])
         stacked = torch.stack(list(images.values())).to(texts.texts.device)
-        shares = torch.softmax(self.localizer.backbone.logit_scale * texts.similarities(stacked)[:, 0], dim=-1)
+        backbone = self.localizer.backbone
+        shares = probabilities(stacked, texts, scales_of([question.concept], backbone.logit_scale, backbone.sharpness))[:, 0]
         best = shares.topk(2, dim=-1).values
         return dict(zip(images, (1 - (best[:, 0] - best[:, 1])).tolist()))
 

@@ -223,6 +223,38 @@ def test_a_model_with_other_constants_is_another(folder: Path, backbone: lite.Li
     assert load(f"local-dir:{folder}").weights_hash == backbone.weights_hash
 
 
+def test_factors_of_the_temperature_are_part_of_the_model(folder: Path, backbone: lite.LiteBackbone, tmp_path: Path) -> None:
+    assert not backbone.sharpness
+    model = lite.make(folder, "tiny").model
+    assert isinstance(model, lite.LiteModel)
+    model.sharpness = {"fish:tail/2": 3.0}
+    lite.save(model, tokenizer(), tmp_path)
+    other = load(f"local-dir:{tmp_path}")
+    assert other.sharpness == {"fish:tail/2": 3.0}
+    assert other.weights_hash != backbone.weights_hash
+    asked = {"target": ("a fish",), "contrasts": (("the tail",),)}
+    known, free = (Concept(**asked, metadata={"pack": "fish", "character": "tail"}), Concept(**asked))
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    before, after = (Localizer(each).score(Localizer(each).encode(picture), [known, free]) for each in (backbone, other))
+    assert after[1].probabilities == pytest.approx(before[1].probabilities, abs=1e-6)
+    odds, sharper = (each[0].probabilities[0] / each[0].probabilities[1] for each in (before, after))
+    assert odds != pytest.approx(1.0, abs=1e-3)
+    assert sharper == pytest.approx(odds**3, rel=1e-3)
+    # Other methods say the same of the picture.
+    shown = Localizer(other).locate(picture, known, method="grad-cam")
+    assert shown.probabilities == pytest.approx(after[0].probabilities, abs=1e-3)
+
+
+@pytest.mark.parametrize("factor", ["much", 0, -1.0, float("nan"), float("inf"), None])
+def test_a_factor_that_is_none_is_refused(factor: object, folder: Path, tmp_path: Path) -> None:
+    for name in (lite.WEIGHTS, lite.TOKENIZER):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    config = json.loads((folder / lite.CONFIG).read_text(encoding="utf-8"))
+    (tmp_path / lite.CONFIG).write_text(json.dumps({**config, "sharpness": {"fish:tail/2": factor}}), encoding="utf-8")
+    with pytest.raises(ModelError, match="cannot load"):
+        load(f"local-dir:{tmp_path}")
+
+
 def test_a_damaged_folder_says_so(folder: Path, tmp_path: Path) -> None:
     for name in (lite.CONFIG, lite.WEIGHTS, lite.TOKENIZER):
         (tmp_path / name).write_bytes((folder / name).read_bytes())

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from concept_cam.core import settings
+from concept_cam.core.concept import Concept
 from concept_cam.core.directions import WEIGHTING, coefficients, directions
-from concept_cam.core.scoring import FEATURE_NORM, image_scores, ledger, probabilities, score_patches
+from concept_cam.core.scoring import FEATURE_NORM, character_key, image_scores, ledger, probabilities, scales_of, score_patches
 from tests.core.test_directions import image, random_set
 
 
@@ -99,3 +100,27 @@ def test_half_precision_features_give_float32_scores() -> None:
 
 def test_settings_list_the_same_norms() -> None:
     assert set(settings.FEATURE_NORMS) == set(FEATURE_NORM)
+
+
+def about(states: int, **metadata: str) -> Concept:
+    return Concept(("a",), tuple((f"other {n}",) for n in range(states - 1)), metadata=metadata)
+
+
+def test_a_character_is_known_by_its_pack_its_name_and_how_many_states_it_has() -> None:
+    assert character_key(about(3, pack="fish", character="mouth_position", state="inferior")) == "fish:mouth_position/3"
+    assert character_key(about(3)) == character_key(about(3, pack="fish")) == ""
+
+
+def test_each_concept_has_its_own_temperature() -> None:
+    concepts = [about(3, pack="fish", character="tail"), about(3), about(4, pack="fish", character="tail")]
+    scales = scales_of(concepts, 10.0, {"fish:tail/3": 2.0})
+    assert scales.tolist() == [20.0, 10.0, 10.0]
+    texts = random_set()
+    found = probabilities(image(), texts, scales)
+    cosines = texts.similarities(image())
+    for b in range(2):
+        for c, factor in enumerate((2.0, 1.0, 1.0)):
+            used = texts.used[c]
+            powers = [float(torch.exp(10.0 * factor * value)) if there else 0.0 for value, there in zip(cosines[b, c], used)]
+            assert found[b, c].tolist() == pytest.approx([power / sum(powers) for power in powers], abs=1e-5)
+    assert torch.equal(found.argmax(-1), probabilities(image(), texts, 10.0).argmax(-1))

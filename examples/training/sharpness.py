@@ -1,0 +1,160 @@
+"""Fits how sharply the states of each character are told from each other, and writes it beside the weights of a model.
+
+    PYTHONPATH=examples python -m training.sharpness --folder concept_cam/backbones/bundled
+    PYTHONPATH=examples python -m training.sharpness --folder runs/model --pictures 40      # a quick look
+
+A model has one temperature, and tells some characters better than that says and others worse. For each character of the packs that the
+model was trained for, the factor of the temperature is the one under which the states of rendered pictures are most likely (temperature
+scaling; Guo et al., "On calibration of modern neural networks", ICML 2017). Half of the pictures are plain and half in the styles of
+photographs, a third has false colours; none of them is of the training, of the benchmark, or a photograph. What is best called stays as it
+is; only how sure it is changes. The weights' hash changes with it, for so do the answers: fit the rules of trust after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import minimize_scalar
+
+from concept_cam import Localizer, prompts
+from concept_cam.backbones import lite
+from concept_cam.collection.questions import build_questions
+from concept_cam.commands.console import at_least_one, run_script
+from concept_cam.core.scoring import character_key
+from concept_cam.demo.worlds import WORLDS
+from concept_cam.trust.rules import Rules
+from training.folders import existing
+from training.trust_pictures import FALSE_COLOURS, FIT_SEED, SIZE, false_colours
+
+SEEN_AT_ONCE = 8
+WIDE = 0.5
+"""Standard deviation of the logarithm of a factor that is expected before anything is seen: few pictures move it little."""
+BOUNDS = (0.25, 4.0)
+LEAST = 100
+"""Pictures of a character under which nothing is fitted."""
+SURE = 0.9
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model says of one character on some pictures.
+
+    Attributes:
+        logits: float64 [N, K], of the states, up to a constant for each picture.
+        truth: int64 [N], the right state.
+    """
+
+    logits: npt.NDArray[np.float64]
+    truth: npt.NDArray[np.int64]
+
+    def shares(self, factor: float) -> npt.NDArray[np.float64]:
+        """Probabilities [N, K] under a factor of the temperature."""
+        scaled = factor * self.logits
+        powers = np.exp(scaled - scaled.max(1, keepdims=True))
+        return np.asarray(powers / powers.sum(1, keepdims=True))
+
+    def surprise(self, factor: float) -> float:
+        """Mean of minus the logarithm of the right state's probability."""
+        return float(-np.log(self.shares(factor)[np.arange(len(self.truth)), self.truth].clip(1e-12)).mean())
+
+    def called(self, factor: float, least: float = SURE) -> tuple[float, float]:
+        """Share of the pictures whose best state has at least some probability, and how many of those are right; NaN for none."""
+        shares = self.shares(factor)
+        made = shares.max(1) >= least
+        right = shares.argmax(1) == self.truth
+        return float(made.mean()), float(right[made].mean()) if made.any() else float("nan")
+
+
+def fit_factor(seen: Seen, wide: float = WIDE) -> float:
+    """The factor under which the right states are most likely, drawn to 1 where there are few pictures."""
+
+    def cost(logarithm: float) -> float:
+        return len(seen.truth) * seen.surprise(float(np.exp(logarithm))) + 0.5 * (logarithm / wide) ** 2
+
+    return float(np.exp(minimize_scalar(cost, bounds=tuple(np.log(BOUNDS)), method="bounded").x))
+
+
+def look(localizer: Localizer, group: str, count: int, seed: int) -> dict[str, Seen]:
+    """What a model says of rendered pictures of a group: by :func:`concept_cam.core.scoring.character_key`.
+
+    Args:
+        localizer: The model, without factors of its own.
+        group: A name in `WORLDS`.
+        count: Pictures.
+        seed: Of the pictures.
+    """
+    world, generator = WORLDS[group], np.random.default_rng(seed)
+    questions = build_questions([prompts.load_pack(group)], localizer.backbone.unknown_words)
+    asked = [each for each in questions.packs[0].characters if each.call >= 0 and each.name in world.characters]
+    concepts = [questions.concepts[each.call] for each in asked]
+    logits: dict[str, list[npt.NDArray[np.float64]]] = {character_key(concept): [] for concept in concepts}
+    truth: dict[str, list[int]] = {key: [] for key in logits}
+    for start in range(0, count, SEEN_AT_ONCE):
+        profile = "photographs" if (start // SEEN_AT_ONCE) % 2 else "plain"
+        batch = world.sample(min(SEEN_AT_ONCE, count - start), seed, view="whole", start=start, profile=profile)
+        rendering = world.render(batch, SIZE)
+        images, judgeable = np.ascontiguousarray(rendering.images.permute(0, 2, 3, 1).numpy()), rendering.judgeable.numpy()
+        false = generator.random(len(batch)) < FALSE_COLOURS
+        pictures = [false_colours(image, generator) if odd else image for image, odd in zip(images, false, strict=True)]
+        for row, answers in enumerate(localizer.score(localizer.encode(pictures), concepts)):
+            traits = batch.trait(row) if batch.present[row] else {}
+            for place, (character, concept) in enumerate(zip(asked, concepts, strict=True)):
+                names = [state.name for state in character.states]
+                told = character.name in traits and judgeable[row, list(world.characters).index(character.name)]
+                if not told or traits[character.name] not in names or (false[row] and character.name in world.colours):
+                    continue
+                logits[character_key(concept)].append(np.log(answers[place].probabilities[: len(names)]))
+                truth[character_key(concept)].append(names.index(traits[character.name]))
+    return {key: Seen(np.array(rows, np.float64), np.array(truth[key])) for key, rows in logits.items() if len(rows) >= LEAST}
+
+
+def bare(folder: Path) -> Localizer:
+    """The model of a folder, without the factors that were fitted before."""
+    made = lite.make(folder, str(folder))
+    made.model.sharpness = {}
+    return Localizer(lite.read(made), rules=Rules())
+
+
+def write(folder: Path, factors: Mapping[str, float]) -> None:
+    """Writes the factors into the model's `config.json`, to two digits."""
+    path = folder / lite.CONFIG
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["sharpness"] = {name: round(value, 2) for name, value in factors.items()}
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Reads the command line, fits, measures on other pictures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=existing, required=True, help="the model, whose config.json is changed")
+    parser.add_argument("--pictures", type=at_least_one, default=320, help="pictures of each group to fit to")
+    parser.add_argument("--held-out", type=at_least_one, default=160, help="pictures of each group to measure on")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    localizer, factors = bare(arguments.folder), {}
+    print("| character | pictures | factor | surprise, before and after | called with 0.9, before and after | right of those |")
+    print("|---|---|---|---|---|---|")
+    for group in dict.fromkeys(localizer.backbone.groups):
+        fitted = look(localizer, group, arguments.pictures, FIT_SEED + 2)
+        others = look(localizer, group, arguments.held_out, FIT_SEED + 3)
+        for key, seen in fitted.items():
+            factors[key] = round(fit_factor(seen), 2)
+            other = others.get(key, seen)
+            before, after = other.called(1.0), other.called(factors[key])
+            print(
+                f"| {key} | {len(seen.truth)} | {factors[key]:.2f} | {other.surprise(1.0):.3f}, {other.surprise(factors[key]):.3f} | "
+                f"{before[0]:.2f}, {after[0]:.2f} | {before[1]:.3f}, {after[1]:.3f} |",
+                flush=True,
+            )
+    write(arguments.folder, factors)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,94 @@
+"""Factors of the temperature: what was planted is found, little is learnt of few pictures, and what is best stays so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training import sharpness
+from training.sharpness import BOUNDS, Seen, bare, fit_factor, look, write
+
+from concept_cam import prompts
+from concept_cam.backbones import BUNDLED, lite, load
+from concept_cam.collection.questions import build_questions
+from concept_cam.core.scoring import character_key
+from concept_cam.demo.worlds import WORLDS
+
+
+def planted(count: int, factor: float, states: int = 4) -> Seen:
+    """Logits whose right states are drawn from the softmax under `factor`."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 1.5, (count, states))
+    shares = Seen(logits, np.zeros(count, np.int64)).shares(factor)
+    truth = np.array([generator.choice(states, p=row) for row in shares])
+    return Seen(logits - 3.0, truth)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+def test_a_planted_factor_is_found(factor: float) -> None:
+    seen = planted(4000, factor)
+    assert fit_factor(seen) == pytest.approx(factor, rel=0.08)
+    assert seen.surprise(factor) <= min(seen.surprise(0.7 * factor), seen.surprise(1.4 * factor))
+
+
+def test_probabilities_under_the_right_factor_are_shares_of_what_is_right() -> None:
+    seen = planted(6000, 2.0)
+    shares = seen.shares(fit_factor(seen))
+    right = shares.argmax(1) == seen.truth
+    for low in (0.4, 0.6, 0.8):
+        chosen = (shares.max(1) >= low) & (shares.max(1) < low + 0.2)
+        assert right[chosen].mean() == pytest.approx(shares.max(1)[chosen].mean(), abs=0.04)
+    plain, sharp = seen.called(1.0), seen.called(2.0)
+    assert plain[0] < sharp[0]
+    assert sharp[1] >= 0.9
+
+
+def test_few_pictures_move_a_factor_little() -> None:
+    sure = Seen(np.array([[2.0, 0.0]] * 3), np.zeros(3, np.int64))
+    assert 1.0 < fit_factor(sure) < 1.6
+    wrong = Seen(np.array([[2.0, 0.0]] * 400), np.ones(400, np.int64))
+    assert BOUNDS[0] <= fit_factor(wrong) < 0.5
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED, folder)
+    write(folder, {"fish:mouth_position/3": 1.2345})
+    model = load(f"local-dir:{folder}")
+    assert dict(model.sharpness) == {"fish:mouth_position/3": 1.23}
+    assert not bare(folder).backbone.sharpness
+    assert (
+        json.loads((folder / lite.CONFIG).read_text(encoding="utf-8"))["sizes"]
+        == json.loads((BUNDLED / lite.CONFIG).read_text(encoding="utf-8"))["sizes"]
+    )
+
+
+def test_a_look_asks_each_character_of_its_pack_and_keeps_what_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharpness, "LEAST", 4)
+    found = look(bare(BUNDLED), "fish", 16, 5)
+    names = {key.partition(":")[2].partition("/")[0] for key in found}
+    assert names <= set(WORLDS["fish"].characters)
+    assert {"body_shape", "pattern", "caudal_fin_shape"} <= names
+    for seen in found.values():
+        assert len(seen.truth) <= 16
+        assert seen.logits.shape == (len(seen.truth), seen.logits.shape[1])
+        assert seen.shares(1.0).sum(1) == pytest.approx(1.0, abs=1e-5)
+    # Of false colours no colour can be told.
+    assert len(found["fish:body_colour/7"].truth) < len(found["fish:body_shape/3"].truth)
+
+
+def test_the_bundled_model_has_a_factor_for_what_its_packs_ask() -> None:
+    model = load("demo")
+    asked = {
+        character_key(questions.concepts[each.call])
+        for group in WORLDS
+        for questions in [build_questions([prompts.load_pack(group)])]
+        for each in questions.packs[0].characters
+        if each.call >= 0
+    }
+    assert set(model.sharpness) <= asked
+    assert {"fish:caudal_fin_shape/6", "fish:barbels/2", "beetle:elytra_pattern/5"} <= set(model.sharpness)
+    assert all(BOUNDS[0] <= factor <= BOUNDS[1] for factor in model.sharpness.values())
