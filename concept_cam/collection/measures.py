@@ -200,6 +200,14 @@ NESTED = {
 }
 """Parts that lie within another part of the body."""
 
+INSTEAD = {"leaf": "leaf_blade"}
+"""A whole that is little else than one part of it: where both are found their maps are alike, and sharing pixels out leaves shreds."""
+
+_APART = {**{part: host for part, host in NESTED.items() if host not in INSTEAD}, "leaf_tip": "leaf_blade", "leaf_base": "leaf_blade"}
+
+_SEVERAL = 0.1
+"""Areas at least such a share of the largest are seen where lengths are told: one of several is no length of all."""
+
 
 @dataclass(frozen=True, eq=False)
 class Body:
@@ -248,8 +256,15 @@ class Body:
         return {part: pixels[:, number] for number, part in enumerate(self.scores)}
 
     def parts(self, heats: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the pixels of each part, bool [H, W]."""
-        parts = exclusive_masks(heats, NESTED)
+        """Returns the pixels of each part, bool [H, W]: its largest area."""
+        return self._seen(exclusive_masks(heats, NESTED))
+
+    def several(self, heats: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the pixels of each part, bool [H, W]: all areas that are not small beside the largest; a blade in place of its leaf."""
+        own = {part: heat for part, heat in heats.items() if INSTEAD.get(part) not in heats}
+        return self._seen(exclusive_masks(own, _APART if len(own) < len(heats) else NESTED, least=_SEVERAL))
+
+    def _seen(self, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.hidden is None:
             return parts
         size = self.size
@@ -283,7 +298,10 @@ def measure_all_distances(bodies: Sequence[Body]) -> list[dict[str, Distance]]:
     heats = [body.heats() for body in bodies]
     parts = [body.parts(own) for body, own in zip(bodies, heats)]
     found = measure_bodies(parts, [body.patch for body in bodies], heats)
-    return [_distances(body, along | measure_lengths(own, body.patch)) if own else {} for body, own, along in zip(bodies, parts, found)]
+    return [
+        _distances(body, along | measure_lengths(body.several(own), body.patch)) if own else {}
+        for body, own, along in zip(bodies, heats, found)
+    ]
 
 
 def _distances(body: Body, lengths: Mapping[str, Length]) -> dict[str, Distance]:

@@ -34,6 +34,9 @@ _FILLED = 0.45
 _SLENDER = 1.25
 """A shape so many times as long as wide has an axis of its own."""
 
+_FAR = 0.4
+"""Least share of a leaf's length that its tip and its base have to lie apart to say which way it points."""
+
 _SECTIONS = 24
 """Sections across which a width is looked for."""
 
@@ -131,8 +134,9 @@ def measure_leaf(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 1.
     if points is None:
         return {}
     middle = points.mean(axis=0)
-    if "leaf_base" in parts and "leaf_tip" in parts:
-        axis = _unit(_pixels(parts["leaf_tip"]).mean(axis=0) - _pixels(parts["leaf_base"]).mean(axis=0))
+    way = _way(parts, points)
+    if way is not None:
+        axis = _unit(way)
     elif "petiole" in parts:
         stalk = _pixels(parts["petiole"])
         base = stalk[int(np.linalg.norm(stalk - middle, axis=1).argmin())]
@@ -140,6 +144,19 @@ def measure_leaf(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 1.
     else:
         axis = _own_axis(points, None)
     return _box(points, middle, axis, cell, "leaf")
+
+
+def _way(parts: Mapping[str, Mask], points: Points) -> Points | None:
+    """The way from a leaf's base to its tip, where both lie on the blade and on either side of its middle; else ``None``."""
+    if "leaf_base" not in parts or "leaf_tip" not in parts:
+        return None
+    blade = np.zeros(parts["leaf_tip"].shape, dtype=bool)
+    blade[points[:, 1].astype(int), points[:, 0].astype(int)] = True
+    if any((parts[name] & blade).sum() < 0.5 * parts[name].sum() for name in ("leaf_base", "leaf_tip")):
+        return None
+    way = np.asarray(_pixels(parts["leaf_tip"]).mean(axis=0) - _pixels(parts["leaf_base"]).mean(axis=0))
+    along = np.ptp((points - points.mean(axis=0)) @ _unit(way)) if way.any() else np.inf
+    return way if np.linalg.norm(way) >= _FAR * along else None
 
 
 # ---------------------------------------------------------------------------------------------------------------- pieces

@@ -209,6 +209,34 @@ def test_distances_are_in_pixels_of_the_original() -> None:
     assert high["body_depth"].length == pytest.approx(2 * one["body_depth"].length, rel=0.06)
 
 
+def test_a_leaf_is_measured_though_its_blade_is_little_else() -> None:
+    """The two maps are alike, and which of them is the higher changes from cell to cell."""
+    generator = np.random.default_rng(0)
+    size = (16, 40)
+    geometry = Geometry("squash", (128, 320), (128, 320), size, (1.0, 1.0))
+    frame = Frame(0, 0, geometry.original)
+    blade = block(size, slice(5, 11), slice(10, 30))
+
+    def noisy(scores: np.ndarray) -> np.ndarray:
+        return np.where(scores > 0, scores * generator.uniform(0.8, 1.0, size), scores).astype(np.float32)
+
+    maps = {
+        "leaf": noisy(blade),
+        "leaf_blade": noisy(blade),
+        "petiole": block(size, slice(7, 9), slice(4, 10)),
+        "leaf_base": block(size, slice(7, 9), slice(10, 12)),
+        "leaf_tip": block(size, slice(7, 9), slice(28, 30)),
+    }
+    names = ("leaf_length", "leaf_width")
+    found = measure_distances(names, maps, geometry, frame)
+    assert found["leaf_length"].length == pytest.approx(20 * 8, abs=10)
+    assert found["leaf_width"].length == pytest.approx(6 * 8, abs=10)
+    # Of several nothing is measured: a second one, half as large, and the tip on it.
+    second = block(size, slice(5, 11), slice(33, 40))
+    several = {**maps, "leaf": np.maximum(maps["leaf"], second), "leaf_blade": np.maximum(maps["leaf_blade"], second)}
+    assert measure_distances(names, several, geometry, frame) == {}
+
+
 def test_distances_of_insects_and_leaves() -> None:
     geometry = Geometry("squash", (96, 320), (96, 320), (12, 40), (1.0, 1.0))
     maps = {

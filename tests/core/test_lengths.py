@@ -90,6 +90,21 @@ def test_base_and_tip_say_which_way_a_round_leaf_points() -> None:
     assert found["leaf_width"].value == pytest.approx(100, rel=0.05)
 
 
+def test_a_base_or_a_tip_of_another_leaf_says_nothing() -> None:
+    u, v = turned(0.7)
+    blade = (u / 60) ** 2 + (v / 25) ** 2 <= 1
+    elsewhere = np.hypot(u, v - 55) < 8
+    beside = blade & (np.hypot(u - 5, v - 10) < 8)
+    for parts in (
+        {"leaf_blade": blade, "leaf_base": blade & (u < -50), "leaf_tip": elsewhere},
+        {"leaf_blade": blade, "leaf_base": elsewhere, "leaf_tip": blade & (u > 50)},
+        {"leaf_blade": blade, "leaf_base": blade & (np.hypot(u, v) < 6), "leaf_tip": beside},
+    ):
+        found = measure_leaf(parts)
+        assert found["leaf_length"].value == pytest.approx(120, rel=0.04)
+        assert found["leaf_width"].value == pytest.approx(50, rel=0.06)
+
+
 def test_uncertainty_follows_the_patches() -> None:
     parts = beetle(0.3)
     coarse = {
