@@ -63,13 +63,19 @@ class Nouns:
 
 def from_bundled() -> tuple[dict[str, Tensor], Nouns, LiteModel]:
     """The same, and the text tower, out of the model that is bundled: for short runs on machines without the packages."""
+    model, _ = shipped_model()
+    classifier = model.image.nouns.classifier
+    return dict(model.image.trunk.state_dict()), Nouns(classifier.weight.detach(), classifier.bias.detach()), model
+
+
+def shipped_model() -> tuple[LiteModel, tuple[str, ...]]:
+    """The bundled model and the groups that it was trained for, in the order of its queries."""
     from concept_cam.backbones import BUNDLED
     from concept_cam.backbones.lite import LiteModel, make
 
-    model = make(BUNDLED, "demo").model
-    assert isinstance(model, LiteModel)
-    classifier = model.image.nouns.classifier
-    return dict(model.image.trunk.state_dict()), Nouns(classifier.weight.detach(), classifier.bias.detach()), model
+    made = make(BUNDLED, "demo")
+    assert isinstance(made.model, LiteModel)
+    return made.model, tuple(dict.fromkeys(made.options["groups"]))
 
 
 def load_nouns(backbone: Path | None = None) -> Nouns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -30,6 +31,19 @@ LOSS_WEIGHTS: Final[dict[str, float]] = {
     "apart": 2.0,
 }
 """Terms of the loss; see `training.objectives`."""
+
+
+_LEAST: Final[dict[tuple[str, ...], int]] = {
+    ("steps", "reuse", "pool", "hidden", "depth", "queries", "parts_dim", "text_hidden", "phrases", "warmup"): 1,
+    ("foreign", "value_hidden", "reading", "seed", "first_picture"): 0,
+}
+_WITHIN: Final[dict[str, tuple[float, float]]] = {
+    **dict.fromkeys(("whole", "photographs", "distorted", "decay"), (0.0, 1.0)),
+    "twins": (0.0, 0.5),
+    "left_out": (0.0, 0.95),
+    "ema": (0.0, 0.99999),
+    "weight_decay": (0.0, 10.0),
+}
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,31 @@ class TrainConfig:
     ema: float = 0.998
     seed: int = 0
     first_picture: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses numbers with which nothing can be trained.
+
+        Raises:
+            ValueError: The message names the number and what is expected.
+        """
+        for names, least in _LEAST.items():
+            for name in names:
+                if getattr(self, name) < least:
+                    raise ValueError(f"received {name}={getattr(self, name)}: expected at least {least}.")
+        for name, (low, high) in _WITHIN.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"received {name}={getattr(self, name)}: expected {low:g} to {high:g}.")
+        for name in ("learning_rate", "words_rate", "scale_rate", "logit_scale", "rest"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ValueError(f"received {name}={getattr(self, name)}: expected a number above 0.")
+        for name, value in self.weights.items():
+            if not 0.0 <= value < math.inf:
+                raise ValueError(f"received weights.{name}={value}: expected a number, 0 or more.")
+        for name, value in self.worlds.items():
+            if value < 1:
+                raise ValueError(f"received worlds.{name}={value}: expected at least 1 picture a step, or 0 to leave the group out.")
+        if not self.worlds:
+            raise ValueError("received no pictures of any group: expected at least one group, such as worlds.fish=12.")
 
     @property
     def batch(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import cast
 
 import torch
@@ -145,7 +145,11 @@ class Trainee(nn.Module):
         """
         own = replace(model.sizes, nouns=self.sizes.nouns, gate_hidden=self.sizes.gate_hidden)
         if own != self.sizes:
-            raise ValueError(f"the model has {own}, expected {self.sizes}: train with the widths that it was trained with.")
+            there, here = (
+                ", ".join(f"{name} {value}" for name, value in asdict(one).items() if value != asdict(other)[name])
+                for one, other in ((own, self.sizes), (self.sizes, own))
+            )
+            raise ValueError(f"the model has {there}, this run {here}: train with the widths that it was trained with.")
         image, state = model.image, {}
         for name, value in image.neck.state_dict().items():
             at, kind = name.rsplit(".", 1)

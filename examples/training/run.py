@@ -6,7 +6,7 @@ import copy
 import csv
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -32,6 +32,8 @@ from training.supply import Mixer, plan, render_jobs
 
 MEAN, STD = 127.0 / 255.0, 128.0 / 255.0
 """What the backbone was trained with."""
+UNREADABLE = (RuntimeError, LookupError, ValueError, TypeError, EOFError, OSError, UnpicklingError)
+"""What reading a file that holds no checkpoint can end in."""
 BY_QUERY = ("value.weight", "value.beside.0.weight", "value.reading.out.weight")
 """Parameters whose columns grow with the queries."""
 
@@ -119,7 +121,7 @@ class Run:
             self.average.load_state_dict(saved["average"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step = saved["step"]
-        except (RuntimeError, LookupError, ValueError, TypeError, EOFError, OSError, UnpicklingError) as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"{file} cannot be resumed: it was written with another configuration or version, or is damaged. Resume it with the "
                 "version and the --set values that it was written with, or choose another --folder to begin anew. "
@@ -133,9 +135,18 @@ class Run:
         """Takes over the weights of a finished run, which may know fewer groups: its queries come first, the others begin anew.
 
         Raises:
+            FileNotFoundError: The folder holds no checkpoint.
+            DataError: It is damaged, or something else.
             ValueError: The run has other widths or parts, or more queries.
         """
-        saved = torch.load(folder / "checkpoint.pt", weights_only=True, map_location=self.device)
+        file = folder / "checkpoint.pt"
+        try:
+            saved = torch.load(file, weights_only=True, map_location=self.device)
+            saved = {name: dict(saved[name]) for name in ("model", "average")}
+        except FileNotFoundError:
+            raise
+        except UNREADABLE as error:
+            raise DataError(f"{file} is no checkpoint of a run of this script, or is damaged: {reason_of(error)}") from error
         for network, name in ((self.trainee, "model"), (self.average, "average")):
             state = network.state_dict()
             for key, value in saved[name].items():
@@ -151,12 +162,21 @@ class Run:
                 else:
                     state[key][: len(value)] = value
 
-    def start_from_model(self, model: LiteModel) -> None:
+    def start_from_model(self, model: LiteModel, groups: Sequence[str]) -> None:
         """Takes over a model that was written, such as the bundled one.
 
+        Args:
+            model: The model.
+            groups: Those that it was trained for, in the order of its queries.
+
         Raises:
-            ValueError: It has other widths.
+            ValueError: It has other widths, or knows other groups.
         """
+        if list(self.config.worlds) != list(groups):
+            raise ValueError(
+                f"this run draws {', '.join(self.config.worlds)}, the model was trained for {', '.join(groups)}, each with queries of its "
+                "own: draw pictures of all of these, in this order."
+            )
         # Twice the pictures of a step, for norms that begin with what they will see.
         more = replace(self.config, worlds={name: 2 * count for name, count in self.config.worlds.items()})
         there = torch.Generator(device=self.device).manual_seed(self.config.seed)

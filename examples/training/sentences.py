@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from concept_cam import prompts
+from concept_cam.core.errors import DataError, reason_of
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.demo.worlds.captions import CaptionWriter
 from concept_cam.demo.worlds.claims import Statement
@@ -195,6 +197,16 @@ class Sentences:
         return self.embeddings[[int(others[c][int(p * len(others[c]))]) for c, p in zip(chosen, place, strict=True)]]
 
 
+def _saved(file: Path) -> dict[str, Any]:
+    try:
+        saved = torch.load(file, weights_only=True)
+        return {name: saved[name] for name in ("table", "texts", "emb")}
+    except (RuntimeError, LookupError, ValueError, TypeError, EOFError, OSError, UnpicklingError) as error:
+        raise DataError(
+            f"{file} holds no wordings and embeddings, or is damaged: {reason_of(error)} Remove it, and it is made again, or name another."
+        ) from error
+
+
 Embed = Callable[[Sequence[str]], Tensor]
 
 
@@ -207,7 +219,7 @@ def load_sentences(file: Path, worlds: Sequence[str], embed: Embed | None = None
         embed: Texts to unit vectors [N, 384]; by default the installed teacher.
         draws: Wordings that are drawn of each claim about fish.
     """
-    saved = torch.load(file, weights_only=True) if file.is_file() else None
+    saved = _saved(file) if file.is_file() else None
     names = {claims_of(world).name(claim) for world in worlds for claim in claims_of(world).listed if claims_of(world).spoken(claim)}
     if saved is None or not names <= set(saved["table"]):
         found = wordings(worlds, draws)

@@ -165,4 +165,4 @@ def _some(batch: Pictures, count: int, rng: np.random.Generator) -> Pictures:
         rows += dict.fromkeys((int(row), int(twin[row])))
         if len(rows) >= count:
             break
-    return batch[torch.tensor(rows[:count], device=batch.twin.device)]
+    return batch[torch.tensor(rows[:count], dtype=torch.long, device=batch.twin.device)]

@@ -25,7 +25,7 @@ from concept_cam.backbones.lite_net import LiteNet
 from concept_cam.backbones.machine import device_of
 from concept_cam.commands.console import at_least_one, run_script
 from concept_cam.demo.worlds import WORLDS
-from training.backbone import from_bundled, load_nouns, load_trunk
+from training.backbone import from_bundled, load_nouns, load_trunk, shipped_model
 from training.checks import check
 from training.config import TrainConfig, smoke_config
 from training.export import embedder
@@ -34,6 +34,22 @@ from training.run import Run, append_row, train
 from training.sentences import load_sentences
 
 SHIPPED = "bundled"
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"received {text!r}, expected a whole number, 0 or more.")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"received {text!r}, expected a number of seconds above 0.")
+    return value
 
 
 def _start(text: str) -> Path | str:
@@ -46,12 +62,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where checkpoints, curves and the model go")
     parser.add_argument("--backbone", type=Path, help="weights of EfficientNet-Lite0 (default: those of the installed package)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: FOLDER/sentences.pt, made at the first run)")
-    parser.add_argument("--workers", type=int, default=1, help="rendering processes")
+    parser.add_argument("--workers", type=_count, default=1, help="rendering processes")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads of the training process")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--render-device", default="cpu", help="where pictures are rendered")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop and save after this time")
-    parser.add_argument("--check", type=int, default=48, metavar="N", help="held-out pictures that are looked at in the end")
+    parser.add_argument("--seconds", type=_seconds, default=float("inf"), help="stop and save after this time")
+    parser.add_argument("--check", type=_count, default=48, metavar="N", help="held-out pictures that are looked at in the end")
     parser.add_argument(
         "--start-from",
         type=_start,
@@ -61,6 +77,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a short run on small pictures, with the bundled backbone and text tower")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other values of the configuration")
     arguments = parser.parse_args()
+    if arguments.smoke and arguments.start_from == SHIPPED:
+        parser.error("--smoke trains a narrower model than the bundled one: leave out --smoke or --start-from.")
     if arguments.smoke and arguments.backbone:
         parser.error("--smoke takes the bundled backbone: leave out --backbone or --smoke.")
     # Before the sentences are made, which takes minutes.
@@ -92,7 +110,7 @@ def main() -> None:
     if arguments.start_from and not run.step:
         try:
             if arguments.start_from == SHIPPED:
-                run.start_from_model(from_bundled()[2])
+                run.start_from_model(*shipped_model())
             else:
                 run.start_from(arguments.start_from)
         except FileNotFoundError:
@@ -139,8 +157,6 @@ def changed(config: TrainConfig, values: list[str]) -> TrainConfig:
             numbers = [each for each, current in known.items() if isinstance(current, int | float)]
             numbers += [*(f"weights.{each}" for each in weights), *(f"worlds.{each}" for each in WORLDS)]
             raise ValueError(f"--set received {name!r}, which is no number of the configuration. Known: {', '.join(numbers)}.")
-    if known["steps"] < 1:
-        raise ValueError(f"--set received steps={known['steps']}: expected at least 1.")
     return TrainConfig(**{**known, "weights": weights, "worlds": {name: count for name, count in worlds.items() if count}})
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from training.augmentation import augment, distort_colours, target_size
-from training.backbone import from_bundled
+from training.backbone import from_bundled, shipped_model
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TRAIN_SEED, TrainConfig, smoke_config
 from training.export import renamed
@@ -37,7 +37,7 @@ from training.objectives import (
 )
 from training.pictures import Job, Pictures, gather, make_twins, render_job
 from training.run import Run, learning_rate_at, train
-from training.sentences import Sentences, wordings
+from training.sentences import Sentences, load_sentences, wordings
 from training.supply import Mixer, plan
 from training.train import changed
 
@@ -648,10 +648,10 @@ def test_what_is_set(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_a_run_that_starts_from_the_bundled_model_says_what_that_says(tmp_path: Path) -> None:
-    model = from_bundled()[2]
+    model, _ = shipped_model()
     worlds = dict.fromkeys(TrainConfig().worlds, 2)
     run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 96),)))
-    run.start_from_model(model)
+    run.start_from_model(*shipped_model())
     x = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     maps = run.trunk((x * 255.0 - 127.0) / 128.0)
     cells, image, logits = run.average(maps)
@@ -668,6 +668,48 @@ def test_a_run_that_starts_from_the_bundled_model_says_what_that_says(tmp_path: 
         assert torch.isfinite(run.advance()["total"])
 
 
-def test_a_run_of_other_widths_cannot_start_from_the_bundled_model(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the widths that it was trained with"):
-        small_run(tmp_path).start_from_model(from_bundled()[2])
+def test_a_run_of_other_widths_or_groups_cannot_start_from_the_bundled_model(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="draws fish, the model was trained for fish, lepidoptera, beetle, plant, each"):
+        small_run(tmp_path).start_from_model(*shipped_model())
+    worlds = dict.fromkeys(TrainConfig().worlds, 1)
+    narrow = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),), hidden=64))
+    with pytest.raises(ValueError, match=r"has hidden 192, this run hidden 64: train with the widths that it was trained with"):
+        narrow.start_from_model(*shipped_model())
+
+
+@pytest.mark.parametrize("content", [b"hi", b"", b"PK\x03\x04", "without", "list"])
+def test_a_start_from_what_is_no_checkpoint_is_refused(content: bytes | str, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save({"step": 3} if content == "without" else [1], file)
+    run = small_run(tmp_path / "run")
+    with pytest.raises(DataError, match="is no checkpoint of a run of this script, or is damaged") as refused:
+        run.start_from(tmp_path)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(DataError, match="holds no wordings and embeddings"):
+        load_sentences(file, ["fish"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "warmup=0", "reuse=0", "queries=0", "phrases=0", "seed=-1", "twins=5", "twins=0.6", "decay=2", "ema=1", "left_out=1", "steps=0",
+        "learning_rate=nan", "learning_rate=0", "weights.fine=-1", "weights.fine=inf", "worlds.fish=-3", "logit_scale=inf",
+    ],
+)  # fmt: skip
+def test_numbers_with_which_nothing_can_be_trained_are_refused(value: str) -> None:
+    name = value.partition("=")[0]
+    with pytest.raises(ValueError, match=rf"received {name}="):
+        changed(TrainConfig(), [value])
+
+
+def test_a_run_without_groups_is_refused() -> None:
+    with pytest.raises(ValueError, match="no pictures of any group"):
+        changed(TrainConfig(), [f"worlds.{name}=0" for name in TrainConfig().worlds])
+
+
+def test_a_group_may_have_one_picture_a_step() -> None:
+    mixer = Mixer(replace(smoke_config(TrainConfig()), worlds={"beetle": 1, "plant": 2}, sides=((64, 64),)), workers=0)
+    assert [[len(each) for each in next(mixer)] for _ in range(4)] == [[1, 2]] * 4
