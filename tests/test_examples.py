@@ -120,6 +120,7 @@ def test_a_wrong_model_ends_a_script_in_one_sentence(
         ("training/train.py", ["--folder", "/nosuch", "--device", "nosuch"], "train.py: error: unknown device 'nosuch'"),
         ("training/train.py", ["--folder", "/nosuch", "--device", "cpu", "--render-device", "g"], "train.py: error: unknown device 'g'"),
         ("training/distil.py", ["--folder", "/nosuch", "--device", "nosuch"], "distil.py: error: unknown device 'nosuch'"),
+        ("training/sharpness.py", ["--folder", "/nosuch"], "argument --folder: there is no folder '/nosuch'. Check the path."),
     ],
 )
 def test_a_wrong_argument_is_refused_before_the_work(
