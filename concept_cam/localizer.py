@@ -564,7 +564,9 @@ class Localizer:
                 return known
         rules = self.rules.under(facts := self.conditions())
         own = beside(rules, self.backbone.weights_hash, facts)
-        found = Asked(concepts, texts, self.settings.feature_norm, self.embed_texts, self.backbone.logit_scale, rules, own)
+        found = Asked(
+            concepts, texts, self.settings.feature_norm, self.embed_texts, self.backbone.logit_scale, rules, own, self.backbone.sharpness
+        )
         self._certified = (found, *self._certified[: _REMEMBERED - 1])
         return found
 

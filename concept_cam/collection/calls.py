@@ -1,7 +1,8 @@
 """From evidence to a call: which state, how sure, and when to say nothing. Pure functions on plain numbers.
 
-The probability of a state is a softmax over sibling states at the model's own temperature. A model that was never calibrated is often sure
-and wrong: fit limits on labelled pictures with ``concept-cam calibrate`` before trusting the numbers.
+The probability of a state is a softmax over sibling states at the model's temperature for that character, or at its one temperature where
+nothing was fitted. A model that was never calibrated is often sure and wrong: fit limits on labelled pictures with
+``concept-cam calibrate`` before trusting the numbers.
 """
 
 from __future__ import annotations

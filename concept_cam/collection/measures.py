@@ -261,7 +261,8 @@ class Body:
 
     def several(self, heats: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the pixels of each part, bool [H, W]: all areas that are not small beside the largest; a blade in place of its leaf."""
-        own = {part: heat for part, heat in heats.items() if INSTEAD.get(part) not in heats}
+        there = {part for part, heat in heats.items() if float(np.max(heat, initial=-np.inf, where=np.isfinite(heat))) > 0}
+        own = {part: heat for part, heat in heats.items() if INSTEAD.get(part) not in there}
         return self._seen(exclusive_masks(own, _APART if len(own) < len(heats) else NESTED, least=_SEVERAL))
 
     def _seen(self, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

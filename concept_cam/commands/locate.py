@@ -131,7 +131,7 @@ def locate(
     """Shows where a concept is in pictures, as opposed to its look-alikes.
 
     Prints one row per picture and concept. SCORE is the cosine of the whole picture along the direction, PROBABILITY the softmax over
-    target and contrasts at the model's own temperature; peak and box are original pixels of the upright picture, half-open, of the
+    target and contrasts at the model's temperature; peak and box are original pixels of the upright picture, half-open, of the
     largest region. VERDICT says whether the map can be trusted: clear, doubtful, not about the prompt, or absent; CONFIDENCE how likely
     its peak lies on the target. "The left fore wing", "the rear dorsal fin" and the like are asked for without the place, which is told by
     how the animal lies: PLACE says which it was, and whose left. A classifier (--head FILE, or --model timm:NAME[,CHECKPOINT] with its own

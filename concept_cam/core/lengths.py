@@ -154,9 +154,13 @@ def _way(parts: Mapping[str, Mask], points: Points) -> Points | None:
     blade[points[:, 1].astype(int), points[:, 0].astype(int)] = True
     if any((parts[name] & blade).sum() < 0.5 * parts[name].sum() for name in ("leaf_base", "leaf_tip")):
         return None
-    way = np.asarray(_pixels(parts["leaf_tip"]).mean(axis=0) - _pixels(parts["leaf_base"]).mean(axis=0))
-    along = np.ptp((points - points.mean(axis=0)) @ _unit(way)) if way.any() else np.inf
-    return way if np.linalg.norm(way) >= _FAR * along else None
+    middle = points.mean(axis=0)
+    ahead, behind = (_pixels(parts[name]).mean(axis=0) - middle for name in ("leaf_tip", "leaf_base"))
+    way = np.asarray(ahead - behind)
+    longest = float(np.ptp((points - middle) @ _own_axis(points, None)))
+    if np.linalg.norm(way) < _FAR * longest or float(ahead @ way) <= 0 or float(behind @ way) >= 0:
+        return None
+    return way
 
 
 # ---------------------------------------------------------------------------------------------------------------- pieces

@@ -6,6 +6,7 @@ linear it splits exactly into one term per text: the ledger.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
@@ -103,16 +104,20 @@ def scales_of(concepts: Sequence[Concept], logit_scale: float, sharpness: Mappin
 
 
 def character_key(concept: Concept) -> str:
-    """Returns the name of the character that a question of a trait pack is about, with its number of states: ``fish:mouth_position/3``.
+    """Returns the name of the character that a question of a trait pack is about, such as ``fish:mouth_position/1f2e3d4c``.
 
-    The question of another pack of that name that has more states or fewer is another question. Empty for questions in free words.
+    It ends in a digest of what the states are called: a pack of that name with other states or other words asks another question, of which
+    nothing was fitted. Empty for questions in free words.
     """
     pack, character = concept.metadata.get("pack"), concept.metadata.get("character")
-    return f"{pack}:{character}/{1 + len(concept.contrasts)}" if pack and character else ""
+    if not pack or not character:
+        return ""
+    spoken = "\n".join(sorted("|".join(phrases) for phrases in (concept.target, *concept.contrasts)))
+    return f"{pack}:{character}/{hashlib.sha256(spoken.encode()).hexdigest()[:8]}"
 
 
 def probabilities(image: Tensor, texts: DirectionSet, logit_scale: float | Tensor, concepts: Sequence[int] | None = None) -> Tensor:
-    """Softmax over each concept's target and contrasts at the model's own temperature.
+    """Softmax over each concept's target and contrasts.
 
     Args:
         image: float [B, D] image embeddings.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.directions import DirectionSet
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.quiet import quiet
-from concept_cam.core.scoring import FEATURE_NORM
+from concept_cam.core.scoring import FEATURE_NORM, scales_of
 from concept_cam.trust import probes
 from concept_cam.trust.certified import Certificate, Domain, certificate_of
 from concept_cam.trust.evidence import RANKED_CELLS, Cells, Correlations, Evidence, Probed, evidence_of_all, ranks
@@ -47,6 +49,8 @@ class Asked:
         logit_scale: The model's temperature.
         rules: What certificates are judged by.
         own: The model's own rules, for the kinds of questions of which nothing was fitted in ``rules``; ``None`` where they have no say.
+        sharpness: By what the temperature is multiplied for some characters; see :func:`concept_cam.core.scoring.scales_of`. Rules are
+            fitted to what the one temperature says, so that they stay when factors are fitted.
     """
 
     def __init__(
@@ -58,7 +62,9 @@ class Asked:
         logit_scale: float,
         rules: Rules,
         own: Rules | None = None,
+        sharpness: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
+        self.scales = np.asarray(scales_of(concepts, logit_scale, sharpness), dtype=np.float64)
         self.concepts, self.texts, self.norm, self.embed, self.scale, self.rules, self._own = (
             concepts,
             texts,
@@ -281,7 +287,7 @@ class Certifier:
         known = asked.facts[index]
         domain = self._domain_of(shared.picture, known.group)
         facts = MapFacts(
-            shared.probabilities[index],
+            shared.probabilities[index][0],
             domain.distance,
             agreement,
             known.kind,
@@ -294,7 +300,7 @@ class Certifier:
         )
         ledger = tuple(zip(asked.names[index], (weights * plain_at_peak).tolist()))
         judgement, fitted = asked.judged(index, found, facts)
-        return certificate_of(found, facts, judgement, fitted, ledger)
+        return replace(certificate_of(found, facts, judgement, fitted, ledger), probability=shared.probabilities[index][1])
 
     @quiet(graph=False)
     def _agreement(self, rows: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> float:
@@ -357,21 +363,26 @@ class Certifier:
         probabilities = self._probabilities(wanted, products, peaks, with_image)
         return _Shared(products[:count], scores, terms, dict(zip(wanted, found)), known, peaks.tolist(), probabilities)
 
-    def _probabilities(self, which: Sequence[int], products: np.ndarray, peaks: np.ndarray, with_image: np.ndarray) -> dict[int, float]:
-        """Of some targets among their contrasts: at the peak for a part or a thing, which is somewhere; of all the picture for a state."""
+    def _probabilities(
+        self, which: Sequence[int], products: np.ndarray, peaks: np.ndarray, with_image: np.ndarray
+    ) -> dict[int, tuple[float, float]]:
+        """Of some targets among their contrasts: at the peak for a part or a thing, which is somewhere; of all the picture for a state.
+
+        At the model's one temperature, which the rules are fitted to, and at that of the character, which is said.
+        """
         asked = self._asked
         wanted = np.zeros(len(peaks), dtype=bool)
         wanted[list(which)] = True
-        found = dict.fromkeys(which, float("nan"))
+        found = dict.fromkeys(which, (math.nan, math.nan))
         for numbers, columns in asked.alike_long:
             own = wanted[numbers]
             if columns.shape[1] < 2 or not own.any():
                 continue
             numbers, rows = numbers[own], np.take_along_axis(asked.table[numbers[own]], columns[own], axis=1)
             cosines = np.where(asked.states[numbers, None], with_image[rows], products[rows, peaks[numbers, None]])
-            logits = asked.scale * cosines.astype(np.float64)
-            shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-            found |= zip(numbers.tolist(), (shares[:, 0] / shares.sum(axis=1)).tolist())
+            plain, own_scales = _first_share(asked.scale * cosines.astype(np.float64)), asked.scales[numbers]
+            said = plain if (own_scales == np.float32(asked.scale)).all() else _first_share(own_scales[:, None] * cosines)
+            found |= zip(numbers.tolist(), zip(plain.tolist(), said.tolist()))
         return found
 
     def _correlations(self, ranked: np.ndarray, hosts: np.ndarray, neutral: np.ndarray, which: Sequence[int]) -> Correlations:
@@ -425,6 +436,12 @@ def _words(labels: np.ndarray, choices: np.ndarray, which: np.ndarray) -> np.nda
     return np.asarray(highest[which])
 
 
+def _first_share(logits: np.ndarray) -> np.ndarray:
+    """The first of the softmax of each row: [N, K] to [N]."""
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(shares[:, 0] / shares.sum(axis=1))
+
+
 @dataclass(frozen=True)
 class _Shared:
     """What is known of the maps of one set of questions: plain maps of its texts, the maps, the coefficients of their texts, what the maps'
@@ -437,4 +454,4 @@ class _Shared:
     evidence: Mapping[int, Evidence]
     picture: PictureProbes
     peaks: Sequence[int]
-    probabilities: Mapping[int, float]
+    probabilities: Mapping[int, tuple[float, float]]

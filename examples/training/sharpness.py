@@ -1,7 +1,6 @@
 """Fits how sharply the states of each character are told from each other, and writes it beside the weights of a model.
 
     PYTHONPATH=examples python -m training.sharpness --folder concept_cam/backbones/bundled
-    PYTHONPATH=examples python -m training.sharpness --folder runs/model --pictures 40      # a quick look
 
 A model has one temperature, and tells some characters better than that says and others worse. For each character of the packs that the
 model was trained for, the factor of the temperature is the one under which the states of rendered pictures are most likely (temperature
@@ -27,6 +26,7 @@ from concept_cam import Localizer, prompts
 from concept_cam.backbones import lite
 from concept_cam.collection.questions import build_questions
 from concept_cam.commands.console import at_least_one, run_script
+from concept_cam.core.errors import DataError
 from concept_cam.core.scoring import character_key
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.trust.rules import Rules
@@ -81,7 +81,7 @@ def fit_factor(seen: Seen, wide: float = WIDE) -> float:
     return float(np.exp(minimize_scalar(cost, bounds=tuple(np.log(BOUNDS)), method="bounded").x))
 
 
-def look(localizer: Localizer, group: str, count: int, seed: int) -> dict[str, Seen]:
+def look(localizer: Localizer, group: str, count: int, seed: int, least: int = LEAST) -> dict[str, Seen]:
     """What a model says of rendered pictures of a group: by :func:`concept_cam.core.scoring.character_key`.
 
     Args:
@@ -89,6 +89,7 @@ def look(localizer: Localizer, group: str, count: int, seed: int) -> dict[str, S
         group: A name in `WORLDS`.
         count: Pictures.
         seed: Of the pictures.
+        least: Pictures that a character must be told in.
     """
     world, generator = WORLDS[group], np.random.default_rng(seed)
     questions = build_questions([prompts.load_pack(group)], localizer.backbone.unknown_words)
@@ -112,7 +113,7 @@ def look(localizer: Localizer, group: str, count: int, seed: int) -> dict[str, S
                     continue
                 logits[character_key(concept)].append(np.log(answers[place].probabilities[: len(names)]))
                 truth[character_key(concept)].append(names.index(traits[character.name]))
-    return {key: Seen(np.array(rows, np.float64), np.array(truth[key])) for key, rows in logits.items() if len(rows) >= LEAST}
+    return {key: Seen(np.array(rows, np.float64), np.array(truth[key])) for key, rows in logits.items() if len(rows) >= least}
 
 
 def bare(folder: Path) -> Localizer:
@@ -123,8 +124,16 @@ def bare(folder: Path) -> Localizer:
 
 
 def write(folder: Path, factors: Mapping[str, float]) -> None:
-    """Writes the factors into the model's `config.json`, to two digits."""
+    """Writes the factors into the model's `config.json`, to two digits, in place of those that were there.
+
+    Raises:
+        DataError: There are none: what was fitted before stays.
+    """
     path = folder / lite.CONFIG
+    if not factors:
+        raise DataError(
+            f"no character was told in {LEAST} pictures, so nothing was fitted and {path} stays as it is: take more --pictures."
+        )
     content = json.loads(path.read_text(encoding="utf-8"))
     content["sharpness"] = {name: round(value, 2) for name, value in factors.items()}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -143,16 +152,16 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for group in dict.fromkeys(localizer.backbone.groups):
         fitted = look(localizer, group, arguments.pictures, FIT_SEED + 2)
-        others = look(localizer, group, arguments.held_out, FIT_SEED + 3)
+        others = look(localizer, group, arguments.held_out, FIT_SEED + 3, least=1)
         for key, seen in fitted.items():
+            if key not in others:
+                continue
             factors[key] = round(fit_factor(seen), 2)
-            other = others.get(key, seen)
+            other = others[key]
             before, after = other.called(1.0), other.called(factors[key])
-            print(
-                f"| {key} | {len(seen.truth)} | {factors[key]:.2f} | {other.surprise(1.0):.3f}, {other.surprise(factors[key]):.3f} | "
-                f"{before[0]:.2f}, {after[0]:.2f} | {before[1]:.3f}, {after[1]:.3f} |",
-                flush=True,
-            )
+            surprises = f"{other.surprise(1.0):.3f}, {other.surprise(factors[key]):.3f}"
+            called, right = (f"{one:.{digits}f}, {two:.{digits}f}" for one, two, digits in zip(before, after, (2, 3), strict=True))
+            print(f"| {key.partition('/')[0]} | {len(seen.truth)} | {factors[key]:.2f} | {surprises} | {called} | {right} |", flush=True)
     write(arguments.folder, factors)
 
 

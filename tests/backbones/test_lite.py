@@ -20,6 +20,7 @@ from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.backbones.word_pieces import WordPieceConfig
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, ModelError
+from concept_cam.core.scoring import character_key
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "fin", "fish", "tail", "the", "##s")
 SIZES = Sizes(hidden=16, depth=1, queries=3, nouns=12, parts=7, text_hidden=8, gate_hidden=4, value_hidden=5, reading=3)
@@ -227,19 +228,20 @@ def test_factors_of_the_temperature_are_part_of_the_model(folder: Path, backbone
     assert not backbone.sharpness
     model = lite.make(folder, "tiny").model
     assert isinstance(model, lite.LiteModel)
-    model.sharpness = {"fish:tail/2": 3.0}
+    asked = {"target": ("a fish",), "contrasts": (("the tail",),)}
+    known, free = (Concept(**asked, metadata={"pack": "fish", "character": "tail", "kind": "shape"}), Concept(**asked))
+    model.sharpness = {character_key(known): 3.0}
     lite.save(model, tokenizer(), tmp_path)
     other = load(f"local-dir:{tmp_path}")
-    assert other.sharpness == {"fish:tail/2": 3.0}
+    assert other.sharpness == {character_key(known): 3.0}
     assert other.weights_hash != backbone.weights_hash
-    asked = {"target": ("a fish",), "contrasts": (("the tail",),)}
-    known, free = (Concept(**asked, metadata={"pack": "fish", "character": "tail"}), Concept(**asked))
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     before, after = (Localizer(each).score(Localizer(each).encode(picture), [known, free]) for each in (backbone, other))
     assert after[1].probabilities == pytest.approx(before[1].probabilities, abs=1e-6)
     odds, sharper = (each[0].probabilities[0] / each[0].probabilities[1] for each in (before, after))
     assert odds != pytest.approx(1.0, abs=1e-3)
     assert sharper == pytest.approx(odds**3, rel=1e-3)
+    assert after[0].certificate.probability == pytest.approx(after[0].probabilities[0], abs=1e-5)
     # Other methods say the same of the picture.
     shown = Localizer(other).locate(picture, known, method="grad-cam")
     assert shown.probabilities == pytest.approx(after[0].probabilities, abs=1e-3)

@@ -99,6 +99,9 @@ def test_a_base_or_a_tip_of_another_leaf_says_nothing() -> None:
         {"leaf_blade": blade, "leaf_base": blade & (u < -50), "leaf_tip": elsewhere},
         {"leaf_blade": blade, "leaf_base": elsewhere, "leaf_tip": blade & (u > 50)},
         {"leaf_blade": blade, "leaf_base": blade & (np.hypot(u, v) < 6), "leaf_tip": beside},
+        # Side by side across the blade; and both near one of its ends.
+        {"leaf_blade": blade, "leaf_base": blade & (np.hypot(u, v - 15) < 6), "leaf_tip": blade & (np.hypot(u, v + 15) < 6)},
+        {"leaf_blade": blade, "leaf_base": blade & (np.hypot(u - 40, v - 8) < 6), "leaf_tip": blade & (np.hypot(u - 5, v + 8) < 6)},
     ):
         found = measure_leaf(parts)
         assert found["leaf_length"].value == pytest.approx(120, rel=0.04)

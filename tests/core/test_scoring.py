@@ -107,13 +107,21 @@ def about(states: int, **metadata: str) -> Concept:
 
 
 def test_a_character_is_known_by_its_pack_its_name_and_how_many_states_it_has() -> None:
-    assert character_key(about(3, pack="fish", character="mouth_position", state="inferior")) == "fish:mouth_position/3"
+    key = character_key(about(3, pack="fish", character="mouth_position", state="inferior"))
+    assert key.startswith("fish:mouth_position/")
+    assert len(key) == len("fish:mouth_position/") + 8
+    # Whichever of the states is asked for against the others, it is the question of all of them.
+    turned = Concept(("other 0",), (("other 1",), ("a",)), metadata={"pack": "fish", "character": "mouth_position"})
+    assert character_key(turned) == key
+    others = [about(4, pack="fish", character="mouth_position"), about(3, pack="fish", character="tail")]
+    others.append(Concept(("a",), (("other 0",), ("a third",)), metadata={"pack": "fish", "character": "mouth_position"}))
+    assert key not in [character_key(other) for other in others]
     assert character_key(about(3)) == character_key(about(3, pack="fish")) == ""
 
 
 def test_each_concept_has_its_own_temperature() -> None:
     concepts = [about(3, pack="fish", character="tail"), about(3), about(4, pack="fish", character="tail")]
-    scales = scales_of(concepts, 10.0, {"fish:tail/3": 2.0})
+    scales = scales_of(concepts, 10.0, {character_key(concepts[0]): 2.0})
     assert scales.tolist() == [20.0, 10.0, 10.0]
     texts = random_set()
     found = probabilities(image(), texts, scales)
