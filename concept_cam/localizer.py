@@ -26,7 +26,7 @@ from concept_cam.core.names import choose
 from concept_cam.core.placed_maps import PartMaps, place_maps
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Localizations, Provenance
-from concept_cam.core.scoring import image_scores, ledger, probabilities, scales_of, score_patches
+from concept_cam.core.scoring import image_scores, ledger, probabilities, score_patches
 from concept_cam.core.settings import Settings
 from concept_cam.methods import explain
 from concept_cam.pictures.preprocessing import adapted
@@ -468,11 +468,10 @@ class Localizer:
         terms, along = fixed or (coefficients(texts, image, **options), None)
         maps = score_patches(patches, texts, terms, settings.feature_norm, along).cpu().numpy()
         levels = image_scores(image, texts, terms, along).cpu().numpy()
-        temperatures = scales_of(concepts, self.backbone.logit_scale, self.backbone.sharpness)
-        shares = probabilities(image, texts, temperatures).cpu().numpy()
+        asked = self._questions(concepts, texts)
+        shares = probabilities(image, texts, asked.scales).cpu().numpy()
         weights = terms.expand(len(features), -1, -1).cpu().numpy()
         parts = [index for index, concept in enumerate(concepts) if concept.metadata.get("kind") == "part"]
-        asked = self._questions(concepts, texts)
         answers = []
         for row, item in enumerate(features):
             scores, geometry = maps[row], item.geometry

@@ -21,7 +21,7 @@ import numpy as np
 
 from concept_cam.core.frame import Length, exclusive_masks, measure_bodies
 from concept_cam.core.geometry import Geometry
-from concept_cam.core.lengths import measure_lengths
+from concept_cam.core.lengths import LENGTHS, measure_lengths
 from concept_cam.core.placed_maps import small_size
 from concept_cam.core.regions import DEFAULT_THRESHOLD, RESOLUTIONS, Frame, PictureMaps, Shape, find_shapes_of_all
 from concept_cam.core.resampling import Enlargement, filled
@@ -300,7 +300,7 @@ def measure_all_distances(bodies: Sequence[Body]) -> list[dict[str, Distance]]:
     parts = [body.parts(own) for body, own in zip(bodies, heats)]
     found = measure_bodies(parts, [body.patch for body in bodies], heats)
     return [
-        _distances(body, along | measure_lengths(body.several(own), body.patch)) if own else {}
+        _distances(body, along if LENGTHS.isdisjoint(body.names) else along | measure_lengths(body.several(own), body.patch)) if own else {}
         for body, own, along in zip(bodies, heats, found)
     ]
 

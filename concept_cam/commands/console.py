@@ -22,6 +22,7 @@ __all__ = [
     "WARNING",
     "ProgressDisplay",
     "add_options",
+    "at_least",
     "at_least_one",
     "detail",
     "interactive",
@@ -73,19 +74,25 @@ def _meta(name: str, otherwise: Any) -> Any:
     return otherwise if context is None else context.meta.get(name, otherwise)
 
 
-def at_least_one(text: str) -> int:
-    """Reads how many of something a script is to take, as a type for ``argparse``.
+def at_least(least: int) -> Callable[[str], int]:
+    """Returns what reads how many of something a script is to take, as a type for ``argparse``.
 
-    Raises:
-        ArgumentTypeError: It is no whole number, or less than one.
+    It raises an ``ArgumentTypeError`` for what is no whole number, or less than ``least``.
     """
-    try:
-        count = int(text)
-    except ValueError:
-        count = 0
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"received {text!r}: expected a whole number of at least 1.")
-    return count
+
+    def read(text: str) -> int:
+        try:
+            count = int(text)
+        except ValueError:
+            count = least - 1
+        if count < least:
+            raise argparse.ArgumentTypeError(f"received {text!r}: expected a whole number of at least {least}.")
+        return count
+
+    return read
+
+
+at_least_one = at_least(1)
 
 
 def run_script(main: Callable[[], object]) -> None:

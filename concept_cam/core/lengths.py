@@ -14,7 +14,10 @@ import numpy as np
 
 from concept_cam.core.frame import Length, Mask, Points
 
-__all__ = ["measure_elytra", "measure_fore_wing", "measure_leaf", "measure_lengths"]
+__all__ = ["LENGTHS", "measure_elytra", "measure_fore_wing", "measure_leaf", "measure_lengths"]
+
+LENGTHS = frozenset(["fore_wing_length", "elytra_length", "elytra_width", "leaf_length", "leaf_width"])
+"""What :func:`measure_lengths` can tell."""
 
 _LEAST_PIXELS = 12
 """Pixels under which a part has no shape."""

@@ -100,6 +100,8 @@ def scales_of(concepts: Sequence[Concept], logit_scale: float, sharpness: Mappin
     Returns:
         float32 [C].
     """
+    if not sharpness:
+        return torch.full((len(concepts),), logit_scale)
     return torch.tensor([logit_scale * sharpness.get(character_key(concept), 1.0) for concept in concepts], dtype=torch.float32)
 
 

@@ -64,7 +64,7 @@ class Asked:
         own: Rules | None = None,
         sharpness: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        self.scales = np.asarray(scales_of(concepts, logit_scale, sharpness), dtype=np.float64)
+        self.scales = scales_of(concepts, logit_scale, sharpness)
         self.concepts, self.texts, self.norm, self.embed, self.scale, self.rules, self._own = (
             concepts,
             texts,
@@ -380,7 +380,7 @@ class Certifier:
                 continue
             numbers, rows = numbers[own], np.take_along_axis(asked.table[numbers[own]], columns[own], axis=1)
             cosines = np.where(asked.states[numbers, None], with_image[rows], products[rows, peaks[numbers, None]])
-            plain, own_scales = _first_share(asked.scale * cosines.astype(np.float64)), asked.scales[numbers]
+            plain, own_scales = _first_share(asked.scale * cosines.astype(np.float64)), asked.scales.numpy()[numbers].astype(np.float64)
             said = plain if (own_scales == np.float32(asked.scale)).all() else _first_share(own_scales[:, None] * cosines)
             found |= zip(numbers.tolist(), zip(plain.tolist(), said.tolist()))
         return found

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from concept_cam import Localizer, backbones, prompts
-from concept_cam.commands.console import at_least_one, run_script
+from concept_cam.commands.console import at_least, at_least_one, run_script
 from concept_cam.core.progress import Tracker
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.evaluation.datasets.samples import Sample
@@ -80,8 +80,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--pictures", type=at_least_one, default=160, help="rendered pictures to fit to, of each group that is asked for")
-    parser.add_argument("--held-out", type=int, default=32, help="rendered pictures of each group to measure on")
-    parser.add_argument("--collages", type=int, default=60, help="collages of photographs to fit to; a third as many are measured on")
+    parser.add_argument("--held-out", type=at_least(0), default=32, help="rendered pictures of each group to measure on")
+    parser.add_argument("--collages", type=at_least(0), default=60, help="collages of photographs to fit to; a third more to measure on")
     parser.add_argument(
         "--hosts", help="groups whose parts are asked for, such as fish,beetle; by default those that the model has words for"
     )

@@ -1,9 +1,13 @@
-"""Folders that are named at the command line."""
+"""Folders that are named at the command line, and what is read from them."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from pickle import UnpicklingError
+
+UNREADABLE = (RuntimeError, LookupError, ValueError, TypeError, EOFError, OSError, UnpicklingError)
+"""What reading a file of tensors can end in that holds something else, or is damaged."""
 
 
 def existing(text: str) -> Path:

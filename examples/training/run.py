@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from training.augmentation import augment, target_size
 from training.backbone import Nouns
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import CELL, TrainConfig
+from training.folders import UNREADABLE
 from training.networks import Trainee
 from training.objectives import losses, random_contrasts
 from training.sentences import Sentences
@@ -32,8 +32,6 @@ from training.supply import Mixer, plan, render_jobs
 
 MEAN, STD = 127.0 / 255.0, 128.0 / 255.0
 """What the backbone was trained with."""
-UNREADABLE = (RuntimeError, LookupError, ValueError, TypeError, EOFError, OSError, UnpicklingError)
-"""What reading a file that holds no checkpoint can end in."""
 BY_QUERY = ("value.weight", "value.beside.0.weight", "value.reading.out.weight")
 """Parameters whose columns grow with the queries."""
 

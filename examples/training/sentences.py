@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from concept_cam.demo.worlds.captions import CaptionWriter
 from concept_cam.demo.worlds.claims import Statement
 from concept_cam.demo.worlds.family import World
 from training.claims import Claim, claims_of
+from training.folders import UNREADABLE
 from training.synonyms import HOST, KINDS, PARTS, STATES
 
 DRAWS = 600
@@ -201,7 +201,7 @@ def _saved(file: Path) -> dict[str, Any]:
     try:
         saved = torch.load(file, weights_only=True)
         return {name: saved[name] for name in ("table", "texts", "emb")}
-    except (RuntimeError, LookupError, ValueError, TypeError, EOFError, OSError, UnpicklingError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{file} holds no wordings and embeddings, or is damaged: {reason_of(error)} Remove it, and it is made again, or name another."
         ) from error

@@ -38,7 +38,7 @@ WIDE = 0.5
 """Standard deviation of the logarithm of a factor that is expected before anything is seen: few pictures move it little."""
 BOUNDS = (0.25, 4.0)
 LEAST = 100
-"""Pictures of a character under which nothing is fitted."""
+"""Pictures of a character under which nothing is fitted, and it is said."""
 SURE = 0.9
 
 
@@ -61,11 +61,15 @@ class Seen:
         return np.asarray(powers / powers.sum(1, keepdims=True))
 
     def surprise(self, factor: float) -> float:
-        """Mean of minus the logarithm of the right state's probability."""
+        """Mean of minus the logarithm of the right state's probability; NaN of no pictures."""
+        if not len(self.truth):
+            return float("nan")
         return float(-np.log(self.shares(factor)[np.arange(len(self.truth)), self.truth].clip(1e-12)).mean())
 
     def called(self, factor: float, least: float = SURE) -> tuple[float, float]:
         """Share of the pictures whose best state has at least some probability, and how many of those are right; NaN for none."""
+        if not len(self.truth):
+            return float("nan"), float("nan")
         shares = self.shares(factor)
         made = shares.max(1) >= least
         right = shares.argmax(1) == self.truth
@@ -81,7 +85,7 @@ def fit_factor(seen: Seen, wide: float = WIDE) -> float:
     return float(np.exp(minimize_scalar(cost, bounds=tuple(np.log(BOUNDS)), method="bounded").x))
 
 
-def look(localizer: Localizer, group: str, count: int, seed: int, least: int = LEAST) -> dict[str, Seen]:
+def look(localizer: Localizer, group: str, count: int, seed: int) -> dict[str, Seen]:
     """What a model says of rendered pictures of a group: by :func:`concept_cam.core.scoring.character_key`.
 
     Args:
@@ -89,7 +93,6 @@ def look(localizer: Localizer, group: str, count: int, seed: int, least: int = L
         group: A name in `WORLDS`.
         count: Pictures.
         seed: Of the pictures.
-        least: Pictures that a character must be told in.
     """
     world, generator = WORLDS[group], np.random.default_rng(seed)
     questions = build_questions([prompts.load_pack(group)], localizer.backbone.unknown_words)
@@ -113,7 +116,9 @@ def look(localizer: Localizer, group: str, count: int, seed: int, least: int = L
                     continue
                 logits[character_key(concept)].append(np.log(answers[place].probabilities[: len(names)]))
                 truth[character_key(concept)].append(names.index(traits[character.name]))
-    return {key: Seen(np.array(rows, np.float64), np.array(truth[key])) for key, rows in logits.items() if len(rows) >= least}
+    # A character that is never told in these pictures has no rows; as many columns as states all the same.
+    columns = {character_key(concept): len(each.states) for each, concept in zip(asked, concepts, strict=True)}
+    return {key: Seen(np.array(rows, np.float64).reshape(-1, columns[key]), np.array(truth[key], np.int64)) for key, rows in logits.items()}
 
 
 def bare(folder: Path) -> Localizer:
@@ -152,9 +157,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for group in dict.fromkeys(localizer.backbone.groups):
         fitted = look(localizer, group, arguments.pictures, FIT_SEED + 2)
-        others = look(localizer, group, arguments.held_out, FIT_SEED + 3, least=1)
+        others = look(localizer, group, arguments.held_out, FIT_SEED + 3)
         for key, seen in fitted.items():
-            if key not in others:
+            if len(seen.truth) < LEAST:
+                print(f"| {key.partition('/')[0]} | {len(seen.truth)}, too few | 1 | | | |", flush=True)
                 continue
             factors[key] = round(fit_factor(seen), 2)
             other = others[key]

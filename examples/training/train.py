@@ -23,7 +23,7 @@ from concept_cam.backbones import BUNDLED
 from concept_cam.backbones.lite import TOKENIZER
 from concept_cam.backbones.lite_net import LiteNet
 from concept_cam.backbones.machine import device_of
-from concept_cam.commands.console import at_least_one, run_script
+from concept_cam.commands.console import at_least, at_least_one, run_script
 from concept_cam.demo.worlds import WORLDS
 from training.backbone import from_bundled, load_nouns, load_trunk, shipped_model
 from training.checks import check
@@ -34,12 +34,6 @@ from training.run import Run, append_row, train
 from training.sentences import load_sentences
 
 SHIPPED = "bundled"
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"received {text!r}, expected a whole number, 0 or more.")
-    return int(text)
 
 
 def _seconds(text: str) -> float:
@@ -62,12 +56,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where checkpoints, curves and the model go")
     parser.add_argument("--backbone", type=Path, help="weights of EfficientNet-Lite0 (default: those of the installed package)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: FOLDER/sentences.pt, made at the first run)")
-    parser.add_argument("--workers", type=_count, default=1, help="rendering processes")
+    parser.add_argument("--workers", type=at_least(0), default=1, help="rendering processes")
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads of the training process")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--render-device", default="cpu", help="where pictures are rendered")
     parser.add_argument("--seconds", type=_seconds, default=float("inf"), help="stop and save after this time")
-    parser.add_argument("--check", type=_count, default=48, metavar="N", help="held-out pictures that are looked at in the end")
+    parser.add_argument("--check", type=at_least(0), default=48, metavar="N", help="held-out pictures that are looked at in the end")
     parser.add_argument(
         "--start-from",
         type=_start,

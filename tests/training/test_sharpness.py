@@ -70,7 +70,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_a_look_asks_each_character_of_its_pack_and_keeps_what_can_be_told() -> None:
-    found = {key.partition(":")[2].partition("/")[0]: seen for key, seen in look(bare(BUNDLED), "fish", 16, 5, least=4).items()}
+    found = {key.partition(":")[2].partition("/")[0]: seen for key, seen in look(bare(BUNDLED), "fish", 16, 5).items()}
     names = set(found)
     assert names <= set(WORLDS["fish"].characters)
     assert {"body_shape", "pattern", "caudal_fin_shape"} <= names
