@@ -187,15 +187,19 @@ class Localizer:
         contrasts = [[row(prompts) for prompts in concept.contrast_prompts] for concept in concepts]
         widest = max(map(len, contrasts))
         texts = self.embed_texts(list(index))
+
+        def first(counts: list[int]) -> Tensor:
+            """Bool [C, R], true in the first so many columns of each row."""
+            return torch.arange(widest, device=self.backbone.device) < torch.tensor(counts, device=self.backbone.device)[:, None]
+
         return DirectionSet(
             texts=texts.to(self.backbone.device),
             target=torch.tensor(target, device=self.backbone.device),
             contrasts=torch.tensor(
                 [rows + [0] * (widest - len(rows)) for rows in contrasts], dtype=torch.long, device=self.backbone.device
             ).reshape(len(concepts), widest),
-            present=torch.tensor(
-                [[True] * len(rows) + [False] * (widest - len(rows)) for rows in contrasts], dtype=torch.bool, device=self.backbone.device
-            ).reshape(len(concepts), widest),
+            present=first([len(concept.contrasts) for concept in concepts]),
+            rivals=first([len(concept.rivals) for concept in concepts]),
         )
 
     def unknown_words(self, concepts: Sequence[Concept]) -> tuple[str, ...]:
@@ -517,7 +521,7 @@ class Localizer:
     def _part_maps(self, features: PatchFeatures, parts: Sequence[Concept]) -> PartMaps:
         asked = self.phrased(parts)
         answer = self._score_batch([features], asked, self.directions(asked))[0]
-        shares = np.array([float(shares[0]) if concept.contrasts else 1.0 for concept, shares in zip(asked, answer.probabilities)])
+        shares = np.array([float(shares[0]) if concept.rivals else 1.0 for concept, shares in zip(asked, answer.probabilities)])
         names = tuple(str(concept.metadata.get("part") or concept.name) for concept in asked)
         return PartMaps(names, answer.scores, shares, answer.geometry)
 

@@ -189,7 +189,7 @@ class _Concepts:
         self._index: dict[tuple[Any, ...], int] = {}
 
     def add(self, concept: Concept) -> int:
-        key = (concept.target_prompts, concept.contrast_prompts, concept.where)
+        key = (concept.target_prompts, concept.contrast_prompts, concept.where, concept.surroundings)
         if key not in self._index:
             self._index[key] = len(self.all)
             self.all.append(concept)

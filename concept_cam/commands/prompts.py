@@ -32,7 +32,8 @@ host_templates: ["a photo of {{}}", "{{}}"]                # for presence and pa
 
 characters:
 
-  # A character is one question; its states are the answers, and each other's contrasts.
+  # A character is one question; its states are the answers, and each other's contrasts. Their maps are set against the host and the
+  # background too, or against one of them: around: host (a part that stands out), around: background (the whole {host}).
   # kind: {kinds}
   body_pattern:
     kind: pattern
@@ -153,9 +154,10 @@ def _show(concept: Concept) -> None:
     click.echo(f"{concept.name}  ({facts['kind']}{''.join(f'; {term}' for term in terms if term)})")
     for prompt in concept.target_prompts:
         click.echo(f"  + {prompt}")
-    for name, prompts_ in zip(concept.contrast_names, concept.contrast_prompts, strict=True):
+    for number, (name, prompts_) in enumerate(zip(concept.contrast_names, concept.contrast_prompts, strict=True)):
+        role = name if number < len(concept.rivals) else f"{name}, around"
         for prompt in prompts_:
-            click.echo(f"  - {prompt}  [{name}]")
+            click.echo(f"  - {prompt}  [{role}]")
     click.echo()
 
 

@@ -63,10 +63,13 @@ class Concept:
         templates: Every template holds ``{}`` exactly once; each phrase is put into each template.
         metadata: Further facts carried through to the outputs (pack, character, state, entity, ontology ids ...).
         where: Which of several is meant; ``None`` for wherever it is.
+        surroundings: How many of the contrasts, the last ones, are what lies around the target (the host, the background) and no answer to
+            the question: they are set against the map, have no share in probabilities, and are not put into templates. The contrasts before
+            them are the rivals.
 
     Raises:
         PromptError: On empty text, a target that equals one of its contrasts (after normalisation), a contrast that is named twice,
-            or a template without exactly one ``{}``.
+            more surroundings than contrasts, or a template without exactly one ``{}``.
     """
 
     target: tuple[str, ...]
@@ -76,6 +79,7 @@ class Concept:
     templates: tuple[str, ...] = ("{}",)
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     where: Where | None = None
+    surroundings: int = 0
 
     def __post_init__(self) -> None:
         target = _phrases(self.target, "target")
@@ -104,6 +108,10 @@ class Concept:
         names = tuple(self.contrast_names) or tuple(contrast[0] for contrast in contrasts)
         if len(names) != len(contrasts):
             raise PromptError(f"received {len(names)} contrast names for {len(contrasts)} contrasts.")
+        if not 0 <= self.surroundings <= len(contrasts):
+            raise PromptError(
+                f"received {self.surroundings} surroundings among {len(contrasts)} contrasts: expected 0 to {len(contrasts)}."
+            )
         object.__setattr__(self, "target", target)
         object.__setattr__(self, "contrasts", contrasts)
         object.__setattr__(self, "templates", templates)
@@ -113,8 +121,8 @@ class Concept:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be sent to another process; worker processes receive concepts.
-        arguments = (self.target, self.contrasts, self.name, self.contrast_names, self.templates, dict(self.metadata), self.where)
-        return (Concept, arguments)
+        texts = (self.target, self.contrasts, self.name, self.contrast_names, self.templates)
+        return (Concept, (*texts, dict(self.metadata), self.where, self.surroundings))
 
     def prompts(self, phrases: Sequence[str]) -> tuple[str, ...]:
         """Returns every template filled with every phrase, the exact texts that the text tower sees."""
@@ -126,6 +134,16 @@ class Concept:
         return self.prompts(self.target)
 
     @property
+    def rivals(self) -> tuple[tuple[str, ...], ...]:
+        """The contrasts that are answers to the same question: all but the surroundings."""
+        return self.contrasts[: len(self.contrasts) - self.surroundings]
+
+    @property
+    def rival_names(self) -> tuple[str, ...]:
+        """One name per rival."""
+        return self.contrast_names[: len(self.rivals)]
+
+    @property
     def contrast_prompts(self) -> tuple[tuple[str, ...], ...]:
-        """The exact texts of each contrast, in order."""
-        return tuple(self.prompts(contrast) for contrast in self.contrasts)
+        """The exact texts of each contrast, in order; surroundings are not put into the templates, which speak of the target."""
+        return (*map(self.prompts, self.rivals), *self.contrasts[len(self.rivals) :])

@@ -89,7 +89,8 @@ WEIGHTING: dict[str, Weighting] = {"uniform": uniform, "softmax": softmax, "hard
 """Contrast weightings by name.
 
 Each takes ``target`` [C, D], ``contrasts`` [C, R, D] (zero rows where there is none), ``present`` bool [C, R], ``similarity`` [B, C, R]
-(cosine of each image with each contrast) and the logit scale, and returns ``pi`` [B or 1, C, R].
+(cosine of each image with each contrast) and the logit scale, and returns ``pi`` [B or 1, C, R]. Those that look at the image weigh the
+rivals among themselves; each of the surroundings counts as much as it does under ``uniform``.
 """
 
 IMAGE_DEPENDENT = frozenset({"softmax", "hardest"})
@@ -108,12 +109,14 @@ class DirectionSet:
         target: int64 [C] row of each concept's target in ``texts``.
         contrasts: int64 [C, R] rows of the contrasts, 0 where there is none.
         present: bool [C, R] where there is one.
+        rivals: bool [C, R] which of these are answers to the same question; the others are surroundings.
     """
 
     texts: Tensor
     target: Tensor
     contrasts: Tensor
     present: Tensor
+    rivals: Tensor
 
     @cached_property
     def columns(self) -> Tensor:
@@ -124,6 +127,11 @@ class DirectionSet:
     def used(self) -> Tensor:
         """Bool [C, 1 + R]: which entries of :attr:`columns` are terms rather than filling."""
         return torch.cat([self.present.new_ones(len(self.present), 1), self.present], dim=-1)
+
+    @cached_property
+    def answers(self) -> Tensor:
+        """Bool [C, 1 + R]: which entries of :attr:`columns` are answers to the question: the target and its rivals."""
+        return torch.cat([self.rivals.new_ones(len(self.rivals), 1), self.rivals], dim=-1)
 
     def similarities(self, image: Tensor, concepts: Sequence[int] | None = None) -> Tensor:
         """Returns the cosine of images [B, D] with each concept's target and contrasts: float32 [B, C, 1 + R], 0 where there is none.
@@ -163,7 +171,13 @@ def coefficients(texts: DirectionSet, image: Tensor, *, weighting: str, gamma: f
         return ones.unsqueeze(0)
     contrasts = texts.texts[texts.contrasts] * texts.present.unsqueeze(-1)
     similarity = texts.similarities(image)[..., 1:] if weighting in IMAGE_DEPENDENT else contrasts.new_zeros(())
-    weights = weigh(target, contrasts, texts.present, similarity, logit_scale)
+    if weighting in IMAGE_DEPENDENT:
+        # Which look-alike counts is a question among rivals: every picture of a host is like the host, which would be all that counts.
+        count = texts.present.sum(dim=-1, keepdim=True).clamp(min=1)
+        weights = weigh(target, contrasts, texts.rivals, similarity, logit_scale) * (texts.rivals.sum(dim=-1, keepdim=True) / count)
+        weights = weights + (texts.present & ~texts.rivals) / count
+    else:
+        weights = weigh(target, contrasts, texts.present, similarity, logit_scale)
     terms = torch.cat([ones.expand(weights.shape[0], -1, -1), -gamma * weights], dim=-1)
     lengths = directions(texts, terms).norm(dim=-1)
     if (lengths < _VANISHING).any():

@@ -406,12 +406,13 @@ class Localization:
                 "target": list(concept.target),
                 "contrasts": [list(contrast) for contrast in concept.contrasts],
                 "contrast_names": list(concept.contrast_names),
+                "surroundings": list(concept.contrast_names[len(concept.rivals) :]),
                 "templates": list(concept.templates),
                 "metadata": dict(concept.metadata),
             },
             "score": _number(self.score),
             "probability": self.probability,
-            "probabilities": dict(zip((concept.name, *concept.contrast_names), self.probabilities)),
+            "probabilities": dict(zip((concept.name, *concept.rival_names), self.probabilities)),
             "contrast_weights": dict(zip(concept.contrast_names, self.weights)),
             "peak": [_number(value) for value in self.peak],
             "peak_score": _number(self.peak_score),
@@ -543,7 +544,7 @@ class Localizations(Sequence[Localization]):
             raise IndexError(f"answer {index} of {len(self)}")
         index %= len(self)
         concept = self.concepts[index]
-        count = len(concept.contrasts)
+        count, rivals = len(concept.contrasts), len(concept.rivals)
         gamma = self.provenance.gamma
         split, certify = self.split, self.certify
         return Localization(
@@ -551,7 +552,7 @@ class Localizations(Sequence[Localization]):
             scores=self.scores[index],
             geometry=self.geometry,
             score=float(self.image_scores[index]),
-            probabilities=tuple(float(value) for value in self.probabilities[index, : 1 + count]) if count else (),
+            probabilities=tuple(float(value) for value in self.probabilities[index, : 1 + rivals]) if rivals else (),
             weights=tuple(float(-term / gamma) if gamma else 0.0 for term in self.terms[index, 1 : 1 + count]),
             provenance=self.provenance,
             source=self.source,

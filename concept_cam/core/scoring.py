@@ -114,12 +114,12 @@ def character_key(concept: Concept) -> str:
     pack, character = concept.metadata.get("pack"), concept.metadata.get("character")
     if not pack or not character:
         return ""
-    spoken = "\n".join(sorted("|".join(phrases) for phrases in (concept.target, *concept.contrasts)))
+    spoken = "\n".join(sorted("|".join(phrases) for phrases in (concept.target, *concept.rivals)))
     return f"{pack}:{character}/{hashlib.sha256(spoken.encode()).hexdigest()[:8]}"
 
 
 def probabilities(image: Tensor, texts: DirectionSet, logit_scale: float | Tensor, concepts: Sequence[int] | None = None) -> Tensor:
-    """Softmax over each concept's target and contrasts.
+    """Softmax over each concept's target and rivals: the contrasts that are answers.
 
     Args:
         image: float [B, D] image embeddings.
@@ -128,10 +128,10 @@ def probabilities(image: Tensor, texts: DirectionSet, logit_scale: float | Tenso
         concepts: One concept for each embedding, length B; by default all concepts for each.
 
     Returns:
-        float32 [B, C, 1 + R], or [B, 1 + R] where the concepts are named, in 0..1, target first, 0 where there is no contrast; rows sum to
+        float32 [B, C, 1 + R], or [B, 1 + R] where the concepts are named, in 0..1, target first, 0 where there is no rival; rows sum to
         one.
     """
-    used = texts.used if concepts is None else texts.used[list(concepts)]
+    used = texts.answers if concepts is None else texts.answers[list(concepts)]
     scale = logit_scale[:, None].to(image.device) if isinstance(logit_scale, Tensor) else logit_scale
     logits = (scale * texts.similarities(image, concepts)).masked_fill(~used, float("-inf"))
     return torch.softmax(logits, dim=-1)

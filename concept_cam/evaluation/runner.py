@@ -718,8 +718,8 @@ def _observe(
 
 def _chance(question: SampleQuestion) -> dict[str, float]:
     values: dict[str, float] = {}
-    if question.kind == "state" and question.concept.contrasts:
-        values["state_accuracy"] = 1 / (1 + len(question.concept.contrasts))
+    if question.kind == "state" and question.concept.rivals:
+        values["state_accuracy"] = 1 / (1 + len(question.concept.rivals))
     if question.twin is not None:
         values["twin_accuracy"] = values["twin_map_accuracy"] = 0.5
     return values

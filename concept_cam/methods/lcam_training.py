@@ -414,7 +414,7 @@ def train_on_concepts(
         DataError: No example, or one without contrasts.
     """
     training = training or LcamTraining()
-    if not examples or any(not example.concept.contrasts for example in examples):
+    if not examples or any(not example.concept.rivals for example in examples):
         raise DataError("training on concepts needs examples whose concepts have contrasts: they are what the target is told from.")
     backbone, settings = localizer.backbone, localizer.settings
     pictures: dict[int, int] = {}
@@ -428,7 +428,7 @@ def train_on_concepts(
     concepts = list(dict.fromkeys(example.concept for example in examples))
     asked = torch.tensor([concepts.index(example.concept) for example in examples])
     texts = localizer.directions(localizer.phrased(concepts))
-    choices = texts.texts[texts.columns] * texts.used[..., None]
+    choices = texts.texts[texts.columns] * texts.answers[..., None]
     generator = torch.Generator().manual_seed(training.seed + 2)
 
     def batches() -> Iterator[Query]:
@@ -449,7 +449,7 @@ def train_on_concepts(
 
             def cross_entropy(masked: Tensor, which: Tensor = which) -> Tensor:
                 cosines = torch.einsum("bd,brd->br", F.normalize(masked, dim=-1), choices[which])
-                logits = (backbone.logit_scale * cosines).masked_fill(~texts.used[which], float("-inf"))
+                logits = (backbone.logit_scale * cosines).masked_fill(~texts.answers[which], float("-inf"))
                 return F.cross_entropy(logits, torch.zeros(len(which), dtype=torch.long, device=logits.device))
 
             yield where, F.normalize(queries, dim=-1), cross_entropy

@@ -20,7 +20,7 @@ import yaml
 
 from concept_cam.core.concept import Concept, Where
 from concept_cam.core.errors import PromptError
-from concept_cam.core.names import choose, did_you_mean
+from concept_cam.core.names import choose, did_you_mean, normalise_text
 from concept_cam.core.placing import BodyPlan
 from concept_cam.prompts import schema as prompt_schema
 from concept_cam.prompts.schema import host_phrase, listed
@@ -46,8 +46,6 @@ __all__ = [
     "unique_names",
 ]
 
-HOST_KINDS = ("presence", "part")
-"""Kinds that contrast with the host itself, so that their phrases name it and their templates fit both."""
 
 SEPARABILITY_LIMIT = 0.2
 """Default least distance of two embeddings of unit length; 0.2 is a cosine of 0.98."""
@@ -95,7 +93,7 @@ class State:
         phrases: Synonyms that a caption would use, each with its own article; empty only for ``absent``.
         quality: Its quality term.
         entity: The part itself, where the character's kind is ``part``.
-        contrasts: Named contrasts (``state``, ``character=state`` or ``host``); empty for the siblings.
+        contrasts: Named contrasts (``state``, ``character=state``, ``host``, ``background``); empty for the siblings and what lies around.
         aliases: Data set or vocabulary -> the name there.
         notes: Remarks for people.
         of: The part whose place is meant, ``state`` or ``character=state``; it is asked in that part's words.
@@ -125,6 +123,7 @@ class Character:
         templates: Prompts of this character; empty for the pack's.
         aliases: Data set or vocabulary -> the name there.
         notes: Remarks for people.
+        around: What lies around what is described, a key of :data:`concept_cam.prompts.schema.AROUND`.
     """
 
     name: str
@@ -134,6 +133,7 @@ class Character:
     templates: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: str | None = None
+    around: str = "both"
 
     def state(self, name: str) -> State:
         """Returns the state of that name.
@@ -193,9 +193,17 @@ class Pack:
         """What is around the host: the phrase of the contrast ``background``."""
         return ("the background",)
 
+    def phrases_around(self, reference: str) -> tuple[str, ...]:
+        """The host's phrases, or the background's."""
+        return self.host_phrases if reference == "host" else self.background_phrases
+
+    def prompts_around(self, reference: str) -> tuple[str, ...]:
+        """The same in the templates for what names the host itself: what the map of a state is set against, see :func:`concepts`."""
+        return tuple(template.replace("{}", phrase) for template in self.host_templates for phrase in self.phrases_around(reference))
+
     def templates_of(self, character: Character) -> tuple[str, ...]:
         """Returns the templates that a character's phrases are put into."""
-        return character.templates or (self.host_templates if character.kind in HOST_KINDS else self.templates)
+        return character.templates or (self.host_templates if character.kind in prompt_schema.HOST_KINDS else self.templates)
 
     def phrases_of(self, state: State) -> tuple[str, ...]:
         """Returns a state's phrases; for ``absent``, which has none of its own, the host's, and for a place those of its part."""
@@ -275,6 +283,7 @@ def _character(name: str, value: Mapping[str, Any]) -> Character:
         templates=tuple(listed(value.get("templates"))),
         aliases=dict(value.get("aliases", {})),
         notes=value.get("notes"),
+        around=value.get("around", "both"),
     )
 
 
@@ -386,6 +395,7 @@ def to_dict(pack: Pack) -> dict[str, Any]:
         return _kept(
             kind=value.kind,
             entity=entity(value.entity),
+            around=None if value.around == "both" else value.around,
             templates=list(value.templates),
             aliases=dict(value.aliases),
             notes=value.notes,
@@ -480,8 +490,10 @@ def _merge_character(first: Character, second: Character) -> Character:
 def concepts(pack: Pack, character: str | None = None, state: str | None = None) -> list[Concept]:
     """Turns a pack into concepts, one per state.
 
-    Contrasts are the states that the state names, else its siblings; a ``part`` also contrasts with the host. The reserved state ``absent``
-    is a contrast only, since what is absent is nowhere; it becomes a concept when selected by name.
+    Contrasts are the states that the state names, else its siblings; a ``part`` also contrasts with the host. The map of any other state
+    is set against what lies around as well, the host and the background (:attr:`Concept.surroundings`): against its siblings alone it
+    would keep off all that they share, the part itself. The reserved state ``absent`` is a contrast only, since what is absent is nowhere;
+    it becomes a concept when selected by name.
 
     Args:
         pack: The pack.
@@ -536,17 +548,18 @@ def where_of(pack: Pack, place: str, part: str) -> Where:
 def _concept(pack: Pack, character: Character, state: State) -> Concept:
     if state.where:
         return _placed(pack, character, state)
-    names = list(state.contrasts)
-    if not names:
-        names = [sibling.name for sibling in character.states if sibling.name != state.name and not sibling.where]
-        names += ["host"] if character.kind == "part" else []
+    names, around = _contrasts(character, state)
 
     def phrases(reference: str) -> tuple[str, ...]:
         if reference in prompt_schema.REFERENCES:
-            return pack.host_phrases if reference == "host" else pack.background_phrases
+            return pack.phrases_around(reference)
         owner, _, name = reference.rpartition("=")
         return pack.phrases_of((pack.character(owner) if owner else character).state(name))
 
+    target = pack.phrases_of(state)
+    spoken = {normalise_text(phrase) for phrase in (*target, *(phrases(name)[0] for name in names))}
+    # A pack may call a state what another calls the host.
+    around = [name for name in around if not spoken & set(map(normalise_text, phrases(name)))]
     entity = state.entity or character.entity
     quality = state.quality
     metadata = _kept(
@@ -562,13 +575,25 @@ def _concept(pack: Pack, character: Character, state: State) -> Concept:
         aliases={**character.aliases, **state.aliases},
     )
     return Concept(
-        target=pack.phrases_of(state),
-        contrasts=tuple(phrases(name) for name in names),
+        target=target,
+        contrasts=(*map(phrases, names), *map(pack.prompts_around, around)),
         name=f"{character.name}={state.name}",
-        contrast_names=tuple(names),
+        contrast_names=(*names, *around),
         templates=pack.templates_of(character),
         metadata=metadata,
+        surroundings=len(around),
     )
+
+
+def _contrasts(character: Character, state: State) -> tuple[list[str], list[str]]:
+    """The rivals of a state, and the surroundings."""
+    siblings = [sibling.name for sibling in character.states if sibling.name != state.name and not sibling.where]
+    if character.kind in prompt_schema.HOST_KINDS:
+        return list(state.contrasts) or siblings + (["host"] if character.kind == "part" else []), []
+    if not state.contrasts:
+        return siblings, [name for name in prompt_schema.REFERENCES if character.around in (name, "both")]
+    around = [name for name in state.contrasts if name in prompt_schema.REFERENCES]
+    return [name for name in state.contrasts if name not in around], around
 
 
 def load(

@@ -41,6 +41,8 @@ CHARACTER_KINDS = {
     "count": "how many there are",
     "part": "where a part is; all states are there at once, each against its siblings and the host",
 }
+HOST_KINDS = ("presence", "part")
+"""Kinds that contrast with the host itself, so that their phrases name it and their templates fit both."""
 MATCHES = {
     "exact": "the state's name is the term's label",
     "synonym": "the state's name is an exact synonym of the term",
@@ -51,6 +53,13 @@ PACK_NAME = r"^[a-z0-9][a-z0-9_-]*$"
 TERM_ID = r"^[A-Z][A-Za-z]*:[A-Za-z0-9_]+$"
 REFERENCES = ("host", "background")
 """Contrasts that are no states: the whole organism or object, and what is around it."""
+AROUND = {
+    "both": "the host and the background",
+    "host": "the host alone: of what stands out from it, such as fins and antennae",
+    "background": "the background alone: of what is the whole host",
+    "nothing": "neither: the siblings alone",
+}
+"""What lies around what a character describes, and is set against the maps of its states beside their siblings."""
 RESERVED_STATES = ("present", "absent", *REFERENCES)
 MAX_NODES = 100_000
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -97,6 +106,11 @@ PACK_LEVELS: dict[str, dict[str, Field]] = {
     "character": {
         "kind": Field("choice", "What sort of question it is.", True, choices=CHARACTER_KINDS),
         "entity": Field("object", "The part that is described (Entity of Entity + Quality).", of="entity"),
+        "around": Field(
+            "choice",
+            "What lies around what is described, and is set against the maps of its states beside their siblings (both, if not given).",
+            choices=AROUND,
+        ),
         "templates": Field("texts", "Prompts for this character, in place of the pack's."),
         "aliases": Field("labels", "Data set or vocabulary -> the character's name there."),
         "notes": Field("text", "Remarks for people."),
@@ -110,7 +124,7 @@ PACK_LEVELS: dict[str, dict[str, Field]] = {
         ),
         "quality": Field("object", "The quality (Quality of Entity + Quality).", of="quality"),
         "entity": Field("object", "The part itself; only in characters of kind part.", of="entity"),
-        "contrasts": Field("references", "In place of the siblings: state, character=state, host or background."),
+        "contrasts": Field("references", "In place of the siblings and what lies around: state, character=state, host or background."),
         "aliases": Field("labels", "Data set or vocabulary -> the state's name there."),
         "notes": Field("text", "Remarks for people."),
     },
@@ -573,6 +587,9 @@ def _check_states(document: Document, character: Mapping[str, Any], path: Path_)
         if len(states) < 2 and kind != "part":
             message = "a character needs two or more states: the others are a state's contrasts. Add one, or use kind: presence."
             yield error("single-state", message, (*path, "states"))
+    if "around" in character and kind in HOST_KINDS:
+        message = f"a character of kind {kind} has no 'around': its states are asked against the host already."
+        yield error("around", message, (*path, "around"))
     if kind != "part" and "entity" not in character:
         yield error(
             "missing-key",

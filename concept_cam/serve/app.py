@@ -439,7 +439,7 @@ class _Handlers:
             taught = Taught(
                 name=_short(data, "name", 60),
                 target=question.concept.target[0],
-                contrasts=question.concept.contrast_names,
+                contrasts=question.concept.rival_names,
                 vector=prototype(positive, negative),
                 positive=len(positive),
                 negative=len(negative),

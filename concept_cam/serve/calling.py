@@ -89,7 +89,7 @@ def call_now(
         )
         return _plain(call, [part], host)
     own = found.concept.target[0] if found.concept.where is None else found.concept.name
-    names = [str(found.concept.metadata.get("state") or own), *found.concept.contrast_names]
+    names = [str(found.concept.metadata.get("state") or own), *found.concept.rival_names]
     if not placed:
         nothing = Call(None, names[0], None, {}, _number(found.score), None, "no_place", None)
         return _plain(nothing, [], host)

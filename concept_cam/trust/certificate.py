@@ -86,11 +86,19 @@ class Asked:
         return tuple(own[used] for own, used in zip(self.table, self.used))
 
     @cached_property
+    def answers(self) -> tuple[np.ndarray, ...]:
+        """The same without the surroundings: the target and its rivals."""
+        return tuple(own[used] for own, used in zip(self.table, self.texts.answers.cpu().numpy()))
+
+    @cached_property
     def alike_long(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
         """The questions with equally many texts, int [G], and which of their columns they use, int [G, n]: for products of many at once."""
-        counts = self.used.sum(axis=1)
-        groups = (np.flatnonzero(counts == count) for count in np.unique(counts))
-        return tuple((group, np.stack([np.flatnonzero(self.used[index]) for index in group])) for group in groups)
+        return _alike_long(self.used)
+
+    @cached_property
+    def alike_many(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """The same of the questions with equally many answers."""
+        return _alike_long(np.asarray(self.texts.answers.cpu().numpy()))
 
     @cached_property
     def used(self) -> np.ndarray:
@@ -153,11 +161,11 @@ class Asked:
 
     @cached_property
     def separability(self) -> tuple[float, ...]:
-        """The least distance of each target's embedding from a contrast's; NaN without contrasts."""
+        """The least distance of each target's embedding from a rival's; NaN without rivals."""
         vectors = self.texts.texts.float().cpu().numpy()
         return tuple(
             float(np.linalg.norm(vectors[rows[0]] - vectors[rows[1:]], axis=-1).min()) if len(rows) > 1 else float("nan")
-            for rows in self.rows
+            for rows in self.answers
         )
 
     @property
@@ -366,7 +374,7 @@ class Certifier:
     def _probabilities(
         self, which: Sequence[int], products: np.ndarray, peaks: np.ndarray, with_image: np.ndarray
     ) -> dict[int, tuple[float, float]]:
-        """Of some targets among their contrasts: at the peak for a part or a thing, which is somewhere; of all the picture for a state.
+        """Of some targets among their rivals: at the peak for a part or a thing, which is somewhere; of all the picture for a state.
 
         At the model's one temperature, which the rules are fitted to, and at that of the character, which is said.
         """
@@ -374,7 +382,7 @@ class Certifier:
         wanted = np.zeros(len(peaks), dtype=bool)
         wanted[list(which)] = True
         found = dict.fromkeys(which, (math.nan, math.nan))
-        for numbers, columns in asked.alike_long:
+        for numbers, columns in asked.alike_many:
             own = wanted[numbers]
             if columns.shape[1] < 2 or not own.any():
                 continue
@@ -394,7 +402,7 @@ class Certifier:
         told = np.where(varied & np.asarray(ranked.any(axis=1))[None], together, np.nan)
         siblings = np.full(len(own), np.nan, dtype=told.dtype)
         for index in which:
-            if len(rows := asked.rows[index]) > 1:
+            if len(rows := asked.answers[index]) > 1:
                 siblings[index] = told[index, rows[1:]].max()
         others = np.where(varied & np.asarray(neutral.any(axis=1))[None], own @ neutral.T, np.nan)
         return Correlations(told[np.arange(len(own)), hosts], siblings, np.median(others, axis=1))
@@ -406,6 +414,12 @@ class Certifier:
         highest = float((vectors[:count] @ image).max())
         probed = Probed(products[:count], products[count:])
         return PictureProbes(probed, ranks(_some(products[:count])), {}, highest)
+
+
+def _alike_long(used: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    counts = used.sum(axis=1)
+    groups = (np.flatnonzero(counts == count) for count in np.unique(counts))
+    return tuple((group, np.stack([np.flatnonzero(used[index]) for index in group])) for group in groups)
 
 
 def _some(products: np.ndarray) -> np.ndarray:

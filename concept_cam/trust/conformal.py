@@ -218,7 +218,7 @@ class Guaranteed:
 def _states(found: Localization) -> dict[str, float]:
     """The probabilities of a character's states by their names; a presence character has two."""
     own = str(found.concept.metadata.get("state") or found.concept.name)
-    others = ("absent",) if found.concept.metadata.get("kind") == "presence" else found.concept.contrast_names
+    others = ("absent",) if found.concept.metadata.get("kind") == "presence" else found.concept.rival_names
     return dict(zip((own, *others), found.probabilities))
 
 

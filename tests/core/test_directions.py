@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,7 +27,15 @@ def random_set(seed: int = 0, concepts: int = 3, contrasts: int = 3, dim: int = 
     rows = torch.arange(len(texts)).reshape(concepts, contrasts + 1)
     present = torch.ones(concepts, contrasts, dtype=torch.bool)
     present[0, 1:] = False  # one concept with a single contrast
-    return DirectionSet(texts, rows[:, 0], rows[:, 1:] * present, present)
+    return DirectionSet(texts, rows[:, 0], rows[:, 1:] * present, present, present)
+
+
+def surrounded(seed: int = 0) -> DirectionSet:
+    """The same with the last contrast of every concept but the first, which has one, lying around."""
+    texts = random_set(seed)
+    rivals = texts.present.clone()
+    rivals[1:, -1] = False
+    return replace(texts, rivals=rivals)
 
 
 def image(seed: int = 1, count: int = 2, dim: int = 8) -> torch.Tensor:
@@ -46,6 +56,33 @@ def slow_pi(texts: DirectionSet, picture: torch.Tensor, concept: int, weighting:
         return [1.0 if value == max(similarities) else 0.0 for value in similarities]
     span = torch.stack([texts.texts[row] for row in rows], dim=1)
     return torch.linalg.lstsq(span, texts.texts[texts.target[concept]].unsqueeze(-1)).solution.squeeze(-1).tolist()
+
+
+@pytest.mark.parametrize("weighting", sorted(IMAGE_DEPENDENT))
+def test_rivals_are_weighed_among_themselves(weighting: str) -> None:
+    texts, pictures = surrounded(), image()
+    terms = coefficients(texts, pictures, weighting=weighting, gamma=0.6, logit_scale=7.0)
+    alone = replace(texts, present=texts.rivals)
+    for b in range(2):
+        assert terms[b, 0].tolist() == pytest.approx([1.0, -0.6, 0.0, 0.0], abs=1e-6)
+        for c in (1, 2):
+            first, second = slow_pi(alone, pictures[b], c, weighting, 7.0)
+            # Two of three are rivals: they share two thirds, and what lies around has its third whatever the picture shows.
+            expected = [1.0, -0.6 * first * 2 / 3, -0.6 * second * 2 / 3, -0.6 / 3]
+            assert terms[b, c].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("weighting", sorted(set(WEIGHTING) - IMAGE_DEPENDENT))
+def test_surroundings_are_contrasts_as_others_where_the_picture_has_no_say(weighting: str) -> None:
+    settings = {"weighting": weighting, "gamma": 0.6, "logit_scale": 7.0}
+    assert torch.equal(coefficients(surrounded(), image(), **settings), coefficients(random_set(), image(), **settings))
+
+
+def test_nothing_but_surroundings() -> None:
+    texts = replace(random_set(), rivals=torch.zeros(3, 3, dtype=torch.bool))
+    for weighting in sorted(IMAGE_DEPENDENT):
+        terms = coefficients(texts, image(), weighting=weighting, gamma=1.0, logit_scale=7.0)
+        assert terms[:, 1].tolist() == pytest.approx(np.array([[1.0, -1 / 3, -1 / 3, -1 / 3]] * 2), abs=1e-6)
 
 
 @pytest.mark.parametrize("weighting", WEIGHTING)
@@ -89,7 +126,7 @@ def test_softmax_weights_carry_no_gradient() -> None:
 
 def test_no_contrasts_is_the_plain_concept() -> None:
     texts = random_set(contrasts=1)
-    alone = DirectionSet(texts.texts, texts.target, texts.contrasts[:, :0], texts.present[:, :0])
+    alone = DirectionSet(texts.texts, texts.target, texts.contrasts[:, :0], texts.present[:, :0], texts.rivals[:, :0])
     for weighting in WEIGHTING:
         terms = coefficients(alone, image(), weighting=weighting, gamma=1.0, logit_scale=1.0)
         assert torch.equal(directions(alone, terms)[0], alone.texts[alone.target])
@@ -100,7 +137,7 @@ def test_concept_without_contrasts_beside_one_with(weighting: str) -> None:
     texts = random_set()
     present = texts.present.clone()
     present[1] = False
-    mixed = DirectionSet(texts.texts, texts.target, texts.contrasts, present)
+    mixed = DirectionSet(texts.texts, texts.target, texts.contrasts, present, present)
     terms = coefficients(mixed, image(), weighting=weighting, gamma=1.0, logit_scale=5.0)
     assert torch.isfinite(terms).all()
     assert terms[:, 1].tolist() == [[1.0, 0.0, 0.0, 0.0]] * terms.shape[0] or torch.allclose(terms[:, 1, 1:], torch.zeros(()))
@@ -108,7 +145,7 @@ def test_concept_without_contrasts_beside_one_with(weighting: str) -> None:
 
 def test_vanishing_direction_is_an_error() -> None:
     same = torch.nn.functional.normalize(torch.ones(2, 4), dim=-1)
-    texts = DirectionSet(same, torch.tensor([0]), torch.tensor([[1]]), torch.tensor([[True]]))
+    texts = DirectionSet(same, torch.tensor([0]), torch.tensor([[1]]), torch.tensor([[True]]), torch.tensor([[True]]))
     with pytest.raises(PromptError, match="vanishes"):
         coefficients(texts, torch.ones(1, 4), weighting="uniform", gamma=1.0, logit_scale=1.0)
 

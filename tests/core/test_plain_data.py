@@ -211,6 +211,20 @@ def test_no_template_and_wrong_names() -> None:
         Concept(("a",), (("b",),), contrast_names=("x", "y"))
 
 
+def test_surroundings_are_the_last_contrasts_and_no_rivals() -> None:
+    concept = Concept(
+        ("a",), (("b",), ("a fish", "a photo of a fish")), contrast_names=("b", "host"), templates=("with {}",), surroundings=1
+    )
+    assert concept.rivals == (("b",),)
+    assert concept.rival_names == ("b",)
+    assert concept.contrast_prompts == (("with b",), ("a fish", "a photo of a fish"))
+    assert pickle.loads(pickle.dumps(concept)) == concept
+    assert concept != dataclasses.replace(concept, surroundings=0)
+    for count in (-1, 3):
+        with pytest.raises(PromptError, match=f"received {count} surroundings among 2 contrasts: expected 0 to 2"):
+            dataclasses.replace(concept, surroundings=count)
+
+
 def test_concepts_are_values() -> None:
     concept = Concept(("a",), (("b",),), metadata={"pack": "fish"})
     assert concept == Concept(("a",), (("b",),), metadata={"pack": "fish"})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -90,6 +92,17 @@ def test_image_scores_are_cosines_and_probabilities_softmax() -> None:
     assert torch.equal(probabilities(pictures, texts, 4.0, [2, 0]), torch.stack([shares[0, 2], shares[1, 0]]))
 
 
+def test_surroundings_have_no_share() -> None:
+    texts, pictures = random_set(), image()
+    rivals = texts.present.clone()
+    rivals[1:, -1] = False
+    found = probabilities(pictures, replace(texts, rivals=rivals), 4.0)
+    fewer = probabilities(pictures, replace(texts, present=rivals, rivals=rivals), 4.0)
+    assert torch.equal(found, fewer)
+    assert found[:, 1:, -1].sum() == 0
+    assert torch.allclose(found.sum(-1), torch.ones(2, 3))
+
+
 def test_half_precision_features_give_float32_scores() -> None:
     texts = random_set()
     terms = coefficients(texts, image(), weighting="uniform", gamma=1.0, logit_scale=1.0)
@@ -113,6 +126,8 @@ def test_a_character_is_known_by_its_pack_its_name_and_how_many_states_it_has() 
     # Whichever of the states is asked for against the others, it is the question of all of them.
     turned = Concept(("other 0",), (("other 1",), ("a",)), metadata={"pack": "fish", "character": "mouth_position"})
     assert character_key(turned) == key
+    around = replace(turned, contrasts=(*turned.contrasts, ("a fish",)), contrast_names=(), surroundings=1)
+    assert character_key(around) == key, "what lies around is no state"
     others = [about(4, pack="fish", character="mouth_position"), about(3, pack="fish", character="tail")]
     others.append(Concept(("a",), (("other 0",), ("a third",)), metadata={"pack": "fish", "character": "mouth_position"}))
     assert key not in [character_key(other) for other in others]

@@ -7,6 +7,7 @@ import math
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +96,8 @@ def by_name(concepts: list[Concept]) -> dict[str, Concept]:
 def test_a_state_contrasts_with_its_siblings(shells: Pack) -> None:
     concept = by_name(prompts.concepts(shells))["coil=tall"]
     assert concept.target == ("a tall spire", "a high spire")
-    assert concept.contrast_names == ("flat", "sunken")
-    assert concept.contrasts == (("a flat spire",), ("a sunken spire",))
+    assert concept.rival_names == ("flat", "sunken")
+    assert concept.rivals == (("a flat spire",), ("a sunken spire",))
     assert concept.metadata["entity"] == {"label": "spire"}
     assert concept.metadata["quality"] == {"label": "elongated", "id": "PATO:0001154", "match": "close"}
     assert {concept.metadata[key] for key in ("pack", "character", "state", "kind", "host")} == {
@@ -111,7 +112,52 @@ def test_a_state_contrasts_with_its_siblings(shells: Pack) -> None:
 def test_named_contrasts_replace_the_siblings(shells: Pack) -> None:
     concept = by_name(prompts.concepts(shells))["coil=sunken"]
     assert concept.contrast_names == ("tall", "holes=present", "host")
-    assert concept.contrasts == (("a tall spire", "a high spire"), ("a shell with a hole",), ("a shell",))
+    assert concept.contrasts == (("a tall spire", "a high spire"), ("a shell with a hole",), ("a photo of a shell", "a shell"))
+    assert concept.rival_names == ("tall", "holes=present"), "the host lies around, and is no answer to how the spire is"
+
+
+AROUND = {
+    "both": ("host", "background"),
+    "host": ("host",),
+    "background": ("background",),
+    "nothing": (),
+}
+
+
+@pytest.mark.parametrize("around", [None, *AROUND])
+def test_the_map_of_a_state_is_set_against_what_lies_around(shells: Pack, around: str | None) -> None:
+    plain = replace(
+        shells, characters=tuple(replace(item, around=around or "both") if item.kind == "shape" else item for item in shells.characters)
+    )
+    pack = shells if around is None else prompts.parse(prompts.dump(plain))
+    concept = by_name(prompts.concepts(pack))["coil=tall"]
+    expected = AROUND[around or "both"]
+    assert concept.contrast_names == ("flat", "sunken", *expected)
+    assert concept.surroundings == len(expected)
+    words = {"host": ("a photo of a shell", "a shell"), "background": ("a photo of the background", "the background")}
+    # In the words of what names the host itself: "a photo of a shell with a shell" would be no caption.
+    assert concept.contrast_prompts[2:] == tuple(words[name] for name in expected)
+
+
+def test_a_state_that_is_called_as_the_host_is_not_set_against_it() -> None:
+    text = """
+    pack: stones
+    host: stone
+    characters:
+      kind:
+        kind: shape
+        entity: {label: stone}
+        states: {plain: {phrases: [a stone]}, holed: {phrases: [a holed stone]}}
+    """
+    plain, holed = prompts.concepts(prompts.parse(text))
+    assert plain.contrast_names == ("holed", "background")
+    assert holed.contrast_names == ("plain", "background")
+
+
+def test_presence_and_parts_are_asked_as_before(shells: Pack) -> None:
+    found = [concept for concept in prompts.concepts(shells) if concept.metadata["kind"] in ("presence", "part")]
+    assert found
+    assert all(concept.surroundings == 0 for concept in found)
 
 
 @pytest.mark.parametrize("fin", ["caudal_fin", "dorsal_fin", "anal_fin", "pelvic_fin", "pectoral_fin", "adipose_fin"])
@@ -320,7 +366,7 @@ def test_merge_unites_states_and_keeps_prompts(shells: Pack) -> None:
         "bent",
         "twisted",
     ]
-    assert prompts.concepts(merged, "coil", "tall")[0].contrast_names == ("flat", "sunken", "bent", "twisted")
+    assert prompts.concepts(merged, "coil", "tall")[0].rival_names == ("flat", "sunken", "bent", "twisted")
     other = prompts.parse(EXTRA.replace("coil:", "twist:"))
     kept = prompts.merge([shells, other])
     assert prompts.concepts(kept, "rim", "smooth")[0].target_prompts == ("one a smooth rim",)

@@ -92,6 +92,8 @@ WRONG = [
     ("presence without present", "      present:\n        phrases: [a shell with a hole]\n", "", 15, 5, "presence", "received absent"),
     ("absent with a phrase of its own", "      absent:\n", "      absent: {phrases: [a shell "
                                                            "without a hole]}\n", 18, 25, "absent-phrase", "the host alone ('a shell')"),
+    ("around mistyped", "    kind: shape", "    kind: shape\n    around: hosts", 6, 13, "bad-value", "did you mean 'host'?"),
+    ("around a presence", "    kind: presence", "    kind: presence\n    around: host", 14, 5, "around", "against the host already"),
     ("reserved state", "      flat:", "      absent:", 10, 7, "reserved", "'absent' is reserved"),
     ("reserved host", "      flat:", "      host:", 10, 7, "reserved", "'host' is reserved"),
     ("entity on a state that is no part", "phrases: [a flat spire]", "phrases: [a flat spire]\n        "
