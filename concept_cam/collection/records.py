@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Scored", "records_of", "records_of_all"]
 
+LEAST_PRESENCE = 0.5
+"""Least probability that a part is in the picture at which lengths are told from it, where that was fitted."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -199,7 +202,8 @@ def _surface(scored: Scored, wanted: Sequence[int], places: np.ndarray) -> tuple
 
 
 def _bodies(answered: _Answered, maps: _Maps) -> list[Body]:
-    """What is measured for each pack, told from the parts that have a region."""
+    """What is measured for each pack, told from the parts that have a region and of which the certificate does not say that they are not there.
+    """
     scored = answered.scored
     bodies = []
     for pack, found in answered.packs:
@@ -207,10 +211,21 @@ def _bodies(answered: _Answered, maps: _Maps) -> list[Body]:
             called.state.name: scored.scores[called.state.concept]
             for called in found
             # One of several parts is no part beside them: it would take their pixels from them.
-            if called.character.call < 0 and called.placed and called.state.concept not in scored.places and maps.area(called.entity)[0]
+            if called.character.call < 0
+            and called.placed
+            and called.state.concept not in scored.places
+            and maps.area(called.entity)[0]
+            and _is_there(scored.certificates.get(called.state.concept))
         }
         bodies.append(Body(pack.distances, parts, scored.geometry, scored.frame, scored.hidden, scored.cell))
     return bodies
+
+
+def _is_there(certificate: Certificate | None) -> bool:
+    """Whether a part may be measured: a map always has a highest place, and a line between such places says nothing."""
+    if certificate is None:
+        return True
+    return not certificate.unfound and not (certificate.presence is not None and certificate.presence < LEAST_PRESENCE)
 
 
 def _rows_of(answered: _Answered, maps: _Maps, lengths: Sequence[Mapping[str, Distance]], plan: Plan) -> list[dict[str, Any]]:

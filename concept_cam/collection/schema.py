@@ -68,7 +68,8 @@ ABSTENTION_REASONS: dict[str, str] = {
     "low_probability": "the best state's probability is under the limit",
     "low_score": "the evidence for the best state or part is under the limit",
     "no_place": "where the one that is meant lies (left, right, front, rear ...) cannot be told",
-    "no_region": "nothing is left of the region (below the smallest size, or under an ignore mask)",
+    "no_region": "nothing is left of the region (below the smallest size, or under an ignore mask); of a length: a part that it needs has no "
+    "region, or its certificate does not find it, or the parts do not lie as they should",
     "rejected": "a person found the call wrong and did not say what is right",
     "cannot_be_told": "a person found that the picture does not show it",
 }
@@ -309,7 +310,12 @@ RUN_COLUMNS: tuple[Column, ...] = (
         "confidence", _FLOAT, "1", "", "Probability that the map's peak lies on the target; null where no limits were fitted for the model."
     ),
     Column(
-        "presence", _FLOAT, "1", "", "Probability that the target is in the picture at all; null where no limits were fitted for the model."
+        "presence",
+        _FLOAT,
+        "1",
+        "",
+        "Probability that what the map is of, the part or `best_state`, is in the picture at all; for the state `absent` that is the host "
+        "without the part. Null where no limits were fitted for the model.",
     ),
     Column("p_value", _FLOAT, "1", "", "How often an unrelated word in the target's place rises as high at the map's peak."),
     Column(

@@ -80,6 +80,15 @@ FEATURES: dict[str, Callable[[Evidence, MapFacts], float]] = {
 }
 """What the logistic models read of a map, by name."""
 
+FOR = frozenset({"image", "logit probability", "strength"})
+"""Features that may speak for a map and never against it."""
+AGAINST = frozenset({"domain", "nearer"})
+"""Features that may speak against a map and never for it.
+
+Fitted freely to few pictures, a model took it for a sign against "a fish" that the picture as a whole is like a fish: things that fill a
+tenth of a collage are like it to a tenth.
+"""
+
 
 def features_of(found: Evidence, facts: MapFacts) -> np.ndarray:
     """Returns the features of a map, float64 [F], in the order of :data:`FEATURES`; NaN where one is unknown."""
@@ -176,7 +185,8 @@ class Logistic:
 
     @classmethod
     def fit(cls, features: np.ndarray, right: np.ndarray, targets: Sequence[str] = (), strength: float = 1.0) -> Logistic:
-        """Fits by penalised maximum likelihood: features and targets share one penalty, the intercept has none.
+        """Fits by penalised maximum likelihood: features and targets share one penalty, the intercept has none; weights of :data:`FOR` and
+        :data:`AGAINST` have no other sign.
 
         Args:
             features: float64 [M, F] in the order of :data:`FEATURES`; NaN where unknown.
@@ -208,8 +218,12 @@ class Logistic:
             value = np.logaddexp(0.0, -odds).sum() + strength / 2 * (parameters[1:] ** 2).sum()
             return float(value), np.concatenate([[slope.sum()], inputs.T @ slope + strength * parameters[1:]])
 
-        found = optimize.minimize(loss, np.zeros(1 + inputs.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 2000}).x
         names = [name for name, kept in zip(FEATURES, used) if kept]
+        free = (None, None)
+        bounds = [free, *((0.0, None) if name in FOR else (None, 0.0) if name in AGAINST else free for name in names), *[free] * len(own)]
+        found = optimize.minimize(
+            loss, np.zeros(1 + inputs.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 2000}
+        ).x
         return cls(
             dict(zip(names, found[1:].tolist())),
             dict(zip(names, mean[used].tolist())),

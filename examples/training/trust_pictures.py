@@ -2,7 +2,7 @@
 
 Rendered specimens of seeds that belong to neither the training nor the benchmark, half of them plain and half in the styles of photographs,
 with false colours on a third; scenes without a specimen; photographs of other things, in which every part is absent; specimens asked for
-parts of another group; and collages of photographs, in which things are asked for by name. Nothing is fitted to the benchmark or to
+parts of another group and by their own and others' names; and collages of photographs, in which things are asked for by name. Nothing is fitted to the benchmark or to
 anybody's photographs.
 """
 
@@ -107,7 +107,7 @@ def pictures_of(count: int, seed: int, hosts: Sequence[str], collages: int) -> D
 def _rendered(
     world: World, count: int, seed: int, packs: dict[str, dict[str, Concept]], generator: np.random.Generator
 ) -> Iterator[Sample]:
-    own = packs.get(world.name)
+    own, hosts = packs.get(world.name), {group: host_of(group) for group in packs}
     foreign = [concept for group, concepts in packs.items() if group != world.name for concept in _parts(concepts)]
     for start in range(0, count, DRAWN_AT_ONCE):
         profile = "photographs" if (start // DRAWN_AT_ONCE) % 2 else "plain"
@@ -124,6 +124,13 @@ def _rendered(
             elif own is not None:
                 questions += _asked(world, batch.trait(i), masks[i], visible[i], judgeable[i], own, generator)
             bare = world.scenes[int(batch.scene[i])] in BARE and not _leaf_lies(rendering, i)
+            if own is not None:
+                whole = masks[i].any(axis=0).astype(np.uint8) * 255
+                questions += [
+                    SampleQuestion(host, "object", "host", _constant(whole)) if group == world.name and batch.present[i] else _absent(host)
+                    for group, host in hosts.items()
+                    if group == world.name or bare or group != GROWING
+                ]
             others = [concept for concept in foreign if bare or concept.metadata.get("pack") != GROWING]
             chosen = generator.permutation(len(others))[: FOREIGN if own is not None else 3 * FOREIGN]
             questions += [_absent(others[number]) for number in chosen]
@@ -176,6 +183,12 @@ def _asked(
     return found
 
 
+def host_of(group: str) -> Concept:
+    """The whole organism by its name, as people ask for it to see whether a map is of the trait or of the animal."""
+    pack = prompts.load_pack(group)
+    return Concept(pack.host_phrases, name="host", metadata={"pack": pack.name, "host": pack.host})
+
+
 def _parts(concepts: dict[str, Concept]) -> list[Concept]:
     return [concept for concept in concepts.values() if concept.metadata.get("kind") == "part"]
 
@@ -216,7 +229,10 @@ def _photographs(packs: dict[str, dict[str, Concept]]) -> Iterator[Sample]:
         for flipped in (False, True):
             pixels = np.ascontiguousarray(picture[:, ::-1]) if flipped else picture
             questions = tuple(
-                _absent(concept) for group, own in packs.items() if (group, name) != (GROWING, "grass") for concept in _parts(own)
+                _absent(concept)
+                for group, own in packs.items()
+                if (group, name) != (GROWING, "grass")
+                for concept in (host_of(group), *_parts(own))
             )
             yield Sample(f"{name}{'-mirrored' if flipped else ''}", pixels, questions)
 

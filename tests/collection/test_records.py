@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +19,8 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.regions import Frame
 from concept_cam.core.settings import Settings
+from concept_cam.trust.certified import Certificate
+from concept_cam.trust.evidence import Evidence
 
 HOST, REGION, CALL, FORKED, ROUND, ADIPOSE, EYE = range(7)
 """The concepts, in the order in which they are scored."""
@@ -188,3 +190,49 @@ def test_rows_do_not_depend_on_the_pictures_beside() -> None:
     for one, rows in zip(given, together):
         assert repr(rows) == repr(records_of(one, plan))
     assert records_of_all([], plan) == []
+
+
+def leaf(**changes: Any) -> tuple[Scored, Plan]:
+    """A picture of 160 x 240 pixels, cells of 10, with a leaf that is 160 pixels long."""
+    questions = Questions(
+        concepts=(Concept("a plant", ("a rock",)), Concept("a leaf", ("a stem",))),
+        packs=(PackQuestions("plant", 0, (AskedCharacter("parts", "part", (AskedState("leaf", 1, (None, None)),)),), ("leaf_length",)),),
+        facts={},
+    )
+    y, x = np.mgrid[:16, :24] + 0.5
+    inside = ((y - 8) / 4) ** 2 + ((x - 12) / 8) ** 2
+    scores = np.stack([np.zeros((16, 24)), np.where(inside < 1.0, 1.0, -1.0)]).astype(np.float32)
+    geometry = Geometry("squash", (160, 240), (160, 240), (16, 24), (1.0, 1.0))
+    shares = np.array([[0.9, 0.1], [0.7, 0.3]], np.float32)
+    found = scored(
+        geometry=geometry,
+        frame=Frame(0, 0, (160, 240)),
+        scores=scores,
+        image_scores=np.zeros(2, np.float32),
+        probabilities=shares,
+        **changes,
+    )
+    return found, planned(questions=questions)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "presence", "measured"),
+    [
+        ("clear", 0.99, True),
+        ("doubtful", 0.6, True),
+        ("doubtful", None, True),
+        ("doubtful", 0.1, False),
+        ("absent", 0.6, False),
+        ("not about the prompt", 0.9, False),
+    ],
+)
+def test_nothing_is_measured_on_a_part_that_the_certificate_does_not_find(verdict: str, presence: float | None, measured: bool) -> None:
+    evidence = Evidence(**{item.name: 0.5 for item in fields(Evidence)})
+    rows = {row["character"]: row for row in records_of(*leaf(certificates={1: Certificate(verdict, "planted", 0.5, presence, evidence)}))}
+    length = rows["leaf_length"]
+    if measured:
+        assert length["length_px"] == pytest.approx(160, rel=0.15)
+        assert not length["abstained"]
+    else:
+        assert "length_px" not in length
+        assert (length["abstained"], length["abstained_because"]) == (True, "no_region")
