@@ -147,7 +147,7 @@ def _measure(record: dict[str, Any], measure: Any, parent: str | None) -> Iterat
     yield {
         "measurementID": record["record_key"] + ("" if distance else f":{measure.name}"),
         "parentMeasurementID": parent,
-        "measurementType": record["character"] if distance else f"{entity_of(record) or _type(record)} {measure.name}",
+        "measurementType": record["character"] if distance else f"{entity_of(record) or _type(record)} region {measure.name}",
         "measurementValue": value,
         "measurementAccuracy": uncertainty,
         "measurementUnit": text,

@@ -60,7 +60,7 @@ def test_measures_stand_below_their_call(planted: Planted, rows: list[dict[str, 
     length = by_id[f"{fin['record_key']}:length"]
     assert length["parentMeasurementID"] == fin["record_key"]
     assert (length["measurementType"], length["measurementUnit"], length["dwciri:measurementUnit"]) == (
-        "caudal fin length",
+        "caudal fin region length",
         "px",
         "",
     )
