@@ -17,8 +17,10 @@ from torch import Tensor
 from concept_cam.core.concept import Concept
 from concept_cam.core.directions import DirectionSet
 from concept_cam.core.features import PatchFeatures
+from concept_cam.core.names import normalise_text
 from concept_cam.core.quiet import quiet
 from concept_cam.core.scoring import FEATURE_NORM, scales_of
+from concept_cam.prompts.schema import host_phrase
 from concept_cam.trust import probes
 from concept_cam.trust.certified import Certificate, Domain, certificate_of
 from concept_cam.trust.evidence import RANKED_CELLS, Cells, Correlations, Evidence, Probed, evidence_of_all, ranks
@@ -30,12 +32,15 @@ __all__ = ["Asked", "Certifier", "PictureProbes", "host_of"]
 
 
 def host_of(concept: Concept) -> tuple[str, ...]:
-    """Returns the texts of what a concept's part or trait belongs to: its pack's host, else "the main subject" and the like."""
-    host = concept.metadata.get("host")
-    if not host:
+    """Returns the texts of what a concept's part or trait belongs to: its pack's host, else "the main subject" and the like.
+
+    Who asks for the host itself asks for no part of it: its map is to be like its own.
+    """
+    named = str(concept.metadata.get("host") or "")
+    host = host_phrase(named)
+    if not named or normalise_text(host) in map(normalise_text, concept.target):
         return probes.SUBJECTS
-    article = "an" if str(host)[0].lower() in "aeiou" else "a"
-    return tuple(template.format(f"{article} {host}") for template in ("a photo of {}", "{}"))
+    return tuple(template.format(host) for template in ("a photo of {}", "{}"))
 
 
 class Asked:

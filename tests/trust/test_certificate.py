@@ -244,6 +244,8 @@ def test_methods_without_texts_have_none() -> None:
 def test_the_host_of_a_concept() -> None:
     assert host_of(Concept(("x",), metadata={"host": "animal"})) == ("a photo of an animal", "an animal")
     assert host_of(Concept(("x",))) == probes.SUBJECTS
+    # Who asks for the whole animal asks for no part of it: its map may be that of the animal.
+    assert host_of(Concept(("a creature", "An  animal"), metadata={"host": "animal"})) == probes.SUBJECTS
 
 
 def test_the_bundled_model_brings_rules_of_its_own() -> None:

@@ -83,6 +83,23 @@ def test_a_logistic_model_finds_what_was_planted() -> None:
     np.testing.assert_allclose([*model.weights.values(), *model.targets.values()], other.coef_[0], atol=2e-2)
 
 
+def test_what_can_only_speak_for_a_map_is_never_held_against_it() -> None:
+    features, right, _, targets = arrays(planted())
+    names = list(FEATURES)
+    against = features.copy()
+    # In these maps, by chance, the picture is less like the target where the peak is right, and further from what is known.
+    noise = np.random.default_rng(1).normal(size=(2, len(right)))
+    against[:, names.index("image")] = np.where(right, -0.5, 0.5) + noise[0]
+    against[:, names.index("domain")] = np.where(right, 0.5, -0.5) + noise[1]
+    model = Logistic.fit(against, right, targets)
+    assert model.weights["image"] == 0.0
+    assert model.weights["domain"] == 0.0
+    assert model.weights["strength"] > 1.0
+    for_it = features.copy()
+    for_it[:, names.index("image")] = np.where(right, 0.5, -0.5) + noise[0]
+    assert Logistic.fit(for_it, right, targets).weights["image"] > 0.3
+
+
 def test_one_map_and_many_are_judged_alike() -> None:
     judged = planted(80)
     features, right, _, targets = arrays(judged)
