@@ -202,7 +202,7 @@ def _surface(scored: Scored, wanted: Sequence[int], places: np.ndarray) -> tuple
 
 
 def _bodies(answered: _Answered, maps: _Maps) -> list[Body]:
-    """What is measured for each pack, told from the parts that have a region and of which the certificate does not say that they are not there."""
+    """What is measured for each pack, told from the parts that have a region and that their certificates find."""
     scored = answered.scored
     bodies = []
     for pack, found in answered.packs:

@@ -68,8 +68,8 @@ ABSTENTION_REASONS: dict[str, str] = {
     "low_probability": "the best state's probability is under the limit",
     "low_score": "the evidence for the best state or part is under the limit",
     "no_place": "where the one that is meant lies (left, right, front, rear ...) cannot be told",
-    "no_region": "nothing is left of the region (below the smallest size, or under an ignore mask); of a length: a part that it needs has no "
-    "region, or its certificate does not find it, or the parts do not lie as they should",
+    "no_region": "nothing is left of the region (below the smallest size, or under an ignore mask); of a length: a part that it needs has "
+    "no region, or its certificate does not find it, or the parts do not lie as they should",
     "rejected": "a person found the call wrong and did not say what is right",
     "cannot_be_told": "a person found that the picture does not show it",
 }

@@ -2,8 +2,8 @@
 
 Rendered specimens of seeds that belong to neither the training nor the benchmark, half of them plain and half in the styles of photographs,
 with false colours on a third; scenes without a specimen; photographs of other things, in which every part is absent; specimens asked for
-parts of another group and by their own and others' names; and collages of photographs, in which things are asked for by name. Nothing is fitted to the benchmark or to
-anybody's photographs.
+parts of another group, and by their own and others' names; and collages of photographs, in which things are asked for by name. Nothing is
+fitted to the benchmark or to anybody's photographs.
 """
 
 from __future__ import annotations
