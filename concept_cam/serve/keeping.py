@@ -138,7 +138,8 @@ def export_bytes(desk: Desk, to: str) -> tuple[bytes, str]:
     """
     if to == "labels":
         return labels_csv(desk.corrections.standing()).encode("utf-8"), "labels.csv"
-    chosen = choose(to, EXPORTS, "export format")
+    choose(to, {"labels": None, **EXPORTS}, "export format")
+    chosen = EXPORTS[to]
     run = desk.gallery.run
     if run is None:
         raise ConfigurationError(

@@ -498,7 +498,9 @@ def test_a_run_over_http(run_client: Any) -> None:
     assert "annotations" in export_.json()
     archive = zipfile.ZipFile(io.BytesIO(run_client.get("/api/export/label-studio").content))
     assert any(name.endswith("tasks.json") for name in archive.namelist())
-    assert run_client.get("/api/export/kml").status_code == 400
+    unknown = run_client.get("/api/export/kml")
+    assert unknown.status_code == 400
+    assert "labels" in unknown.json()["error"]["message"]
 
 
 def test_new_limits_say_what_they_change(run_client: Any) -> None:
