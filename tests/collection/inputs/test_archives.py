@@ -191,7 +191,5 @@ def test_json_without_a_picture_is_said(tmp_path: Path) -> None:
 
 def test_a_column_of_pictures_is_refused_where_the_archive_holds_them(tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(tar({"0.png": png(0)}))
-    with pytest.raises(
-        ConfigurationError, match=r"--column 'image' .* read as 'webdataset', which has no column of pictures"
-    ):
+    with pytest.raises(ConfigurationError, match=r"--column 'image' .* read as 'webdataset', which has no column of pictures"):
         items(tmp_path / "s.tar", columns=Columns("image"))
