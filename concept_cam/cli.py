@@ -130,10 +130,13 @@ class LazyGroup(click.Group):
             formatter.write_dl(described(COMMANDS))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Turns the package's errors into one line on stderr and exit status 2."""
+        """Turns the package's errors into one line on stderr and exit status 2, and its warnings into plain lines."""
+        from concept_cam.commands.console import notices
+
         _interrupts.running = True
         try:
-            return super().invoke(ctx)
+            with notices():
+                return super().invoke(ctx)
         except BaseException as error:
             if _interrupts.seen and not isinstance(error, SystemExit):
                 _interrupts.end()

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from concept_cam import backbones
+from concept_cam import __version__, backbones
 from concept_cam.cli import COMMANDS, main
 from concept_cam.commands.locate import LOCATE_COLUMNS, slug, unique_stems
 from tests.planted import PlantedBackbone
@@ -289,3 +289,17 @@ def test_verdicts_at_the_command_line(picture: Path, tmp_path: Path) -> None:
     none = run("locate", picture, "-t", "red", "--method", "center", "--only", "clear")
     assert rows(none) == []
     assert "1 maps of another verdict than 'clear' were left out" in none.stderr
+
+
+def test_the_package_runs_as_a_module() -> None:
+    made = subprocess.run([sys.executable, "-m", "concept_cam", "--version"], capture_output=True, text=True, check=True)
+    assert made.stdout == f"concept-cam, version {__version__}\n"
+
+
+def test_notes_on_a_picture_are_plain_lines(tmp_path: Path) -> None:
+    """Not Python's own, with file and source line; each is said once."""
+    path = tmp_path / "dark.png"
+    Image.fromarray((np.arange(64 * 64, dtype=np.uint16) % 4000).reshape(64, 64)).save(path)
+    said = run("locate", path, path, "--target", "red", "--contrast", "green").stderr
+    assert said.count(f"concept-cam: note: '{path}': its values end at 3999 of 65535") == 1
+    assert "UserWarning" not in said

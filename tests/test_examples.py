@@ -120,6 +120,8 @@ def test_a_wrong_model_ends_a_script_in_one_sentence(
         ("training/train.py", ["--folder", "/nosuch", "--device", "nosuch"], "train.py: error: unknown device 'nosuch'"),
         ("training/train.py", ["--folder", "/nosuch", "--device", "cpu", "--render-device", "g"], "train.py: error: unknown device 'g'"),
         ("training/distil.py", ["--folder", "/nosuch", "--device", "nosuch"], "distil.py: error: unknown device 'nosuch'"),
+        ("training/distil.py", ["--folder", "/nosuch", "--minutes", "-1"], "argument --minutes: received '-1': expected a number above 0."),
+        ("benchmarks/trust.py", ["knows", "--real", "/nosuch"], "argument --real: there is no folder '/nosuch'. Check the path."),
         ("training/sharpness.py", ["--folder", "/nosuch"], "argument --folder: there is no folder '/nosuch'. Check the path."),
     ],
 )
@@ -134,6 +136,31 @@ def test_a_wrong_argument_is_refused_before_the_work(
         runpy.run_path(str(path), run_name="__main__")
     assert ended.value.code == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("script", "options"), [("body_lengths.py", []), ("held_out.py", ["--output", "out", "--photographs"])])
+def test_masks_that_no_picture_has_are_refused(
+    script: str, options: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped key gave an empty table."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, value in (("a", 100), ("a__head", 255)):
+        Image.fromarray(np.full((64, 64), value, np.uint8)).save(folder / f"{name}.png")
+    path = EXAMPLES / "benchmarks" / script
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(path), *options, str(folder), "--mask", "head=nope"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    assert ended.value.code == 2
+    assert "has masks 'nope', received 'head=nope'. Expected one of head." in " ".join(capsys.readouterr().err.split())
+
+
+def test_modules_of_the_training_are_called_as_its_readme_calls_them() -> None:
+    for path in [*(EXAMPLES / "training").glob("*.py"), EXAMPLES / "training" / "README.md"]:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert "python -m" not in line or "PYTHONPATH=examples python -m training." in line, (path.name, line)
 
 
 def test_every_script_explains_wrong_inputs() -> None:

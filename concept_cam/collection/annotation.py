@@ -24,6 +24,7 @@ from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataErr
 from concept_cam.core.names import DEFAULT_MODEL, choose, did_you_mean
 from concept_cam.core.progress import Progress, Tracker
 from concept_cam.core.settings import Settings
+from concept_cam.pictures.endings import PICTURE_SUFFIXES
 from concept_cam.trust.kept import Trust, opened
 
 if TYPE_CHECKING:
@@ -476,6 +477,12 @@ class Job:
             "rules": None if trust is None else trust.rules,
             "guarantee": guarantee,
         }
+        if next(collection.items(), None) is None:
+            # A shard may have no picture to do, a collection may not: a run of none could not be continued with pictures.
+            raise DataError(
+                f"no picture was found in {', '.join(map(repr, request.given[:3]))} (read as {collection.layout!r}): check the path. "
+                f"Pictures end in {', '.join(sorted(PICTURE_SUFFIXES))}."
+            )
         folder = Path(request.output) if shard is None else Path(request.output) / shard.folder
         return cls(request, collection, folder, shard, options, calibration, trust)
 

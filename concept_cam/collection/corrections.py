@@ -103,8 +103,8 @@ class Correction:
         clicks: Clicks ``[x, y, sign]``, original pixels; +1 is "this", -1 is "not this".
         question: The question as it was asked.
         taught: Name of the taught concept that was mixed in; empty for zero-shot.
-        model: Name of the model.
-        weights_hash: Hash of its weights.
+        model: Name of the model that made the call.
+        weights_hash: Hash of its weights; empty where that is not known.
         person: Who said so.
         at: When, ISO 8601 in UTC.
         number: Place in the file, rising; 0 before it is written.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -82,12 +83,19 @@ class Loaded:
         sha256: Of its encoded bytes.
         crops: What is to be annotated.
         errors: Why the picture, or a specimen of it, cannot be used.
+        notes: What is to be noticed of it though it can be used; said where the model is, which may be another process.
     """
 
     item: Item
     sha256: str = ""
     crops: tuple[Crop, ...] = ()
     errors: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def say(self) -> None:
+        """Says as warnings what is to be noticed."""
+        for note in self.notes:
+            warnings.warn(note, UserWarning, stacklevel=2)
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,14 @@ def load_item(item: Item, plan: Plan) -> Loaded:
 
     A picture of several specimens of which one cannot be used gives the others and one error.
     """
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        loaded = _load(item, plan)
+    notes = tuple(_named(str(warning.message), item) for warning in said if issubclass(warning.category, UserWarning))
+    return replace(loaded, notes=notes) if notes else loaded
+
+
+def _load(item: Item, plan: Plan) -> Loaded:
     bare = replace(item, payload=_Nothing())
     try:
         if isinstance(item.payload, Entries):
@@ -165,6 +181,13 @@ def _entries(item: Item, entries: Entries) -> Loaded:
 def _without_name(text: str, item: Item) -> str:
     """The readers call bytes 'the given bytes'; in a list of errors the picture is named beside."""
     return text.replace("the given bytes", "the file" if item.path else "the entry")
+
+
+def _named(text: str, item: Item) -> str:
+    """Returns a note with the picture's name: the readers do not know whose bytes they are given."""
+    name = repr(item.source)
+    found = text.replace("the given bytes", name)
+    return found if name in found else f"{name}: {found}"
 
 
 def _crop(

@@ -104,6 +104,24 @@ class Run:
         """Names of the input's further columns, without prefix."""
         return passthrough_columns(self.schema)
 
+    @property
+    def model(self) -> str:
+        """Name of the model that made the calls; empty where the run does not say."""
+        return self._made_by("model")
+
+    @property
+    def weights_hash(self) -> str:
+        """Hash of the weights that made the calls; empty where the run does not say."""
+        return self._made_by("weights_hash")
+
+    def _made_by(self, name: str) -> str:
+        """Returns what ``run.json`` says of the model, else what the first record says."""
+        return str(self.info.get(name) or self._first_made_by.get(name) or "")
+
+    @cached_property
+    def _first_made_by(self) -> dict[str, Any]:
+        return next(self.records(["model", "weights_hash"]), {})
+
     @cached_property
     def count(self) -> int:
         """Number of records."""

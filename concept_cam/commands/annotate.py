@@ -15,7 +15,7 @@ from concept_cam.collection.engines import ENGINES
 from concept_cam.collection.inputs import LAYOUTS
 from concept_cam.collection.plan import DECODING
 from concept_cam.commands.console import ProgressDisplay, note, warn
-from concept_cam.commands.options import notices, resolve, setting_options, warn_unknown_words
+from concept_cam.commands.options import resolve, setting_options, warn_unknown_words
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import DEFAULT_MODEL
 from concept_cam.core.regions import DEFAULT_THRESHOLD
@@ -278,16 +278,15 @@ def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]
     line = ProgressDisplay()
     execution = {name: options[name] for name in ("resume", "engine", "workers", "ray_address")}
     try:
-        with notices():
-            run = annotate_collection(
-                **request,
-                **model,
-                **execution,
-                part_pictures=options["part_size"],
-                progress=line,
-                ready=lambda ready, concepts: warn_unknown_words(ready, concepts),
-                say=note,
-            )
+        run = annotate_collection(
+            **request,
+            **model,
+            **execution,
+            part_pictures=options["part_size"],
+            progress=line,
+            ready=lambda ready, concepts: warn_unknown_words(ready, concepts),
+            say=note,
+        )
     except Interrupted as error:
         line.close()
         warn(f"{error}")
@@ -299,9 +298,8 @@ def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]
     errors = f"; {counts['errors']} errors, see {run.path / 'errors.csv'}" if counts["errors"] else ""
     click.echo(f"{run.path}: {counts['pictures']} pictures, {counts['records']} records{again}{errors}")
     # A task of a job array may have no picture to do: fewer pictures than tasks is no error.
-    if counts["pictures"] == 0 and not (options["shard"] and not counts["errors"]):
-        seen = f"see {run.path / 'errors.csv'}, and check" if counts["errors"] else "none was found. Check"
-        warn(f"no picture could be annotated: {seen} the input.")
+    if counts["pictures"] == 0 and counts["errors"]:
+        warn(f"no picture could be annotated: see {run.path / 'errors.csv'}, and check the input.")
         sys.exit(1)
 
 

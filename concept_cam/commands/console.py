@@ -7,7 +7,9 @@ import datetime
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -21,12 +23,15 @@ __all__ = [
     "NOTE",
     "WARNING",
     "ProgressDisplay",
+    "above_zero",
     "add_options",
     "at_least",
     "at_least_one",
     "detail",
+    "existing",
     "interactive",
     "note",
+    "notices",
     "print_table",
     "run_script",
     "track",
@@ -57,6 +62,25 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Says on stderr what must be read, ``-q`` or not; ``concept-cam:`` stands before it."""
     _say(f"concept-cam: {text}", WARNING)
+
+
+@contextmanager
+def notices() -> Iterator[None]:
+    """Prints what the package wants to be noticed (Python's warnings) as plain lines of a command or script, when it is said."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        shown = warnings.showwarning
+        said: set[str] = set()
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if not issubclass(category, UserWarning):
+                shown(message, category, *place, **more)
+            elif str(message) not in said:  # a picture may be read more than once
+                said.add(str(message))
+                warn(f"note: {message}")
+
+        warnings.showwarning = show
+        yield
 
 
 def _say(text: str, level: int) -> None:
@@ -95,17 +119,47 @@ def at_least(least: int) -> Callable[[str], int]:
 at_least_one = at_least(1)
 
 
+def above_zero(text: str) -> float:
+    """Reads how much of something a script is to take, as a type for ``argparse``.
+
+    Raises:
+        ArgumentTypeError: It is no number above 0.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"received {text!r}: expected a number above 0.")
+    return value
+
+
+def existing(text: str) -> Path:
+    """A folder that is there, as a type for ``argparse``.
+
+    Raises:
+        ArgumentTypeError: It is not.
+    """
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text!r}. Check the path.")
+    return path
+
+
 def run_script(main: Callable[[], object]) -> None:
     """Runs the main function of a script: a wrong input ends it as it ends a command, in one sentence on stderr and status 2.
 
     So does a file or folder that cannot be read or written, and a process that the script started and that failed, whose words stand above.
+
+    What the package wants to be noticed is a plain line on stderr too.
 
     Args:
         main: What the script does; it reads the command line itself.
     """
     name = Path(sys.argv[0]).name
     try:
-        main()
+        with notices():
+            main()
     except ConceptCamError as error:
         click.echo(f"{name}: error: {error}", err=True)
         sys.exit(2)

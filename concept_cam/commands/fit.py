@@ -16,7 +16,6 @@ from concept_cam.commands.options import (
     chosen_settings,
     input_options,
     model_options,
-    notices,
     resolve,
 )
 from concept_cam.core.errors import ConfigurationError, OutputError
@@ -283,10 +282,9 @@ def load_tower(values: dict[str, Any]) -> tuple[Backbone, Settings]:
     from concept_cam import backbones
 
     settings = chosen_settings(values)
-    with notices():
-        return backbones.load(
-            values.get("model") or DEFAULT_MODEL, device=values.get("device") or "auto", dtype=values.get("dtype") or "float32"
-        ), settings
+    return backbones.load(
+        values.get("model") or DEFAULT_MODEL, device=values.get("device") or "auto", dtype=values.get("dtype") or "float32"
+    ), settings
 
 
 def _check_output(output: str, overwrite: bool) -> None:

@@ -12,7 +12,7 @@ import click
 from concept_cam.commands.annotate import annotate as annotate_command
 from concept_cam.commands.annotate import let_workers_work, standard_input
 from concept_cam.commands.console import ProgressDisplay, interactive, note, warn
-from concept_cam.commands.options import Names, notices, resolve, warn_unknown_words
+from concept_cam.commands.options import Names, resolve, warn_unknown_words
 from concept_cam.core.names import DEFAULT_MODEL, display
 from concept_cam.core.regions import DEFAULT_THRESHOLD
 from concept_cam.core.settings import FEATURE_NORMS, SETTING_NAMES, WEIGHTINGS, Settings
@@ -109,32 +109,31 @@ def index(
     box_file = boxes if boxes is not None and (Path(boxes).is_file() or boxes.lower().endswith((".csv", ".tsv"))) else None
     display = ProgressDisplay()
     try:
-        with notices():
-            made = build_index(
-                list(inputs),
-                output,
-                model=values.get("model") or DEFAULT_MODEL,
-                device=values.get("device") or "auto",
-                dtype=values.get("dtype") or "auto",
-                settings=Settings().with_values(**{name: values[name] for name in SETTING_NAMES if name in values}),
-                batch_size=values.get("batch_size"),
-                keep=keep,
-                pca=int(pca) if pca is not None and pca.isdigit() else pca,
-                resume=resume,
-                check=check,
-                part_pictures=options["part_size"],
-                progress=display,
-                say=note,
-                lines=standard_input() if inputs == ("-",) else None,
-                boxes=box_file,
-                box_column=boxes if box_file is None else None,
-                mask_column=options["masks"],
-                px_per_mm=_number_or_column(options["px_per_mm"]),
-                **{
-                    name: options[name]
-                    for name in ("engine", "workers", "ray_address", "layout", "column", "root", "ignore", "shard", "limit", "decoding")
-                },
-            )
+        made = build_index(
+            list(inputs),
+            output,
+            model=values.get("model") or DEFAULT_MODEL,
+            device=values.get("device") or "auto",
+            dtype=values.get("dtype") or "auto",
+            settings=Settings().with_values(**{name: values[name] for name in SETTING_NAMES if name in values}),
+            batch_size=values.get("batch_size"),
+            keep=keep,
+            pca=int(pca) if pca is not None and pca.isdigit() else pca,
+            resume=resume,
+            check=check,
+            part_pictures=options["part_size"],
+            progress=display,
+            say=note,
+            lines=standard_input() if inputs == ("-",) else None,
+            boxes=box_file,
+            box_column=boxes if box_file is None else None,
+            mask_column=options["masks"],
+            px_per_mm=_number_or_column(options["px_per_mm"]),
+            **{
+                name: options[name]
+                for name in ("engine", "workers", "ray_address", "layout", "column", "root", "ignore", "shard", "limit", "decoding")
+            },
+        )
     except Interrupted as error:
         display.close()
         warn(str(error))
@@ -282,11 +281,10 @@ def query(
 
     found = Index.open(path)
     among = matching(found.pictures, where) if where else None
-    with notices():
-        localizer = found.localizer(
-            Localizer.from_pretrained(found.model, device=values.get("device") or "auto"),
-            **{name: values[name] for name in ("gamma", "weighting", "feature_norm", "templates") if name in values},
-        )
+    localizer = found.localizer(
+        Localizer.from_pretrained(found.model, device=values.get("device") or "auto"),
+        **{name: values[name] for name in ("gamma", "weighting", "feature_norm", "templates") if name in values},
+    )
     warn_unknown_words(localizer, concepts)
     answers = found.query(concepts, top=top, by=by, among=among, localizer=localizer)
     limit = values.get("threshold", DEFAULT_THRESHOLD)

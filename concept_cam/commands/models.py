@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from concept_cam.commands.console import print_table
-from concept_cam.commands.options import Names, input_options, notices
+from concept_cam.commands.options import Names, input_options
 from concept_cam.core.settings import DTYPES, Settings
 
 if TYPE_CHECKING:
@@ -118,15 +118,13 @@ def check(context: click.Context, /, name: str, device: str, dtype: str, **value
     from concept_cam.evaluation.model_check import CHECKS, Finding, check_model
 
     width = max(map(len, CHECKS))
-    with notices():
-        backbone = backbones.load(name, device=device, dtype=dtype)
+    backbone = backbones.load(name, device=device, dtype=dtype)
     settings = Settings().with_values(**{key: value for key, value in values.items() if value is not None})
 
     def report(finding: Finding) -> None:
         _table([(f"{finding.check:<{width}}", f"{finding.outcome:<8}", finding.text)], gap=False)
 
-    with notices():
-        result = check_model(backbone, settings if any(values.values()) else None, report)
+    result = check_model(backbone, settings if any(values.values()) else None, report)
     click.echo(result.verdict)
     context.exit(EXIT_CODES[result.outcome])
 

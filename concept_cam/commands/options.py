@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,23 +41,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 WITHOUT_TEXT = ("timm:", "dinov2:", "dinov2-cls:", "dinov3:", "dinov3-cls:", "radio:")
 """How the names of towers without a text tower begin: they answer for their own classes, or for those of a head."""
-
-
-@contextmanager
-def notices() -> Iterator[None]:
-    """Prints what the package wants to be noticed (Python's warnings) as lines of this command, when it is said."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("default", UserWarning)
-        shown = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, UserWarning):
-                warn(f"note: {message}")
-            else:
-                shown(message, category, *place, **more)
-
-        warnings.showwarning = show
-        yield
 
 
 _MODEL_OPTIONS = (
@@ -144,14 +125,13 @@ def build_localizer(values: dict[str, Any], rules: Rules | None = None) -> Local
 
     settings = chosen_settings(values)
     start = time.perf_counter()
-    with notices():
-        localizer = Localizer.from_pretrained(
-            values.get("model") or DEFAULT_MODEL,
-            device=values.get("device") or "auto",
-            dtype=values.get("dtype") or "float32",
-            settings=settings,
-            rules=rules,
-        )
+    localizer = Localizer.from_pretrained(
+        values.get("model") or DEFAULT_MODEL,
+        device=values.get("device") or "auto",
+        dtype=values.get("dtype") or "float32",
+        settings=settings,
+        rules=rules,
+    )
     detail(f"loaded {localizer.backbone.name!r} (weights {localizer.backbone.weights_hash}) in {time.perf_counter() - start:.1f} s")
     detail(f"settings: {localizer.settings}")
     return localizer

@@ -113,6 +113,8 @@ def serve(
         note(f"concept-cam: {len(gallery)} pictures of {gallery.title!r}, model {desk.localizer.backbone.name!r}; Ctrl+C ends it.")
         if gallery.absent:
             warn(f"{len(gallery.absent)} more of the run are not where they were and are not shown, the first {gallery.absent[0]!r}.")
+        if desk.other_weights is not None:
+            warn(desk.other_weights)
         click.echo(address.url)
         if open_:
             click.launch(address.url)

@@ -125,7 +125,8 @@ def measure_leaf(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 1.
     arguments are those of :func:`measure_lengths`.
 
     Returns:
-        ``leaf_length`` and ``leaf_width``, or nothing: of several leaves, or of a divided one, nothing is measured.
+        ``leaf_length`` and ``leaf_width``, or nothing: where several leaves, or the leaflets of one, lie apart on the map, nothing is
+        measured. What touches or overlaps is measured as one.
     """
     name = next((name for name in ("leaf_blade", "leaf") if name in parts), None)
     if name is None:

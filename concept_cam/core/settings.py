@@ -78,6 +78,13 @@ RESIZE_MODES = ("shortest", "squash", "longest", "naflex")
 """How checkpoints themselves bring a picture to their size."""
 
 
+MOST_GAMMA = 1000.0
+"""Largest comparison strength: far above it contrasts leave nothing of the target, and numbers overflow."""
+
+MOST: dict[str, int] = {"size": 4096, "batch_size": 4096}
+"""Largest values of whole numbers that decide how much memory is taken; more is a slip."""
+
+
 def setting(
     default: Any,
     text: str,
@@ -175,8 +182,10 @@ class Settings:
             if item.metadata["choices"] and getattr(self, item.name) != item.default:
                 _require_known(item.name, getattr(self, item.name), item.metadata["choices"])
         object.__setattr__(self, "refine", joined_refiners(self.refine))
-        if not isinstance(self.gamma, (int, float)) or not 0 <= self.gamma < float("inf"):
-            raise ConfigurationError(f"gamma must be a number >= 0 (0: no contrast, 1: full contrast), received {self.gamma!r}.")
+        if not isinstance(self.gamma, (int, float)) or not 0 <= self.gamma <= MOST_GAMMA:
+            raise ConfigurationError(
+                f"gamma must be a number from 0 (no contrast) over 1 (full contrast) to {MOST_GAMMA:g}, received {self.gamma!r}."
+            )
         templates = (self.templates,) if isinstance(self.templates, str) else self.templates
         if not isinstance(templates, (list, tuple)) or any(not isinstance(text, str) or text.count("{}") != 1 for text in templates):
             raise ConfigurationError(
@@ -192,6 +201,8 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{name} must be a whole number of at least 1, received {value!r}.")
+            if value > MOST.get(name, value):
+                raise ConfigurationError(f"{name} must be at most {MOST[name]}, received {value}: more would not fit in memory.")
 
     def views_of(self, own: str) -> str:
         """Returns the name of the views that are averaged, given a checkpoint's ``own`` choice."""

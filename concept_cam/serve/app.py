@@ -46,6 +46,7 @@ from concept_cam.trust.verdicts import CLEAR, TRUST_VERDICTS, UNFOUND
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from concept_cam.collection.runs import Run
     from concept_cam.core.features import PatchFeatures
 
 __all__ = ["build_app", "build_routes"]
@@ -219,7 +220,7 @@ class _Handlers:
                 "reasons": ABSTENTION_REASONS,
                 "packs": [_pack(pack) for pack in desk.packs.values()],
                 "preferred": list(desk.preferred),
-                "run": None if run is None else {"name": run.name, "characters": _run_characters(desk)},
+                "run": None if run is None else _run(desk, run),
                 "taught": [taught.facts() for taught in desk.taught],
                 "least_clicks": LEAST_CLICKS,
                 "exports": ["labels", *(EXPORTS if run is not None else ())],
@@ -358,7 +359,7 @@ class _Handlers:
         question = self.desk.read(asked)
         pack, character, part = question.subject
         seen = data.get("seen")
-        backbone = self.desk.localizer.backbone
+        model, weights_hash = self.desk.made_by(entry, question.subject)
         called = data.get("called")
         called = called if isinstance(called, Mapping) else {}
         verdict, states = _short(data, "verdict", 20, empty=True), self.desk.states_of(entry, question)
@@ -383,8 +384,8 @@ class _Handlers:
             clicks=question.clicks,
             question={key: value for key, value in asked.items() if key not in ("map", "clicks")},
             taught=question.taught,
-            model=backbone.name,
-            weights_hash=backbone.weights_hash,
+            model=model,
+            weights_hash=weights_hash,
             person=_short(data, "person", 120, empty=True),
         )
         return correction, None if seen is None else int(number(seen, "seen", 0, 1e12))
@@ -543,6 +544,15 @@ def _pack(pack: prompts.Pack) -> dict[str, Any]:
         for item in pack.characters
     ]
     return {"name": pack.name, "title": pack.title or pack.name, "host": pack.host, "characters": characters}
+
+
+def _run(desk: Desk, run: Run) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "model": {"name": run.model, "weights_hash": run.weights_hash},
+        "other_weights": desk.other_weights,
+        "characters": _run_characters(desk),
+    }
 
 
 def _run_characters(desk: Desk) -> list[dict[str, Any]]:

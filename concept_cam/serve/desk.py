@@ -280,6 +280,26 @@ class Desk:
             return cls(gallery.index.localizer(), gallery, **values)
         return cls(Localizer.from_pretrained(model), gallery, **values)
 
+    @property
+    def other_weights(self) -> str | None:
+        """Says that the run's calls were made with other weights than those in use; ``None`` where they were not, or there is no run."""
+        run, backbone = self.gallery.run, self.localizer.backbone
+        if run is None or run.weights_hash in ("", backbone.weights_hash):
+            return None
+        return (
+            f"the run {run.name!r} holds calls of {run.model!r} (weights {run.weights_hash}), this model is {backbone.name!r} "
+            f"({backbone.weights_hash}): calls are the run's, maps and certificates this model's. Serve the run with the model that made "
+            "it, or annotate again."
+        )
+
+    def made_by(self, entry: GalleryPicture, subject: tuple[str, str, str]) -> tuple[str, str]:
+        """Returns the name of the model that made a call, and the hash of its weights: the run's where the call is from the run."""
+        pack, character, part = subject
+        run, backbone = self.gallery.run, self.localizer.backbone
+        if run is not None and (pack, character, entry.specimen, part) in self.gallery.calls(entry):
+            return run.model, run.weights_hash
+        return backbone.name, backbone.weights_hash
+
     def close(self) -> None:
         """Ends the threads; what waits is dropped."""
         self._closed = True

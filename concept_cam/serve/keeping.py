@@ -53,6 +53,9 @@ def calls_and_labels(standing: list[Correction]) -> tuple[list[ModelCall], list[
 def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tuple[Calibration, dict[str, Any]]:
     """Fits limits to what people said, and says what they change.
 
+    Limits are for the model whose calls they are fitted to: that of the run, where one is served, whichever model answers; else the one
+    that answers. Corrections of calls that other weights made are left out, and counted.
+
     Args:
         desk: Where the corrections and the run are.
         target: Share of calls that are to be right.
@@ -60,25 +63,33 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
 
     Returns:
         The limits, and as plain data one row per character: the limit, how many labels it rests on, and of the run's calls how many would
-        no longer be made and how many that were held back would be.
+        no longer be made and how many that were held back would be; the model that they are for; and how many corrected calls of other
+        weights were left out.
 
     Raises:
-        DataError: There is no label.
+        DataError: There is no label, or none for a call of that model.
     """
     if not (0 < target < 1 and 0 < confidence < 1):
         raise ConfigurationError(f"target and confidence must lie between 0 and 1, received {target} and {confidence}.")
-    calls, labels = calls_and_labels(desk.corrections.standing())
+    standing, run, backbone = desk.corrections.standing(), desk.gallery.run, desk.localizer.backbone
+    model, weights_hash = (backbone.name, backbone.weights_hash) if run is None else (run.model, run.weights_hash)
+    # Probabilities of two models are not set against one limit.
+    own = [item for item in standing if not (item.weights_hash and weights_hash) or item.weights_hash == weights_hash]
+    calls, labels = calls_and_labels(own)
+    others = len(calls_and_labels(standing)[0]) - len(calls)
+    if not calls and others:
+        raise DataError(
+            f"all {others} corrected calls were made with other weights than {weights_hash} of {model!r}, which the limits would be for: "
+            f"correct calls of {'that model' if run is None else 'the run'} first."
+        )
     if not calls:
         raise DataError("nothing was corrected yet: accept or correct some calls first.")
     if all(math.isnan(call.score if call.part else call.probability) for call in calls):
         raise DataError("the calls that were corrected have no probability on which a limit could be set: ask with contrasts.")
-    backbone = desk.localizer.backbone
-    info = desk.gallery.run.info if desk.gallery.run is not None else {}
     here = {**desk.localizer.settings.recorded(), "views": desk.localizer.views}
-    used = here if desk.gallery.run is None else info.get("configuration", {})
+    used = here if run is None else run.info.get("configuration", {})
     facts = {
-        "model": info.get("model", backbone.name),
-        "weights_hash": info.get("weights_hash", backbone.weights_hash),
+        **{name: value for name, value in (("model", model), ("weights_hash", weights_hash)) if value},
         "settings": {name: used[name] for name in PROBABILITY_SETTINGS if name in used},
     }
     found = calibrate(calls, labels, target, confidence, facts=facts)
@@ -87,7 +98,16 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
         value = math.inf if limit.value is None else limit.value
         dropped, gained = _changes(desk, name, limit.measure, value)
         rows.append({"name": name, **limit.to_dict(), "no_longer_called": dropped, "newly_called": gained})
-    return found, {"target": target, "confidence": confidence, "limits": rows, "file": LIMITS_FILE, "run": desk.gallery.run is not None}
+    return found, {
+        "target": target,
+        "confidence": confidence,
+        "limits": rows,
+        "file": LIMITS_FILE,
+        "run": run is not None,
+        "model": model,
+        "weights_hash": weights_hash,
+        "other_weights": others,
+    }
 
 
 def _changes(desk: Desk, name: str, measure: str, value: float) -> tuple[int, int]:
@@ -118,7 +138,8 @@ def export_bytes(desk: Desk, to: str) -> tuple[bytes, str]:
     """
     if to == "labels":
         return labels_csv(desk.corrections.standing()).encode("utf-8"), "labels.csv"
-    chosen = choose(to, EXPORTS, "export format")
+    choose(to, {"labels": None, **EXPORTS}, "export format")
+    chosen = EXPORTS[to]
     run = desk.gallery.run
     if run is None:
         raise ConfigurationError(

@@ -19,6 +19,12 @@ _CLICK: dict[str, Any] = {
     "description": "x, y in original pixels; 1 for this, -1 for not this",
 }
 
+_MODEL: dict[str, Any] = {
+    "type": "object",
+    "required": ["name", "weights_hash"],
+    "properties": {"name": _TEXT, "weights_hash": _TEXT},
+}
+
 _QUESTION: dict[str, Any] = {
     "target": {**_TEXT, "description": "What to find, in words", "examples": ["a forked tail fin"]},
     "contrasts": {"type": "array", "items": _TEXT, "maxItems": 32, "description": "What to tell it apart from"},
@@ -42,6 +48,31 @@ _SCHEMAS: dict[str, Any] = {
         "properties": {
             "error": {"type": "object", "required": ["code", "message"], "properties": {"code": _TEXT, "message": _TEXT}},
             "current": {"type": ["object", "null"], "description": "With code conflict: the correction that counts now"},
+        },
+    },
+    "State": {
+        "type": "object",
+        "required": ["version", "title", "kind", "pictures", "model", "run"],
+        "properties": {
+            "version": _TEXT,
+            "title": _TEXT,
+            "kind": {"enum": ["folder", "run", "index", "empty"]},
+            "pictures": {"type": "integer"},
+            "model": {**_MODEL, "description": "The model that answers"},
+            "run": {
+                "type": ["object", "null"],
+                "required": ["name", "model", "other_weights", "characters"],
+                "description": "The annotation run that is served, if any",
+                "properties": {
+                    "name": _TEXT,
+                    "model": {**_MODEL, "description": "The model that made the calls; empty texts where the run does not say"},
+                    "other_weights": {
+                        "type": ["string", "null"],
+                        "description": "Where the calls were made with other weights than those that answer: a sentence that says so",
+                    },
+                    "characters": {"type": "array", "items": {"type": "object"}},
+                },
+            },
         },
     },
     "Question": {"type": "object", "properties": _QUESTION, "additionalProperties": False},
@@ -255,7 +286,7 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
     ("/", "get", "The page", "", {"html": True}),
     ("/page/{file}", "get", "A file of the page", "", {"html": True}),
     ("/openapi.json", "get", "This description", "", {}),
-    ("/api/state", "get", "What is served, with which model, and what can be asked", "", {}),
+    ("/api/state", "get", "What is served, with which model, and what can be asked", "", {"answer": "State"}),
     ("/api/pictures", "get", "A part of the list of pictures", "", {"query": ("offset", "limit", "search", "title")}),
     ("/api/pictures", "post", "Drop a picture: the file as raw body, its type as content type", "", {"query": ("name",), "raw": True}),
     ("/api/pictures/{id}/image", "get", "A picture as JPEG, without metadata", "", {"query": ("side",), "file": "image/jpeg"}),

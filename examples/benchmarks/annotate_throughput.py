@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from concept_cam.commands.console import at_least_one, run_script
+from concept_cam.commands.console import above_zero, at_least_one, run_script
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # As the command sets it, before torch is imported.
 
@@ -263,7 +263,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="0: everything in one process, so that the tower's own time is known exactly")
     parser.add_argument("--threads", type=at_least_one, help="of the model")
     parser.add_argument("--rounds", type=at_least_one, default=1, help="encode_image and annotating in turn, so often")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long encode_image is timed")
+    parser.add_argument("--seconds", type=above_zero, default=20.0, help="how long encode_image is timed")
     parser.add_argument("--folder", type=Path, help="keep pictures and weights here")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

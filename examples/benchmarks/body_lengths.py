@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from held_out import parse_masks
+from held_out import parse_masks, require_masks
 
 from concept_cam import Localizer, prompts
 from concept_cam.collection.measures import measure_distances
@@ -84,6 +84,8 @@ def main(directory: Path | None, pairs: dict[str, str], profile: str | None, pic
     """Prints the table."""
     if (directory is None) == (profile is None):
         raise click.UsageError("give either a folder with --mask PART=KEY for each of its masks, or --rendered PROFILE.")
+    if directory is not None:
+        require_masks(directory, pairs)
     localizer = Localizer.from_pretrained(model)
     concepts = prompts.load("fish:parts")
     errors: dict[str, list[tuple[float, bool]]] = {}

@@ -19,6 +19,7 @@ import numpy as np
 
 from concept_cam import Localizer, prompts
 from concept_cam.commands.console import run_script
+from concept_cam.core.errors import DataError
 from concept_cam.core.settings import VIEW_NAMES
 from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS, PARTS
 from concept_cam.evaluation import datasets, metrics
@@ -211,6 +212,7 @@ def photographs(directory: Path, pairs: Mapping[str, str]) -> Dataset:
         directory: A folder data set.
         pairs: Part of the pack -> key of the masks.
     """
+    require_masks(directory, pairs)
     known = {concept.name.split("=")[1]: concept for concept in prompts.load("fish:parts")}
     data = folder.load(directory)
 
@@ -260,6 +262,20 @@ def parse_masks(context: click.Context, parameter: click.Parameter, given: Seque
     if pairs and not context.params.get("directory"):
         raise click.BadParameter("masks belong to --photographs DIR, which is missing.")
     return pairs or {"head": "head"}
+
+
+def require_masks(directory: Path, pairs: Mapping[str, str]) -> None:
+    """Refuses a key of masks that no picture of a folder data set has.
+
+    Raises:
+        DataError: There is such a key.
+    """
+    known = {question.trait for sample in folder.load(directory) for question in sample.questions}
+    for part, key in pairs.items():
+        if key not in known:
+            raise DataError(
+                f"no picture of {str(directory)!r} has masks {key!r}, received '{part}={key}'. Expected one of {', '.join(sorted(known))}."
+            )
 
 
 photographs_option = click.option(

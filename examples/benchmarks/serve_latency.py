@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from concept_cam.commands.console import at_least_one, run_script
+from concept_cam.commands.console import above_zero, at_least_one, run_script
 
 QUESTIONS: tuple[dict[str, Any], ...] = (
     {"target": "a forked tail fin", "contrasts": ["a rounded tail fin"], "map": True},
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=at_least_one, default=8)
     parser.add_argument("--answers", type=at_least_one, default=200, help="following answers of one client")
     parser.add_argument("--clients", type=at_least_one, default=20)
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=above_zero, default=60)
     options = parser.parse_args()
 
     import httpx

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from concept_cam import Concept, Localizer, prompts
-from concept_cam.commands.console import at_least_one, run_script
+from concept_cam.commands.console import at_least_one, existing, run_script
 from concept_cam.core.features import PatchFeatures
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.evaluation.datasets import synthetic
@@ -543,7 +543,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("steps", nargs="+", choices=list(STEPS))
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--real", type=Path, help="folder of photographs with masks")
+    parser.add_argument("--real", type=existing, help="folder of photographs with masks")
     parser.add_argument("--pictures", type=at_least_one, default=100, help="of the benchmark of fishes; half as many of each other group")
     parser.add_argument("--twins", type=int, default=16, help="for each character of presence")
     parser.add_argument("--strangers", type=int, default=10, help="empty scenes, and specimens of each other group")

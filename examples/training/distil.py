@@ -1,7 +1,7 @@
 """Distils the text tower: a three-layer student imitates the sentence encoder on phrases made on the spot.
 
-    python -m examples.training.distil --folder out/ --device cuda     # a minute and a half on one GPU
-    python -m examples.training.distil --folder out/ --minutes 30      # as far as a CPU comes in half an hour
+    PYTHONPATH=examples python -m training.distil --folder out/ --device cuda     # a minute and a half on one GPU
+    PYTHONPATH=examples python -m training.distil --folder out/ --minutes 30      # as far as a CPU comes in half an hour
 
 The student starts from some of the teacher's layers and from its table of word pieces, less the pieces that no Latin text needs. The loss
 is 1 less the cosine of the two sentence embeddings. Single letters and digits stay in the vocabulary, so that every word can be spelt.
@@ -32,7 +32,7 @@ from concept_cam.backbones.word_pieces import (
     packed,
     unpacked,
 )
-from concept_cam.commands.console import at_least_one, run_script
+from concept_cam.commands.console import above_zero, at_least_one, run_script
 from examples.training.phrases import held_out, phrases
 from examples.training.teacher import Teacher, load_teacher
 
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=at_least_one, default=DistilConfig.steps)
     parser.add_argument("--batch", type=at_least_one, default=DistilConfig.batch)
-    parser.add_argument("--minutes", type=float, help="stop training after so many minutes")
+    parser.add_argument("--minutes", type=above_zero, help="stop training after so many minutes")
     parser.add_argument("--phrases", type=at_least_one, help="only the first so many phrases, for a trial")
     chosen = parser.parse_args()
     device = str(device_of(chosen.device))

@@ -25,15 +25,16 @@ from concept_cam.backbones.familiarity import words_of
 from concept_cam.backbones.lite_towers import Sizes
 from concept_cam.backbones.noun_head import NounConfig, NounHead
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, unpacked
-from concept_cam.commands.console import run_script
+from concept_cam.commands.console import existing, run_script
 from concept_cam.demo.worlds import WORLDS
 from training.backbone import load_trunk
 from training.config import TRAIN_SEED
 from training.dictionary import nouns as dictionary_nouns
 from training.families import families
-from training.folders import existing
 from training.joint import fit
 from training.networks import Trainee, folded
+from training.sentences import saved_sentences
+from training.tensors import read_tensors
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def assemble(trained: Path, standing: Standing, sentences: Path, names: Sequence
         names: Names of things, for the gate.
         worlds: The groups of the run.
     """
-    saved = torch.load(trained, weights_only=True, map_location="cpu")
+    saved = read_tensors(trained, "weights of a finished run")
     trainee = Trainee(Sizes(**{key: value for key, value in saved["sizes"].items() if key in Sizes.__dataclass_fields__}), 1.0)
     trainee.load_state_dict(saved["average"])
     trainee.eval()
@@ -161,7 +162,7 @@ def assemble(trained: Path, standing: Standing, sentences: Path, names: Sequence
         model.logit_scale.copy_(trainee.log_scale.detach())
     head.first.load_state_dict(trainee.words.first.state_dict())
     head.second.load_state_dict(trainee.words.second.state_dict())
-    table = torch.load(sentences, weights_only=True)
+    table = saved_sentences(sentences)
     with torch.no_grad():
         targets = F.normalize(trainee.words(table["emb"].float()), dim=-1)
     fit(head, embedder(model, standing.tokenizer), table["texts"], targets, names, worlds)
@@ -296,7 +297,7 @@ def main() -> None:
     sentences = arguments.sentences or arguments.run / "sentences.pt"
     names = things()
     model = assemble(arguments.run / "trained.pt", standing, sentences, names, worlds)
-    known = remember(model, standing.tokenizer, torch.load(sentences, weights_only=True)["texts"], names, worlds)
+    known = remember(model, standing.tokenizer, saved_sentences(sentences)["texts"], names, worlds)
     lite.save(model, standing.tokenizer, arguments.output, known)
 
 

@@ -1,7 +1,7 @@
 """Fits the noun head: names of things to the weight rows of classifiers.
 
-    python -m examples.training.noun_rows --text out/ --folder out/                 # two minutes on one core
-    python -m examples.training.noun_rows --text out/ --held-out                    # 100 class names kept out: the fixed split, random ones
+    PYTHONPATH=examples python -m training.noun_rows --text out/ --folder out/                 # two minutes on one core
+    PYTHONPATH=examples python -m training.noun_rows --text out/ --held-out    # 100 names kept out: the fixed split, random ones
 
 What a class looks like is said by its rows in three classifiers of one family. A kernel ridge regression maps embeddings of class names
 with their definitions, and of the family names that are written by hand, to the rows: the texts that it was fitted to become the hidden
@@ -26,10 +26,9 @@ from torch import Tensor
 
 from concept_cam.backbones.noun_head import NounConfig, NounHead, crowding
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, WordPieceTower, unpacked
-from concept_cam.commands.console import run_script
+from concept_cam.commands.console import existing, run_script
 from examples.training.dictionary import CLASSES, Noun, nouns, with_article
 from examples.training.families import families
-from examples.training.folders import existing
 
 Array = npt.NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Array]
@@ -305,7 +304,7 @@ def held_out_names(embed: Embed, apart: npt.NDArray[np.int64], config: NounConfi
 
 
 def read_text_tower(folder: Path) -> tuple[WordPieceTower, WordPieceTokens]:
-    """Reads what `examples.training.distil` wrote."""
+    """Reads what `training.distil` wrote."""
     sizes = WordPieceConfig(**json.loads((folder / "text.json").read_text(encoding="utf-8")))
     tower = WordPieceTower(sizes)
     tower.load_state_dict(unpacked(load_file(folder / "text.safetensors")))

@@ -19,16 +19,16 @@ from concept_cam.backbones.lite import LiteModel
 from concept_cam.backbones.lite_net import LiteNet
 from concept_cam.backbones.lite_towers import Sizes
 from concept_cam.backbones.precision import computes_in_bfloat16
-from concept_cam.core.errors import DataError, reason_of
+from concept_cam.core.errors import DataError
 from training.augmentation import augment, target_size
 from training.backbone import Nouns
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import CELL, TrainConfig
-from training.folders import UNREADABLE
 from training.networks import Trainee
 from training.objectives import losses, random_contrasts
 from training.sentences import Sentences
 from training.supply import Mixer, plan, render_jobs
+from training.tensors import UNREADABLE, why
 
 MEAN, STD = 127.0 / 255.0, 128.0 / 255.0
 """What the backbone was trained with."""
@@ -123,7 +123,7 @@ class Run:
             raise DataError(
                 f"{file} cannot be resumed: it was written with another configuration or version, or is damaged. Resume it with the "
                 "version and the --set values that it was written with, or choose another --folder to begin anew. "
-                f"What does not fit: {reason_of(error)}"
+                f"What does not fit: {why(error)}"
             ) from error
         # How fast each learns is the configuration's to say, also when it was changed between two sittings.
         for group, own in zip(self.optimizer.param_groups, _groups(self.trainee, self.config), strict=True):
@@ -144,7 +144,7 @@ class Run:
         except FileNotFoundError:
             raise
         except UNREADABLE as error:
-            raise DataError(f"{file} is no checkpoint of a run of this script, or is damaged: {reason_of(error)}") from error
+            raise DataError(f"{file} is no checkpoint of a run of this script, or is damaged: {why(error)}") from error
         for network, name in ((self.trainee, "model"), (self.average, "average")):
             state = network.state_dict()
             for key, value in saved[name].items():

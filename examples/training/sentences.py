@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from concept_cam import prompts
-from concept_cam.core.errors import DataError, reason_of
+from concept_cam.core.errors import DataError
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.demo.worlds.captions import CaptionWriter
 from concept_cam.demo.worlds.claims import Statement
 from concept_cam.demo.worlds.family import World
 from training.claims import Claim, claims_of
-from training.folders import UNREADABLE
 from training.synonyms import HOST, KINDS, PARTS, STATES
+from training.tensors import UNREADABLE, why
 
 DRAWS = 600
 """Wordings that are drawn of each claim about fish; many of them are the same."""
@@ -197,13 +197,18 @@ class Sentences:
         return self.embeddings[[int(others[c][int(p * len(others[c]))]) for c, p in zip(chosen, place, strict=True)]]
 
 
-def _saved(file: Path) -> dict[str, Any]:
+def saved_sentences(file: Path) -> dict[str, Any]:
+    """Reads a file of wordings and their embeddings.
+
+    Raises:
+        DataError: It is something else, damaged, or not there.
+    """
     try:
         saved = torch.load(file, weights_only=True)
         return {name: saved[name] for name in ("table", "texts", "emb")}
     except UNREADABLE as error:
         raise DataError(
-            f"{file} holds no wordings and embeddings, or is damaged: {reason_of(error)} Remove it, and it is made again, or name another."
+            f"{file} holds no wordings and embeddings, or is damaged: {why(error)} Remove it, and it is made again, or name another."
         ) from error
 
 
@@ -219,7 +224,7 @@ def load_sentences(file: Path, worlds: Sequence[str], embed: Embed | None = None
         embed: Texts to unit vectors [N, 384]; by default the installed teacher.
         draws: Wordings that are drawn of each claim about fish.
     """
-    saved = _saved(file) if file.is_file() else None
+    saved = saved_sentences(file) if file.is_file() else None
     names = {claims_of(world).name(claim) for world in worlds for claim in claims_of(world).listed if claims_of(world).spoken(claim)}
     if saved is None or not names <= set(saved["table"]):
         found = wordings(worlds, draws)

@@ -25,12 +25,11 @@ from scipy.optimize import minimize_scalar
 from concept_cam import Localizer, prompts
 from concept_cam.backbones import lite
 from concept_cam.collection.questions import build_questions
-from concept_cam.commands.console import at_least_one, run_script
+from concept_cam.commands.console import at_least_one, existing, run_script
 from concept_cam.core.errors import DataError
 from concept_cam.core.scoring import character_key
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.trust.rules import Rules
-from training.folders import existing
 from training.trust_pictures import FALSE_COLOURS, FIT_SEED, SIZE, false_colours
 
 SEEN_AT_ONCE = 8

@@ -23,27 +23,16 @@ from concept_cam.backbones import BUNDLED
 from concept_cam.backbones.lite import TOKENIZER
 from concept_cam.backbones.lite_net import LiteNet
 from concept_cam.backbones.machine import device_of
-from concept_cam.commands.console import at_least, at_least_one, run_script
+from concept_cam.commands.console import above_zero, at_least, at_least_one, existing, run_script
 from concept_cam.demo.worlds import WORLDS
 from training.backbone import from_bundled, load_nouns, load_trunk, shipped_model
 from training.checks import check
 from training.config import TrainConfig, smoke_config
 from training.export import embedder
-from training.folders import existing
 from training.run import Run, append_row, train
 from training.sentences import load_sentences
 
 SHIPPED = "bundled"
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"received {text!r}, expected a number of seconds above 0.")
-    return value
 
 
 def _start(text: str) -> Path | str:
@@ -60,7 +49,7 @@ def main() -> None:
     parser.add_argument("--threads", type=at_least_one, default=1, help="threads of the training process")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--render-device", default="cpu", help="where pictures are rendered")
-    parser.add_argument("--seconds", type=_seconds, default=float("inf"), help="stop and save after this time")
+    parser.add_argument("--seconds", type=above_zero, default=float("inf"), help="stop and save after this time")
     parser.add_argument("--check", type=at_least(0), default=48, metavar="N", help="held-out pictures that are looked at in the end")
     parser.add_argument(
         "--start-from",

@@ -719,11 +719,21 @@ def test_wrong_options_have_one_clear_message(localizer: Localizer, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
-def test_an_empty_folder_is_an_empty_run(localizer: Localizer, tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused_and_leaves_nothing(localizer: Localizer, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    run = run_here(tmp_path / "in", tmp_path / "run", localizer)
-    assert run.count == 0
-    assert run.info["finished"]
+    with pytest.raises(DataError, match="no picture was found in"):
+        run_here(tmp_path / "in", tmp_path / "run", localizer)
+    assert not (tmp_path / "run").exists()
+
+
+def test_notes_on_a_picture_name_it(localizer: Localizer, tmp_path: Path) -> None:
+    """Also where it was read from bytes, in another process."""
+    (tmp_path / "in").mkdir()
+    Image.fromarray((np.arange(64 * 64, dtype=np.uint16) % 4000).reshape(64, 64)).save(tmp_path / "in" / "dark.png")
+    for workers in (0, 1):
+        with pytest.warns(UserWarning, match=r"^'dark\.png': its values end at 3999 of 65535") as said:
+            annotate(tmp_path / "in", tmp_path / f"run{workers}", PACK, localizer=localizer, workers=workers)
+        assert not [item for item in said if "the given bytes" in str(item.message)]
 
 
 def test_what_was_fitted_to_masks_judges_a_run(pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path) -> None:

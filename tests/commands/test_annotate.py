@@ -164,11 +164,32 @@ def test_a_run_without_one_good_picture_fails(folder: Path) -> None:
     assert result.exit_code == 1
     assert "no picture could be annotated" in result.stderr
     assert "errors.csv" in result.stderr
+
+
+def test_an_empty_folder_is_refused_before_anything_is_written(folder: Path) -> None:
+    """So that the same command runs once there is a picture."""
     (folder / "empty").mkdir()
-    result = call("empty", "-o", "nothing")
-    assert result.exit_code == 1
-    assert "none was found" in result.stderr
-    assert "errors.csv" not in result.stderr
+    (folder / "empty.csv").write_text("file\n")
+    for arguments in (["empty"], ["empty.csv"], ["empty", "--shard", "1/2"], ["empty", "--dry-run"]):
+        result = call(*arguments, "-o", "nothing")
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"concept-cam: error: no picture was found in '{arguments[0]}' (read as ")
+        assert not (folder / "nothing").exists()
+    Image.fromarray(picture()).save(folder / "empty" / "a.png")
+    assert call("empty", "-o", "nothing").exit_code == 0
+
+
+def test_an_option_that_names_a_column_is_refused_where_there_are_none(folder: Path) -> None:
+    for option, advice in (
+        ("--px-per-mm", "give a number"),
+        ("--masks", "leave --masks out"),
+        ("--boxes", "give a CSV file of boxes"),
+        ("--column", "leave --column out"),
+    ):
+        result = call("in", "-o", "run", option, "nocol")
+        assert result.exit_code == 2
+        assert f"{option} 'nocol' names a column, and the input 'in' is read as 'folder', which has no columns: {advice}," in result.stderr
+        assert not (folder / "run").exists()
 
 
 @pytest.mark.parametrize(

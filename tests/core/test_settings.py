@@ -71,3 +71,17 @@ def test_refiners_that_follow_each_other_are_one_text(given: object) -> None:
 def test_an_unknown_refiner_is_named(given: object, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Settings(refine=given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": 100_000}, "size must be at most 4096, received 100000"),
+        ({"batch_size": 100_000}, "batch_size must be at most 4096, received 100000"),
+        ({"gamma": 1e30}, r"gamma must be a number from 0 .* to 1000, received 1e\+30"),
+    ],
+)
+def test_numbers_that_no_machine_can_compute_with_are_refused(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Settings(**values)
+    Settings(size=4096, batch_size=4096, gamma=1000)

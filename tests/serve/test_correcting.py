@@ -16,8 +16,10 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -496,7 +498,9 @@ def test_a_run_over_http(run_client: Any) -> None:
     assert "annotations" in export_.json()
     archive = zipfile.ZipFile(io.BytesIO(run_client.get("/api/export/label-studio").content))
     assert any(name.endswith("tasks.json") for name in archive.namelist())
-    assert run_client.get("/api/export/kml").status_code == 400
+    unknown = run_client.get("/api/export/kml")
+    assert unknown.status_code == 400
+    assert "labels" in unknown.json()["error"]["message"]
 
 
 def test_new_limits_say_what_they_change(run_client: Any) -> None:
@@ -554,3 +558,72 @@ def test_pictures_of_a_run_that_are_gone_are_named(run_folder: Path) -> None:
     found = open_gallery(str(run_folder))
     assert set(found.absent) == {gone.source, *whole.absent}
     assert len(found) == len(whole) - 1
+
+
+def test_a_run_of_other_weights_says_so(run_client: Any, client: Any) -> None:
+    state = run_client.get("/api/state").json()
+    schema = {"$ref": "#/components/schemas/State", "components": run_client.get("/openapi.json").json()["components"]}
+    jsonschema.Draft202012Validator(schema).validate(state)
+    assert state["run"]["model"] == {"name": "tiny/planted", "weights_hash": "0123abcd"}
+    assert "0123abcd" in state["run"]["other_weights"]
+    assert state["model"]["weights_hash"] in state["run"]["other_weights"]
+    own = run_client.desk
+    own.gallery.run.info["weights_hash"] = own.localizer.backbone.weights_hash
+    assert run_client.get("/api/state").json()["run"]["other_weights"] is None
+    assert client.get("/api/state").json()["run"] is None
+    jsonschema.Draft202012Validator(schema).validate(client.get("/api/state").json())
+
+
+def test_a_run_that_does_not_say_its_weights_has_those_of_its_records(run_folder: Path) -> None:
+    info = json.loads((run_folder / "run.json").read_text())
+    assert (info.pop("model"), info.pop("weights_hash")) == ("tiny/planted", "0123abcd")
+    (run_folder / "run.json").write_text(json.dumps(info))
+    assert (read_run(run_folder).model, read_run(run_folder).weights_hash) == ("tiny/planted", "0123abcd")
+
+
+def test_a_correction_names_the_weights_that_made_its_call(run_client: Any) -> None:
+    """Those of the run where the call is the run's, those of the model where it is the model's."""
+    id_, desk = next(iter(ids(run_client).values())), run_client.desk
+    of_run = {"question": {"character": "fish:caudal_fin_shape", "state": "forked"}, "called": {"state": "forked", "probability": 0.8}}
+    assert run_client.post("/api/corrections", json={**of_run, "picture": id_, "verdict": "accept"}).status_code == 201
+    assert correct(run_client, picture=id_, verdict="accept").status_code == 201
+    made = {item.character: (item.model, item.weights_hash) for item in desk.corrections.standing()}
+    backbone = desk.localizer.backbone
+    assert made == {"caudal_fin_shape": ("tiny/planted", "0123abcd"), "green | red": (backbone.name, backbone.weights_hash)}
+
+
+def test_limits_are_fitted_to_calls_of_one_model(run_client: Any) -> None:
+    """They bear the hash of the run, so that calls of the model that answers are left out, and counted."""
+    desk = run_client.desk
+    source = next(iter(desk.gallery.run.records()))["source"]
+    given = {"source": source, "pack": "fish", "called": "forked", "verdict": "accept", "probability": 0.9}
+    desk.corrections.add(Correction(id="m", character="words", weights_hash=desk.localizer.backbone.weights_hash, **given))
+    with pytest.raises(DataError, match="all 1 corrected calls were made with other weights than 0123abcd of 'tiny/planted'"):
+        fit_limits(desk)
+    desk.corrections.add(Correction(id="r", character="caudal_fin_shape", weights_hash="0123abcd", **given))
+    found, said = fit_limits(desk)
+    assert (found.facts["model"], found.facts["weights_hash"]) == ("tiny/planted", "0123abcd")
+    assert (said["model"], said["weights_hash"], said["other_weights"]) == ("tiny/planted", "0123abcd", 1)
+    assert "words" not in found.limits
+    assert found.limits["caudal_fin_shape"].labelled == 1
+
+
+def test_serve_warns_of_a_run_of_other_weights(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from concept_cam.cli import main
+    from concept_cam.commands import serve
+    from concept_cam.localizer import Localizer
+    from concept_cam.serve import server
+    from tests.planted import PlantedBackbone
+
+    monkeypatch.setattr(serve, "build_localizer", lambda values: Localizer(PlantedBackbone(64, 8)))
+    monkeypatch.setattr("concept_cam.serve.desk.Desk.warm_up", lambda _: None)  # The planted model knows colours alone.
+    monkeypatch.setattr(server, "make_server", lambda *_: SimpleNamespace(run=lambda **_: None))
+    said = CliRunner().invoke(main, ["serve", str(run_folder), "--port", "0", "--no-ahead"], catch_exceptions=False).stderr
+    assert "holds calls of 'tiny/planted' (weights 0123abcd), this model is" in said
+    info = json.loads((run_folder / "run.json").read_text())
+    info["weights_hash"] = PlantedBackbone(64, 8).weights_hash
+    (run_folder / "run.json").write_text(json.dumps(info))
+    said = CliRunner().invoke(main, ["serve", str(run_folder), "--port", "0", "--no-ahead"], catch_exceptions=False).stderr
+    assert "holds calls of" not in said

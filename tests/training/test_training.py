@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from training.augmentation import augment, distort_colours, target_size
-from training.backbone import from_bundled, shipped_model
+from training.backbone import from_bundled, load_trunk, shipped_model
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TRAIN_SEED, TrainConfig, smoke_config
 from training.export import renamed
-from training.folders import existing
 from training.joint import NOUN, PART, REST, fit, nothing_texts, noun_texts
 from training.networks import IMAGE_BIAS, Trainee, folded, with_norms
 from training.objectives import (
@@ -46,6 +45,7 @@ from concept_cam.backbones.lite_net import CHANNELS, HEAD, LiteNet
 from concept_cam.backbones.lite_towers import ImageTower, JointHead, Neck, Sizes, Value, looked_at, seen_cells
 from concept_cam.backbones.noun_head import NounConfig, NounHead
 from concept_cam.collection.questions import host_concept
+from concept_cam.commands.console import existing
 from concept_cam.core.errors import DataError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.resampling import grid_to_pixels
@@ -688,8 +688,12 @@ def test_a_start_from_what_is_no_checkpoint_is_refused(content: bytes | str, tmp
     with pytest.raises(DataError, match="is no checkpoint of a run of this script, or is damaged") as refused:
         run.start_from(tmp_path)
     assert "\n" not in str(refused.value)
-    with pytest.raises(DataError, match="holds no wordings and embeddings"):
+    with pytest.raises(DataError, match="holds no wordings and embeddings") as wordless:
         load_sentences(file, ["fish"])
+    assert not any("weights_only" in str(error.value) for error in (refused, wordless))  # Torch's advice is about its own options.
+    if isinstance(content, bytes):
+        with pytest.raises(DataError, match="holds no weights of a backbone, or is damaged"):
+            load_trunk(file)
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,8 @@ class Annotator:
 
         A crop on which the model fails (NaN) becomes an error of its picture.
         """
+        for found in loaded:
+            found.say()
         flat = [(position, crop) for position, found in enumerate(loaded) for crop in found.crops]
         results: list[tuple[Loaded, list[Any]]] = [(found, []) for found in loaded]
         for (position, crop), outcome in zip(flat, self._maps([crop for _, crop in flat])):

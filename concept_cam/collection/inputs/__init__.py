@@ -16,7 +16,7 @@ from concept_cam.collection.inputs.entries import is_index
 from concept_cam.collection.inputs.files import subfolders
 from concept_cam.collection.inputs.items import Collection, Columns, Item, Specimen, is_url
 from concept_cam.collection.inputs.selection import Shard, parse_shard
-from concept_cam.core.errors import DataError
+from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.names import choose
 from concept_cam.core.registry import Entry
 from concept_cam.core.tables import is_table
@@ -57,6 +57,12 @@ LAYOUTS: dict[str, Entry] = {
 }
 """Input layouts by name."""
 
+_TABLES = ("table", "parquet")
+"""Layouts in which every column can be named."""
+
+_SAMPLES = ("webdataset",)
+"""Layouts that hold the pictures themselves beside columns."""
+
 _ENDINGS = {".csv": "table", ".tsv": "table", ".tab": "table", ".txt": "list", ".lst": "list", ".parquet": "parquet", ".tar": "webdataset",
             ".tgz": "webdataset", ".gz": "webdataset"}  # fmt: skip
 
@@ -82,16 +88,33 @@ def open_collection(
 
     Raises:
         DataError: There is nothing there, or a table lacks a column.
-        ConfigurationError: Unknown layout.
+        ConfigurationError: Unknown layout, or a column is named and the layout has none.
     """
     given = [os.fspath(inputs)] if isinstance(inputs, (str, os.PathLike)) else [os.fspath(item) for item in inputs]
     if not given:
         raise DataError("no input was given: expected a folder, a pattern, a table, or - for a list on standard input.")
     name = layout or find_layout(given, skip)
-    source: Collection = choose(name, LAYOUTS, "input layout").load()(
-        given, columns or Columns(), root=root, lines=lines if given == ["-"] else None, skip=tuple(skip)
-    )
+    open_ = choose(name, LAYOUTS, "input layout").load()
+    columns = columns or Columns()
+    _check_named(columns, name, given)
+    source: Collection = open_(given, columns, root=root, lines=lines if given == ["-"] else None, skip=tuple(skip))
     return source
+
+
+def _check_named(columns: Columns, layout: str, given: Sequence[str]) -> None:
+    """Refuses columns that nothing would read.
+
+    Raises:
+        ConfigurationError: A column is named, and the layout has no such columns.
+    """
+    for option, column in columns.named.items():
+        if layout in _TABLES or (layout in _SAMPLES and option != "--column"):
+            continue
+        advice = {"--boxes": "give a CSV file of boxes", "--px-per-mm": "give a number"}.get(option, f"leave {option} out")
+        raise ConfigurationError(
+            f"{option} {column!r} names a column, and the input {given[0]!r} is read as {layout!r}, which has "
+            f"{'no column of pictures' if layout in _SAMPLES else 'no columns'}: {advice}, or give a table (.csv, .tsv, .parquet)."
+        )
 
 
 def find_layout(inputs: Sequence[str], skip: Sequence[str] = ()) -> str:

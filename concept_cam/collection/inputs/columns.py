@@ -8,7 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from concept_cam.core.errors import DataError
 from concept_cam.core.tables import plain_name
 
-__all__ = ["OCCURRENCE_COLUMNS", "PICTURE_COLUMNS", "media_uri", "missing_column", "occurrence_of", "picture_column", "pictures_in"]
+__all__ = [
+    "OCCURRENCE_COLUMNS",
+    "PICTURE_COLUMNS",
+    "check_columns",
+    "media_uri",
+    "missing_column",
+    "occurrence_of",
+    "picture_column",
+    "pictures_in",
+]
 
 PICTURE_COLUMNS = (
     "path", "file", "file_name", "file_path", "image_path", "img_path", "image", "img", "image_url", "photo_url", "accessURI",
@@ -69,6 +78,23 @@ def media_uri(columns: Mapping[str, str], path: str | None = None) -> str | None
     return found or next((known[key] for name in PICTURE_COLUMNS if (key := plain_name(name)) in known), None)
 
 
-def missing_column(wanted: str, where: str, present: Iterable[str]) -> DataError:
-    """Returns the error for a table that lacks a column."""
-    return DataError(f"{where} has no {wanted}. Its columns: {', '.join(present) or 'none'}. Name one of these with --column.")
+def missing_column(wanted: str, where: str, present: Iterable[str], advice: str = "Name one of these with --column.") -> DataError:
+    """Returns the error for a table that lacks a column; ``advice`` says what to do."""
+    return DataError(f"{where} has no {wanted}. Its columns: {', '.join(present) or 'none'}. {advice}")
+
+
+def check_columns(named: Mapping[str, str], where: str, present: Iterable[str]) -> None:
+    """Refuses columns that a table does not have.
+
+    Args:
+        named: Columns by the option that names them.
+        where: The table, for the message.
+        present: The columns that it has.
+
+    Raises:
+        DataError: A column is missing; the message says which option named it.
+    """
+    names = list(present)
+    for option, name in named.items():
+        if name not in names:
+            raise missing_column(f"column {name!r}", where, names, f"Name one of these with {option}.")

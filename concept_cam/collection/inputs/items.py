@@ -241,6 +241,12 @@ class Columns:
     mask: str | None = None
     px_per_mm: str | None = None
 
+    @property
+    def named(self) -> dict[str, str]:
+        """The columns that were named, by the option of the command line that names them."""
+        options = {"--column": self.picture, "--boxes": self.box, "--masks": self.mask, "--px-per-mm": self.px_per_mm}
+        return {option: name for option, name in options.items() if name is not None}
+
 
 @dataclass(frozen=True)
 class Collection:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from concept_cam.collection.inputs.columns import media_uri, missing_column, picture_column
+from concept_cam.collection.inputs.columns import check_columns, media_uri, missing_column, picture_column
 from concept_cam.collection.inputs.files import Unreadable, filesystem, unreadable_item, walk
 from concept_cam.collection.inputs.items import (
     UUID_COLUMN,
@@ -151,9 +151,7 @@ def _is_picture(kind: Any) -> bool:
 
 def _picture_column(schema: Any, columns: Columns, file: str) -> str:
     names = list(schema.names)
-    for wanted in (columns.picture, columns.box, columns.mask, columns.px_per_mm):
-        if wanted is not None and wanted not in names:
-            raise missing_column(f"column {wanted!r}", repr(file), names)
+    check_columns(columns.named, repr(file), names)
     if columns.picture is not None:
         return columns.picture
     binary = [name for name in names if _is_picture(schema.field(name).type)]

@@ -30,6 +30,8 @@ Box = tuple[float, float, float, float]
 
 BOX_COLUMNS = ("x", "y", "width", "height")
 
+_RENAME = "Expected a header of file, x, y, width, height: rename the columns."
+
 
 def parse_boxes(text: str) -> list[Box]:
     """Reads one or several boxes from a cell: ``"10 20 300 200"``, ``"10,20,300,200"``, ``[10, 20, 300, 200]`` or a JSON list of such
@@ -168,10 +170,10 @@ def open_boxes(path: str) -> BoxFile:
     header, _ = read_header(path)
     name = picture_column(header, ("source",))
     if name is None:
-        raise missing_column("column that names the picture (such as 'file')", f"the table of boxes {path!r}", header)
+        raise missing_column("column that names the picture (such as 'file')", f"the table of boxes {path!r}", header, _RENAME)
     missing = [column for column in BOX_COLUMNS if column not in header]
     if missing:
-        raise missing_column(f"columns {missing}", f"the table of boxes {path!r}", header)
+        raise missing_column(f"columns {missing}", f"the table of boxes {path!r}", header, _RENAME)
     boxes: dict[str, list[Specimen]] = {}
     for line, row in rows_of(path):
         try:

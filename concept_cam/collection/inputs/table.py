@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from concept_cam.collection.inputs.columns import media_uri, missing_column, occurrence_of, picture_column, pictures_in
+from concept_cam.collection.inputs.columns import check_columns, media_uri, missing_column, occurrence_of, picture_column, pictures_in
 from concept_cam.collection.inputs.items import Broken, Collection, Columns, Item, Payload, Specimen, is_url, payload_of, to_number
 from concept_cam.collection.inputs.specimens import mask_in, parse_boxes
 from concept_cam.core.errors import reason_of
@@ -33,11 +33,9 @@ def open_table(inputs: Sequence[str], columns: Columns, root: str | None = None,
     path = inputs[0]
     header, _delimiter = read_header(path)
     name = columns.picture or picture_column(header)
-    if name is None or name not in header:
-        raise missing_column(f"column {name!r}" if name else "column that names the pictures", f"the table {path!r}", header)
-    for wanted in (columns.box, columns.mask, columns.px_per_mm):
-        if wanted is not None and wanted not in header:
-            raise missing_column(f"column {wanted!r}", f"the table {path!r}", header)
+    check_columns(columns.named, f"the table {path!r}", header)
+    if name is None:
+        raise missing_column("column that names the pictures", f"the table {path!r}", header)
     folder = root or os.path.dirname(os.path.abspath(path))
     base = os.path.basename(path)
 

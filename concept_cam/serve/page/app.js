@@ -513,7 +513,7 @@ function showCall(panel) {
   // What stands first agrees with the verdict: where it finds nothing of the target, odds among what was named do not say that it is there.
   const unfound = answer.certificate && view.info.trust.unfound.includes(answer.certificate.verdict);
   const head = call.abstained ? `${readable(call.state)}? (no call)` : unfound ? `${readable(call.state)}? (${answer.certificate.verdict})` : part ? `${readable(call.state)} is here` : readable(call.state);
-  const notes = [call.probability === null ? `score ${signed(call.score)}` : `${unfound ? 'odds among what was named' : 'probability'} ${percent(call.probability)}`, answer.peak ? `peak ${signed(answer.peak.score)} at ${Math.round(answer.peak.x)}, ${Math.round(answer.peak.y)}` : 'no peak', call.from === 'run' ? 'from the run' : 'from the model now'];
+  const notes = [call.probability === null ? `score ${signed(call.score)}` : `${unfound ? 'odds among what was named' : 'probability'} ${percent(call.probability)}`, answer.peak ? `peak ${signed(answer.peak.score)} at ${Math.round(answer.peak.x)}, ${Math.round(answer.peak.y)}` : 'no peak', call.from === 'run' ? (view.info.run?.other_weights ? `from the run, made with other weights (${view.info.run.model.name} ${view.info.run.model.weights_hash}); the map is of ${view.info.model.name}` : 'from the run') : 'from the model now'];
   $('call').replaceChildren(head, element('small', { textContent: notes.join(' · ') }));
   const host = call.abstained_because === 'no_host' && call.host_probability !== null ? ` (${view.info.packs.find(pack => pack.name === answer.subject.pack)?.host ?? 'host'}: ${percent(call.host_probability)})` : '';
   const limit = /^low_/.test(call.abstained_because ?? '') && Number.isFinite(call.limit) ? ` (${Number(call.limit.toFixed(3))})` : '';
@@ -768,7 +768,7 @@ async function goNext() {
 async function showLimits() {
   try {
     const found = await api.limits();
-    $('limits-text').textContent = `Calls at or above its limit are right in ${100 * found.target} % of cases or more, with ${100 * found.confidence} % confidence. A limit “none” makes no calls.${found.run ? ' The last columns count what would change in this run.' : ''}`;
+    $('limits-text').textContent = `Calls at or above its limit are right in ${100 * found.target} % of cases or more, with ${100 * found.confidence} % confidence. A limit “none” makes no calls.${found.run ? ' The last columns count what would change in this run.' : ''}${found.other_weights ? ` They hold for calls of ${found.model}; ${found.other_weights} corrected calls of other weights are left out.` : ''}`;
     const columns = ['character', 'limit', 'labels', 'kept', 'right', 'expected', ...(found.run ? ['no longer', 'newly'] : [])];
     const head = element('thead', {}, element('tr', {}, ...columns.map(text => element('th', { textContent: text, scope: 'col' }))));
     const body = element('tbody', {}, ...found.limits.map(row => element('tr', {}, ...[row.name === '*' ? 'all together' : row.name === '* parts' ? 'all parts' : readable(row.name), row.value === null ? 'none' : row.value.toFixed(3), row.labelled, row.kept, percent(row.accuracy), row.expected_accuracy === null ? '–' : percent(row.expected_accuracy), ...(found.run ? [row.no_longer_called, row.newly_called] : [])].map(text => element('td', { textContent: text })))));

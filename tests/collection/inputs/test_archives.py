@@ -12,7 +12,7 @@ import pytest
 
 from concept_cam.collection.inputs import Columns, Item
 from concept_cam.collection.inputs import webdataset as archives
-from concept_cam.core.errors import ImageError
+from concept_cam.core.errors import ConfigurationError, ImageError
 from tests.collection.inputs.test_inputs import items, png
 
 
@@ -187,3 +187,9 @@ def test_json_without_a_picture_is_said(tmp_path: Path) -> None:
     assert [item.source for item in found] == ["s.tar/a.png", "s.tar/lost/b.json"]
     with pytest.raises(ImageError, match="no picture of this name"):
         found[1].payload.read()
+
+
+def test_a_column_of_pictures_is_refused_where_the_archive_holds_them(tmp_path: Path) -> None:
+    (tmp_path / "s.tar").write_bytes(tar({"0.png": png(0)}))
+    with pytest.raises(ConfigurationError, match=r"--column 'image' .* read as 'webdataset', which has no column of pictures"):
+        items(tmp_path / "s.tar", columns=Columns("image"))

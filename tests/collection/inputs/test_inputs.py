@@ -159,8 +159,11 @@ def test_table_carries_columns_and_names_those_it_has(folder: Path, tmp_path: Pa
     for position, message in ((2, "empty"), (3, "zero")):
         with pytest.raises(ImageError, match=message):
             found[position].payload.read()
-    with pytest.raises(DataError, match="occurrenceID, file, accessURI, rights, scale"):
+    with pytest.raises(DataError, match=r"occurrenceID, file, accessURI, rights, scale.*Name one of these with --column\."):
         open_collection(table, columns=Columns("picture"))
+    for columns, option in ((Columns(box="b"), "--boxes"), (Columns(mask="b"), "--masks"), (Columns(px_per_mm="b"), "--px-per-mm")):
+        with pytest.raises(DataError, match=rf"has no column 'b'\..*Name one of these with {option}\."):
+            open_collection(table, columns=columns)
     semicolons = tmp_path / "media2.csv"
     semicolons.write_text("file;species\nphotos/top.png;Esox lucius\n", encoding="utf-8")
     assert items(semicolons)[0].columns == {"species": "Esox lucius"}
@@ -353,6 +356,8 @@ def test_parquet_with_encoded_bytes(tmp_path: Path) -> None:
     assert open_collection(tmp_path / "a.parquet").count() == 3
     with pytest.raises(DataError, match="image, species, count"):
         open_collection(tmp_path / "a.parquet", columns=Columns("picture"))
+    with pytest.raises(DataError, match=r"Name one of these with --px-per-mm\."):
+        open_collection(tmp_path / "a.parquet", columns=Columns(px_per_mm="scale"))
 
 
 def test_parquet_in_the_hugging_face_layout_and_with_paths(folder: Path, tmp_path: Path) -> None:
