@@ -21,6 +21,7 @@ from PIL import Image
 
 pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
 
+from concept_cam import prompts
 from concept_cam.collection.annotation import Interrupted, annotate, estimate
 from concept_cam.collection.calls import Limits
 from concept_cam.collection.merging import merge_runs
@@ -191,8 +192,6 @@ def test_the_probability_of_a_part_is_that_at_its_best_patch(
     whole: Run, localizer: Localizer, pictures: tuple[Path, list[str], list[str]]
 ) -> None:
     """Against softmax by hand over the cosines of the peak patch with the part and its contrasts."""
-    from concept_cam import prompts
-
     record = next(record for record in whole.records() if record["best_state"] == "caudal_fin")
     (concept,) = prompts.concepts(prompts.load_pack(PACK), "parts", "caudal_fin")
     features = localizer.encode(pictures[0] / record["source"])
@@ -216,7 +215,8 @@ def test_kept_scores_are_the_grid_scores(whole: Run, localizer: Localizer, pictu
     record = next(record for record in whole.records() if record["character"] == "head_colour")
     maps = np.frombuffer(record["scores"], "<f2").reshape(record["scores_shape"])
     assert record["scores_names"] == ["entity", "red", "blue"]
-    found = localizer.locate(pictures[0] / record["source"], "a red head", "a blue head")
+    red = next(concept for concept in prompts.load(PACK) if concept.name == "head_colour=red")
+    found = localizer.locate(pictures[0] / record["source"], red)
     np.testing.assert_allclose(maps[1], found.scores, atol=2e-3)
     assert json.loads(record["geometry"])["grid_size"] == list(maps.shape[1:])
 

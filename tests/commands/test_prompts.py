@@ -58,9 +58,9 @@ def test_show_prints_the_exact_prompts() -> None:
     assert lines[0] == "caudal_fin_shape=forked  (shape; caudal fin UBERON:4000164; bifurcated PATO:0001784, close)"
     assert [line[4:] for line in lines if line.startswith("  + ")] == list(concept.target_prompts)
     shown = [line[4:].rsplit("  [", 1) for line in lines if line.startswith("  - ")]
-    expected = [
-        [prompt, f"{name}]"] for name, group in zip(concept.contrast_names, concept.contrast_prompts, strict=True) for prompt in group
-    ]
+    roles = [f"{name}]" if name in concept.rival_names else f"{name}, around]" for name in concept.contrast_names]
+    assert roles[-2:] == ["pointed]", "host, around]"], "what lies around is set against the map, and is no answer"
+    expected = [[prompt, role] for role, group in zip(roles, concept.contrast_prompts, strict=True) for prompt in group]
     assert shown == expected
 
 
@@ -87,14 +87,14 @@ def test_show_with_a_model_prints_cosines_and_warns(planted, monkeypatch: pytest
     assert result.exit_code == 0, result.output
     assert asked["model"] == "planted"
     matrix = result.output[result.output.index("fins:fin, cosine") :].splitlines()
-    assert matrix[1].split() == ["red", "green", "scarlet", "direction"]
+    assert matrix[1].split() == ["red", "green", "scarlet", "host", "background", "direction"]
     cells = {line.split()[0]: line.split()[1:] for line in matrix[2:5]}
     # The planted text tower knows colour words alone: scarlet's phrase says red too.
     assert float(cells["red"][2]) > 0.98
     assert float(cells["red"][1]) < 0.7
     expected = prompts.separability(prompts.load("fins.yaml"), planted)
-    assert cells["red"][:3] == [f"{value:.3f}" for value in expected.cosine[0]]
-    assert cells["red"][3] == f"{expected.direction_norm['fin=red']:.3f}"
+    assert cells["red"][:5] == [f"{value:.3f}" for value in expected.cosine[0]]
+    assert cells["red"][5] == f"{expected.direction_norm['fin=red']:.3f}"
     assert "fin=red and its contrast scarlet are nearly the same to this model" in result.output
     assert "fin=red and its contrast green" not in result.output
 
