@@ -2,6 +2,7 @@
 
 PYTHONPATH=examples python -m training.export --run runs/demo --output runs/demo/model --text runs/text --nouns runs/text
 PYTHONPATH=examples python -m training.export --run runs/demo --output runs/demo/model       # text tower and nouns of the bundled model
+PYTHONPATH=examples python -m training.export --run runs/more --output runs/more/model --share 0.5    # half of the bundled model
 PYTHONPATH=examples python -m training.export --output runs/demo/model --nouns runs/text     # the bundled model with other nouns
 
 Needs the package `timm` for the names of things.
@@ -25,14 +26,15 @@ from concept_cam.backbones.familiarity import words_of
 from concept_cam.backbones.lite_towers import Sizes
 from concept_cam.backbones.noun_head import NounConfig, NounHead
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, unpacked
-from concept_cam.commands.console import existing, run_script
+from concept_cam.commands.console import above_zero, existing, run_script
+from concept_cam.core.errors import ConfigurationError
 from concept_cam.demo.worlds import WORLDS
 from training.backbone import load_trunk
 from training.config import TRAIN_SEED
 from training.dictionary import nouns as dictionary_nouns
 from training.families import families
 from training.joint import fit
-from training.networks import Trainee, folded
+from training.networks import PartWords, Trainee, folded
 from training.sentences import saved_sentences
 from training.tensors import read_tensors
 
@@ -134,7 +136,47 @@ def renamed(nouns: Path, output: Path, pictures: int = 112) -> None:
     lite.save(model, tokenizer, output, known)
 
 
-def assemble(trained: Path, standing: Standing, sentences: Path, names: Sequence[str], worlds: Sequence[str]) -> lite.LiteModel:
+def learned(trainee: Trainee) -> dict[str, Tensor]:
+    """What a run learned, by its name in the model that is written."""
+    rooms = {
+        "image.neck": folded(trainee.neck),
+        "image.parts": trainee.parts.state_dict(),
+        "image.query": trainee.query.state_dict(),
+        "image.value": trainee.levelled(),
+        "joint.first": trainee.words.first.state_dict(),
+        "joint.second": trainee.words.second.state_dict(),
+    }
+    return {
+        "logit_scale": trainee.log_scale.detach(),
+        **{f"{room}.{name}": value for room, values in rooms.items() for name, value in values.items()},
+    }
+
+
+def mixed(own: Mapping[str, Tensor], other: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """A share of each of some weights, and the rest of those that they began with.
+
+    A run that went on from a model lies in one valley with it, and a place between them is often better on other pictures than either
+    (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+
+    Args:
+        own: The run's, by name.
+        other: The model's, these names among others.
+        share: Of the run's, above 0 and up to 1.
+
+    Raises:
+        ConfigurationError: The model has other widths.
+    """
+    if strange := [name for name, value in own.items() if name not in other or other[name].shape != value.shape]:
+        raise ConfigurationError(
+            f"the run has other widths than the bundled model ({strange[0]} and {len(strange) - 1} more): both can be mixed only where "
+            "the run began with --start-from bundled. Leave out --share."
+        )
+    return {name: share * value + (1.0 - share) * other[name] for name, value in own.items()}
+
+
+def assemble(
+    trained: Path, standing: Standing, sentences: Path, names: Sequence[str], worlds: Sequence[str], share: float = 1.0
+) -> lite.LiteModel:
     """Puts the model together, and fits the joint head.
 
     Args:
@@ -143,6 +185,10 @@ def assemble(trained: Path, standing: Standing, sentences: Path, names: Sequence
         sentences: The wordings and the teacher's embeddings of them.
         names: Names of things, for the gate.
         worlds: The groups of the run.
+        share: Of the run's weights; the rest are those of the bundled model, see :func:`mixed`.
+
+    Raises:
+        ConfigurationError: The run cannot be mixed with the bundled model.
     """
     saved = read_tensors(trained, "weights of a finished run")
     trainee = Trainee(Sizes(**{key: value for key, value in saved["sizes"].items() if key in Sizes.__dataclass_fields__}), 1.0)
@@ -150,22 +196,19 @@ def assemble(trained: Path, standing: Standing, sentences: Path, names: Sequence
     trainee.eval()
     model = lite.LiteModel(replace(trainee.sizes, nouns=standing.naming.width), standing.naming, standing.speaking).eval()
     image = model.image
+    own = learned(trainee)
+    if share < 1.0:
+        own = mixed(own, bundled_model().state_dict(), share)
+    model.load_state_dict({**model.state_dict(), **own})
     image.trunk.load_state_dict(standing.trunk)
-    image.neck.load_state_dict(folded(trainee.neck))
-    image.parts.load_state_dict(trainee.parts.state_dict())
-    image.query.load_state_dict(trainee.query.state_dict())
-    image.value.load_state_dict(trainee.levelled())
     image.nouns.load_state_dict(standing.nouns)
     model.text.load_state_dict(standing.text)
-    head = model.joint
-    with torch.no_grad():
-        model.logit_scale.copy_(trainee.log_scale.detach())
-    head.first.load_state_dict(trainee.words.first.state_dict())
-    head.second.load_state_dict(trainee.words.second.state_dict())
+    words = PartWords(trainee.sizes)
+    words.load_state_dict({name: own[f"joint.{name}"] for name in words.state_dict()})
     table = saved_sentences(sentences)
     with torch.no_grad():
-        targets = F.normalize(trainee.words(table["emb"].float()), dim=-1)
-    fit(head, embedder(model, standing.tokenizer), table["texts"], targets, names, worlds)
+        targets = F.normalize(words(table["emb"].float()), dim=-1)
+    fit(model.joint, embedder(model, standing.tokenizer), table["texts"], targets, names, worlds)
     return model.eval()
 
 
@@ -276,6 +319,13 @@ def things() -> list[str]:
     ]
 
 
+def _share(text: str) -> float:
+    value = above_zero(text)
+    if value > 1.0:
+        raise argparse.ArgumentTypeError(f"received {text!r}: expected a share above 0, up to 1.")
+    return value
+
+
 def main() -> None:
     """Reads the command line and writes the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -283,6 +333,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="where the model goes")
     parser.add_argument("--text", type=existing, help="what training.distil wrote (default: the text tower of the bundled model)")
     parser.add_argument("--nouns", type=existing, help="what training.noun_rows wrote (default: the nouns of the bundled model)")
+    parser.add_argument("--share", type=_share, default=1.0, help="share of the run; the rest is the bundled model's (default: 1)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: RUN/sentences.pt)")
     arguments = parser.parse_args()
     if arguments.run is None:
@@ -296,7 +347,7 @@ def main() -> None:
     worlds = list(json.loads((arguments.run / "config.json").read_text(encoding="utf-8"))["worlds"])
     sentences = arguments.sentences or arguments.run / "sentences.pt"
     names = things()
-    model = assemble(arguments.run / "trained.pt", standing, sentences, names, worlds)
+    model = assemble(arguments.run / "trained.pt", standing, sentences, names, worlds, arguments.share)
     known = remember(model, standing.tokenizer, saved_sentences(sentences)["texts"], names, worlds)
     lite.save(model, standing.tokenizer, arguments.output, known)
 

@@ -17,7 +17,7 @@ from training.augmentation import augment, distort_colours, target_size
 from training.backbone import from_bundled, load_trunk, shipped_model
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TRAIN_SEED, TrainConfig, smoke_config
-from training.export import renamed
+from training.export import learned, mixed, renamed
 from training.joint import NOUN, PART, REST, fit, nothing_texts, noun_texts
 from training.networks import IMAGE_BIAS, Trainee, folded, with_norms
 from training.objectives import (
@@ -46,7 +46,7 @@ from concept_cam.backbones.lite_towers import ImageTower, JointHead, Neck, Sizes
 from concept_cam.backbones.noun_head import NounConfig, NounHead
 from concept_cam.collection.questions import host_concept
 from concept_cam.commands.console import existing
-from concept_cam.core.errors import DataError
+from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.resampling import grid_to_pixels
 from concept_cam.demo.worlds import WORLDS
@@ -664,6 +664,12 @@ def test_a_run_that_starts_from_the_bundled_model_says_what_that_says(tmp_path: 
     said = model.joint.second(F.gelu(model.joint.first(sentence * 8.0)))
     assert torch.allclose(run.average.words(sentence), F.normalize(said, dim=-1), atol=1e-5)
     assert float(run.average.log_scale) == pytest.approx(float(model.logit_scale))
+    # And it writes what it took over: the norms fold back.
+    own, before = learned(run.average), model.state_dict()
+    rooms = ("image.neck.", "image.parts.", "image.query.", "image.value.", "joint.first.", "joint.second.", "logit_scale")
+    assert set(own) == {name for name in before if name.startswith(rooms)}
+    for name, value in own.items():
+        assert torch.allclose(value, before[name], rtol=2e-3, atol=2e-3 * float(before[name].abs().max())), name
     with torch.enable_grad():
         assert torch.isfinite(run.advance()["total"])
 
@@ -675,6 +681,16 @@ def test_a_run_of_other_widths_or_groups_cannot_start_from_the_bundled_model(tmp
     narrow = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),), hidden=64))
     with pytest.raises(ValueError, match=r"has hidden 192, this run hidden 64: train with the widths that it was trained with"):
         narrow.start_from_model(*shipped_model())
+    with pytest.raises(ConfigurationError, match=r"other widths than the bundled model .*Leave out --share"):
+        mixed(learned(narrow.average), shipped_model()[0].state_dict(), 0.5)
+
+
+def test_weights_are_mixed_by_share() -> None:
+    own, other = {"a": torch.tensor([4.0, 8.0])}, {"a": torch.tensor([0.0, 4.0]), "b": torch.ones(3)}
+    found = mixed(own, other, 0.25)
+    assert list(found) == ["a"]
+    assert found["a"].tolist() == [1.0, 5.0]
+    assert mixed(own, other, 1.0)["a"].tolist() == [4.0, 8.0]
 
 
 @pytest.mark.parametrize("content", [b"hi", b"", b"PK\x03\x04", "without", "list"])
