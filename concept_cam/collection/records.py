@@ -21,6 +21,7 @@ from concept_cam.core.geometry import Geometry
 from concept_cam.core.regions import PictureMaps
 from concept_cam.core.resampling import highest_places_of_all, points_of, settled_places
 from concept_cam.core.results import on_finer_grid
+from concept_cam.trust import verdicts
 
 if TYPE_CHECKING:
     from concept_cam.core.placing import Place
@@ -224,7 +225,9 @@ def _is_there(certificate: Certificate | None) -> bool:
     """Whether a part may be measured: a map always has a highest place, and a line between such places says nothing."""
     if certificate is None:
         return True
-    return not certificate.unfound and not (certificate.presence is not None and certificate.presence < LEAST_PRESENCE)
+    if certificate.presence is None:
+        return not certificate.unfound
+    return certificate.verdict != verdicts.ABSENT and certificate.presence >= LEAST_PRESENCE
 
 
 def _rows_of(answered: _Answered, maps: _Maps, lengths: Sequence[Mapping[str, Distance]], plan: Plan) -> list[dict[str, Any]]:

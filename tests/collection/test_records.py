@@ -223,7 +223,9 @@ def leaf(**changes: Any) -> tuple[Scored, Plan]:
         ("doubtful", None, True),
         ("doubtful", 0.1, False),
         ("absent", 0.6, False),
-        ("not about the prompt", 0.9, False),
+        # Unrelated words rise on a trunk as high as its own; that it is there is another question.
+        ("not about the prompt", 0.9, True),
+        ("not about the prompt", None, False),
     ],
 )
 def test_nothing_is_measured_on_a_part_that_the_certificate_does_not_find(verdict: str, presence: float | None, measured: bool) -> None:
