@@ -153,7 +153,7 @@ def clear_tails(localizer: Localizer, pictures: int) -> None:
             if state in names and rendering.judgeable[i, place]:
                 picture = np.ascontiguousarray(rendering.images[i].permute(1, 2, 0).numpy())
                 found = localizer.locate_all([picture], [concept])[0][0].probabilities
-                likely = dict(zip(("forked", *concept.contrast_names), found, strict=True))
+                likely = dict(zip(("forked", *concept.rival_names), found, strict=True))
                 told.append(max(names, key=likely.__getitem__) == state)
     click.echo(f"\nTails, told among {', '.join(names)}: {np.mean(told):.3f} of {len(told)}")
 
