@@ -13,11 +13,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from concept_cam.core.errors import ConfigurationError
+from concept_cam.trust.rules import HOST_TARGET
 
 if TYPE_CHECKING:
     from concept_cam.collection.limits import Calibration
+    from concept_cam.trust.certified import Certificate
 
-__all__ = ["Call", "Limits", "call_part", "call_state", "host_is_missing"]
+__all__ = ["Call", "Limits", "call_part", "call_state", "host_is_missing", "host_share"]
+
+SAME_HOST = 0.9
+"""Likeness from which a host's word is one whose maps were measured."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Limits:
     """Below which evidence no call is made.
 
     Attributes:
-        host: Least probability that the picture shows the host at all, against a list of other things; 0 switches the check off.
+        host: Least probability that the picture shows the host at all, see :func:`host_share`; 0 switches the check off.
         probability: Least probability of a state among its siblings; ``inf`` makes no calls.
         score: Least score of a part's best patch; 0 is where the part is as near as its contrasts.
         part_probability: Least probability of a part at its best patch, among the other parts and the host; not for parts with a
@@ -135,6 +140,23 @@ class Call:
     def abstained(self) -> bool:
         """Whether nothing is called."""
         return self.reason is not None
+
+
+def host_share(probability: float, certificate: Certificate | None) -> float:
+    """How likely a picture shows a pack's host, 0..1: the lower of two answers.
+
+    Among a list of other things by name a beetle may be the best of all that fits badly. Where rules of trust were fitted to maps of the
+    very host, its certificate says as well whether it is there.
+
+    Args:
+        probability: Of the host among other things.
+        certificate: Of the host's map; ``None`` where nothing is known.
+    """
+    if certificate is None or certificate.presence is None:
+        return probability
+    facts = certificate.facts
+    measured = facts.kind == "thing" and facts.target == f"{facts.group}:{HOST_TARGET}" and facts.likeness >= SAME_HOST
+    return min(probability, certificate.presence) if measured else probability
 
 
 def host_is_missing(probability: float, limits: Limits) -> bool:

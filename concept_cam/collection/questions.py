@@ -148,13 +148,14 @@ class Questions:
         )
 
     def certified(self, shares: np.ndarray) -> tuple[int, ...]:
-        """Returns the concepts whose maps records are made of: every part, and the best state of each character.
+        """Returns the concepts whose maps records are made of: every part, the best state of each character, and the hosts.
 
         Args:
             shares: float32 [C, 1 + R], probabilities.
         """
         found = list(self.parts)
         for pack in self.packs:
+            found.append(pack.host)
             for character in pack.characters:
                 if character.call >= 0:
                     found.append(character.states[int(shares[character.call][: len(character.states)].argmax())].concept)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from concept_cam.collection.calls import Call, call_part, call_state, host_is_missing
+from concept_cam.collection.calls import Call, call_part, call_state, host_is_missing, host_share
 from concept_cam.collection.inputs.items import Item, Specimen
 from concept_cam.collection.measures import Area, Body, Distance, Frame, find_areas, measure_all_distances
 from concept_cam.collection.plan import Plan
@@ -234,7 +234,7 @@ def _rows_of(answered: _Answered, maps: _Maps, lengths: Sequence[Mapping[str, Di
     scored, head = answered.scored, _head(answered.scored, plan)
     rows: list[dict[str, Any]] = []
     for (pack, found), measured in zip(answered.packs, lengths):
-        missing = host_is_missing(float(scored.probabilities[pack.host][0]), plan.limits)
+        missing = _misses_host(pack, scored, plan)
         rows += _pack_rows(pack, found, scored, plan, maps, answered.best, head)
         rows += [_distance_row(pack, name, measured.get(name), head, missing) for name in pack.distances]
     return rows
@@ -265,11 +265,15 @@ def _head(scored: Scored, plan: Plan) -> dict[str, Any]:
     return head
 
 
+def _misses_host(pack: PackQuestions, scored: Scored, plan: Plan) -> bool:
+    return host_is_missing(host_share(float(scored.probabilities[pack.host][0]), scored.certificates.get(pack.host)), plan.limits)
+
+
 def _called(pack: PackQuestions, scored: Scored, plan: Plan, best: np.ndarray) -> list[_Called]:
     """Makes the calls of a pack, in the order of its rows; ``best`` is the score of each map's best patch, minus infinity where nothing was
     seen.
     """
-    missing = host_is_missing(float(scored.probabilities[pack.host][0]), plan.limits)
+    missing = _misses_host(pack, scored, plan)
     found: list[_Called] = []
     for character in pack.characters:
         if character.call < 0:

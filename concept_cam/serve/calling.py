@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from concept_cam.collection.calls import Call, Limits, call_part, call_state, host_is_missing
+from concept_cam.collection.calls import Call, Limits, call_part, call_state, host_is_missing, host_share
 from concept_cam.serve.questions import AskedQuestion
 
 if TYPE_CHECKING:
@@ -24,17 +23,15 @@ __all__ = ["call_now", "call_of_run", "host_probability"]
 
 
 def host_probability(localizer: Localizer, features: PatchFeatures, host: Concept) -> float:
-    """Returns the probability 0..1 that a picture shows a pack's host, against a list of other things.
+    """Returns the probability 0..1 that a picture shows a pack's host, as `annotate` tells it.
 
     Args:
         localizer: The model.
-        features: The picture's features; only its image embedding is looked at.
+        features: The picture's features.
         host: The host's concept, see :func:`concept_cam.collection.questions.host_concept`.
     """
-    with torch.inference_mode():
-        texts = localizer.directions([host])
-        cosines = texts.similarities(features.image[None].to(texts.texts.device))[0, 0]
-        return float(torch.softmax(localizer.backbone.logit_scale * cosines, dim=-1)[0])
+    (found,) = localizer.score(features, [host])
+    return host_share(found.probabilities[0], None if found.certify is None else found.certificate)
 
 
 def call_of_run(record: Mapping[str, Any]) -> dict[str, Any]:

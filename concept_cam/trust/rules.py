@@ -42,6 +42,10 @@ KINDS: dict[str, str] = {
 """Kinds of questions that are fitted apart: how often a peak of some height is right differs among them."""
 
 
+HOST_TARGET = "host"
+"""What a group's whole organism is called among the measured targets, after the group: ``fish:host``."""
+
+
 def kind_of(concept: Concept) -> str:
     """Returns the kind of a question: ``"part"`` or ``"state"`` where it comes from a trait pack, else ``"thing"``."""
     kind = concept.metadata.get("kind")

@@ -21,6 +21,7 @@ from concept_cam.demo.worlds.family import Rendering, World
 from concept_cam.demo.worlds.fish.things import THINGS as LYING
 from concept_cam.demo.worlds.fish.world import FishRendering
 from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion
+from concept_cam.trust.rules import HOST_TARGET
 
 __all__ = ["FIT_SEED", "THINGS", "pictures_of"]
 
@@ -126,11 +127,11 @@ def _rendered(
             bare = world.scenes[int(batch.scene[i])] in BARE and not _leaf_lies(rendering, i)
             if own is not None:
                 whole = masks[i].any(axis=0).astype(np.uint8) * 255
-                questions += [
-                    SampleQuestion(host, "object", "host", _constant(whole)) if group == world.name and batch.present[i] else _absent(host)
-                    for group, host in hosts.items()
-                    if group == world.name or bare or group != GROWING
-                ]
+                for group, host in hosts.items():
+                    if group == world.name and batch.present[i]:
+                        questions.append(SampleQuestion(host, "object", HOST_TARGET, _constant(whole)))
+                    elif group == world.name or bare or group != GROWING:
+                        questions.append(_absent(host))
             others = [concept for concept in foreign if bare or concept.metadata.get("pack") != GROWING]
             chosen = generator.permutation(len(others))[: FOREIGN if own is not None else 3 * FOREIGN]
             questions += [_absent(others[number]) for number in chosen]
@@ -186,7 +187,7 @@ def _asked(
 def host_of(group: str) -> Concept:
     """The whole organism by its name, as people ask for it to see whether a map is of the trait or of the animal."""
     pack = prompts.load_pack(group)
-    return Concept(pack.host_phrases, name="host", metadata={"pack": pack.name, "host": pack.host})
+    return Concept(pack.host_phrases, name=HOST_TARGET, metadata={"pack": pack.name, "host": pack.host})
 
 
 def _parts(concepts: dict[str, Concept]) -> list[Concept]:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
+from typing import Any
 
 import pytest
 
-from concept_cam.collection.calls import Limits, call_part, call_state, host_is_missing
+from concept_cam.collection.calls import Limits, call_part, call_state, host_is_missing, host_share
 from concept_cam.collection.limits import Calibration, Limit
 from concept_cam.collection.schema import ABSTENTION_REASONS
 from concept_cam.core.errors import ConfigurationError
+from concept_cam.trust.certified import Certificate
+from concept_cam.trust.evidence import Evidence
+from concept_cam.trust.logistic import MapFacts
 
 
 def test_the_best_state_is_called_with_probability_and_margin() -> None:
@@ -106,3 +111,32 @@ def test_a_part_with_a_limit_of_its_own_is_judged_by_its_score() -> None:
     assert limits.of_part_probability("fish", "parts", "eye") == 0.0
     assert limits.of_part_probability("fish", "parts", "tail") == 0.0
     assert limits.of_part_probability("bird", "parts", "eye") == 0.4
+
+
+def certified(presence: float | None, **facts: Any) -> Certificate:
+    known = MapFacts(**{"kind": "thing", "target": "beetle:host", "group": "beetle", "likeness": 1.0, **facts})
+    evidence = Evidence(**{item.name: 0.5 for item in fields(Evidence)})
+    return Certificate("doubtful", "planted", 0.5, presence, evidence, facts=known)
+
+
+def test_a_host_is_there_where_both_answers_say_so() -> None:
+    assert host_share(0.9, certified(0.95)) == 0.9
+    # The best of all that fits badly: a ship among names of animals.
+    assert host_share(0.9, certified(0.02)) == 0.02
+    assert host_is_missing(host_share(0.9, certified(0.02)), Limits())
+    assert not host_is_missing(host_share(0.9, certified(0.02)), Limits(host=0))
+
+
+@pytest.mark.parametrize(
+    "certificate",
+    [
+        None,
+        certified(None),
+        certified(0.02, likeness=0.5),
+        certified(0.02, target="beetle:parts=leg", kind="part"),
+        certified(0.02, target="fish:host"),
+        certified(0.02, target="", group="bird"),
+    ],
+)
+def test_rules_that_know_nothing_of_the_host_have_no_say(certificate: Certificate | None) -> None:
+    assert host_share(0.9, certificate) == 0.9
