@@ -20,7 +20,7 @@ from concept_cam import prompts
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, PromptError
 from concept_cam.core.names import normalise_text
-from concept_cam.prompts.schema import host_phrase
+from concept_cam.prompts.schema import HOST_KINDS, host_phrase
 
 __all__ = [
     "MEASURED_DISTANCES",
@@ -238,7 +238,9 @@ def build_questions(specs: Sequence[Any], unknown_words: Callable[[str], Sequenc
 
 
 def _hash(pack: prompts.Pack) -> str:
-    text = json.dumps(prompts.to_dict(pack), sort_keys=True, ensure_ascii=False)
+    # What lies around is part of what is asked even where the pack leaves it to the default.
+    around = {item.name: item.around for item in pack.characters if item.kind not in HOST_KINDS}
+    text = json.dumps([prompts.to_dict(pack), around], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 

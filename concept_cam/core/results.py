@@ -72,7 +72,7 @@ class Localization:
         scores: float32 [h, w], grid frame; signed, unscaled; NaN in padding.
         geometry: Frames of the picture.
         score: Image-level score, the cosine of the image embedding along the direction, in [-1, 1] (NaN where a method has none).
-        probabilities: Softmax over target and contrasts at the model's temperature, target first; empty without contrasts. Of the whole
+        probabilities: Softmax over the target and its rivals at the model's temperature, target first; empty without rivals. Of the whole
             picture; for a part of a pack, at its best cell, since all parts are in the picture at once.
         weights: ``pi`` of each contrast (before ``gamma``).
         provenance: How the result was computed.
@@ -109,7 +109,7 @@ class Localization:
 
     @property
     def probability(self) -> float | None:
-        """Probability of the target against its contrasts in 0..1; ``None`` without contrasts."""
+        """Probability of the target against its rivals in 0..1; ``None`` without rivals."""
         return self.probabilities[0] if self.probabilities else None
 
     @property
@@ -461,6 +461,7 @@ class Localization:
             offset_yx=np.array(self.geometry.offset),
             target=np.array(self.concept.target),
             contrasts=np.array(self.concept.contrast_names, dtype=np.str_),
+            surroundings=np.array(self.concept.contrast_names[len(self.concept.rivals) :], dtype=np.str_),
             provenance=np.array(json.dumps(self.provenance.to_dict())),
         )
         return buffer.getvalue()

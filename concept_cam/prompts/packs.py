@@ -476,7 +476,9 @@ def merge(packs: Sequence[Pack], name: str | None = None) -> Pack:
 
 def _merge_character(first: Character, second: Character) -> Character:
     if replace(first, states=()) != replace(second, states=()):
-        raise PromptError(f"the character {first.name!r} is defined in two ways: kind, entity, templates, aliases and notes must agree.")
+        raise PromptError(
+            f"the character {first.name!r} is defined in two ways: kind, entity, around, templates, aliases and notes must agree."
+        )
     states = {state.name: state for state in first.states}
     for state in second.states:
         if states.setdefault(state.name, state) != state:
@@ -557,9 +559,7 @@ def _concept(pack: Pack, character: Character, state: State) -> Concept:
         return pack.phrases_of((pack.character(owner) if owner else character).state(name))
 
     target = pack.phrases_of(state)
-    spoken = {normalise_text(phrase) for phrase in (*target, *(phrases(name)[0] for name in names))}
-    # A pack may call a state what another calls the host.
-    around = [name for name in around if not spoken & set(map(normalise_text, phrases(name)))]
+    around = _unspoken(pack, around, [*target, *(phrase for name in names for phrase in phrases(name))])
     entity = state.entity or character.entity
     quality = state.quality
     metadata = _kept(
@@ -585,6 +585,17 @@ def _concept(pack: Pack, character: Character, state: State) -> Concept:
     )
 
 
+def _unspoken(pack: Pack, around: Sequence[str], phrases: Sequence[str]) -> list[str]:
+    """The surroundings that are called otherwise than the states and each other: a pack may call a state what another calls the host."""
+    spoken, kept = set(map(normalise_text, phrases)), []
+    for name in around:
+        own = set(map(normalise_text, (*pack.phrases_around(name), *pack.prompts_around(name))))
+        if not spoken & own:
+            kept.append(name)
+            spoken |= own
+    return kept
+
+
 def _contrasts(character: Character, state: State) -> tuple[list[str], list[str]]:
     """The rivals of a state, and the surroundings."""
     siblings = [sibling.name for sibling in character.states if sibling.name != state.name and not sibling.where]
@@ -592,8 +603,9 @@ def _contrasts(character: Character, state: State) -> tuple[list[str], list[str]
         return list(state.contrasts) or siblings + (["host"] if character.kind == "part" else []), []
     if not state.contrasts:
         return siblings, [name for name in prompt_schema.REFERENCES if character.around in (name, "both")]
-    around = [name for name in state.contrasts if name in prompt_schema.REFERENCES]
-    return [name for name in state.contrasts if name not in around], around
+    rivals = [name for name in state.contrasts if name not in prompt_schema.REFERENCES]
+    # Told from the host alone, or from the background, a state has these for rivals: without any there would be no probability.
+    return (rivals, [name for name in state.contrasts if name not in rivals]) if rivals else (list(state.contrasts), [])
 
 
 def load(

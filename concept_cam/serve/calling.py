@@ -30,7 +30,8 @@ def host_probability(localizer: Localizer, features: PatchFeatures, host: Concep
         features: The picture's features.
         host: The host's concept, see :func:`concept_cam.collection.questions.host_concept`.
     """
-    (found,) = localizer.score(features, [host])
+    # Neither an outline nor a second look says whether it is there.
+    (found,) = localizer.with_settings(refine="none", look_again=False).score(features, [host])
     return host_share(found.probabilities[0], None if found.certify is None else found.certificate)
 
 
@@ -91,6 +92,8 @@ def call_now(
         nothing = Call(None, names[0], None, {}, _number(found.score), None, "no_place", None)
         return _plain(nothing, [], host)
     if not found.probabilities:
+        if missing:
+            return _plain(Call(None, names[0], None, {}, _number(found.score), None, "no_host", limits.host), names, host)
         return _plain(Call(names[0], names[0], None, {}, _number(found.score), None, None, None), names, host)
     limit = limits.of(pack, character) if question.character else 0.0
     scores = [found.score] * len(names)

@@ -174,10 +174,11 @@ class DeskAnswer:
         cell = np.unravel_index(int(np.nanargmax(scores)), scores.shape)
         share = 1.0 - (self.question.mix if self.taught is not None else 0.0)
         signs = (1.0, *(-self.question.gamma * weight for weight in self.weights))
+        rivals = len(self.found.concept.rivals)
         rows = [
             {
                 "name": name,
-                "role": "contrast" if number else "target",
+                "role": "target" if not number else "contrast" if number <= rivals else "around",
                 "weight": self.weights[number - 1] if number else 1.0,
                 "cosine": _number(float(cosine[cell])),
                 "value": _number(float(share * sign * cosine[cell])),
@@ -585,7 +586,7 @@ class Desk:
                 entry = self.gallery.by_specimen(source, specimen)
                 if entry is not None and (own_pack, own_character, own_part) == (pack, character, part):
                     found[entry.id] = 1.0 - float(np.clip(record["margin"] if record["margin"] is not None else 0.0, 0.0, 1.0))
-        if found or not question.concept.contrasts:
+        if found or not question.concept.rivals:
             return found
         images = self.image_embeddings()
         if not images:

@@ -173,7 +173,7 @@ _SCHEMAS: dict[str, Any] = {
             "ledger": {
                 "type": "array",
                 "items": {"type": "object"},
-                "description": "What each text adds at the peak; sums to its cell's score",
+                "description": "What each text (target, contrast, around, taught) adds at the peak; sums to its cell's score",
             },
             "call": {
                 "type": "object",

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -111,3 +114,18 @@ def test_the_region_of_the_whole_organism_is_the_hosts() -> None:
     (pack,) = questions.packs
     assert pack.characters[0].region == pack.host
     assert questions.concepts[pack.host].target == ("a fish",)
+
+
+def test_what_lies_around_is_part_of_what_identifies_a_pack() -> None:
+    """A run that was made with other maps of the same words is not continued with these."""
+    pack = prompts.load_pack("fish")
+
+    def digest(around: str | None) -> str:
+        characters = tuple(replace(item, around=around) if around and item.name == "mouth_position" else item for item in pack.characters)
+        return str(build_questions([replace(pack, characters=characters)]).facts["fish"]["sha256"])
+
+    assert digest(None) == digest("both")
+    assert len({digest(None), digest("host"), digest("nothing")}) == 3
+    # Maps of a pack that says nothing were others before there was anything around.
+    plain = json.dumps(prompts.to_dict(pack), sort_keys=True, ensure_ascii=False)
+    assert digest(None) != hashlib.sha256(plain.encode("utf-8")).hexdigest()

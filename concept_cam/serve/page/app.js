@@ -547,7 +547,7 @@ function showLedger(answer) {
     svg.append(rect);
     return svg;
   };
-  const kind = { target: '', contrast: 'not: ', taught: 'taught: ' };
+  const kind = { target: '', contrast: 'not: ', around: 'around: ', taught: 'taught: ' };
   const lines = rows.map(row => element('div', { className: 'line' }, element('span', { className: 'name', textContent: kind[row.role] + readable(row.name), title: row.name }), element('span', { className: 'value', textContent: signed(row.value) }), bar(row.value ?? 0)));
   lines.push(element('div', { className: 'line sum' }, element('span', { className: 'name', textContent: 'together' }), element('span', { className: 'value', textContent: signed(rows.reduce((sum, row) => sum + (row.value ?? 0), 0)) })));
   $('ledger').replaceChildren(...lines);
