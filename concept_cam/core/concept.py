@@ -144,6 +144,11 @@ class Concept:
         return self.contrast_names[: len(self.rivals)]
 
     @property
+    def surrounding_names(self) -> tuple[str, ...]:
+        """One name per surrounding."""
+        return self.contrast_names[len(self.rivals) :]
+
+    @property
     def contrast_prompts(self) -> tuple[tuple[str, ...], ...]:
         """The exact texts of each contrast, in order; surroundings are not put into the templates, which speak of the target."""
         return (*map(self.prompts, self.rivals), *self.contrasts[len(self.rivals) :])

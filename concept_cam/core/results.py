@@ -406,7 +406,7 @@ class Localization:
                 "target": list(concept.target),
                 "contrasts": [list(contrast) for contrast in concept.contrasts],
                 "contrast_names": list(concept.contrast_names),
-                "surroundings": list(concept.contrast_names[len(concept.rivals) :]),
+                "surroundings": list(concept.surrounding_names),
                 "templates": list(concept.templates),
                 "metadata": dict(concept.metadata),
             },
@@ -461,7 +461,7 @@ class Localization:
             offset_yx=np.array(self.geometry.offset),
             target=np.array(self.concept.target),
             contrasts=np.array(self.concept.contrast_names, dtype=np.str_),
-            surroundings=np.array(self.concept.contrast_names[len(self.concept.rivals) :], dtype=np.str_),
+            surroundings=np.array(self.concept.surrounding_names, dtype=np.str_),
             provenance=np.array(json.dumps(self.provenance.to_dict())),
         )
         return buffer.getvalue()

@@ -26,12 +26,11 @@ def host_probability(localizer: Localizer, features: PatchFeatures, host: Concep
     """Returns the probability 0..1 that a picture shows a pack's host, as `annotate` tells it.
 
     Args:
-        localizer: The model.
+        localizer: The model, without refined outlines or a second look: neither says whether the host is there.
         features: The picture's features.
         host: The host's concept, see :func:`concept_cam.collection.questions.host_concept`.
     """
-    # Neither an outline nor a second look says whether it is there.
-    (found,) = localizer.with_settings(refine="none", look_again=False).score(features, [host])
+    (found,) = localizer.score(features, [host])
     return host_share(found.probabilities[0], None if found.certify is None else found.certificate)
 
 

@@ -507,6 +507,10 @@ class Desk:
             self._localizers.move_to_end(key)
             return self._localizers[key]
 
+    def _plain(self) -> Localizer:
+        """The same with the settings that nobody changed."""
+        return self._localizer(self.localizer.settings.gamma, self.localizer.settings.weighting)
+
     def _unknown(self, concept: Concept) -> tuple[str, ...]:
         """Returns the words that the model never saw; taking phrases apart costs more than scoring, so the last answers are kept."""
         with self._lock:
@@ -526,7 +530,7 @@ class Desk:
         # What is absent is nowhere: there the question stays that of the state that can be seen.
         if metadata["kind"] == "presence" or len(siblings) < 2:
             return siblings[0]
-        answers = self._localizer(self.localizer.settings.gamma, self.localizer.settings.weighting).score(features, siblings)
+        answers = self._plain().score(features, siblings)
         return max(answers, key=lambda answer: answer.probability or 0.0).concept
 
     def _call(
@@ -559,7 +563,7 @@ class Desk:
         """Returns the probability that a picture shows what a pack is about."""
         if pack not in self._hosts:
             self._hosts[pack] = host_concept(self.packs[pack], self.localizer.backbone.unknown_words)
-        return host_probability(self.localizer, features, self._hosts[pack])
+        return host_probability(self._plain(), features, self._hosts[pack])
 
     def warm_up(self) -> None:
         """Loads what the first answer would load: libraries and the text tower."""

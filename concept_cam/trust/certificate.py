@@ -93,7 +93,7 @@ class Asked:
     @cached_property
     def answers(self) -> tuple[np.ndarray, ...]:
         """The same without the surroundings: the target and its rivals."""
-        return tuple(own[used] for own, used in zip(self.table, self.texts.answers.cpu().numpy()))
+        return tuple(own[used] for own, used in zip(self.table, self.answering))
 
     @cached_property
     def alike_long(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
@@ -103,7 +103,12 @@ class Asked:
     @cached_property
     def alike_many(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
         """The same of the questions with equally many answers."""
-        return _alike_long(np.asarray(self.texts.answers.cpu().numpy()))
+        return _alike_long(self.answering)
+
+    @cached_property
+    def answering(self) -> np.ndarray:
+        """Which of the columns are answers to each question, bool [C, 1 + R]."""
+        return np.asarray(self.texts.answers.cpu().numpy())
 
     @cached_property
     def used(self) -> np.ndarray:

@@ -139,61 +139,32 @@ def test_the_map_of_a_state_is_set_against_what_lies_around(shells: Pack, around
     assert concept.contrast_prompts[2:] == tuple(words[name] for name in expected)
 
 
+def stones(states: str, host: str = "stone") -> list[Concept]:
+    """The concepts of a pack of one character with these states, as YAML."""
+    head = f"pack: stones\nhost: {host}\ncharacters:\n  kind:\n    kind: shape\n    entity: {{label: stone}}\n"
+    return prompts.concepts(prompts.parse(f"{head}    states: {states}\n"))
+
+
 def test_a_state_that_is_called_as_the_host_is_not_set_against_it() -> None:
-    text = """
-    pack: stones
-    host: stone
-    characters:
-      kind:
-        kind: shape
-        entity: {label: stone}
-        states: {plain: {phrases: [a stone]}, holed: {phrases: [a holed stone]}}
-    """
-    plain, holed = prompts.concepts(prompts.parse(text))
+    plain, holed = stones("{plain: {phrases: [a stone]}, holed: {phrases: [a holed stone]}}")
     assert plain.contrast_names == ("holed", "background")
     assert holed.contrast_names == ("plain", "background")
 
 
 @pytest.mark.parametrize(("own", "sibling"), [("a round stone", "a photo of a stone"), ("a photo of a stone", "a round stone")])
 def test_a_phrase_that_is_the_host_in_a_template_is_no_error(own: str, sibling: str) -> None:
-    text = f"""
-    pack: stones
-    host: stone
-    characters:
-      kind:
-        kind: shape
-        entity: {{label: stone}}
-        states: {{round: {{phrases: [{own}]}}, other: {{phrases: [{sibling}, an odd stone]}}}}
-    """
-    for concept in prompts.concepts(prompts.parse(text)):
+    for concept in stones(f"{{round: {{phrases: [{own}]}}, other: {{phrases: [{sibling}, an odd stone]}}}}"):
         assert concept.surroundings == 1
         assert concept.contrast_names[-1] == "background"
 
 
 def test_a_host_that_is_called_the_background_is_set_against_once() -> None:
-    text = """
-    pack: views
-    host: the background
-    characters:
-      kind:
-        kind: shape
-        entity: {label: view}
-        states: {near: {phrases: [a near view]}, far: {phrases: [a far view]}}
-    """
-    assert prompts.concepts(prompts.parse(text))[0].contrast_names == ("far", "host")
+    near, _ = stones("{near: {phrases: [a near view]}, far: {phrases: [a far view]}}", host="the background")
+    assert near.contrast_names == ("far", "host")
 
 
 def test_a_state_told_from_its_surroundings_alone_has_them_for_rivals() -> None:
-    text = """
-    pack: stones
-    host: stone
-    characters:
-      kind:
-        kind: shape
-        entity: {label: stone}
-        states: {round: {phrases: [a round stone], contrasts: [host, background]}, odd: {phrases: [an odd stone]}}
-    """
-    concept = prompts.concepts(prompts.parse(text))[0]
+    concept, _ = stones("{round: {phrases: [a round stone], contrasts: [host, background]}, odd: {phrases: [an odd stone]}}")
     assert (concept.rival_names, concept.surroundings) == (("host", "background"), 0), "without rivals there would be no probability"
 
 
