@@ -108,7 +108,7 @@ def pictures_of(count: int, seed: int, hosts: Sequence[str], collages: int) -> D
 def _rendered(
     world: World, count: int, seed: int, packs: dict[str, dict[str, Concept]], generator: np.random.Generator
 ) -> Iterator[Sample]:
-    own, hosts = packs.get(world.name), {group: host_of(group) for group in packs}
+    own, hosts = packs.get(world.name), {group: host_concept(group) for group in packs}
     foreign = [concept for group, concepts in packs.items() if group != world.name for concept in _parts(concepts)]
     for start in range(0, count, DRAWN_AT_ONCE):
         profile = "photographs" if (start // DRAWN_AT_ONCE) % 2 else "plain"
@@ -184,7 +184,7 @@ def _asked(
     return found
 
 
-def host_of(group: str) -> Concept:
+def host_concept(group: str) -> Concept:
     """The whole organism by its name, as people ask for it to see whether a map is of the trait or of the animal."""
     pack = prompts.load_pack(group)
     return Concept(pack.host_phrases, name=HOST_TARGET, metadata={"pack": pack.name, "host": pack.host})
@@ -233,7 +233,7 @@ def _photographs(packs: dict[str, dict[str, Concept]]) -> Iterator[Sample]:
                 _absent(concept)
                 for group, own in packs.items()
                 if (group, name) != (GROWING, "grass")
-                for concept in (host_of(group), *_parts(own))
+                for concept in (host_concept(group), *_parts(own))
             )
             yield Sample(f"{name}{'-mirrored' if flipped else ''}", pixels, questions)
 

@@ -542,8 +542,9 @@ def test_teach_with_clicks(page: Any) -> None:
     page.find_element("id", "teach-name").send_keys("fork")
     page.find_element("css selector", "#teach button").click()
     wait(page, "return document.getElementById('badge').textContent.includes('not zero-shot')")
-    assert page.execute_script("return document.querySelector('.panel .title').textContent").endswith("with “fork”, taught, not zero-shot")
-    assert "taught, not zero-shot" in page.execute_script("return document.querySelector('.panel canvas').getAttribute('aria-label')")
+    # The badge comes before the map that it speaks of.
+    wait(page, "return document.querySelector('.panel .title').textContent.endsWith('with “fork”, taught, not zero-shot')")
+    wait(page, "return document.querySelector('.panel canvas').getAttribute('aria-label').includes('taught, not zero-shot')")
     # The colours hold for every share: neither the words' map nor the taught one is beyond them.
     largest = "const p = view.panels[0]; return Math.max(...p.grid.filter(v => !Number.isNaN(v)).map(Math.abs))"
     for share in (0, 100):
