@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -350,6 +351,13 @@ class Localizer:
             ConfigurationError: The features come from another model, or the pictures are needed and missing.
         """
         asked = self.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
+        odd = (
+            None if isinstance(features, PatchFeatures) else next((item for item in features if not isinstance(item, PatchFeatures)), None)
+        )
+        if odd is not None:
+            raise ConfigurationError(
+                f"score works on encoded pictures, received {reprlib.repr(odd)} ({type(odd).__name__}): encode it first."
+            )
         if isinstance(features, PatchFeatures):
             given = None if pictures is None else [cast("Picture | np.ndarray", pictures)]
             return self._answers([features], asked, given)[0]
@@ -784,6 +792,8 @@ def _concept(target: Phrases | Concept, contrast: Phrases) -> Concept:
         if contrast:
             raise PromptError(f"the concept {target.name!r} brings its own contrasts: give it alone, or give the target as text.")
         return target
+    if isinstance(target, (list, tuple)) and any(isinstance(item, Concept) for item in target):
+        raise PromptError(f"expected one concept, received {len(target)} at once: ask for several with locate_all(images, concepts).")
     contrasts = (contrast,) if isinstance(contrast, str) else contrast
     if not isinstance(contrasts, Iterable):
         raise PromptError(f"the contrast must be text or several texts, received {contrast!r} ({type(contrast).__name__}).")

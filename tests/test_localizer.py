@@ -213,6 +213,11 @@ def test_unknown_settings_and_texts_of_other_types_say_what_is_wrong(planted: Lo
         planted.locate(blocks(), wrong)
     with pytest.raises(PromptError, match=r"contrast must be text.*5"):
         planted.locate(blocks(), "red", wrong)
+    with pytest.raises(PromptError, match=r"received 2 at once: ask for several with locate_all"):
+        planted.locate(blocks(), [Concept("red"), Concept("green")])  # type: ignore[arg-type]
+    for picture in ("picture.png", [blocks()]):
+        with pytest.raises(ConfigurationError, match="encode it first"):
+            planted.score(picture, Concept("red"))  # type: ignore[arg-type]
 
 
 def test_a_result_is_shown_in_one_line(planted: Localizer) -> None:

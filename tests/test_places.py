@@ -277,6 +277,18 @@ def test_runs_hold_the_place_and_how_it_was_told(run: Any) -> None:
     assert rows["above", "head"]["place"] is None
 
 
+def test_of_what_is_not_there_no_place_is_told(localizer: Localizer, tmp_path: Path) -> None:
+    from concept_cam.collection.annotation import annotate
+    from concept_cam.collection.calls import Limits
+
+    Image.fromarray(butterfly(1.2).pixels).save(tmp_path / "above.png")
+    run = annotate(tmp_path / "above.png", tmp_path / "run", PACK, localizer=localizer, workers=0, limits=Limits(host=1.0))
+    rows = {row["best_state"]: row for row in run.records() if row["kind"] == "part"}
+    left = rows["left_fore_wing"]
+    assert (left["abstained_because"], left["place"], left["place_of"]) == ("no_host", "left", None)
+    assert left["place_because"] == "what the pack is about is not in the picture."
+
+
 def test_exports_say_which_wing(run: Any, tmp_path: Path) -> None:
     from concept_cam.exports import export
 

@@ -50,6 +50,8 @@ __all__ = [
 ]
 
 PART_PICTURES = 500
+LEAST_SCALE, MOST_SCALE = 1e-6, 1e9
+"""Pixels per millimetre beyond which a scale is a slip: a pixel of a kilometre, and one smaller than an atom."""
 """Pictures of one part of the table; a part is also written after a minute, so that an interruption costs no more."""
 
 
@@ -115,8 +117,10 @@ class Request:
     def __post_init__(self) -> None:
         choose(self.decoding, DECODING, "decoding")
         scale = self.px_per_mm
-        if scale is not None and not isinstance(scale, str) and not 0 < scale < float("inf"):
-            raise ConfigurationError(f"px_per_mm must be a positive number of pixels per millimetre, or a column, received {scale}.")
+        if scale is not None and not isinstance(scale, str) and not LEAST_SCALE <= scale <= MOST_SCALE:
+            raise ConfigurationError(
+                f"px_per_mm must be pixels per millimetre, from {LEAST_SCALE:g} to {MOST_SCALE:g}, or a column, received {scale}."
+            )
         if self.limit is not None and self.limit < 1:
             raise ConfigurationError(f"limit must be at least 1, received {self.limit}.")
 

@@ -58,8 +58,8 @@ DISTANCE_PARTS: Mapping[str, tuple[str, ...]] = {
     "dorsal_fin_height": ("head", "trunk", "dorsal_fin"),
     "anal_fin_height": ("head", "trunk", "anal_fin"),
     "fore_wing_length": ("fore_wing", "thorax"),
-    "elytra_length": ("elytra", "pronotum"),
-    "elytra_width": ("elytra", "pronotum"),
+    "elytral_length": ("elytra", "pronotum"),
+    "elytral_width": ("elytra", "pronotum"),
     "leaf_length": ("leaf",),
     "leaf_width": ("leaf",),
 }
@@ -258,6 +258,12 @@ def _pack(
         characters.append(make(pack, character, concepts, host))
     parts = {state.name for character in characters if character.call < 0 for state in character.states}
     distances = tuple(name for name in MEASURED_DISTANCES if parts.issuperset(DISTANCE_PARTS[name]))
+    shared = sorted({character.name for character in characters}.intersection(distances))
+    if shared:
+        raise PromptError(
+            f"the pack {pack.name!r} has a character {shared[0]!r}, and a length of that name is measured between its parts: two records "
+            "would have one key. Give the character another name."
+        )
     return PackQuestions(pack.name, host, tuple(characters), distances)
 
 

@@ -85,8 +85,8 @@ DISTANCE_MEANINGS: dict[str, str] = {
     "dorsal_fin_height": "dorsal fin height: how far the dorsal fin stands out of the body, across the midline",
     "anal_fin_height": "anal fin height: how far the anal fin stands out of the body, across the midline",
     "fore_wing_length": "fore wing length: from where the longer fore wing leaves the body to its tip",
-    "elytra_length": "length of the elytra along the line from the pronotum through their middle",
-    "elytra_width": "greatest width of the elytra across that line, as seen",
+    "elytral_length": "elytral length: length of the elytra along the line from the pronotum through their middle",
+    "elytral_width": "elytral width: greatest width of the elytra across that line, as seen",
     "leaf_length": "leaf length: from the base of the blade to its tip, without the stalk",
     "leaf_width": "leaf width: greatest width of the blade across its length",
 }

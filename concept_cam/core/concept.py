@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -22,7 +23,7 @@ def _phrases(value: str | Sequence[str], role: str) -> tuple[str, ...]:
         raise PromptError(f"the {role} has no phrase: expected at least one text such as 'a forked tail fin'.")
     for phrase in phrases:
         if not isinstance(phrase, str):
-            raise PromptError(f"the {role} must be text, received {phrase!r} ({type(phrase).__name__}).")
+            raise PromptError(f"the {role} must be text, received {reprlib.repr(phrase)} ({type(phrase).__name__}).")
         if not normalise_text(phrase):
             raise PromptError(f"the {role} is empty: expected a text such as 'a forked tail fin', received {phrase!r}.")
     return phrases
@@ -84,10 +85,13 @@ class Concept:
     def __post_init__(self) -> None:
         target = _phrases(self.target, "target")
         given = (self.contrasts,) if isinstance(self.contrasts, str) else self.contrasts
+        if not isinstance(given, Iterable):
+            raise PromptError(f"the contrasts must be texts, received {given!r} ({type(given).__name__}). Leave them out for none.")
+        self._require_kinds()
         contrasts = tuple(_phrases(contrast, "contrast") for contrast in given)
         templates = (self.templates,) if isinstance(self.templates, str) else tuple(self.templates)
         for template in templates:
-            if template.count("{}") != 1:
+            if not isinstance(template, str) or template.count("{}") != 1:
                 raise PromptError(f"the template {template!r} must hold '{{}}' exactly once, where the phrase goes.")
         if not templates:
             raise PromptError("a concept needs at least one template; '{}' stands for the phrase alone.")
@@ -118,6 +122,20 @@ class Concept:
         object.__setattr__(self, "name", self.name or target[0])
         object.__setattr__(self, "contrast_names", names)
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
+
+    def _require_kinds(self) -> None:
+        """Refuses what has the wrong type, before anything is made of it."""
+        expected: tuple[tuple[str, Any, type | tuple[type, ...], str], ...] = (
+            ("templates", self.templates, (str, tuple, list), "a tuple of texts such as 'a photo of {}'"),
+            ("name", self.name, str, "text"),
+            ("contrast_names", self.contrast_names, (tuple, list), "a tuple of texts"),
+            ("metadata", self.metadata, Mapping, "a mapping"),
+            ("where", self.where, (Where, type(None)), "a Where, such as Where('left'), or None"),
+            ("surroundings", self.surroundings, int, "a whole number"),
+        )
+        for field_, value, kind, text in expected:
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise PromptError(f"{field_} must be {text}, received {value!r} ({type(value).__name__}).")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be sent to another process; worker processes receive concepts.

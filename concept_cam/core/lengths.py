@@ -16,7 +16,7 @@ from concept_cam.core.frame import Length, Mask, Points
 
 __all__ = ["LENGTHS", "measure_elytra", "measure_fore_wing", "measure_leaf", "measure_lengths"]
 
-LENGTHS = frozenset(["fore_wing_length", "elytra_length", "elytra_width", "leaf_length", "leaf_width"])
+LENGTHS = frozenset(["fore_wing_length", "elytral_length", "elytral_width", "leaf_length", "leaf_width"])
 """What :func:`measure_lengths` can tell."""
 
 _LEAST_PIXELS = 12
@@ -52,7 +52,7 @@ def measure_lengths(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0,
         cell: ``(y, x)`` size of what the parts were told by, in pixels (a patch; 1 for outlines drawn to the pixel).
 
     Returns:
-        ``fore_wing_length``, ``elytra_length``, ``elytra_width``, ``leaf_length`` and ``leaf_width``, each only where it can be measured.
+        ``fore_wing_length``, ``elytral_length``, ``elytral_width``, ``leaf_length`` and ``leaf_width``, each only where it can be measured.
     """
     given = {name: mask for name, mask in parts.items() if mask.sum() >= _LEAST_PIXELS}
     return {**measure_fore_wing(given, cell), **measure_elytra(given, cell), **measure_leaf(given, cell)}
@@ -88,6 +88,8 @@ def measure_fore_wing(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.
         chord = root + np.linspace(0.05, 0.95, 40)[:, None] * (tip - root)
         if length <= 0 or gap > _MOST_GAP * length or _share_on(wing, chord) < _WITHIN:
             continue
+        if not _whole(tip[None], cell, wing.shape):
+            continue
         if "fore_wing_length" not in found or length > found["fore_wing_length"].value:
             found["fore_wing_length"] = _length(length + 0.5, np.stack([root, tip]), cell, 0.5 * gap)
     return found
@@ -100,7 +102,7 @@ def measure_elytra(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 
     is what is seen of it.
 
     Returns:
-        ``elytra_length`` and ``elytra_width``, or nothing.
+        ``elytral_length`` and ``elytral_width``, or nothing.
     """
     before = next((parts[name] for name in ("pronotum", "head") if name in parts), None)
     if "elytra" not in parts or before is None:
@@ -115,7 +117,7 @@ def measure_elytra(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 
     # What lies in front of them has to lie before their front end, give or take its own half.
     if float((ahead - middle) @ axis) > float(along.min()) + 0.1 * float(np.ptp(along)):
         return {}
-    return _box(points, middle, axis, cell, "elytra")
+    return _box(points, middle, axis, cell, "elytral", parts["elytra"].shape)
 
 
 def measure_leaf(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 1.0)) -> dict[str, Length]:
@@ -126,7 +128,8 @@ def measure_leaf(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 1.
 
     Returns:
         ``leaf_length`` and ``leaf_width``, or nothing: where several leaves, or the leaflets of one, lie apart on the map, nothing is
-        measured. What touches or overlaps is measured as one.
+        measured. What touches or overlaps is measured as one. Of a leaf that does not say which way it points, only one that is clearly
+        longer than wide is measured; and nothing is that runs out of the picture.
     """
     name = next((name for name in ("leaf_blade", "leaf") if name in parts), None)
     if name is None:
@@ -145,9 +148,11 @@ def measure_leaf(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 1.
         stalk = _pixels(parts["petiole"])
         base = stalk[int(np.linalg.norm(stalk - middle, axis=1).argmin())]
         axis = _own_axis(points, middle - base)
-    else:
+    elif _slender(points):
         axis = _own_axis(points, None)
-    return _box(points, middle, axis, cell, "leaf")
+    else:
+        return {}
+    return _box(points, middle, axis, cell, "leaf", mask.shape)
 
 
 def _way(parts: Mapping[str, Mask], points: Points) -> Points | None:
@@ -193,6 +198,17 @@ def _unit(way: Points) -> Points:
     return np.asarray(way / length if length > 0 else np.full(2, np.nan))
 
 
+def _slender(points: Points) -> bool:
+    spread = np.linalg.eigvalsh(np.cov((points - points.mean(axis=0)).T))
+    return bool(spread[1] >= _SLENDER**2 * spread[0])
+
+
+def _whole(line: Points, cell: tuple[float, float], shape: tuple[int, ...]) -> bool:
+    """Whether a line ends before the picture does: what runs out of the picture is longer than what is seen of it."""
+    margin = 0.5 * np.array([cell[1], cell[0]])
+    return bool((line > margin).all() and (line < np.array([shape[1], shape[0]]) - margin).all())
+
+
 def _own_axis(points: Points, way: Points | None) -> Points:
     """The long axis of a slender shape, pointing as `way` does; of another shape `way` itself."""
     spread, vectors = np.linalg.eigh(np.cov((points - points.mean(axis=0)).T))
@@ -205,8 +221,10 @@ def _own_axis(points: Points, way: Points | None) -> Points:
     return np.asarray(axis * (1.0 if float(axis @ towards) >= 0 else -1.0))
 
 
-def _box(points: Points, middle: Points, axis: Points, cell: tuple[float, float], name: str) -> dict[str, Length]:
-    """Length along an axis and greatest width across it; nothing where it points nowhere, as between things in one place."""
+def _box(points: Points, middle: Points, axis: Points, cell: tuple[float, float], name: str, shape: tuple[int, ...]) -> dict[str, Length]:
+    """Length along an axis and greatest width across it, each where it ends within the picture; nothing where the axis points nowhere, as
+    between things in one place.
+    """
     if not np.isfinite(axis).all():
         return {}
     across_axis = np.array([-axis[1], axis[0]])
@@ -224,7 +242,8 @@ def _box(points: Points, middle: Points, axis: Points, cell: tuple[float, float]
     at = low + (widest + 0.5) / _SECTIONS * length
     ends = middle + np.outer([low, high], axis)
     sides = middle + at * axis + np.outer([left[widest], right[widest]], across_axis)
-    return {f"{name}_length": _length(length, ends, cell), f"{name}_width": _length(width, sides, cell)}
+    found = {f"{name}_length": _length(length, ends, cell), f"{name}_width": _length(width, sides, cell)}
+    return {key: each for key, each in found.items() if _whole(each.line, cell, shape)}
 
 
 def _share_on(mask: Mask, points: Points) -> float:

@@ -124,6 +124,7 @@ class Character:
         aliases: Data set or vocabulary -> the name there.
         notes: Remarks for people.
         around: What lies around what is described, a key of :data:`concept_cam.prompts.schema.AROUND`.
+        elsewhere: Names of parts that lie elsewhere on the host, and are set against the maps of its states as well.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Character:
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: str | None = None
     around: str = "both"
+    elsewhere: tuple[str, ...] = ()
 
     def state(self, name: str) -> State:
         """Returns the state of that name.
@@ -191,7 +193,7 @@ class Pack:
     @property
     def background_phrases(self) -> tuple[str, ...]:
         """What is around the host: the phrase of the contrast ``background``."""
-        return ("the background",)
+        return (prompt_schema.BACKGROUND,)
 
     def phrases_around(self, reference: str) -> tuple[str, ...]:
         """The host's phrases, or the background's."""
@@ -199,7 +201,18 @@ class Pack:
 
     def prompts_around(self, reference: str) -> tuple[str, ...]:
         """The same in the templates for what names the host itself: what the map of a state is set against, see :func:`concepts`."""
-        return tuple(template.replace("{}", phrase) for template in self.host_templates for phrase in self.phrases_around(reference))
+        return _filled(self.host_templates, self.phrases_around(reference))
+
+    def prompts_elsewhere(self, part: str) -> tuple[str, ...]:
+        """A part as it is asked for itself, for the maps of what lies elsewhere."""
+        owner, state = next(
+            (item, state)
+            for item in self.characters
+            if item.kind == "part"
+            for state in item.states
+            if state.name == part and not state.where
+        )
+        return _filled(self.templates_of(owner), self.phrases_of(state))
 
     def templates_of(self, character: Character) -> tuple[str, ...]:
         """Returns the templates that a character's phrases are put into."""
@@ -267,6 +280,10 @@ def _frame(value: Mapping[str, Any]) -> BodyPlan:
     return BodyPlan(view=value.get("view", ""), **groups)
 
 
+def _filled(templates: Sequence[str], phrases: Sequence[str]) -> tuple[str, ...]:
+    return tuple(template.replace("{}", phrase) for template in templates for phrase in phrases)
+
+
 def _entity(value: Mapping[str, Any] | None) -> Entity | None:
     return None if value is None else Entity(value["label"], value.get("id"), tuple(listed(value.get("nouns"))))
 
@@ -284,6 +301,7 @@ def _character(name: str, value: Mapping[str, Any]) -> Character:
         aliases=dict(value.get("aliases", {})),
         notes=value.get("notes"),
         around=value.get("around", "both"),
+        elsewhere=tuple(listed(value.get("elsewhere"))),
     )
 
 
@@ -396,6 +414,7 @@ def to_dict(pack: Pack) -> dict[str, Any]:
             kind=value.kind,
             entity=entity(value.entity),
             around=None if value.around == "both" else value.around,
+            elsewhere=list(value.elsewhere),
             templates=list(value.templates),
             aliases=dict(value.aliases),
             notes=value.notes,
@@ -477,7 +496,8 @@ def merge(packs: Sequence[Pack], name: str | None = None) -> Pack:
 def _merge_character(first: Character, second: Character) -> Character:
     if replace(first, states=()) != replace(second, states=()):
         raise PromptError(
-            f"the character {first.name!r} is defined in two ways: kind, entity, around, templates, aliases and notes must agree."
+            f"the character {first.name!r} is defined in two ways: kind, entity, around, elsewhere, templates, aliases and notes must "
+            "agree."
         )
     states = {state.name: state for state in first.states}
     for state in second.states:
@@ -494,8 +514,8 @@ def concepts(pack: Pack, character: str | None = None, state: str | None = None)
 
     Contrasts are the states that the state names, else its siblings; a ``part`` also contrasts with the host. The map of any other state
     is set against what lies around as well, the host and the background (:attr:`Concept.surroundings`): against its siblings alone it
-    would keep off all that they share, the part itself. The reserved state ``absent`` is a contrast only, since what is absent is nowhere;
-    it becomes a concept when selected by name.
+    would keep off all that they share, the part itself. Parts that lie elsewhere, where the character names them, are among them. The
+    reserved state ``absent`` is a contrast only, since what is absent is nowhere; it becomes a concept when selected by name.
 
     Args:
         pack: The pack.
@@ -560,6 +580,7 @@ def _concept(pack: Pack, character: Character, state: State) -> Concept:
 
     target = pack.phrases_of(state)
     around = _unspoken(pack, around, [*target, *(phrase for name in names for phrase in phrases(name))])
+    elsewhere = () if state.contrasts else character.elsewhere
     entity = state.entity or character.entity
     quality = state.quality
     metadata = _kept(
@@ -576,12 +597,12 @@ def _concept(pack: Pack, character: Character, state: State) -> Concept:
     )
     return Concept(
         target=target,
-        contrasts=(*map(phrases, names), *map(pack.prompts_around, around)),
+        contrasts=(*map(phrases, names), *map(pack.prompts_around, around), *map(pack.prompts_elsewhere, elsewhere)),
         name=f"{character.name}={state.name}",
-        contrast_names=(*names, *around),
+        contrast_names=(*names, *around, *elsewhere),
         templates=pack.templates_of(character),
         metadata=metadata,
-        surroundings=len(around),
+        surroundings=len(around) + len(elsewhere),
     )
 
 
@@ -629,6 +650,8 @@ def load(
         ['dorsal_fin_number=single', 'dorsal_fin_number=double']
     """
     single = isinstance(spec, str | Path | Mapping | Pack)
+    if not single and not isinstance(spec, Iterable):
+        raise PromptError(f"expected a trait pack such as 'fish', a file or several of these, received {spec!r} ({type(spec).__name__}).")
     specs: list[Any] = [spec] if single else list(spec)  # type: ignore[arg-type]
     result: list[Concept] = []
     packs: dict[str, Pack] = {}  # a file named by several specs is read once

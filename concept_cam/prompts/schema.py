@@ -53,6 +53,8 @@ PACK_NAME = r"^[a-z0-9][a-z0-9_-]*$"
 TERM_ID = r"^[A-Z][A-Za-z]*:[A-Za-z0-9_]+$"
 REFERENCES = ("host", "background")
 """Contrasts that are no states: the whole organism or object, and what is around it."""
+BACKGROUND = "the background"
+"""What is around the host, in words."""
 AROUND = {
     "both": "the host and the background",
     "host": "the host alone: of what stands out from it, such as fins and antennae",
@@ -111,6 +113,7 @@ PACK_LEVELS: dict[str, dict[str, Field]] = {
             "What lies around what is described, and is set against the maps of its states beside their siblings (both, if not given).",
             choices=AROUND,
         ),
+        "elsewhere": Field("texts", "Parts that lie elsewhere on the host, by name: set against the maps of its states as well."),
         "templates": Field("texts", "Prompts for this character, in place of the pack's."),
         "aliases": Field("labels", "Data set or vocabulary -> the character's name there."),
         "notes": Field("text", "Remarks for people."),
@@ -417,6 +420,8 @@ def _article(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, list | dict) and not value:
+        return "an empty list" if isinstance(value, list) else "an empty mapping"
     names = {dict: "a mapping", list: "a list", type(None): "nothing"}
     return names.get(type(value)) or f"{value!r} ({type(value).__name__})"
 
@@ -590,6 +595,7 @@ def _check_states(document: Document, character: Mapping[str, Any], path: Path_)
     if "around" in character and kind in HOST_KINDS:
         message = f"a character of kind {kind} has no 'around': its states are asked against the host already."
         yield error("around", message, (*path, "around"))
+    yield from _check_elsewhere(document, character, path)
     if kind != "part" and "entity" not in character:
         yield error(
             "missing-key",
@@ -624,16 +630,41 @@ def parts_of(data: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     return found
 
 
+def _check_elsewhere(document: Document, character: Mapping[str, Any], path: Path_) -> Iterator[Problem]:
+    parts, names = parts_of(document.data), listed(character.get("elsewhere"))
+    if names and character["kind"] in HOST_KINDS:
+        message = f"a character of kind {character['kind']} has no 'elsewhere': name the parts among its states' contrasts."
+        yield document.problem("error", "elsewhere", message, (*path, "elsewhere"), True)
+        return
+    own = {normalise_text(phrase) for state in character["states"].values() for phrase in listed((state or {}).get("phrases"))}
+    for index, name in enumerate(names):
+        here: Path_ = (*path, "elsewhere") if isinstance(character["elsewhere"], str) else (*path, "elsewhere", index)
+        if name not in parts:
+            yield document.problem("error", "elsewhere", f"{name!r} is no part of this pack; {_part_hint(name, parts)}", here)
+            continue
+        owner, state = parts[name]
+        spoken = listed((document.data["characters"][owner]["states"][state] or {}).get("phrases"))
+        shared = [phrase for phrase in spoken if normalise_text(phrase) in own]
+        if name in names[:index]:
+            yield document.problem("error", "elsewhere", f"the part {name!r} is given twice.", here)
+        elif shared:
+            message = f"the part {name!r} shares the phrase {shared[0]!r} with a state: what is asked about lies nowhere else."
+            yield document.problem("error", "elsewhere", message, here)
+
+
+def _part_hint(name: str, parts: Mapping[str, Any]) -> str:
+    near = nearest_names(name, parts)
+    return f"did you mean {near[0]!r}?" if near else f"parts of this pack: {', '.join(parts) or 'none'}."
+
+
 def _check_frame(document: Document) -> Iterator[Problem]:
     frame, parts = document.data.get("frame") or {}, parts_of(document.data)
     for key in PACK_LEVELS["frame"]:
         single = isinstance(frame.get(key), str)
         for index, name in enumerate(listed(frame.get(key)) if key != "view" else ()):
             if name not in parts:
-                near = nearest_names(name, parts)
-                hint = f"did you mean {near[0]!r}?" if near else f"parts of this pack: {', '.join(parts) or 'none'}."
                 path: Path_ = ("frame", key) if single else ("frame", key, index)
-                yield document.problem("error", "frame", f"{name!r} is no part of this pack; {hint}", path)
+                yield document.problem("error", "frame", f"{name!r} is no part of this pack; {_part_hint(name, parts)}", path)
     if "frame" in document.data and not listed(frame.get("along")) and not listed(frame.get("sides")):
         yield document.problem("error", "frame", "a frame needs 'along' or 'sides': by these it is known where the front is.", ("frame",))
 
@@ -711,7 +742,10 @@ def _check_contrasts(document: Document, character: str, state: str, references:
             message = f"unknown state {name!r} of {target[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
         else:
             own = {normalise_text(phrase) for phrase in listed(given.get("phrases"))}
-            others = [] if reference in REFERENCES else listed((characters[target[0]]["states"][name] or {}).get("phrases"))
+            if reference in REFERENCES:
+                others = [host_phrase(document.data["host"]) if reference == "host" else BACKGROUND]
+            else:
+                others = listed((characters[target[0]]["states"][name] or {}).get("phrases"))
             shared = [phrase for phrase in others if normalise_text(phrase) in own]
             if shared:
                 message = f"the contrast {reference!r} shares the phrase {shared[0]!r} with this state."

@@ -245,9 +245,9 @@ def test_distances_of_insects_and_leaves() -> None:
     }
     frame = Frame(0, 0, geometry.original)
     found = measure_distances(MEASURED_DISTANCES, maps, geometry, frame)
-    assert found["elytra_length"].length == pytest.approx(16 * 8, abs=8)
-    assert found["elytra_width"].length == pytest.approx(6 * 8, abs=8)
-    assert found["elytra_width"].error == pytest.approx(8 * 2**0.5, rel=0.05)
+    assert found["elytral_length"].length == pytest.approx(16 * 8, abs=8)
+    assert found["elytral_width"].length == pytest.approx(6 * 8, abs=8)
+    assert found["elytral_width"].error == pytest.approx(8 * 2**0.5, rel=0.05)
     leaf = {"leaf": maps["elytra"]}
     assert measure_distances(("leaf_length",), leaf, geometry, frame)["leaf_length"].length == pytest.approx(16 * 8, abs=8)
     wing = {"thorax": block((12, 40), slice(2, 10), slice(2, 6)), "fore_wing": block((12, 40), slice(4, 8), slice(6, 30))}

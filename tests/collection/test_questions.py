@@ -24,7 +24,7 @@ def test_every_character_of_the_fish_pack_has_its_questions() -> None:
         if source.kind != "part":
             call = questions.concepts[character.call]
             assert (call.target, *call.contrasts) == tuple(loaded.phrases_of(state) for state in source.states)
-    assert pack.distances == tuple(name for name in MEASURED_DISTANCES if name.split("_")[0] not in ("fore", "elytra", "leaf"))
+    assert pack.distances == tuple(name for name in MEASURED_DISTANCES if name.split("_")[0] not in ("fore", "elytral", "leaf"))
     parts = len(loaded.character("parts").states)
     assert questions.rows == len(loaded.characters) - 1 + parts + len(pack.distances)
 
@@ -89,8 +89,18 @@ def test_wrong_packs_are_refused() -> None:
         build_questions(["fish", changed])
 
 
+def test_a_character_named_as_a_length_is_refused() -> None:
+    changed = prompts.to_dict(prompts.load_pack("beetle"))
+    changed["characters"]["elytral_length"] = changed["characters"].pop("elytra_length")
+    with pytest.raises(PromptError, match="Give the character another name"):
+        build_questions([changed])
+    for name in ("fish", "bird", "lepidoptera", "beetle", "plant", "mammal"):
+        pack = build_questions([name]).packs[0]
+        assert not {character.name for character in pack.characters}.intersection(pack.distances)
+
+
 def test_lengths_of_insects_and_leaves_follow_from_the_parts_of_their_packs() -> None:
-    wanted = {"lepidoptera": ("fore_wing_length",), "beetle": ("elytra_length", "elytra_width"), "plant": ("leaf_length", "leaf_width")}
+    wanted = {"lepidoptera": ("fore_wing_length",), "beetle": ("elytral_length", "elytral_width"), "plant": ("leaf_length", "leaf_width")}
     for name, distances in wanted.items():
         assert build_questions([f"{name}:parts"]).packs[0].distances == distances, name
 

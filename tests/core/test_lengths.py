@@ -66,10 +66,10 @@ def test_the_longer_fore_wing_from_the_body_to_its_tip(angle: float, mirrored: b
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_elytra_along_and_across(angle: float, mirrored: bool) -> None:
     found = measure_elytra(beetle(angle, mirrored))
-    assert found["elytra_length"].value == pytest.approx(90, rel=0.03)
-    assert found["elytra_width"].value == pytest.approx(56, rel=0.04)
+    assert found["elytral_length"].value == pytest.approx(90, rel=0.03)
+    assert found["elytral_width"].value == pytest.approx(56, rel=0.04)
     only_head = measure_elytra({name: mask for name, mask in beetle(angle).items() if name != "pronotum"})
-    assert only_head["elytra_length"].value == pytest.approx(90, rel=0.03)
+    assert only_head["elytral_length"].value == pytest.approx(90, rel=0.03)
 
 
 @pytest.mark.parametrize("angle", ANGLES)
@@ -88,6 +88,29 @@ def test_base_and_tip_say_which_way_a_round_leaf_points() -> None:
     found = measure_leaf(parts)
     assert found["leaf_length"].value == pytest.approx(80, rel=0.05)
     assert found["leaf_width"].value == pytest.approx(100, rel=0.05)
+
+
+def test_a_round_leaf_that_points_nowhere_is_not_measured() -> None:
+    u, v = turned(0.7)
+    assert measure_leaf({"leaf": (u / 45) ** 2 + (v / 50) ** 2 <= 1}) == {}
+    slender = measure_leaf({"leaf": (u / 60) ** 2 + (v / 25) ** 2 <= 1})
+    assert slender["leaf_length"].value == pytest.approx(120, rel=0.04)
+
+
+def test_what_runs_out_of_the_picture_is_not_measured() -> None:
+    parts = leaf(0.0)
+    whole = measure_leaf(parts)
+    tip = int(np.nonzero(parts["leaf"] & ~parts["petiole"])[1].max())
+    cut = {name: mask[:, : tip - 20] for name, mask in parts.items()}
+    found = measure_leaf(cut)
+    assert "leaf_length" in whole
+    assert "leaf_length" not in found
+    assert found["leaf_width"].value == pytest.approx(whole["leaf_width"].value, rel=0.05), "its width is all there"
+    wings = butterfly(0.0)
+    ends = measure_fore_wing(wings)["fore_wing_length"].line
+    column = int(max(ends[:, 0]))
+    row = int(max(ends[:, 1]))
+    assert measure_fore_wing({name: mask[: row - 8, : column - 8] for name, mask in wings.items()}).get("fore_wing_length") is None
 
 
 def test_a_base_or_a_tip_of_another_leaf_says_nothing() -> None:
@@ -115,10 +138,10 @@ def test_uncertainty_follows_the_patches() -> None:
         > 0.5
         for name, mask in parts.items()
     }
-    found = measure_elytra(coarse, (8.0, 8.0))["elytra_length"]
+    found = measure_elytra(coarse, (8.0, 8.0))["elytral_length"]
     assert found.error == pytest.approx(8 * 2**0.5, rel=0.01)
     assert abs(found.value - 90) < found.error
-    assert measure_elytra(parts, (60.0, 60.0))["elytra_width"].error is None
+    assert measure_elytra(parts, (60.0, 60.0))["elytral_width"].error is None
 
 
 def test_nothing_is_measured_where_parts_are_missing_or_lie_wrongly() -> None:

@@ -8,6 +8,7 @@ import json
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,6 +175,27 @@ def test_empty_text(text: str) -> None:
         Concept((text,))
     with pytest.raises(PromptError, match="the contrast is empty"):
         Concept(("a",), ((text,),))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"surroundings": 1.5}, r"surroundings must be a whole number, received 1.5 \(float\)"),
+        ({"surroundings": True}, "surroundings must be a whole number"),
+        ({"surroundings": None}, "surroundings must be a whole number"),
+        ({"where": "left"}, r"where must be a Where, such as Where\('left'\)"),
+        ({"name": 5}, "name must be text"),
+        ({"metadata": None}, "metadata must be a mapping"),
+        ({"templates": None}, "templates must be a tuple of texts"),
+        ({"templates": (5,)}, "exactly once"),
+        ({"contrast_names": 3}, "contrast_names must be a tuple of texts"),
+        ({"contrasts": None}, "contrasts must be texts, received None"),
+        ({"contrasts": 5}, "contrasts must be texts, received 5"),
+    ],
+)
+def test_a_concept_of_wrong_types_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        Concept(**{"target": ("a",), "contrasts": (("b",), ("c",)), **given})
 
 
 def test_no_phrase_or_no_text() -> None:

@@ -139,6 +139,62 @@ def test_the_map_of_a_state_is_set_against_what_lies_around(shells: Pack, around
     assert concept.contrast_prompts[2:] == tuple(words[name] for name in expected)
 
 
+ELSEWHERE = """
+schema: 1
+pack: shells
+host: shell
+version: "1"
+characters:
+  parts:
+    kind: part
+    states:
+      lip: {phrases: [the lip of a shell], entity: {label: lip}}
+      apex: {phrases: [the apex of a shell], entity: {label: apex}}
+  coil:
+    kind: shape
+    entity: {label: spire}
+    elsewhere: [lip]
+    around: host
+    states:
+      tall: {phrases: [a tall spire]}
+      flat: {phrases: [a flat spire]}
+      sunken: {phrases: [a sunken spire], contrasts: [tall]}
+"""
+
+
+def test_parts_elsewhere_are_set_against_the_map_in_their_own_words() -> None:
+    pack = prompts.parse(ELSEWHERE)
+    concepts = by_name(prompts.concepts(pack))
+    tall = concepts["coil=tall"]
+    assert tall.contrast_names == ("flat", "sunken", "host", "lip")
+    assert tall.surrounding_names == ("host", "lip")
+    assert tall.contrast_prompts[-1] == concepts["parts=lip"].target_prompts, "as the part is asked for itself"
+    assert concepts["coil=sunken"].contrast_names == ("tall",), "a state that names its contrasts has those"
+    assert prompts.parse(prompts.dump(pack)) == pack
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("elsewhere: [lp]", "did you mean 'lip'"),
+        ("elsewhere: [lip, lip]", "given twice"),
+        ("elsewhere: [lip]\n    templates: x", "exactly once"),
+    ],
+)
+def test_wrong_parts_elsewhere(line: str, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        prompts.parse(ELSEWHERE.replace("elsewhere: [lip]", line))
+    shared = ELSEWHERE.replace("[a tall spire]", "[a tall spire, the lip of a shell]")
+    with pytest.raises(PromptError, match="lies nowhere else"):
+        prompts.parse(shared)
+
+
+@pytest.mark.parametrize("spec", [None, 5])
+def test_no_pack_at_all(spec: object) -> None:
+    with pytest.raises(PromptError, match="expected a trait pack such as 'fish'"):
+        prompts.load(spec)  # type: ignore[arg-type]
+
+
 def stones(states: str, host: str = "stone") -> list[Concept]:
     """The concepts of a pack of one character with these states, as YAML."""
     head = f"pack: stones\nhost: {host}\ncharacters:\n  kind:\n    kind: shape\n    entity: {{label: stone}}\n"

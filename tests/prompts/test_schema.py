@@ -94,6 +94,12 @@ WRONG = [
                                                            "without a hole]}\n", 18, 25, "absent-phrase", "the host alone ('a shell')"),
     ("around mistyped", "    kind: shape", "    kind: shape\n    around: hosts", 6, 13, "bad-value", "did you mean 'host'?"),
     ("around a presence", "    kind: presence", "    kind: presence\n    around: host", 14, 5, "around", "against the host already"),
+    ("elsewhere of no part", "    kind: shape", "    kind: shape\n    elsewhere: [lip, lid]", 6, 22, "elsewhere",
+     "'lid' is no part of this pack"),
+    ("elsewhere of a presence", "    kind: presence", "    kind: presence\n    elsewhere: lip", 14, 5, "elsewhere", "among its states"),
+    ("a contrast in the state's own words", "[a flat spire]", "[the background]\n        contrasts: [tall, background]", 12, 27, "contrast",
+     "shares the phrase 'the background'"),
+    ("no character at all", "characters:\n", "characters: {}\nnotes: |\n", 3, 13, "wrong-type", "received an empty mapping"),
     ("reserved state", "      flat:", "      absent:", 10, 7, "reserved", "'absent' is reserved"),
     ("reserved host", "      flat:", "      host:", 10, 7, "reserved", "'host' is reserved"),
     ("entity on a state that is no part", "phrases: [a flat spire]", "phrases: [a flat spire]\n        "
