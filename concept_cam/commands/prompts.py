@@ -33,7 +33,8 @@ host_templates: ["a photo of {{}}", "{{}}"]                # for presence and pa
 characters:
 
   # A character is one question; its states are the answers, and each other's contrasts. Their maps are set against the host and the
-  # background too, or against one of them: around: host (a part that stands out), around: background (the whole {host}).
+  # background too, or against one of them: around: host (a part that stands out), around: background (the whole {host}); and against
+  # parts that lie elsewhere: elsewhere: [tail].
   # kind: {kinds}
   body_pattern:
     kind: pattern
@@ -149,13 +150,16 @@ def show(specs: tuple[str, ...], limit: float | None, **options: Any) -> None:
 
 
 def _show(concept: Concept) -> None:
+    from concept_cam.prompts.schema import REFERENCES
+
     facts = concept.metadata
     terms = [_term(facts.get(key)) for key in ("entity", "quality")]
     click.echo(f"{concept.name}  ({facts['kind']}{''.join(f'; {term}' for term in terms if term)})")
     for prompt in concept.target_prompts:
         click.echo(f"  + {prompt}")
     for number, (name, prompts_) in enumerate(zip(concept.contrast_names, concept.contrast_prompts, strict=True)):
-        role = name if number < len(concept.rivals) else f"{name}, around"
+        lies = "around" if name in REFERENCES else "elsewhere"
+        role = name if number < len(concept.rivals) else f"{name}, {lies}"
         for prompt in prompts_:
             click.echo(f"  - {prompt}  [{role}]")
     click.echo()

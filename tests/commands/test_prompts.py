@@ -51,6 +51,13 @@ def test_list_of_a_pack_prints_selectors_that_load() -> None:
     assert any("UBERON:4000164" in line and "forked, rounded" in line for line in lines)
 
 
+def test_show_tells_what_lies_around_from_what_lies_elsewhere() -> None:
+    lines = run("show", "fish:mouth_position=terminal").output.splitlines()
+    roles = list(dict.fromkeys(line.rsplit("  [", 1)[1] for line in lines if line.startswith("  - ")))
+    assert roles[:4] == ["superior]", "inferior]", "host, around]", "background, around]"]
+    assert roles[4:] == [f"{name}, elsewhere]" for name in ("trunk", "caudal_fin", "dorsal_fin", "anal_fin", "pelvic_fin")]
+
+
 def test_show_prints_the_exact_prompts() -> None:
     result = run("show", "fish:caudal_fin_shape=forked")
     (concept,) = prompts.load("fish:caudal_fin_shape=forked")
