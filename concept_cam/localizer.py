@@ -351,17 +351,16 @@ class Localizer:
             ConfigurationError: The features come from another model, or the pictures are needed and missing.
         """
         asked = self.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
-        odd = (
-            None if isinstance(features, PatchFeatures) else next((item for item in features if not isinstance(item, PatchFeatures)), None)
-        )
-        if odd is not None:
-            raise ConfigurationError(
-                f"score works on encoded pictures, received {reprlib.repr(odd)} ({type(odd).__name__}): encode it first."
-            )
+        items = [features] if isinstance(features, str) or not isinstance(features, Iterable) else list(features)
+        for item in items:
+            if not isinstance(item, PatchFeatures):
+                raise ConfigurationError(
+                    f"score works on encoded pictures, received {reprlib.repr(item)} ({type(item).__name__}): encode it first."
+                )
         if isinstance(features, PatchFeatures):
             given = None if pictures is None else [cast("Picture | np.ndarray", pictures)]
-            return self._answers([features], asked, given)[0]
-        return self._answers(list(features), asked, None if pictures is None else list(cast("Sequence[Picture | np.ndarray]", pictures)))
+            return self._answers(items, asked, given)[0]
+        return self._answers(items, asked, None if pictures is None else list(cast("Sequence[Picture | np.ndarray]", pictures)))
 
     def _answers(
         self, features: list[PatchFeatures], concepts: tuple[Concept, ...], pictures: list[Picture | np.ndarray] | None

@@ -215,7 +215,11 @@ def test_unknown_settings_and_texts_of_other_types_say_what_is_wrong(planted: Lo
         planted.locate(blocks(), "red", wrong)
     with pytest.raises(PromptError, match=r"received 2 at once: ask for several with locate_all"):
         planted.locate(blocks(), [Concept("red"), Concept("green")])  # type: ignore[arg-type]
-    for picture in ("picture.png", [blocks()]):
+    with pytest.raises(ConfigurationError, match=r"received 'picture.png' \(str\): encode it first"):
+        planted.score("picture.png", Concept("red"))  # type: ignore[arg-type]
+    several = planted.score((planted.encode(picture) for picture in [blocks(), blocks()]), Concept("red"))  # type: ignore[call-overload]
+    assert len(several) == 2
+    for picture in (Path("picture.png"), [blocks()]):
         with pytest.raises(ConfigurationError, match="encode it first"):
             planted.score(picture, Concept("red"))  # type: ignore[arg-type]
 

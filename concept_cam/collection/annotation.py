@@ -50,9 +50,10 @@ __all__ = [
 ]
 
 PART_PICTURES = 500
+"""Pictures of one part of the table; a part is also written after a minute, so that an interruption costs no more."""
+
 LEAST_SCALE, MOST_SCALE = 1e-6, 1e9
 """Pixels per millimetre beyond which a scale is a slip: a pixel of a kilometre, and one smaller than an atom."""
-"""Pictures of one part of the table; a part is also written after a minute, so that an interruption costs no more."""
 
 
 class Interrupted(KeyboardInterrupt):

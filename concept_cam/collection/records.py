@@ -235,7 +235,7 @@ def _rows_of(answered: _Answered, maps: _Maps, lengths: Sequence[Mapping[str, Di
     rows: list[dict[str, Any]] = []
     for (pack, found), measured in zip(answered.packs, lengths):
         missing = _misses_host(pack, scored, plan)
-        rows += _pack_rows(pack, found, scored, plan, maps, answered.best, head)
+        rows += _pack_rows(pack, found, scored, plan, maps, answered.best, head, missing)
         rows += [_distance_row(pack, name, measured.get(name), head, missing) for name in pack.distances]
     return rows
 
@@ -322,13 +322,20 @@ def _call_of_part(
 
 
 def _pack_rows(
-    pack: PackQuestions, found: Sequence[_Called], scored: Scored, plan: Plan, maps: _Maps, best: np.ndarray, head: dict[str, Any]
+    pack: PackQuestions,
+    found: Sequence[_Called],
+    scored: Scored,
+    plan: Plan,
+    maps: _Maps,
+    best: np.ndarray,
+    head: dict[str, Any],
+    missing: bool,
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for called in found:
         row = _part_row(pack, called, maps, head) if called.character.call < 0 else _state_row(pack, called, head)
         row |= _certificate_columns(scored.certificates.get(called.state.concept))
-        row |= _place_columns(scored.places.get(called.state.concept), row.get("abstained_because") == "no_host")
+        row |= _place_columns(scored.places.get(called.state.concept), missing)
         row["state_set"] = _state_set(pack.name, called, plan)
         if called.placed:
             _place(row, maps, called, scored, plan, best)

@@ -84,10 +84,8 @@ class Concept:
 
     def __post_init__(self) -> None:
         target = _phrases(self.target, "target")
-        given = (self.contrasts,) if isinstance(self.contrasts, str) else self.contrasts
-        if not isinstance(given, Iterable):
-            raise PromptError(f"the contrasts must be texts, received {given!r} ({type(given).__name__}). Leave them out for none.")
         self._require_kinds()
+        given = (self.contrasts,) if isinstance(self.contrasts, str) else self.contrasts
         contrasts = tuple(_phrases(contrast, "contrast") for contrast in given)
         templates = (self.templates,) if isinstance(self.templates, str) else tuple(self.templates)
         for template in templates:
@@ -126,6 +124,7 @@ class Concept:
     def _require_kinds(self) -> None:
         """Refuses what has the wrong type, before anything is made of it."""
         expected: tuple[tuple[str, Any, type | tuple[type, ...], str], ...] = (
+            ("contrasts", self.contrasts, Iterable, "texts"),
             ("templates", self.templates, (str, tuple, list), "a tuple of texts such as 'a photo of {}'"),
             ("name", self.name, str, "text"),
             ("contrast_names", self.contrast_names, (tuple, list), "a tuple of texts"),

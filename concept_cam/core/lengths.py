@@ -148,7 +148,7 @@ def measure_leaf(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 1.
         stalk = _pixels(parts["petiole"])
         base = stalk[int(np.linalg.norm(stalk - middle, axis=1).argmin())]
         axis = _own_axis(points, middle - base)
-    elif _slender(points):
+    elif _slender(_spread(points)[0]):
         axis = _own_axis(points, None)
     else:
         return {}
@@ -198,8 +198,13 @@ def _unit(way: Points) -> Points:
     return np.asarray(way / length if length > 0 else np.full(2, np.nan))
 
 
-def _slender(points: Points) -> bool:
-    spread = np.linalg.eigvalsh(np.cov((points - points.mean(axis=0)).T))
+def _spread(points: Points) -> tuple[Points, Points]:
+    """How far a shape spreads across and along its own axes, squared, and the axes as columns."""
+    spread, axes = np.linalg.eigh(np.cov((points - points.mean(axis=0)).T))
+    return spread, axes
+
+
+def _slender(spread: Points) -> bool:
     return bool(spread[1] >= _SLENDER**2 * spread[0])
 
 
@@ -211,12 +216,12 @@ def _whole(line: Points, cell: tuple[float, float], shape: tuple[int, ...]) -> b
 
 def _own_axis(points: Points, way: Points | None) -> Points:
     """The long axis of a slender shape, pointing as `way` does; of another shape `way` itself."""
-    spread, vectors = np.linalg.eigh(np.cov((points - points.mean(axis=0)).T))
-    axis = vectors[:, 1]
+    spread, axes = _spread(points)
+    axis = axes[:, 1]
     if way is None:
         return np.asarray(axis)
     towards = _unit(way)
-    if spread[1] < _SLENDER**2 * spread[0] or abs(float(axis @ towards)) < math.cos(math.radians(35)):
+    if not _slender(spread) or abs(float(axis @ towards)) < math.cos(math.radians(35)):
         return towards
     return np.asarray(axis * (1.0 if float(axis @ towards) >= 0 else -1.0))
 

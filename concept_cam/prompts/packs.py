@@ -195,24 +195,27 @@ class Pack:
         """What is around the host: the phrase of the contrast ``background``."""
         return (prompt_schema.BACKGROUND,)
 
+    @property
+    def parts(self) -> dict[str, tuple[Character, State]]:
+        """The parts that have phrases of their own, by name, each with its character; the first of a name counts."""
+        found: dict[str, tuple[Character, State]] = {}
+        for owner in self.characters:
+            for state in owner.states if owner.kind == "part" else ():
+                if not state.where:
+                    found.setdefault(state.name, (owner, state))
+        return found
+
     def phrases_around(self, reference: str) -> tuple[str, ...]:
-        """The host's phrases, or the background's."""
-        return self.host_phrases if reference == "host" else self.background_phrases
+        """The phrases of the host, of the background, or of a part that lies elsewhere."""
+        if reference in prompt_schema.REFERENCES:
+            return self.host_phrases if reference == "host" else self.background_phrases
+        return self.phrases_of(self.parts[reference][1])
 
     def prompts_around(self, reference: str) -> tuple[str, ...]:
-        """The same in the templates for what names the host itself: what the map of a state is set against, see :func:`concepts`."""
-        return _filled(self.host_templates, self.phrases_around(reference))
-
-    def prompts_elsewhere(self, part: str) -> tuple[str, ...]:
-        """A part as it is asked for itself, for the maps of what lies elsewhere."""
-        owner, state = next(
-            (item, state)
-            for item in self.characters
-            if item.kind == "part"
-            for state in item.states
-            if state.name == part and not state.where
-        )
-        return _filled(self.templates_of(owner), self.phrases_of(state))
+        """The same in the templates that it is asked in itself: what the map of a state is set against, see :func:`concepts`."""
+        known = reference in prompt_schema.REFERENCES
+        templates = self.host_templates if known else self.templates_of(self.parts[reference][0])
+        return tuple(template.replace("{}", phrase) for template in templates for phrase in self.phrases_around(reference))
 
     def templates_of(self, character: Character) -> tuple[str, ...]:
         """Returns the templates that a character's phrases are put into."""
@@ -278,10 +281,6 @@ def from_document(document: prompt_schema.Document) -> Pack:
 def _frame(value: Mapping[str, Any]) -> BodyPlan:
     groups = {key: tuple(listed(entry)) for key, entry in value.items() if key != "view"}
     return BodyPlan(view=value.get("view", ""), **groups)
-
-
-def _filled(templates: Sequence[str], phrases: Sequence[str]) -> tuple[str, ...]:
-    return tuple(template.replace("{}", phrase) for template in templates for phrase in phrases)
 
 
 def _entity(value: Mapping[str, Any] | None) -> Entity | None:
@@ -563,8 +562,8 @@ def where_of(pack: Pack, place: str, part: str) -> Where:
         place: A key of :data:`concept_cam.core.placing.PLACES`.
         part: Name of the part.
     """
-    known = {state.name: (owner, state) for owner in reversed(pack.characters) if owner.kind == "part" for state in owner.states}
-    return Where(place, part, pack.frame, tuple(_concept(pack, *known[name]) for name in pack.frame.parts))
+    parts = pack.parts
+    return Where(place, part, pack.frame, tuple(_concept(pack, *parts[name]) for name in pack.frame.parts))
 
 
 def _concept(pack: Pack, character: Character, state: State) -> Concept:
@@ -580,7 +579,6 @@ def _concept(pack: Pack, character: Character, state: State) -> Concept:
 
     target = pack.phrases_of(state)
     around = _unspoken(pack, around, [*target, *(phrase for name in names for phrase in phrases(name))])
-    elsewhere = () if state.contrasts else character.elsewhere
     entity = state.entity or character.entity
     quality = state.quality
     metadata = _kept(
@@ -597,12 +595,12 @@ def _concept(pack: Pack, character: Character, state: State) -> Concept:
     )
     return Concept(
         target=target,
-        contrasts=(*map(phrases, names), *map(pack.prompts_around, around), *map(pack.prompts_elsewhere, elsewhere)),
+        contrasts=(*map(phrases, names), *map(pack.prompts_around, around)),
         name=f"{character.name}={state.name}",
-        contrast_names=(*names, *around, *elsewhere),
+        contrast_names=(*names, *around),
         templates=pack.templates_of(character),
         metadata=metadata,
-        surroundings=len(around) + len(elsewhere),
+        surroundings=len(around),
     )
 
 
@@ -623,7 +621,7 @@ def _contrasts(character: Character, state: State) -> tuple[list[str], list[str]
     if character.kind in prompt_schema.HOST_KINDS:
         return list(state.contrasts) or siblings + (["host"] if character.kind == "part" else []), []
     if not state.contrasts:
-        return siblings, [name for name in prompt_schema.REFERENCES if character.around in (name, "both")]
+        return siblings, [*(name for name in prompt_schema.REFERENCES if character.around in (name, "both")), *character.elsewhere]
     rivals = [name for name in state.contrasts if name not in prompt_schema.REFERENCES]
     # Told from the host alone, or from the background, a state has these for rivals: without any there would be no probability.
     return (rivals, [name for name in state.contrasts if name not in rivals]) if rivals else (list(state.contrasts), [])

@@ -637,13 +637,11 @@ def _check_elsewhere(document: Document, character: Mapping[str, Any], path: Pat
         yield document.problem("error", "elsewhere", message, (*path, "elsewhere"), True)
         return
     own = {normalise_text(phrase) for state in character["states"].values() for phrase in listed((state or {}).get("phrases"))}
+    yield from _unknown_parts(document, character, "elsewhere", path, "elsewhere")
     for index, name in enumerate(names):
-        here: Path_ = (*path, "elsewhere") if isinstance(character["elsewhere"], str) else (*path, "elsewhere", index)
-        if name not in parts:
-            yield document.problem("error", "elsewhere", f"{name!r} is no part of this pack; {_part_hint(name, parts)}", here)
-            continue
-        owner, state = parts[name]
-        spoken = listed((document.data["characters"][owner]["states"][state] or {}).get("phrases"))
+        here = _item(character, "elsewhere", path, index)
+        owner, state = parts.get(name, ("", ""))
+        spoken = listed((document.data["characters"][owner]["states"][state] or {}).get("phrases")) if owner else []
         shared = [phrase for phrase in spoken if normalise_text(phrase) in own]
         if name in names[:index]:
             yield document.problem("error", "elsewhere", f"the part {name!r} is given twice.", here)
@@ -652,19 +650,26 @@ def _check_elsewhere(document: Document, character: Mapping[str, Any], path: Pat
             yield document.problem("error", "elsewhere", message, here)
 
 
-def _part_hint(name: str, parts: Mapping[str, Any]) -> str:
-    near = nearest_names(name, parts)
-    return f"did you mean {near[0]!r}?" if near else f"parts of this pack: {', '.join(parts) or 'none'}."
+def _item(given: Mapping[str, Any], key: str, path: Path_, index: int) -> Path_:
+    """Where one of several texts stands, which may be given as a list or as a single text."""
+    return (*path, key) if isinstance(given.get(key), str) else (*path, key, index)
+
+
+def _unknown_parts(document: Document, given: Mapping[str, Any], key: str, path: Path_, code: str) -> Iterator[Problem]:
+    """Names that a key gives and that are no parts of the pack."""
+    parts = parts_of(document.data)
+    for index, name in enumerate(listed(given.get(key))):
+        if name not in parts:
+            near = nearest_names(name, parts)
+            hint = f"did you mean {near[0]!r}?" if near else f"parts of this pack: {', '.join(parts) or 'none'}."
+            yield document.problem("error", code, f"{name!r} is no part of this pack; {hint}", _item(given, key, path, index))
 
 
 def _check_frame(document: Document) -> Iterator[Problem]:
-    frame, parts = document.data.get("frame") or {}, parts_of(document.data)
+    frame = document.data.get("frame") or {}
     for key in PACK_LEVELS["frame"]:
-        single = isinstance(frame.get(key), str)
-        for index, name in enumerate(listed(frame.get(key)) if key != "view" else ()):
-            if name not in parts:
-                path: Path_ = ("frame", key) if single else ("frame", key, index)
-                yield document.problem("error", "frame", f"{name!r} is no part of this pack; {_part_hint(name, parts)}", path)
+        if key != "view":
+            yield from _unknown_parts(document, frame, key, ("frame",), "frame")
     if "frame" in document.data and not listed(frame.get("along")) and not listed(frame.get("sides")):
         yield document.problem("error", "frame", "a frame needs 'along' or 'sides': by these it is known where the front is.", ("frame",))
 
@@ -709,24 +714,21 @@ def _check_absent(document: Document, phrases: Any, path: Path_) -> Iterator[Pro
 def _check_shared(document: Document, character: Mapping[str, Any], path: Path_) -> Iterator[Problem]:
     first: dict[str, str] = {}
     for name, state in character["states"].items():
-        phrases = listed((state or {}).get("phrases"))
-        single = isinstance((state or {}).get("phrases"), str)
-        for index, phrase in enumerate(phrases):
+        given = state or {}
+        for index, phrase in enumerate(listed(given.get("phrases"))):
             owner = first.setdefault(normalise_text(phrase), name)
             if owner != name:
-                where: Path_ = (*path, "states", name, "phrases")
+                where = _item(given, "phrases", (*path, "states", name), index)
                 message = f"{phrase!r} is also a phrase of the sibling state {owner!r}: they cannot be told apart by it."
-                yield document.problem("error", "shared-phrase", message, where if single else (*where, index))
+                yield document.problem("error", "shared-phrase", message, where)
 
 
 def _check_contrasts(document: Document, character: str, state: str, references: Sequence[str]) -> Iterator[Problem]:
     characters = document.data["characters"]
     given = document.data["characters"][character]["states"][state] or {}
-    single = isinstance(given.get("contrasts"), str)
     seen: set[tuple[str, str]] = set()
     for index, reference in enumerate(references):
-        path: Path_ = ("characters", character, "states", state, "contrasts")
-        path = path if single else (*path, index)
+        path = _item(given, "contrasts", ("characters", character, "states", state), index)
         owner, _, name = reference.rpartition("=")
         target = (owner or character, name)
         message = ""
