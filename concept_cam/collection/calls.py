@@ -12,14 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from concept_cam.collection.questions import ABSENT
 from concept_cam.core.errors import ConfigurationError
+from concept_cam.trust import verdicts
 from concept_cam.trust.rules import HOST_TARGET
 
 if TYPE_CHECKING:
     from concept_cam.collection.limits import Calibration
     from concept_cam.trust.certified import Certificate
 
-__all__ = ["Call", "Limits", "call_part", "call_state", "host_is_missing", "host_share"]
+__all__ = ["Call", "Limits", "call_part", "call_state", "host_is_missing", "host_share", "is_absent"]
 
 SAME_HOST = 0.9
 """Likeness from which a host's word is one whose maps were measured."""
@@ -172,6 +174,7 @@ def call_state(
     *,
     missing_host: bool = False,
     host_limit: float = 0.0,
+    absent: bool = False,
 ) -> Call:
     """Calls one state among siblings.
 
@@ -182,6 +185,7 @@ def call_state(
         limit: Least probability.
         missing_host: Whether the picture shows something else; then nothing is called.
         host_limit: The limit that said so.
+        absent: Whether what the states are told of is not there, see :func:`is_absent`; then nothing is called but that it is absent.
 
     Returns:
         The call; of equal probabilities the first state wins.
@@ -189,7 +193,12 @@ def call_state(
     best = max(range(len(states)), key=lambda index: probabilities[index])
     second = max((value for index, value in enumerate(probabilities) if index != best), default=None)
     probability = float(probabilities[best])
-    reason = "no_host" if missing_host else None if probability >= limit else "low_probability"
+    if missing_host:
+        reason = "no_host"
+    elif absent and states[best] != ABSENT:
+        reason = "absent"
+    else:
+        reason = None if probability >= limit else "low_probability"
     return Call(
         state=None if reason else states[best],
         best_state=states[best],
@@ -200,6 +209,15 @@ def call_state(
         reason=reason,
         limit=_number(host_limit if missing_host else limit),
     )
+
+
+def is_absent(certificate: Certificate | None) -> bool:
+    """Tells whether a certificate says that its target is not in the picture; ``None`` says nothing.
+
+    Among other parts a thing of another kind is still nearest to one of them: a mug's handle to the horn of a beetle. Only the part's own
+    map says that it is not there.
+    """
+    return certificate is not None and certificate.verdict == verdicts.ABSENT
 
 
 def call_part(
@@ -213,6 +231,7 @@ def call_part(
     missing_host: bool = False,
     host_limit: float = 0.0,
     placed: bool = True,
+    absent: bool = False,
 ) -> Call:
     """Says whether a part is found: its best patch must score at least ``limit``, and be rather this part than another.
 
@@ -228,12 +247,15 @@ def call_part(
         missing_host: Whether the picture shows something else.
         host_limit: The limit that said so.
         placed: Whether the place that is asked for, such as the left one of two, could be told.
+        absent: Whether it is not there, see :func:`is_absent`; then it is not found.
     """
     others = [float(value) for value in probabilities[1:]]
     probability = float(probabilities[0]) if len(probabilities) else None
     reason, decided = None, limit
     if missing_host:
         reason, decided = "no_host", host_limit
+    elif absent:
+        reason = "absent"
     elif not peak_score >= limit:
         reason = "low_score"
     elif probability is not None and not probability >= least_probability:

@@ -32,6 +32,7 @@ __all__ = [
     "Questions",
     "AskedState",
     "build_questions",
+    "entity_concept",
     "host_concept",
 ]
 
@@ -148,7 +149,7 @@ class Questions:
         )
 
     def certified(self, shares: np.ndarray) -> tuple[int, ...]:
-        """Returns the concepts whose maps records are made of: every part, the best state of each character, and the hosts.
+        """Returns the concepts whose maps records are made of: every part, the best state of each character and its part, and the hosts.
 
         Args:
             shares: float32 [C, 1 + R], probabilities.
@@ -159,6 +160,8 @@ class Questions:
             for character in pack.characters:
                 if character.call >= 0:
                     found.append(character.states[int(shares[character.call][: len(character.states)].argmax())].concept)
+                    if self.concepts[character.region].metadata.get("kind") == "part":
+                        found.append(character.region)
         return tuple(dict.fromkeys(found))
 
     @property
@@ -314,15 +317,22 @@ def _state_character(pack: prompts.Pack, character: prompts.Character, concepts:
         templates=pack.templates_of(character),
         metadata={"pack": pack.name, "character": character.name},
     )
-    whole = character.entity is not None and character.entity.id in WHOLE_ORGANISM
-    region = host if whole else concepts.add(_entity_concept(pack, character))
+    told_of = entity_concept(pack, character)
+    region = host if told_of is None else concepts.add(told_of)
     return AskedCharacter(character.name, character.kind, tuple(states), concepts.add(call), region)
 
 
-def _entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept:
-    """The part's own concept where the pack has that part, else the entity's nouns against the pack's parts and the host."""
+def entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept | None:
+    """Returns the concept of what a character's states are told of.
+
+    Returns:
+        The part's own concept (its metadata say ``kind: part``) where the pack has that part, else the entity's nouns against the pack's
+        parts and the host; ``None`` where the entity is the host itself.
+    """
     entity = character.entity
     assert entity is not None  # the schema demands it of all kinds but part
+    if entity.id in WHOLE_ORGANISM:
+        return None
     parts = [(owner, state) for owner in pack.characters if owner.kind == "part" for state in owner.states if not state.where]
     for owner, state in parts:
         if state.entity is not None and ((entity.id and entity.id == state.entity.id) or entity.label == state.entity.label):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from concept_cam.collection.calls import Call, call_part, call_state, host_is_missing, host_share
+from concept_cam.collection.calls import Call, call_part, call_state, host_is_missing, host_share, is_absent
 from concept_cam.collection.inputs.items import Item, Specimen
 from concept_cam.collection.measures import Area, Body, Distance, Frame, find_areas, measure_all_distances
 from concept_cam.collection.plan import Plan
@@ -284,7 +284,7 @@ def _called(pack: PackQuestions, scored: Scored, plan: Plan, best: np.ndarray) -
             call = _call_of_states(pack, character, scored, plan, missing)
             state = next(state for state in character.states if state.name == call.best_state)
             # What is absent has no place, and of a picture of something else nothing is measured.
-            absent = character.kind == "presence" and call.state == ABSENT
+            absent = call.reason == "absent" or (character.kind == "presence" and call.state == ABSENT)
             found.append(_Called(character, state, call, character.region, not missing and not absent))
     return found
 
@@ -298,6 +298,8 @@ def _call_of_states(pack: PackQuestions, character: AskedCharacter, scored: Scor
         plan.limits.of(pack.name, character.name),
         missing_host=missing,
         host_limit=plan.limits.host,
+        # Whether the host is there has a limit of its own.
+        absent=character.region != pack.host and is_absent(scored.certificates.get(character.region)),
     )
 
 
@@ -318,6 +320,7 @@ def _call_of_part(
         missing_host=missing,
         host_limit=plan.limits.host,
         placed=place is None or place.resolved,
+        absent=is_absent(scored.certificates.get(state.concept)),
     )
 
 

@@ -65,6 +65,7 @@ ROW_KINDS: dict[str, str] = {
 
 ABSTENTION_REASONS: dict[str, str] = {
     "no_host": "the picture does not show what the trait pack is about",
+    "absent": "the part, or the part that the states are told of, is not in the picture: its certificate's verdict is `absent`",
     "low_probability": "the best state's probability is under the limit",
     "low_score": "the evidence for the best state or part is under the limit",
     "no_place": "where the one that is meant lies (left, right, front, rear ...) cannot be told",

@@ -54,8 +54,7 @@ def measure_lengths(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0,
     Returns:
         ``fore_wing_length``, ``elytral_length``, ``elytral_width``, ``leaf_length`` and ``leaf_width``, each only where it can be measured.
     """
-    given = {name: mask for name, mask in parts.items() if mask.sum() >= _LEAST_PIXELS}
-    return {**measure_fore_wing(given, cell), **measure_elytra(given, cell), **measure_leaf(given, cell)}
+    return {**measure_fore_wing(parts, cell), **measure_elytra(parts, cell), **measure_leaf(parts, cell)}
 
 
 def measure_fore_wing(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 1.0)) -> dict[str, Length]:
@@ -66,6 +65,7 @@ def measure_fore_wing(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.
     Returns:
         ``fore_wing_length``, or nothing.
     """
+    parts = _found(parts)
     trunk = next((parts[name] for name in ("thorax", "body", "head") if name in parts), None)
     if "fore_wing" not in parts or trunk is None:
         return {}
@@ -88,7 +88,7 @@ def measure_fore_wing(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.
         chord = root + np.linspace(0.05, 0.95, 40)[:, None] * (tip - root)
         if length <= 0 or gap > _MOST_GAP * length or _share_on(wing, chord) < _WITHIN:
             continue
-        if not _whole(tip[None], cell, wing.shape):
+        if not _within(points[np.linalg.norm(points - root, axis=1) > length - max(cell)], cell, wing.shape):
             continue
         if "fore_wing_length" not in found or length > found["fore_wing_length"].value:
             found["fore_wing_length"] = _length(length + 0.5, np.stack([root, tip]), cell, 0.5 * gap)
@@ -104,6 +104,7 @@ def measure_elytra(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 
     Returns:
         ``elytral_length`` and ``elytral_width``, or nothing.
     """
+    parts = _found(parts)
     before = next((parts[name] for name in ("pronotum", "head") if name in parts), None)
     if "elytra" not in parts or before is None:
         return {}
@@ -131,6 +132,7 @@ def measure_leaf(parts: Mapping[str, Mask], cell: tuple[float, float] = (1.0, 1.
         measured. What touches or overlaps is measured as one. Of a leaf that does not say which way it points, only one that is clearly
         longer than wide is measured; and nothing is that runs out of the picture.
     """
+    parts = _found(parts)
     name = next((name for name in ("leaf_blade", "leaf") if name in parts), None)
     if name is None:
         return {}
@@ -175,6 +177,11 @@ def _way(parts: Mapping[str, Mask], points: Points) -> Points | None:
 # ---------------------------------------------------------------------------------------------------------------- pieces
 
 
+def _found(parts: Mapping[str, Mask]) -> dict[str, Mask]:
+    """The parts that have a shape."""
+    return {name: mask for name, mask in parts.items() if mask.sum() >= _LEAST_PIXELS}
+
+
 def _pixels(mask: Mask) -> Points:
     y, x = np.nonzero(mask)
     return np.stack([x + 0.5, y + 0.5], axis=1).astype(np.float64)
@@ -208,10 +215,10 @@ def _slender(spread: Points) -> bool:
     return bool(spread[1] >= _SLENDER**2 * spread[0])
 
 
-def _whole(line: Points, cell: tuple[float, float], shape: tuple[int, ...]) -> bool:
-    """Whether a line ends before the picture does: what runs out of the picture is longer than what is seen of it."""
+def _within(points: Points, cell: tuple[float, float], shape: tuple[int, ...]) -> bool:
+    """Whether points lie clear of the picture's border: what runs out of the picture is longer than what is seen of it."""
     margin = 0.5 * np.array([cell[1], cell[0]])
-    return bool((line > margin).all() and (line < np.array([shape[1], shape[0]]) - margin).all())
+    return bool((points > margin).all() and (points < np.array([shape[1], shape[0]]) - margin).all())
 
 
 def _own_axis(points: Points, way: Points | None) -> Points:
@@ -227,8 +234,10 @@ def _own_axis(points: Points, way: Points | None) -> Points:
 
 
 def _box(points: Points, middle: Points, axis: Points, cell: tuple[float, float], name: str, shape: tuple[int, ...]) -> dict[str, Length]:
-    """Length along an axis and greatest width across it, each where it ends within the picture; nothing where the axis points nowhere, as
-    between things in one place.
+    """Length along an axis and greatest width across it; nothing where the axis points nowhere, as between things in one place.
+
+    Neither is told where the border may have cut it: the length where a pixel at either end touches the border, the width where one does at
+    the sides of the widest section or of those beside it, or where the shape ends at the border there.
     """
     if not np.isfinite(axis).all():
         return {}
@@ -247,8 +256,15 @@ def _box(points: Points, middle: Points, axis: Points, cell: tuple[float, float]
     at = low + (widest + 0.5) / _SECTIONS * length
     ends = middle + np.outer([low, high], axis)
     sides = middle + at * axis + np.outer([left[widest], right[widest]], across_axis)
-    found = {f"{name}_length": _length(length, ends, cell), f"{name}_width": _length(width, sides, cell)}
-    return {key: each for key, each in found.items() if _whole(each.line, cell, shape)}
+    patch = max(cell)
+    found: dict[str, Length] = {}
+    if _within(points[(along < low + patch) | (along > high - patch)], cell, shape):
+        found[f"{name}_length"] = _length(length, ends, cell)
+    near = np.abs(section - widest) <= 1
+    outer = near & ((across < left[section] + patch) | (across > right[section] - patch))
+    if _within(points[outer], cell, shape):
+        found[f"{name}_width"] = _length(width, sides, cell)
+    return found
 
 
 def _share_on(mask: Mask, points: Points) -> float:

@@ -53,7 +53,13 @@ def call_of_run(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def call_now(
-    question: AskedQuestion, found: Localization, cosines: np.ndarray, logit_scale: float, limits: Limits, host: float | None
+    question: AskedQuestion,
+    found: Localization,
+    cosines: np.ndarray,
+    logit_scale: float,
+    limits: Limits,
+    host: float | None,
+    absent: bool = False,
 ) -> dict[str, Any]:
     """Calls what was asked just now, as plain data.
 
@@ -66,6 +72,7 @@ def call_now(
         logit_scale: The model's temperature.
         limits: Below which evidence a pack's character is not called.
         host: Probability of the pack's host; ``None`` for words.
+        absent: Whether the part, or the part that the states are told of, is not in the picture.
     """
     pack, character, part = question.subject
     missing = host is not None and host_is_missing(host, limits)
@@ -83,6 +90,7 @@ def call_now(
             missing_host=missing,
             host_limit=limits.host,
             placed=placed,
+            absent=absent,
         )
         return _plain(call, [part], host)
     own = found.concept.target[0] if found.concept.where is None else found.concept.name
@@ -96,7 +104,7 @@ def call_now(
         return _plain(Call(names[0], names[0], None, {}, _number(found.score), None, None, None), names, host)
     limit = limits.of(pack, character) if question.character else 0.0
     scores = [found.score] * len(names)
-    call = call_state(names, found.probabilities, scores, limit, missing_host=missing, host_limit=limits.host)
+    call = call_state(names, found.probabilities, scores, limit, missing_host=missing, host_limit=limits.host, absent=absent)
     return _plain(call, names, host)
 
 

@@ -28,9 +28,9 @@ import torch
 import torch.nn.functional as F
 
 from concept_cam import prompts
-from concept_cam.collection.calls import Limits, host_is_missing
+from concept_cam.collection.calls import Limits, host_is_missing, is_absent
 from concept_cam.collection.corrections import CORRECTIONS_FILE, Corrections
-from concept_cam.collection.questions import host_concept
+from concept_cam.collection.questions import entity_concept, host_concept
 from concept_cam.core.concept import Concept
 from concept_cam.core.directions import coefficients
 from concept_cam.core.errors import ConceptCamError, ConfigurationError
@@ -267,6 +267,7 @@ class Desk:
         self._words: OrderedDict[Concept, tuple[str, ...]] = OrderedDict()
         self._concepts: dict[tuple[str, str, str | None], tuple[Concept, ...]] = {}
         self._hosts: dict[str, Concept] = {}
+        self._entities: dict[tuple[str, str], Concept | None] = {}
         self._scoring = 0
         self._closed = False
         self.counts = {"encoded": 0, "answered": 0, "busy": 0}
@@ -541,8 +542,27 @@ class Desk:
         record = self.gallery.calls(entry).get((pack, character, entry.specimen, part))
         if record is not None:
             return call_of_run(record)
-        host = self.host_probability(features, pack) if pack else None
-        return call_now(question, found, cosines, self.localizer.backbone.logit_scale, self.limits, host)
+        host, absent = None, False
+        if pack:
+            host, absent = self.host_probability(features, pack), self._is_absent(question, features, found)
+        return call_now(question, found, cosines, self.localizer.backbone.logit_scale, self.limits, host, absent)
+
+    def _is_absent(self, question: AskedQuestion, features: PatchFeatures, found: Localization) -> bool:
+        """Whether the part that is asked about, or that a character's states are told of, is not in the picture, as `annotate` tells it."""
+        pack, character, part = question.subject
+        if not part:
+            told_of = self._entity_of(pack, character)
+            if told_of is None:
+                return False
+            (found,) = self._plain().score(features, [told_of])
+        return found.certify is not None and is_absent(found.certificate)
+
+    def _entity_of(self, pack: str, character: str) -> Concept | None:
+        """The concept of the pack's part that a character's states are told of; ``None`` where the pack has no such part."""
+        if (pack, character) not in self._entities:
+            concept = entity_concept(self.packs[pack], self.packs[pack].character(character))
+            self._entities[pack, character] = concept if concept is not None and concept.metadata.get("kind") == "part" else None
+        return self._entities[pack, character]
 
     def states_of(self, entry: GalleryPicture, question: AskedQuestion) -> tuple[str, ...]:
         """Returns what a correction may say of a character: its states, in the pack and in the run; a part alone; nothing for words."""

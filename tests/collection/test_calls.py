@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
-from concept_cam.collection.calls import Limits, call_part, call_state, host_is_missing, host_share
+from concept_cam.collection.calls import Limits, call_part, call_state, host_is_missing, host_share, is_absent
 from concept_cam.collection.limits import Calibration, Limit
 from concept_cam.collection.schema import ABSTENTION_REASONS
 from concept_cam.core.errors import ConfigurationError
@@ -125,6 +125,20 @@ def test_a_host_is_there_where_both_answers_say_so() -> None:
     assert host_share(0.9, certified(0.02)) == 0.02
     assert host_is_missing(host_share(0.9, certified(0.02)), Limits())
     assert not host_is_missing(host_share(0.9, certified(0.02)), Limits(host=0))
+
+
+def test_of_what_is_not_there_nothing_is_called_but_that_it_is_absent() -> None:
+    gone, there = replace(certified(0.02), verdict="absent"), certified(0.02)
+    assert (is_absent(gone), is_absent(there), is_absent(None)) == (True, False, False)
+    call = call_state(["red", "blue"], [0.99, 0.01], [1, 0], 0.5, absent=True)
+    assert (call.state, call.best_state, call.probability, call.reason) == (None, "red", 0.99, "absent")
+    assert call_state(["present", "absent"], [0.1, 0.9], [0, 1], 0.5, absent=True).state == "absent"
+    assert call_state(["present", "absent"], [0.9, 0.1], [1, 0], 0.5, absent=True).reason == "absent"
+    part = call_part("eye", ["eye", "head"], [0.9, 0.1], 3.0, 0.0, absent=True)
+    assert (part.state, part.reason) == (None, "absent")
+    # The gravest reason is the one that is given.
+    assert call_part("eye", ["eye", "head"], [0.9, 0.1], 3.0, 0.0, absent=True, missing_host=True).reason == "no_host"
+    assert call_part("eye", ["eye", "head"], [0.1, 0.9], -3.0, 0.0, absent=True).reason == "absent"
 
 
 @pytest.mark.parametrize(

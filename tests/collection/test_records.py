@@ -121,6 +121,25 @@ def test_what_is_absent_is_called_and_has_no_place() -> None:
     assert "peak_x" not in adipose
 
 
+def certified(verdict: str, presence: float) -> Certificate:
+    return Certificate(verdict, "planted", 0.5, presence, Evidence(**{item.name: 0.5 for item in fields(Evidence)}))
+
+
+def test_of_an_absent_part_nothing_is_called_or_placed() -> None:
+    rows = rows_of(scored(certificates={REGION: certified("absent", 0.01), EYE: certified("absent", 0.01)}), planned())
+    for name, best in (("tail", "forked"), ("parts", "eye")):
+        row = rows[name]
+        assert (row["state"], row["best_state"], row["abstained_because"], row["region_count"]) == (None, best, "absent", 0)
+        assert "area_px2" not in row
+    # That it is absent is what a presence tells.
+    adipose = scored(certificates={ADIPOSE: certified("absent", 0.01)})
+    assert rows_of(adipose, planned())["adipose"]["state"] == "absent"
+    there = rows_of(scored({ADIPOSE: (0.9, 0.1)}, certificates={ADIPOSE: certified("absent", 0.01)}), planned())["adipose"]
+    assert (there["state"], there["abstained_because"]) == (None, "absent")
+    doubted = rows_of(scored(certificates={REGION: certified("doubtful", 0.2)}), planned())["tail"]
+    assert doubted["state"] == "forked"
+
+
 def test_a_part_without_a_region_abstains() -> None:
     found = rows_of(scored(), planned())["parts"]
     assert (found["state"], found["entity_id"], found["region_count"]) == ("eye", "UBERON:0000970", 1)

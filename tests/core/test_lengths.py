@@ -113,6 +113,38 @@ def test_what_runs_out_of_the_picture_is_not_measured() -> None:
     assert measure_fore_wing({name: mask[: row - 8, : column - 8] for name, mask in wings.items()}).get("fore_wing_length") is None
 
 
+@pytest.mark.parametrize("cell", [(1.0, 1.0), (8.0, 8.0)])
+@pytest.mark.parametrize("kind", ["ellipse", "egg", "box"])
+def test_a_border_that_cuts_aslant_or_at_a_side_never_shortens_what_is_told(kind: str, cell: tuple[float, float]) -> None:
+    rng = np.random.default_rng(4)
+    told = 0
+    for _ in range(120):
+        angle, long = rng.uniform(0, 2 * np.pi), rng.uniform(30, 60)
+        wide = long * rng.uniform(0.3, 0.9)
+        u, v = turned(angle)
+        at = np.clip((u + long) / (2 * long), 0, 1)
+        half = {"ellipse": np.sqrt(4 * at * (1 - at)), "egg": np.sin(np.pi * at**0.6), "box": (1 - (2 * at - 1) ** 4) ** 0.5}[kind]
+        parts = {"leaf_blade": (np.abs(u) < long) & (np.abs(v) < wide * half), "petiole": (np.abs(v) < 3) & (u <= -long) & (u > -long - 20)}
+        top, left = rng.integers(40, 125), rng.integers(40, 135)
+        window = np.s_[top : top + rng.integers(60, 140), left : left + rng.integers(60, 140)]
+        if parts["leaf_blade"][window].sum() < 0.25 * parts["leaf_blade"].sum():
+            continue
+        whole, seen = measure_leaf(parts, cell), measure_leaf({name: mask[window] for name, mask in parts.items()}, cell)
+        for name, length in seen.items():
+            told += 1
+            assert length.value == pytest.approx(whole[name].value, rel=0.1)
+    assert told > 20
+
+
+def test_parts_without_a_pixel_say_nothing() -> None:
+    nothing = np.zeros(SIZE, dtype=bool)
+    parts = leaf(0.3)
+    assert "leaf_length" in measure_leaf({"leaf": parts["leaf"] & ~parts["petiole"], "petiole": nothing})
+    assert measure_leaf({"leaf": nothing}) == {}
+    assert measure_elytra({**beetle(0.3), "pronotum": nothing}).keys() == {"elytral_length", "elytral_width"}
+    assert measure_fore_wing({**butterfly(0.3), "thorax": nothing}).keys() == {"fore_wing_length"}
+
+
 def test_a_base_or_a_tip_of_another_leaf_says_nothing() -> None:
     u, v = turned(0.7)
     blade = (u / 60) ** 2 + (v / 25) ** 2 <= 1

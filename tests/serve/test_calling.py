@@ -15,18 +15,22 @@ from concept_cam.collection.calls import Limits
 from concept_cam.collection.questions import NOT_THE_HOST, host_concept
 from concept_cam.collection.runs import read_run
 from concept_cam.core.concept import Concept
+from concept_cam.demo.worlds import WORLDS
 from concept_cam.serve.calling import host_probability
 from concept_cam.serve.desk import Desk
 from concept_cam.serve.gallery import open_gallery
 
-TRAITS = ("fish:caudal_fin_shape", "fish:parts", "lepidoptera:parts")
+TRAITS = ("fish:caudal_fin_shape", "fish:parts", "lepidoptera:parts", "beetle:parts", "beetle:mandible_size", "beetle:elytra_gloss")
 
 
 @pytest.fixture(scope="module")
 def pictures(fish_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fish, and a picture of nothing that any pack is about."""
+    """A fish, a beetle whose head is hidden, and a picture of nothing that any pack is about."""
     folder = tmp_path_factory.mktemp("both")
     Image.open(fish_folder / "forked.png").save(folder / "fish.png")
+    beetles = WORLDS["beetle"]
+    hidden = beetles.render(beetles.sample(1, 4242, view="whole", start=24, profile="photographs"), (256, 384)).images[0]
+    Image.fromarray(hidden.permute(1, 2, 0).numpy()).save(folder / "beetle.png")
     waves = np.sin(np.mgrid[:256, :320][1] / 9)[..., None] * [60, 40, 20] + [120, 140, 110]
     Image.fromarray(waves.astype(np.uint8)).save(folder / "waves.png")
     return folder
@@ -41,7 +45,7 @@ def desk(bundled: Any, pictures: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def test_calls_are_those_of_an_annotation(bundled: Any, desk: Any, pictures: Path, tmp_path: Path) -> None:
     annotate(pictures, traits=TRAITS, output=tmp_path / "run", localizer=bundled, workers=0)
-    reasons = set()
+    reasons, told = set(), set()
     for record in read_run(tmp_path / "run").records():
         if record["kind"] == "distance":
             continue
@@ -57,7 +61,11 @@ def test_calls_are_those_of_an_annotation(bundled: Any, desk: Any, pictures: Pat
         if record["abstained_because"] != "no_region":
             assert (call["abstained"], call["abstained_because"]) == (record["abstained"], record["abstained_because"]), where
         reasons.add(record["abstained_because"])
-    assert {None, "no_host"} <= reasons
+        told.add((record["character"], record["abstained_because"]))
+    assert {None, "no_host", "absent"} <= reasons
+    absent = {name for name, because in told if because == "absent"}
+    assert {"mandible_size", "parts"} <= absent, "the states of a part that is absent are not called either"
+    assert "elytra_gloss" not in absent
 
 
 def test_the_host_is_a_softmax_over_other_things(desk: Any) -> None:
