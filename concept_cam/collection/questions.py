@@ -340,18 +340,25 @@ def entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept 
     whole = host_phrase(pack.host)
     own = tuple(dict.fromkeys(f"the {noun} of {whole}" for noun in (entity.label, *entity.nouns)))
     taken = {normalise_text(phrase) for phrase in own}
-    others = [(state.name, pack.phrases_of(state)) for _, state in parts]
-    others = [(name, phrases) for name, phrases in others if not taken & {normalise_text(phrase) for phrase in phrases}]
+    # The host comes last, but a part that is called like it is the host.
+    first_said = {normalise_text(phrase) for phrase in pack.host_phrases}
+    others: dict[str, tuple[str, ...]] = {}
+    for owner, state in parts:
+        phrases = pack.phrases_of(state, owner)
+        said = normalise_text(phrases[0])
+        if said not in first_said and not taken & {normalise_text(phrase) for phrase in phrases}:
+            first_said.add(said)
+            others[f"{owner.name}={state.name}" if state.name in others else state.name] = phrases
     if not others:
         labels = {item.entity.label for item in pack.characters if item.entity is not None and item.entity.label != entity.label}
-        others = [(label, (f"the {label} of {whole}",)) for label in sorted(labels)]
-        others = [(label, phrases) for label, phrases in others if normalise_text(phrases[0]) not in taken]
-    others.append(("host", pack.host_phrases))
+        named = {label: (f"the {label} of {whole}",) for label in sorted(labels)}
+        others = {label: phrases for label, phrases in named.items() if normalise_text(phrases[0]) not in taken}
+    others["host"] = pack.host_phrases
     return Concept(
         own,
-        tuple(phrases for _, phrases in others),
+        tuple(others.values()),
         name=f"{pack.name}: {entity.label}",
-        contrast_names=tuple(name for name, _ in others),
+        contrast_names=tuple(others),
         templates=pack.host_templates,
         metadata={"pack": pack.name, "entity": {"label": entity.label, "id": entity.id}},
     )

@@ -93,11 +93,10 @@ def _check(
     count_tokens: TokenCounter | None,
     context_length: int,
 ) -> list[Problem]:
-    found = prompt_schema.problems(document)
+    pack, found = packs.checked(document)
     found += [problem for problem in document.found if problem.severity == "warning"]
-    if any(problem.severity == "error" for problem in found):
+    if pack is None:
         return found
-    pack = packs.from_document(document)
     for one in CHECKS.values():
         found += one(document, pack)
     found += _ids(document, pack, tables)
@@ -111,12 +110,7 @@ def _phrases(document: Document, pack: Pack) -> Iterator[tuple[tuple[str | int, 
         for state in character.states:
             path = ("characters", character.name, "states", state.name, "phrases")
             for index, phrase in enumerate(state.phrases):
-                yield (
-                    (path if path in document.values and (*path, 0) not in document.values else (*path, index)),
-                    character,
-                    state,
-                    phrase,
-                )
+                yield document.item(path, index), character, state, phrase
 
 
 # --------------------------------------------------------------------------------------------------------------- checks
@@ -179,10 +173,53 @@ def host_missing(document: Document, pack: Pack) -> Iterator[Problem]:
         if any(_contains(template, pack.host) for template in templates):
             continue
         for state in character.states:
-            if not any(_contains(phrase, pack.host) for phrase in pack.phrases_of(state)):
+            if not any(_contains(phrase, pack.host) for phrase in pack.phrases_of(state, character)):
                 path = ("characters", character.name, "states", state.name)
                 message = f"neither a template nor a phrase names the host {pack.host!r}: keep it in the prompts."
                 yield document.problem("warning", "no-host", message, path, True)
+
+
+def left_out(document: Document, pack: Pack) -> Iterator[Problem]:
+    """A surrounding that is called like a state, or like another surrounding, is not set against the map."""
+    places: set[tuple[tuple[str | int, ...], str]] = set()
+    for character in pack.characters:
+        for state in character.states:
+            for left in packs.left_out(pack, character, state):
+                path = _place_of(document, character, state, left)
+                if (path, left.name) not in places:
+                    places.add((path, left.name))
+                    message = (
+                        f"{character.name}={state.name} is not set against {left.name!r}: {left.text!r} is also what {left.owner!r} is "
+                        "called. Say one of them in other words, or leave it out of what the state is set against."
+                    )
+                    yield document.problem("warning", "left-out", message, path)
+
+
+def _place_of(document: Document, character: Character, state: State, left: packs.LeftOut) -> tuple[str | int, ...]:
+    """Where a surrounding is named, or, where none is named, where its words are."""
+    path = ("characters", character.name)
+    if left.name in state.contrasts:
+        return document.item((*path, "states", state.name, "contrasts"), state.contrasts.index(left.name))
+    if left.name in character.elsewhere:
+        return document.item((*path, "elsewhere"), character.elsewhere.index(left.name))
+    if left.owner in prompt_schema.REFERENCES:
+        return ("host",)
+    index = character.state(left.owner).position(left.text)
+    return document.item((*path, "states", left.owner, "phrases"), index or 0)
+
+
+def elsewhere_unused(document: Document, pack: Pack) -> Iterator[Problem]:
+    """A state that names its contrasts has those, in place of all that its character is set against."""
+    for character in pack.characters:
+        for state in character.states if character.elsewhere else ():
+            if state.contrasts:
+                message = (
+                    f"{state.name!r} names its own contrasts, so that 'elsewhere' of {character.name!r} ({', '.join(character.elsewhere)}) "
+                    "does not hold for it: leave the contrasts out to have it, or move the state to a character without 'elsewhere'."
+                )
+                yield document.problem(
+                    "warning", "elsewhere", message, ("characters", character.name, "states", state.name, "contrasts"), True
+                )
 
 
 def encoding(document: Document, pack: Pack) -> Iterator[Problem]:
@@ -222,6 +259,8 @@ CHECKS: dict[str, Callable[[Document, Pack], Iterator[Problem]]] = {
     "attribute-only": attribute_only,
     "latin-name": latin_names,
     "no-host": host_missing,
+    "left-out": left_out,
+    "elsewhere": elsewhere_unused,
     "encoding": encoding,
 }
 """Checks of well-formed packs that need nothing but the pack: code -> function."""

@@ -10,7 +10,8 @@ Torch-free, but for :func:`separability`, which asks a model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,11 @@ class State:
     of: str = ""
     where: str = ""
 
+    def position(self, phrase: str) -> int | None:
+        """Returns the position of a phrase among its own, ``None`` where it has no such phrase."""
+        key = normalise_text(phrase)
+        return next((index for index, own in enumerate(self.phrases) if normalise_text(own) == key), None)
+
 
 @dataclass(frozen=True)
 class Character:
@@ -205,28 +211,45 @@ class Pack:
                     found.setdefault(state.name, (owner, state))
         return found
 
+    def part(self, name: str) -> tuple[Character, State]:
+        """Returns the part of that name, as in :attr:`parts`.
+
+        Raises:
+            PromptError: If there is none; names the nearest.
+        """
+        return choose(name, self.parts, f"part of {self.name!r}:", PromptError)
+
     def phrases_around(self, reference: str) -> tuple[str, ...]:
-        """The phrases of the host, of the background, or of a part that lies elsewhere."""
+        """The phrases of the host, of the background, or of a part that lies elsewhere.
+
+        Raises:
+            PromptError: If there is no such part; names the nearest.
+        """
         if reference in prompt_schema.REFERENCES:
             return self.host_phrases if reference == "host" else self.background_phrases
-        return self.phrases_of(self.parts[reference][1])
+        return self.phrases_of(self.part(reference)[1])
 
     def prompts_around(self, reference: str) -> tuple[str, ...]:
         """The same in the templates that it is asked in itself: what the map of a state is set against, see :func:`concepts`."""
         known = reference in prompt_schema.REFERENCES
-        templates = self.host_templates if known else self.templates_of(self.parts[reference][0])
+        templates = self.host_templates if known else self.templates_of(self.part(reference)[0])
         return tuple(template.replace("{}", phrase) for template in templates for phrase in self.phrases_around(reference))
 
     def templates_of(self, character: Character) -> tuple[str, ...]:
         """Returns the templates that a character's phrases are put into."""
         return character.templates or (self.host_templates if character.kind in prompt_schema.HOST_KINDS else self.templates)
 
-    def phrases_of(self, state: State) -> tuple[str, ...]:
-        """Returns a state's phrases; for ``absent``, which has none of its own, the host's, and for a place those of its part."""
+    def phrases_of(self, state: State, character: Character | None = None) -> tuple[str, ...]:
+        """Returns a state's phrases; for ``absent``, which has none of its own, the host's, and for a place those of its part.
+
+        Args:
+            state: The state.
+            character: Whose it is; by default the first that has it.
+        """
         if state.where:
             owner, _, name = state.of.rpartition("=")
-            known = (item for item in self.characters if item.kind == "part" and owner in ("", item.name))
-            return next(part.phrases for item in known for part in item.states if part.name == name and not part.where)
+            own = self.character(owner) if owner else character or next(item for item in self.characters if state in item.states)
+            return own.state(name).phrases
         return state.phrases or self.host_phrases
 
 
@@ -253,19 +276,17 @@ def available() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_packs_folder().glob("*.yaml"))}
 
 
-def from_document(document: prompt_schema.Document) -> Pack:
-    """Makes the pack of a checked document.
+def checked(document: prompt_schema.Document) -> tuple[Pack | None, list[prompt_schema.Problem]]:
+    """Makes the pack of a document, or finds everything that keeps it from being one.
 
-    Raises:
-        PromptError: The document is not a pack; all its problems are named.
+    Returns:
+        The pack and no problem, or no pack and its errors in the order of the file.
     """
     found = prompt_schema.problems(document)
     if found:
-        shown = "\n".join(f"  {problem}" for problem in found[:20])
-        more = f"\n  ... and {len(found) - 20} more" if len(found) > 20 else ""
-        raise PromptError(f"{document.source} is not a trait pack:\n{shown}{more}")
+        return None, found
     data = document.data
-    return Pack(
+    pack = Pack(
         name=data["pack"],
         host=data["host"],
         characters=tuple(_character(name, value) for name, value in data["characters"].items()),
@@ -276,6 +297,23 @@ def from_document(document: prompt_schema.Document) -> Pack:
         notes=data.get("notes"),
         frame=_frame(data.get("frame") or {}),
     )
+    clashes = {document.item(path, index): message for path, index, message in reversed(list(_clashes(pack)))}
+    found = [document.problem("error", "contrast", message, path) for path, message in clashes.items()]
+    return (None if found else pack), sorted(found, key=lambda problem: (problem.line, problem.column))
+
+
+def from_document(document: prompt_schema.Document) -> Pack:
+    """Makes the pack of a document.
+
+    Raises:
+        PromptError: The document is not a pack; all its problems are named.
+    """
+    pack, found = checked(document)
+    if pack is None:
+        shown = "\n".join(f"  {problem}" for problem in found[:20])
+        more = f"\n  ... and {len(found) - 20} more" if len(found) > 20 else ""
+        raise PromptError(f"{document.source} is not a trait pack:\n{shown}{more}")
+    return pack
 
 
 def _frame(value: Mapping[str, Any]) -> BodyPlan:
@@ -345,10 +383,13 @@ def load_pack(source: str | Path | Mapping[str, Any] | Pack) -> Pack:
         The pack.
 
     Raises:
-        PromptError: If there is no such pack (the nearest name is suggested), or it has errors (all listed, with line and column).
+        PromptError: If there is no such pack (the nearest name is suggested), it has errors (all listed, with line and column), or the
+            source is something else.
     """
     if isinstance(source, Pack):
         return source
+    if not isinstance(source, str | Path | Mapping):
+        raise _no_pack(source)
     if isinstance(source, Mapping):
         # Through YAML, so that a mapping is checked by the same rules; places in that text would mean nothing to the caller.
         document = prompt_schema.read(_to_yaml(source), "the given mapping")
@@ -365,6 +406,12 @@ def load_pack(source: str | Path | Mapping[str, Any] | Pack) -> Pack:
     except OSError as error:
         raise PromptError(f"cannot read the trait pack {str(path)!r}: {error.strerror}.") from error
     return from_document(document)
+
+
+def _no_pack(received: object) -> PromptError:
+    return PromptError(
+        f"expected a trait pack such as 'fish', a file or several of these, received {reprlib.repr(received)} ({type(received).__name__})."
+    )
 
 
 def split_pack_spec(spec: str) -> tuple[str, str | None, str | None]:
@@ -467,29 +514,79 @@ def merge(packs: Sequence[Pack], name: str | None = None) -> Pack:
         name: Name of the result; by default the first pack's.
 
     Returns:
-        The merged pack. Prompts stay as they were: a character from a pack with other templates carries its own.
+        The merged pack, with the frame of the packs that have one. What is asked stays as it was, word by word: a character from a pack
+        with other templates carries its own, and states are set against what they were set against; characters of the same name have each
+        other's states for siblings too.
 
     Raises:
-        PromptError: If the hosts differ (load such packs side by side with :func:`load` instead), or the same character or state is
-            defined in two ways.
+        PromptError: If the hosts differ (load such packs side by side with :func:`load` instead), the same character or state is defined in
+            two ways, or a pack would no longer mean what it means: two have a part of one name that one of them names in ``elsewhere`` or
+            in its frame, other words for the host, or other frames.
     """
+    for pack in packs:
+        if not isinstance(pack, Pack):
+            raise PromptError(f"expected packs, as load_pack returns them, received {reprlib.repr(pack)} ({type(pack).__name__}).")
     if not packs:
         raise PromptError("nothing to merge: give at least one trait pack.")
     base = packs[0]
     merged: dict[str, Character] = {}
     for pack in packs:
         if pack.host != base.host:
-            raise PromptError(
-                f"cannot merge packs about {base.host!r} and {pack.host!r}: load them side by side, load([{base.name!r}, {pack.name!r}])."
-            )
+            raise PromptError(f"cannot merge packs about {base.host!r} and {pack.host!r}: {_side_by_side((base, pack))}.")
         for character in pack.characters:
             if not character.templates and pack.templates_of(character) != base.templates_of(character):
                 character = replace(character, templates=pack.templates_of(character))
             known = merged.get(character.name)
             merged[character.name] = character if known is None else _merge_character(known, character)
-    result = replace(base, name=name or base.name, characters=tuple(merged.values()))
+    frame = next((pack.frame for pack in packs if pack.frame != BodyPlan()), base.frame)
+    for pack in packs:
+        placed = any(state.where for character in pack.characters for state in character.states)
+        if pack.frame != frame and (placed or pack.frame != BodyPlan()):
+            raise _unmergeable(packs, f"the frame of {pack.name!r} is another one, and places are told by it; give them one frame")
+    result = replace(base, name=name or base.name, characters=tuple(merged.values()), frame=frame)
     # The union of states may break a rule that each pack kept, such as a phrase shared by siblings.
-    return from_document(prompt_schema.read(dump(result), f"the merged pack {result.name!r}"))
+    result = from_document(prompt_schema.read(dump(result), f"the merged pack {result.name!r}"))
+    for pack in packs:
+        if changed := _changed(pack, result):
+            raise _unmergeable(packs, changed)
+    return result
+
+
+def _unmergeable(packs: Sequence[Pack], reason: str) -> PromptError:
+    shown = " and ".join(repr(pack.name) for pack in packs)
+    return PromptError(f"cannot merge the packs {shown}: {reason}, or {_side_by_side(packs)}.")
+
+
+def _side_by_side(packs: Sequence[Pack]) -> str:
+    return f"load them side by side, load([{', '.join(repr(pack.name) for pack in packs)}])"
+
+
+def _changed(pack: Pack, merged: Pack) -> str:
+    """What a pack would no longer mean in the merged one, and what to do about it; empty where it stays as it is.
+
+    Targets and rivals cannot change: a state is what it is, in templates that its character carries. What is looked up by name in the whole
+    pack can.
+    """
+    for part in pack.frame.parts:
+        if pack.prompts_around(part) != merged.prompts_around(part):
+            return _renamed(pack, part, "its frame")
+    for character in pack.characters:
+        for state in character.states:
+            before = _concept(pack, character, state)
+            after = _concept(merged, merged.character(character.name), state)
+            old, new = (concept.contrast_prompts[len(concept.rivals) :] for concept in (before, after))
+            if len(old) != len(new):
+                return f"another state would be called like what lies around {before.name!r}; say one of them in other words"
+            for name, prompts, others in zip(before.surrounding_names, old, new, strict=True):
+                if prompts != others and name in prompt_schema.REFERENCES:
+                    return f"{before.name!r} would be set against the {name} in other words; give them the same host_templates"
+                if prompts != others:
+                    return _renamed(pack, name, f"'elsewhere' of {character.name!r}")
+    return ""
+
+
+def _renamed(pack: Pack, part: str, where: str) -> str:
+    return f"more than one has a part {part!r}, which {pack.name!r} names in {where}; rename it in one of them"
 
 
 def _merge_character(first: Character, second: Character) -> Character:
@@ -513,7 +610,8 @@ def concepts(pack: Pack, character: str | None = None, state: str | None = None)
 
     Contrasts are the states that the state names, else its siblings; a ``part`` also contrasts with the host. The map of any other state
     is set against what lies around as well, the host and the background (:attr:`Concept.surroundings`): against its siblings alone it
-    would keep off all that they share, the part itself. Parts that lie elsewhere, where the character names them, are among them. The
+    would keep off all that they share, the part itself. Parts that lie elsewhere, where the character names them, are among them. A state
+    that names its contrasts has those, and of host and background what it names. The
     reserved state ``absent`` is a contrast only, since what is absent is nowhere; it becomes a concept when selected by name.
 
     Args:
@@ -569,16 +667,8 @@ def where_of(pack: Pack, place: str, part: str) -> Where:
 def _concept(pack: Pack, character: Character, state: State) -> Concept:
     if state.where:
         return _placed(pack, character, state)
-    names, around = _contrasts(character, state)
-
-    def phrases(reference: str) -> tuple[str, ...]:
-        if reference in prompt_schema.REFERENCES:
-            return pack.phrases_around(reference)
-        owner, _, name = reference.rpartition("=")
-        return pack.phrases_of((pack.character(owner) if owner else character).state(name))
-
-    target = pack.phrases_of(state)
-    around = _unspoken(pack, around, [*target, *(phrase for name in names for phrase in phrases(name))])
+    asked = _asked(pack, character, state)
+    around = asked.around
     entity = state.entity or character.entity
     quality = state.quality
     metadata = _kept(
@@ -594,25 +684,119 @@ def _concept(pack: Pack, character: Character, state: State) -> Concept:
         aliases={**character.aliases, **state.aliases},
     )
     return Concept(
-        target=target,
-        contrasts=(*map(phrases, names), *map(pack.prompts_around, around)),
+        target=asked.target,
+        contrasts=(*asked.rivals.values(), *map(pack.prompts_around, around)),
         name=f"{character.name}={state.name}",
-        contrast_names=(*names, *around),
+        # A part may have the name of a sibling: a spot on the head, set against the head.
+        contrast_names=(*asked.rivals, *(f"{pack.part(name)[0].name}={name}" if name in asked.rivals else name for name in around)),
         templates=pack.templates_of(character),
         metadata=metadata,
         surroundings=len(around),
     )
 
 
-def _unspoken(pack: Pack, around: Sequence[str], phrases: Sequence[str]) -> list[str]:
-    """The surroundings that are called otherwise than the states and each other: a pack may call a state what another calls the host."""
-    spoken, kept = set(map(normalise_text, phrases)), []
+@dataclass(frozen=True)
+class LeftOut:
+    """A surrounding that a state is not set against, for something nearer to it is called the same.
+
+    Attributes:
+        name: The surrounding: ``host``, ``background`` or a part.
+        text: The words that it shares.
+        owner: Whose words these are: the name of a state, as its rival is named, or of a surrounding.
+    """
+
+    name: str
+    text: str
+    owner: str
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A state and what it is set against, in words.
+
+    Attributes:
+        target: Its phrases.
+        rivals: The phrases of its rivals, by name.
+        around: Its surroundings: ``host``, ``background``, parts.
+        left_out: The surroundings that it is not set against.
+    """
+
+    target: tuple[str, ...]
+    rivals: Mapping[str, tuple[str, ...]]
+    around: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def _asked(pack: Pack, character: Character, state: State) -> _Asked:
+    names, around = _contrasts(character, state)
+
+    def phrases(reference: str) -> tuple[str, ...]:
+        if reference in prompt_schema.REFERENCES:
+            return pack.phrases_around(reference)
+        owner, _, name = reference.rpartition("=")
+        own = pack.character(owner) if owner else character
+        return pack.phrases_of(own.state(name), own)
+
+    target, rivals = pack.phrases_of(state, character), {name: phrases(name) for name in names}
+    # A pack may call a state what another calls the host: surroundings are called otherwise than the states and each other.
+    spoken: dict[str, str] = {}
+    for name, texts in ((state.name, target), *rivals.items()):
+        spoken = dict.fromkeys(map(normalise_text, texts), name) | spoken
+    kept: list[str] = []
+    left_out: list[LeftOut] = []
     for name in around:
-        own = set(map(normalise_text, (*pack.phrases_around(name), *pack.prompts_around(name))))
-        if not spoken & own:
+        own = {normalise_text(text): text for text in (*pack.phrases_around(name), *pack.prompts_around(name))}
+        shared = next((key for key in own if key in spoken), None)
+        if shared is None:
             kept.append(name)
-            spoken |= own
-    return kept
+            spoken |= dict.fromkeys(own, name)
+        else:
+            left_out.append(LeftOut(name, own[shared], spoken[shared]))
+    return _Asked(target, rivals, tuple(kept), tuple(left_out))
+
+
+def left_out(pack: Pack, character: Character, state: State) -> tuple[LeftOut, ...]:
+    """Returns the surroundings that a state names, or its character, and that it is not set against all the same."""
+    return () if state.where else _asked(pack, character, state).left_out
+
+
+def _clashes(pack: Pack) -> Iterator[tuple[prompt_schema.Path_, int, str]]:
+    """What no :class:`Concept` can be made of: a contrast that is called like its state, or like another contrast of it.
+
+    Yields:
+        The path of the phrases or contrasts, the position among them, and what is wrong.
+    """
+    for character in pack.characters:
+        for state in character.states:
+            if state.where:
+                continue
+            asked = _asked(pack, character, state)
+            own = set(map(normalise_text, asked.target))
+            firsts: dict[str, str] = {}
+            for name, phrases in asked.rivals.items():
+                shared = next((phrase for phrase in phrases if normalise_text(phrase) in own), None)
+                other = firsts.setdefault(normalise_text(phrases[0]), name)
+                if shared is not None:
+                    yield _clash(character, state, name, shared, "")
+                elif other != name:
+                    yield _clash(character, state, name, phrases[0], other)
+            for left in asked.left_out if state.contrasts else ():
+                if left.owner == state.name and left.text in pack.phrases_around(left.name):
+                    yield _clash(character, state, left.name, left.text, "")
+
+
+def _clash(character: Character, state: State, name: str, phrase: str, other: str) -> tuple[prompt_schema.Path_, int, str]:
+    """A clash of a state with the rival of that name, or of this rival with the ``other`` one, and the place of what is to be changed."""
+    states = ("characters", character.name, "states")
+    if state.contrasts:
+        against = f"the contrast {other!r}" if other else "this state"
+        message = f"the contrast {name!r} shares the phrase {phrase!r} with {against}; name another, or say it in other words."
+        return (*states, state.name, "contrasts"), state.contrasts.index(name), message
+    # Siblings do not share phrases, so that one of the two is the host: as it is, or as the phrase of `absent`.
+    pair = (item for item in (state, *character.states) if item.name in (state.name, name, other))
+    told, index = next((item, index) for item in pair if (index := item.position(phrase)) is not None)
+    message = f"{told.phrases[index]!r} is what the host is called, and {state.name!r} is set against it; say what tells them apart."
+    return (*states, told.name, "phrases"), index, message
 
 
 def _contrasts(character: Character, state: State) -> tuple[list[str], list[str]]:
@@ -648,8 +832,8 @@ def load(
         ['dorsal_fin_number=single', 'dorsal_fin_number=double']
     """
     single = isinstance(spec, str | Path | Mapping | Pack)
-    if not single and not isinstance(spec, Iterable):
-        raise PromptError(f"expected a trait pack such as 'fish', a file or several of these, received {spec!r} ({type(spec).__name__}).")
+    if not single and (isinstance(spec, bytes) or not isinstance(spec, Iterable)):
+        raise _no_pack(spec)
     specs: list[Any] = [spec] if single else list(spec)  # type: ignore[arg-type]
     result: list[Concept] = []
     packs: dict[str, Pack] = {}  # a file named by several specs is read once

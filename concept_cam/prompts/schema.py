@@ -113,7 +113,11 @@ PACK_LEVELS: dict[str, dict[str, Field]] = {
             "What lies around what is described, and is set against the maps of its states beside their siblings (both, if not given).",
             choices=AROUND,
         ),
-        "elsewhere": Field("texts", "Parts that lie elsewhere on the host, by name: set against the maps of its states as well."),
+        "elsewhere": Field(
+            "texts",
+            "Parts that lie elsewhere on the host, by name: set against the maps of its states as well, except those that name their "
+            "contrasts.",
+        ),
         "templates": Field("texts", "Prompts for this character, in place of the pack's."),
         "aliases": Field("labels", "Data set or vocabulary -> the character's name there."),
         "notes": Field("text", "Remarks for people."),
@@ -127,7 +131,9 @@ PACK_LEVELS: dict[str, dict[str, Field]] = {
         ),
         "quality": Field("object", "The quality (Quality of Entity + Quality).", of="quality"),
         "entity": Field("object", "The part itself; only in characters of kind part.", of="entity"),
-        "contrasts": Field("references", "In place of the siblings and what lies around: state, character=state, host or background."),
+        "contrasts": Field(
+            "references", "In place of the siblings and of what lies around and elsewhere: state, character=state, host or background."
+        ),
         "aliases": Field("labels", "Data set or vocabulary -> the state's name there."),
         "notes": Field("text", "Remarks for people."),
     },
@@ -219,6 +225,13 @@ class Document:
                 line, column = mark
                 break
         return Problem(severity, code, message, path, self.source, line, column)
+
+    def item(self, path: Path_, index: int) -> Path_:
+        """Returns the path of one of several texts, which may be given as a list or as a single text."""
+        value = self.data
+        for key in path:
+            value = value[key]
+        return path if isinstance(value, str) else (*path, index)
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -639,7 +652,7 @@ def _check_elsewhere(document: Document, character: Mapping[str, Any], path: Pat
     own = {normalise_text(phrase) for state in character["states"].values() for phrase in listed((state or {}).get("phrases"))}
     yield from _unknown_parts(document, character, "elsewhere", path, "elsewhere")
     for index, name in enumerate(names):
-        here = _item(character, "elsewhere", path, index)
+        here = document.item((*path, "elsewhere"), index)
         owner, state = parts.get(name, ("", ""))
         spoken = listed((document.data["characters"][owner]["states"][state] or {}).get("phrases")) if owner else []
         shared = [phrase for phrase in spoken if normalise_text(phrase) in own]
@@ -650,11 +663,6 @@ def _check_elsewhere(document: Document, character: Mapping[str, Any], path: Pat
             yield document.problem("error", "elsewhere", message, here)
 
 
-def _item(given: Mapping[str, Any], key: str, path: Path_, index: int) -> Path_:
-    """Where one of several texts stands, which may be given as a list or as a single text."""
-    return (*path, key) if isinstance(given.get(key), str) else (*path, key, index)
-
-
 def _unknown_parts(document: Document, given: Mapping[str, Any], key: str, path: Path_, code: str) -> Iterator[Problem]:
     """Names that a key gives and that are no parts of the pack."""
     parts = parts_of(document.data)
@@ -662,7 +670,7 @@ def _unknown_parts(document: Document, given: Mapping[str, Any], key: str, path:
         if name not in parts:
             near = nearest_names(name, parts)
             hint = f"did you mean {near[0]!r}?" if near else f"parts of this pack: {', '.join(parts) or 'none'}."
-            yield document.problem("error", code, f"{name!r} is no part of this pack; {hint}", _item(given, key, path, index))
+            yield document.problem("error", code, f"{name!r} is no part of this pack; {hint}", document.item((*path, key), index))
 
 
 def _check_frame(document: Document) -> Iterator[Problem]:
@@ -716,19 +724,21 @@ def _check_shared(document: Document, character: Mapping[str, Any], path: Path_)
     for name, state in character["states"].items():
         given = state or {}
         for index, phrase in enumerate(listed(given.get("phrases"))):
+            where = document.item((*path, "states", name, "phrases"), index)
+            if not normalise_text(phrase):
+                yield document.problem("error", "no-words", f"{phrase!r} says nothing: write what is seen, in words.", where)
+                continue
             owner = first.setdefault(normalise_text(phrase), name)
             if owner != name:
-                where = _item(given, "phrases", (*path, "states", name), index)
                 message = f"{phrase!r} is also a phrase of the sibling state {owner!r}: they cannot be told apart by it."
                 yield document.problem("error", "shared-phrase", message, where)
 
 
 def _check_contrasts(document: Document, character: str, state: str, references: Sequence[str]) -> Iterator[Problem]:
     characters = document.data["characters"]
-    given = document.data["characters"][character]["states"][state] or {}
     seen: set[tuple[str, str]] = set()
     for index, reference in enumerate(references):
-        path = _item(given, "contrasts", ("characters", character, "states", state), index)
+        path = document.item(("characters", character, "states", state, "contrasts"), index)
         owner, _, name = reference.rpartition("=")
         target = (owner or character, name)
         message = ""
@@ -742,15 +752,6 @@ def _check_contrasts(document: Document, character: str, state: str, references:
         elif reference not in REFERENCES and name not in characters[target[0]]["states"]:
             near = nearest_names(name, [*characters[target[0]]["states"], *REFERENCES])
             message = f"unknown state {name!r} of {target[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
-        else:
-            own = {normalise_text(phrase) for phrase in listed(given.get("phrases"))}
-            if reference in REFERENCES:
-                others = [host_phrase(document.data["host"]) if reference == "host" else BACKGROUND]
-            else:
-                others = listed((characters[target[0]]["states"][name] or {}).get("phrases"))
-            shared = [phrase for phrase in others if normalise_text(phrase) in own]
-            if shared:
-                message = f"the contrast {reference!r} shares the phrase {shared[0]!r} with this state."
         seen.add(target)
         if message:
             yield document.problem("error", "contrast", message, path)

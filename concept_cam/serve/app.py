@@ -539,7 +539,7 @@ def _pack(pack: prompts.Pack) -> dict[str, Any]:
             "name": item.name,
             "kind": item.kind,
             "entity": item.entity.label if item.entity else None,
-            "states": [{"name": state.name, "phrases": list(pack.phrases_of(state))} for state in item.states],
+            "states": [{"name": state.name, "phrases": list(pack.phrases_of(state, item))} for state in item.states],
         }
         for item in pack.characters
     ]

@@ -126,6 +126,26 @@ def test_the_region_of_the_whole_organism_is_the_hosts() -> None:
     assert questions.concepts[pack.host].target == ("a fish",)
 
 
+@pytest.mark.parametrize(
+    ("rim", "expected"),
+    [
+        ("{phrases: [the rim of a shell]}", {"lip": "the lip of a shell", "rims=lip": "the rim of a shell", "host": "a shell"}),
+        ("{phrases: [the lip of a shell]}", {"lip": "the lip of a shell", "host": "a shell"}),
+        ("{phrases: [a shell], contrasts: parts=lip}", {"lip": "the lip of a shell", "host": "a shell"}),
+    ],
+)
+def test_a_region_is_told_from_parts_that_share_a_name_or_a_phrase(rim: str, expected: dict[str, str]) -> None:
+    pack = prompts.parse(
+        "pack: shells\nhost: shell\ncharacters:\n"
+        "  parts: {kind: part, states: {lip: {phrases: [the lip of a shell]}}}\n"
+        f"  rims: {{kind: part, states: {{lip: {rim}}}}}\n"
+        "  coil: {kind: shape, entity: {label: spire}, states: {tall: {phrases: [a tall spire]}, flat: {phrases: [a flat spire]}}}\n"
+    )
+    questions = build_questions([pack])
+    region = questions.concepts[questions.packs[0].characters[-1].region]
+    assert dict(zip(region.contrast_names, (texts[0] for texts in region.contrasts), strict=True)) == expected
+
+
 def test_what_lies_around_is_part_of_what_identifies_a_pack() -> None:
     """A run that was made with other maps of the same words is not continued with these."""
     pack = prompts.load_pack("fish")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from concept_cam import prompts
+from concept_cam.core.errors import PromptError
 from concept_cam.prompts import lint as prompt_lint
 from concept_cam.prompts.ontology import Term
 from concept_cam.prompts.schema import Problem
@@ -53,7 +54,78 @@ WRONG = [
     "labelled 'caudal fin', received 'tail fin'"),
     ("host in no prompt", "host: fish", 'host: fish\ntemplates: "{}"', "warning", 9, 7, "no-host", "keep it in the prompts"),
     ("long prompt", "a rounded tail]", f"a rounded tail {'very ' * 20}round]", "warning", 11, 39, "long-prompt", "31 words (over 20)"),
+    ("host called as a state", "a rounded tail]", "a fish]", "warning", 11, 39, "left-out",
+    "is not set against 'host': 'a fish' is also what 'rounded' is called"),
+    ("host in its template called as a state", "[a rounded tail fin, a rounded tail]", "a photo of a fish", "warning", 11, 18, "left-out",
+    "'a photo of a fish' is also what 'rounded' is called"),
+    ("background called as the host", "host: fish", "host: the background", "warning", 2, 7, "left-out", "is not set against 'background'"),
     ("error of form", "kind: shape", "kind: shap", "error", 5, 11, "bad-value", "did you mean 'shape'?"),
+]  # fmt: skip
+
+
+PARTS = """\
+pack: trouts
+host: fish
+characters:
+  tail:
+    kind: shape
+    entity: {label: tail fin, nouns: [tail]}
+    elsewhere: [eye, iris]
+    states:
+      forked:
+        phrases: [a forked tail]
+      rounded:
+        phrases: [a rounded tail]
+  eyes:
+    kind: part
+    states:
+      eye: {phrases: [the eye of a fish], entity: {label: eye}}
+      left_eye: {of: eye, where: left}
+      head: {phrases: [the head of a fish], entity: {label: head}}
+  irides:
+    kind: part
+    states:
+      iris: {phrases: [the iris of a fish], entity: {label: iris}}
+  spot:
+    kind: presence
+    entity: {label: spot}
+    states:
+      present: {phrases: [a fish with a spot]}
+      absent:
+"""
+
+WRONG_PARTS = [
+    ("part called as the host", "[the head of a fish]", "[the head of a fish, A fish]", "error", 18, 44, "contrast",
+    "'A fish' is what the host is called, and 'head' is set against it"),
+    ("part called as the host, its contrasts its own", "[the head of a fish]", "[a fish], contrasts: [eye]", "error", 18, 24, "contrast",
+    "'a fish' is what the host is called, and 'eye' is set against it"),
+    ("part called as the host it names", "[the iris of a fish]", "a fish, contrasts: ['eyes=eye', host]", "error", 22, 55, "contrast",
+    "'host' shares the phrase 'a fish' with this state"),
+    ("present called as absent", "[a fish with a spot]", "[a fish with a spot, a fish]", "error", 27, 47, "contrast",
+    "is what the host is called"),
+    ("present called as absent, its contrasts its own", "[a fish with a spot]", "[a fish], contrasts: 'eyes=head'", "error", 27, 27,
+    "contrast", "is what the host is called"),
+    ("contrast with a state of its own words", "[a forked tail]",
+    "[the tail of a fish, the head of a fish]\n        contrasts: [rounded, 'eyes=head']", "error", 11, 30, "contrast",
+    "'eyes=head' shares the phrase 'the head of a fish' with this state"),
+    ("contrast with a part of its own, at a place", "{phrases: [the eye of a fish]",
+    "{phrases: [the eye of a fish], contrasts: [head, left_eye]", "error", 16, 61, "contrast", "'left_eye' shares the phrase"),
+    ("contrast with the host in its own words", "[a forked tail]", "[a fish]\n        contrasts: [rounded, 'spot=absent']", "error", 11, 30,
+    "contrast", "'spot=absent' shares the phrase 'a fish'"),
+    ("two contrasts of one phrase", "[the iris of a fish]", "[the iris of a fish], contrasts: [host, 'spot=absent']", "error", 22, 63,
+    "contrast", "'spot=absent' shares the phrase 'a fish' with the contrast 'host'"),
+    ("contrast with the background in its own words", "[a forked tail]", "[the background]\n        contrasts: [rounded, background]",
+    "error", 11, 30, "contrast", "shares the phrase 'the background' with this state"),
+    ("part elsewhere called as the host", "[the iris of a fish]", "[a fish], contrasts: 'eyes=eye'", "warning", 7, 22, "left-out",
+    "tail=forked is not set against 'iris': 'a fish' is also what 'host' is called"),
+    ("part elsewhere called as the background", "[the iris of a fish]", "[the background]", "warning", 7, 22, "left-out",
+    "'the background' is also what 'background' is called"),
+    ("part elsewhere called as another", "[the iris of a fish]", "[the eye of a fish]", "warning", 7, 22, "left-out",
+    "'the eye of a fish' is also what 'eye' is called"),
+    ("part elsewhere called as a state in a template", "[a rounded tail]", "[a rounded tail, a photo of the eye of a fish]", "warning",
+    7, 17, "left-out", "'a photo of the eye of a fish' is also what 'rounded' is called"),
+    ("elsewhere, and contrasts of its own", "[a rounded tail]", "[a rounded tail]\n        contrasts: [forked, host]", "warning", 13, 9,
+    "elsewhere", "'rounded' names its own contrasts, so that 'elsewhere' of 'tail' (eye, iris) does not hold for it"),
 ]  # fmt: skip
 
 
@@ -61,8 +133,22 @@ def lint(text: str, **options) -> list[Problem]:
     return prompt_lint.check_text(text, "trouts.yaml", **options)
 
 
-def test_the_good_file_is_good() -> None:
-    assert lint(GOOD) == []
+@pytest.mark.parametrize("text", [GOOD, PARTS])
+def test_the_good_file_is_good(text: str) -> None:
+    assert lint(text) == []
+
+
+def test_a_surrounding_among_contrasts_is_told_where_it_is_named() -> None:
+    text = GOOD.replace("a forked tail]", "a forked tail]\n        contrasts: [rounded]")
+    text = text.replace("a rounded tail]", "a photo of a fish]\n        contrasts: [forked, background, host]")
+    (problem,) = (problem for problem in lint(text) if problem.code == "left-out")
+    assert (problem.line, problem.column) == (13, 41)
+    assert "tail=rounded is not set against 'host': 'a photo of a fish' is also what 'rounded' is called." in problem.message
+
+
+def test_what_is_left_out_is_told_once() -> None:
+    found = lint(GOOD.replace("a rounded tail]", "a fish]"))
+    assert [problem.code for problem in found] == ["left-out"], "not for each state that is not set against it"
 
 
 @pytest.mark.parametrize(
@@ -71,8 +157,24 @@ def test_the_good_file_is_good() -> None:
     ids=[case[0] for case in WRONG],
 )
 def test_wrong_file(old: str, new: str, severity: str, line: int, column: int, code: str, message: str) -> None:
-    assert old in GOOD
-    found = [problem for problem in lint(GOOD.replace(old, new, 1)) if problem.code == code]
+    one_problem(GOOD, old, new, severity, line, column, code, message)
+
+
+@pytest.mark.parametrize("case", WRONG_PARTS, ids=[case[0] for case in WRONG_PARTS])
+def test_words_that_cannot_be_told_apart(case: tuple) -> None:
+    one_problem(PARTS, *case[1:])
+    text = PARTS.replace(case[1], case[2], 1)
+    if case[3] == "warning":
+        prompts.concepts(prompts.parse(text))
+    else:
+        # What is refused when it is loaded is told as it is by the check.
+        with pytest.raises(PromptError, match=rf"trouts\.yaml:{case[4]}:{case[5]}: error: "):
+            prompts.parse(text, "trouts.yaml")
+
+
+def one_problem(text: str, old: str, new: str, severity: str, line: int, column: int, code: str, message: str) -> None:
+    assert old in text
+    found = [problem for problem in lint(text.replace(old, new, 1)) if problem.code == code]
     assert found, "nothing was found"
     first = found[0]
     assert (first.severity, first.line, first.column) == (severity, line, column), str(first)
@@ -80,7 +182,7 @@ def test_wrong_file(old: str, new: str, severity: str, line: int, column: int, c
 
 
 def test_wrong_file_cases_cover_every_check() -> None:
-    assert set(prompt_lint.CHECKS) <= {case[6] for case in WRONG}
+    assert set(prompt_lint.CHECKS) <= {case[6] for case in (*WRONG, *WRONG_PARTS)}
 
 
 @pytest.mark.parametrize(

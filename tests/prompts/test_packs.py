@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -162,6 +164,21 @@ characters:
 """
 
 
+TWINS = """\
+pack: twins
+host: shell
+characters:
+  parts:
+    kind: part
+    states:
+      lip: {phrases: [the lip of a shell], entity: {label: lip}}
+  rims:
+    kind: part
+    states:
+      lip: {phrases: [the rim of a shell], entity: {label: rim}}
+"""
+
+
 def test_parts_elsewhere_are_set_against_the_map_in_their_own_words() -> None:
     pack = prompts.parse(ELSEWHERE)
     concepts = by_name(prompts.concepts(pack))
@@ -189,10 +206,50 @@ def test_wrong_parts_elsewhere(line: str, message: str) -> None:
         prompts.parse(shared)
 
 
-@pytest.mark.parametrize("spec", [None, 5])
-def test_no_pack_at_all(spec: object) -> None:
-    with pytest.raises(PromptError, match="expected a trait pack such as 'fish'"):
+@pytest.mark.parametrize(
+    ("spec", "received"),
+    [
+        (None, "None (NoneType)"),
+        (5, "5 (int)"),
+        (b"fish", "b'fish' (bytes)"),
+        ([None], "None (NoneType)"),
+        (["fish", 3], "3 (int)"),
+        ([["fish"]], "['fish'] (list)"),
+    ],
+)
+def test_no_pack_at_all(spec: object, received: str) -> None:
+    with pytest.raises(
+        PromptError, match=re.escape(f"expected a trait pack such as 'fish', a file or several of these, received {received}.")
+    ):
         prompts.load(spec)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("source", [None, 5, b"fish", ["fish"]])
+def test_no_pack_to_load(source: object) -> None:
+    with pytest.raises(PromptError, match="expected a trait pack such as 'fish'"):
+        prompts.load_pack(source)  # type: ignore[arg-type]
+
+
+def test_a_state_and_a_part_elsewhere_may_have_one_name() -> None:
+    pack = prompts.parse(ELSEWHERE.replace("      flat:", "      lip:"))
+    tall = by_name(prompts.concepts(pack))["coil=tall"]
+    assert tall.contrast_names == ("lip", "sunken", "host", "parts=lip")
+    assert tall.contrasts[0] == ("a flat spire",)
+
+
+def test_a_part_elsewhere_that_is_not_there_is_named() -> None:
+    pack = prompts.parse(ELSEWHERE)
+    lost = replace(pack, characters=pack.characters[1:])
+    with pytest.raises(PromptError, match="unknown part of 'shells': 'lip'"):
+        prompts.concepts(lost)
+
+
+def test_a_place_is_that_of_the_part_of_its_own_character() -> None:
+    pack = prompts.parse(TWINS + "      left_lip: {of: lip, where: left}\n")
+    rims = pack.character("rims")
+    assert pack.phrases_of(rims.state("left_lip"), rims) == ("the rim of a shell",)
+    assert pack.phrases_of(rims.state("left_lip")) == ("the rim of a shell",)
+    assert by_name(prompts.concepts(pack))["rims=left_lip"].target == ("the rim of a shell",)
 
 
 def stones(states: str, host: str = "stone") -> list[Concept]:
@@ -461,6 +518,173 @@ def test_merge_refuses_contradictions(shells: Pack) -> None:
                 prompts.parse(clash.split("      sunken")[0] + "  " + "holes:" + clash.split("  holes:")[1]),
             ]
         )
+
+
+CLASHING = """\
+pack: rims
+host: shell
+characters:
+  rims:
+    kind: part
+    states:
+      lip: {phrases: [the rim of a shell], entity: {label: rim}}
+  rim:
+    kind: shape
+    entity: {label: rim}
+    around: background
+    elsewhere: [lip]
+    states:
+      smooth: {phrases: [a smooth rim]}
+      toothed: {phrases: [a toothed rim]}
+"""
+
+
+def require_kept(pack: Pack, merged: Pack) -> None:
+    """Asserts that a pack asks the same, word by word, in a merged one; a character of both may have more siblings."""
+    for old, new in zip(pack.characters, (merged.character(item.name) for item in pack.characters), strict=True):
+        for state in old.states:
+            (before,) = prompts.concepts(pack, old.name, state.name)
+            (after,) = prompts.concepts(merged, old.name, state.name)
+            assert after.target_prompts == before.target_prompts
+            rivals, others = (dict(zip(item.rival_names, item.contrast_prompts, strict=False)) for item in (before, after))
+            if old.states == new.states:
+                assert others == rivals, before.name
+            else:
+                assert rivals.items() <= others.items(), before.name
+            assert after.contrast_prompts[len(after.rivals) :] == before.contrast_prompts[len(before.rivals) :], before.name
+            assert replace(after, metadata={}).where == before.where or before.where is not None
+            if before.where is not None and after.where is not None:
+                assert after.where.plan == before.where.plan
+                own = [[part.target_prompts for part in item.where.parts] for item in (before, after) if item.where is not None]
+                assert own[0] == own[1]
+
+
+def test_merge_refuses_parts_of_one_name_where_a_pack_would_mean_the_other() -> None:
+    shells, rims = prompts.parse(ELSEWHERE), prompts.parse(CLASHING)
+    expected = (
+        "cannot merge the packs 'shells' and 'rims': more than one has a part 'lip', which 'rims' names in 'elsewhere' of 'rim'; rename"
+    )
+    with pytest.raises(PromptError, match=expected):
+        prompts.merge([shells, rims])
+    with pytest.raises(PromptError, match=r"which 'shells' names in 'elsewhere' of 'coil'.*load\(\['rims', 'shells'\]\)"):
+        prompts.merge([rims, shells])
+    # A part that no pack names by itself may have its name twice.
+    plain = prompts.parse(CLASHING.replace("    elsewhere: [lip]\n", ""))
+    require_kept(shells, prompts.merge([shells, plain]))
+    require_kept(plain, prompts.merge([shells, plain]))
+    other = prompts.parse(CLASHING.replace("lip", "rim_edge"))
+    for pair in ([shells, other], [other, shells]):
+        for pack in pair:
+            require_kept(pack, prompts.merge(pair))
+
+
+def test_merge_refuses_other_words_for_the_host() -> None:
+    shells = prompts.parse(ELSEWHERE)
+    head = 'host: shell\nhost_templates: ["one {}"]'
+    other = prompts.parse(CLASHING.replace("lip", "edge").replace("host: shell", head))
+    with pytest.raises(
+        PromptError, match="'rim=smooth' would be set against the background in other words; give them the same host_templates"
+    ):
+        prompts.merge([shells, other])
+    alone = prompts.parse(CLASHING.replace("lip", "edge").replace("host: shell", head).replace("around: background", "around: nothing"))
+    for pack in (shells, alone):
+        require_kept(pack, prompts.merge([shells, alone]))
+
+
+def test_merge_refuses_a_state_that_hides_a_surrounding(shells: Pack) -> None:
+    templates = '    templates: ["a photo of a shell with {}", "a close-up photo of a shell with {}", "{}"]\n'
+    text = EXTRA.replace("a bent spire", "a shell").replace(templates, "").replace('templates: ["one {}"]\n', "")
+    plain = prompts.parse(text)
+    with pytest.raises(PromptError, match="another state would be called like what lies around 'coil=tall'"):
+        prompts.merge([shells, plain])
+
+
+def test_merge_keeps_the_frame_or_refuses() -> None:
+    shells = prompts.parse(ELSEWHERE)
+    framed = prompts.parse(CLASHING.replace("lip", "edge").replace("host: shell", "host: shell\nframe: {along: [edge]}")
+                           .replace("label: rim}}\n", "label: rim}}\n      front_edge: {of: edge, where: front}\n", 1))  # fmt: skip
+    for pair in ([shells, framed], [framed, shells]):
+        merged = prompts.merge(pair)
+        assert merged.frame == framed.frame
+        for pack in pair:
+            require_kept(pack, merged)
+    for frame in ("{along: [apex]}", "{sides: [lip]}"):
+        other = prompts.parse(ELSEWHERE.replace("host: shell", f"host: shell\nframe: {frame}"))
+        with pytest.raises(PromptError, match="the frame of 'rims' is another one"):
+            prompts.merge([other, framed])
+    sided = prompts.parse(ELSEWHERE.replace("      apex:", "      left_lip: {of: lip, where: left}\n      apex:"))
+    with pytest.raises(PromptError, match="the frame of 'shells' is another one"):
+        prompts.merge([framed, sided])
+    clash = prompts.parse(CLASHING.replace("host: shell", "host: shell\nframe: {along: [lip]}").replace("    elsewhere: [lip]\n", ""))
+    with pytest.raises(PromptError, match="more than one has a part 'lip', which 'rims' names in its frame"):
+        prompts.merge([shells, clash])
+
+
+def test_merge_takes_packs_alone() -> None:
+    with pytest.raises(PromptError, match=r"expected packs, as load_pack returns them, received 'fish' \(str\)"):
+        prompts.merge(["fish"])  # type: ignore[list-item]
+
+
+PAIRS = list(itertools.permutations(sorted(prompts.available()), 2))
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="+".join)
+def test_shipped_packs_go_side_by_side(pair: tuple[str, str]) -> None:
+    """They are about different hosts."""
+    first, second = map(prompts.load_pack, pair)
+    with pytest.raises(PromptError, match=re.escape(f"load(['{pair[0]}', '{pair[1]}'])")):
+        prompts.merge([first, second])
+    together = prompts.load(list(pair))
+    assert [replace(item, name="") for item in together] == [
+        replace(item, name="") for item in (*prompts.concepts(first), *prompts.concepts(second))
+    ]
+
+
+def about_organisms(name: str) -> Pack:
+    """A shipped pack as if it were about the same host as the others, its characters called its own."""
+    data = prompts.to_dict(replace(prompts.load_pack(name), host="organism"))
+
+    def own(reference: str) -> str:
+        return f"{name}_{reference}" if "=" in reference else reference
+
+    for character in data["characters"].values():
+        for state in character["states"].values():
+            state |= {key: [own(item) for item in state[key]] for key in ("contrasts",) if key in state}
+            state |= {"of": own(state["of"])} if "of" in state else {}
+    data["characters"] = {f"{name}_{key}": value for key, value in data["characters"].items()}
+    return prompts.load_pack(data)
+
+
+def test_shipped_packs_about_one_host_ask_the_same_or_are_refused() -> None:
+    packs_ = {name: about_organisms(name) for name in prompts.available()}
+    kept = 0
+    for first, second in PAIRS:
+        pair = [packs_[first], packs_[second]]
+        shared = set(pair[0].parts) & set(pair[1].parts)
+        try:
+            merged = prompts.merge(pair)
+        except PromptError as error:
+            message = str(error)
+            named = any(f"a part {name!r}, which" in message for name in shared)
+            framed = "the frame of" in message and all(pack.frame.parts for pack in pair)
+            assert named or framed, message
+            continue
+        kept += 1
+        for pack in pair:
+            require_kept(pack, merged)
+    assert 10 <= kept < len(PAIRS)
+
+
+@pytest.mark.parametrize("name", sorted(prompts.available()))
+def test_halves_of_a_shipped_pack_merge_into_it(name: str) -> None:
+    pack = prompts.load_pack(name)
+    parts = [item for item in pack.characters if item.kind == "part"]
+    rest = [item for item in pack.characters if item.kind != "part"]
+    halves = [replace(pack, characters=(*own, *parts)) for own in (rest[::2], rest[1::2]) if own or parts]
+    merged = prompts.merge(halves)
+    assert {item.name for item in merged.characters} == {item.name for item in pack.characters}
+    require_kept(pack, merged)
+    assert prompts.merge([pack, pack]) == pack
 
 
 # -------------------------------------------------------------------------------------------------------- shipped packs

@@ -211,12 +211,14 @@ def part_concepts(names: Sequence[str], host: str, pack: str | None = None, alia
     if pack is not None:
         known, templates, host_phrases = _pack_parts(pack, alias)
         phrases = {name: known.get(_key(name), own) for name, own in phrases.items()}
+    # A data set may call a part so, too.
+    whole = "host" if "host" not in phrases else f"a {host}"
     return {
         name: Concept(
             own,
             tuple(other for key, other in phrases.items() if key != name and other != own) + (host_phrases,),
             name=f"parts={name}",
-            contrast_names=(*(key for key, other in phrases.items() if key != name and other != own), "host"),
+            contrast_names=(*(key for key, other in phrases.items() if key != name and other != own), whole),
             templates=templates,
         )
         for name, own in phrases.items()
@@ -254,5 +256,5 @@ def _pack_parts(pack: str, alias: str | None) -> tuple[dict[str, tuple[str, ...]
         names = [state.name, *state.phrases]
         given = state.aliases.get(alias, ()) if alias is not None else ()
         names += [given] if isinstance(given, str) else list(given)
-        known.update({_key(name): loaded.phrases_of(state) for name in names})
+        known.update({_key(name): loaded.phrases_of(state, character) for name in names})
     return known, loaded.templates_of(character), loaded.host_phrases

@@ -54,6 +54,12 @@ def test_part_concepts_contrast_with_the_other_parts_and_the_host() -> None:
     assert concepts["Caudal_fin"].contrasts == (("the head of a fish",), ("a fish",))
 
 
+def test_a_part_of_a_data_set_may_be_called_host() -> None:
+    concept = part_concepts(["host", "gall", "leaf"], "plant")["gall"]
+    assert concept.contrast_names == ("host", "leaf", "a plant")
+    assert concept.contrasts == (("the host of a plant",), ("the leaf of a plant",), ("a plant",))
+
+
 def test_part_concepts_use_the_pack_where_names_agree() -> None:
     concepts = part_concepts(["Caudal fin", "Barbel", "snorkel"], "fish", "fish", alias="fishvista")
     assert "a fish's tail fin" in concepts["Caudal fin"].target
