@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from concept_cam.collection.calls import Limits
 from concept_cam.collection.engines import ENGINES, find_engine
 from concept_cam.collection.inputs import Collection, Columns, Item, Shard, open_collection, parse_shard
-from concept_cam.collection.inputs.items import is_url
+from concept_cam.collection.inputs.items import SCALE, is_url, read_scale
 from concept_cam.collection.plan import DECODING, Identity, Plan, Regions, describe
 from concept_cam.collection.questions import build_questions
 from concept_cam.core.concept import Concept
@@ -51,9 +51,6 @@ __all__ = [
 
 PART_PICTURES = 500
 """Pictures of one part of the table; a part is also written after a minute, so that an interruption costs no more."""
-
-LEAST_SCALE, MOST_SCALE = 1e-6, 1e9
-"""Pixels per millimetre beyond which a scale is a slip: a pixel of a kilometre, and one smaller than an atom."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -117,11 +114,11 @@ class Request:
 
     def __post_init__(self) -> None:
         choose(self.decoding, DECODING, "decoding")
-        scale = self.px_per_mm
-        if scale is not None and not isinstance(scale, str) and not LEAST_SCALE <= scale <= MOST_SCALE:
-            raise ConfigurationError(
-                f"px_per_mm must be pixels per millimetre, from {LEAST_SCALE:g} to {MOST_SCALE:g}, or a column, received {scale}."
-            )
+        if self.px_per_mm is not None and not isinstance(self.px_per_mm, str):
+            scale = read_scale(self.px_per_mm)
+            if scale is None:
+                raise ConfigurationError(f"px_per_mm must be {SCALE}, or the name of a column, received {self.px_per_mm!r}.")
+            object.__setattr__(self, "px_per_mm", scale)
         if self.limit is not None and self.limit < 1:
             raise ConfigurationError(f"limit must be at least 1, received {self.limit}.")
 
@@ -134,8 +131,9 @@ class Request:
     @property
     def packs(self) -> list[Any]:
         """The trait packs, one by one."""
-        single = isinstance(self.traits, (str, Path, Mapping)) or hasattr(self.traits, "characters")
-        return [self.traits] if single else list(self.traits)
+        single = isinstance(self.traits, (str, bytes, Path, Mapping)) or hasattr(self.traits, "characters")
+        # What is neither a pack nor several is told by whoever loads it.
+        return [self.traits] if single or not isinstance(self.traits, Iterable) else list(self.traits)
 
 
 def make_request(inputs: Any, output: Any, traits: Any, values: Mapping[str, Any]) -> Request:

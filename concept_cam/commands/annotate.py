@@ -15,7 +15,7 @@ from concept_cam.collection.engines import ENGINES
 from concept_cam.collection.inputs import LAYOUTS
 from concept_cam.collection.plan import DECODING
 from concept_cam.commands.console import ProgressDisplay, note, warn
-from concept_cam.commands.options import resolve, setting_options, warn_unknown_words
+from concept_cam.commands.options import number_or_column, resolve, setting_options, warn_unknown_words
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import DEFAULT_MODEL
 from concept_cam.core.regions import DEFAULT_THRESHOLD
@@ -229,7 +229,7 @@ def _request(
         "boxes": box_file,
         "box_column": boxes if box_file is None else None,
         "mask_column": options["masks"],
-        "px_per_mm": _number_or_column(options["px_per_mm"]),
+        "px_per_mm": number_or_column(options["px_per_mm"]),
         "limits": Limits(
             host=options["host_limit"],
             probability=options["min_probability"],
@@ -260,15 +260,6 @@ def standard_input() -> TextIO:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     return sys.stdin
-
-
-def _number_or_column(text: str | None) -> float | str | None:
-    if text is None:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _run(request: dict[str, Any], model: dict[str, Any], options: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import click
 from concept_cam.commands.annotate import annotate as annotate_command
 from concept_cam.commands.annotate import let_workers_work, standard_input
 from concept_cam.commands.console import ProgressDisplay, interactive, note, warn
-from concept_cam.commands.options import Names, resolve, warn_unknown_words
+from concept_cam.commands.options import Names, number_or_column, resolve, warn_unknown_words
 from concept_cam.core.names import DEFAULT_MODEL, display
 from concept_cam.core.regions import DEFAULT_THRESHOLD
 from concept_cam.core.settings import FEATURE_NORMS, SETTING_NAMES, WEIGHTINGS, Settings
@@ -128,7 +128,7 @@ def index(
             boxes=box_file,
             box_column=boxes if box_file is None else None,
             mask_column=options["masks"],
-            px_per_mm=_number_or_column(options["px_per_mm"]),
+            px_per_mm=number_or_column(options["px_per_mm"]),
             **{
                 name: options[name]
                 for name in ("engine", "workers", "ray_address", "layout", "column", "root", "ignore", "shard", "limit", "decoding")
@@ -196,15 +196,6 @@ def _check(path: str) -> bool:
             "added must be added again."
         )
     return result.sound
-
-
-def _number_or_column(text: str | None) -> float | str | None:
-    if text is None:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 # ----------------------------------------------------------------------------------------------------------------- query

@@ -107,6 +107,16 @@ input_options: Callable[[Any], Any] = _stack(tuple(map(_setting_option, PREPROCE
 """Those that stand in place of what a checkpoint says of its input."""
 
 
+def number_or_column(text: str | None) -> float | str | None:
+    """Reads an option that is a number for all pictures, or the column that holds one for each."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def resolve(options: dict[str, Any]) -> dict[str, Any]:
     """Merges the configuration file under the options given: returns every known setting that has a value."""
     values = read_config(options["config"]) if options.get("config") else {}

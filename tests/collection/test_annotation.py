@@ -22,11 +22,11 @@ from PIL import Image
 pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
 
 from concept_cam import prompts
-from concept_cam.collection.annotation import Interrupted, annotate, estimate
+from concept_cam.collection.annotation import Interrupted, Request, annotate, estimate
 from concept_cam.collection.calls import Limits
 from concept_cam.collection.merging import merge_runs
 from concept_cam.collection.runs import Run, read_run
-from concept_cam.core.errors import ConfigurationError, DataError, OutputError
+from concept_cam.core.errors import ConfigurationError, DataError, OutputError, PromptError
 from concept_cam.core.regions import decode_rle
 from concept_cam.localizer import Localizer
 from tests.colour_world import HEAD, PACK, TAIL, other, picture, write_pictures
@@ -705,6 +705,12 @@ def test_wrong_options_have_one_clear_message(localizer: Localizer, tmp_path: Pa
     (tmp_path / "in").mkdir()
     for options, message in (
         ({"px_per_mm": -1.0}, "px_per_mm"),
+        ({"px_per_mm": 1e-300}, "px_per_mm must be pixels per millimetre, from 1e-06 to 1e\\+09, or the name of a column, received 1e-300"),
+        ({"px_per_mm": float("nan")}, "px_per_mm"),
+        ({"px_per_mm": 10**400}, "px_per_mm"),
+        ({"px_per_mm": True}, "px_per_mm .*received True"),
+        ({"px_per_mm": [1]}, r"px_per_mm .*received \[1\]"),
+        ({"px_per_mm": b"1"}, "px_per_mm .*received b'1'"),
         ({"limit": 0}, "limit"),
         ({"shard": "4/3"}, "4/3"),
         ({"shard": "two"}, "i/n"),
@@ -716,6 +722,20 @@ def test_wrong_options_have_one_clear_message(localizer: Localizer, tmp_path: Pa
             run_here(tmp_path / "in", tmp_path / "run", localizer, **options)
     with pytest.raises(DataError, match="no such input"):
         run_here(tmp_path / "nowhere", tmp_path / "run", localizer)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("scale", [2, 2.0, np.float32(2), np.int64(2)])
+def test_a_scale_of_any_kind_of_number_is_one(scale: Any) -> None:
+    assert repr(Request("in", "out", px_per_mm=scale).px_per_mm) == "2.0"
+
+
+@pytest.mark.parametrize("traits", [5, None, b"fish", [None], ["fish", 3]])
+def test_traits_that_are_no_packs(
+    traits: object, localizer: Localizer, pictures: tuple[Path, list[str], list[str]], tmp_path: Path
+) -> None:
+    with pytest.raises(PromptError, match="expected a trait pack such as 'fish'"):
+        annotate(pictures[0], tmp_path / "run", traits, localizer=localizer, workers=0)
     assert not (tmp_path / "run").exists()
 
 

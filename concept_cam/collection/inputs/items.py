@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +34,12 @@ __all__ = [
 
 MAX_BYTES = byte_limit()
 """Most bytes of an encoded picture by default."""
+
+LEAST_SCALE, MOST_SCALE = 1e-6, 1e9
+"""Pixels per millimetre beyond which a scale is a slip: a pixel of a kilometre, and one smaller than an atom."""
+
+SCALE = f"pixels per millimetre, from {LEAST_SCALE:g} to {MOST_SCALE:g}"
+"""What a scale is, for messages."""
 
 UUID_COLUMN = "uuid"
 """Column that names a table's row for good, where there is one."""
@@ -282,20 +289,31 @@ def payload_of(text: str, root: str | None) -> tuple[Payload, str]:
     return File(path), display(os.path.abspath(path))
 
 
-def to_number(text: str, what: str) -> float | None:
-    """Reads a positive number of a table; empty is ``None``.
+def read_scale(value: object) -> float | None:
+    """Returns a scale in pixels per millimetre, ``None`` for what is none: no number, or one beyond the limits."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if LEAST_SCALE <= number <= MOST_SCALE else None
+
+
+def scale_in(text: str, column: str) -> float | None:
+    """Reads the scale of a table's cell; empty is ``None``.
 
     Raises:
-        ImageError: The text is no positive number; it concerns this row alone.
+        ImageError: The text is no scale; it concerns this row alone.
     """
     if not text.strip():
         return None
     try:
-        value = float(text)
+        value = read_scale(float(text))
     except ValueError:
-        value = float("nan")
-    if not 0 < value < float("inf"):
-        raise ImageError(f"{what} is {text!r}: expected a positive number.")
+        value = None
+    if value is None:
+        raise ImageError(f"column {column!r} is {text!r}: expected {SCALE}.")
     return value
 
 

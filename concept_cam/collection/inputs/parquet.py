@@ -32,7 +32,7 @@ from concept_cam.collection.inputs.items import (
     Payload,
     Specimen,
     is_url,
-    to_number,
+    scale_in,
 )
 from concept_cam.collection.inputs.specimens import mask_in, parse_boxes
 from concept_cam.collection.inputs.table import path_items
@@ -323,7 +323,7 @@ def _stored_item(values: Mapping[str, Any], source: str, picture: str, columns: 
     try:
         payload = _payload(value, values, picture, raw)
         if columns.px_per_mm:
-            px_per_mm = to_number(texts[columns.px_per_mm], f"column {columns.px_per_mm!r}")
+            px_per_mm = scale_in(texts[columns.px_per_mm], columns.px_per_mm)
         if columns.box or columns.mask:
             boxes = parse_boxes(texts[columns.box]) if columns.box else [None]
             mask = mask_in(texts.get(columns.mask or "", ""), folder)

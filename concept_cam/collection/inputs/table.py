@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from concept_cam.collection.inputs.columns import check_columns, media_uri, missing_column, occurrence_of, picture_column, pictures_in
-from concept_cam.collection.inputs.items import Broken, Collection, Columns, Item, Payload, Specimen, is_url, payload_of, to_number
+from concept_cam.collection.inputs.items import Broken, Collection, Columns, Item, Payload, Specimen, is_url, payload_of, scale_in
 from concept_cam.collection.inputs.specimens import mask_in, parse_boxes
 from concept_cam.core.errors import reason_of
 from concept_cam.core.names import display
@@ -100,7 +100,7 @@ def _path_item(text: str, rows: Sequence[Row], name: str, columns: Columns, root
     px_per_mm = None
     try:
         if columns.px_per_mm:
-            px_per_mm = to_number(rows[0][columns.px_per_mm], f"column {columns.px_per_mm!r}")
+            px_per_mm = scale_in(rows[0][columns.px_per_mm], columns.px_per_mm)
         if columns.box or columns.mask:
             specimens = tuple(
                 Specimen(box, mask_in(row.get(columns.mask or "", ""), root), values)

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, cast
 
 from concept_cam.collection.inputs.columns import media_uri
 from concept_cam.collection.inputs.files import filesystem, unreadable_item
-from concept_cam.collection.inputs.items import MAX_BYTES, Blob, Broken, Collection, Columns, Item, Payload, Specimen, is_url, to_number
+from concept_cam.collection.inputs.items import MAX_BYTES, Blob, Broken, Collection, Columns, Item, Payload, Specimen, is_url, scale_in
 from concept_cam.collection.inputs.parquet import container_files
 from concept_cam.collection.inputs.specimens import parse_boxes
 from concept_cam.core.errors import reason_of
@@ -122,7 +122,7 @@ def _item(name: str, member: _Member, texts: _Texts, columns: Columns) -> Item:
         found = texts.of(member.name)
         own = {columns.box, columns.mask}
         carried = {column: text for column, text in found.items() if column not in own}
-        scale = to_number(found.get(columns.px_per_mm, ""), f"column {columns.px_per_mm!r}") if columns.px_per_mm else None
+        scale = scale_in(found.get(columns.px_per_mm, ""), columns.px_per_mm) if columns.px_per_mm else None
         boxes = parse_boxes(found[columns.box]) if columns.box and found.get(columns.box) else []
         masked = found.get(columns.mask, "") if columns.mask else ""
         specimens = tuple(Specimen(box) for box in boxes) or ((Specimen(mask=masked),) if masked else ())

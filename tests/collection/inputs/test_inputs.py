@@ -135,6 +135,17 @@ def test_lists(folder: Path, tmp_path: Path) -> None:
     assert [item.source for item in several] == [str(folder / NAMES[0]), str(folder / NAMES[3])]
 
 
+@pytest.mark.parametrize("cell", ["0", "-1", "nan", "inf", "1e-300", "1e300", "2 px"])
+def test_a_cell_that_is_no_scale_concerns_its_row_alone(cell: str, folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "scales.csv"
+    table.write_text(f"file,scale\nphotos/top.png,{cell}\nphotos/b/é鱼.png,2.5\n", encoding="utf-8")
+    bad, good = items(table, columns=Columns(px_per_mm="scale"))
+    assert (bad.source, bad.px_per_mm, good.px_per_mm) == ("photos/top.png", None, 2.5)
+    with pytest.raises(ImageError, match=rf"column 'scale' is '{cell}': expected pixels per millimetre, from 1e-06 to 1e\+09\."):
+        bad.payload.read()
+    assert pixels(good).shape == (96, 128, 3)
+
+
 def test_table_carries_columns_and_names_those_it_has(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "media.csv"
     table.write_text(
