@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ __all__ = ["Concept", "Where"]
 
 
 def _phrases(value: str | Sequence[str], role: str) -> tuple[str, ...]:
-    if not isinstance(value, Iterable):
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
         raise PromptError(f"the {role} must be text or several texts, received {value!r} ({type(value).__name__}).")
     phrases = (value,) if isinstance(value, str) else tuple(value)
     if not phrases:
@@ -27,6 +28,14 @@ def _phrases(value: str | Sequence[str], role: str) -> tuple[str, ...]:
         if not normalise_text(phrase):
             raise PromptError(f"the {role} is empty: expected a text such as 'a forked tail fin', received {phrase!r}.")
     return phrases
+
+
+def _whole(value: Any) -> Any:
+    """A whole number of any type as an int, what is none as it is."""
+    try:
+        return value if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return value
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,8 @@ class Where:
     parts: tuple[Concept, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.place, str):
+            raise PromptError(f"place must be one of {', '.join(PLACES)}, received {self.place!r} ({type(self.place).__name__}).")
         choose(self.place, PLACES, "place", PromptError)
 
 
@@ -69,8 +80,8 @@ class Concept:
             them are the rivals.
 
     Raises:
-        PromptError: On empty text, a target that equals one of its contrasts (after normalisation), a contrast that is named twice,
-            more surroundings than contrasts, or a template without exactly one ``{}``.
+        PromptError: On empty text, a target that equals one of its contrasts (after normalisation), a contrast or a name of one that is
+            given twice, more surroundings than contrasts, a template without exactly one ``{}``, or a field of another type.
     """
 
     target: tuple[str, ...]
@@ -110,16 +121,19 @@ class Concept:
         names = tuple(self.contrast_names) or tuple(contrast[0] for contrast in contrasts)
         if len(names) != len(contrasts):
             raise PromptError(f"received {len(names)} contrast names for {len(contrasts)} contrasts.")
-        if not 0 <= self.surroundings <= len(contrasts):
-            raise PromptError(
-                f"received {self.surroundings} surroundings among {len(contrasts)} contrasts: expected 0 to {len(contrasts)}."
-            )
+        twice = next((name for position, name in enumerate(names) if name in names[:position]), None)
+        if twice is not None:
+            raise PromptError(f"two contrasts have the name {twice!r}: expected one name for each; rename one.")
+        surroundings = _whole(self.surroundings)
+        if not 0 <= surroundings <= len(contrasts):
+            raise PromptError(f"received {surroundings} surroundings among {len(contrasts)} contrasts: expected 0 to {len(contrasts)}.")
         object.__setattr__(self, "target", target)
         object.__setattr__(self, "contrasts", contrasts)
         object.__setattr__(self, "templates", templates)
         object.__setattr__(self, "name", self.name or target[0])
         object.__setattr__(self, "contrast_names", names)
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
+        object.__setattr__(self, "surroundings", surroundings)
 
     def _require_kinds(self) -> None:
         """Refuses what has the wrong type, before anything is made of it."""
@@ -130,11 +144,19 @@ class Concept:
             ("contrast_names", self.contrast_names, (tuple, list), "a tuple of texts"),
             ("metadata", self.metadata, Mapping, "a mapping"),
             ("where", self.where, (Where, type(None)), "a Where, such as Where('left'), or None"),
-            ("surroundings", self.surroundings, int, "a whole number"),
+            # The integers of numpy and torch are whole numbers too; their arrays only say that they could be.
+            ("surroundings", _whole(self.surroundings), int, "a whole number"),
         )
         for field_, value, kind, text in expected:
-            if not isinstance(value, kind) or isinstance(value, bool):
+            if not isinstance(value, kind) or isinstance(value, bool | bytes):
                 raise PromptError(f"{field_} must be {text}, received {value!r} ({type(value).__name__}).")
+        if self.name and not normalise_text(self.name):
+            raise PromptError(
+                f"the name of a concept is blank, received {self.name!r}: expected a text, or '' for the first target phrase."
+            )
+        for name in self.contrast_names:
+            if not isinstance(name, str) or not normalise_text(name):
+                raise PromptError(f"contrast_names must be texts that are not blank, received {name!r} ({type(name).__name__}).")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be sent to another process; worker processes receive concepts.

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from concept_cam.core import errors as errors_module
-from concept_cam.core.concept import Concept
+from concept_cam.core.concept import Concept, Where
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError, MissingExtraError, OutputError, PromptError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.names import choose, nearest_names, normalise_text
@@ -189,6 +189,17 @@ def test_empty_text(text: str) -> None:
         ({"templates": None}, "templates must be a tuple of texts"),
         ({"templates": (5,)}, "exactly once"),
         ({"contrast_names": 3}, "contrast_names must be a tuple of texts"),
+        ({"contrast_names": ("x", 5)}, r"contrast_names must be texts that are not blank, received 5 \(int\)"),
+        ({"contrast_names": ("x", " ")}, "contrast_names must be texts that are not blank, received ' '"),
+        ({"contrast_names": ("x", "x")}, "two contrasts have the name 'x'"),
+        ({"name": " "}, "the name of a concept is blank"),
+        ({"surroundings": "1"}, "surroundings must be a whole number"),
+        ({"surroundings": np.float32(1)}, "surroundings must be a whole number"),
+        ({"surroundings": np.bool_(True)}, "surroundings must be a whole number"),
+        ({"surroundings": np.array([1, 1])}, "surroundings must be a whole number"),
+        ({"target": b"a fork"}, r"the target must be text or several texts, received b'a fork' \(bytes\)"),
+        ({"contrasts": b"b"}, "contrasts must be texts, received b'b'"),
+        ({"contrasts": (b"b",)}, "the contrast must be text or several texts, received b'b'"),
         ({"contrasts": None}, "contrasts must be texts, received None"),
         ({"contrasts": 5}, "contrasts must be texts, received 5"),
     ],
@@ -196,6 +207,19 @@ def test_empty_text(text: str) -> None:
 def test_a_concept_of_wrong_types_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(PromptError, match=message):
         Concept(**{"target": ("a",), "contrasts": (("b",), ("c",)), **given})
+
+
+@pytest.mark.parametrize("one", [np.int64(1), np.uint8(1)])
+def test_any_whole_number_of_surroundings(one: Any) -> None:
+    concept = Concept(("a",), (("b",), ("c",)), surroundings=one)
+    assert concept == Concept(("a",), (("b",), ("c",)), surroundings=1)
+    assert type(concept.surroundings) is int
+    assert concept.rivals == (("b",),)
+
+
+def test_a_place_that_is_no_text() -> None:
+    with pytest.raises(PromptError, match=r"place must be one of left, .*received \['left'\] \(list\)"):
+        Where(["left"])  # type: ignore[arg-type]
 
 
 def test_no_phrase_or_no_text() -> None:
