@@ -125,22 +125,24 @@ class _Answered:
     Attributes:
         scored: What the model said.
         best: float32 [C], the score of each map's best patch; minus infinity where nothing was seen.
-        packs: The calls of each pack.
+        packs: Each pack, whether its host is missing, and its calls.
     """
 
     scored: Scored
     best: np.ndarray
-    packs: tuple[tuple[PackQuestions, list[_Called]], ...]
+    packs: tuple[tuple[PackQuestions, bool, list[_Called]], ...]
 
     @property
     def areas(self) -> list[int]:
         """Concepts whose region is needed."""
-        return list(dict.fromkeys(called.entity for _, found in self.packs for called in found if called.placed))
+        return list(dict.fromkeys(called.entity for _, _, found in self.packs for called in found if called.placed))
 
     @property
     def peaks(self) -> list[int]:
         """Concepts whose highest point is needed: these, and those that a call rests on."""
-        return list(dict.fromkeys([*self.areas, *(called.state.concept for _, found in self.packs for called in found if called.placed)]))
+        return list(
+            dict.fromkeys([*self.areas, *(called.state.concept for _, _, found in self.packs for called in found if called.placed)])
+        )
 
 
 def records_of(scored: Scored, plan: Plan) -> list[dict[str, Any]]:
@@ -162,7 +164,9 @@ def records_of_all(scored: Sequence[Scored], plan: Plan) -> list[list[dict[str, 
 
 def _answered(scored: Scored, plan: Plan) -> _Answered:
     best = np.where(np.isfinite(scored.scores), scored.scores, -np.inf).reshape(len(scored.scores), -1).max(axis=1)
-    return _Answered(scored, best, tuple((pack, _called(pack, scored, plan, best)) for pack in plan.questions.packs))
+    missing = [_misses_host(pack, scored, plan) for pack in plan.questions.packs]
+    packs = ((pack, none, _called(pack, scored, plan, best, none)) for pack, none in zip(plan.questions.packs, missing))
+    return _Answered(scored, best, tuple(packs))
 
 
 def _maps_of(answered: Sequence[_Answered], plan: Plan) -> list[_Maps]:
@@ -206,7 +210,7 @@ def _bodies(answered: _Answered, maps: _Maps) -> list[Body]:
     """What is measured for each pack, told from the parts that have a region and that their certificates find."""
     scored = answered.scored
     bodies = []
-    for pack, found in answered.packs:
+    for pack, _, found in answered.packs:
         parts = {
             called.state.name: scored.scores[called.state.concept]
             for called in found
@@ -233,8 +237,7 @@ def _is_there(certificate: Certificate | None) -> bool:
 def _rows_of(answered: _Answered, maps: _Maps, lengths: Sequence[Mapping[str, Distance]], plan: Plan) -> list[dict[str, Any]]:
     scored, head = answered.scored, _head(answered.scored, plan)
     rows: list[dict[str, Any]] = []
-    for (pack, found), measured in zip(answered.packs, lengths):
-        missing = _misses_host(pack, scored, plan)
+    for (pack, missing, found), measured in zip(answered.packs, lengths):
         rows += _pack_rows(pack, found, scored, plan, maps, answered.best, head, missing)
         rows += [_distance_row(pack, name, measured.get(name), head, missing) for name in pack.distances]
     return rows
@@ -269,11 +272,10 @@ def _misses_host(pack: PackQuestions, scored: Scored, plan: Plan) -> bool:
     return host_is_missing(host_share(float(scored.probabilities[pack.host][0]), scored.certificates.get(pack.host)), plan.limits)
 
 
-def _called(pack: PackQuestions, scored: Scored, plan: Plan, best: np.ndarray) -> list[_Called]:
+def _called(pack: PackQuestions, scored: Scored, plan: Plan, best: np.ndarray, missing: bool) -> list[_Called]:
     """Makes the calls of a pack, in the order of its rows; ``best`` is the score of each map's best patch, minus infinity where nothing was
     seen.
     """
-    missing = _misses_host(pack, scored, plan)
     found: list[_Called] = []
     for character in pack.characters:
         if character.call < 0:

@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from concept_cam.collection.calls import Limits
+from concept_cam.collection import records
+from concept_cam.collection.calls import Limits, host_is_missing
 from concept_cam.collection.inputs.items import Item, Specimen
 from concept_cam.collection.plan import Identity, Plan, Regions
 from concept_cam.collection.questions import AskedCharacter, AskedState, PackQuestions, Questions
@@ -151,6 +152,18 @@ def test_of_a_picture_of_something_else_nothing_is_called_or_measured() -> None:
     for row in rows_of(scored({HOST: (0.2, 0.8)}), planned()).values():
         assert (row["abstained"], row["abstained_because"], row.get("state"), row["region_count"]) == (True, "no_host", None, 0)
         assert "area_px2" not in row
+
+
+def test_whether_the_host_is_missing_is_asked_once_for_each_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def answer(share: float, limits: Limits) -> bool:
+        asked.append(share)
+        return host_is_missing(share, limits)
+
+    monkeypatch.setattr(records, "host_is_missing", answer)
+    records_of(scored(), planned())
+    assert asked == [pytest.approx(0.9)]
 
 
 def test_every_row_says_of_which_picture_specimen_and_model_it_is() -> None:
