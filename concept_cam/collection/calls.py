@@ -193,6 +193,7 @@ def call_state(
     best = max(range(len(states)), key=lambda index: probabilities[index])
     second = max((value for index, value in enumerate(probabilities) if index != best), default=None)
     probability = float(probabilities[best])
+    reason: str | None
     if missing_host:
         reason = "no_host"
     elif absent and states[best] != ABSENT:

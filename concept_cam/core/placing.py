@@ -387,8 +387,8 @@ def _sided(where: str, heat: np.ndarray, lies: Orientation, plan: BodyPlan, pair
         if paired and plan.view != "beside":
             # Wings that are closed over the back show the near one, wings that are half raised the far one.
             reason = (
-                "the body is seen from the side, or what is paired was found on one side of it only: whether that is the near one, the far one "
-                "or one of two cannot be told, unless the frame's view is beside."
+                "the body is seen from the side, or what is paired was found on one side of it only: whether that is the near one, the far "
+                "one or one of two cannot be told, unless the frame's view is beside."
             )
             return Place(where, False, "", reason, lies), None
         if not lies.facing:

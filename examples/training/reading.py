@@ -1,0 +1,350 @@
+"""Refits how states are read from what the queries see, to more pictures than a training shows; the maps stay to the bit.
+
+    PYTHONPATH=examples python -m training.reading look --folder runs/reading --pictures 4000    # again: resumes
+    PYTHONPATH=examples python -m training.reading fit --folder runs/reading --output runs/reading/model
+
+What the queries of the bundled model see of a picture is a few numbers, and costs a rendering and one look of the frozen backbone and neck.
+Looked at once, thousands of pictures are kept, and the reading (`concept_cam.backbones.lite_towers.Reading`) is fitted to them in minutes:
+each doubling of the pictures tells states better, where the steps of a whole training see each picture for one step. What the image says of
+parts, hosts and other groups is held to what it said before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from concept_cam.backbones import BUNDLED, lite
+from concept_cam.backbones.lite_towers import looked_at, seen_cells
+from concept_cam.commands.console import at_least, at_least_one, existing, run_script
+from concept_cam.core.errors import DataError
+from concept_cam.demo.worlds import WORLDS
+from concept_cam.demo.worlds.family import concatenate_specimens
+from training.augmentation import augment
+from training.backbone import shipped_model
+from training.claims import claims_of
+from training.config import TRAIN_SEED
+from training.export import embedder
+from training.networks import IMAGE_BIAS
+from training.objectives import image_state_loss, mean_where
+from training.pictures import Pictures
+from training.sentences import Sentences, load_sentences
+from training.tensors import read_tensors
+
+OWN: Final = "image.value.reading."
+"""What the names of the reading's parameters begin with."""
+SIZES: Final = ((256, 384), (256, 384), (320, 384))
+"""At which pictures are rendered and read, in turn."""
+AT_ONCE: Final = 48
+"""Pictures of a group that are looked at together and kept in one file."""
+FIRST: Final = 40_000_000
+"""Number of the first picture: no training has shown it."""
+DISTORTED: Final = 0.35
+"""Share of the changed pictures whose colours are false."""
+UNCHANGED: Final = 0.4
+"""Share of the files whose pictures are read as they were rendered."""
+WELL: Final = "fish"
+"""The group that is told well already: what is said of it is held to what it was."""
+FEWER: Final = 3
+"""Of that group one picture in so many is looked at."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the queries see of pictures of a group, and what is true of those.
+
+    Attributes:
+        seen: float16 [B, queries, 2 * seen], see `concept_cam.backbones.lite_towers.looked_at`.
+        nouns: float32 [B], squared length of the block of nouns.
+        states: int64 [B, C], state number per character.
+        judgeable: bool [B, C], it can be told.
+        visible: bool [B, P], the part can be seen.
+        in_frame: bool [B, P], any of the part lies in the frame.
+        present: bool [B], there is a specimen.
+        false_colour: bool [B], nothing can be said of its colours.
+    """
+
+    seen: Tensor
+    nouns: Tensor
+    states: Tensor
+    judgeable: Tensor
+    visible: Tensor
+    in_frame: Tensor
+    present: Tensor
+    false_colour: Tensor
+
+    def __len__(self) -> int:
+        return len(self.seen)
+
+    def __getitem__(self, rows: Tensor) -> Views:
+        return Views(*(getattr(self, each.name)[rows] for each in fields(self)))
+
+    def pictures(self, world: str) -> Pictures:
+        """The same as pictures without pixels or masks."""
+        nothing, own = self.present.new_empty(len(self), 0, dtype=torch.uint8), torch.arange(len(self))
+        truth = (self.states, self.judgeable, self.visible, self.in_frame, self.present)
+        return Pictures(world, nothing, nothing, *truth, nothing, own)
+
+
+def joined(views: Sequence[Views]) -> Views:
+    """All of them, in order."""
+    return Views(*(torch.cat([getattr(each, item.name) for each in views]) for item in fields(Views)))
+
+
+@torch.no_grad()
+def look(model: lite.LiteModel, world: str, count: int, start: int) -> Views:
+    """Renders pictures, half of them plain and half in the styles of photographs, changes most of them, and looks.
+
+    Args:
+        model: The model.
+        world: The group.
+        count: Pictures.
+        start: Number of the first; what is seen depends on it, the group and the count alone.
+    """
+    rng = np.random.default_rng((start, 41))
+    size = SIZES[int(rng.integers(len(SIZES)))]
+    half, room = count // 2, WORLDS[world]
+    kinds = (("plain", half, start), ("photographs", count - half, start + half))
+    specimens = concatenate_specimens(
+        [room.sample(number, TRAIN_SEED, view="whole", start=at, profile=profile) for profile, number, at in kinds if number]
+    )
+    rendering = room.render(specimens, size)
+    nothing = torch.zeros(count, 1, 1, 1, dtype=torch.uint8)
+    truth = (torch.from_numpy(specimens.states), rendering.judgeable, rendering.visible, rendering.in_frame)
+    present = torch.from_numpy(specimens.present)
+    pictures = Pictures(world, rendering.images, nothing, *truth, present, nothing[:, 0], torch.arange(count))
+    x, false_colour = rendering.images.float() / 255.0, torch.zeros(count, dtype=torch.bool)
+    if rng.random() >= UNCHANGED:
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        _, x, false_colour = augment(pictures, size, generator, DISTORTED)
+    image = model.image
+    maps = image.trunk((x * 255.0 - 127.0) / 128.0)
+    hidden = image.neck(maps)
+    seen = looked_at(image.query(hidden).flatten(2), seen_cells(hidden, maps, image.sizes).flatten(2))
+    nouns = image.nouns.cells(image.trunk.top(maps[32]).mean((2, 3))).square().sum(-1)
+    return Views(seen.half(), nouns, *truth, present, false_colour)
+
+
+def look_on(model: lite.LiteModel, worlds: Sequence[str], folder: Path, pictures: int, first: int, report: Callable[[str], None]) -> None:
+    """Looks at pictures of each group and keeps what is seen, a file for every `AT_ONCE`; files that are there stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + math.ceil(pictures / AT_ONCE)):
+        for world in worlds:
+            file = folder / f"{world}_{number:05d}.pt"
+            if file.exists() or (world == WELL and number % FEWER):
+                continue
+            views = look(model, world, AT_ONCE, FIRST + number * AT_ONCE)
+            half = file.with_suffix(".half")
+            torch.save({each.name: getattr(views, each.name) for each in fields(views)}, half)
+            half.replace(file)
+        report(f"{(number - first + 1) * AT_ONCE} of {pictures} pictures of each group")
+
+
+def kept(folder: Path, worlds: Sequence[str]) -> dict[str, Views]:
+    """What :func:`look_on` kept, by group.
+
+    Raises:
+        DataError: There is nothing of a group, or a file is something else.
+    """
+    found = {}
+    for world in worlds:
+        files = sorted(folder.glob(f"{world}_*.pt"))
+        if not files:
+            raise DataError(f"{folder} holds no views of {world}: make them with  python -m training.reading look --folder {folder}")
+        try:
+            found[world] = joined([Views(**read_tensors(file, "views of pictures")) for file in files])
+        except TypeError as error:
+            raise DataError(f"{folder} holds files of {world} that are no views of pictures: name another folder.") from error
+    return found
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How the reading is fitted.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch: Pictures of each group in a step.
+        rate: Peak of the learning rate.
+        decay: Weight decay.
+        left_out: Share of what the queries see that the reading does without in a step; of what it read half as much.
+        states: Weight of the states.
+        keep: Weight of what is held to what it was: all that is said of parts, hosts and other groups.
+        keep_whole: The same for the group that is told well already, fish, of which the states are held as well.
+        reading: Numbers that each query reads; 0 for as many as before.
+        wordings: Wordings of each claim in a step.
+        foreign: Wordings about other groups in a step.
+        seed: Of everything that is drawn.
+    """
+
+    steps: int = 1400
+    batch: int = 48
+    rate: float = 0.01
+    decay: float = 0.1
+    left_out: float = 0.4
+    states: float = 6.0
+    keep: float = 0.2
+    keep_whole: float = 1.0
+    reading: int = 0
+    wordings: int = 4
+    foreign: int = 24
+    seed: int = 0
+
+
+class Refit(nn.Module):
+    """A reading whose input is levelled: means of zero, spreads of one.
+
+    Args:
+        sample: float32 [N, queries, 2 * seen], what is levelled by.
+        reading: Numbers that each query reads.
+        parts: Width of the block of parts.
+        left_out: See `FitConfig`.
+    """
+
+    def __init__(self, sample: Tensor, reading: int, parts: int, left_out: float) -> None:
+        super().__init__()
+        self.middle, self.spread, self.left_out = sample.mean(0), sample.std(0) + 0.01, left_out
+        queries, channels = self.middle.shape
+        self.own = nn.Parameter(torch.randn(queries, channels, reading) * channels**-0.5)
+        self.own_bias = nn.Parameter(torch.zeros(queries, reading))
+        self.out = nn.Linear(queries * reading, parts, bias=False)
+        nn.init.normal_(self.out.weight, std=0.01)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        x = F.dropout((seen - self.middle) / self.spread, self.left_out, self.training)
+        read = F.gelu(torch.einsum("bqc,qcr->bqr", x, self.own) + self.own_bias).flatten(1)
+        return torch.as_tensor(self.out(F.dropout(read, self.left_out / 2, self.training)))
+
+    def levelled(self) -> dict[str, Tensor]:
+        """The parameters of a `Reading` that reads the same of what is not levelled."""
+        own = self.own.detach() / self.spread[..., None]
+        return {
+            "own": own,
+            "own_bias": self.own_bias.detach() - torch.einsum("qc,qcr->qr", self.middle, own),
+            "out.weight": self.out.weight.detach().clone(),
+        }
+
+
+def unit(vectors: Tensor, nouns: Tensor, rest: float) -> Tensor:
+    """The block of parts [B, parts] of image embeddings of unit length, as the towers join their blocks."""
+    return vectors / ((vectors.square().sum(1) + rest**2) * (1.0 + nouns)).sqrt()[:, None]
+
+
+def refit(
+    model: lite.LiteModel, views: Mapping[str, Views], sentences: Sentences, config: FitConfig, report: Callable[[str], None] = print
+) -> lite.LiteModel:
+    """Fits the reading of a model anew.
+
+    Args:
+        model: The model; it has a reading.
+        views: What its queries see, by group.
+        sentences: Wordings and their embeddings by the model's own text tower.
+        config: How.
+        report: Takes a line now and then.
+
+    Returns:
+        The same model, with another reading.
+
+    Raises:
+        DataError: The model has no reading.
+    """
+    value, sizes = model.image.value, model.image.sizes
+    if value.reading is None:
+        raise DataError("the model has no reading of its own to fit: train one with reading=16.")
+    generator, rng = torch.Generator().manual_seed(config.seed), np.random.default_rng(config.seed)
+    torch.manual_seed(config.seed)
+    with torch.no_grad():
+        chunks = {name: each.seen.split(256) for name, each in views.items()}
+        means = {name: torch.cat([value.by_means(part.float()) for part in parts]) for name, parts in chunks.items()}
+        before = {name: means[name] + torch.cat([value.reading(part.float()) for part in parts]) for name, parts in chunks.items()}
+        scale = model.logit_scale.exp()
+    sample = torch.cat([each.seen[torch.randperm(len(each), generator=generator)[:400]] for each in views.values()]).float()
+    reading = Refit(sample, config.reading or sizes.reading, sizes.parts, config.left_out)
+    optimizer = torch.optim.AdamW(reading.parameters(), lr=config.rate, weight_decay=config.decay)
+    said: list[tuple[float, float]] = []
+
+    def words(embeddings: Tensor) -> Tensor:
+        return F.normalize(model.joint.second(F.gelu(model.joint.first(embeddings * 8.0))), dim=-1)
+
+    for step in range(config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.rate * min(1.0, (step + 1) / 40) * min(1.0, 1.6 * (1.0 - step / config.steps) + 0.01)
+        total = torch.zeros(())
+        for name, every in views.items():
+            rows = torch.from_numpy(rng.integers(0, len(every), config.batch))
+            own, claims = every[rows], claims_of(name)
+            with torch.no_grad():
+                drawn = F.normalize(words(sentences.draw(name, config.wordings, generator)).mean(1), dim=-1)
+                text = torch.cat([drawn, words(sentences.foreign(name, config.foreign, generator))])
+                was = scale * unit(before[name][rows], own.nouns, sizes.rest) @ text.T
+            now = scale * unit(means[name][rows] + reading(own.seen.float()), own.nouns, sizes.rest) @ text.T
+            there = claims.host + 1
+            visible, in_frame = own.visible[:, : claims.host], own.in_frame[:, : claims.host]
+            shown = torch.cat([visible, (own.present & own.visible.any(1))[:, None]], 1).float()
+            known = torch.cat([visible | ~in_frame, torch.ones_like(visible[:, :1])], 1)
+            states = image_state_loss(now[:, : len(claims)], own.pictures(name), own.false_colour)
+            parts = F.binary_cross_entropy_with_logits(now[:, :there] + IMAGE_BIAS, shown, reduction="none")
+            foreign = F.softplus(now[:, len(claims) :] + IMAGE_BIAS).mean() if config.foreign else now.new_zeros(())
+            whole = name == WELL
+            held = list(range(len(claims) if whole else there)) + list(range(len(claims), now.shape[1]))
+            keep = F.smooth_l1_loss(now[:, held], was[:, held])
+            total = total + config.states * states + mean_where(parts, known) + foreign
+            total = total + (config.keep_whole if whole else config.keep) * keep
+            said.append((float(states.detach()), float(keep.detach())))
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        if (step + 1) % max(1, config.steps // 10) == 0:
+            states_now, keep_now = np.mean(said[-50 * len(views) :], axis=0)
+            report(f"step {step + 1}/{config.steps}: states {states_now:.3f}, keep {keep_now:.3f}")
+    found = lite.LiteModel(replace(sizes, reading=config.reading or sizes.reading), model.image.nouns.config, model.text.config)
+    stays = {name: value for name, value in model.state_dict().items() if not name.startswith(OWN)}
+    found.familiar, found.examples, found.sharpness = model.familiar, model.examples, dict(model.sharpness)
+    found.load_state_dict({**stays, **{OWN + name: value for name, value in reading.eval().levelled().items()}})
+    return found.eval()
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    tasks = parser.add_subparsers(dest="task", required=True)
+    looking = tasks.add_parser("look", help="render pictures and keep what the queries see of them")
+    fitting = tasks.add_parser("fit", help="fit the reading to what was kept, and write the model")
+    for each in (looking, fitting):
+        each.add_argument("--folder", type=Path, required=True, help="where views of pictures are kept")
+        each.add_argument("--model", type=existing, default=BUNDLED, help="the model (default: the bundled one)")
+    looking.add_argument("--pictures", type=at_least_one, default=4000, help="of each group; of fishes a third of them")
+    looking.add_argument("--first", type=at_least(0), default=0, help="number of the first file: so can several processes share a folder")
+    fitting.add_argument("--output", type=Path, required=True, help="where the model goes")
+    fitting.add_argument("--steps", type=at_least_one, default=FitConfig.steps)
+    fitting.add_argument("--reading", type=at_least(0), default=0, help="numbers that each query reads (default: as many as before)")
+    fitting.add_argument("--seed", type=at_least(0), default=FitConfig.seed)
+    fitting.add_argument("--threads", type=at_least_one, default=1)
+    arguments = parser.parse_args()
+    _, worlds = shipped_model()
+    model = lite.make(arguments.model, str(arguments.model)).model
+    if arguments.task == "look":
+        torch.set_num_threads(1)
+        look_on(model, worlds, arguments.folder, arguments.pictures, arguments.first, lambda text: print(text, flush=True))
+        return
+    torch.set_num_threads(arguments.threads)
+    tokenizer = (arguments.model / lite.TOKENIZER).read_text(encoding="utf-8")
+    views = kept(arguments.folder, worlds)
+    sentences = load_sentences(arguments.folder / "sentences.pt", list(worlds), embedder(model, tokenizer))
+    config = FitConfig(steps=arguments.steps, reading=arguments.reading, seed=arguments.seed)
+    found = refit(model, views, sentences, config, lambda text: print(text, flush=True))
+    lite.save(found, tokenizer, arguments.output, json.loads((arguments.model / lite.KNOWN).read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    run_script(main)
