@@ -126,7 +126,7 @@ class Call:
         score: Raw evidence for ``best_state``.
         margin: ``probability`` minus the runner-up's; ``None`` without a runner-up.
         reason: Why nothing is called; a key of :data:`concept_cam.collection.schema.ABSTENTION_REASONS`, or ``None``.
-        limit: The limit that decided.
+        limit: The limit that decided; ``None`` where none did.
     """
 
     state: str | None
@@ -194,10 +194,11 @@ def call_state(
     second = max((value for index, value in enumerate(probabilities) if index != best), default=None)
     probability = float(probabilities[best])
     reason: str | None
+    decided: float = limit
     if missing_host:
-        reason = "no_host"
+        reason, decided = "no_host", host_limit
     elif absent and states[best] != ABSENT:
-        reason = "absent"
+        reason, decided = "absent", math.inf
     else:
         reason = None if probability >= limit else "low_probability"
     return Call(
@@ -208,7 +209,7 @@ def call_state(
         score=_number(scores[best]),
         margin=None if second is None else probability - float(second),
         reason=reason,
-        limit=_number(host_limit if missing_host else limit),
+        limit=_number(decided),
     )
 
 
@@ -256,7 +257,7 @@ def call_part(
     if missing_host:
         reason, decided = "no_host", host_limit
     elif absent:
-        reason = "absent"
+        reason, decided = "absent", math.inf
     elif not peak_score >= limit:
         reason = "low_score"
     elif probability is not None and not probability >= least_probability:

@@ -340,7 +340,7 @@ def _pack_rows(
     for called in found:
         row = _part_row(pack, called, maps, head) if called.character.call < 0 else _state_row(pack, called, head)
         row |= _certificate_columns(scored.certificates.get(called.state.concept))
-        row |= _place_columns(scored.places.get(called.state.concept), missing)
+        row |= _place_columns(scored.places.get(called.state.concept), missing, called.call.reason == "absent")
         row["state_set"] = _state_set(pack.name, called, plan)
         if called.placed:
             _place(row, maps, called, scored, plan, best)
@@ -429,11 +429,13 @@ def _certificate_columns(certificate: Certificate | None) -> dict[str, Any]:
     }
 
 
-def _place_columns(place: Place | None, missing: bool) -> dict[str, Any]:
+def _place_columns(place: Place | None, missing: bool, absent: bool) -> dict[str, Any]:
     if place is None:
         return {}
     if missing:  # how a body lies that is not there says nothing
         return {"place": place.where, "place_of": None, "place_because": "what the pack is about is not in the picture."}
+    if absent:
+        return {"place": place.where, "place_of": None, "place_because": "the part is not in the picture."}
     return {"place": place.where, "place_of": place.left_of or None, "place_because": place.reason}
 
 

@@ -65,7 +65,8 @@ ROW_KINDS: dict[str, str] = {
 
 ABSTENTION_REASONS: dict[str, str] = {
     "no_host": "the picture does not show what the trait pack is about",
-    "absent": "the part, or the part that the states are told of, is not in the picture: its certificate's verdict is `absent`",
+    "absent": "the part is not in the picture, as the verdict of its certificate says; of states: the part that they are told of, by a "
+    "certificate of its own",
     "low_probability": "the best state's probability is under the limit",
     "low_score": "the evidence for the best state or part is under the limit",
     "no_place": "where the one that is meant lies (left, right, front, rear ...) cannot be told",
@@ -288,7 +289,7 @@ RUN_COLUMNS: tuple[Column, ...] = (
     ),
     Column("score", _FLOAT, "", "", "Signed, raw evidence for `best_state` that the call rests on."),
     Column("margin", _FLOAT, "1", "", "`probability` minus that of the runner-up."),
-    Column("abstained", _BOOL, "", "", "Whether no call is made because the evidence is too weak.", False),
+    Column("abstained", _BOOL, "", "", "Whether no call is made; `abstained_because` says why.", False),
     Column(
         "abstained_because",
         _TEXT,
@@ -296,7 +297,7 @@ RUN_COLUMNS: tuple[Column, ...] = (
         "",
         "Why: " + ", ".join(f"`{reason}`" for reason in ABSTENTION_REASONS) + ".",
     ),
-    Column("limit", _FLOAT, "1", "", "The limit under which a call is not made."),
+    Column("limit", _FLOAT, "1", "", "The limit under which a call is not made; null where none decides, as for what is `absent`."),
     # whether to trust it
     Column(
         "verdict",

@@ -506,7 +506,7 @@ def dump(pack: Pack) -> str:
 # ------------------------------------------------------------------------------------------------------------- merging
 
 
-def merge(packs: Sequence[Pack], name: str | None = None) -> Pack:
+def merge(packs: Iterable[Pack], name: str | None = None) -> Pack:
     """Merges packs about one host into one: characters side by side, states of characters of the same name together.
 
     Args:
@@ -523,6 +523,9 @@ def merge(packs: Sequence[Pack], name: str | None = None) -> Pack:
             two ways, or a pack would no longer mean what it means: two have a part of one name that one of them names in ``elsewhere`` or
             in its frame, other words for the host, or other frames.
     """
+    if isinstance(packs, (str, bytes, Pack)) or not isinstance(packs, Iterable):
+        raise PromptError(f"expected a list of packs, as load_pack returns them, received {reprlib.repr(packs)} ({type(packs).__name__}).")
+    packs = list(packs)
     for pack in packs:
         if not isinstance(pack, Pack):
             raise PromptError(f"expected packs, as load_pack returns them, received {reprlib.repr(pack)} ({type(pack).__name__}).")

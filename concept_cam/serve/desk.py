@@ -550,12 +550,12 @@ class Desk:
     def _is_absent(self, question: AskedQuestion, features: PatchFeatures, found: Localization) -> bool:
         """Whether the part that is asked about, or that a character's states are told of, is not in the picture, as `annotate` tells it."""
         pack, character, part = question.subject
-        if not part:
-            told_of = self._entity_of(pack, character)
-            if told_of is None:
-                return False
-            (found,) = self._plain().score(features, [told_of])
-        return found.certify is not None and is_absent(found.certificate)
+        # A part that was taught is no longer the words' alone: what was measured of those says nothing of it.
+        told_of = self._entity_of(pack, character) if not part else None if found.certify is None else found.concept
+        if told_of is None:
+            return False
+        (plain,) = self._plain().score(features, [told_of])
+        return plain.certify is not None and is_absent(plain.certificate)
 
     def _entity_of(self, pack: str, character: str) -> Concept | None:
         """The concept of the pack's part that a character's states are told of; ``None`` where the pack has no such part."""

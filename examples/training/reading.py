@@ -1,12 +1,13 @@
-"""Refits how states are read from what the queries see, to more pictures than a training shows; the maps stay to the bit.
+"""Adds to how states are read from what the queries see, fitted to more pictures than a training shows; the maps stay to the bit.
 
     PYTHONPATH=examples python -m training.reading look --folder runs/reading --pictures 4000    # again: resumes
     PYTHONPATH=examples python -m training.reading fit --folder runs/reading --output runs/reading/model
 
 What the queries of the bundled model see of a picture is a few numbers, and costs a rendering and one look of the frozen backbone and neck.
-Looked at once, thousands of pictures are kept, and the reading (`concept_cam.backbones.lite_towers.Reading`) is fitted to them in minutes:
-each doubling of the pictures tells states better, where the steps of a whole training see each picture for one step. What the image says of
-parts, hosts and other groups is held to what it said before.
+Looked at once, thousands of pictures are kept, and numbers beside those that are read (`concept_cam.backbones.lite_towers.Reading`) are
+fitted to them in minutes: each doubling of the pictures tells states better. What was read stays, and what the image says of parts, hosts
+and other groups is held to what it said before: a reading that was fitted anew told renders a little better, and photographs of fishes
+worse. The hash of the weights changes: fit how sure a call is (`training.sharpness`) and the rules of trust (`training.fit_trust`) after.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones import BUNDLED, lite
-from concept_cam.backbones.lite_towers import looked_at, seen_cells
+from concept_cam.backbones.lite_towers import Reading, looked_at, seen_cells
 from concept_cam.commands.console import at_least, at_least_one, existing, run_script
 from concept_cam.core.errors import DataError
 from concept_cam.demo.worlds import WORLDS
@@ -41,6 +42,8 @@ from training.pictures import Pictures
 from training.sentences import Sentences, load_sentences
 from training.tensors import read_tensors
 
+MODEL: Final = "model.txt"
+"""Name of the file that says whose views a folder holds."""
 OWN: Final = "image.value.reading."
 """What the names of the reading's parameters begin with."""
 SIZES: Final = ((256, 384), (256, 384), (320, 384))
@@ -135,19 +138,34 @@ def look(model: lite.LiteModel, world: str, count: int, start: int) -> Views:
     return Views(seen.half(), nouns, *truth, present, false_colour)
 
 
+def check_model(folder: Path, weights_hash: str) -> None:
+    """Notes in a folder of views whose they are; views of another model, and embeddings by it, are not mixed with them.
+
+    Raises:
+        DataError: They are another model's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / MODEL
+    if not note.exists():
+        note.write_text(weights_hash + "\n", encoding="utf-8")
+    if (noted := note.read_text(encoding="utf-8").strip()) != weights_hash:
+        raise DataError(f"{folder} holds what a model with the weights {noted} saw, not {weights_hash}: name another folder.")
+
+
 def look_on(model: lite.LiteModel, worlds: Sequence[str], folder: Path, pictures: int, first: int, report: Callable[[str], None]) -> None:
     """Looks at pictures of each group and keeps what is seen, a file for every `AT_ONCE`; files that are there stay."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(first, first + math.ceil(pictures / AT_ONCE)):
+    count = math.ceil(pictures / AT_ONCE)
+    for number in range(first, first + count):
         for world in worlds:
             file = folder / f"{world}_{number:05d}.pt"
-            if file.exists() or (world == WELL and number % FEWER):
+            if file.exists() or (world == WELL and (number - first) % FEWER):
                 continue
             views = look(model, world, AT_ONCE, FIRST + number * AT_ONCE)
             half = file.with_suffix(".half")
             torch.save({each.name: getattr(views, each.name) for each in fields(views)}, half)
             half.replace(file)
-        report(f"{(number - first + 1) * AT_ONCE} of {pictures} pictures of each group")
+        report(f"{number - first + 1} of {count} files of each group, {AT_ONCE} pictures in each")
 
 
 def kept(folder: Path, worlds: Sequence[str]) -> dict[str, Views]:
@@ -181,57 +199,61 @@ class FitConfig:
         states: Weight of the states.
         keep: Weight of what is held to what it was: all that is said of parts, hosts and other groups.
         keep_whole: The same for the group that is told well already, fish, of which the states are held as well.
-        reading: Numbers that each query reads; 0 for as many as before.
+        more: Numbers that each query reads beside those that it reads already; the queries of the group that is told well read none.
         wordings: Wordings of each claim in a step.
         foreign: Wordings about other groups in a step.
         seed: Of everything that is drawn.
     """
 
-    steps: int = 1400
+    steps: int = 1500
     batch: int = 48
     rate: float = 0.01
     decay: float = 0.1
     left_out: float = 0.4
     states: float = 6.0
     keep: float = 0.2
-    keep_whole: float = 1.0
-    reading: int = 0
+    keep_whole: float = 3.0
+    more: int = 16
     wordings: int = 4
     foreign: int = 24
     seed: int = 0
 
 
-class Refit(nn.Module):
-    """A reading whose input is levelled: means of zero, spreads of one.
+class More(nn.Module):
+    """Numbers that queries read beside those of a reading that stays; what they see is levelled: means of zero, spreads of one.
 
     Args:
         sample: float32 [N, queries, 2 * seen], what is levelled by.
-        reading: Numbers that each query reads.
+        count: Numbers of each query.
         parts: Width of the block of parts.
         left_out: See `FitConfig`.
+        silent: Queries that read nothing more.
     """
 
-    def __init__(self, sample: Tensor, reading: int, parts: int, left_out: float) -> None:
+    def __init__(self, sample: Tensor, count: int, parts: int, left_out: float, silent: slice = slice(0)) -> None:
         super().__init__()
         self.middle, self.spread, self.left_out = sample.mean(0), sample.std(0) + 0.01, left_out
         queries, channels = self.middle.shape
-        self.own = nn.Parameter(torch.randn(queries, channels, reading) * channels**-0.5)
-        self.own_bias = nn.Parameter(torch.zeros(queries, reading))
-        self.out = nn.Linear(queries * reading, parts, bias=False)
-        nn.init.normal_(self.out.weight, std=0.01)
+        self.own = nn.Parameter(torch.randn(queries, channels, count) * channels**-0.5)
+        self.own_bias = nn.Parameter(torch.zeros(queries, count))
+        self.out = nn.Parameter(torch.randn(parts, queries, count) * 0.01)
+        self.spoken = torch.ones(queries, 1)
+        self.spoken[silent] = 0.0
 
     def forward(self, seen: Tensor) -> Tensor:
         x = F.dropout((seen - self.middle) / self.spread, self.left_out, self.training)
-        read = F.gelu(torch.einsum("bqc,qcr->bqr", x, self.own) + self.own_bias).flatten(1)
-        return torch.as_tensor(self.out(F.dropout(read, self.left_out / 2, self.training)))
+        read = F.gelu(torch.einsum("bqc,qcr->bqr", x, self.own) + self.own_bias) * self.spoken
+        return torch.einsum("bqr,pqr->bp", F.dropout(read, self.left_out / 2, self.training), self.out)
 
-    def levelled(self) -> dict[str, Tensor]:
-        """The parameters of a `Reading` that reads the same of what is not levelled."""
+    def beside(self, reading: Reading) -> dict[str, Tensor]:
+        """The parameters of a `Reading` that reads what one read, and this beside it, of what is not levelled."""
         own = self.own.detach() / self.spread[..., None]
+        bias = self.own_bias.detach() - torch.einsum("qc,qcr->qr", self.middle, own)
+        old = reading.out.weight.detach().view(len(self.out), *reading.own_bias.shape)
         return {
-            "own": own,
-            "own_bias": self.own_bias.detach() - torch.einsum("qc,qcr->qr", self.middle, own),
-            "out.weight": self.out.weight.detach().clone(),
+            "own": torch.cat([reading.own.detach(), own], 2),
+            "own_bias": torch.cat([reading.own_bias.detach(), bias], 1),
+            "out.weight": torch.cat([old, self.out.detach() * self.spoken], 2).flatten(1),
         }
 
 
@@ -243,17 +265,17 @@ def unit(vectors: Tensor, nouns: Tensor, rest: float) -> Tensor:
 def refit(
     model: lite.LiteModel, views: Mapping[str, Views], sentences: Sentences, config: FitConfig, report: Callable[[str], None] = print
 ) -> lite.LiteModel:
-    """Fits the reading of a model anew.
+    """Adds to the reading of a model numbers that are fitted to many pictures.
 
     Args:
         model: The model; it has a reading.
-        views: What its queries see, by group.
+        views: What its queries see, by group, in the order of the queries.
         sentences: Wordings and their embeddings by the model's own text tower.
         config: How.
         report: Takes a line now and then.
 
     Returns:
-        The same model, with another reading.
+        The same model, with a wider reading.
 
     Raises:
         DataError: The model has no reading.
@@ -265,11 +287,13 @@ def refit(
     torch.manual_seed(config.seed)
     with torch.no_grad():
         chunks = {name: each.seen.split(256) for name, each in views.items()}
-        means = {name: torch.cat([value.by_means(part.float()) for part in parts]) for name, parts in chunks.items()}
-        before = {name: means[name] + torch.cat([value.reading(part.float()) for part in parts]) for name, parts in chunks.items()}
+        before = {name: torch.cat([value(part.float()) for part in parts]) for name, parts in chunks.items()}
         scale = model.logit_scale.exp()
     sample = torch.cat([each.seen[torch.randperm(len(each), generator=generator)[:400]] for each in views.values()]).float()
-    reading = Refit(sample, config.reading or sizes.reading, sizes.parts, config.left_out)
+    own_queries = sizes.queries // len(views)
+    well = list(views).index(WELL) * own_queries if WELL in views else 0
+    silent = slice(well, well + own_queries) if WELL in views else slice(0)
+    reading = More(sample, config.more, sizes.parts, config.left_out, silent)
     optimizer = torch.optim.AdamW(reading.parameters(), lr=config.rate, weight_decay=config.decay)
     said: list[tuple[float, float]] = []
 
@@ -287,7 +311,7 @@ def refit(
                 drawn = F.normalize(words(sentences.draw(name, config.wordings, generator)).mean(1), dim=-1)
                 text = torch.cat([drawn, words(sentences.foreign(name, config.foreign, generator))])
                 was = scale * unit(before[name][rows], own.nouns, sizes.rest) @ text.T
-            now = scale * unit(means[name][rows] + reading(own.seen.float()), own.nouns, sizes.rest) @ text.T
+            now = scale * unit(before[name][rows] + reading(own.seen.float()), own.nouns, sizes.rest) @ text.T
             there = claims.host + 1
             visible, in_frame = own.visible[:, : claims.host], own.in_frame[:, : claims.host]
             shown = torch.cat([visible, (own.present & own.visible.any(1))[:, None]], 1).float()
@@ -307,10 +331,10 @@ def refit(
         if (step + 1) % max(1, config.steps // 10) == 0:
             states_now, keep_now = np.mean(said[-50 * len(views) :], axis=0)
             report(f"step {step + 1}/{config.steps}: states {states_now:.3f}, keep {keep_now:.3f}")
-    found = lite.LiteModel(replace(sizes, reading=config.reading or sizes.reading), model.image.nouns.config, model.text.config)
+    found = lite.LiteModel(replace(sizes, reading=sizes.reading + config.more), model.image.nouns.config, model.text.config)
     stays = {name: value for name, value in model.state_dict().items() if not name.startswith(OWN)}
     found.familiar, found.examples, found.sharpness = model.familiar, model.examples, dict(model.sharpness)
-    found.load_state_dict({**stays, **{OWN + name: value for name, value in reading.eval().levelled().items()}})
+    found.load_state_dict({**stays, **{OWN + name: value for name, value in reading.beside(value.reading).items()}})
     return found.eval()
 
 
@@ -324,15 +348,19 @@ def main() -> None:
         each.add_argument("--folder", type=Path, required=True, help="where views of pictures are kept")
         each.add_argument("--model", type=existing, default=BUNDLED, help="the model (default: the bundled one)")
     looking.add_argument("--pictures", type=at_least_one, default=4000, help="of each group; of fishes a third of them")
-    looking.add_argument("--first", type=at_least(0), default=0, help="number of the first file: so can several processes share a folder")
+    looking.add_argument(
+        "--first", type=at_least(0), default=0, help="number of the first file, so that several processes can share a folder"
+    )
     fitting.add_argument("--output", type=Path, required=True, help="where the model goes")
     fitting.add_argument("--steps", type=at_least_one, default=FitConfig.steps)
-    fitting.add_argument("--reading", type=at_least(0), default=0, help="numbers that each query reads (default: as many as before)")
+    fitting.add_argument("--more", type=at_least_one, default=FitConfig.more, help="numbers that each query reads beside those it reads")
     fitting.add_argument("--seed", type=at_least(0), default=FitConfig.seed)
     fitting.add_argument("--threads", type=at_least_one, default=1)
     arguments = parser.parse_args()
     _, worlds = shipped_model()
-    model = lite.make(arguments.model, str(arguments.model)).model
+    made = lite.make(arguments.model, str(arguments.model))
+    model = made.model
+    check_model(arguments.folder, lite.read(made).weights_hash)
     if arguments.task == "look":
         torch.set_num_threads(1)
         look_on(model, worlds, arguments.folder, arguments.pictures, arguments.first, lambda text: print(text, flush=True))
@@ -341,7 +369,7 @@ def main() -> None:
     tokenizer = (arguments.model / lite.TOKENIZER).read_text(encoding="utf-8")
     views = kept(arguments.folder, worlds)
     sentences = load_sentences(arguments.folder / "sentences.pt", list(worlds), embedder(model, tokenizer))
-    config = FitConfig(steps=arguments.steps, reading=arguments.reading, seed=arguments.seed)
+    config = FitConfig(steps=arguments.steps, more=arguments.more, seed=arguments.seed)
     found = refit(model, views, sentences, config, lambda text: print(text, flush=True))
     lite.save(found, tokenizer, arguments.output, json.loads((arguments.model / lite.KNOWN).read_text(encoding="utf-8")))
 

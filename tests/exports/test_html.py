@@ -383,6 +383,22 @@ def test_specimens_are_shown_apart(browser: Any, tray: Planted, tmp_path: Path) 
 # ------------------------------------------------------------------------------------------------------------- verdicts
 
 
+@pytest.mark.browser
+def test_states_of_an_absent_part_are_no_call_to_be_sure_of(browser: Any, tmp_path: Path) -> None:
+    gone = make_record(
+        "mug.png", (20, 30), "tail", "shape", "forked", probability=0.97, abstained=True, abstained_because="absent", verdict="doubtful",
+        verdict_because="why doubtful.", probabilities={"forked": 0.97, "round": 0.03},
+    )  # fmt: skip
+    write_run(tmp_path / "run", [gone])
+    browser.get((export(tmp_path / "run", "html", tmp_path / "sheet") / "index.html").as_uri())
+    wait(browser, "return document.querySelectorAll('.card').length == 1")
+    said = browser.execute_script("return document.querySelector('.card .words').innerText")
+    assert said.startswith("part not seen"), said
+    assert "97" not in said
+    title = browser.execute_script("return document.querySelector('.card .state span').title")
+    assert title.startswith("the part is not in the picture")
+
+
 TOLD: tuple[tuple[str, float, str | None, float | None, float | None, str | None], ...] = (
     ("1 clear.png", 1.0, "clear", 0.97, 0.99, None),
     ("2 absent.png", 1.0, "absent", 0.001, 0.002, "no_host"),

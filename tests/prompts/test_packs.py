@@ -623,6 +623,11 @@ def test_merge_keeps_the_frame_or_refuses() -> None:
 def test_merge_takes_packs_alone() -> None:
     with pytest.raises(PromptError, match=r"expected packs, as load_pack returns them, received 'fish' \(str\)"):
         prompts.merge(["fish"])  # type: ignore[list-item]
+    fish = prompts.load_pack("fish")
+    for alone in (fish, "fish", None, 3):
+        with pytest.raises(PromptError, match="expected a list of packs, as load_pack returns them, received"):
+            prompts.merge(alone)  # type: ignore[arg-type]
+    assert prompts.merge(each for each in (fish,)) == prompts.merge([fish])
 
 
 PAIRS = list(itertools.permutations(sorted(prompts.available()), 2))

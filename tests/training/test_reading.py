@@ -11,7 +11,7 @@ import torch
 from training import reading as module
 from training.backbone import shipped_model
 from training.export import embedder
-from training.reading import FitConfig, Refit, Views, joined, kept, look, look_on, refit, unit
+from training.reading import FitConfig, More, Views, check_model, joined, kept, look, look_on, refit, unit
 from training.sentences import Sentences, load_sentences
 
 from concept_cam.backbones import BUNDLED, lite
@@ -53,14 +53,20 @@ def test_what_is_seen_is_what_the_towers_make_the_image_embedding_of(views: View
     assert len(joined([views, plain])) == 12
 
 
-def test_a_levelled_reading_reads_the_same_of_what_is_not_levelled() -> None:
+def test_numbers_beside_a_reading_are_added_to_what_it_read() -> None:
     torch.manual_seed(0)
     sizes = Sizes(hidden=5, queries=3, parts=4, reading=2)
     sample = torch.randn(40, 3, 2 * sizes.seen) * torch.rand(2 * sizes.seen) * 5 + 2
-    made, plain = Refit(sample, 2, 4, 0.5).eval(), Reading(sizes)
-    plain.load_state_dict(made.levelled())
+    old, more = Reading(sizes), More(sample, 3, 4, 0.5, slice(1, 2)).eval()
+    torch.nn.init.normal_(old.out.weight)
+    wide = Reading(replace(sizes, reading=5))
+    wide.load_state_dict(more.beside(old))
     with torch.no_grad():
-        torch.testing.assert_close(plain(sample), made(sample), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(wide(sample), old(sample) + more(sample), rtol=1e-4, atol=1e-4)
+        other = sample.clone()
+        other[:, 1] += 3.0
+        torch.testing.assert_close(more(other), more(sample), msg="a silent query reads nothing more")
+        assert not torch.allclose(more(sample), torch.zeros(1))
 
 
 def test_a_fit_tells_its_pictures_better_and_leaves_all_but_the_reading(views: Views, sentences: Sentences) -> None:
@@ -80,11 +86,11 @@ def test_a_fit_tells_its_pictures_better_and_leaves_all_but_the_reading(views: V
 
 def test_a_wider_reading_is_written_and_read(views: Views, sentences: Sentences, tmp_path: Path) -> None:
     model, _ = shipped_model()
-    wider = refit(model, {"beetle": views}, sentences, FitConfig(steps=2, batch=4, foreign=0, reading=20))
+    wider = refit(model, {"beetle": views}, sentences, FitConfig(steps=2, batch=4, foreign=0, more=4))
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
     lite.save(wider, tokenizer, tmp_path / "wider", json.loads((BUNDLED / lite.KNOWN).read_text(encoding="utf-8")))
     read = lite.make(tmp_path / "wider", "wider").model
-    assert read.image.value.reading.own.shape == (64, 688, 20)
+    assert read.image.value.reading.own.shape == (64, 688, model.sizes.reading + 4)
     seen = views.seen.float()
     with torch.no_grad():
         torch.testing.assert_close(read.image.value(seen), wider.image.value(seen), rtol=0.02, atol=0.02)
@@ -116,3 +122,10 @@ def test_a_model_without_a_reading_is_refused(views: Views, sentences: Sentences
     model.image.value.reading = None
     with pytest.raises(DataError, match="has no reading of its own"):
         refit(model, {"beetle": replace(views)}, sentences, FitConfig(steps=1))
+
+
+def test_views_of_another_model_are_not_mixed(tmp_path: Path) -> None:
+    check_model(tmp_path / "views", "abc")
+    check_model(tmp_path / "views", "abc")
+    with pytest.raises(DataError, match="holds what a model with the weights abc saw, not def: name another folder"):
+        check_model(tmp_path / "views", "def")

@@ -192,7 +192,7 @@ class Annotator:
         return [self._index.features(entry) for entry in entries], [self._index.valid(entry) for entry in entries]
 
     def _certificates(self, answer: Localizations, shares: np.ndarray, valid: np.ndarray) -> dict[int, Certificate]:
-        """Certifies the maps that a record is made of: every part's, and of each character the best state's."""
+        """Certifies the maps that a record is made of: every part's, and of each character its part's and the best state's."""
         from concept_cam.trust.certificate import Certifier
 
         if not isinstance(answer.certify, Certifier):

@@ -45,9 +45,10 @@ function load(index) {
 
 // --------------------------------------------------------------------------------------------------------------- values
 const readable = (name) => String(name).replaceAll("_", " ");
-// Where the verdict finds nothing of the target, or no subject is seen, the odds among what was named say nothing: there is no call to be sure of.
+// Where the verdict finds nothing of the target, or the subject or the part is not there, the odds among what was named say nothing: there is no call to be sure of.
+const GONE = { no_host: "subject not seen", absent: "part not seen" };
 const verdictLost = (row) => run.unfound.includes(row.v);
-const lost = (row) => trait(row).kind !== "distance" && (verdictLost(row) || row.r === "no_host");
+const lost = (row) => trait(row).kind !== "distance" && (verdictLost(row) || row.r in GONE);
 // The number on a card: of a part how likely its peak is right, where that was fitted; of a state its odds among those that were named.
 const believed = (row) => row.d ? null : lost(row) ? 0 : trait(row).kind === "part" ? row.z ?? row.p : row.p;
 const sure = (row) => row.d ? 2 : believed(row) ?? -1;
@@ -80,7 +81,7 @@ const brief = (row) => (row.c && !lost(row)) || row.b == null ? call(row) : `${r
 // What stands first: the call, or why there is none to be had. A state may bear the verdict's name ("absent"): then it is named as such.
 function headline(row) {
   if (!lost(row)) return brief(row);
-  if (!verdictLost(row)) return "subject not seen";
+  if (!verdictLost(row)) return GONE[row.r];
   const name = run.verdicts[row.v];
   return trait(row).states.includes(name) ? `verdict: ${name}` : name;
 }
