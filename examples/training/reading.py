@@ -178,7 +178,8 @@ def kept(folder: Path, worlds: Sequence[str]) -> dict[str, Views]:
     for world in worlds:
         files = sorted(folder.glob(f"{world}_*.pt"))
         if not files:
-            raise DataError(f"{folder} holds no views of {world}: make them with  python -m training.reading look --folder {folder}")
+            command = f"PYTHONPATH=examples python -m training.reading look --folder {folder}"
+            raise DataError(f"{folder} holds no views of {world}: make them with  {command}")
         try:
             found[world] = joined([Views(**read_tensors(file, "views of pictures")) for file in files])
         except TypeError as error:
@@ -282,7 +283,7 @@ def refit(
     """
     value, sizes = model.image.value, model.image.sizes
     if value.reading is None:
-        raise DataError("the model has no reading of its own to fit: train one with reading=16.")
+        raise DataError("the model has no reading of its own to fit: train one with --set reading=32.")
     generator, rng = torch.Generator().manual_seed(config.seed), np.random.default_rng(config.seed)
     torch.manual_seed(config.seed)
     with torch.no_grad():

@@ -107,7 +107,7 @@ def test_views_are_kept_and_looked_at_once(tmp_path: Path, monkeypatch: pytest.M
     look_on(model, ["beetle", "fish"], tmp_path, 4, 0, said.append)
     assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == stamps
     assert len(kept(tmp_path, ["beetle"])["beetle"]) == 4
-    with pytest.raises(DataError, match=r"no views of plant: make them with  python -m training\.reading look"):
+    with pytest.raises(DataError, match=r"no views of plant: make them with  PYTHONPATH=examples python -m training\.reading look"):
         kept(tmp_path, ["plant"])
     torch.save({each.name: getattr(views, each.name) for each in fields(views)[1:]}, tmp_path / "plant_00000.pt")
     with pytest.raises(DataError, match="no views of pictures"):
