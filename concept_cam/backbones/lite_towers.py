@@ -283,8 +283,14 @@ class JointHead(nn.Module):
 
     def forward(self, sentences: Tensor, nouns: Tensor) -> Tensor:
         """Unit sentence embeddings [N, 384], and their vectors of the block of nouns [N, nouns], to [N, D], unit length."""
-        # Unit vectors of 384 numbers: times 8 each number is of the order of one half.
-        louder = sentences * 8.0
-        parts = F.normalize(self.second(F.gelu(self.first(louder))), dim=-1)
-        gate = self.gate_second(F.gelu(self.gate_first(louder))).softmax(-1)
-        return F.normalize(torch.cat([gate[:, :1] * nouns, gate[:, 1:2] * parts, gate[:, 2:]], -1), dim=-1)
+        gate = self.gate_second(F.gelu(self.gate_first(_louder(sentences)))).softmax(-1)
+        return F.normalize(torch.cat([gate[:, :1] * nouns, gate[:, 1:2] * self.parts(sentences), gate[:, 2:]], -1), dim=-1)
+
+    def parts(self, sentences: Tensor) -> Tensor:
+        """What is said of parts alone, without the gate: [..., 384] to unit vectors of the block of parts, [..., parts]."""
+        return F.normalize(self.second(F.gelu(self.first(_louder(sentences)))), dim=-1)
+
+
+def _louder(sentences: Tensor) -> Tensor:
+    """Unit vectors of 384 numbers: times 8 each number is of the order of one half."""
+    return sentences * 8.0

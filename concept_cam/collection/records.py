@@ -21,7 +21,6 @@ from concept_cam.core.geometry import Geometry
 from concept_cam.core.regions import PictureMaps
 from concept_cam.core.resampling import highest_places_of_all, points_of, settled_places
 from concept_cam.core.results import on_finer_grid
-from concept_cam.trust import verdicts
 
 if TYPE_CHECKING:
     from concept_cam.core.placing import Place
@@ -231,7 +230,7 @@ def _is_there(certificate: Certificate | None) -> bool:
         return True
     if certificate.presence is None:
         return not certificate.unfound
-    return certificate.verdict != verdicts.ABSENT and certificate.presence >= LEAST_PRESENCE
+    return not is_absent(certificate) and certificate.presence >= LEAST_PRESENCE
 
 
 def _rows_of(answered: _Answered, maps: _Maps, lengths: Sequence[Mapping[str, Distance]], plan: Plan) -> list[dict[str, Any]]:

@@ -298,9 +298,6 @@ def refit(
     optimizer = torch.optim.AdamW(reading.parameters(), lr=config.rate, weight_decay=config.decay)
     said: list[tuple[float, float]] = []
 
-    def words(embeddings: Tensor) -> Tensor:
-        return F.normalize(model.joint.second(F.gelu(model.joint.first(embeddings * 8.0))), dim=-1)
-
     for step in range(config.steps):
         for group in optimizer.param_groups:
             group["lr"] = config.rate * min(1.0, (step + 1) / 40) * min(1.0, 1.6 * (1.0 - step / config.steps) + 0.01)
@@ -309,8 +306,8 @@ def refit(
             rows = torch.from_numpy(rng.integers(0, len(every), config.batch))
             own, claims = every[rows], claims_of(name)
             with torch.no_grad():
-                drawn = F.normalize(words(sentences.draw(name, config.wordings, generator)).mean(1), dim=-1)
-                text = torch.cat([drawn, words(sentences.foreign(name, config.foreign, generator))])
+                drawn = F.normalize(model.joint.parts(sentences.draw(name, config.wordings, generator)).mean(1), dim=-1)
+                text = torch.cat([drawn, model.joint.parts(sentences.foreign(name, config.foreign, generator))])
                 was = scale * unit(before[name][rows], own.nouns, sizes.rest) @ text.T
             now = scale * unit(before[name][rows] + reading(own.seen.float()), own.nouns, sizes.rest) @ text.T
             there = claims.host + 1
