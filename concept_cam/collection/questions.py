@@ -334,9 +334,8 @@ def entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept 
     if entity.id in WHOLE_ORGANISM:
         return None
     parts = [(owner, state) for owner in pack.characters if owner.kind == "part" for state in owner.states if not state.where]
-    for owner, state in parts:
-        if state.entity is not None and ((entity.id and entity.id == state.entity.id) or entity.label == state.entity.label):
-            return prompts.concepts(pack, owner.name, state.name)[0]
+    if told_of := pack.part_told_of(character):
+        return prompts.concepts(pack, told_of[0].name, told_of[1].name)[0]
     whole = host_phrase(pack.host)
     own = tuple(dict.fromkeys(f"the {noun} of {whole}" for noun in (entity.label, *entity.nouns)))
     taken = {normalise_text(phrase) for phrase in own}

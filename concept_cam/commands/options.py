@@ -11,6 +11,7 @@ import click
 
 from concept_cam.commands.console import detail, warn
 from concept_cam.core.concept import Concept
+from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import DEFAULT_MODEL, did_you_mean
 from concept_cam.core.settings import DTYPES, PREPROCESS_SETTINGS, SETTING_NAMES, Settings, read_config, refiner_steps
 
@@ -108,9 +109,17 @@ input_options: Callable[[Any], Any] = _stack(tuple(map(_setting_option, PREPROCE
 
 
 def number_or_column(text: str | None) -> float | str | None:
-    """Reads an option that is a number for all pictures, or the column that holds one for each."""
+    """Reads an option that is a number for all pictures, or the column that holds one for each.
+
+    Raises:
+        ConfigurationError: It is blank, as a variable of the shell that is not set leaves it.
+    """
     if text is None:
         return None
+    if not text.strip():
+        raise ConfigurationError(
+            f"--px-per-mm is {text!r}: expected a number, or the name of a column; leave it out where neither is known."
+        )
     try:
         return float(text)
     except ValueError:

@@ -31,9 +31,10 @@ def _phrases(value: str | Sequence[str], role: str) -> tuple[str, ...]:
 
 
 def _whole(value: Any) -> Any:
-    """A whole number of any type as an int, what is none as it is."""
+    """A whole number of any type as an int, what is none, such as a truth value of any type, as it is."""
     try:
-        return value if isinstance(value, bool) else operator.index(value)
+        truth = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+        return value if truth else operator.index(value)
     except TypeError:
         return value
 
@@ -49,7 +50,7 @@ class Where:
         parts: Concepts of the parts that the plan names, each with its name there as metadata ``part``.
 
     Raises:
-        PromptError: An unknown place.
+        PromptError: An unknown place, or a field of another type.
     """
 
     place: str
@@ -61,6 +62,17 @@ class Where:
         if not isinstance(self.place, str):
             raise PromptError(f"place must be one of {', '.join(PLACES)}, received {self.place!r} ({type(self.place).__name__}).")
         choose(self.place, PLACES, "place", PromptError)
+        if not isinstance(self.part, str):
+            raise PromptError(f"part must be text, received {self.part!r} ({type(self.part).__name__}).")
+        if not isinstance(self.plan, BodyPlan):
+            raise PromptError(f"plan must be a BodyPlan, received {reprlib.repr(self.plan)} ({type(self.plan).__name__}).")
+        if isinstance(self.parts, Concept | str) or not isinstance(self.parts, Iterable):
+            raise PromptError(f"parts must be a tuple of concepts, received {reprlib.repr(self.parts)} ({type(self.parts).__name__}).")
+        parts = tuple(self.parts)
+        for part in parts:
+            if not isinstance(part, Concept):
+                raise PromptError(f"parts must be concepts, received {reprlib.repr(part)} ({type(part).__name__}).")
+        object.__setattr__(self, "parts", parts)
 
 
 @dataclass(frozen=True)

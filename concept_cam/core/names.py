@@ -55,8 +55,12 @@ def choose(name: str, table: Mapping[str, T], what: str, error: type[ConceptCamE
 
 
 def normalise_text(text: str) -> str:
-    """Returns the form in which two phrases are compared: Unicode NFKC, case folded, white space collapsed, end stop dropped."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".").rstrip()
+    """Returns the form in which two phrases are compared.
+
+    Unicode NFKC, case folded, white space collapsed; the end stop and what nobody sees, such as a space of no width, dropped.
+    """
+    seen = "".join(each for each in unicodedata.normalize("NFKC", text) if unicodedata.category(each) != "Cf")
+    return " ".join(seen.casefold().split()).rstrip(".").rstrip()
 
 
 def display(path: str) -> str:

@@ -14,6 +14,7 @@ from scipy import stats
 
 from concept_cam.collection.limits import POOLED_LIMIT, PROBABILITY_SETTINGS, Calibration, Limit
 from concept_cam.collection.questions import ABSENT
+from concept_cam.collection.schema import BEFORE_LIMITS
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.names import choose, did_you_mean, nearest_names, normalise_text
@@ -27,6 +28,7 @@ __all__ = [
     "read_calls",
     "read_truth",
     "strangers",
+    "undecided",
 ]
 
 Key = tuple[str, str, str, int]
@@ -47,6 +49,7 @@ class ModelCall:
         specimen: Number of the specimen.
         part: Whether the character is a part, which is found rather than called.
         states: Every state of the character that can be labelled, where it is known.
+        before_limits: Whether it was not called for a reason that no limit decides about: no host, or the part is absent.
     """
 
     file_name: str
@@ -58,6 +61,7 @@ class ModelCall:
     specimen: int = 0
     part: bool = False
     states: tuple[str, ...] = ()
+    before_limits: bool = False
 
 
 # ----------------------------------------------------------------------------------------------------------------- fit
@@ -151,7 +155,8 @@ def calibrate(
 
     A call is right when the label of its picture, specimen and character names its state. A part is there when a label names it, and not
     there when its picture has labels of parts of that character but none of this one. Characters with fewer than ``least`` labelled calls
-    take the limit of all characters together (parts and states apart), listed under ``*``.
+    take the limit of all characters together (parts and states apart), listed under ``*``. What was not called for lack of a host or of
+    the part is left out (see :func:`undecided`): no limit would have called it.
 
     States and characters are compared without regard to case, white space and underscores; ``not STATE`` says that a state is wrong without
     saying which is right. Where any label is marked as reviewed, only those that are count.
@@ -179,13 +184,17 @@ def calibrate(
     groups: dict[tuple[str, str, bool], list[_Judged]] = {}
     for call in said:
         states = _states(known, call)
-        if states is None:
+        if states is None or call.before_limits:
             continue
         value = call.score if call.part else call.probability
         if np.isnan(value):  # Nothing was measured that a limit could be set on.
             continue
         groups.setdefault((call.pack, f"{call.character}={call.state}" if call.part else call.character, call.part), []).append(
             (value, compared(call.state) in states)
+        )
+    if not groups and (held := undecided(said, labels)):
+        raise DataError(
+            f"none of the {held} labelled calls is one that a limit decides about: their pictures show no host, or the part is absent."
         )
     if not groups:
         raise DataError(_no_match(said, labels))
@@ -269,6 +278,12 @@ def _states(known: Mapping[Key, set[str]], call: ModelCall) -> set[str] | None:
     return None
 
 
+def undecided(calls: Iterable[ModelCall], labels: Iterable[Label]) -> int:
+    """Returns how many calls have a label and are left out all the same: no limit decides about them (``ModelCall.before_limits``)."""
+    looked_at = {(label.file_name, compared(label.character), label.specimen) for label in labels}
+    return sum(call.before_limits and (call.file_name, compared(call.character), call.specimen) in looked_at for call in calls)
+
+
 def strangers(calls: Iterable[ModelCall], labels: Iterable[Label]) -> list[str]:
     """Returns the labelled pictures of which there is no call: their labels say nothing, and a misspelt name should be noticed."""
     pictures = {call.file_name for call in calls}
@@ -297,7 +312,7 @@ def read_calls(path: str | os.PathLike[str]) -> tuple[list[ModelCall], dict[str,
     """Reads what a model said: the folder of an annotation run, or a CSV table of calls.
 
     The table needs ``file_name`` (or ``source``), ``character``, ``state`` (or ``best_state``) and ``probability``; ``score``, ``pack``,
-    ``specimen`` and ``kind`` are read where they are there.
+    ``specimen``, ``kind`` and ``abstained_because`` are read where they are there.
 
     Returns:
         The calls and the facts of the run (model, weights, the settings that decide probabilities).
@@ -311,7 +326,18 @@ def read_calls(path: str | os.PathLike[str]) -> tuple[list[ModelCall], dict[str,
     from concept_cam.collection.runs import read_run
 
     run = read_run(source)
-    columns = ["source", "specimen", "pack", "character", "kind", "best_state", "probability", "score", "probabilities"]
+    columns = [
+        "source",
+        "specimen",
+        "pack",
+        "character",
+        "kind",
+        "best_state",
+        "probability",
+        "score",
+        "probabilities",
+        "abstained_because",
+    ]
     columns = [name for name in columns if name in run.schema.names]
     calls: list[ModelCall] = []
     states: dict[tuple[str, str], dict[str, None]] = {}
@@ -360,6 +386,7 @@ def _call(row: Mapping[str, Any], source: Path, line: int) -> ModelCall:
             str(row.get("pack", "")),
             _number(str(row.get("specimen", 0)), source, line),
             row.get("kind") == "part",
+            before_limits=row.get("abstained_because") in BEFORE_LIMITS,
         )
     except ValueError as error:
         raise DataError(f"{source}, row {line}: {error}.") from error

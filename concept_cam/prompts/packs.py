@@ -69,6 +69,10 @@ class Entity:
     id: str | None = None
     nouns: tuple[str, ...] = ()
 
+    def is_like(self, other: Entity) -> bool:
+        """Whether both name one thing: the same id, or the same label."""
+        return (self.id is not None and self.id == other.id) or self.label == other.label
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -218,6 +222,18 @@ class Pack:
             PromptError: If there is none; names the nearest.
         """
         return choose(name, self.parts, f"part of {self.name!r}:", PromptError)
+
+    def part_told_of(self, character: Character) -> tuple[Character, State] | None:
+        """Returns the part that the states of a character are told of, with the character that it is in: the first that has its entity.
+
+        Returns:
+            ``None`` where the pack has no such part, and where the character is itself one of parts.
+        """
+        entity = character.entity
+        if entity is None:
+            return None
+        parts = ((owner, state) for owner in self.characters if owner.kind == "part" for state in owner.states if not state.where)
+        return next(((owner, state) for owner, state in parts if state.entity is not None and entity.is_like(state.entity)), None)
 
     def phrases_around(self, reference: str) -> tuple[str, ...]:
         """The phrases of the host, of the background, or of a part that lies elsewhere.
@@ -521,7 +537,7 @@ def merge(packs: Iterable[Pack], name: str | None = None) -> Pack:
     Raises:
         PromptError: If the hosts differ (load such packs side by side with :func:`load` instead), the same character or state is defined in
             two ways, or a pack would no longer mean what it means: two have a part of one name that one of them names in ``elsewhere`` or
-            in its frame, other words for the host, or other frames.
+            in its frame, or parts of one entity that states of one are told of; other words for the host, or other frames.
     """
     if isinstance(packs, (str, bytes, Pack)) or not isinstance(packs, Iterable):
         raise PromptError(f"expected a list of packs, as load_pack returns them, received {reprlib.repr(packs)} ({type(packs).__name__}).")
@@ -574,6 +590,12 @@ def _changed(pack: Pack, merged: Pack) -> str:
         if pack.prompts_around(part) != merged.prompts_around(part):
             return _renamed(pack, part, "its frame")
     for character in pack.characters:
+        told_of, now = (owner.part_told_of(character) for owner in (pack, merged))
+        if told_of is not None and now is not None and told_of[1] != now[1]:
+            return (
+                f"{character.name!r} of {pack.name!r} is told of its part {told_of[1].name!r}, and would be told of another pack's part "
+                f"{now[1].name!r}, which has the same entity; leave one of the two parts out"
+            )
         for state in character.states:
             before = _concept(pack, character, state)
             after = _concept(merged, merged.character(character.name), state)

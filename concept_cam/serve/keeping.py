@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from concept_cam.collection.corrections import Correction, labels_csv
 from concept_cam.collection.limits import PROBABILITY_SETTINGS, Calibration
+from concept_cam.collection.schema import BEFORE_LIMITS
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.names import choose
 from concept_cam.evaluation.calibration import ModelCall, calibrate
@@ -63,8 +64,8 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
 
     Returns:
         The limits, and as plain data one row per character: the limit, how many labels it rests on, and of the run's calls how many would
-        no longer be made and how many that were held back would be; the model that they are for; and how many corrected calls of other
-        weights were left out.
+        no longer be made and how many that were held back would be; the model that they are for; and how many corrected calls were left
+        out, of other weights and of what no limit decides about (no host, an absent part).
 
     Raises:
         DataError: There is no label, or none for a call of that model.
@@ -77,6 +78,13 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
     own = [item for item in standing if not (item.weights_hash and weights_hash) or item.weights_hash == weights_hash]
     calls, labels = calls_and_labels(own)
     others = len(calls_and_labels(standing)[0]) - len(calls)
+    decided = [item for item in own if not _before_limits(desk, item)]
+    held, (calls, labels) = len(calls) - len(calls_and_labels(decided)[0]), calls_and_labels(decided)
+    if not calls and held:
+        raise DataError(
+            f"all {held} corrected calls are of pictures without the host or of absent parts, and no limit decides about those: correct "
+            "other calls first."
+        )
     if not calls and others:
         raise DataError(
             f"all {others} corrected calls were made with other weights than {weights_hash} of {model!r}, which the limits would be for: "
@@ -107,7 +115,14 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
         "model": model,
         "weights_hash": weights_hash,
         "other_weights": others,
+        "before_limits": held,
     }
+
+
+def _before_limits(desk: Desk, item: Correction) -> bool:
+    """Whether the run did not call what was corrected for a reason that no limit decides about."""
+    record = desk.gallery.all_calls().get(item.source, {}).get((item.pack, item.character, item.specimen, item.part))
+    return record is not None and record["abstained_because"] in BEFORE_LIMITS
 
 
 def _changes(desk: Desk, name: str, measure: str, value: float) -> tuple[int, int]:

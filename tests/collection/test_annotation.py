@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -701,6 +703,11 @@ def test_estimate_writes_nothing(pictures: tuple[Path, list[str], list[str]], lo
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("scale", [Decimal("2.5"), Fraction(5, 2), np.float32(2.5), np.array(2.5), torch.tensor(2.5)])
+def test_any_kind_of_number_is_a_scale(scale: Any) -> None:
+    assert Request(["in"], "out", ("fish",), px_per_mm=scale).px_per_mm == 2.5
+
+
 def test_wrong_options_have_one_clear_message(localizer: Localizer, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for options, message in (
@@ -709,6 +716,11 @@ def test_wrong_options_have_one_clear_message(localizer: Localizer, tmp_path: Pa
         ({"px_per_mm": float("nan")}, "px_per_mm"),
         ({"px_per_mm": 10**400}, "px_per_mm"),
         ({"px_per_mm": True}, "px_per_mm .*received True"),
+        ({"px_per_mm": np.bool_(True)}, "px_per_mm .*received"),
+        ({"px_per_mm": np.array([1.0])}, "px_per_mm .*received"),
+        ({"px_per_mm": torch.tensor(True)}, "px_per_mm .*received"),
+        ({"px_per_mm": 1j}, "px_per_mm .*received 1j"),
+        ({"px_per_mm": Decimal("NaN")}, "px_per_mm .*received"),
         ({"px_per_mm": [1]}, r"px_per_mm .*received \[1\]"),
         ({"px_per_mm": b"1"}, "px_per_mm .*received b'1'"),
         ({"limit": 0}, "limit"),

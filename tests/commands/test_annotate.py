@@ -198,6 +198,7 @@ def test_an_option_that_names_a_column_is_refused_where_there_are_none(folder: P
         (["in"], "--output"),
         (["nowhere", "-o", "run"], "no such input"),
         (["in", "-o", "run", "--shard", "3"], "i/n"),
+        (["in", "-o", "run", "--px-per-mm", " "], "--px-per-mm is ' ': expected a number, or the name of a column"),
         (["in", "-o", "run", "--threshold", "ostu"], "otsu"),
         (["in", "-o", "run", "--ignore", "nothing"], "--ignore"),
         (["in", "-o", "run", "--calibration", "none.yaml"], "none.yaml"),

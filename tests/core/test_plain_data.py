@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from concept_cam.core import errors as errors_module
 from concept_cam.core.concept import Concept, Where
@@ -193,9 +194,12 @@ def test_empty_text(text: str) -> None:
         ({"contrast_names": ("x", " ")}, "contrast_names must be texts that are not blank, received ' '"),
         ({"contrast_names": ("x", "x")}, "two contrasts have the name 'x'"),
         ({"name": " "}, "the name of a concept is blank"),
+        ({"name": "\u200b"}, "the name of a concept is blank"),
+        ({"target": "\u200b"}, "the target is empty"),
         ({"surroundings": "1"}, "surroundings must be a whole number"),
         ({"surroundings": np.float32(1)}, "surroundings must be a whole number"),
         ({"surroundings": np.bool_(True)}, "surroundings must be a whole number"),
+        ({"surroundings": torch.tensor(True)}, "surroundings must be a whole number"),
         ({"surroundings": np.array([1, 1])}, "surroundings must be a whole number"),
         ({"target": b"a fork"}, r"the target must be text or several texts, received b'a fork' \(bytes\)"),
         ({"contrasts": b"b"}, "contrasts must be texts, received b'b'"),
@@ -220,6 +224,26 @@ def test_any_whole_number_of_surroundings(one: Any) -> None:
 def test_a_place_that_is_no_text() -> None:
     with pytest.raises(PromptError, match=r"place must be one of left, .*received \['left'\] \(list\)"):
         Where(["left"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"part": 3}, r"part must be text, received 3 \(int\)"),
+        ({"plan": "fish"}, r"plan must be a BodyPlan, received 'fish' \(str\)"),
+        ({"parts": "head"}, r"parts must be a tuple of concepts, received 'head' \(str\)"),
+        ({"parts": 3}, r"parts must be a tuple of concepts, received 3 \(int\)"),
+        ({"parts": Concept(("a",))}, "parts must be a tuple of concepts, received Concept"),
+        ({"parts": ("head",)}, r"parts must be concepts, received 'head' \(str\)"),
+    ],
+)
+def test_a_place_of_wrong_types_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        Where("left", **given)
+
+
+def test_the_parts_of_a_place_may_be_a_list() -> None:
+    assert Where("left", parts=[Concept(("a",))]) == Where("left", parts=(Concept(("a",)),))  # type: ignore[arg-type]
 
 
 def test_no_phrase_or_no_text() -> None:
@@ -301,6 +325,7 @@ def test_metadata_is_a_copy() -> None:
         ("e\u0301", "\u00e9"),
         ("...", ""),
         ("v1.2 fin", "v1.2 fin"),
+        ("a f\u00adin\u200b", "a fin"),
     ],
 )
 def test_normalise_text(text: str, expected: str) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from scipy import stats
 
 from concept_cam.collection.limits import read_limits
 from concept_cam.core.errors import ConfigurationError, DataError
-from concept_cam.evaluation.calibration import ModelCall, calibrate, fit_limit, read_calls, read_truth, strangers
+from concept_cam.evaluation.calibration import ModelCall, calibrate, fit_limit, read_calls, read_truth, strangers, undecided
 from concept_cam.exports.survey import Label
 
 
@@ -97,6 +98,26 @@ def calls(count: int = 40) -> tuple[list[ModelCall], list[Label]]:
     said.append(ModelCall("fish01.jpg", "pattern", "plain", 0.95, 0.1, "fish"))
     truth.append(Label("fish01.jpg", "pattern", "plain"))
     return said, truth
+
+
+def test_calls_that_no_limit_decides_about_are_left_out_and_counted() -> None:
+    said, truth = calls()
+    held = [replace(call, file_name=f"rock{number}.jpg", probability=0.99, before_limits=True) for number, call in enumerate(said[:10:2])]
+    wrong = [Label(call.file_name, call.character, "rounded") for call in held]
+    found, plain = (calibrate(given, labels, target=0.9) for given, labels in ((said + held, truth + wrong), (said, truth)))
+    assert {name: limit.to_dict() for name, limit in found.limits.items()} == {
+        name: limit.to_dict() for name, limit in plain.limits.items()
+    }
+    assert (undecided(said + held, truth + wrong), undecided(said, truth), undecided(said + held, truth)) == (len(held), 0, 0)
+    with pytest.raises(DataError, match="none of the 5 labelled calls is one that a limit decides about"):
+        calibrate(held, wrong)
+
+
+def test_a_table_says_why_nothing_was_called(tmp_path: Path) -> None:
+    table = tmp_path / "calls.csv"
+    rows = [f"a.jpg,tail,forked,0.9,{reason}" for reason in ("", "no_host", "absent", "low_probability", "no_place")]
+    table.write_text("file_name,character,state,probability,abstained_because\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    assert [call.before_limits for call in read_calls(table)[0]] == [False, True, True, False, False]
 
 
 def test_characters_and_parts_get_limits_of_their_own() -> None:

@@ -578,6 +578,21 @@ def test_merge_refuses_parts_of_one_name_where_a_pack_would_mean_the_other() -> 
             require_kept(pack, prompts.merge(pair))
 
 
+def test_merge_refuses_to_tell_states_of_the_part_of_another_pack() -> None:
+    rims = prompts.parse(CLASHING.replace("    elsewhere: [lip]\n", ""))
+    told = "pack: {}\nhost: shell\ncharacters:\n  {}:\n    kind: part\n    states:\n"
+    edges = prompts.parse(told.format("edges", "edges") + "      edge: {phrases: [the edge of a shell], entity: {label: rim}}\n")
+    with pytest.raises(PromptError, match="'rim' of 'rims' is told of its part 'lip', and would be told of another pack's part 'edge'"):
+        prompts.merge([edges, rims])
+    # Behind the pack's own part the other one is not asked for; and one that had none is told of the very thing that it names.
+    merged = prompts.merge([rims, edges])
+    assert [each.name for each in merged.part_told_of(merged.character("rim")) or ()] == ["rims", "lip"]
+    alone = replace(rims, characters=(rims.character("rim"),))
+    assert alone.part_told_of(alone.character("rim")) is None
+    merged = prompts.merge([alone, edges])
+    assert [each.name for each in merged.part_told_of(merged.character("rim")) or ()] == ["edges", "edge"]
+
+
 def test_merge_refuses_other_words_for_the_host() -> None:
     shells = prompts.parse(ELSEWHERE)
     head = 'host: shell\nhost_templates: ["one {}"]'

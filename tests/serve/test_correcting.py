@@ -608,6 +608,23 @@ def test_limits_are_fitted_to_calls_of_one_model(run_client: Any) -> None:
     assert found.limits["caudal_fin_shape"].labelled == 1
 
 
+def test_limits_are_fitted_to_calls_that_a_limit_decides_about(run_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = run_client.desk
+    sources = list(dict.fromkeys(record["source"] for record in desk.gallery.run.records()))[:2]
+    calls = {
+        source: {key: {**record, "abstained_because": "no_host" if source == sources[0] else None} for key, record in records.items()}
+        for source, records in desk.gallery.all_calls().items()
+    }
+    monkeypatch.setattr(desk.gallery, "all_calls", lambda: calls)
+    given = {"pack": "fish", "character": "caudal_fin_shape", "called": "forked", "verdict": "accept", "probability": 0.9}
+    desk.corrections.add(Correction(id="0", source=sources[0], **given))
+    with pytest.raises(DataError, match="all 1 corrected calls are of pictures without the host or of absent parts"):
+        fit_limits(desk)
+    desk.corrections.add(Correction(id="1", source=sources[1], **given))
+    found, said = fit_limits(desk)
+    assert (found.limits["caudal_fin_shape"].labelled, said["before_limits"]) == (1, 1)
+
+
 def test_serve_warns_of_a_run_of_other_weights(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from numbers import Real
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsFloat
 
 import numpy as np
 
@@ -290,12 +289,17 @@ def payload_of(text: str, root: str | None) -> tuple[Payload, str]:
 
 
 def read_scale(value: object) -> float | None:
-    """Returns a scale in pixels per millimetre, ``None`` for what is none: no number, or one beyond the limits."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    """Returns a scale in pixels per millimetre, ``None`` for what is none: no number, or one beyond the limits.
+
+    Args:
+        value: Any kind of number: of Python, of `decimal`, or a single one of numpy or torch.
+    """
+    one = getattr(value, "shape", ()) == () and str(getattr(value, "dtype", "")) not in ("bool", "torch.bool")
+    if not one or isinstance(value, bool | str | bytes) or not isinstance(value, SupportsFloat):
         return None
     try:
         number = float(value)
-    except OverflowError:
+    except (OverflowError, TypeError, ValueError):
         return None
     return number if LEAST_SCALE <= number <= MOST_SCALE else None
 
