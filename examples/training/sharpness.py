@@ -3,8 +3,10 @@
     PYTHONPATH=examples python -m training.sharpness --folder concept_cam/backbones/bundled
 
 A model has one temperature, and tells some characters better than that says and others worse. For each character of the packs that the
-model was trained for, the factor of the temperature is the one under which the states of rendered pictures are most likely (temperature
-scaling; Guo et al., "On calibration of modern neural networks", ICML 2017). Half of the pictures are plain and half in the styles of
+model was trained for, the factor of the temperature is first the one under which the states of rendered pictures are most likely
+(temperature scaling; Guo et al., "On calibration of modern neural networks", ICML 2017), and then the sharpest that those pictures do not
+speak against, by one standard error: what is said of photographs is said less surely than of renders, and right as often. Half of the
+pictures are plain and half in the styles of
 photographs, a third has false colours; none of them is of the training, of the benchmark, or a photograph. What is best called stays as it
 is; only how sure it is changes. The weights' hash changes with it, for so do the answers: fit the rules of trust after it.
 """
@@ -36,6 +38,8 @@ SEEN_AT_ONCE = 8
 WIDE = 0.5
 """Standard deviation of the logarithm of a factor that is expected before anything is seen: few pictures move it little."""
 BOUNDS = (0.25, 4.0)
+FINER = 1.02
+"""Step in which a sharper factor is looked for."""
 LEAST = 100
 """Pictures of a character under which nothing is fitted, and it is said."""
 SURE = 0.9
@@ -59,11 +63,13 @@ class Seen:
         powers = np.exp(scaled - scaled.max(1, keepdims=True))
         return np.asarray(powers / powers.sum(1, keepdims=True))
 
+    def surprises(self, factor: float) -> npt.NDArray[np.float64]:
+        """Minus the logarithm of the right state's probability [N]."""
+        return np.asarray(-np.log(self.shares(factor)[np.arange(len(self.truth)), self.truth].clip(1e-12)))
+
     def surprise(self, factor: float) -> float:
-        """Mean of minus the logarithm of the right state's probability; NaN of no pictures."""
-        if not len(self.truth):
-            return float("nan")
-        return float(-np.log(self.shares(factor)[np.arange(len(self.truth)), self.truth].clip(1e-12)).mean())
+        """Mean of :meth:`surprises`; NaN of no pictures."""
+        return float(self.surprises(factor).mean()) if len(self.truth) else float("nan")
 
     def called(self, factor: float, least: float = SURE) -> tuple[float, float]:
         """Share of the pictures whose best state has at least some probability, and how many of those are right; NaN for none."""
@@ -82,6 +88,21 @@ def fit_factor(seen: Seen, wide: float = WIDE) -> float:
         return len(seen.truth) * seen.surprise(float(np.exp(logarithm))) + 0.5 * (logarithm / wide) ** 2
 
     return float(np.exp(minimize_scalar(cost, bounds=tuple(np.log(BOUNDS)), method="bounded").x))
+
+
+def sharpest_factor(seen: Seen) -> float:
+    """The largest factor under which the right states are as likely as under :func:`fit_factor`'s, as far as the pictures can tell.
+
+    That is, their surprise is not more than one standard error higher; of the difference, picture by picture. More pictures leave less room.
+    """
+    factor = best = fit_factor(seen)
+    least = seen.surprises(best)
+    while factor * FINER <= BOUNDS[1]:
+        difference = seen.surprises(factor * FINER) - least
+        if difference.mean() > difference.std() / len(difference) ** 0.5:
+            break
+        factor *= FINER
+    return factor
 
 
 def look(localizer: Localizer, group: str, count: int, seed: int) -> dict[str, Seen]:
@@ -161,7 +182,7 @@ def main() -> None:
             if len(seen.truth) < LEAST:
                 print(f"| {key.partition('/')[0]} | {len(seen.truth)}, too few | 1 | | | |", flush=True)
                 continue
-            factors[key] = round(fit_factor(seen), 2)
+            factors[key] = round(sharpest_factor(seen), 2)
             other = others[key]
             before, after = other.called(1.0), other.called(factors[key])
             surprises = f"{other.surprise(1.0):.3f}, {other.surprise(factors[key]):.3f}"

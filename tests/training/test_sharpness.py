@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training.sharpness import BOUNDS, Seen, bare, fit_factor, look, write
+from training.sharpness import BOUNDS, Seen, bare, fit_factor, look, sharpest_factor, write
 
 from concept_cam import prompts
 from concept_cam.backbones import BUNDLED, lite, load
@@ -44,6 +44,22 @@ def test_probabilities_under_the_right_factor_are_shares_of_what_is_right() -> N
     plain, sharp = seen.called(1.0), seen.called(2.0)
     assert plain[0] < sharp[0]
     assert sharp[1] >= 0.9
+
+
+def test_the_sharpest_factor_is_one_that_pictures_do_not_speak_against() -> None:
+    few, many = planted(250, 1.5), planted(20_000, 1.5)
+    for seen in (few, many):
+        fitted, sharpest = fit_factor(seen), sharpest_factor(seen)
+        assert fitted <= sharpest < BOUNDS[1]
+        difference = seen.surprises(sharpest) - seen.surprises(fitted)
+        error = np.sqrt(((difference - difference.mean()) ** 2).sum()) / len(difference)
+        assert difference.mean() <= error
+        further = seen.surprises(sharpest * 1.05) - seen.surprises(fitted)
+        assert further.mean() > np.sqrt(((further - further.mean()) ** 2).sum()) / len(further)
+        assert seen.called(sharpest)[0] >= seen.called(fitted)[0]
+    assert sharpest_factor(many) / fit_factor(many) < 1.03 < sharpest_factor(few) / fit_factor(few)
+    # What is always right may be said as surely as can be.
+    assert BOUNDS[1] / 1.02 < sharpest_factor(Seen(np.array([[2.0, 0.0]] * 200), np.zeros(200, np.int64))) <= BOUNDS[1]
 
 
 def test_few_pictures_move_a_factor_little() -> None:
