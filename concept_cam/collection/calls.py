@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from concept_cam.collection.limits import Calibration
     from concept_cam.trust.certified import Certificate
 
-__all__ = ["Call", "Limits", "call_part", "call_state", "host_is_missing", "host_share", "is_absent"]
+__all__ = ["Call", "Limits", "call_part", "call_state", "host_is_missing", "host_share", "is_absent", "lacks"]
 
 SAME_HOST = 0.9
 """Likeness from which a host's word is one whose maps were measured."""
@@ -185,7 +185,8 @@ def call_state(
         limit: Least probability.
         missing_host: Whether the picture shows something else; then nothing is called.
         host_limit: The limit that said so.
-        absent: Whether what the states are told of is not there, see :func:`is_absent`; then nothing is called but that it is absent.
+        absent: Whether what the states are told of is not there, see :func:`is_absent` and :func:`lacks`; then nothing is called but that
+            it is absent.
 
     Returns:
         The call; of equal probabilities the first state wins.
@@ -220,6 +221,11 @@ def is_absent(certificate: Certificate | None) -> bool:
     map says that it is not there.
     """
     return certificate is not None and certificate.verdict == verdicts.ABSENT
+
+
+def lacks(needed: Call) -> bool:
+    """Tells whether the call of a presence says that what it is about is not there: then nothing can be said of its number or its form."""
+    return needed.state == ABSENT or needed.reason == "absent"
 
 
 def call_part(

@@ -32,6 +32,7 @@ __all__ = [
     "Questions",
     "AskedState",
     "build_questions",
+    "call_concept",
     "entity_concept",
     "host_concept",
 ]
@@ -99,6 +100,7 @@ class AskedCharacter:
         states: Its states.
         call: Index of the call concept, whose target and contrasts are the states in order; for parts -1.
         region: Index of the entity's concept; for parts -1.
+        needs: The presence without which nothing is called of it.
     """
 
     name: str
@@ -106,6 +108,7 @@ class AskedCharacter:
     states: tuple[AskedState, ...]
     call: int = -1
     region: int = -1
+    needs: AskedCharacter | None = None
 
 
 @dataclass(frozen=True)
@@ -308,8 +311,17 @@ def _state_character(pack: prompts.Pack, character: prompts.Character, concepts:
         quality = state.quality
         terms = (quality.label, quality.id, quality.match) if quality else (None, None, None)
         states.append(AskedState(state.name, concepts.add(concept), _entity_of(concept), terms))
+    told_of = entity_concept(pack, character)
+    region = host if told_of is None else concepts.add(told_of)
+    call = concepts.add(call_concept(pack, character))
+    needs = _state_character(pack, pack.character(character.needs), concepts, host) if character.needs else None
+    return AskedCharacter(character.name, character.kind, tuple(states), call, region, needs)
+
+
+def call_concept(pack: prompts.Pack, character: prompts.Character) -> Concept:
+    """Returns the concept that sets the states of a character side by side: the first is the target, the others are the contrasts."""
     first, *rest = character.states
-    call = Concept(
+    return Concept(
         pack.phrases_of(first),
         tuple(pack.phrases_of(state) for state in rest),
         name=f"{pack.name}:{character.name}",
@@ -317,9 +329,6 @@ def _state_character(pack: prompts.Pack, character: prompts.Character, concepts:
         templates=pack.templates_of(character),
         metadata={"pack": pack.name, "character": character.name},
     )
-    told_of = entity_concept(pack, character)
-    region = host if told_of is None else concepts.add(told_of)
-    return AskedCharacter(character.name, character.kind, tuple(states), concepts.add(call), region)
 
 
 def entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from concept_cam.collection.calls import Call, call_part, call_state, host_is_missing, host_share, is_absent
+from concept_cam.collection.calls import Call, call_part, call_state, host_is_missing, host_share, is_absent, lacks
 from concept_cam.collection.inputs.items import Item, Specimen
 from concept_cam.collection.measures import Area, Body, Distance, Frame, find_areas, measure_all_distances
 from concept_cam.collection.plan import Plan
@@ -299,9 +299,16 @@ def _call_of_states(pack: PackQuestions, character: AskedCharacter, scored: Scor
         plan.limits.of(pack.name, character.name),
         missing_host=missing,
         host_limit=plan.limits.host,
-        # Whether the host is there has a limit of its own.
-        absent=character.region != pack.host and is_absent(scored.certificates.get(character.region)),
+        absent=_is_nowhere(pack, character, scored, plan),
     )
+
+
+def _is_nowhere(pack: PackQuestions, character: AskedCharacter, scored: Scored, plan: Plan) -> bool:
+    """Whether what a character's states are told of is not in the picture: by its certificate, or by the call of what it needs."""
+    if character.needs is not None and lacks(_call_of_states(pack, character.needs, scored, plan, False)):
+        return True
+    # Whether the host is there has a limit of its own.
+    return character.region != pack.host and is_absent(scored.certificates.get(character.region))
 
 
 def _call_of_part(

@@ -66,7 +66,7 @@ ROW_KINDS: dict[str, str] = {
 ABSTENTION_REASONS: dict[str, str] = {
     "no_host": "the picture does not show what the trait pack is about",
     "absent": "the part is not in the picture, as the verdict of its certificate says; of states: the part that they are told of, by a "
-    "certificate of its own",
+    "certificate of its own, or what the character `needs` in its pack is called absent",
     "low_probability": "the best state's probability is under the limit",
     "low_score": "the evidence for the best state or part is under the limit",
     "no_place": "where the one that is meant lies (left, right, front, rear ...) cannot be told",

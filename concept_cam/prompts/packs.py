@@ -135,6 +135,7 @@ class Character:
         notes: Remarks for people.
         around: What lies around what is described, a key of :data:`concept_cam.prompts.schema.AROUND`.
         elsewhere: Names of parts that lie elsewhere on the host, and are set against the maps of its states as well.
+        needs: Name of a character of kind presence; where that is called absent, nothing is called of this one. Empty for none.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Character:
     notes: str | None = None
     around: str = "both"
     elsewhere: tuple[str, ...] = ()
+    needs: str = ""
 
     def state(self, name: str) -> State:
         """Returns the state of that name.
@@ -355,6 +357,7 @@ def _character(name: str, value: Mapping[str, Any]) -> Character:
         notes=value.get("notes"),
         around=value.get("around", "both"),
         elsewhere=tuple(listed(value.get("elsewhere"))),
+        needs=value.get("needs", ""),
     )
 
 
@@ -477,6 +480,7 @@ def to_dict(pack: Pack) -> dict[str, Any]:
             entity=entity(value.entity),
             around=None if value.around == "both" else value.around,
             elsewhere=list(value.elsewhere),
+            needs=value.needs or None,
             templates=list(value.templates),
             aliases=dict(value.aliases),
             notes=value.notes,
@@ -617,8 +621,8 @@ def _renamed(pack: Pack, part: str, where: str) -> str:
 def _merge_character(first: Character, second: Character) -> Character:
     if replace(first, states=()) != replace(second, states=()):
         raise PromptError(
-            f"the character {first.name!r} is defined in two ways: kind, entity, around, elsewhere, templates, aliases and notes must "
-            "agree."
+            f"the character {first.name!r} is defined in two ways: kind, entity, around, elsewhere, needs, templates, aliases and "
+            "notes must agree."
         )
     states = {state.name: state for state in first.states}
     for state in second.states:

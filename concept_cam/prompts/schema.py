@@ -118,6 +118,10 @@ PACK_LEVELS: dict[str, dict[str, Field]] = {
             "Parts that lie elsewhere on the host, by name: set against the maps of its states as well, except those that name their "
             "contrasts.",
         ),
+        "needs": Field(
+            "text",
+            "A character of kind presence, such as `eyespots` for their number: where that is called absent, nothing is called here.",
+        ),
         "templates": Field("texts", "Prompts for this character, in place of the pack's."),
         "aliases": Field("labels", "Data set or vocabulary -> the character's name there."),
         "notes": Field("text", "Remarks for people."),
@@ -609,6 +613,7 @@ def _check_states(document: Document, character: Mapping[str, Any], path: Path_)
         message = f"a character of kind {kind} has no 'around': its states are asked against the host already."
         yield error("around", message, (*path, "around"))
     yield from _check_elsewhere(document, character, path)
+    yield from _check_needs(document, character, path)
     if kind != "part" and "entity" not in character:
         yield error(
             "missing-key",
@@ -661,6 +666,25 @@ def _check_elsewhere(document: Document, character: Mapping[str, Any], path: Pat
         elif shared:
             message = f"the part {name!r} shares the phrase {shared[0]!r} with a state: what is asked about lies nowhere else."
             yield document.problem("error", "elsewhere", message, here)
+
+
+def _check_needs(document: Document, character: Mapping[str, Any], path: Path_) -> Iterator[Problem]:
+    if "needs" not in character:
+        return
+    own, name = path[-1], character["needs"]
+    others = document.data["characters"]
+    presences = [key for key, value in others.items() if value["kind"] == "presence" and key != own]
+    here = (*path, "needs")
+    if character["kind"] == "part":
+        message = "a character of kind part has no 'needs': whether a part is there, its own map tells."
+        yield document.problem("error", "needs", message, here, True)
+    elif name not in presences:
+        near = nearest_names(name, presences)
+        hint = f"did you mean {near[0]!r}?" if near else f"those of this pack: {', '.join(presences) or 'none'}."
+        yield document.problem("error", "needs", f"{name!r} is no other character of kind presence; {hint}", here)
+    elif "needs" in others[name]:
+        message = f"{name!r} has needs itself: name {others[name]['needs']!r}, or leave one of the two out."
+        yield document.problem("error", "needs", message, here)
 
 
 def _unknown_parts(document: Document, given: Mapping[str, Any], key: str, path: Path_, code: str) -> Iterator[Problem]:

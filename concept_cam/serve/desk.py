@@ -28,9 +28,9 @@ import torch
 import torch.nn.functional as F
 
 from concept_cam import prompts
-from concept_cam.collection.calls import Limits, host_is_missing, is_absent
+from concept_cam.collection.calls import Limits, call_state, host_is_missing, is_absent, lacks
 from concept_cam.collection.corrections import CORRECTIONS_FILE, Corrections
-from concept_cam.collection.questions import entity_concept, host_concept
+from concept_cam.collection.questions import call_concept, entity_concept, host_concept
 from concept_cam.core.concept import Concept
 from concept_cam.core.directions import coefficients
 from concept_cam.core.errors import ConceptCamError, ConfigurationError
@@ -551,10 +551,25 @@ class Desk:
         """Whether the part that is asked about, or that a character's states are told of, is not in the picture, as `annotate` tells it."""
         pack, character, part = question.subject
         # A part that was taught is no longer the words' alone: what was measured of those says nothing of it.
-        told_of = self._entity_of(pack, character) if not part else None if found.certify is None else found.concept
-        if told_of is None:
+        if not part:
+            return self._is_nowhere(pack, self.packs[pack].character(character), features)
+        return found.certify is not None and self._certified_absent(found.concept, features)
+
+    def _is_nowhere(self, pack: str, character: prompts.Character, features: PatchFeatures) -> bool:
+        """Whether what a character's states are told of is not in the picture: by its certificate, or by the call of what it needs."""
+        told_of = self._entity_of(pack, character.name)
+        if told_of is not None and self._certified_absent(told_of, features):
+            return True
+        if not character.needs:
             return False
-        (plain,) = self._plain().score(features, [told_of])
+        needed = self.packs[pack].character(character.needs)
+        (answer,) = self._plain().score(features, [call_concept(self.packs[pack], needed)])
+        names, nowhere = [state.name for state in needed.states], self._is_nowhere(pack, needed, features)
+        limit = self.limits.of(pack, needed.name)
+        return lacks(call_state(names, answer.probabilities, [answer.score] * len(names), limit, absent=nowhere))
+
+    def _certified_absent(self, concept: Concept, features: PatchFeatures) -> bool:
+        (plain,) = self._plain().score(features, [concept])
         return plain.certify is not None and is_absent(plain.certificate)
 
     def _entity_of(self, pack: str, character: str) -> Concept | None:

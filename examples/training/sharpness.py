@@ -93,7 +93,7 @@ def fit_factor(seen: Seen, wide: float = WIDE) -> float:
 def sharpest_factor(seen: Seen) -> float:
     """The largest factor under which the right states are as likely as under :func:`fit_factor`'s, as far as the pictures can tell.
 
-    That is, their surprise is not more than one standard error higher; of the difference, picture by picture. More pictures leave less room.
+    Their surprise is no more than one standard error higher; of the difference, picture by picture. More pictures leave less room.
     """
     factor = best = fit_factor(seen)
     least = seen.surprises(best)

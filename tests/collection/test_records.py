@@ -126,6 +126,22 @@ def certified(verdict: str, presence: float) -> Certificate:
     return Certificate(verdict, "planted", 0.5, presence, Evidence(**{item.name: 0.5 for item in fields(Evidence)}))
 
 
+def test_without_what_it_needs_nothing_is_called() -> None:
+    (pack,) = QUESTIONS.packs
+    tail, adipose, parts = pack.characters
+    packs = (replace(pack, characters=(replace(tail, needs=adipose), adipose, parts)),)
+    plan = planned(questions=replace(QUESTIONS, packs=packs))
+    row = rows_of(scored({ADIPOSE: (0.1, 0.9)}), plan)["tail"]
+    assert (row["state"], row["best_state"], row["abstained_because"], row["region_count"]) == (None, "forked", "absent", 0)
+    assert (row["probability"], "area_px2" in row) == (pytest.approx(0.8), False)
+    # By its map it is not there; or neither is called; or it is there.
+    gone = scored({ADIPOSE: (0.9, 0.1)}, certificates={ADIPOSE: certified("absent", 0.01)})
+    assert rows_of(gone, plan)["tail"]["abstained_because"] == "absent"
+    unsure = replace(plan, limits=Limits(host=0.5, characters={"adipose": 0.95}))
+    assert rows_of(scored({ADIPOSE: (0.1, 0.9)}), unsure)["tail"]["state"] == "forked"
+    assert rows_of(scored({ADIPOSE: (0.9, 0.1)}), plan)["tail"]["state"] == "forked"
+
+
 def test_of_an_absent_part_nothing_is_called_or_placed() -> None:
     rows = rows_of(scored(certificates={REGION: certified("absent", 0.01), EYE: certified("absent", 0.01)}), planned())
     for name, best in (("tail", "forked"), ("parts", "eye")):

@@ -671,6 +671,7 @@ def about_organisms(name: str) -> Pack:
         for state in character["states"].values():
             state |= {key: [own(item) for item in state[key]] for key in ("contrasts",) if key in state}
             state |= {"of": own(state["of"])} if "of" in state else {}
+        character |= {"needs": f"{name}_{character['needs']}"} if "needs" in character else {}
     data["characters"] = {f"{name}_{key}": value for key, value in data["characters"].items()}
     return prompts.load_pack(data)
 

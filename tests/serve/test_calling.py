@@ -20,17 +20,26 @@ from concept_cam.serve.calling import host_probability
 from concept_cam.serve.desk import Desk
 from concept_cam.serve.gallery import open_gallery
 
-TRAITS = ("fish:caudal_fin_shape", "fish:parts", "lepidoptera:parts", "beetle:parts", "beetle:mandible_size", "beetle:elytra_gloss")
+TRAITS = (
+    "fish:caudal_fin_shape",
+    "fish:parts",
+    "lepidoptera:parts",
+    "beetle:parts",
+    "beetle:mandible_size",
+    "beetle:elytra_gloss",
+    "lepidoptera:eyespot_number",
+)
 
 
 @pytest.fixture(scope="module")
 def pictures(fish_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fish, a beetle whose head is hidden, and a picture of nothing that any pack is about."""
+    """A fish, a beetle whose head is hidden, a butterfly without eyespots, and a picture of nothing that any pack is about."""
     folder = tmp_path_factory.mktemp("both")
     Image.open(fish_folder / "forked.png").save(folder / "fish.png")
-    beetles = WORLDS["beetle"]
-    hidden = beetles.render(beetles.sample(1, 4242, view="whole", start=24, profile="photographs"), (256, 384)).images[0]
-    Image.fromarray(hidden.permute(1, 2, 0).numpy()).save(folder / "beetle.png")
+    for world, start, profile in (("beetle", 24, "photographs"), ("lepidoptera", 4, "plain")):
+        room = WORLDS[world]
+        image = room.render(room.sample(1, 4242, view="whole", start=start, profile=profile), (256, 384)).images[0]
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{world}.png")
     waves = np.sin(np.mgrid[:256, :320][1] / 9)[..., None] * [60, 40, 20] + [120, 140, 110]
     Image.fromarray(waves.astype(np.uint8)).save(folder / "waves.png")
     return folder
@@ -66,6 +75,7 @@ def test_calls_are_those_of_an_annotation(bundled: Any, desk: Any, pictures: Pat
     absent = {name for name, because in told if because == "absent"}
     assert {"mandible_size", "parts"} <= absent, "the states of a part that is absent are not called either"
     assert "elytra_gloss" not in absent
+    assert "eyespot_number" in absent, "of eyespots that are not there nobody counts any"
 
 
 def test_the_host_is_a_softmax_over_other_things(desk: Any) -> None:
