@@ -35,7 +35,9 @@ CORRECTION_VERDICTS: dict[str, str] = {
 }
 """What a person can say about a call."""
 
-_VERSION = 1
+_VERSION = 2
+_ADDED = {2: "ALTER TABLE corrections ADD COLUMN abstained_because TEXT NOT NULL DEFAULT ''"}
+"""What each version added; files of an earlier one are read as they are, and have it with the first correction that is written."""
 _MAGIC = 0x63634361  # "ccCa": tells the file from any other SQLite database.
 _TABLE = """
 CREATE TABLE IF NOT EXISTS corrections (
@@ -61,7 +63,8 @@ CREATE TABLE IF NOT EXISTS corrections (
     model TEXT NOT NULL DEFAULT '',
     weights_hash TEXT NOT NULL DEFAULT '',
     person TEXT NOT NULL DEFAULT '',
-    at TEXT NOT NULL
+    at TEXT NOT NULL,
+    abstained_because TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS corrections_by_key ON corrections (source, pack, character, specimen, part);
 """
@@ -98,6 +101,8 @@ class Correction:
         called: What the model had called.
         probability: Its probability; ``None`` where there is none.
         score: Its score; ``None`` where there is none.
+        abstained_because: Why the model did not call it, a key of :data:`concept_cam.collection.schema.ABSTENTION_REASONS`; empty where it
+            did.
         mask: Region that the person drew, COCO's run lengths in the original frame; ``None`` where the model's stands.
         boxes: Boxes ``[x0, y0, x1, y1]``, original pixels.
         clicks: Clicks ``[x, y, sign]``, original pixels; +1 is "this", -1 is "not this".
@@ -123,6 +128,7 @@ class Correction:
     called: str = ""
     probability: float | None = None
     score: float | None = None
+    abstained_because: str = ""
     mask: Mapping[str, Any] | None = None
     boxes: tuple[tuple[int, int, int, int], ...] = ()
     clicks: tuple[tuple[float, float, int], ...] = ()
@@ -240,32 +246,36 @@ class Corrections:
             raise DataError(f"{str(self.path)!r} is not a file of corrections: {error}.") from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        if self._known(connection):
+        if self._known(connection) == _VERSION:
             return
         with _transaction(connection, "BEGIN IMMEDIATE"):
-            if not self._made(connection):
+            version = self._made(connection)
+            if version == 0:
                 connection.execute(f"PRAGMA application_id = {_MAGIC}")
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
-                for statement in filter(str.strip, _TABLE.split(";")):
-                    connection.execute(statement)
+                statements = list(filter(str.strip, _TABLE.split(";")))
+            else:
+                statements = [_ADDED[later] for later in range(version + 1, _VERSION + 1)]
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
 
-    def _known(self, connection: sqlite3.Connection) -> bool:
+    def _known(self, connection: sqlite3.Connection) -> int:
         """The same as `_made`, in a transaction of its own: between two statements another writer may make the table, and what was read
         before and after would belong to no state of the file.
         """
         with _transaction(connection, "BEGIN"):
             return self._made(connection)
 
-    def _made(self, connection: sqlite3.Connection) -> bool:
-        """Whether the table is there; an error where the file is something else."""
+    def _made(self, connection: sqlite3.Connection) -> int:
+        """The version of the table, 0 where there is none yet; an error where the file is something else."""
         magic = connection.execute("PRAGMA application_id").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if tables and magic != _MAGIC:
             raise DataError(f"{str(self.path)!r} is another program's database, not a file of corrections. Name another file.")
-        if tables and version != _VERSION:
-            raise DataError(f"{str(self.path)!r} has version {version}; this release reads version {_VERSION}.")
-        return bool(tables)
+        if tables and not 1 <= version <= _VERSION:
+            raise DataError(f"{str(self.path)!r} has version {version}; this release reads versions up to {_VERSION}.")
+        return int(version) if tables else 0
 
     def check(self) -> None:
         """Finds a file that cannot be used before anything is corrected.
@@ -396,12 +406,13 @@ _ORDER = (
     "number", "id", "undoes", "source", "pack", "character", "specimen", "part", "kind", "verdict", "state", "called", "probability",
     "score",
     "mask", "boxes", "clicks", "question", "taught", "model", "weights_hash", "person", "at",
+    "abstained_because",
 )  # fmt: skip
 """The columns of the table, in order."""
 
 
 def _read(row: tuple[Any, ...]) -> Correction:
-    values = dict(zip(_ORDER, row, strict=True))
+    values = dict(zip(_ORDER, row))  # Files of an earlier version lack the last ones.
     for name in _JSON:
         if values[name] is not None:
             values[name] = json.loads(values[name])
@@ -413,8 +424,8 @@ def _read(row: tuple[Any, ...]) -> Correction:
 # -------------------------------------------------------------------------------------------------------------- labels
 
 LABEL_COLUMNS = (
-    "file_name", "pack", "character", "specimen", "kind", "state", "probability", "score", "true_state", "reviewed", "verdict", "taught",
-    "person", "at",
+    "file_name", "pack", "character", "specimen", "kind", "state", "probability", "score", "abstained_because", "true_state", "reviewed",
+    "verdict", "taught", "person", "at",
 )  # fmt: skip
 """Columns of the table for ``concept-cam calibrate``: the model's call, what is right, and that a person said so."""
 
@@ -443,6 +454,7 @@ def labels_csv(standing: list[Correction]) -> str:
                 "state": item.part if part else item.called,
                 "probability": "" if item.probability is None else repr(float(item.probability)),
                 "score": "" if item.score is None else repr(float(item.score)),
+                "abstained_because": item.abstained_because,
                 "true_state": truth,
                 "reviewed": "yes",
                 "verdict": item.verdict,

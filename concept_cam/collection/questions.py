@@ -152,19 +152,19 @@ class Questions:
         )
 
     def certified(self, shares: np.ndarray) -> tuple[int, ...]:
-        """Returns the concepts whose maps records are made of: every part, the best state of each character and its part, and the hosts.
+        """Returns the concepts whose maps decide records: every part, the best state of each character and its part, and the hosts.
 
         Args:
             shares: float32 [C, 1 + R], probabilities.
         """
         found = list(self.parts)
         for pack in self.packs:
+            called = [character for character in pack.characters if character.call >= 0]
             found.append(pack.host)
-            for character in pack.characters:
-                if character.call >= 0:
-                    found.append(character.states[int(shares[character.call][: len(character.states)].argmax())].concept)
-                    if self.concepts[character.region].metadata.get("kind") == "part":
-                        found.append(character.region)
+            found += [each.states[int(shares[each.call][: len(each.states)].argmax())].concept for each in called]
+            # By its certificate it is known whether a part is there; also that of a presence that is asked only for what needs it.
+            regions = [each.region for each in (*called, *(each.needs for each in called if each.needs is not None))]
+            found += [region for region in regions if self.concepts[region].metadata.get("kind") == "part"]
         return tuple(dict.fromkeys(found))
 
     @property
@@ -314,7 +314,8 @@ def _state_character(pack: prompts.Pack, character: prompts.Character, concepts:
     told_of = entity_concept(pack, character)
     region = host if told_of is None else concepts.add(told_of)
     call = concepts.add(call_concept(pack, character))
-    needs = _state_character(pack, pack.character(character.needs), concepts, host) if character.needs else None
+    needed = pack.needed_by(character)
+    needs = None if needed is None else _state_character(pack, needed, concepts, host)
     return AskedCharacter(character.name, character.kind, tuple(states), call, region, needs)
 
 

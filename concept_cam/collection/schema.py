@@ -78,7 +78,7 @@ ABSTENTION_REASONS: dict[str, str] = {
 """Values of ``abstained_because``."""
 
 BEFORE_LIMITS = frozenset({"no_host", "absent"})
-"""Reasons that hold whatever the limit is: rows that have one say nothing about where the limit belongs."""
+"""Reasons that hold whatever the character's own limit is: rows that have one say nothing about where that belongs."""
 
 DISTANCE_MEANINGS: dict[str, str] = {
     "standard_length": "standard length: from the front end of the head to the base of the tail fin, along the midline of the body",

@@ -70,6 +70,7 @@ def calibrate(labelled: str, output: str, overwrite: bool, **options: Any) -> No
 
     CALLS is the folder of an annotation run, or a CSV table with file_name, character, state and probability (and true_state, when it holds
     the labels itself): the limits below which no call is made are fitted, from about fifty labelled pictures, for  annotate --calibration.
+    Rows whose abstained_because is no_host or absent are left out, and counted: no limit decides about those.
 
     DATA is a set of pictures with masks that people drew: coco:FILE, cvat:FILE, labelstudio:FILE or folder:DIR (of DIR/images/NAME.jpg and
     DIR/masks/NAME__PART.png: 255 the part, 0 not, 128 neither). Its maps are compared with the masks, and the file says for

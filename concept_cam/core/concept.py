@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -68,7 +69,9 @@ class Where:
             raise PromptError(f"plan must be a BodyPlan, received {reprlib.repr(self.plan)} ({type(self.plan).__name__}).")
         if isinstance(self.parts, Concept | str) or not isinstance(self.parts, Iterable):
             raise PromptError(f"parts must be a tuple of concepts, received {reprlib.repr(self.parts)} ({type(self.parts).__name__}).")
-        parts = tuple(self.parts)
+        parts: tuple[Any, ...] = (self.parts,)
+        with suppress(TypeError):  # An array that holds one number only looks as if it held several.
+            parts = tuple(self.parts)
         for part in parts:
             if not isinstance(part, Concept):
                 raise PromptError(f"parts must be concepts, received {reprlib.repr(part)} ({type(part).__name__}).")

@@ -15,7 +15,18 @@ from concept_cam.core.errors import ConceptCamError, ConfigurationError
 
 T = TypeVar("T")
 
-__all__ = ["DEFAULT_MODEL", "choose", "did_you_mean", "display", "nearest_names", "normalise_text", "path_of", "picture_key", "stable_key"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "choose",
+    "did_you_mean",
+    "display",
+    "nearest_names",
+    "normalise_text",
+    "path_of",
+    "picture_key",
+    "stable_key",
+    "visible",
+]
 
 DEFAULT_MODEL = "demo"
 """The model that ships with the package."""
@@ -59,8 +70,12 @@ def normalise_text(text: str) -> str:
 
     Unicode NFKC, case folded, white space collapsed; the end stop and what nobody sees, such as a space of no width, dropped.
     """
-    seen = "".join(each for each in unicodedata.normalize("NFKC", text) if unicodedata.category(each) != "Cf")
-    return " ".join(seen.casefold().split()).rstrip(".").rstrip()
+    return " ".join(unicodedata.normalize("NFKC", visible(text)).casefold().split()).rstrip(".").rstrip()
+
+
+def visible(text: str) -> str:
+    """Returns a text without what nobody sees: characters that only say how others are set, such as a space of no width."""
+    return "".join(each for each in text if unicodedata.category(each) != "Cf")
 
 
 def display(path: str) -> str:

@@ -174,13 +174,9 @@ def calibrate(
             nearest one), or no label is marked as reviewed and all of them equal the calls.
     """
     said = list(calls)
-    labels = list(truth)
-    if any(label.reviewed for label in labels):
-        labels = [label for label in labels if label.reviewed is not False]
+    labels = _counting(list(truth))
     _check_states(said, labels)
-    known: dict[Key, set[str]] = {}
-    for label in labels:
-        known.setdefault((label.pack, label.file_name, compared(label.character), label.specimen), set()).add(compared(label.state))
+    known = _known(labels)
     groups: dict[tuple[str, str, bool], list[_Judged]] = {}
     for call in said:
         states = _states(known, call)
@@ -221,6 +217,19 @@ def calibrate(
         name = f"{pack}/{character}" if several else character
         limits[name] = fit(judged, part) if len(judged) >= least else _borrowed(pooled[part], judged, confidence)
     return Calibration(target, confidence, limits, dict(facts or {}))
+
+
+def _counting(labels: list[Label]) -> list[Label]:
+    """The labels that count: those that are marked as reviewed, where any is."""
+    return [label for label in labels if label.reviewed is not False] if any(label.reviewed for label in labels) else labels
+
+
+def _known(labels: Sequence[Label]) -> dict[Key, set[str]]:
+    """What is said of each picture, character and specimen."""
+    known: dict[Key, set[str]] = {}
+    for label in labels:
+        known.setdefault((label.pack, label.file_name, compared(label.character), label.specimen), set()).add(compared(label.state))
+    return known
 
 
 def _borrowed(pooled: Limit, judged: Sequence[_Judged], confidence: float) -> Limit:
@@ -280,8 +289,8 @@ def _states(known: Mapping[Key, set[str]], call: ModelCall) -> set[str] | None:
 
 def undecided(calls: Iterable[ModelCall], labels: Iterable[Label]) -> int:
     """Returns how many calls have a label and are left out all the same: no limit decides about them (``ModelCall.before_limits``)."""
-    looked_at = {(label.file_name, compared(label.character), label.specimen) for label in labels}
-    return sum(call.before_limits and (call.file_name, compared(call.character), call.specimen) in looked_at for call in calls)
+    known = _known(_counting(list(labels)))
+    return sum(call.before_limits and _states(known, call) is not None for call in calls)
 
 
 def strangers(calls: Iterable[ModelCall], labels: Iterable[Label]) -> list[str]:

@@ -237,6 +237,22 @@ class Pack:
         parts = ((owner, state) for owner in self.characters if owner.kind == "part" for state in owner.states if not state.where)
         return next(((owner, state) for owner, state in parts if state.entity is not None and entity.is_like(state.entity)), None)
 
+    def needed_by(self, character: Character) -> Character | None:
+        """Returns the presence without which nothing is called of a character; ``None`` where it needs none.
+
+        Raises:
+            PromptError: There is no such character, it is no presence, or it needs another one; files are checked when they are read.
+        """
+        if not character.needs:
+            return None
+        if not isinstance(character.needs, str):
+            raise PromptError(f"needs of {character.name!r} must be text, received {character.needs!r} ({type(character.needs).__name__}).")
+        found = self.character(character.needs)
+        if found.kind != "presence" or found.needs:
+            what = f"is of kind {found.kind}" if found.kind != "presence" else f"needs {found.needs!r} itself"
+            raise PromptError(f"{character.name!r} needs {found.name!r}, which {what}: expected a presence that needs none.")
+        return found
+
     def phrases_around(self, reference: str) -> tuple[str, ...]:
         """The phrases of the host, of the background, or of a part that lies elsewhere.
 
@@ -536,7 +552,7 @@ def merge(packs: Iterable[Pack], name: str | None = None) -> Pack:
     Returns:
         The merged pack, with the frame of the packs that have one. What is asked stays as it was, word by word: a character from a pack
         with other templates carries its own, and states are set against what they were set against; characters of the same name have each
-        other's states for siblings too.
+        other's states for siblings too, and states whose pack has no part of their entity are told of another pack's.
 
     Raises:
         PromptError: If the hosts differ (load such packs side by side with :func:`load` instead), the same character or state is defined in
@@ -595,7 +611,7 @@ def _changed(pack: Pack, merged: Pack) -> str:
             return _renamed(pack, part, "its frame")
     for character in pack.characters:
         told_of, now = (owner.part_told_of(character) for owner in (pack, merged))
-        if told_of is not None and now is not None and told_of[1] != now[1]:
+        if told_of is not None and now is not None and (told_of[0].name, told_of[1]) != (now[0].name, now[1]):
             return (
                 f"{character.name!r} of {pack.name!r} is told of its part {told_of[1].name!r}, and would be told of another pack's part "
                 f"{now[1].name!r}, which has the same entity; leave one of the two parts out"

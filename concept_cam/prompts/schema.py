@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
-from concept_cam.core.names import nearest_names, normalise_text
+from concept_cam.core.names import nearest_names, normalise_text, visible
 from concept_cam.core.placing import BODY_VIEWS, PLACES, SIDES
 
 __all__ = [
@@ -498,7 +498,7 @@ def _check_value(document: Document, value: Any, spec: Field, path: Path_) -> li
                 ]
             return []
         case "text":
-            if not isinstance(value, str) or not value.strip():
+            if not isinstance(value, str) or not visible(value).strip():
                 return wrong("text")
             if spec.pattern and not re.match(spec.pattern, value):
                 return [
@@ -683,7 +683,7 @@ def _check_needs(document: Document, character: Mapping[str, Any], path: Path_) 
         hint = f"did you mean {near[0]!r}?" if near else f"those of this pack: {', '.join(presences) or 'none'}."
         yield document.problem("error", "needs", f"{name!r} is no other character of kind presence; {hint}", here)
     elif "needs" in others[name]:
-        message = f"{name!r} has needs itself: name {others[name]['needs']!r}, or leave one of the two out."
+        message = f"{name!r} needs another one itself ({others[name]['needs']}), and needs do not go on: leave one of the two out."
         yield document.problem("error", "needs", message, here)
 
 

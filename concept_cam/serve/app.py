@@ -379,6 +379,7 @@ class _Handlers:
             called=seen_state or part,
             probability=_optional(called, "probability", 0.0, 1.0),
             score=_optional(called, "score", -1e6, 1e6),
+            abstained_because=_reason(called),
             mask=_mask(data.get("mask"), size),
             boxes=_boxes(data.get("boxes", ()), size),
             clicks=question.clicks,
@@ -600,6 +601,14 @@ def _state(data: Mapping[str, Any], name: str, states: tuple[str, ...]) -> str:
     if state and states:
         choose(state, dict.fromkeys(states), name)
     return state
+
+
+def _reason(called: Mapping[str, Any]) -> str:
+    """Reads why a call was not made, which may be left out."""
+    reason = _short(called, "abstained_because", 40, empty=True)
+    if reason:
+        choose(reason, ABSTENTION_REASONS, "called.abstained_because")
+    return reason
 
 
 def _base64(text: Any) -> bytes:

@@ -560,9 +560,9 @@ class Desk:
         told_of = self._entity_of(pack, character.name)
         if told_of is not None and self._certified_absent(told_of, features):
             return True
-        if not character.needs:
+        needed = self.packs[pack].needed_by(character)
+        if needed is None:
             return False
-        needed = self.packs[pack].character(character.needs)
         (answer,) = self._plain().score(features, [call_concept(self.packs[pack], needed)])
         names, nowhere = [state.name for state in needed.states], self._is_nowhere(pack, needed, features)
         limit = self.limits.of(pack, needed.name)

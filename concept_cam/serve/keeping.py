@@ -81,9 +81,10 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
     decided = [item for item in own if not _before_limits(desk, item)]
     held, (calls, labels) = len(calls) - len(calls_and_labels(decided)[0]), calls_and_labels(decided)
     if not calls and held:
+        beside = f", and {others} more were made with other weights" if others else ""
         raise DataError(
-            f"all {held} corrected calls are of pictures without the host or of absent parts, and no limit decides about those: correct "
-            "other calls first."
+            f"all {held} corrected calls are of pictures without the host or of absent parts, and no limit decides about those{beside}: "
+            "correct other calls first."
         )
     if not calls and others:
         raise DataError(
@@ -120,9 +121,9 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
 
 
 def _before_limits(desk: Desk, item: Correction) -> bool:
-    """Whether the run did not call what was corrected for a reason that no limit decides about."""
-    record = desk.gallery.all_calls().get(item.source, {}).get((item.pack, item.character, item.specimen, item.part))
-    return record is not None and record["abstained_because"] in BEFORE_LIMITS
+    """Whether what was corrected was not called for a reason that no limit decides about; the run says so of older corrections too."""
+    record = desk.gallery.all_calls().get(item.source, {}).get((item.pack, item.character, item.specimen, item.part), {})
+    return not BEFORE_LIMITS.isdisjoint((item.abstained_because, record.get("abstained_because")))
 
 
 def _changes(desk: Desk, name: str, measure: str, value: float) -> tuple[int, int]:

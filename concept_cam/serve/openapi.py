@@ -233,7 +233,8 @@ _SCHEMAS: dict[str, Any] = {
             "state": {**_TEXT, "description": "The state that is right, with verdict state"},
             "called": {
                 "type": "object",
-                "description": "State, probability and score that the person saw; accept and reject need the state",
+                "description": "State, probability and score that the person saw, and abstained_because where nothing was called; "
+                "accept and reject need the state",
             },
             "mask": {
                 "type": ["object", "null"],

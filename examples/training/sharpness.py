@@ -4,9 +4,9 @@
 
 A model has one temperature, and tells some characters better than that says and others worse. For each character of the packs that the
 model was trained for, the factor of the temperature is first the one under which the states of rendered pictures are most likely
-(temperature scaling; Guo et al., "On calibration of modern neural networks", ICML 2017), and then the sharpest that those pictures do not
-speak against, by one standard error: what is said of photographs is said less surely than of renders, and right as often. Half of the
-pictures are plain and half in the styles of
+(temperature scaling; Guo et al., "On calibration of modern neural networks", ICML 2017), and then the sharpest that those pictures leave
+open: the upper end of its 99 % interval by likelihood. What is said of photographs is said less surely than of renders, and right as often.
+Half of the pictures are plain and half in the styles of
 photographs, a third has false colours; none of them is of the training, of the benchmark, or a photograph. What is best called stays as it
 is; only how sure it is changes. The weights' hash changes with it, for so do the answers: fit the rules of trust after it.
 """
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize_scalar
+from scipy.stats import chi2
 
 from concept_cam import Localizer, prompts
 from concept_cam.backbones import lite
@@ -40,6 +41,8 @@ WIDE = 0.5
 BOUNDS = (0.25, 4.0)
 FINER = 1.02
 """Step in which a sharper factor is looked for."""
+LEFT_OPEN = 0.5 * float(chi2.ppf(0.99, 1))
+"""By how much the logarithm of a likelihood falls to the ends of a 99 % interval."""
 LEAST = 100
 """Pictures of a character under which nothing is fitted, and it is said."""
 SURE = 0.9
@@ -83,26 +86,25 @@ class Seen:
 
 def fit_factor(seen: Seen, wide: float = WIDE) -> float:
     """The factor under which the right states are most likely, drawn to 1 where there are few pictures."""
-
-    def cost(logarithm: float) -> float:
-        return len(seen.truth) * seen.surprise(float(np.exp(logarithm))) + 0.5 * (logarithm / wide) ** 2
-
-    return float(np.exp(minimize_scalar(cost, bounds=tuple(np.log(BOUNDS)), method="bounded").x))
+    fitted = minimize_scalar(lambda logarithm: _cost(seen, logarithm, wide), bounds=tuple(np.log(BOUNDS)), method="bounded")
+    return float(np.exp(fitted.x))
 
 
-def sharpest_factor(seen: Seen) -> float:
-    """The largest factor under which the right states are as likely as under :func:`fit_factor`'s, as far as the pictures can tell.
+def sharpest_factor(seen: Seen, wide: float = WIDE) -> float:
+    """The upper end of the interval of :func:`fit_factor`'s factor by likelihood (Wilks, 1938): the pictures do not speak against it.
 
-    Their surprise is no more than one standard error higher; of the difference, picture by picture. More pictures leave less room.
+    The more pictures there are, and the more of them are told wrong for sure, the nearer it is to that factor.
     """
-    factor = best = fit_factor(seen)
-    least = seen.surprises(best)
-    while factor * FINER <= BOUNDS[1]:
-        difference = seen.surprises(factor * FINER) - least
-        if difference.mean() > difference.std() / len(difference) ** 0.5:
-            break
+    factor = fit_factor(seen, wide)
+    most = _cost(seen, np.log(factor), wide) + LEFT_OPEN
+    while factor * FINER <= BOUNDS[1] and _cost(seen, np.log(factor * FINER), wide) <= most:
         factor *= FINER
     return factor
+
+
+def _cost(seen: Seen, logarithm: float, wide: float) -> float:
+    """Minus the logarithm of the likelihood of a factor's logarithm, and of what is expected of it before."""
+    return float(seen.surprises(float(np.exp(logarithm))).sum()) + 0.5 * (logarithm / wide) ** 2
 
 
 def look(localizer: Localizer, group: str, count: int, seed: int) -> dict[str, Seen]:

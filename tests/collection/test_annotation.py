@@ -703,7 +703,7 @@ def test_estimate_writes_nothing(pictures: tuple[Path, list[str], list[str]], lo
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("scale", [Decimal("2.5"), Fraction(5, 2), np.float32(2.5), np.array(2.5), torch.tensor(2.5)])
+@pytest.mark.parametrize("scale", [Decimal("2.5"), Fraction(5, 2), np.float32(2.5), np.array(2.5), torch.tensor(2.5, dtype=torch.bfloat16)])
 def test_any_kind_of_number_is_a_scale(scale: Any) -> None:
     assert Request(["in"], "out", ("fish",), px_per_mm=scale).px_per_mm == 2.5
 
@@ -720,6 +720,11 @@ def test_wrong_options_have_one_clear_message(localizer: Localizer, tmp_path: Pa
         ({"px_per_mm": np.array([1.0])}, "px_per_mm .*received"),
         ({"px_per_mm": torch.tensor(True)}, "px_per_mm .*received"),
         ({"px_per_mm": 1j}, "px_per_mm .*received 1j"),
+        ({"px_per_mm": np.complex64(2)}, "px_per_mm .*received"),
+        ({"px_per_mm": torch.tensor(2 + 1j)}, "px_per_mm .*received"),
+        ({"px_per_mm": torch.tensor(2.0, device="meta")}, "px_per_mm .*received"),
+        ({"px_per_mm": np.array("2.5")}, "px_per_mm .*received"),
+        ({"px_per_mm": np.array(True, dtype=object)}, "px_per_mm .*received"),
         ({"px_per_mm": Decimal("NaN")}, "px_per_mm .*received"),
         ({"px_per_mm": [1]}, r"px_per_mm .*received \[1\]"),
         ({"px_per_mm": b"1"}, "px_per_mm .*received b'1'"),

@@ -5,6 +5,7 @@ import json
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from concept_cam import prompts
@@ -159,3 +160,26 @@ def test_what_lies_around_is_part_of_what_identifies_a_pack() -> None:
     # Maps of a pack that says nothing were others before there was anything around.
     plain = json.dumps(prompts.to_dict(pack), sort_keys=True, ensure_ascii=False)
     assert digest(None) != hashlib.sha256(plain.encode("utf-8")).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["eyespot_number", "flower_shape", "petal_number", "antler_shape"])
+def test_what_a_character_needs_is_asked_and_certified_along(name: str) -> None:
+    """So that it is called alike, asked alone or with its whole pack; it has no rows of its own where nobody asked for it."""
+    host = {"eyespot_number": "lepidoptera", "antler_shape": "mammal"}.get(name, "plant")
+    told = []
+    for traits in (f"{host}:{name}", host):
+        questions = build_questions([traits])
+        (pack,) = questions.packs
+        character = next(item for item in pack.characters if item.name == name)
+        needed = character.needs
+        assert needed is not None
+        assert needed.name == prompts.load_pack(host).character(name).needs
+        shares = np.full((len(questions.concepts), 12), 0.1, np.float32)
+        certified = [questions.concepts[index].name for index in questions.certified(shares)]
+        region = questions.concepts[needed.region]
+        assert (region.name in certified) == (region.metadata.get("kind") == "part")
+        told.append([questions.concepts[needed.call], region, *(questions.concepts[state.concept] for state in needed.states)])
+        if traits != host:
+            assert questions.rows == 1
+            assert [item.name for item in pack.characters] == [name]
+    assert told[0] == told[1]

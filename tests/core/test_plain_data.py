@@ -233,6 +233,7 @@ def test_a_place_that_is_no_text() -> None:
         ({"plan": "fish"}, r"plan must be a BodyPlan, received 'fish' \(str\)"),
         ({"parts": "head"}, r"parts must be a tuple of concepts, received 'head' \(str\)"),
         ({"parts": 3}, r"parts must be a tuple of concepts, received 3 \(int\)"),
+        ({"parts": np.array(3)}, r"parts must be concepts, received array\(3\)"),
         ({"parts": Concept(("a",))}, "parts must be a tuple of concepts, received Concept"),
         ({"parts": ("head",)}, r"parts must be concepts, received 'head' \(str\)"),
     ],
@@ -326,6 +327,7 @@ def test_metadata_is_a_copy() -> None:
         ("...", ""),
         ("v1.2 fin", "v1.2 fin"),
         ("a f\u00adin\u200b", "a fin"),
+        ("e\u200d\u0301", "\u00e9"),
     ],
 )
 def test_normalise_text(text: str, expected: str) -> None:

@@ -109,6 +109,9 @@ def test_calls_that_no_limit_decides_about_are_left_out_and_counted() -> None:
         name: limit.to_dict() for name, limit in plain.limits.items()
     }
     assert (undecided(said + held, truth + wrong), undecided(said, truth), undecided(said + held, truth)) == (len(held), 0, 0)
+    # A label that does not count is not counted.
+    unread = [replace(label, reviewed=False) for label in wrong]
+    assert undecided(said + held, [replace(label, reviewed=True) for label in truth] + unread) == 0
     with pytest.raises(DataError, match="none of the 5 labelled calls is one that a limit decides about"):
         calibrate(held, wrong)
 

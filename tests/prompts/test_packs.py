@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -591,6 +592,62 @@ def test_merge_refuses_to_tell_states_of_the_part_of_another_pack() -> None:
     assert alone.part_told_of(alone.character("rim")) is None
     merged = prompts.merge([alone, edges])
     assert [each.name for each in merged.part_told_of(merged.character("rim")) or ()] == ["edges", "edge"]
+
+
+NEEDING = """\
+pack: shells
+host: shell
+characters:
+  holes:
+    kind: presence
+    entity: {label: hole}
+    states: {present: {phrases: [a shell with a hole]}}
+  pits:
+    kind: presence
+    entity: {label: pit}
+    states: {present: {phrases: [a shell with a pit]}}
+  hole_number:
+    kind: count
+    entity: {label: hole}
+    needs: holes
+    states: {one: {phrases: [one hole in a shell]}, many: {phrases: [many holes in a shell]}}
+  parts:
+    kind: part
+    states: {lip: {phrases: [the lip of a shell], entity: {label: lip}}}
+"""
+
+
+def test_what_a_character_needs_is_a_presence() -> None:
+    pack = prompts.parse(NEEDING)
+    assert prompts.parse(prompts.dump(pack)) == pack
+    number, holes = pack.character("hole_number"), pack.character("holes")
+    assert (number.needs, pack.needed_by(number), pack.needed_by(holes)) == ("holes", holes, None)
+    chain = NEEDING.replace("{label: pit}", "{label: pit}\n    needs: holes")
+    assert prompts.parse(chain).character("pits").needs == "holes"
+    for text, message in (
+        (NEEDING.replace("needs: holes", "needs: hole"), "'hole' is no other character of kind presence; did you mean 'holes'?"),
+        (NEEDING.replace("needs: holes", "needs: coil"), "'coil' is no other character of kind presence; those of this pack: holes, pits."),
+        (NEEDING.replace("needs: holes", "needs: 3"), "needs"),
+        (NEEDING.replace("kind: part", "kind: part\n    needs: holes"), "a character of kind part has no 'needs'"),
+        (chain.replace("{label: hole}\n    needs: holes", "{label: hole}\n    needs: pits"), "'pits' needs another one itself (holes)"),
+    ):
+        with pytest.raises(PromptError, match=re.escape(message)):
+            prompts.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [
+        ("hole_number", "'hole_number' needs 'hole_number', which is of kind count: expected a presence that needs none"),
+        ("parts", "'hole_number' needs 'parts', which is of kind part: expected a presence that needs none"),
+        (3, r"needs of 'hole_number' must be text, received 3 \(int\)"),
+        ("ribs", "ribs"),
+    ],
+)
+def test_a_pack_made_by_hand_is_asked_for_what_it_needs(needs: Any, message: str) -> None:
+    pack = prompts.parse(NEEDING)
+    with pytest.raises(PromptError, match=message):
+        pack.needed_by(replace(pack.character("hole_number"), needs=needs))
 
 
 def test_merge_refuses_other_words_for_the_host() -> None:

@@ -126,6 +126,37 @@ def test_a_killed_process_loses_nothing_that_it_confirmed(tmp_path: Path) -> Non
     Corrections(path).add(said(999_999))  # And it can be written on.
 
 
+def test_a_file_of_the_first_version_is_read_and_goes_on(tmp_path: Path) -> None:
+    """It lacks why a call was not made: read as it is, also where it may not be written, and completed with the next correction."""
+    store = Corrections(tmp_path / "old.sqlite")
+    store.add(said(1))
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("ALTER TABLE corrections DROP COLUMN abstained_because")
+        connection.execute("PRAGMA user_version = 1")
+    before = store.standing()
+    assert [(item.id, item.abstained_because) for item in before] == [(said(1).id, "")]
+    store.add(replace(said(2), abstained_because="absent"))
+    assert [(item.id, item.abstained_because) for item in store.all()] == [(said(1).id, ""), (said(2).id, "absent")]
+    assert store.all()[0] == before[0]
+    with sqlite3.connect(store.path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def test_why_a_call_was_not_made_goes_to_calibrate(client: Any, desk: Any, tmp_path: Path) -> None:
+    id_ = ids(client)["a.png"]
+    for number, reason in enumerate(("absent", None)):
+        called = {"state": "red", "probability": 0.8, "score": 0.3, "abstained_because": reason}
+        assert correct(client, id=f"n{number}", picture=id_, verdict="accept", called=called).status_code == 201
+        assert desk.corrections.standing()[0].abstained_because == (reason or "")
+        table = tmp_path / f"{number}.csv"
+        table.write_text(labels_csv(desk.corrections.standing()), encoding="utf-8")
+        assert [call.before_limits for call in read_calls(table)[0]] == [reason == "absent"]
+        if reason:
+            with pytest.raises(DataError, match="all 1 corrected calls are of pictures without the host or of absent parts"):
+                fit_limits(desk)
+    assert fit_limits(desk)[1]["before_limits"] == 0
+
+
 def test_what_is_read_is_a_file_of_corrections(tmp_path: Path) -> None:
     """Reading asks whose file it is, as writing does; a file without anything in it holds no corrections."""
     with sqlite3.connect(tmp_path / "other.sqlite") as other:
@@ -258,6 +289,7 @@ def test_a_correction_over_http(client: Any, desk: Any) -> None:
         {"called": {}},
         {"called": {}, "verdict": "reject"},
         {"called": {"state": "red", "probability": 7}},
+        {"called": {"state": "red", "abstained_because": "rain"}},
     ],
 )
 def test_wrong_corrections(client: Any, desk: Any, wrong: dict[str, Any]) -> None:

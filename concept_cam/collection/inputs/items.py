@@ -294,12 +294,12 @@ def read_scale(value: object) -> float | None:
     Args:
         value: Any kind of number: of Python, of `decimal`, or a single one of numpy or torch.
     """
-    one = getattr(value, "shape", ()) == () and str(getattr(value, "dtype", "")) not in ("bool", "torch.bool")
-    if not one or isinstance(value, bool | str | bytes) or not isinstance(value, SupportsFloat):
+    shape, kind = getattr(value, "shape", ()), str(getattr(value, "dtype", "float")).removeprefix("torch.").rstrip("0123456789")
+    if tuple(shape) or kind not in ("float", "bfloat", "int", "uint") or not isinstance(value, SupportsFloat) or isinstance(value, bool):
         return None
     try:
         number = float(value)
-    except (OverflowError, TypeError, ValueError):
+    except (OverflowError, RuntimeError, TypeError, ValueError):
         return None
     return number if LEAST_SCALE <= number <= MOST_SCALE else None
 

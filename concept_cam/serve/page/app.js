@@ -611,7 +611,7 @@ function record(panel) {
     question: { ...plain(panel.question), ...(marks.clicks.length ? { clicks: marks.clicks } : {}) },
     verdict: marks.verdict,
     state: marks.state,
-    called: { state: call.state, probability: call.probability, score: call.score },
+    called: { state: call.state, probability: call.probability, score: call.score, abstained_because: call.abstained_because },
     mask: marks.mask ? { size: marks.size, runs: runs(marks.mask) } : null,
     boxes: marks.boxes.map(box => box.map(Math.round)),
     person: $('person').value.trim(),
