@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones import BUNDLED, lite
+from concept_cam.backbones.hashing import hash_weights
 from concept_cam.backbones.lite_towers import Reading, looked_at, seen_cells
 from concept_cam.commands.console import at_least, at_least_one, existing, run_script
 from concept_cam.core.errors import DataError
@@ -139,7 +140,7 @@ def look(model: lite.LiteModel, world: str, count: int, start: int) -> Views:
 
 
 def check_model(folder: Path, weights_hash: str) -> None:
-    """Notes in a folder of views whose they are; views of another model, and embeddings by it, are not mixed with them.
+    """Notes in a folder of views whose they are, by :func:`eyes_hash`; views and embeddings of another model are not mixed with them.
 
     Raises:
         DataError: They are another model's.
@@ -149,7 +150,7 @@ def check_model(folder: Path, weights_hash: str) -> None:
     if not note.exists():
         note.write_text(weights_hash + "\n", encoding="utf-8")
     if (noted := note.read_text(encoding="utf-8").strip()) != weights_hash:
-        raise DataError(f"{folder} holds what a model with the weights {noted} saw, not {weights_hash}: name another folder.")
+        raise DataError(f"{folder} holds what another model saw ({noted}, this one is {weights_hash}): name another folder.")
 
 
 def look_on(model: lite.LiteModel, worlds: Sequence[str], folder: Path, pictures: int, first: int, report: Callable[[str], None]) -> None:
@@ -329,11 +330,36 @@ def refit(
         if (step + 1) % max(1, config.steps // 10) == 0:
             states_now, keep_now = np.mean(said[-50 * len(views) :], axis=0)
             report(f"step {step + 1}/{config.steps}: states {states_now:.3f}, keep {keep_now:.3f}")
-    found = lite.LiteModel(replace(sizes, reading=sizes.reading + config.more), model.image.nouns.config, model.text.config)
+    return with_reading(model, reading.beside(value.reading))
+
+
+def with_reading(model: lite.LiteModel, reading: Mapping[str, Tensor]) -> lite.LiteModel:
+    """The same model with another reading, of the parameters of a `Reading`."""
+    sizes = replace(model.image.sizes, reading=reading["own"].shape[2])
+    found = lite.LiteModel(sizes, model.image.nouns.config, model.text.config)
     stays = {name: value for name, value in model.state_dict().items() if not name.startswith(OWN)}
     found.familiar, found.examples, found.sharpness = model.familiar, model.examples, dict(model.sharpness)
-    found.load_state_dict({**stays, **{OWN + name: value for name, value in reading.beside(value.reading).items()}})
+    found.load_state_dict({**stays, **{OWN + name: value for name, value in reading.items()}})
     return found.eval()
+
+
+def narrowed(model: lite.LiteModel, count: int) -> lite.LiteModel:
+    """The same model with the first numbers of its reading alone: what a fit added comes last, and is left out so.
+
+    Raises:
+        DataError: It has no reading, or no so many numbers.
+    """
+    reading = model.image.value.reading
+    if reading is None or not 1 <= count <= model.image.sizes.reading:
+        raise DataError(f"the model reads {model.image.sizes.reading} numbers a query: received {count} that stay, expected 1 to as many.")
+    out = reading.out.weight.view(-1, *reading.own_bias.shape)[..., :count].flatten(1)
+    kept = {"own": reading.own[..., :count], "own_bias": reading.own_bias[:, :count], "out.weight": out}
+    return with_reading(model, {name: value.detach().clone() for name, value in kept.items()})
+
+
+def eyes_hash(model: lite.LiteModel) -> str:
+    """Returns the hash of all of a model's weights but those of its reading, which decide neither what the queries see nor embeddings."""
+    return hash_weights({name: value for name, value in model.state_dict().items() if not name.startswith(OWN)})
 
 
 def main() -> None:
@@ -352,13 +378,16 @@ def main() -> None:
     fitting.add_argument("--output", type=Path, required=True, help="where the model goes")
     fitting.add_argument("--steps", type=at_least_one, default=FitConfig.steps)
     fitting.add_argument("--more", type=at_least_one, default=FitConfig.more, help="numbers that each query reads beside those it reads")
+    fitting.add_argument(
+        "--stays", type=at_least_one, help="numbers of each query that stay, the first ones (default: all; what a fit added comes last)"
+    )
     fitting.add_argument("--seed", type=at_least(0), default=FitConfig.seed)
     fitting.add_argument("--threads", type=at_least_one, default=1)
     arguments = parser.parse_args()
     _, worlds = shipped_model()
     made = lite.make(arguments.model, str(arguments.model))
     model = made.model
-    check_model(arguments.folder, lite.read(made).weights_hash)
+    check_model(arguments.folder, eyes_hash(model))
     if arguments.task == "look":
         torch.set_num_threads(1)
         look_on(model, worlds, arguments.folder, arguments.pictures, arguments.first, lambda text: print(text, flush=True))
@@ -368,7 +397,13 @@ def main() -> None:
     views = kept(arguments.folder, worlds)
     sentences = load_sentences(arguments.folder / "sentences.pt", list(worlds), embedder(model, tokenizer))
     config = FitConfig(steps=arguments.steps, more=arguments.more, seed=arguments.seed)
-    found = refit(model, views, sentences, config, lambda text: print(text, flush=True))
+    found = refit(
+        model if arguments.stays is None else narrowed(model, arguments.stays),
+        views,
+        sentences,
+        config,
+        lambda text: print(text, flush=True),
+    )
     lite.save(found, tokenizer, arguments.output, json.loads((arguments.model / lite.KNOWN).read_text(encoding="utf-8")))
 
 

@@ -11,7 +11,7 @@ import torch
 from training import reading as module
 from training.backbone import shipped_model
 from training.export import embedder
-from training.reading import FitConfig, More, Views, check_model, joined, kept, look, look_on, refit, unit
+from training.reading import FitConfig, More, Views, check_model, eyes_hash, joined, kept, look, look_on, narrowed, refit, unit
 from training.sentences import Sentences, load_sentences
 
 from concept_cam.backbones import BUNDLED, lite
@@ -127,5 +127,24 @@ def test_a_model_without_a_reading_is_refused(views: Views, sentences: Sentences
 def test_views_of_another_model_are_not_mixed(tmp_path: Path) -> None:
     check_model(tmp_path / "views", "abc")
     check_model(tmp_path / "views", "abc")
-    with pytest.raises(DataError, match="holds what a model with the weights abc saw, not def: name another folder"):
+    with pytest.raises(DataError, match=r"holds what another model saw \(abc, this one is def\): name another folder"):
         check_model(tmp_path / "views", "def")
+
+
+def test_a_fit_that_was_added_can_be_left_out_again(views: Views, sentences: Sentences) -> None:
+    model, _ = shipped_model()
+    reads = model.image.sizes.reading
+    wider = refit(model, {"beetle": views}, sentences, FitConfig(steps=2, batch=4, foreign=0, more=4))
+    assert wider.image.sizes.reading == reads + 4
+    again, state = narrowed(wider, reads).state_dict(), model.state_dict()
+    assert again.keys() == state.keys()
+    assert all(torch.equal(value, again[name]) for name, value in state.items())
+    assert narrowed(wider, 3).image.value.reading.own.shape[2] == 3
+    # What the queries see does not depend on what is read of it; it does on all else.
+    assert eyes_hash(wider) == eyes_hash(model)
+    with torch.no_grad():
+        wider.image.query.weight += 1e-3
+    assert eyes_hash(wider) != eyes_hash(model)
+    for count in (0, reads + 1):
+        with pytest.raises(DataError, match=f"the model reads {reads} numbers a query: received {count} that stay"):
+            narrowed(model, count)
