@@ -397,13 +397,8 @@ def main() -> None:
     views = kept(arguments.folder, worlds)
     sentences = load_sentences(arguments.folder / "sentences.pt", list(worlds), embedder(model, tokenizer))
     config = FitConfig(steps=arguments.steps, more=arguments.more, seed=arguments.seed)
-    found = refit(
-        model if arguments.stays is None else narrowed(model, arguments.stays),
-        views,
-        sentences,
-        config,
-        lambda text: print(text, flush=True),
-    )
+    begun = model if arguments.stays is None else narrowed(model, arguments.stays)
+    found = refit(begun, views, sentences, config, lambda text: print(text, flush=True))
     lite.save(found, tokenizer, arguments.output, json.loads((arguments.model / lite.KNOWN).read_text(encoding="utf-8")))
 
 
