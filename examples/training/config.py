@@ -102,7 +102,7 @@ class TrainConfig:
     phrases: int = 2
     foreign: int = 24
     value_hidden: int = 128
-    reading: int = 32
+    reading: int = 40
     left_out: float = 0.3
     rest: float = 1.0
     distorted: float = 0.4

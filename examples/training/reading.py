@@ -207,15 +207,15 @@ class FitConfig:
         seed: Of everything that is drawn.
     """
 
-    steps: int = 1500
+    steps: int = 3600
     batch: int = 48
     rate: float = 0.01
-    decay: float = 0.1
-    left_out: float = 0.4
+    decay: float = 0.01
+    left_out: float = 0.2
     states: float = 6.0
     keep: float = 0.2
     keep_whole: float = 3.0
-    more: int = 16
+    more: int = 24
     wordings: int = 4
     foreign: int = 24
     seed: int = 0
@@ -284,7 +284,7 @@ def refit(
     """
     value, sizes = model.image.value, model.image.sizes
     if value.reading is None:
-        raise DataError("the model has no reading of its own to fit: train one with --set reading=32.")
+        raise DataError("the model has no reading of its own to fit: train one with --set reading=40.")
     generator, rng = torch.Generator().manual_seed(config.seed), np.random.default_rng(config.seed)
     torch.manual_seed(config.seed)
     with torch.no_grad():
