@@ -21,7 +21,35 @@ if TYPE_CHECKING:
     from concept_cam.collection.limits import Calibration
     from concept_cam.trust.certified import Certificate
 
-__all__ = ["Call", "Limits", "call_part", "call_state", "host_is_missing", "host_share", "is_absent", "lacks"]
+__all__ = [
+    "ABSTENTION_REASONS",
+    "BEFORE_LIMITS",
+    "Call",
+    "Limits",
+    "call_part",
+    "call_state",
+    "host_is_missing",
+    "host_share",
+    "is_absent",
+    "lacks",
+]
+
+ABSTENTION_REASONS: dict[str, str] = {
+    "no_host": "the picture does not show what the trait pack is about",
+    "absent": "the part is not in the picture, as the verdict of its certificate says; of states: the part that they are told of, by a "
+    "certificate of its own, or what the character `needs` in its pack is called absent",
+    "low_probability": "the best state's probability is under the limit",
+    "low_score": "the evidence for the best state or part is under the limit",
+    "no_place": "where the one that is meant lies (left, right, front, rear ...) cannot be told",
+    "no_region": "nothing is left of the region (below the smallest size, or under an ignore mask); of a length: a part that it needs has "
+    "no region, or its certificate does not find it, or the parts do not lie as they should",
+    "rejected": "a person found the call wrong and did not say what is right",
+    "cannot_be_told": "a person found that the picture does not show it",
+}
+"""Values of ``abstained_because``."""
+
+BEFORE_LIMITS = frozenset({"no_host", "absent"})
+"""Reasons that hold whatever the character's own limit is: rows that have one say nothing about where that belongs."""
 
 SAME_HOST = 0.9
 """Likeness from which a host's word is one whose maps were measured."""
@@ -125,7 +153,7 @@ class Call:
         probabilities: Probability of every state.
         score: Raw evidence for ``best_state``.
         margin: ``probability`` minus the runner-up's; ``None`` without a runner-up.
-        reason: Why nothing is called; a key of :data:`concept_cam.collection.schema.ABSTENTION_REASONS`, or ``None``.
+        reason: Why nothing is called; a key of :data:`ABSTENTION_REASONS`, or ``None``.
         limit: The limit that decided; ``None`` where none did.
     """
 

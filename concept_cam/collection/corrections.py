@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from concept_cam.collection.calls import BEFORE_LIMITS
 from concept_cam.core.errors import DataError, OutputError
 
 __all__ = ["CORRECTIONS_FILE", "LABEL_COLUMNS", "CORRECTION_VERDICTS", "Conflict", "Correction", "Corrections", "labels_csv"]
@@ -101,7 +102,7 @@ class Correction:
         called: What the model had called.
         probability: Its probability; ``None`` where there is none.
         score: Its score; ``None`` where there is none.
-        abstained_because: Why the model did not call it, a key of :data:`concept_cam.collection.schema.ABSTENTION_REASONS`; empty where it
+        abstained_because: Why the model did not call it, a key of :data:`concept_cam.collection.calls.ABSTENTION_REASONS`; empty where it
             did.
         mask: Region that the person drew, COCO's run lengths in the original frame; ``None`` where the model's stands.
         boxes: Boxes ``[x0, y0, x1, y1]``, original pixels.
@@ -156,6 +157,11 @@ class Correction:
     def key(self) -> Key:
         """What the correction is about: source, pack, character, specimen, part."""
         return self.source, self.pack, self.character, self.specimen, self.part
+
+    @property
+    def before_limits(self) -> bool:
+        """Whether the call was not made for a reason that no limit decides about."""
+        return self.abstained_because in BEFORE_LIMITS
 
     @property
     def true_state(self) -> str:
@@ -289,7 +295,7 @@ class Corrections:
         if self.path.is_file() and not os.access(self.path, os.W_OK):
             raise OutputError(f"the corrections {str(self.path)!r} may only be read: make the file writable, or give --corrections FILE.")
         if self.path.is_file():
-            with self._open(write=True) as connection:
+            with self._open(write=False) as connection:  # Looking brings no file to a version that others cannot read.
                 connection.execute("SELECT count(*) FROM corrections").fetchone()
         if not self.path.parent.is_dir() or not os.access(self.path.parent, os.W_OK):
             raise OutputError(f"corrections cannot be kept in {str(self.path.parent)!r}, which is not writable: give --corrections FILE.")

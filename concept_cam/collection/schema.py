@@ -19,12 +19,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from concept_cam.collection.calls import ABSTENTION_REASONS
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import picture_key as image_key
 from concept_cam.core.names import stable_key
 
 __all__ = [
-    "ABSTENTION_REASONS",
     "RUN_COLUMNS",
     "DISTANCE_MEANINGS",
     "FRAME",
@@ -62,23 +62,6 @@ ROW_KINDS: dict[str, str] = {
     "distance": "a length between named parts; one row per distance",
 }
 """Known values of ``kind``; a trait pack may use others, which are read like ``shape``."""
-
-ABSTENTION_REASONS: dict[str, str] = {
-    "no_host": "the picture does not show what the trait pack is about",
-    "absent": "the part is not in the picture, as the verdict of its certificate says; of states: the part that they are told of, by a "
-    "certificate of its own, or what the character `needs` in its pack is called absent",
-    "low_probability": "the best state's probability is under the limit",
-    "low_score": "the evidence for the best state or part is under the limit",
-    "no_place": "where the one that is meant lies (left, right, front, rear ...) cannot be told",
-    "no_region": "nothing is left of the region (below the smallest size, or under an ignore mask); of a length: a part that it needs has "
-    "no region, or its certificate does not find it, or the parts do not lie as they should",
-    "rejected": "a person found the call wrong and did not say what is right",
-    "cannot_be_told": "a person found that the picture does not show it",
-}
-"""Values of ``abstained_because``."""
-
-BEFORE_LIMITS = frozenset({"no_host", "absent"})
-"""Reasons that hold whatever the character's own limit is: rows that have one say nothing about where that belongs."""
 
 DISTANCE_MEANINGS: dict[str, str] = {
     "standard_length": "standard length: from the front end of the head to the base of the tail fin, along the midline of the body",

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from concept_cam.collection.calls import ABSTENTION_REASONS, BEFORE_LIMITS
 from concept_cam.collection.limits import POOLED_LIMIT, PROBABILITY_SETTINGS, Calibration, Limit
 from concept_cam.collection.questions import ABSENT
-from concept_cam.collection.schema import BEFORE_LIMITS
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.names import choose, did_you_mean, nearest_names, normalise_text
@@ -256,7 +256,7 @@ def _check_states(calls: Sequence[ModelCall], labels: Sequence[Label]) -> None:
     complete: dict[str, bool] = {}
     for call in calls:
         states = listed.setdefault(compared(call.character), {})
-        states.update(dict.fromkeys((*call.states, call.state)))
+        states.update(dict.fromkeys(filter(None, (*call.states, call.state))))
         complete[compared(call.character)] = complete.get(compared(call.character), False) or bool(call.states)
     for label in labels:
         character = compared(label.character)
@@ -382,20 +382,28 @@ def _picture(row: Mapping[str, Any]) -> str | None:
 
 
 def _call(row: Mapping[str, Any], source: Path, line: int) -> ModelCall:
-    missing = [name for name in ("file_name", "character", "state") if name not in row]
+    reasons = {compared(reason): reason for reason in ABSTENTION_REASONS}
+    reason = str(row.get("abstained_because", ""))
+    if reason and compared(reason) not in reasons:
+        raise DataError(
+            f"{source}, row {line}: abstained_because is {reason!r}; expected nothing or one of {', '.join(ABSTENTION_REASONS)}."
+        )
+    before_limits = reasons.get(compared(reason)) in BEFORE_LIMITS
+    # A row that no limit decides about needs no state: tables leave it empty where nothing is called.
+    missing = [name for name in ("file_name", "character", "state") if name not in row and not (name == "state" and before_limits)]
     if missing:
         raise DataError(f"{source}, row {line}: {', '.join(missing)} is missing.")
     try:
         return ModelCall(
             str(row["file_name"]),
             str(row["character"]),
-            str(row["state"]),
+            str(row.get("state", "")),
             float(_point(row.get("probability", "nan"))),
             float(_point(row.get("score", "nan"))),
             str(row.get("pack", "")),
             _number(str(row.get("specimen", 0)), source, line),
             row.get("kind") == "part",
-            before_limits=row.get("abstained_because") in BEFORE_LIMITS,
+            before_limits=before_limits,
         )
     except ValueError as error:
         raise DataError(f"{source}, row {line}: {error}.") from error

@@ -25,8 +25,8 @@ from typing import Any, TextIO, cast
 import numpy as np
 
 import concept_cam
+from concept_cam.collection.calls import ABSTENTION_REASONS
 from concept_cam.collection.runs import Run
-from concept_cam.collection.schema import ABSTENTION_REASONS
 from concept_cam.core.errors import ConfigurationError, ImageError
 from concept_cam.exports.survey import PART_SEPARATOR, PLAIN, Form, Survey, passthrough_of, plain_json, survey, when
 from concept_cam.pictures.reading import read_image

@@ -24,8 +24,8 @@ from starlette.routing import Route
 
 import concept_cam
 from concept_cam import prompts
+from concept_cam.collection.calls import ABSTENTION_REASONS
 from concept_cam.collection.corrections import Conflict, Correction
-from concept_cam.collection.schema import ABSTENTION_REASONS
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError
 from concept_cam.core.names import choose
 from concept_cam.core.regions import THRESHOLDS, decode_rle, encode_rle
@@ -300,7 +300,7 @@ class _Handlers:
             question = self.desk.read(data)
             return {
                 "next": next_pictures(self.desk, question, wanted) if wanted else [],
-                "progress": progress(self.desk.corrections.standing(), question),
+                "progress": progress(self.desk.standing(), question),
                 "known": len(self.desk.image_embeddings()),
             }
 

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 
 from concept_cam import prompts
 from concept_cam.collection.calls import Limits, call_state, host_is_missing, is_absent, lacks
-from concept_cam.collection.corrections import CORRECTIONS_FILE, Corrections
+from concept_cam.collection.corrections import CORRECTIONS_FILE, Correction, Corrections
 from concept_cam.collection.questions import call_concept, entity_concept, host_concept
 from concept_cam.core.concept import Concept
 from concept_cam.core.directions import coefficients
@@ -578,6 +578,14 @@ class Desk:
             concept = entity_concept(self.packs[pack], self.packs[pack].character(character))
             self._entities[pack, character] = concept if concept is not None and concept.metadata.get("kind") == "part" else None
         return self._entities[pack, character]
+
+    def standing(self) -> list[Correction]:
+        """Returns the corrections that count; where an earlier release kept one, the run says why its call was not made."""
+        found = []
+        for item in self.corrections.standing():
+            record = self.gallery.all_calls().get(item.source, {}).get((item.pack, item.character, item.specimen, item.part), {})
+            found.append(replace(item, abstained_because=item.abstained_because or record.get("abstained_because") or ""))
+        return found
 
     def states_of(self, entry: GalleryPicture, question: AskedQuestion) -> tuple[str, ...]:
         """Returns what a correction may say of a character: its states, in the pack and in the run; a part alone; nothing for words."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from concept_cam.collection.corrections import Correction, labels_csv
 from concept_cam.collection.limits import PROBABILITY_SETTINGS, Calibration
-from concept_cam.collection.schema import BEFORE_LIMITS
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.names import choose
 from concept_cam.evaluation.calibration import ModelCall, calibrate
@@ -72,13 +71,13 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
     """
     if not (0 < target < 1 and 0 < confidence < 1):
         raise ConfigurationError(f"target and confidence must lie between 0 and 1, received {target} and {confidence}.")
-    standing, run, backbone = desk.corrections.standing(), desk.gallery.run, desk.localizer.backbone
+    standing, run, backbone = desk.standing(), desk.gallery.run, desk.localizer.backbone
     model, weights_hash = (backbone.name, backbone.weights_hash) if run is None else (run.model, run.weights_hash)
     # Probabilities of two models are not set against one limit.
     own = [item for item in standing if not (item.weights_hash and weights_hash) or item.weights_hash == weights_hash]
     calls, labels = calls_and_labels(own)
     others = len(calls_and_labels(standing)[0]) - len(calls)
-    decided = [item for item in own if not _before_limits(desk, item)]
+    decided = [item for item in own if not item.before_limits]
     held, (calls, labels) = len(calls) - len(calls_and_labels(decided)[0]), calls_and_labels(decided)
     if not calls and held:
         beside = f", and {others} more were made with other weights" if others else ""
@@ -120,12 +119,6 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
     }
 
 
-def _before_limits(desk: Desk, item: Correction) -> bool:
-    """Whether what was corrected was not called for a reason that no limit decides about; the run says so of older corrections too."""
-    record = desk.gallery.all_calls().get(item.source, {}).get((item.pack, item.character, item.specimen, item.part), {})
-    return not BEFORE_LIMITS.isdisjoint((item.abstained_because, record.get("abstained_because")))
-
-
 def _changes(desk: Desk, name: str, measure: str, value: float) -> tuple[int, int]:
     """Counts the run's calls of one character that a limit would silence, and those it would let through."""
     dropped = gained = 0
@@ -153,7 +146,7 @@ def export_bytes(desk: Desk, to: str) -> tuple[bytes, str]:
         ConfigurationError: Unknown format, or one that needs a run.
     """
     if to == "labels":
-        return labels_csv(desk.corrections.standing()).encode("utf-8"), "labels.csv"
+        return labels_csv(desk.standing()).encode("utf-8"), "labels.csv"
     choose(to, {"labels": None, **EXPORTS}, "export format")
     chosen = EXPORTS[to]
     run = desk.gallery.run

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 from scipy.stats import chi2
 
 from concept_cam import Localizer, prompts
@@ -62,13 +63,11 @@ class Seen:
 
     def shares(self, factor: float) -> npt.NDArray[np.float64]:
         """Probabilities [N, K] under a factor of the temperature."""
-        scaled = factor * self.logits
-        powers = np.exp(scaled - scaled.max(1, keepdims=True))
-        return np.asarray(powers / powers.sum(1, keepdims=True))
+        return np.asarray(softmax(factor * self.logits, axis=1))
 
     def surprises(self, factor: float) -> npt.NDArray[np.float64]:
         """Minus the logarithm of the right state's probability [N]."""
-        return np.asarray(-np.log(self.shares(factor)[np.arange(len(self.truth)), self.truth].clip(1e-12)))
+        return np.asarray(-log_softmax(factor * self.logits, axis=1)[np.arange(len(self.truth)), self.truth])
 
     def surprise(self, factor: float) -> float:
         """Mean of :meth:`surprises`; NaN of no pictures."""

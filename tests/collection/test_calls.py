@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from concept_cam.collection.calls import Limits, call_part, call_state, host_is_missing, host_share, is_absent
+from concept_cam.collection.calls import ABSTENTION_REASONS, Limits, call_part, call_state, host_is_missing, host_share, is_absent
 from concept_cam.collection.limits import Calibration, Limit
-from concept_cam.collection.schema import ABSTENTION_REASONS
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.trust.certified import Certificate
 from concept_cam.trust.evidence import Evidence

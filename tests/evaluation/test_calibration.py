@@ -121,6 +121,17 @@ def test_a_table_says_why_nothing_was_called(tmp_path: Path) -> None:
     rows = [f"a.jpg,tail,forked,0.9,{reason}" for reason in ("", "no_host", "absent", "low_probability", "no_place")]
     table.write_text("file_name,character,state,probability,abstained_because\n" + "\n".join(rows) + "\n", encoding="utf-8")
     assert [call.before_limits for call in read_calls(table)[0]] == [False, True, True, False, False]
+    # Written by hand, and without the state that was not called.
+    table.write_text("file_name,character,state,probability,abstained_because\na.jpg,tail,,0.9,No host\n", encoding="utf-8")
+    (call,) = read_calls(table)[0]
+    assert (call.state, call.before_limits) == ("", True)
+    for row, message in (
+        ("a.jpg,tail,forked,0.9,rain", "row 2: abstained_because is 'rain'; expected nothing or one of no_host, absent"),
+        ("a.jpg,tail,,0.9,low_probability", "row 2: state is missing"),
+    ):
+        table.write_text(f"file_name,character,state,probability,abstained_because\n{row}\n", encoding="utf-8")
+        with pytest.raises(DataError, match=message):
+            read_calls(table)
 
 
 def test_characters_and_parts_get_limits_of_their_own() -> None:

@@ -32,8 +32,8 @@ from concept_cam.core.regions import decode_rle, encode_rle
 from concept_cam.evaluation.calibration import calibrate, read_calls, read_truth
 from concept_cam.exports import EXPORTS, export
 from concept_cam.serve.app import build_app
-from concept_cam.serve.choosing import needed, score_pictures
-from concept_cam.serve.keeping import calls_and_labels, fit_limits
+from concept_cam.serve.choosing import needed, progress, score_pictures
+from concept_cam.serve.keeping import calls_and_labels, export_bytes, fit_limits
 from tests.serve.test_asking import RED, ids
 
 
@@ -135,6 +135,9 @@ def test_a_file_of_the_first_version_is_read_and_goes_on(tmp_path: Path) -> None
         connection.execute("PRAGMA user_version = 1")
     before = store.standing()
     assert [(item.id, item.abstained_because) for item in before] == [(said(1).id, "")]
+    store.check()
+    with sqlite3.connect(store.path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,), "looking does not lock out an older release"
     store.add(replace(said(2), abstained_because="absent"))
     assert [(item.id, item.abstained_because) for item in store.all()] == [(said(1).id, ""), (said(2).id, "absent")]
     assert store.all()[0] == before[0]
@@ -151,6 +154,8 @@ def test_why_a_call_was_not_made_goes_to_calibrate(client: Any, desk: Any, tmp_p
         table = tmp_path / f"{number}.csv"
         table.write_text(labels_csv(desk.corrections.standing()), encoding="utf-8")
         assert [call.before_limits for call in read_calls(table)[0]] == [reason == "absent"]
+        done = progress(desk.standing(), desk.read(RED))
+        assert (done["reviewed"], done["labelled"], done["before_limits"]) == (1, 0 if reason else 1, 1 if reason else 0)
         if reason:
             with pytest.raises(DataError, match="all 1 corrected calls are of pictures without the host or of absent parts"):
                 fit_limits(desk)
@@ -640,7 +645,7 @@ def test_limits_are_fitted_to_calls_of_one_model(run_client: Any) -> None:
     assert found.limits["caudal_fin_shape"].labelled == 1
 
 
-def test_limits_are_fitted_to_calls_that_a_limit_decides_about(run_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_are_fitted_to_calls_that_a_limit_decides_about(run_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = run_client.desk
     sources = list(dict.fromkeys(record["source"] for record in desk.gallery.run.records()))[:2]
     calls = {
@@ -655,6 +660,10 @@ def test_limits_are_fitted_to_calls_that_a_limit_decides_about(run_client: Any, 
     desk.corrections.add(Correction(id="1", source=sources[1], **given))
     found, said = fit_limits(desk)
     assert (found.limits["caudal_fin_shape"].labelled, said["before_limits"]) == (1, 1)
+    # The table of the same corrections says so as well, though they were kept without a reason.
+    table = tmp_path / "labels.csv"
+    table.write_bytes(export_bytes(desk, "labels")[0])
+    assert [call.before_limits for call in read_calls(table)[0]] == [True, False]
 
 
 def test_serve_warns_of_a_run_of_other_weights(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,13 +61,13 @@ def test_the_sharpest_factor_is_one_that_pictures_do_not_speak_against() -> None
 
 
 def test_one_picture_that_is_told_wrong_for_sure_is_enough() -> None:
-    """Its own surprise must not hide behind the error that it makes."""
-    logits = np.array([[5.0, 0.0]] * 300)
-    truth = np.zeros(300, np.int64)
-    truth[0] = 1
-    seen = Seen(logits, truth)
-    assert sharpest_factor(seen) < 1.8 * fit_factor(seen)
-    assert seen.surprise(sharpest_factor(seen)) < 1.4 * seen.surprise(fit_factor(seen))
+    """Its own surprise must not hide behind the error that it makes, however sure it was."""
+    for gap in (5.0, 60.0):
+        truth = np.zeros(300, np.int64)
+        truth[0] = 1
+        seen = Seen(np.array([[gap, 0.0]] * 300), truth)
+        assert sharpest_factor(seen) < 1.8 * fit_factor(seen)
+        assert seen.surprise(sharpest_factor(seen)) < 1.4 * seen.surprise(fit_factor(seen))
     assert sharpest_factor(Seen(np.zeros((0, 3)), np.zeros(0, np.int64))) < BOUNDS[1]
 
 
