@@ -343,7 +343,6 @@ def entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept 
     assert entity is not None  # the schema demands it of all kinds but part
     if entity.id in WHOLE_ORGANISM:
         return None
-    parts = [(owner, state) for owner in pack.characters if owner.kind == "part" for state in owner.states if not state.where]
     if told_of := pack.part_told_of(character):
         return prompts.concepts(pack, told_of[0].name, told_of[1].name)[0]
     whole = host_phrase(pack.host)
@@ -352,7 +351,7 @@ def entity_concept(pack: prompts.Pack, character: prompts.Character) -> Concept 
     # The host comes last, but a part that is called like it is the host.
     first_said = {normalise_text(phrase) for phrase in pack.host_phrases}
     others: dict[str, tuple[str, ...]] = {}
-    for owner, state in parts:
+    for owner, state in pack.own_parts:
         phrases = pack.phrases_of(state, owner)
         said = normalise_text(phrases[0])
         if said not in first_said and not taken & {normalise_text(phrase) for phrase in phrases}:

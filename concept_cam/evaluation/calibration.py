@@ -247,6 +247,10 @@ def compared(name: str) -> str:
     return normalise_text(name.replace("_", " "))
 
 
+_REASONS = {compared(reason): reason for reason in ABSTENTION_REASONS}
+"""Why nothing is called, by the form in which names are compared."""
+
+
 def _check_states(calls: Sequence[ModelCall], labels: Sequence[Label]) -> None:
     """Refuses labels whose state no call of their character can have: they would count as wrong calls without a word.
 
@@ -382,13 +386,12 @@ def _picture(row: Mapping[str, Any]) -> str | None:
 
 
 def _call(row: Mapping[str, Any], source: Path, line: int) -> ModelCall:
-    reasons = {compared(reason): reason for reason in ABSTENTION_REASONS}
     reason = str(row.get("abstained_because", ""))
-    if reason and compared(reason) not in reasons:
+    if reason and compared(reason) not in _REASONS:
         raise DataError(
             f"{source}, row {line}: abstained_because is {reason!r}; expected nothing or one of {', '.join(ABSTENTION_REASONS)}."
         )
-    before_limits = reasons.get(compared(reason)) in BEFORE_LIMITS
+    before_limits = _REASONS.get(compared(reason)) in BEFORE_LIMITS
     # A row that no limit decides about needs no state: tables leave it empty where nothing is called.
     missing = [name for name in ("file_name", "character", "state") if name not in row and not (name == "state" and before_limits)]
     if missing:

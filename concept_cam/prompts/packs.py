@@ -209,13 +209,16 @@ class Pack:
 
     @property
     def parts(self) -> dict[str, tuple[Character, State]]:
-        """The parts that have phrases of their own, by name, each with its character; the first of a name counts."""
+        """The parts of :attr:`own_parts` by name; the first of a name counts."""
         found: dict[str, tuple[Character, State]] = {}
-        for owner in self.characters:
-            for state in owner.states if owner.kind == "part" else ():
-                if not state.where:
-                    found.setdefault(state.name, (owner, state))
+        for owner, state in self.own_parts:
+            found.setdefault(state.name, (owner, state))
         return found
+
+    @property
+    def own_parts(self) -> list[tuple[Character, State]]:
+        """The parts that have phrases of their own, each with its character, in order; a name may be there twice."""
+        return [(owner, state) for owner in self.characters if owner.kind == "part" for state in owner.states if not state.where]
 
     def part(self, name: str) -> tuple[Character, State]:
         """Returns the part of that name, as in :attr:`parts`.
@@ -234,8 +237,8 @@ class Pack:
         entity = character.entity
         if entity is None:
             return None
-        parts = ((owner, state) for owner in self.characters if owner.kind == "part" for state in owner.states if not state.where)
-        return next(((owner, state) for owner, state in parts if state.entity is not None and entity.is_like(state.entity)), None)
+        told_of = ((owner, state) for owner, state in self.own_parts if state.entity is not None and entity.is_like(state.entity))
+        return next(told_of, None)
 
     def needed_by(self, character: Character) -> Character | None:
         """Returns the presence without which nothing is called of a character; ``None`` where it needs none.

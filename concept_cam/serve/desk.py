@@ -569,6 +569,7 @@ class Desk:
         return lacks(call_state(names, answer.probabilities, [answer.score] * len(names), limit, absent=nowhere))
 
     def _certified_absent(self, concept: Concept, features: PatchFeatures) -> bool:
+        """Whether the certificate of a concept, asked with the settings that nobody changed, says that it is not in the picture."""
         (plain,) = self._plain().score(features, [concept])
         return plain.certify is not None and is_absent(plain.certificate)
 
@@ -581,9 +582,9 @@ class Desk:
 
     def standing(self) -> list[Correction]:
         """Returns the corrections that count; where an earlier release kept one, the run says why its call was not made."""
-        found = []
+        found, calls = [], self.gallery.all_calls()
         for item in self.corrections.standing():
-            record = self.gallery.all_calls().get(item.source, {}).get((item.pack, item.character, item.specimen, item.part), {})
+            record = calls.get(item.source, {}).get((item.pack, item.character, item.specimen, item.part), {})
             found.append(replace(item, abstained_because=item.abstained_because or record.get("abstained_because") or ""))
         return found
 

@@ -75,10 +75,9 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
     model, weights_hash = (backbone.name, backbone.weights_hash) if run is None else (run.model, run.weights_hash)
     # Probabilities of two models are not set against one limit.
     own = [item for item in standing if not (item.weights_hash and weights_hash) or item.weights_hash == weights_hash]
-    calls, labels = calls_and_labels(own)
-    others = len(calls_and_labels(standing)[0]) - len(calls)
-    decided = [item for item in own if not item.before_limits]
-    held, (calls, labels) = len(calls) - len(calls_and_labels(decided)[0]), calls_and_labels(decided)
+    calls, labels = calls_and_labels([item for item in own if not item.before_limits])
+    judged, judged_own = (len(calls_and_labels(items)[0]) for items in (standing, own))
+    others, held = judged - judged_own, judged_own - len(calls)
     if not calls and held:
         beside = f", and {others} more were made with other weights" if others else ""
         raise DataError(

@@ -294,8 +294,10 @@ def refit(
         scale = model.logit_scale.exp()
     sample = torch.cat([each.seen[torch.randperm(len(each), generator=generator)[:400]] for each in views.values()]).float()
     own_queries = sizes.queries // len(views)
-    well = list(views).index(WELL) * own_queries if WELL in views else 0
-    silent = slice(well, well + own_queries) if WELL in views else slice(0)
+    silent = slice(0)
+    if WELL in views:
+        first = list(views).index(WELL) * own_queries
+        silent = slice(first, first + own_queries)
     reading = More(sample, config.more, sizes.parts, config.left_out, silent)
     optimizer = torch.optim.AdamW(reading.parameters(), lr=config.rate, weight_decay=config.decay)
     said: list[tuple[float, float]] = []
@@ -348,11 +350,13 @@ def narrowed(model: lite.LiteModel, count: int) -> lite.LiteModel:
     """The same model with the first numbers of its reading alone: what a fit added comes last, and is left out so.
 
     Raises:
-        DataError: It has no reading, or no so many numbers.
+        DataError: It has no reading, or fewer numbers.
     """
     reading = model.image.value.reading
     if reading is None or not 1 <= count <= model.image.sizes.reading:
-        raise DataError(f"the model reads {model.image.sizes.reading} numbers a query: received {count} that stay, expected 1 to as many.")
+        raise DataError(
+            f"the model reads {model.image.sizes.reading} numbers a query: received {count} that stay, expected at least 1 of those."
+        )
     out = reading.out.weight.view(-1, *reading.own_bias.shape)[..., :count].flatten(1)
     kept = {"own": reading.own[..., :count], "own_bias": reading.own_bias[:, :count], "out.weight": out}
     return with_reading(model, {name: value.detach().clone() for name, value in kept.items()})
@@ -386,8 +390,7 @@ def main() -> None:
     fitting.add_argument("--threads", type=at_least_one, default=1)
     arguments = parser.parse_args()
     _, worlds = shipped_model()
-    made = lite.make(arguments.model, str(arguments.model))
-    model = made.model
+    model = lite.make(arguments.model, str(arguments.model)).model
     check_model(arguments.folder, eyes_hash(model))
     if arguments.task == "look":
         torch.set_num_threads(1)

@@ -6,9 +6,9 @@ A model has one temperature, and tells some characters better than that says and
 model was trained for, the factor of the temperature is first the one under which the states of rendered pictures are most likely
 (temperature scaling; Guo et al., "On calibration of modern neural networks", ICML 2017), and then the sharpest that those pictures leave
 open: the upper end of its 99 % interval by likelihood. What is said of photographs is said less surely than of renders, and right as often.
-Half of the pictures are plain and half in the styles of
-photographs, a third has false colours; none of them is of the training, of the benchmark, or a photograph. What is best called stays as it
-is; only how sure it is changes. The weights' hash changes with it, for so do the answers: fit the rules of trust after it.
+Half of the pictures are plain and half in the styles of photographs, a third has false colours; none of them is of the training, of the
+benchmark, or a photograph. What is best called stays as it is; only how sure it is changes. The weights' hash changes with it,
+for so do the answers: fit the rules of trust after it.
 """
 
 from __future__ import annotations
