@@ -746,7 +746,7 @@ async function askProgress() {
     const { progress } = await api.next({ ...plain(panel.question), wanted: 0 });
     const all = progress.right + progress.needed;
     $('progress').max = Math.max(all, 1); $('progress').value = progress.right;
-    $('progress-text').textContent = `${progress.reviewed} looked at${progress.cannot_tell ? ` (${progress.cannot_tell} cannot be told)` : ''}; ${progress.needed ? `${progress.needed} more right calls, at least, for a limit at ${100 * progress.target} %` : `enough for a limit at ${100 * progress.target} %`}`;
+    $('progress-text').textContent = `${progress.reviewed} looked at${progress.cannot_tell ? ` (${progress.cannot_tell} cannot be told)` : ''}${progress.before_limits ? ` (${progress.before_limits} without the host or the part: no limit decides about those)` : ''}; ${progress.needed ? `${progress.needed} more right calls, at least, for a limit at ${100 * progress.target} %` : `enough for a limit at ${100 * progress.target} %`}`;
     $('limits').hidden = progress.labelled < 15;
     if (progress.labelled >= 15 && progress.labelled >= view.offered + 10) { view.offered = progress.labelled; say('Enough was looked at for new limits: see what they change, under Call.'); }
   } catch { /* progress is a courtesy */ }
