@@ -449,11 +449,10 @@ class Localizer:
             self._refiners[name] = load_refiner(name, self.backbone.device)
         refiner = self._refiners[name]
         assert refiner is not None
-        patches, seen = None, 1
-        if features is not None:
-            seen = answers.geometry.grid[0] // features.geometry.grid[0]  # a second look's cells lie within those of the first
-            patches = features.patches.repeat_interleave(seen, 0).repeat_interleave(seen, 1)
-        found = refine(answers, refiner, picture, patches, valid, seen, self.backbone.device)
+        patches = None
+        if features is not None:  # a second look's cells lie within those of the first
+            patches = features.patches.repeat_interleave(answers.seen, 0).repeat_interleave(answers.seen, 1)
+        found = refine(answers, refiner, picture, patches, valid, self.backbone.device)
         return replace(found, provenance=replace(answers.provenance, settings={**answers.provenance.settings, "refine": name}))
 
     def _score(self, features: Sequence[PatchFeatures], concepts: tuple[Concept, ...]) -> list[Localizations]:
@@ -504,6 +503,7 @@ class Localizer:
                 provenance=self.provenance("direct", item.attention, item.geometry.policy, item.views),
                 source=item.source,
                 split=split,
+                seen=geometry.grid[0] // item.geometry.grid[0],
                 certify=Certifier(item, asked, own, partial(self._domain, item), self._probed),
             )
             answers.append(self._placed(answer, item) if any(concept.where is not None for concept in concepts) else answer)
@@ -725,7 +725,7 @@ class Localizer:
         if picture is None:
             raise ConfigurationError("these answers were made without their picture, which has to be read again.")
         reading = self.with_settings(attention=answers.provenance.attention)
-        geometry = answers.split.first if isinstance(answers.split, SecondLook) else answers.geometry
+        geometry = answers.geometry.with_grid((answers.geometry.grid[0] // answers.seen, answers.geometry.grid[1] // answers.seen))
         known: list[tuple[Reading, PatchFeatures]] = []
 
         def read() -> list[tuple[Reading, PatchFeatures]]:

@@ -229,7 +229,7 @@ def _request(
         "boxes": box_file,
         "box_column": boxes if box_file is None else None,
         "mask_column": options["masks"],
-        "px_per_mm": number_or_column(options["px_per_mm"]),
+        "px_per_mm": number_or_column("--px-per-mm", options["px_per_mm"]),
         "limits": Limits(
             host=options["host_limit"],
             probability=options["min_probability"],

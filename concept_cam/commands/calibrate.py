@@ -131,7 +131,8 @@ def _from_calls(
             f"{len(unknown)} of {pictures} labelled pictures have no call and count for nothing, the first {unknown[0]!r}. Check the names."
         )
     if held := calibration.undecided(said, truth):
-        note(f"{held} labelled calls are left out: their pictures show no host, or the part is absent, and no limit decides about those")
+        calls = "1 labelled call is" if held == 1 else f"{held} labelled calls are"
+        note(f"{calls} left out, about which no limit decides: the picture shows no host, or the part is absent")
     found.save(output, overwrite=overwrite)
     skipped = sum(label.reviewed is False for label in truth) if any(label.reviewed for label in truth) else 0
     if skipped:

@@ -128,7 +128,7 @@ def index(
             boxes=box_file,
             box_column=boxes if box_file is None else None,
             mask_column=options["masks"],
-            px_per_mm=number_or_column(options["px_per_mm"]),
+            px_per_mm=number_or_column("--px-per-mm", options["px_per_mm"]),
             **{
                 name: options[name]
                 for name in ("engine", "workers", "ray_address", "layout", "column", "root", "ignore", "shard", "limit", "decoding")

@@ -108,8 +108,12 @@ input_options: Callable[[Any], Any] = _stack(tuple(map(_setting_option, PREPROCE
 """Those that stand in place of what a checkpoint says of its input."""
 
 
-def number_or_column(text: str | None) -> float | str | None:
+def number_or_column(option: str, text: str | None) -> float | str | None:
     """Reads an option that is a number for all pictures, or the column that holds one for each.
+
+    Args:
+        option: Its name, for messages.
+        text: What was given.
 
     Raises:
         ConfigurationError: It is blank, as a variable of the shell that is not set leaves it.
@@ -117,9 +121,7 @@ def number_or_column(text: str | None) -> float | str | None:
     if text is None:
         return None
     if not text.strip():
-        raise ConfigurationError(
-            f"--px-per-mm is {text!r}: expected a number, or the name of a column; leave it out where neither is known."
-        )
+        raise ConfigurationError(f"{option} is {text!r}: expected a number, or the name of a column; leave it out where neither is known.")
     try:
         return float(text)
     except ValueError:

@@ -513,12 +513,25 @@ def _pieces(heat: np.ndarray, above_share: float = _CLEAR, speck: float = _SPECK
     values = np.maximum(heat, 0.0).astype(np.float64)
     peak = float(values.max())
     above, depth = values > above_share * peak, _VALLEY * peak
+    # A valley that is lower than any hill by the whole depth parts hills however low it is: what lies deeper need not be looked at.
+    low = max(0.0, above_share * peak - depth)
+    around = _frame(values > low)
+    heights = np.maximum(values[around], low)
     # What stands out by the whole depth is the top of a hill.
-    tops = values - reconstruction(np.maximum(values - depth, 0.0), values) > 0.999 * depth
-    marks, count = label(tops & above, np.ones((3, 3), dtype=bool))
-    labels = watershed(-values, marks, mask=above)
+    tops = heights - reconstruction(np.maximum(heights - depth, 0.0), heights) > 0.999 * depth
+    marks, count = label(tops & above[around], np.ones((3, 3), dtype=bool))
+    labels = np.zeros(values.shape, dtype=np.int32)
+    labels[around] = watershed(-values[around], marks, mask=above[around])
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     return [labels == number + 1 for number in range(count) if sizes[number] >= speck * sizes.max()]
+
+
+def _frame(mask: Mask) -> tuple[slice, slice]:
+    """The rows and columns that hold all of a mask, and one more on each side; all where the mask is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return slice(0, mask.shape[0]), slice(0, mask.shape[1])
+    return slice(max(0, rows[0] - 1), rows[-1] + 2), slice(max(0, columns[0] - 1), columns[-1] + 2)
 
 
 def _nearest(pieces: Sequence[Mask]) -> npt.NDArray[np.int64]:

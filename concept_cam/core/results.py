@@ -82,6 +82,7 @@ class Localization:
             where it could be told. ``None`` where no place was asked for.
         refined: float32 [h', w'], the signed map after refinement, on a finer grid over the same model frame; NaN where the picture is not.
             ``None`` where none was asked for. Heatmap, mask, regions and peak are those of this map; ``scores`` stay.
+        seen: Cells of ``scores`` along what the tower saw as one: 2 where it looked again.
     """
 
     concept: Concept
@@ -97,6 +98,7 @@ class Localization:
     certify: Callable[[], Certificate] | None = field(default=None, repr=False, compare=False)
     place: Place | None = field(default=None, repr=False, compare=False)
     refined: np.ndarray | None = field(default=None, repr=False, compare=False)
+    seen: int = field(default=1, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """One line to read: a map of hundreds of numbers tells nobody anything."""
@@ -507,6 +509,7 @@ class Localizations(Sequence[Localization]):
         places: What became of the places that were asked for, by number of the concept.
         cells: bool [h, w], the cells of each place that could be told, by number of the concept.
         refined: float32 [C, h', w'], the maps after refinement; ``None`` where none was asked for.
+        seen: Cells of ``scores`` along what the tower saw as one: 2 where it looked again.
     """
 
     concepts: tuple[Concept, ...]
@@ -523,6 +526,7 @@ class Localizations(Sequence[Localization]):
     places: Mapping[int, Place] = field(default_factory=dict, repr=False, compare=False)
     cells: Mapping[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
     refined: np.ndarray | None = field(default=None, repr=False, compare=False)
+    seen: int = field(default=1, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """The picture and the names of the first questions."""
@@ -562,6 +566,7 @@ class Localizations(Sequence[Localization]):
             certify=None if certify is None else lambda: certify(index),
             place=self.places.get(index),
             refined=None if self.refined is None else self.refined[index],
+            seen=self.seen,
         )
 
     def __iter__(self) -> Iterator[Localization]:

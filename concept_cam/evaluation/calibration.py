@@ -189,9 +189,7 @@ def calibrate(
             (value, compared(call.state) in states)
         )
     if not groups and (held := undecided(said, labels)):
-        raise DataError(
-            f"none of the {held} labelled calls is one that a limit decides about: their pictures show no host, or the part is absent."
-        )
+        raise DataError(f"no limit decides about any labelled call ({held} in all): the picture shows no host, or the part is absent.")
     if not groups:
         raise DataError(_no_match(said, labels))
     if all(label.reviewed is False for label in labels) and all(right for group in groups.values() for _, right in group):

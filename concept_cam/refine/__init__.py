@@ -208,7 +208,6 @@ def refine(
     picture: np.ndarray | None = None,
     features: Tensor | None = None,
     valid: np.ndarray | None = None,
-    seen: int = 1,
     device: torch.device | str = "cpu",
 ) -> Answers:
     """Refines the maps of one picture's answers, whatever method made them.
@@ -219,7 +218,6 @@ def refine(
         picture: uint8 [H, W, 3], the upright picture or a smaller copy of it; by default that of the answers.
         features: float [h, w, D], the tower's patch features, for refiners that read them.
         valid: bool [h, w], cells that may be read; by default those that show the picture.
-        seen: Cells of the maps along what the tower saw as one, where the maps are those of a second look.
         device: Where to compute.
 
     Returns:
@@ -238,7 +236,7 @@ def refine(
     if function is None or not known.any():
         return replace(answers, refined=None)  # nothing was asked for, or nothing was seen that an edge could bound
     pixels = answers.picture if picture is None else picture
-    scene = Scene(answers.geometry, known if valid is None else known & valid, pixels, features, seen=seen, device=device)
+    scene = Scene(answers.geometry, known if valid is None else known & valid, pixels, features, seen=answers.seen, device=device)
     maps = refined_maps(scores, scene, function)
     return replace(answers, refined=maps if answers.scores.ndim == 3 else maps[0])
 
@@ -252,5 +250,5 @@ def refine_each(
     from concept_cam.refine.scene import Scene
 
     scores = np.stack([answer.scores for answer in answers])
-    scene = Scene(answers[0].geometry, np.isfinite(scores).any(axis=0), answers[0].picture, device=device)
+    scene = Scene(answers[0].geometry, np.isfinite(scores).any(axis=0), answers[0].picture, seen=answers[0].seen, device=device)
     return [replace(answer, refined=map_) for answer, map_ in zip(answers, refined_maps(scores, scene, refiner))]

@@ -7,8 +7,26 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter, label
+from skimage.morphology import reconstruction
+from skimage.segmentation import watershed
 
-from concept_cam.core.placing import LEFT_OF, ORDER, PLACES, SIDES, BodyPlan, Orientation, orient, resolve
+from concept_cam.core.placing import (
+    _CLEAR,
+    _FAINT,
+    _FAINT_SPECK,
+    _SPECK,
+    _VALLEY,
+    LEFT_OF,
+    ORDER,
+    PLACES,
+    SIDES,
+    BodyPlan,
+    Orientation,
+    _pieces,
+    orient,
+    resolve,
+)
 from tests.butterflies import PACK, butterfly
 
 PLAN = BodyPlan(**{key: tuple(value) for key, value in PACK["frame"].items()})
@@ -137,6 +155,28 @@ def test_hills_that_run_together_are_two_and_ripples_are_one() -> None:
     assert not cells[20, 40]
     rippled = hill(45, 1.0) + 0.03 * np.sin(x)
     assert not resolve("rear", rippled, lies, plan)[0].resolved
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_hills_are_parted_where_they_lie_as_over_all_of_the_map(seed: int) -> None:
+    """Restated without a frame and without a floor: every pixel of the map is looked at."""
+    generator = np.random.default_rng(seed)
+    heat = gaussian_filter(generator.standard_normal((40, 60)), generator.uniform(1, 4))
+    heat = np.where(generator.random() < 0.5, np.roll(heat, 7, axis=1), heat) + generator.uniform(-0.1, 0.1)
+    heat[: int(generator.integers(10))] = -np.inf
+    for share, speck in ((_CLEAR, _SPECK), (_FAINT, _FAINT_SPECK)):
+        values = np.maximum(heat, 0.0)
+        peak = values.max()
+        above, depth = values > share * peak, _VALLEY * peak
+        tops = values - reconstruction(np.maximum(values - depth, 0.0), values) > 0.999 * depth
+        marks, count = label(tops & above, np.ones((3, 3)))
+        labels = watershed(-values, marks, mask=above)
+        sizes = [(labels == number + 1).sum() for number in range(count)]
+        wanted = [labels == number + 1 for number in range(count) if sizes[number] >= speck * max(sizes)]
+        found = _pieces(heat, share, speck)
+        assert len(found) == len(wanted) > 0
+        for one, other in zip(found, wanted):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_a_fainter_second_fin_counts_where_two_are_asked_for() -> None:

@@ -16,6 +16,7 @@ from concept_cam.localizer import Localizer
 from concept_cam.pictures.preprocessing import Preprocess
 from concept_cam.pictures.reading import Picture
 from concept_cam.pictures.resizing import RESIZE, closer, magnified, prepare, taper
+from concept_cam.refine import refine
 from concept_cam.refine.look import MOST_WINDOWS, WEIGHTS, WIDE_WEIGHT, ZOOM, SecondLook, best_region, chosen_windows, depth
 from tests.butterflies import PACK, PartsBackbone, butterfly
 from tests.planted import PlantedBackbone
@@ -325,6 +326,8 @@ def test_refined_after_a_second_look() -> None:
     mask = found.heatmap > sum(found.limits) / 2
     assert mask[112:128, 176:192].mean() > 0.9
     assert mask.sum() < 26 * 26
+    by_hand = refine(planted(look_again=True).locate(dot((112, 176), 16), "red", "blue"), "guided", dot((112, 176), 16))
+    np.testing.assert_allclose(by_hand.refined, found.refined, atol=1e-6)
     own = planted(look_again=True, refine="affinity").locate(dot((112, 176), 16), "red", "blue")
     assert own.refined is not None
 
