@@ -132,7 +132,7 @@ def _from_calls(
         )
     if held := calibration.undecided(said, truth):
         calls = "1 labelled call is" if held == 1 else f"{held} labelled calls are"
-        note(f"{calls} left out, about which no limit decides: the picture shows no host, or the part is absent")
+        note(f"{calls} left out, about which no limit decides: no host is shown, or the part is absent")
     found.save(output, overwrite=overwrite)
     skipped = sum(label.reviewed is False for label in truth) if any(label.reviewed for label in truth) else 0
     if skipped:

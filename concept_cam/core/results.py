@@ -82,7 +82,7 @@ class Localization:
             where it could be told. ``None`` where no place was asked for.
         refined: float32 [h', w'], the signed map after refinement, on a finer grid over the same model frame; NaN where the picture is not.
             ``None`` where none was asked for. Heatmap, mask, regions and peak are those of this map; ``scores`` stay.
-        seen: Cells of ``scores`` along what the tower saw as one: 2 where it looked again.
+        seen: How many cells of ``scores``, each way, lie in one cell of the tower: 2 after a second look, else 1.
     """
 
     concept: Concept
@@ -137,9 +137,12 @@ class Localization:
 
     @cached_property
     def peak(self) -> tuple[float, float]:
-        """``(x, y)`` of the heatmap's highest point in original pixels, to 1/16 of a cell; NaN twice where nothing was seen.
+        """``(x, y)`` of the heatmap's highest point about the best cell, in original pixels, to 1/16 of a cell; NaN twice where nothing was
+        seen.
 
-        It is that of :attr:`heatmap`, whatever upsampling an overlay is drawn with; refining a map moves it by a quarter of a cell at most.
+        It lies within a cell of the best one, so that score, ledger and certificate speak of the same place: between two other cells, or
+        beside a steep edge, the interpolated map can be a little higher. It is that of :attr:`heatmap`, whatever upsampling an overlay is
+        drawn with; refining a map moves it by a quarter of a cell at most.
         """
         if self.refined is None:
             return highest_point(self.scores, self.geometry)
@@ -509,7 +512,7 @@ class Localizations(Sequence[Localization]):
         places: What became of the places that were asked for, by number of the concept.
         cells: bool [h, w], the cells of each place that could be told, by number of the concept.
         refined: float32 [C, h', w'], the maps after refinement; ``None`` where none was asked for.
-        seen: Cells of ``scores`` along what the tower saw as one: 2 where it looked again.
+        seen: How many cells of ``scores``, each way, lie in one cell of the tower: 2 after a second look, else 1.
     """
 
     concepts: tuple[Concept, ...]

@@ -189,7 +189,9 @@ def calibrate(
             (value, compared(call.state) in states)
         )
     if not groups and (held := undecided(said, labels)):
-        raise DataError(f"no limit decides about any labelled call ({held} in all): the picture shows no host, or the part is absent.")
+        raise DataError(
+            f"no limit decides about any labelled call ({held} in all): their pictures show no host, or their parts are absent."
+        )
     if not groups:
         raise DataError(_no_match(said, labels))
     if all(label.reviewed is False for label in labels) and all(right for group in groups.values() for _, right in group):
