@@ -216,14 +216,12 @@ class SecondLook:
         feature_norm: How patch features are normalised.
 
     Attributes:
-        first: Frames of the first look.
         geometry: Frames of the merged maps.
     """
 
     def __init__(self, features: PatchFeatures, texts: DirectionSet, terms: Tensor, maps: np.ndarray, feature_norm: str) -> None:
         self._features, self._texts, self._terms, self._maps = features, texts, terms, maps
         self._norm = FEATURE_NORM[feature_norm]
-        self.first = features.geometry
         self.geometry = features.geometry.with_grid((features.geometry.grid[0] * ZOOM, features.geometry.grid[1] * ZOOM))
 
     @cached_property

@@ -129,8 +129,6 @@ class Annotator:
         return results
 
     def _maps(self, crops: Sequence[Crop]) -> list[Any]:
-        from concept_cam.refine.look import ZOOM  # worker processes import this module without torch
-
         if not crops:
             return []
         try:
@@ -149,7 +147,7 @@ class Annotator:
         texts = self.localizer.directions(concepts)
         outcomes = []
         for crop, valid, encoded, answer in zip(crops, valids, features, answers):
-            cells = valid if encoded.looks is None else valid.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
+            cells = valid.repeat(answer.seen, axis=0).repeat(answer.seen, axis=1)
             # Padding is not read as it is.
             unread = answer.geometry.valid() & ~cells
             scores = np.where(unread, np.float32(np.nan), answer.scores) if unread.any() else answer.scores
