@@ -32,6 +32,7 @@ _PHOTOGRAPH = Style(
         "motion": 0.06,
         "petal.before": 0.2,
         "litter": 0.7,
+        "blossoms": 0.4,
     },
     scenes={"pinned": 1.0, "plain": 0.6, "ground": 1.0, "leaf": 1.8, "flower": 2.4, "stem": 1.2, "bark": 0.7, "blurred": 1.6},
 )

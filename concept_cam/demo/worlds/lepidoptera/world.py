@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from concept_cam.demo.worlds.blossoms import strewn
 from concept_cam.demo.worlds.canvas import Array, Canvas, polygon
 from concept_cam.demo.worlds.draws import Draws, OneDraw, StyledDraws
 from concept_cam.demo.worlds.family import SCENES as GROUNDS
@@ -293,6 +294,8 @@ def _background(scene: str, draw: OneDraw, draws: Draws, studio: Studio, i: int,
         end = 3 * max(size) * np.array([np.cos(way), np.sin(way)])
         spot = at + rng.normal(0, 0.12, 2) * reach
         lay_twig(canvas, rng, tuple(spot - end), tuple(spot + end), float(reach * rng.uniform(0.05, 0.28)))
+    if scene not in ("pinned", "plain") and draw.chance("blossoms", 0.0):
+        canvas.rgb = strewn(canvas.rgb, generator(draws, 0, "blossoms"), (float(at[0]), float(at[1])), float(reach))
     if draw.chance("litter", 0.3):
         lay_dust(canvas, rng, int(rng.integers(2, 18)), 0.3 * reach)
         if scene not in ("pinned", "plain"):
