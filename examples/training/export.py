@@ -3,6 +3,7 @@
 PYTHONPATH=examples python -m training.export --run runs/demo --output runs/demo/model --text runs/text --nouns runs/text
 PYTHONPATH=examples python -m training.export --run runs/demo --output runs/demo/model       # text tower and nouns of the bundled model
 PYTHONPATH=examples python -m training.export --run runs/more --output runs/more/model --share 0.5    # half of the bundled model
+PYTHONPATH=examples python -m training.export --run runs/one --run runs/two --output runs/both    # the mean of both
 PYTHONPATH=examples python -m training.export --output runs/demo/model --nouns runs/text     # the bundled model with other nouns
 
 Needs the package `timm` for the names of things.
@@ -174,42 +175,66 @@ def mixed(own: Mapping[str, Tensor], other: Mapping[str, Tensor], share: float) 
     return {name: share * value + (1.0 - share) * other[name] for name, value in own.items()}
 
 
+def averaged(runs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The means of what several runs learned, by name.
+
+    Runs that went on from one model over different pictures lie in one valley, and their mean is often better than any of them
+    (Wortsman et al., "Model soups", ICML 2022).
+
+    Args:
+        runs: What each learned, see :func:`learned`; at least one.
+
+    Raises:
+        ConfigurationError: They have other widths than the first.
+    """
+    first = runs[0]
+    for number, other in enumerate(runs[1:], 2):
+        if {name: value.shape for name, value in other.items()} != {name: value.shape for name, value in first.items()}:
+            raise ConfigurationError(f"run {number} has other widths than the first: only runs that began with one model have a mean.")
+    return {name: torch.stack([run[name] for run in runs]).mean(0) for name in first}
+
+
 def assemble(
-    trained: Path, standing: Standing, sentences: Path, names: Sequence[str], worlds: Sequence[str], share: float = 1.0
+    trained: Sequence[Path], standing: Standing, sentences: Path, names: Sequence[str], worlds: Sequence[str], share: float = 1.0
 ) -> lite.LiteModel:
     """Puts the model together, and fits the joint head.
 
     Args:
-        trained: `trained.pt` of a run.
+        trained: `trained.pt` of each run; of several, the mean is taken.
         standing: What the run left as it is.
         sentences: The wordings and the teacher's embeddings of them.
         names: Names of things, for the gate.
         worlds: The groups of the run.
-        share: Of the run's weights; the rest are those of the bundled model, see :func:`mixed`.
+        share: Of the runs' weights; the rest are those of the bundled model, see :func:`mixed`.
 
     Raises:
-        ConfigurationError: The run cannot be mixed with the bundled model.
+        ConfigurationError: The runs cannot be mixed with each other or with the bundled model.
     """
-    saved = read_tensors(trained, "weights of a finished run")
-    trainee = Trainee(Sizes(**{key: value for key, value in saved["sizes"].items() if key in Sizes.__dataclass_fields__}), 1.0)
-    trainee.load_state_dict(saved["average"])
-    trainee.eval()
-    model = lite.LiteModel(replace(trainee.sizes, nouns=standing.naming.width), standing.naming, standing.speaking).eval()
+    trainees = [_trainee(file) for file in trained]
+    sizes = trainees[0].sizes
+    model = lite.LiteModel(replace(sizes, nouns=standing.naming.width), standing.naming, standing.speaking).eval()
     image = model.image
-    own = learned(trainee)
+    own = averaged([learned(trainee) for trainee in trainees])
     if share < 1.0:
         own = mixed(own, bundled_model().state_dict(), share)
     model.load_state_dict({**model.state_dict(), **own})
     image.trunk.load_state_dict(standing.trunk)
     image.nouns.load_state_dict(standing.nouns)
     model.text.load_state_dict(standing.text)
-    words = PartWords(trainee.sizes)
+    words = PartWords(sizes)
     words.load_state_dict({name: own[f"joint.{name}"] for name in words.state_dict()})
     table = saved_sentences(sentences)
     with torch.no_grad():
         targets = F.normalize(words(table["emb"].float()), dim=-1)
     fit(model.joint, embedder(model, standing.tokenizer), table["texts"], targets, names, worlds)
     return model.eval()
+
+
+def _trainee(file: Path) -> Trainee:
+    saved = read_tensors(file, "weights of a finished run")
+    trainee = Trainee(Sizes(**{key: value for key, value in saved["sizes"].items() if key in Sizes.__dataclass_fields__}), 1.0)
+    trainee.load_state_dict(saved["average"])
+    return trainee.eval()
 
 
 def embedder(model: lite.LiteModel, tokenizer: str) -> Callable[[Sequence[str]], Tensor]:
@@ -329,25 +354,34 @@ def _share(text: str) -> float:
 def main() -> None:
     """Reads the command line and writes the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=existing, help="folder of a run of train.py (default: none, the bundled model with other --nouns)")
+    parser.add_argument(
+        "--run",
+        dest="runs",
+        action="append",
+        default=[],
+        type=existing,
+        help="folder of a run of train.py; several times: the mean of the runs (default: none, the bundled model with other --nouns)",
+    )
     parser.add_argument("--output", type=Path, required=True, help="where the model goes")
     parser.add_argument("--text", type=existing, help="what training.distil wrote (default: the text tower of the bundled model)")
     parser.add_argument("--nouns", type=existing, help="what training.noun_rows wrote (default: the nouns of the bundled model)")
-    parser.add_argument("--share", type=_share, default=1.0, help="share of the run; the rest is the bundled model's (default: 1)")
-    parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: RUN/sentences.pt)")
+    parser.add_argument("--share", type=_share, default=1.0, help="share of the runs; the rest is the bundled model's (default: 1)")
+    parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: those of the first run)")
     arguments = parser.parse_args()
-    if arguments.run is None:
+    if not arguments.runs:
         if arguments.nouns is None or arguments.text is not None:
             parser.error("give --run, or --nouns alone for the bundled model with other nouns.")
         renamed(arguments.nouns, arguments.output)
         return
     if (arguments.text is None) != (arguments.nouns is None):
         parser.error("give --text and --nouns, or neither: the nouns were fitted to their text tower.")
+    worlds, *others = [list(json.loads((run / "config.json").read_text(encoding="utf-8"))["worlds"]) for run in arguments.runs]
+    if any(other != worlds for other in others):
+        parser.error("the runs drew pictures of different groups: only runs that began with one model have a mean.")
     standing = bundled() if arguments.text is None else made(arguments.text, arguments.nouns)
-    worlds = list(json.loads((arguments.run / "config.json").read_text(encoding="utf-8"))["worlds"])
-    sentences = arguments.sentences or arguments.run / "sentences.pt"
+    sentences = arguments.sentences or arguments.runs[0] / "sentences.pt"
     names = things()
-    model = assemble(arguments.run / "trained.pt", standing, sentences, names, worlds, arguments.share)
+    model = assemble([run / "trained.pt" for run in arguments.runs], standing, sentences, names, worlds, arguments.share)
     known = remember(model, standing.tokenizer, saved_sentences(sentences)["texts"], names, worlds)
     lite.save(model, standing.tokenizer, arguments.output, known)
 

@@ -17,7 +17,8 @@ from training.augmentation import augment, distort_colours, target_size
 from training.backbone import from_bundled, load_trunk, shipped_model
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TRAIN_SEED, TrainConfig, smoke_config
-from training.export import learned, mixed, renamed
+from training.export import averaged, learned, mixed, renamed
+from training.export import main as export_main
 from training.joint import NOUN, PART, REST, fit, nothing_texts, noun_texts
 from training.networks import IMAGE_BIAS, Trainee, folded, with_norms
 from training.objectives import (
@@ -691,6 +692,31 @@ def test_weights_are_mixed_by_share() -> None:
     assert list(found) == ["a"]
     assert found["a"].tolist() == [1.0, 5.0]
     assert mixed(own, other, 1.0)["a"].tolist() == [4.0, 8.0]
+
+
+def test_several_runs_are_written_as_their_mean() -> None:
+    runs = [{"a": torch.tensor([4.0, 8.0])}, {"a": torch.tensor([0.0, 1.0])}, {"a": torch.tensor([2.0, 0.0])}]
+    assert averaged(runs)["a"].tolist() == [2.0, 3.0]
+    assert averaged(runs[:1])["a"].tolist() == [4.0, 8.0]
+    with pytest.raises(ConfigurationError, match="run 3 has other widths than the first: only runs that began with one model"):
+        averaged([*runs[:2], {"a": torch.ones(3)}])
+    with pytest.raises(ConfigurationError, match="run 2 has other widths"):
+        averaged([runs[0], {"b": torch.ones(2)}])
+
+
+def test_runs_of_different_groups_are_not_written_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = []
+    for name, worlds in (("one", {"fish": 1}), ("two", {"beetle": 1})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"worlds": worlds}), encoding="utf-8")
+        given += ["--run", str(tmp_path / name)]
+    monkeypatch.setattr("sys.argv", ["export", *given, "--output", str(tmp_path / "model")])
+    with pytest.raises(SystemExit):
+        export_main()
+    assert "the runs drew pictures of different groups" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize("content", [b"hi", b"", b"PK\x03\x04", "without", "list"])
