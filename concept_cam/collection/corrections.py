@@ -448,8 +448,8 @@ def labels_csv(standing: list[Correction]) -> str:
     for item in standing:
         if not item.verdict:
             continue
-        part = item.kind == "part"
-        truth = item.true_state or (f"not {item.called}" if item.verdict == "reject" and item.called else "")
+        state = item.part if item.kind == "part" else item.called
+        truth = item.true_state or (f"not {state}" if item.verdict == "reject" and state else "")
         writer.writerow(
             {
                 "file_name": item.source,
@@ -457,7 +457,7 @@ def labels_csv(standing: list[Correction]) -> str:
                 "character": item.character,
                 "specimen": item.specimen,
                 "kind": item.kind,
-                "state": item.part if part else item.called,
+                "state": state,
                 "probability": "" if item.probability is None else repr(float(item.probability)),
                 "score": "" if item.score is None else repr(float(item.score)),
                 "abstained_because": item.abstained_because,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class ModelCall:
         part: Whether the character is a part, which is found rather than called.
         states: Every state of the character that can be labelled, where it is known.
         before_limits: Whether it was not called for a reason that no limit decides about: no host, or the part is absent.
+        called: Whether the call was made; a part that was not found has no region in an export that could be removed.
     """
 
     file_name: str
@@ -62,6 +63,7 @@ class ModelCall:
     part: bool = False
     states: tuple[str, ...] = ()
     before_limits: bool = False
+    called: bool = True
 
 
 # ----------------------------------------------------------------------------------------------------------------- fit
@@ -154,9 +156,10 @@ def calibrate(
     """Fits the limit of every character.
 
     A call is right when the label of its picture, specimen and character names its state. A part is there when a label names it, and not
-    there when its picture has labels of parts of that character but none of this one. Characters with fewer than ``least`` labelled calls
-    take the limit of all characters together (parts and states apart), listed under ``*``. What was not called for lack of a host or of
-    the part is left out (see :func:`undecided`): no limit would have called it.
+    there when a label says so (``not PART``), or when somebody went through the parts of its picture and no label is of this one: all of
+    them count (see below), none speaks alone (``Label.alone``), and in an export the part was called. Characters with fewer than
+    ``least`` labelled calls take the limit of all characters together (parts and states apart), listed under ``*``. What was not called
+    for lack of a host or of the part is left out (see :func:`undecided`): no limit would have called it.
 
     States and characters are compared without regard to case, white space and underscores; ``not STATE`` says that a state is wrong without
     saying which is right. Where any label is marked as reviewed, only those that are count.
@@ -173,20 +176,20 @@ def calibrate(
         DataError: No call has a label (the message compares names), a label names a state that its character does not have (with the
             nearest one), or no label is marked as reviewed and all of them equal the calls.
     """
-    said = list(calls)
-    labels = _counting(list(truth))
+    said, given = list(calls), list(truth)
+    labels = _counting(given)
     _check_states(said, labels)
-    known = _known(labels)
+    known = _known(given)
     groups: dict[tuple[str, str, bool], list[_Judged]] = {}
     for call in said:
-        states = _states(known, call)
-        if states is None or call.before_limits:
+        right = _right(known, call)
+        if right is None or call.before_limits:
             continue
         value = call.score if call.part else call.probability
         if np.isnan(value):  # Nothing was measured that a limit could be set on.
             continue
         groups.setdefault((call.pack, f"{call.character}={call.state}" if call.part else call.character, call.part), []).append(
-            (value, compared(call.state) in states)
+            (value, right)
         )
     if not groups and (held := undecided(said, labels)):
         raise DataError(
@@ -224,12 +227,32 @@ def _counting(labels: list[Label]) -> list[Label]:
     return [label for label in labels if label.reviewed is not False] if any(label.reviewed for label in labels) else labels
 
 
-def _known(labels: Sequence[Label]) -> dict[Key, set[str]]:
-    """What is said of each picture, character and specimen."""
-    known: dict[Key, set[str]] = {}
+@dataclass
+class _Said:
+    """What people said of one picture, character and specimen.
+
+    Attributes:
+        states: What the labels that count say.
+        whole: Whether every label counts and none speaks alone.
+        exported: Whether they came back from an export.
+    """
+
+    states: set[str] = field(default_factory=set)
+    whole: bool = True
+    exported: bool = False
+
+
+def _known(labels: list[Label]) -> dict[Key, _Said]:
+    """What is said of each picture, character and specimen, where anything is."""
+    counting = set(map(id, _counting(labels)))
+    known: dict[Key, _Said] = {}
     for label in labels:
-        known.setdefault((label.pack, label.file_name, compared(label.character), label.specimen), set()).add(compared(label.state))
-    return known
+        said = known.setdefault((label.pack, label.file_name, compared(label.character), label.specimen), _Said())
+        said.whole &= id(label) in counting and not label.alone
+        said.exported |= label.reviewed is not None
+        if id(label) in counting and label.state:
+            said.states.add(compared(label.state))
+    return {key: said for key, said in known.items() if said.states}
 
 
 def _borrowed(pooled: Limit, judged: Sequence[_Judged], confidence: float) -> Limit:
@@ -266,7 +289,7 @@ def _check_states(calls: Sequence[ModelCall], labels: Sequence[Label]) -> None:
         character = compared(label.character)
         known = {compared(state): state for state in listed.get(character, ())}
         state = compared(label.state).removeprefix("not ")
-        if not known or state in known or compared(label.state) in known or state == ABSENT:
+        if not state or not known or state in known or compared(label.state) in known or state == ABSENT:
             continue
         near = [known[name] for name in known if difflib.SequenceMatcher(None, state, name).ratio() >= MISSPELT]
         near = near or (nearest_names(state, known.values(), 1) if complete[character] else [])
@@ -282,19 +305,27 @@ MISSPELT = 0.85
 """How alike (difflib) two states are when one is taken for the other misspelt."""
 
 
-def _states(known: Mapping[Key, set[str]], call: ModelCall) -> set[str] | None:
-    """The labelled states of a call's character, or ``None`` when nobody looked at it. Exports of one pack do not name it."""
-    for pack in (call.pack, ""):
-        found = known.get((pack, call.file_name, compared(call.character), call.specimen))
-        if found is not None:
-            return found
-    return None
+def _right(known: Mapping[Key, _Said], call: ModelCall) -> bool | None:
+    """Whether a call is right, or ``None`` when nobody said so. Exports of one pack do not name it."""
+    keys = ((pack, call.file_name, compared(call.character), call.specimen) for pack in (call.pack, ""))
+    said = next((known[key] for key in keys if key in known), None)
+    if said is None:
+        return None
+    state = compared(call.state)
+    if state in said.states:
+        return True
+    if f"not {state}" in said.states:
+        return False
+    if call.part:
+        return False if said.whole and (call.called or not said.exported) else None
+    # That another state is wrong says nothing of this one.
+    return None if all(other.startswith("not ") for other in said.states) else False
 
 
 def undecided(calls: Iterable[ModelCall], labels: Iterable[Label]) -> int:
     """Returns how many calls have a label and are left out all the same: no limit decides about them (``ModelCall.before_limits``)."""
-    known = _known(_counting(list(labels)))
-    return sum(call.before_limits and _states(known, call) is not None for call in calls)
+    known = _known(list(labels))
+    return sum(call.before_limits and _right(known, call) is not None for call in calls)
 
 
 def strangers(calls: Iterable[ModelCall], labels: Iterable[Label]) -> list[str]:
@@ -315,6 +346,11 @@ def _no_match(calls: Sequence[ModelCall], labels: Sequence[Label]) -> str:
     apart = (
         "" if set(specimens[0]) & set(specimens[1]) else f" Specimens: {specimens[1][:5]} in the labels, {specimens[0][:5]} in the calls."
     )
+    if not apart and any(label.file_name in pictures and compared(label.character) in map(compared, names) for label in labels):
+        return (
+            "no label says whether a call is right: those that count name no state, say only that another one is wrong, or are of other "
+            "parts. Set a state, or write 'not STATE', where you looked."
+        )
     return f"no call has a label: the labels are of {sorted({label.character for label in labels})[:5]}, the calls of {names[:5]}.{apart}"
 
 
@@ -407,6 +443,7 @@ def _call(row: Mapping[str, Any], source: Path, line: int) -> ModelCall:
             _number(str(row.get("specimen", 0)), source, line),
             row.get("kind") == "part",
             before_limits=before_limits,
+            called=not reason,
         )
     except ValueError as error:
         raise DataError(f"{source}, row {line}: {error}.") from error
@@ -427,11 +464,16 @@ def _truth_table(path: Path) -> list[Label]:
         state = row["true_state"] if "true_state" in row else row.get("state")
         if not name:
             raise DataError(f"{path}, line {line}: file_name is missing.")
-        if state and state.strip():  # a row that nobody filled in says nothing
+        # No export has the column `true_state`: somebody wrote it. A column for marks says of each row whether it was looked at.
+        mark = None if "true_state" in row and REVIEWED not in row else is_reviewed(row.get(REVIEWED))
+        said = (state or "").strip()
+        if said or mark:  # A row that nobody filled in or marked says nothing.
             specimen = _number(row.get("specimen"), path, line)
-            # No export has the column `true_state`: somebody wrote it. A column for marks says of each row whether it was looked at.
-            mark = None if "true_state" in row and REVIEWED not in row else is_reviewed(row.get(REVIEWED))
-            found.append(Label(name, row["character"], state, row.get("pack") or "", specimen, mark))
+            if row.get("kind") == "part" and compared(said) == ABSENT:
+                # The name of the part stands beside it: in the column of calls, or in that of the states that were called.
+                part = row.get("best_state") or (row.get("state") if "true_state" in row else "")
+                said = f"not {part}" if part else said
+            found.append(Label(name, row["character"], said, row.get("pack") or "", specimen, mark, alone=mark is not None))
     return found
 
 
@@ -472,8 +514,8 @@ def _truth_corrections(path: Path) -> list[Label]:
     for item in Corrections(path).standing():
         state = item.part if item.kind == "part" else item.called
         truth = item.true_state or (f"not {state}" if item.verdict == "reject" and state else "")
-        if truth:  # What cannot be told, and a region that was only drawn, say nothing about the call.
-            found.append(Label(item.source, item.character, truth, item.pack, item.specimen, True))
+        if item.verdict:  # A region that was only drawn says nothing about the call; what cannot be told was looked at.
+            found.append(Label(item.source, item.character, truth, item.pack, item.specimen, True, alone=True))
     return found
 
 

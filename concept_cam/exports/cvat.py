@@ -244,7 +244,8 @@ def _values(element: ET.Element, record: dict[str, Any]) -> None:
 def read_labels(path: str | Path) -> list[Label]:
     """Reads the states that people set in CVAT back, one per picture, specimen and character (and part).
 
-    Labels whose state is ``not called`` are left out. Where a character was labelled twice the same way, it is listed once.
+    Labels whose state is ``not called`` are left out, unless they are ticked: then their state is empty. Where a character was labelled
+    twice the same way, it is listed once.
 
     Args:
         path: An ``annotations.xml`` in the format CVAT for images 1.1.
@@ -258,6 +259,9 @@ def read_labels(path: str | Path) -> list[Label]:
     for label in found:
         key = (label.file_name, label.pack, label.character, label.specimen)
         known = labels.setdefault(key, label)
+        if not (known.state and label.state):
+            labels[key] = replace(known, state=known.state or label.state, reviewed=known.reviewed or label.reviewed)
+            continue
         if label.reviewed:
             labels[key] = label
         if known.state != label.state:
@@ -289,6 +293,8 @@ def _read(path: Path) -> Iterator[Label]:
                 label = _read_label(image, element)
                 if label.state != NOT_CALLED:
                     yield label
+                elif label.reviewed:
+                    yield replace(label, state="")
             elif element.tag == "image":
                 element.clear()
     except ET.ParseError as error:

@@ -89,11 +89,13 @@ class Label:
     Attributes:
         file_name: The picture, as the export named it: ``source`` of the run.
         character: Name of the character.
-        state: The state that the person set.
+        state: The state that the person set; empty where it was looked at and nothing was said.
         pack: Name of the pack; empty where the run had only one.
         specimen: Number of the specimen.
         reviewed: Whether a person marked it as looked at; exports leave the mark empty, so that a file that comes back as it went out is
             told from one that was gone through. ``None`` where labels have no such mark.
+        alone: Whether nothing follows for parts that no label names: from a region that is gone it does, somebody removed it; from a row
+            of a table, or from one thing that was corrected, it does not.
     """
 
     file_name: str
@@ -102,6 +104,7 @@ class Label:
     pack: str = ""
     specimen: int = 0
     reviewed: bool | None = None
+    alone: bool = False
 
 
 REVIEWED = "reviewed"

@@ -46,7 +46,7 @@ def calls_and_labels(standing: list[Correction]) -> tuple[list[ModelCall], list[
                 part,
             )
         )
-        labels.append(Label(item.source, item.character, item.true_state or f"not {state}", item.pack, item.specimen))
+        labels.append(Label(item.source, item.character, item.true_state or f"not {state}", item.pack, item.specimen, alone=True))
     return calls, labels
 
 

@@ -134,6 +134,103 @@ def test_a_table_says_why_nothing_was_called(tmp_path: Path) -> None:
             read_calls(table)
 
 
+PARTS = ("head", "eye", "caudal_fin")
+
+
+def part_calls(pictures: int = 4) -> list[ModelCall]:
+    """Three parts in each picture, and a lateral line that was not called."""
+    return [
+        ModelCall(f"{number}.jpg", "parts", part, 0.9, 0.5, "fish", part=True, called=part != "lateral_line")
+        for number in range(pictures)
+        for part in (*PARTS, "lateral_line")
+    ]
+
+
+def exported(call: ModelCall, reviewed: bool = False, alone: bool = False) -> Label:
+    return Label(call.file_name, call.character, call.state, call.pack, call.specimen, reviewed, alone)
+
+
+def test_an_export_that_nobody_looked_at_is_refused_though_a_part_was_not_called() -> None:
+    said = part_calls()
+    with pytest.raises(DataError, match="all 12 labels equal the model's calls, and none is marked"):
+        calibrate(said, [exported(call) for call in said if call.called])
+    # A region that somebody removed, without a tick anywhere, is a label all the same.
+    kept = [exported(call) for call in said if call.called and (call.file_name, call.state) != ("0.jpg", "eye")]
+    found = calibrate(said, kept)
+    assert {name: limit.labelled for name, limit in found.limits.items()} == {"* parts": 12, **{f"parts={part}": 4 for part in PARTS}}
+    assert found.limits["parts=eye"].plain_accuracy == 0.75
+
+
+def test_of_parts_that_nobody_judged_nothing_is_said() -> None:
+    said = part_calls()
+    for alone in (False, True):
+        ticked = [exported(call, call.state == "head", alone) for call in said if call.called]
+        found = calibrate(said, ticked)
+        assert {name: limit.labelled for name, limit in found.limits.items()} == {"* parts": 4, "parts=head": 4}
+        assert found.limits["* parts"].plain_accuracy == 1.0
+
+
+def test_where_every_part_of_a_picture_is_ticked_what_is_gone_is_not_there() -> None:
+    said = part_calls()
+    gone = [exported(call, True) for call in said if call.called and (call.file_name, call.state) != ("1.jpg", "eye")]
+    found = calibrate(said, gone)
+    assert {name: limit.labelled for name, limit in found.limits.items()} == {"* parts": 12, **{f"parts={part}": 4 for part in PARTS}}
+    assert found.limits["parts=eye"].plain_accuracy == 0.75
+    # Rows of a table are not removed: nothing follows from one that is not there.
+    found = calibrate(said, [replace(label, alone=True) for label in gone])
+    assert found.limits["parts=eye"].labelled == 3
+    # Somebody's own labels, without marks, are of everything in the picture, whether it was called or not.
+    found = calibrate(said, [replace(label, reviewed=None) for label in gone])
+    assert found.limits["parts=lateral_line"].labelled == 4
+    assert found.limits["parts=lateral_line"].plain_accuracy == 0.0
+
+
+def test_that_another_state_is_wrong_says_nothing_of_this_one() -> None:
+    said = [ModelCall(f"{number}.jpg", "tail", "forked" if number % 2 else "rounded", 0.9, 0.5) for number in range(4)]
+    found = calibrate(said, [Label(call.file_name, "tail", "not forked") for call in said])
+    assert (found.limits["tail"].labelled, found.limits["tail"].plain_accuracy) == (2, 0.0)
+    with pytest.raises(DataError, match="no label says whether a call is right"):
+        calibrate(said[:1], [Label("0.jpg", "tail", "not forked")])
+
+
+def test_a_tick_without_a_state_says_that_the_others_were_not_looked_at() -> None:
+    said = [ModelCall("a.jpg", "tail", "forked", 0.9, 0.5), ModelCall("b.jpg", "tail", "forked", 0.9, 0.5)]
+    truth = [Label("a.jpg", "tail", "forked", reviewed=False), Label("b.jpg", "tail", "", reviewed=True)]
+    with pytest.raises(DataError, match="no label says whether a call is right: those that count name no state"):
+        calibrate(said, truth)
+
+
+def test_marked_rows_of_a_table_speak_of_their_own_part(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    rows = [
+        "a.jpg,parts,part,head,head,yes",
+        "a.jpg,parts,part,eye,absent,yes",
+        "a.jpg,parts,part,caudal_fin,caudal_fin,",
+        "b.jpg,parts,part,head,,yes",
+    ]
+    table.write_text("file_name,character,kind,best_state,state,reviewed\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    labels = read_truth(table)
+    assert [(label.state, label.reviewed, label.alone) for label in labels] == [
+        ("head", True, True),
+        ("not eye", True, True),
+        ("caudal_fin", False, True),
+        ("", True, True),
+    ]
+    said = [ModelCall("a.jpg", "parts", part, 0.9, 0.5, part=True) for part in PARTS]
+    found = calibrate([*said, ModelCall("b.jpg", "parts", "head", 0.9, 0.5, part=True)], labels)
+    judged = {name: (limit.labelled, limit.plain_accuracy) for name, limit in found.limits.items()}
+    assert judged == {"* parts": (2, 0.5), "parts=head": (1, 1.0), "parts=eye": (1, 0.0)}
+
+
+def test_a_run_says_which_parts_were_not_called(tmp_path: Path) -> None:
+    table = tmp_path / "calls.csv"
+    table.write_text(
+        "file_name,character,kind,state,probability,score,abstained_because\na.jpg,parts,part,head,0.9,0.5,\na.jpg,parts,part,eye,0.9,0.1,low_score\n",
+        encoding="utf-8",
+    )
+    assert [call.called for call in read_calls(table)[0]] == [True, False]
+
+
 def test_characters_and_parts_get_limits_of_their_own() -> None:
     found = calibrate(*calls(), target=0.9)
     assert set(found.limits) == {"*", "* parts", "caudal_fin_shape", "parts=barbels", "pattern"}

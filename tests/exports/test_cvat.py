@@ -140,6 +140,23 @@ def test_a_tick_says_that_a_person_looked(written: Path, tmp_path: Path) -> None
     assert sum(label.reviewed is False for label in labels) == len(labels) - 1
 
 
+def test_a_tick_at_what_was_not_called_is_read_without_a_state(written: Path, tmp_path: Path) -> None:
+    """So a file in which only such a one is ticked was gone through, and the rest of it was not looked at."""
+    tree = ET.parse(written)
+    marks = [
+        attribute
+        for element in tree.getroot().iter()
+        if any(each.get("name") == "state" and each.text == NOT_CALLED for each in element)
+        for attribute in element
+        if attribute.get("name") == "reviewed"
+    ]
+    marks[0].text = "true"
+    tree.write(tmp_path / "ticked.xml", encoding="utf-8")
+    labels = read_labels(tmp_path / "ticked.xml")
+    assert [label.state for label in labels if label.reviewed] == [""]
+    assert len(labels) == 15
+
+
 def test_corrections_are_read_back(written: Path, tmp_path: Path) -> None:
     tree = ET.parse(written)
     image = next(image for image in tree.getroot().iter("image") if image.get("name") == ODD_NAMES[2])

@@ -29,7 +29,7 @@ from concept_cam.collection.corrections import Conflict, Correction, Corrections
 from concept_cam.collection.runs import read_run
 from concept_cam.core.errors import DataError, OutputError
 from concept_cam.core.regions import decode_rle, encode_rle
-from concept_cam.evaluation.calibration import calibrate, read_calls, read_truth
+from concept_cam.evaluation.calibration import ModelCall, calibrate, read_calls, read_truth
 from concept_cam.exports import EXPORTS, export
 from concept_cam.serve.app import build_app
 from concept_cam.serve.choosing import needed, progress, score_pictures
@@ -413,13 +413,29 @@ def test_labels_go_to_calibrate(tmp_path: Path) -> None:
     calls, facts = read_calls(table)
     direct = calibrate(*calls_and_labels(store.standing())).limits
     for truth in (read_truth(table), read_truth(store.path)):
-        assert len(truth) == 31
+        assert len(truth) == 32, "what cannot be told was looked at, and has no state"
         found = calibrate(calls, truth, facts=facts).limits
         assert found["tail"].to_dict() == direct["tail"].to_dict()
     limit = direct["tail"]
     assert limit.labelled == 31
     assert limit.value is not None
     assert limit.value >= 0.5 + 5 / 60
+
+
+def test_parts_count_alike_on_the_page_and_on_the_command_line(tmp_path: Path) -> None:
+    """One head was accepted and another rejected: of the eyes in the same pictures nobody said anything."""
+    store = Corrections(tmp_path / "corrections.sqlite")
+    for number, verdict in enumerate(("accept", "reject")):
+        store.add(said(number, kind="part", character="parts", part="head", called="head", verdict=verdict, score=0.5))
+    run = [ModelCall(f"{number}.png", "parts", part, 0.9, 0.5, "fish", part=True) for number in range(2) for part in ("head", "eye")]
+    page = calibrate(*calls_and_labels(store.standing())).limits
+    assert {name: (limit.labelled, limit.plain_accuracy) for name, limit in page.items()} == {"* parts": (2, 0.5), "parts=head": (2, 0.5)}
+    table = tmp_path / "labels.csv"
+    table.write_text(labels_csv(store.standing()))
+    for truth in (read_truth(table), read_truth(store.path)):
+        assert {name: limit.to_dict() for name, limit in calibrate(run, truth).limits.items()} == {
+            name: limit.to_dict() for name, limit in page.items()
+        }
 
 
 @pytest.fixture
