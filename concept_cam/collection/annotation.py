@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from concept_cam.collection.limits import Calibration
     from concept_cam.collection.run_writer import RunWriter
     from concept_cam.collection.runs import Run
+    from concept_cam.index.index import Index
     from concept_cam.localizer import Localizer
 
 __all__ = [
@@ -393,7 +394,7 @@ class Wanted:
         )
 
     def load(self, job: Job) -> tuple[Localizer, Choice | None]:
-        """Loads it, in the number format that it is fastest in where that is left open; of an index, the model that made it.
+        """Loads it, in the number format that it is fastest in where that is left open; of an index, the model that made it, in its format.
 
         Returns:
             The model, and how its number format was chosen; ``None`` where it was given.
@@ -404,8 +405,8 @@ class Wanted:
 
         index = Index.open(job.index)
         name = index.model if self.model == DEFAULT_MODEL else self.model
-        # Only the text tower is needed, which nothing is waiting for.
-        own = replace(self, model=name, dtype="float32" if self.dtype == "auto" else self.dtype)
+        # Only the text tower is needed, which nothing is waiting for: what counts is that the answers are those of the pictures.
+        own = replace(self, model=name, dtype=_format_of(index) if self.dtype == "auto" else self.dtype)
         return index.localizer(own._load(job)[0]), None
 
     def _load(self, job: Job) -> tuple[Localizer, Choice | None]:
@@ -425,6 +426,12 @@ class Wanted:
         elif self.localizer is not None and self.settings is not None:
             found = found.with_settings(**vars(self.settings))
         return found.with_settings(batch_size=self.batch_size or choose_batch_size(found)), choice
+
+
+def _format_of(index: Index) -> str:
+    """The number format in which the texts of an index are read: that of its pictures, where a text tower has it on every machine."""
+    made_in = str(index.configuration.get("dtype"))
+    return made_in if made_in == "bfloat16" else "float32"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("pyarrow")
 
@@ -23,6 +24,7 @@ from concept_cam.collection.indexing import build_index
 from concept_cam.collection.runs import Run
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, DataError, OutputError
+from concept_cam.demo.worlds import WORLDS
 from concept_cam.index.index import Index
 from concept_cam.localizer import Localizer
 from tests.colour_world import PACK, write_pictures
@@ -104,6 +106,25 @@ def test_annotating_an_index_gives_the_records_of_the_pictures(
         for name in ("state", "abstained_because", "box_x", "box_y", "box_width", "box_height", "sha256", "px_per_mm", "specimen"):
             assert record[name] == two[key][name], name
         assert record["score"] == pytest.approx(two[key]["score"], abs=1e-3)
+
+
+@pytest.mark.parametrize("made_in", ["bfloat16", "float32"])
+def test_an_index_is_annotated_in_the_format_it_was_made_in(made_in: str, tmp_path: Path) -> None:
+    """With the bundled model: texts of another precision than the pictures' would shift what is sure, and the run would not say so."""
+    world = WORLDS["fish"]
+    (tmp_path / "in").mkdir()
+    for number, image in enumerate(world.render(world.sample(2, 12, view="whole"), (96, 128)).images):
+        Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(tmp_path / "in" / f"{number}.png")
+    made = build_index(tmp_path / "in", tmp_path / "index", dtype=made_in, workers=0)
+    fresh = annotate(tmp_path / "in", tmp_path / "fresh", "fish:parts", dtype=made_in, workers=0)
+    kept = annotate(made.path, tmp_path / "kept", "fish:parts", workers=0)
+    assert kept.info["dtype"] == kept.info["configuration"]["dtype"] == made_in
+    one, two = ({record["record_key"]: record for record in run.records()} for run in (fresh, kept))
+    assert one.keys() == two.keys()
+    for key, record in one.items():
+        assert (record["best_state"], record["verdict"]) == (two[key]["best_state"], two[key]["verdict"])
+        for name in ("score", "probability", "confidence", "presence"):
+            assert record[name] == pytest.approx(two[key][name], abs=0.02, nan_ok=True), name
 
 
 def test_specimens_and_what_may_not_be_read_are_kept(localizer: Localizer, tmp_path: Path) -> None:
