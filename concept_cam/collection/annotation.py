@@ -178,7 +178,7 @@ def annotate(
         localizer: A model that is loaded already; else ``model``, ``device`` and ``dtype`` say which.
         model: Model name.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` ...
-        dtype: Number format of the towers, or ``"auto"``: the fastest one on this machine in which maps stay the same; see
+        dtype: Number format of the towers, or ``"auto"``: the fastest one on this machine in which maps stay nearly the same; see
             :mod:`concept_cam.collection.formats`.
         settings: How pictures are read and scored.
         resume: Continue a run that is there; starts one where there is none.

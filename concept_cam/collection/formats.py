@@ -97,7 +97,7 @@ class Choice:
 
     @classmethod
     def of(cls, tried: Mapping[str, Tried]) -> Choice:
-        """Chooses the fastest format whose maps stay the same."""
+        """Chooses the fastest format whose maps stay nearly the same."""
         good = [name for name, found in tried.items() if found.good]
         return cls(max(good, key=lambda name: tried[name].gain, default="float32"), dict(tried))
 
