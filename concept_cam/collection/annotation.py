@@ -240,6 +240,8 @@ def run_job(
 ) -> None:
     stream = _PendingPictures(job, writer)
     count = _Count(job)
+    if (expected := count()) is not None:
+        writer.expect(expected)
     tracker = Tracker(count, len(writer.done), writer.counts["errors"])
     with _stoppable() as stop:
         for found in find_engine(engine)(stream, plan, localizer, options, stop.is_set):
@@ -248,7 +250,7 @@ def run_job(
                 progress(tracker.add(len(found.pictures), sum(len(picture.errors) for picture in found.pictures)))
     writer.counts["duplicates"] = stream.duplicates
     if stop.is_set():
-        writer.close(finished=False)
+        writer.close(finished=False, facts={"expected": count()})
         raise Interrupted("interrupted: everything finished is written; continue with --resume.")
     writer.close(
         finished=True,

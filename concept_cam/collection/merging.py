@@ -12,7 +12,17 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from concept_cam.collection.run_writer import DoneKeys, check_folder, differences, errors_text, write_info
-from concept_cam.collection.runs import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, Run, read_errors, read_run, read_run_info
+from concept_cam.collection.runs import (
+    ERRORS_FILE,
+    PART_PATTERN,
+    PARTS_FOLDER,
+    RUN_FILE,
+    Run,
+    missing_from,
+    read_errors,
+    read_run,
+    read_run_info,
+)
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError, OutputError
 from concept_cam.core.files import make_directory, write_file
@@ -34,7 +44,8 @@ def merge_runs(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike
         The joined run.
 
     Raises:
-        DataError: Shards differ in their configuration, are missing, are there twice or are not finished; the message names them.
+        DataError: Shards differ in their configuration, are missing, are there twice, are not finished or have lost some of what they
+            held; the message names them.
         OutputError: The output holds something else, or cannot be written.
     """
     folders = [Path(run) for run in runs]
@@ -154,6 +165,12 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
+def _missing_errors(folder: Path, info: dict[str, Any]) -> str:
+    """Says how many errors went with the file that listed them; one error may be counted more than once and is listed once."""
+    noted = info.get("counts", {}).get("errors", 0)
+    return f"all {noted} errors" if noted and not (folder / ERRORS_FILE).exists() else ""
+
+
 def _check(folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> None:
     named: dict[str, Path] = {}
     for folder, info in zip(folders, infos):
@@ -165,6 +182,12 @@ def _check(folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> None:
         named[shard] = folder
         if not info.get("finished"):
             raise DataError(f"{folder} (shard {shard}) is not finished: continue it with --resume.")
+        # What the shards note is what the joined run will note: a loss that passed here would never be seen again.
+        if lost := missing_from(folder, info) or _missing_errors(folder, info):
+            raise DataError(
+                f"{folder} (shard {shard}) is not whole: {lost} that its {RUN_FILE} notes are missing. Copy the shard again, or "
+                "repeat the command that made it with --resume: what is missing is done again."
+            )
     first = infos[0]["configuration"]
     for folder, info in zip(folders[1:], infos[1:]):
         found = [line for line in differences(first, info["configuration"]) if not line.startswith("shard:")]

@@ -268,6 +268,15 @@ class RunWriter:
         """Returns the keys of a part's pictures and the number of its rows."""
         return list(pq.read_table(part, columns=["image_key"]).column(0).unique().to_pylist()), int(pq.read_metadata(part).num_rows)
 
+    def expect(self, pictures: int) -> None:
+        """Notes how many pictures there are to do, so that whoever opens the run before its end, or after a kill, knows what is lacking.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        self.info["expected"] = pictures
+        write_info(self.folder, self.info, self.info_file)
+
     def close(self, *, finished: bool, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Writes what is left and the run's final ``run.json``; returns its contents.
 
@@ -280,6 +289,8 @@ class RunWriter:
         self.info["counts"] = dict(self.counts)
         self.info["sessions"][-1]["ended"] = now()
         self.info["finished"] = now() if finished else None
+        if finished:
+            self.info.pop("expected", None)  # now it is known what there was
         write_info(self.folder, self.info, self.info_file)
         self.release()
         return self.info

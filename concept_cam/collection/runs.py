@@ -8,19 +8,20 @@ A run is a folder::
 
 ``run.json`` holds at least ``schema_version``. The readers and exports also use ``package_version``, ``model``, ``weights_hash``,
 ``packs`` (name -> facts), ``configuration``, ``input`` (its ``root`` is the folder that relative sources stand in), ``started``,
-``finished`` (ISO 8601; null while it runs) and ``counts`` where they are there.
+``finished`` (ISO 8601; null while it runs), ``expected`` (pictures of the input, while it runs) and ``counts`` where they are there.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +30,7 @@ from concept_cam.collection.run_folder import ERRORS_FILE, PART_PATTERN, PARTS_F
 from concept_cam.collection.schema import PASSTHROUGH_PREFIX, arrow_schema, check_schema, passthrough_columns
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import DataError, MissingExtraError
-from concept_cam.core.names import path_of
+from concept_cam.core.names import display, path_of
 from concept_cam.core.tables import allow_long_cells
 
 if TYPE_CHECKING:
@@ -42,17 +43,20 @@ __all__ = [
     "PART_PATTERN",
     "RUN_FILE",
     "Run",
+    "missing_from",
     "read_errors",
     "read_run_info",
     "read_run",
 ]
+
+T = TypeVar("T")
 
 ERROR_COLUMNS = ("source", "path", "reason")
 
 
 @dataclass(frozen=True)
 class Run:
-    """An annotation run on disk; opening it reads only ``run.json`` and the parts' schemas.
+    """An annotation run on disk; opening it reads only ``run.json`` and the parts' schemas and lengths.
 
     Attributes:
         path: The run's folder.
@@ -71,6 +75,9 @@ class Run:
     def open(cls, path: str | Path) -> Run:
         """Opens a run.
 
+        A run that is not finished, or whose parts do not hold what ``run.json`` notes, is opened with a warning that says what is there:
+        whoever joins, exports or counts it would take a share for all of it.
+
         Args:
             path: The run's folder, or its ``run.json``.
 
@@ -82,10 +89,14 @@ class Run:
         info = read_run_info(folder)
         parts = tuple(sorted((folder / PARTS_FOLDER).glob(PART_PATTERN)))
         passthrough: dict[str, None] = {}
+        records = 0
         for part in parts:
-            schema = _part_schema(part)
+            schema, length = _part_head(part)
             check_schema(schema, str(part))
             passthrough.update(dict.fromkeys(passthrough_columns(schema)))
+            records += length
+        if lack := _lack(folder, info, parts, records):
+            warnings.warn(lack, UserWarning, stacklevel=2)
         return cls(folder, info, parts, arrow_schema(passthrough))
 
     def __repr__(self) -> str:
@@ -219,9 +230,80 @@ def read_run_info(folder: Path) -> dict[str, Any]:
     return info
 
 
-def _part_schema(part: Path) -> pa.Schema:
+def missing_from(folder: Path, info: dict[str, Any]) -> str:
+    """Says how much of what ``run.json`` notes the parts do not hold, ``"8 of 40 pictures and 64 of 320 records"``; empty for nothing.
+
+    Args:
+        folder: The run's folder.
+        info: Contents of its ``run.json``.
+
+    Raises:
+        DataError: A part cannot be read.
+    """
+    parts = sorted((folder / PARTS_FOLDER).glob(PART_PATTERN))
+    return _missing(info, parts, sum(_part_head(part)[1] for part in parts))
+
+
+def _missing(info: dict[str, Any], parts: Sequence[Path], records: int) -> str:
+    # Records tell whether anything is missing, for nothing: their number stands at the end of every part. Pictures must be read.
+    noted = _noted(info, "records")
+    if noted is None or records >= noted:
+        return ""
+    pictures = _noted(info, "pictures")
+    lost = 0 if pictures is None else pictures - _pictures_in(parts)
+    return (f"{lost} of {pictures} pictures and " if lost > 0 else "") + f"{noted - records} of {noted} records"
+
+
+def _lack(folder: Path, info: dict[str, Any], parts: Sequence[Path], records: int) -> str:
+    """Says in what the parts are less, or more, than the whole run; nothing where they are all of it, or where nothing was noted."""
+    name = display(str(folder))
+    if not info.get("finished", True):
+        there, expected = _pictures_in(parts), info.get("expected")
+        about = "about " if (info.get("configuration") or {}).get("shard") else ""  # a shard's share of the input is estimated
+        total = f" of {about}{expected}" if isinstance(expected, int) else ""
+        failed = len(read_errors(folder))
+        errors = f", {failed} errors" if failed else ""
+        return (
+            f"the run {name!r} is not finished: it holds {there}{total} pictures ({records} records{errors}). What is made of it holds no "
+            "more; repeat the command that made it with --resume to do the rest."
+        )
+    if missing := _missing(info, parts, records):
+        return (
+            f"the run {name!r} is not whole: {missing} that {RUN_FILE} notes are missing, and so they are from what is made of it. Copy "
+            f"its folder {PARTS_FOLDER} again, or repeat the command that made it with --resume: what is missing is done again."
+        )
+    noted = _noted(info, "records")
+    if noted is not None and records > noted:
+        return (
+            f"the run {name!r} holds {records} records, more than the {noted} that {RUN_FILE} notes: a file of its folder {PARTS_FOLDER} "
+            "is there twice, or is of another run. Take it away."
+        )
+    return ""
+
+
+def _noted(info: dict[str, Any], name: str) -> int | None:
+    found = (info.get("counts") or {}).get(name)
+    return found if isinstance(found, int) else None
+
+
+def _pictures_in(parts: Sequence[Path]) -> int:
+    """Counts the pictures of some parts, a part at a time; records of one picture are in one part."""
+    return sum(len(_read(part, lambda path: pq.read_table(path, columns=["image_key"])).column(0).unique()) for part in parts)
+
+
+def _part_head(part: Path) -> tuple[pa.Schema, int]:
+    """Returns a part's schema and the number of its records; both stand at its end."""
+
+    def read(path: Path) -> tuple[pa.Schema, int]:
+        found = pq.read_metadata(path)
+        return found.schema.to_arrow_schema(), int(found.num_rows)
+
+    return _read(part, read)
+
+
+def _read(part: Path, how: Callable[[Path], T]) -> T:
     try:
-        return pq.read_schema(part)
+        return how(part)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{part} cannot be read: {error}. Delete it and continue the run with --resume.") from error
 
@@ -252,5 +334,5 @@ def read_errors(folder: Path) -> list[dict[str, str]]:
 
 
 def read_run(path: str | Path) -> Run:
-    """Opens a run: ``read_run("run/").frame()``; see :meth:`Run.open`."""
+    """Opens a run: ``read_run("run/").frame()``; see :meth:`Run.open`, also for what it warns of."""
     return Run.open(path)

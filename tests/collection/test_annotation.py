@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +23,8 @@ import torch
 from PIL import Image
 
 pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
+
+import pyarrow.parquet as pq
 
 from concept_cam import prompts
 from concept_cam.collection.annotation import Interrupted, Request, annotate, estimate
@@ -398,8 +401,11 @@ def test_killed_ten_times_over_500_pictures(tmp_path: Path, localizer: Localizer
 def test_interrupt_ends_cleanly_and_resume_goes_on(
     whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
 ) -> None:
+    expected = []
+
     def interrupt(progress: Any) -> None:
         if progress.done >= 6:
+            expected.append(json.loads((tmp_path / "run" / "run.json").read_text())["expected"])
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
@@ -414,10 +420,15 @@ def test_interrupt_ends_cleanly_and_resume_goes_on(
             keep_scores=True,
         )
     assert signal.getsignal(signal.SIGINT) is before
-    half = read_run(tmp_path / "run")
+    with pytest.warns(UserWarning, match=r"is not finished: it holds \d+ of 20 pictures .*--resume"):
+        half = read_run(tmp_path / "run")
+    assert expected[0] == 20  # a run that is killed can say how much is lacking too
     assert 0 < half.info["counts"]["pictures"] < 17
     assert half.info["finished"] is None
-    again = run_here(pictures[0], tmp_path / "run", localizer, resume=True, px_per_mm=2.0, keep_scores=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = run_here(pictures[0], tmp_path / "run", localizer, resume=True, px_per_mm=2.0, keep_scores=True)
+    assert "expected" not in again.info
     assert_agree(whole, again)
 
 
@@ -658,6 +669,19 @@ def test_a_merge_that_finds_no_room_can_be_started_again(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not (tmp_path / "run" / "run.json").exists()
     assert merge_runs([tmp_path / "run"]).info["counts"]["pictures"] == 17
+
+
+def test_a_part_that_is_lost_is_told_and_done_again(
+    whole: Run, pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"px_per_mm": 2.0, "keep_scores": True, "part_pictures": 5, "batch_size": 5}
+    run = run_here(pictures[0], tmp_path / "run", localizer, **options)
+    lost = run.parts[1]
+    held = len(pq.read_table(lost, columns=["image_key"]).column(0).unique())
+    lost.unlink()
+    with pytest.warns(UserWarning, match=rf"is not whole: {held} of 17 pictures and {held * ROWS} of {17 * ROWS} records"):
+        assert read_run(run.path).count == (17 - held) * ROWS
+    assert_agree(whole, run_here(pictures[0], tmp_path / "run", localizer, resume=True, **options))
 
 
 def test_many_keys_are_remembered_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:

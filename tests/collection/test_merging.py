@@ -135,6 +135,23 @@ def test_shards_under_different_roots_are_refused(tmp_path: Path) -> None:
     assert_joined(merge_runs([plant_shards(tmp_path / "older", roots=(None, "/B"))]))
 
 
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [(f"{PARTS_FOLDER}/part-000001.parquet", "1 of 1 pictures and 1 of 1 records"), (ERRORS_FILE, "all 1 errors")],
+)
+def test_a_shard_that_lost_something_is_refused_and_nothing_is_written(tmp_path: Path, lost: str, said: str) -> None:
+    folder = plant_shards(tmp_path / "run")
+    path = folder / "shard-00002-of-00002" / lost
+    content = path.read_bytes()
+    path.unlink()
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(DataError, match=rf"shard-00002-of-00002 \(shard 2/2\) is not whole: {said} .*--resume"):
+        merge_runs([folder])
+    assert sorted(folder.rglob("*")) == before
+    path.write_bytes(content)
+    assert_joined(merge_runs([folder]))
+
+
 @pytest.mark.parametrize("renames", [0, 1, 2, 3])
 def test_a_merge_that_is_killed_between_its_renames_can_be_repeated(tmp_path: Path, renames: int) -> None:
     folder = plant_shards(tmp_path / "run")

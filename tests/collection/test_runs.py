@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 pa = pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
 import pyarrow.parquet as pq  # noqa: E402
 
+from concept_cam.cli import main  # noqa: E402
 from concept_cam.collection.runs import ERRORS_FILE, PARTS_FOLDER, RUN_FILE, Run, read_run  # noqa: E402
 from concept_cam.collection.schema import table_from_records  # noqa: E402
 from concept_cam.core.errors import DataError  # noqa: E402
@@ -79,6 +83,69 @@ def test_run_without_records(copy: Path) -> None:
     assert run.count == 0
     assert run.table().num_rows == 0
     assert list(run.pictures()) == []
+
+
+def note(run: Path, **info: Any) -> None:
+    """Notes more in a run's ``run.json``."""
+    path = run / RUN_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **info}), encoding="utf-8")
+
+
+def said_of(run: Path) -> list[str]:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        read_run(run)
+    return [str(warning.message) for warning in said]
+
+
+def test_a_finished_run_that_lost_parts_says_how_much(copy: Path, planted: Planted) -> None:
+    records = len(planted.records)
+    note(copy, counts={"pictures": len(ODD_NAMES), "records": records})
+    assert said_of(copy) == []
+    first, second = sorted((copy / PARTS_FOLDER).iterdir())
+    lost = pq.read_metadata(second).num_rows
+    second.unlink()
+    (said,) = said_of(copy)
+    assert f"is not whole: 3 of 5 pictures and {lost} of {records} records" in said
+    assert "--resume" in said
+    first.unlink()
+    (said,) = said_of(copy)
+    assert f"5 of 5 pictures and {records} of {records} records" in said
+    note(copy, counts={"records": records})  # a version that did not count pictures
+    assert f"is not whole: {records} of {records} records" in said_of(copy)[0]
+
+
+def test_a_part_too_many_is_told(copy: Path, planted: Planted) -> None:
+    note(copy, counts={"pictures": len(ODD_NAMES), "records": len(planted.records)})
+    part = sorted((copy / PARTS_FOLDER).iterdir())[0]
+    shutil.copyfile(part, part.with_name("part-00009.parquet"))
+    assert f"more than the {len(planted.records)} that run.json notes" in said_of(copy)[0]
+
+
+@pytest.mark.parametrize(
+    ("noted", "total"),
+    [
+        ({"expected": 40}, "5 of 40 pictures"),
+        ({"expected": 40, "configuration": {"shard": "1/2"}}, "5 of about 40 pictures"),
+        ({"expected": None}, "5 pictures"),
+        ({}, "5 pictures"),
+    ],
+)
+def test_an_unfinished_run_says_how_many_are_there(copy: Path, planted: Planted, noted: dict[str, Any], total: str) -> None:
+    # What was counted when the session began: nothing, where the process was killed.
+    note(copy, finished=None, counts={"pictures": 0, "records": 0}, **noted)
+    (copy / ERRORS_FILE).write_text('source,path,reason\n"a, b.jpg",/in/a,truncated\n', encoding="utf-8")
+    (said,) = said_of(copy)
+    assert f"is not finished: it holds {total} ({len(planted.records)} records, 1 errors)" in said
+    assert "--resume" in said
+
+
+def test_exports_say_on_the_console_that_a_run_is_not_whole(copy: Path, planted: Planted, tmp_path: Path) -> None:
+    note(copy, counts={"pictures": len(ODD_NAMES), "records": len(planted.records)})
+    sorted((copy / PARTS_FOLDER).iterdir())[0].unlink()
+    found = CliRunner().invoke(main, ["export", "-q", str(copy), "--to", "csv", "--output", str(tmp_path / "table.csv")])
+    assert found.exit_code == 0, found.output
+    assert "is not whole: 2 of 5 pictures and 10 of 25 records" in found.stderr
 
 
 def test_parts_with_other_passthrough_and_older_columns(copy: Path, planted: Planted) -> None:
