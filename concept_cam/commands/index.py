@@ -13,12 +13,13 @@ from concept_cam.commands.annotate import annotate as annotate_command
 from concept_cam.commands.annotate import let_workers_work, standard_input
 from concept_cam.commands.console import ProgressDisplay, interactive, note, warn
 from concept_cam.commands.options import Names, number_or_column, resolve, warn_unknown_words
-from concept_cam.core.names import DEFAULT_MODEL, display
+from concept_cam.core.names import DEFAULT_MODEL, display, path_of
 from concept_cam.core.regions import DEFAULT_THRESHOLD
 from concept_cam.core.settings import FEATURE_NORMS, SETTING_NAMES, WEIGHTINGS, Settings
 
 if TYPE_CHECKING:
     from concept_cam.index.index import Hit, Hits
+    from concept_cam.pictures.again import Revisit
 
 SHARED = (
     "model", "device", "dtype", "config", "attention", "resize", "size", "views", "mean", "std", "interpolation", "resize_mode",
@@ -251,7 +252,7 @@ def query(
     """Ranks the pictures of an index by concepts, in seconds: no picture is encoded again.
 
     Prints one row per hit, best first, with the columns of 'locate'. With --output also hits.csv, hits.parquet and, for each concept, a
-    sheet of its hits with their maps; pictures that are no longer where they were are drawn as maps alone.
+    sheet of its hits with their maps; pictures that are no longer where they were, or are others now, are drawn as maps alone.
 
     \b
     Examples:
@@ -303,6 +304,7 @@ def _write(folder: Path, rows: list[dict[str, Any]], answers: Sequence[Hits], th
     from concept_cam.commands.locate import slug
     from concept_cam.core.files import write_file
     from concept_cam.core.results import png_bytes
+    from concept_cam.pictures.again import Revisit
 
     if rows:
         text = io.StringIO()
@@ -313,50 +315,46 @@ def _write(folder: Path, rows: list[dict[str, Any]], answers: Sequence[Hits], th
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), buffer)
         write_file(folder / "hits.parquet", buffer.getvalue(), overwrite=overwrite)
-    lost: set[str] = set()
+    revisit = Revisit("indexed", "maps are drawn on grey there", "index them anew, into another folder")
     for hits in answers:
         if len(hits):
-            drawn = _sheet(hits, threshold, lost)
+            drawn = _sheet(hits, threshold, revisit)
             write_file(folder / f"{slug(hits.concept.name)}.png", png_bytes(drawn), overwrite=overwrite)
-    if lost:
-        one = sorted(lost)[0]
-        note(f"{len(lost)} pictures, such as {one}, cannot be read where they were when they were indexed: their maps are drawn on grey.")
+    for said in revisit.findings():
+        warn(said)
 
 
 SHEET_HITS, SHEET_SIDE = 60, 320
 """Most hits of a sheet, and the longer side of each in pixels."""
 
 
-def _sheet(hits: Hits, threshold: str | float, lost: set[str]) -> Any:
-    """Draws the hits; adds to ``lost`` the pictures that cannot be read."""
+def _sheet(hits: Hits, threshold: str | float, revisit: Revisit) -> Any:
+    """Draws the hits."""
     from concept_cam.core.drawing import sheet
 
     shown = hits[:SHEET_HITS]
     highest = max(abs(hit.found.limits[0]) for hit in shown), max(abs(hit.found.limits[1]) for hit in shown)
     limits = (-max(highest), max(highest)) if hits.concept.contrasts else None
-    images = [_drawn(hit, threshold, limits, lost) for hit in shown]
+    images = [_drawn(hit, threshold, limits, revisit) for hit in shown]
     titles = [f"{hit.rank}. {Path(hit.source).name}  {hit.value:+.3f}" for hit in shown]
     return sheet(images, titles=titles)
 
 
-def _drawn(hit: Hit, threshold: str | float, limits: tuple[float, float] | None, lost: set[str]) -> Any:
-    """The hit's picture under its map; grey where the picture cannot be read."""
+def _drawn(hit: Hit, threshold: str | float, limits: tuple[float, float] | None, revisit: Revisit) -> Any:
+    """The hit's picture under its map; grey where the picture cannot be read, or is another one now."""
     import json
 
     import numpy as np
 
-    from concept_cam.core.errors import ImageError
-    from concept_cam.pictures.reading import read_image
-
+    row = hit.row
     height, width = hit.found.geometry.original
-    left, top = json.loads(hit.row["crop_xy"]) if hit.row["crop_xy"] else (0, 0)
-    try:
-        pixels = read_image(hit.source).pixels[top : top + height, left : left + width]
-    except ImageError:
-        pixels = np.zeros((0, 0, 3), dtype=np.uint8)
-    if pixels.shape[:2] != (height, width):
-        lost.add(display(hit.source))
+    left, top = json.loads(row["crop_xy"]) if row["crop_xy"] else (0, 0)
+    whole = json.loads(row["image_size"]) if row["image_size"] else (height, width)
+    picture = revisit.read(hit.source, path_of(hit.source), row["sha256"], (whole[0], whole[1]))
+    if picture is None:
         pixels = np.full((height, width, 3), 128, dtype=np.uint8)
+    else:
+        pixels = picture.pixels[top : top + height, left : left + width]
     image = hit.found.overlay(picture=pixels, threshold=threshold, limits=limits, title="")
     image.thumbnail((SHEET_SIDE, SHEET_SIDE))
     return image

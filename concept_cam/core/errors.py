@@ -10,6 +10,7 @@ __all__ = [
     "ImageError",
     "MissingExtraError",
     "ModelError",
+    "OtherPictureError",
     "OutputError",
     "PromptError",
     "UnsupportedModelError",
@@ -31,6 +32,10 @@ class ConfigurationError(ConceptCamError, ValueError):
 
 class ImageError(ConceptCamError, ValueError):
     """A picture cannot be read or used."""
+
+
+class OtherPictureError(ImageError):
+    """Another picture stands where one was read before."""
 
 
 class PromptError(ConceptCamError, ValueError):

@@ -4,7 +4,8 @@ As a folder: ``index.html`` with ``data/`` (one file per trait, loaded when it i
 inside it, for an e-mail. A card shows the picture (or the specimen's part of it), the region's outline and the call. Thumbnails are
 made anew from pixels: they carry no EXIF, so no place and no owner; the page asks nothing of any server.
 
-A picture that cannot be read any more (it came from an archive, or moved) stands as an empty frame with its outline.
+A picture that cannot be read any more (it came from an archive, or moved), or that is another one now under the old name, stands as an
+empty frame with its outline, and a warning names it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import base64
 import io
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -27,9 +29,9 @@ import numpy as np
 import concept_cam
 from concept_cam.collection.calls import ABSTENTION_REASONS
 from concept_cam.collection.runs import Run
-from concept_cam.core.errors import ConfigurationError, ImageError
+from concept_cam.core.errors import ConfigurationError
 from concept_cam.exports.survey import PART_SEPARATOR, PLAIN, Form, Survey, passthrough_of, plain_json, survey, when
-from concept_cam.pictures.reading import read_image
+from concept_cam.pictures.again import Revisit
 from concept_cam.trust.verdicts import CLEAR, TRUST_VERDICTS, UNFOUND
 
 __all__ = ["FILE_PICTURES", "THUMBNAIL", "write", "write_sheet"]
@@ -201,11 +203,12 @@ def _sheet(run: Run, found: Survey, traits: dict[str, _Trait], longest: int, kee
     columns = [name for name in run.schema.names if name not in ("scores", "rle_counts")]
     index = {name: number for number, name in enumerate(traits)}
     number = 0
+    revisit = Revisit("annotated", "the sheet has empty frames there", "annotate them anew, into another folder")
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         pictures = run.pictures(columns)
         while chunk := list(islice(pictures, _AHEAD)):
             grouped = [_items(records, longest) for records in chunk]
-            thumbs = pool.map(lambda items: _thumbnails(run, [item for item, _ in items]), grouped)
+            thumbs = pool.map(lambda items: _thumbnails(run, revisit, [item for item, _ in items]), grouped)
             for items, jpegs in zip(grouped, thumbs, strict=True):
                 for (item, records), jpeg in zip(items, jpegs, strict=True):
                     yield _head(item, keep(number, jpeg))
@@ -217,6 +220,8 @@ def _sheet(run: Run, found: Survey, traits: dict[str, _Trait], longest: int, kee
                             traits[name].entities[record["entity"]] = None
                         yield index[name], _row(number, record, item, traits[name])
                     number += 1
+    for said in revisit.findings():
+        warnings.warn(said, UserWarning, stacklevel=2)
 
 
 VERDICT_NAMES = tuple(TRUST_VERDICTS)
@@ -246,20 +251,15 @@ def _box(record: dict[str, Any]) -> tuple[int, int, int, int]:
     return (left, top, right, bottom) if right > left and bottom > top else (0, 0, width, height)
 
 
-def _thumbnails(run: Run, items: Sequence[_Item]) -> list[bytes | None]:
+def _thumbnails(run: Run, revisit: Revisit, items: Sequence[_Item]) -> list[bytes | None]:
     from PIL import Image
 
     first = items[0].record
-    path = run.picture_path(first)
-    if path is None:
+    size = (first["image_height"], first["image_width"])
+    picture = revisit.read(first["source"], run.picture_path(first), first["sha256"], size)
+    if picture is None:
         return [None] * len(items)
-    try:
-        pixels = read_image(path).pixels
-    except (ImageError, OSError):
-        return [None] * len(items)
-    if pixels.shape[:2] != (first["image_height"], first["image_width"]):
-        return [None] * len(items)  # Another picture stands there now.
-    upright = Image.fromarray(pixels)
+    upright = picture.to_pil()
     thumbs: list[bytes | None] = []
     for item in items:
         stream = io.BytesIO()

@@ -30,7 +30,7 @@ from concept_cam.pictures.limits import MAX_PIXELS, byte_limit, check_file, limi
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "ImageSource", "Picture", "Reduce", "decoded", "opened", "read_image"]
+__all__ = ["MAX_PIXELS", "ImageSource", "Picture", "Reduce", "decoded", "open_path", "opened", "read_image"]
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor | Picture"
 
@@ -156,7 +156,7 @@ def _read(source: ImageSource, max_pixels: int, reduce: Reduce | None) -> Pictur
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _from_file(io.BytesIO(source), "the given bytes", None, max_pixels, reduce)
     if isinstance(source, (str, os.PathLike)):
-        with _open_path(source, byte_limit(max_pixels)) as file:
+        with open_path(source, byte_limit(max_pixels)) as file:
             name = os.fspath(source)
             return _from_file(file, repr(name), name, max_pixels, reduce)
     if hasattr(source, "read"):
@@ -173,8 +173,12 @@ def _read(source: ImageSource, max_pixels: int, reduce: Reduce | None) -> Pictur
 
 
 @contextmanager
-def _open_path(source: str | os.PathLike[str], limit: int) -> Iterator[BinaryIO]:
-    """Opens a path for reading, or says why not; pipes, devices and files of more than ``limit`` bytes are not even opened."""
+def open_path(source: str | os.PathLike[str], limit: int) -> Iterator[io.BufferedReader]:
+    """Opens a picture file's bytes for reading, or says why not; pipes, devices and files of more than ``limit`` bytes are not even opened.
+
+    Raises:
+        ImageError: There is no such file, or none that can be read.
+    """
     text = os.fspath(source)
     if not isinstance(text, str):
         raise ImageError(f"a path must be text, received {text!r}.")
@@ -271,7 +275,7 @@ def opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterat
     Raises:
         ImageError: As for :func:`read_image`.
     """
-    with _open_path(path, byte_limit(max_pixels)) as file, limited_to(max_pixels):
+    with open_path(path, byte_limit(max_pixels)) as file, limited_to(max_pixels):
         yield _image_in(file, repr(os.fspath(path)), max_pixels)
 
 

@@ -24,8 +24,9 @@ from concept_cam.collection.inputs.entries import is_index
 from concept_cam.collection.inputs.files import walk
 from concept_cam.collection.run_folder import PARTS_FOLDER, RUN_FILE
 from concept_cam.collection.schema import image_key
-from concept_cam.core.errors import DataError, ImageError
+from concept_cam.core.errors import DataError, ImageError, OtherPictureError
 from concept_cam.core.names import display, path_of, stable_key
+from concept_cam.pictures.again import read_again
 from concept_cam.pictures.endings import PICTURE_SUFFIXES
 from concept_cam.pictures.reading import Picture, read_image
 
@@ -65,6 +66,7 @@ class GalleryPicture:
         specimen: Number of the specimen.
         box: ``(x, y, width, height)`` of the specimen in pixels of the picture; ``None`` for a whole picture.
         whole: ``(H, W)`` of the whole picture, where there is a box.
+        sha256: Of the file that the run or the index is about; ``None`` in a folder, or where nobody kept it.
     """
 
     id: str
@@ -74,6 +76,7 @@ class GalleryPicture:
     specimen: int = 0
     box: tuple[int, int, int, int] | None = None
     whole: tuple[int, int] = (0, 0)
+    sha256: str | None = None
 
     @property
     def title(self) -> str:
@@ -165,7 +168,8 @@ class Gallery:
         """Reads a picture.
 
         Raises:
-            ImageError: It is missing, damaged, too large, or a link that leads out of the folder.
+            ImageError: It is missing, damaged, too large, a link that leads out of the folder, or another one than that which the run or
+                the index is about.
         """
         if entry.path is None:
             with self._lock:
@@ -178,7 +182,14 @@ class Gallery:
         path = Path(entry.path)
         if not any(path.resolve().is_relative_to(root) for root in self._roots):
             raise ImageError(f"{entry.source!r} leads out of the folder that is served.")
-        picture = read_image(path, max_pixels=self._max_pixels)
+        try:
+            picture = read_again(path, entry.sha256, max_pixels=self._max_pixels)
+        except OtherPictureError:
+            # What is known of the old one must not stand beside it, and no correction of the new one be kept for the old.
+            raise ImageError(
+                f"{entry.source!r} is no longer the picture that this {self.kind} is about: another picture stands there now. Put the old "
+                "one back, or do again what was done with the pictures."
+            ) from None
         if entry.box is None:
             return picture
         if picture.size != entry.whole:
@@ -233,7 +244,7 @@ class Gallery:
 
 
 _PLACE_COLUMNS = (
-    "source", "path", "specimen", "specimen_x", "specimen_y", "specimen_width", "specimen_height", "image_height", "image_width",
+    "source", "path", "sha256", "specimen", "specimen_x", "specimen_y", "specimen_width", "specimen_height", "image_height", "image_width",
 )  # fmt: skip
 
 _CALL_COLUMNS = (
@@ -244,12 +255,14 @@ _CALL_COLUMNS = (
 
 
 def _whole(entry: GalleryPicture) -> GalleryPicture:
-    return GalleryPicture(image_key(entry.source), entry.source, entry.path)
+    return GalleryPicture(image_key(entry.source), entry.source, entry.path, sha256=entry.sha256)
 
 
-def _specimen(source: str, path: str | None, number: int, box: tuple[int, int, int, int], size: tuple[int, int]) -> GalleryPicture:
+def _specimen(
+    source: str, path: str | None, number: int, box: tuple[int, int, int, int], size: tuple[int, int], sha256: str | None
+) -> GalleryPicture:
     id_ = stable_key("specimen", source, str(number), *map(str, box))
-    return GalleryPicture(id_, source, path, specimen=number, box=box, whole=size)
+    return GalleryPicture(id_, source, path, specimen=number, box=box, whole=size, sha256=sha256)
 
 
 def open_gallery(source: str | None, *, max_pixels: int = 200_000_000) -> Gallery:
@@ -302,9 +315,9 @@ def _open_run(path: Path, max_pixels: int) -> Gallery:
             box = tuple(record[f"specimen_{side}"] for side in ("x", "y", "width", "height"))
             size = (record["image_height"], record["image_width"])
             found[source, number] = (
-                GalleryPicture(image_key(source), source, places[source])
+                GalleryPicture(image_key(source), source, places[source], sha256=record["sha256"])
                 if None in box
-                else _specimen(source, places[source], number, (box[0], box[1], box[2], box[3]), size)
+                else _specimen(source, places[source], number, (box[0], box[1], box[2], box[3]), size, record["sha256"])
             )
     given = run.info.get("input")
     root = given.get("root") if isinstance(given, dict) else None
@@ -325,18 +338,18 @@ def _open_index(path: Path, max_pixels: int) -> Gallery:
     index = Index.open(path)
     found: dict[tuple[str, int], GalleryPicture] = {}
     roots: set[Path] = set()
-    rows = index.pictures.select(["source", "path", "specimen", "specimen_box", "image_size"]).to_pylist()
+    rows = index.pictures.select(["source", "path", "sha256", "specimen", "specimen_box", "image_size"]).to_pylist()
     for position, row in enumerate(rows):
         place = str(known) if row["path"] and (known := path_of(row["path"])).is_file() else None
         if place:
             roots.add(Path(place).parent)
         source, number = row["source"], row["specimen"]
         if row["specimen_box"] is None:
-            own = GalleryPicture(image_key(source), source, place, position)
+            own = GalleryPicture(image_key(source), source, place, position, sha256=row["sha256"])
         else:
             x, y, width, height = json.loads(row["specimen_box"])
             rows_, columns = json.loads(row["image_size"])
-            own = replace(_specimen(source, place, number, (x, y, width, height), (rows_, columns)), position=position)
+            own = replace(_specimen(source, place, number, (x, y, width, height), (rows_, columns), row["sha256"]), position=position)
         found.setdefault((source, number), own)
     return Gallery("index", path.resolve().name, path, list(found.values()), tuple(roots), index=index, max_pixels=max_pixels)
 

@@ -88,7 +88,23 @@ def test_pictures_that_moved_are_counted(made: tuple[Path, Path], tmp_path: Path
     finally:
         away.rename(made[0])
     assert gone.exit_code == 0, gone.output
-    assert "2 pictures, such as " in gone.output
+    assert f"cannot be read where they were when they were indexed: 2 ({made[0]}" in gone.output
     assert "drawn on grey" in gone.output
     assert (tmp_path / "gone" / "a-fish.png").is_file()
     assert (tmp_path / "gone" / "hits.csv").read_text() == (tmp_path / "there" / "hits.csv").read_text()
+
+
+def test_pictures_that_were_replaced_are_named(tmp_path: Path) -> None:
+    from PIL import Image
+
+    write_pictures(tmp_path / "photos", 2)
+    done = run("index", tmp_path / "photos", "-o", tmp_path / "own.index", "--workers", 0, "--dtype", "float32")
+    assert done.exit_code == 0, done.output
+    first, second, *_ = sorted(file for file in (tmp_path / "photos").rglob("*.*") if file.is_file())
+    with Image.open(first) as image:
+        size = image.size
+    Image.new("RGB", size, (10, 200, 10)).save(first)  # as large as the old one: its map would fit
+    found = run("query", tmp_path / "own.index", "-t", "a fish", "-q", "-o", tmp_path / "out")
+    assert found.exit_code == 0, found.output
+    assert f"replaced or changed since they were indexed: 1 ({first}); maps are drawn on grey" in found.stderr
+    assert second.name not in found.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +143,11 @@ def save_picture(path: Path, size: tuple[int, int], seed: int, rotated: bool = F
     image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, comment=b"SECRET-COMMENT", quality=95)
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a file, as records hold it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def write_run(path: Path, records: list[dict[str, Any]], passthrough: tuple[str, ...] = (), parts: int = 2) -> None:
     """Writes records as a run of several parts; records of one picture stay together."""
     (path / PARTS_FOLDER).mkdir(parents=True)
@@ -178,6 +184,7 @@ def plant(folder: Path) -> Planted:
         }
         if on_disk:
             save_picture(folder / "photos" / source, size, number, rotated=number == 0)
+            shared["sha256"] = digest(folder / "photos" / source)
         fin = {"entity": "caudal fin", "entity_id": "UBERON:4000164"}
         best = SHAPES[number % 3]
         unsure = number == 2
@@ -282,7 +289,7 @@ def plant_specimens(folder: Path) -> Planted:
             box = {"specimen_x": left, "specimen_y": 5, "specimen_width": 50, "specimen_height": 50}
             record = make_record(
                 source, size, "body_colour", "colour", best, specimen=specimen, pack=pack, **box, probability=0.6, probabilities=odds,
-                entity="body proper"
+                entity="body proper", sha256=digest(folder / "photos" / source)
             )  # fmt: skip
             record.update(region_columns(mask))
             planted.masks[record["record_key"]] = mask

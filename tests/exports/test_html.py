@@ -7,14 +7,17 @@ import io
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from concept_cam.cli import main
 from concept_cam.collection.corrections import Correction, Corrections
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.exports import export, html
@@ -23,7 +26,9 @@ from tests.exports.planted import (
     SHAPES,
     SIZES,
     Planted,
+    digest,
     make_record,
+    plant,
     region_columns,
     ring,
     save_picture,
@@ -117,19 +122,50 @@ def test_missing_and_exchanged_pictures_have_no_thumbnail(planted: Planted, tmp_
     run = tmp_path / "run"
     records = [{**record, "path": None} for record in planted.records if record["source"] == ODD_NAMES[2]]
     write_run(run, records, ("occurrenceID", "rights", "creator", "species"), parts=1)
-    save_picture(tmp_path / "photos" / ODD_NAMES[2], (99, 34), 3)  # Another size than the run saw.
-    items = start_of((export(run, "html", tmp_path / "sheet") / "data" / "start.js").read_text(encoding="utf-8"))[2]
-    assert "t" not in items[0]
-    save_picture(tmp_path / "photos" / ODD_NAMES[2], SIZES[2], 3)
-    items = start_of((export(run, "html", tmp_path / "sheet", overwrite=True) / "data" / "start.js").read_text(encoding="utf-8"))[2]
-    assert items[0]["t"] == "thumbs/000/000000.jpg"
+    photo = tmp_path / "photos" / ODD_NAMES[2]
+
+    def first_item() -> tuple[dict[str, Any], list[str]]:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            sheet = export(run, "html", tmp_path / "sheet", overwrite=True)
+        items = start_of((sheet / "data" / "start.js").read_text(encoding="utf-8"))[2]
+        return items[0], [str(warning.message) for warning in said]
+
+    named = f"1 ({ODD_NAMES[2]}); the sheet has empty frames there"
+    item, said = first_item()
+    assert "t" not in item
+    assert len(said) == 1
+    assert f"cannot be read where they were when they were annotated: {named}" in said[0]
+    # Of another size than the run saw; and of the same one, where outlines would fit.
+    for size in ((99, 34), SIZES[2]):
+        save_picture(photo, size, 3)
+        item, said = first_item()
+        assert "t" not in item
+        assert len(said) == 1
+        assert f"replaced or changed since they were annotated: {named}" in said[0]
+    save_picture(photo, SIZES[2], 2)
+    item, said = first_item()
+    assert item["t"] == "thumbs/000/000000.jpg"
+    assert said == []
+
+
+def test_the_console_names_pictures_that_were_replaced_or_deleted(tmp_path: Path) -> None:
+    run = plant(tmp_path).path
+    save_picture(tmp_path / "photos" / ODD_NAMES[3], SIZES[3], 99)
+    (tmp_path / "photos" / ODD_NAMES[2]).unlink()
+    for to, output in (("html", "sheet"), ("html-file", "sheet.html")):
+        found = CliRunner().invoke(main, ["export", "-q", str(run), "--to", to, "--output", str(tmp_path / output)])
+        assert found.exit_code == 0, found.output
+        assert f"replaced or changed since they were annotated: 1 ({ODD_NAMES[3]})" in found.stderr
+        assert f"cannot be read where they were when they were annotated: 2 ({ODD_NAMES[2]}, {ODD_NAMES[4]})" in found.stderr
 
 
 def test_large_pictures_are_reduced_with_their_outlines(tmp_path: Path) -> None:
     size = (900, 2400)
     save_picture(tmp_path / "photos" / "big.png", size, 1)
     mask = ring(size, (450, 2000), 300)
-    record = make_record("big.png", size, "caudal_fin_shape", "shape", "forked", probability=0.9) | region_columns(mask)
+    known = digest(tmp_path / "photos" / "big.png")
+    record = make_record("big.png", size, "caudal_fin_shape", "shape", "forked", probability=0.9, sha256=known) | region_columns(mask)
     write_run(tmp_path / "run", [record], parts=1)
     sheet = export(tmp_path / "run", "html", tmp_path / "sheet")
     (item,) = start_of((sheet / "data" / "start.js").read_text(encoding="utf-8"))[2]

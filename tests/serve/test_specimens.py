@@ -174,6 +174,25 @@ def test_another_picture_in_its_place_is_noticed(desk: Any, folder: Path) -> Non
         desk.gallery.read(desk.gallery.by_specimen("two.png", 0))
 
 
+@pytest.mark.parametrize("kind", ["run", "index"])
+def test_a_picture_that_was_replaced_by_one_of_its_size_is_noticed(desk: Any, folder: Path, kind: str) -> None:
+    gallery = desk.gallery
+    if kind == "index":
+        localizer = Localizer(PlantedBackbone(64, 8))
+        build_index(folder / "photos", folder / "i", localizer=localizer, boxes=str(folder / "boxes.csv"), workers=0)
+        gallery = open_gallery(str(folder / "i"))
+    entries = [*gallery.entries, *gallery.wholes]
+    assert {entry.source for entry in entries} == {"whole.png", "two.png"}
+    assert all(gallery.read(entry).pixels.size for entry in entries)
+    for name in ("whole.png", "two.png"):
+        with Image.open(folder / "photos" / name) as image:
+            size = image.size
+        Image.new("RGB", size, (1, 2, 3)).save(folder / "photos" / name)
+    for entry in entries:
+        with pytest.raises(ImageError, match=f"{entry.source}.*this {kind} is about: another picture stands there"):
+            gallery.read(entry)
+
+
 def test_an_index_brings_its_specimens(folder: Path, desk: Any) -> None:
     localizer = Localizer(PlantedBackbone(64, 8))
     build_index(folder / "photos", folder / "i", localizer=localizer, boxes=str(folder / "boxes.csv"), workers=0)
