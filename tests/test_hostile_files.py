@@ -127,7 +127,7 @@ def run_folder(folder: Path) -> None:
         "model": "m",
         "input": {"root": "/x"},
         "configuration": {"shard": "1/1"},
-        "counts": {"pictures": 1},
+        "counts": {"pictures": 1, "records": 1},
         "finished": "2026",
         "started": "2026",
     }

@@ -20,7 +20,7 @@ from concept_cam.index.storage import HASHES, INDEX_PARTS, Part, index_folders
 if TYPE_CHECKING:
     from concept_cam.index.index import Index
 
-__all__ = ["Check", "Fault", "check_index", "hash_of"]
+__all__ = ["Check", "Fault", "check_index", "hash_of", "missing_shards"]
 
 _SHARD = re.compile(r"shard-(\d{5,7})-of-(\d{5,7})")
 
@@ -103,7 +103,7 @@ def check_index(index: Index, progress: Callable[[int], None] | None = None) -> 
             faults.append(Fault(folder / INDEX_PARTS / name, "is missing, or was being written when the process was stopped"))
         if reason := _damaged_axes(folder, info["configuration"]["codec"].get("basis")):
             faults.append(Fault(folder / BASIS_FILE, reason))
-    faults += [Fault(index.path / name, "this shard is missing") for name in _missing_shards(index.path, folders)]
+    faults += [Fault(index.path / name, "this shard is missing") for name in missing_shards(index.path, folders)]
     return Check(len(index.files), size, tuple(faults), tuple(unhashed))
 
 
@@ -143,7 +143,7 @@ def _damaged_axes(folder: Path, noted: str | None) -> str:
     return "" if whole else f"is damaged: these are not the axes that the features were brought to. {_OTHER_AXES}"
 
 
-def _missing_shards(path: Path, folders: list[Path]) -> list[str]:
+def missing_shards(path: Path, folders: list[Path]) -> list[str]:
     """Names the shards that should lie beside those that are there."""
     found = [match for match in (_SHARD.fullmatch(folder.name) for folder in folders) if match]
     counts = {match[2] for match in found}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -135,7 +136,24 @@ class Index:
                     f"the index {display(str(self.path))!r} holds {held} entries of the {noted} that index.json notes: a file of its parts "
                     "is missing. Copy it again, or index the same pictures again with --resume: what is missing is encoded anew."
                 )
+        if lack := self._lack(sum(counts)):
+            warnings.warn(lack, UserWarning, stacklevel=2)
         return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    def _lack(self, entries: int) -> str:
+        """Says in what the index is less than all of it though nothing was lost of what it holds; nothing where it is whole."""
+        from concept_cam.index.checking import missing_shards
+        from concept_cam.index.storage import index_folders
+
+        name = display(str(self.path))
+        if lost := missing_shards(self.path, index_folders(self.path)):
+            return f"the index {name!r} is not whole: {', '.join(lost)} of its shards are missing, and so they are from every answer."
+        if not all(info.get("finished", True) for info in self.infos):
+            return (
+                f"the index {name!r} is not finished: it holds {entries} entries so far, and no more are ranked or annotated. Repeat the "
+                "command that made it with --resume to encode the rest."
+            )
+        return ""
 
     def __len__(self) -> int:
         return int(self._bounds[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,18 @@ def test_shards_are_checked_together(photos: Path, localizer: Localizer, tmp_pat
     assert Index.open(tmp_path / "fish.index").check().sound
     shutil.rmtree(tmp_path / "fish.index" / "shard-00002-of-00003")
     assert faults(tmp_path / "fish.index") == {"shard-00002-of-00003": "this shard is missing"}
+    with pytest.warns(UserWarning, match="is not whole: shard-00002-of-00003 of its shards"):
+        assert len(Index.open(tmp_path / "fish.index"))
+
+
+def test_an_index_that_is_not_finished_says_so_when_it_is_asked(own: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        entries = len(Index.open(own))
+    info = json.loads((own / "index.json").read_text())
+    (own / "index.json").write_text(json.dumps({**info, "finished": None}))
+    with pytest.warns(UserWarning, match=f"is not finished: it holds {entries} entries so far.*--resume"):
+        assert Index.open(own).pictures.num_rows == entries
 
 
 def test_axes_are_checked_too(photos: Path, localizer: Localizer, tmp_path: Path) -> None:
