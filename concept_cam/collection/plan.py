@@ -38,7 +38,7 @@ class Regions:
     Attributes:
         threshold: Strategy of :data:`concept_cam.core.regions.THRESHOLDS`, or a number in score units.
         resolution: A name of :data:`concept_cam.core.regions.RESOLUTIONS`.
-        areas: Connected areas that make up a region, the largest; 0 for all.
+        areas: Connected areas that make up a region: the one that holds the map's highest point, then the largest; 0 for all.
         min_area: Smallest area in original pixels, or below 1 as a share of the picture.
 
     Raises:

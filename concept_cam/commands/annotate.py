@@ -85,7 +85,7 @@ _RESOLUTIONS = ("model", "original")
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Connected areas that make up a region, the largest; 0: all.",
+    help="Connected areas that make up a region: that of the peak, then the largest; 0: all.",
 )
 @click.option(
     "--min-area",

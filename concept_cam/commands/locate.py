@@ -132,7 +132,7 @@ def locate(
 
     Prints one row per picture and concept. SCORE is the cosine of the whole picture along the direction, PROBABILITY the softmax over
     target and contrasts, without what lies around a pack's state, at the model's temperature; peak and box are original pixels of the
-    upright picture, half-open, of the largest region. VERDICT says whether the map can be trusted: clear, doubtful, not about the
+    upright picture, half-open, of the region of the peak. VERDICT says whether the map can be trusted: clear, doubtful, not about the
     prompt, or absent; CONFIDENCE how likely its peak lies on the target. "The left fore wing", "the rear dorsal fin" and the like are
     asked for without the place, which is told by how the animal lies: PLACE says which it was, and whose left. A classifier (--head
     FILE, or --model timm:NAME[,CHECKPOINT] with its own last layer) is asked for its classes instead of words: without --target for the

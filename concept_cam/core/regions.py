@@ -429,10 +429,14 @@ def regions_of_map(
     resolution: str = "original",
     min_area: float = 0.0,
     largest: int | None = None,
+    peak: np.ndarray | None = None,
     levels: np.ndarray | None = None,
     kernel: str = "cubic",
 ) -> tuple[Region, ...]:
-    """Finds the connected regions of one map above its threshold, each on its own, largest first.
+    """Finds the connected regions of one map above its threshold, each on its own: that of the map's highest point first, which need not
+    be the largest, then the others, largest first.
+
+    It is the order in which :func:`find_shapes_of_all` keeps areas, so that the first region is what a record of `annotate` is about.
 
     Args:
         scores: float32 [h, w], grid frame; NaN in padding.
@@ -440,7 +444,8 @@ def regions_of_map(
         threshold: Strategy or number, see :func:`threshold_value`.
         resolution: A name of :data:`RESOLUTIONS`.
         min_area: Smallest area in original pixels, or below 1 as a share of the picture.
-        largest: Keep only so many.
+        largest: Keep only so many, the first ones.
+        peak: float64 [2], the map's highest place where it is known already; see :func:`concept_cam.core.resampling.highest_places`.
         levels: float32 [h', w'], the map on which the threshold is found; ``scores`` by default.
         kernel: As for :func:`find_shapes`.
     """
@@ -454,7 +459,9 @@ def regions_of_map(
         return ()
     heatmap = enlargement.pixels(0, *window)
     least = (min_area if min_area < 1 else min_area / (geometry.original[0] * geometry.original[1])) * seen.original[0] * seen.original[1]
-    return _regions(heatmap, above(heatmap, limit), (window[0], window[2]), seen, geometry, least, largest)
+    place = highest_places(scores[None], geometry, kernel)[0] if peak is None else peak
+    point = points_of(place[None], seen)[0]  # in the frame in which regions are found, as for the areas of `find_shapes_of_all`
+    return _regions(heatmap, above(heatmap, limit), (window[0], window[2]), seen, geometry, least, largest, point)
 
 
 def find_regions(
@@ -464,7 +471,7 @@ def find_regions(
     min_area: float = 0.0,
     largest: int | None = None,
 ) -> tuple[Region, ...]:
-    """Splits a mask into its connected regions (8-connected), largest first.
+    """Splits a mask into its connected regions (8-connected), largest first: a mask, which anybody may have drawn, has no peak.
 
     Args:
         heatmap: float32 [H, W] scores, original frame.
@@ -578,10 +585,8 @@ def _kept(
         masks = np.flatnonzero(np.bincount(owner) > largest)
         place = np.full((runs.count, 2), -1)
         if masks.size:
-            points = peaks(masks)
-            place[masks] = np.where(np.isnan(points), -1, points).astype(int)  # in no run where nothing was seen
-        x, y = place[runs.owner, 0], place[runs.owner, 1]
-        later[labels[(runs.row == y) & (runs.first <= x) & (runs.last > x)]] = False
+            place[masks] = _pixels(peaks(masks))
+        later[labels[_holding(runs, place[runs.owner])]] = False
     order = np.lexsort((np.arange(sizes.size), -sizes, later, owner))
     order = order[sizes[order] >= least[owner[order]]]
     if largest is not None and order.size:
@@ -590,6 +595,17 @@ def _kept(
         rank = np.arange(order.size) - np.repeat(begins, np.diff(np.append(begins, order.size)))
         order = order[rank < largest]
     return labels, (order, owner[order])
+
+
+def _pixels(points: np.ndarray) -> np.ndarray:
+    """The pixels ``(x, y)`` in which points lie, int [..., 2]; -1, which is in no run, where nothing was seen."""
+    return np.where(np.isnan(points), -1, points).astype(int)
+
+
+def _holding(runs: Runs, pixels: np.ndarray) -> np.ndarray:
+    """Which runs hold the pixel ``(x, y)``, int [N, 2] or [2], that is set against each: bool [N]."""
+    x, y = pixels[..., 0], pixels[..., 1]
+    return np.asarray((runs.row == y) & (runs.first <= x) & (runs.last > x))
 
 
 @dataclass(frozen=True)
@@ -729,8 +745,20 @@ def _regions(
     geometry: Geometry,
     least: float,
     largest: int | None,
+    peak: np.ndarray | None = None,
 ) -> tuple[Region, ...]:
-    """Measures each connected area of a mask; ``corner`` is where the mask's upper left corner lies in the picture as seen."""
+    """Measures each connected area of a mask, the one that holds the peak first, then the largest.
+
+    Args:
+        heatmap: float32 [H', W'], the scores of a window of the picture as seen.
+        mask: bool [H', W'], what belongs to a region.
+        corner: ``(y, x)`` of the window's upper left corner in the picture as seen.
+        seen: The picture as seen.
+        geometry: The picture.
+        least: Fewest pixels of a region, as seen.
+        largest: Most regions; ``None`` for all.
+        peak: float64 [2], ``(x, y)`` of the highest point in the picture as seen, NaN where there is none; ``None`` for largest first.
+    """
     row, first, last = runs_of(mask, *corner)
     labels, (kept, _) = _kept(Runs(np.zeros(row.size, dtype=np.int64), row, first, last, 1), np.array([least]), None)
     if not kept.size:
@@ -758,5 +786,6 @@ def _regions(
                 mean_score=float(scores.mean()),
             )
         )
-    regions.sort(key=lambda region: (-region.area, region.box[1], region.box[0]))
-    return tuple(regions[:largest])
+    held = [] if peak is None else runs.owner[_holding(runs, _pixels(peak))].tolist()  # one region at most
+    order = sorted(enumerate(regions), key=lambda each: (each[0] not in held, -each[1].area, each[1].box[1], each[1].box[0]))
+    return tuple(region for _, region in order[:largest])

@@ -17,8 +17,8 @@ from concept_cam import __version__
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, MissingExtraError
 from concept_cam.core.geometry import Geometry
-from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, decode_rle, regions_of_map, threshold_value
-from concept_cam.core.resampling import heatmap, highest_places, highest_point, points_of, settled_places
+from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, regions_of_map, threshold_value
+from concept_cam.core.resampling import heatmap, highest_places, points_of, settled_places
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -144,12 +144,17 @@ class Localization:
         beside a steep edge, the interpolated map can be a little higher. It is that of :attr:`heatmap`, whatever upsampling an overlay is
         drawn with; refining a map moves it by a quarter of a cell at most.
         """
-        if self.refined is None:
-            return highest_point(self.scores, self.geometry)
-        times = self.refined.shape[0] / self.geometry.grid[0], self.refined.shape[1] / self.geometry.grid[1]
-        places = settled_places(self.refined[None], highest_places(self.scores[None], self.geometry), times)
-        x, y = points_of(places, self.geometry)[0].tolist()
+        x, y = points_of(self._place[None], self.geometry)[0].tolist()
         return x, y
+
+    @cached_property
+    def _place(self) -> np.ndarray:
+        """Where the peak lies, in cells of :attr:`scores`: float64 [2], ``(x, y)``; NaN twice where nothing was seen."""
+        places = highest_places(self.scores[None], self.geometry)
+        if self.refined is not None:
+            times = self.refined.shape[0] / self.geometry.grid[0], self.refined.shape[1] / self.geometry.grid[1]
+            places = settled_places(self.refined[None], places, times)
+        return np.asarray(places[0])
 
     @property
     def peak_score(self) -> float:
@@ -213,20 +218,28 @@ class Localization:
         largest: int | None = None,
         resolution: str = "original",
     ) -> tuple[Region, ...]:
-        """Returns the connected regions above the threshold, largest first, in original pixels.
+        """Returns the connected regions above the threshold, in original pixels: that of the :attr:`peak` first, then the others, largest
+        first.
+
+        The first one need not be the largest. It is the region that `locate` and `annotate` state, so that peak and region speak of one
+        place; the page and the backends for Label Studio and CVAT keep to it as well. Where no region holds the peak (its own is smaller
+        than ``min_area``), all are in the order of their size.
 
         Args:
             threshold: A strategy of :data:`concept_cam.core.regions.THRESHOLDS`, or a number in score units.
             min_area: Smallest area in original pixels, or below 1 as a share of the picture.
-            largest: Keep only so many.
+            largest: Keep only so many, the first ones.
             resolution: ``"original"`` (exact) or ``"model"`` (measured at the model's resolution and mapped; fast on large pictures).
         """
+        scores, geometry = self.surface
         return regions_of_map(
-            *self.surface,
+            scores,
+            geometry,
             threshold=threshold,
             resolution=resolution,
             min_area=min_area,
             largest=largest,
+            peak=self._place * (geometry.grid[1] / self.geometry.grid[1], geometry.grid[0] / self.geometry.grid[0]),
             levels=self.scores,
             kernel=self._kernel,
         )
@@ -234,18 +247,10 @@ class Localization:
     def region_of_peak(
         self, threshold: str | float = DEFAULT_THRESHOLD, *, min_area: float = 0.0, resolution: str = "original"
     ) -> Region | None:
-        """Returns the region that holds the heatmap's highest point, which need not be the largest; ``None`` where there is no region.
-
-        Arguments as for :meth:`regions`. Where the point's own region is smaller than ``min_area``: that of the highest score among the
-        others.
+        """Returns the region that holds the heatmap's highest point, which need not be the largest: the first one of :meth:`regions`, whose
+        arguments it takes; ``None`` where there is no region.
         """
-        regions = self.regions(threshold, min_area=min_area, resolution=resolution)
-        if len(regions) < 2:
-            return regions[0] if regions else None
-        x, y = (int(value) for value in self.peak)
-        around = [region for region in regions if region.box[0] <= x < region.box[2] and region.box[1] <= y < region.box[3]]
-        own = next((region for region in around if decode_rle(region.rle)[y, x]), None)
-        return own or max(regions, key=lambda region: region.peak_score)
+        return next(iter(self.regions(threshold, min_area=min_area, largest=1, resolution=resolution)), None)
 
     # --------------------------------------------------------------------------------------------------- pictures
 

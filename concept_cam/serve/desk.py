@@ -90,7 +90,7 @@ class DeskAnswer:
         entry: The picture.
         question: What was asked, with the state that was chosen.
         found: The localisation.
-        regions: Its regions by rank: clicks first where there are any, else by size.
+        regions: Its regions by rank: by the clicks where there are any, else that of the peak first and the others by size.
         cosines: float32 [1 + R, h, w]: similarity of each patch with the target and each contrast.
         weights: ``pi`` of each contrast.
         gram: float32 [1 + R, 1 + R]: products of the texts' embeddings, by which the length of the direction is known at any gamma.
@@ -685,8 +685,9 @@ def rank_regions(regions: Sequence[Region], features: PatchFeatures, clicks: Seq
     """Orders regions by clicks: those with a "this" first, those with a "not this" last, the others by how far they resemble the clicked
     patches.
 
-    Resemblance is the mean cosine of a region's best patch with the "this" patches, less that with the "not this" patches. Without clicks
-    the order (largest first) stays.
+    Resemblance is the mean cosine of a region's best patch with the "this" patches, less that with the "not this" patches. Without clicks,
+    and where these tell regions not apart, the order of :meth:`concept_cam.core.results.Localization.regions` stays: that of the peak
+    first, then the largest.
     """
     if not clicks or not regions:
         return tuple(regions)
@@ -698,13 +699,13 @@ def rank_regions(regions: Sequence[Region], features: PatchFeatures, clicks: Seq
         left, top = max(0, int(x) - reach_x), max(0, int(y) - reach_y)
         return bool(mask[top : max(0, int(y) + reach_y + 1), left : max(0, int(x) + reach_x + 1)].any())
 
-    def rank(region: Region) -> tuple[float, float, float]:
+    def rank(region: Region) -> tuple[float, float]:
         mask = decode_rle(region.rle)
         exact = sum(sign for x, y, sign in clicks if 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and mask[int(y), int(x)])
         near = exact or sum(sign for x, y, sign in clicks if holds(mask, x, y))
         own = click_vectors(features, [region.peak])
         like = sum(sign * float((own @ group.T).mean()) for sign, group in groups.items() if len(group) and len(own))
-        return -float(np.sign(near)), -like, -float(region.area)
+        return -float(np.sign(near)), -like
 
     return tuple(sorted(regions, key=rank))
 

@@ -169,7 +169,12 @@ _SCHEMAS: dict[str, Any] = {
                 "properties": {"x": {"type": "number"}, "y": {"type": "number"}, "score": _NUMBER},
             },
             "threshold": {"type": "object"},
-            "regions": {"type": "array", "items": {"$ref": "#/components/schemas/Region"}},
+            "regions": {
+                "type": "array",
+                "items": {"$ref": "#/components/schemas/Region"},
+                "description": "That of the peak first, which need not be the largest, then the others by size; by clicks where some "
+                "were sent",
+            },
             "ledger": {
                 "type": "array",
                 "items": {"type": "object"},

@@ -14,6 +14,7 @@ from PIL import Image
 
 from concept_cam import Concept, Localizer
 from concept_cam.core.errors import ConfigurationError, OutputError, PromptError
+from concept_cam.core.regions import decode_rle, find_shapes
 from concept_cam.core.results import Localization, Localizations
 from tests.planted import PlantedBackbone
 from tests.test_localizer import blocks
@@ -108,6 +109,37 @@ def test_the_peak_is_the_heatmaps_highest_point(found: Localization) -> None:
     assert abs(x - columns - 0.5) <= cell_x / 8 + 0.5
     assert abs(y - rows - 0.5) <= cell_y / 8 + 0.5
     assert found.peak_score == pytest.approx(float(np.nanmax(found.scores)))
+
+
+@pytest.mark.parametrize("resolution", ["original", "model"])
+def test_the_region_of_the_peak_comes_first_and_the_others_by_size(localizer: Localizer, resolution: str) -> None:
+    """The purest red is the smallest of three red things: peak and first region are of one place, for every way to ask."""
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[..., 1] = 200
+    pixels[0:32, 0:24] = (255, 0, 90)
+    pixels[48:64, 0:72] = (255, 0, 90)
+    pixels[0:16, 72:96] = (255, 0, 0)
+    found = localizer.locate(pixels, "red", ["green"])
+    regions = found.regions(0.3, resolution=resolution)
+    x, y = (int(value) for value in found.peak)
+    assert (x >= 72, y < 16) == (True, True)
+    assert [bool(decode_rle(region.rle)[y, x]) for region in regions] == [True, False, False]
+    assert regions[0].area < regions[2].area < regions[1].area
+    boxes = [region.box for region in regions]
+    assert [region.box for region in found.regions(0.3, largest=2, resolution=resolution)] == boxes[:2]
+    own = found.region_of_peak(0.3, resolution=resolution)
+    assert own is not None
+    assert own.box == boxes[0]
+    # Where the peak's region is too small there is none that is about it; the largest of the others is first here and in `annotate`.
+    least = (regions[0].area + regions[2].area) / 2
+    assert [region.box for region in found.regions(0.3, min_area=least, resolution=resolution)] == boxes[1:]
+    for area in (0, least):
+        own = found.region_of_peak(0.3, min_area=area, resolution=resolution)
+        shape = find_shapes(found.scores[None], found.geometry, threshold=0.3, resolution=resolution, min_area=area)[0][0]
+        assert own is not None
+        assert shape is not None
+        assert (own.box, dict(own.rle)) == (shape.box, dict(shape.rle))
+    assert found.to_dict(0.3)["regions"][0]["box"] == list(found.regions(0.3)[0].box)
 
 
 def test_what_is_saved_comes_back(found: Localization, tmp_path: Path) -> None:

@@ -202,7 +202,9 @@ def test_one_way_from_scores_to_regions(geometry: Geometry, resolution: str) -> 
     for map_ in maps(geometry, 4):
         left, top = (int(value) for value in highest_point(map_, geometry))
         several = regions_of_map(map_, geometry, threshold="otsu", resolution=resolution)
-        (region,) = (one for one in several if decode_rle(one.rle)[top, left])
+        region = several[0]
+        assert decode_rle(region.rle)[top, left]
+        assert [one.area for one in several[1:]] == sorted((one.area for one in several[1:]), reverse=True)
         shape = find_shapes(map_[None], geometry, threshold="otsu", resolution=resolution, areas=1)[0][0]
         assert shape is not None
         assert (region.box, region.area, dict(region.rle), region.measures) == (shape.box, shape.area, dict(shape.rle), shape.measures)

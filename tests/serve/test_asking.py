@@ -146,6 +146,29 @@ def test_another_folder_at_the_same_address_shows_its_own_pictures(client: Any, 
         assert second.get("/api/state").json()["identity"] != client.get("/api/state").json()["identity"]
 
 
+def test_the_region_of_the_peak_comes_first(client: Any, photos: Any) -> None:
+    """It is smaller than another one; Label Studio is given it too."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[..., 1] = 200
+    pixels[0:32, 0:24] = (255, 0, 90)
+    pixels[40:56, 40:56] = (255, 0, 0)
+    Image.fromarray(pixels).save(photos / "a.png")
+    answer = ask(client, picture=ids(client)["a.png"], **RED)
+    first, second = answer["regions"]
+    assert first["area"] < second["area"]
+    assert first["box"][0] <= answer["peak"]["x"] < first["box"][2]
+    assert first["box"][1] <= answer["peak"]["y"] < first["box"][3]
+    config = (
+        '<View><Image name="i" value="$image"/><RectangleLabels name="b" toName="i"><Label value="red" contrast="green"/>'
+        "</RectangleLabels></View>"
+    )
+    asked = client.post("/predict", json={"tasks": [{"id": 1, "data": {"image": "a.png"}}], "label_config": config}).json()
+    (found,) = asked["results"][0]["result"]
+    sides = [found["value"][name] * 0.64 for name in ("x", "y", "width", "height")]
+    x0, y0, x1, y1 = first["box"]
+    assert sides == pytest.approx([x0, y0, x1 - x0, y1 - y0])
+
+
 def test_clicks_re_rank_the_regions(client: Any, photos: Any) -> None:
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[..., 1] = 200
