@@ -12,7 +12,8 @@ import io
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -159,6 +160,11 @@ class Correction:
         return self.source, self.pack, self.character, self.specimen, self.part
 
     @property
+    def call(self) -> str:
+        """The call that the verdict is about; empty where the row does not say it, so that nobody knows whether it was right."""
+        return self.part if self.kind == "part" else self.called
+
+    @property
     def before_limits(self) -> bool:
         """Whether the call was not made for a reason that no limit decides about."""
         return self.abstained_because in BEFORE_LIMITS
@@ -284,21 +290,40 @@ class Corrections:
         return int(version) if tables else 0
 
     def check(self) -> None:
-        """Finds a file that cannot be used before anything is corrected.
+        """Finds a file that cannot be used before anything is corrected; what is tried for that leaves nothing behind.
 
         Raises:
             DataError: It is no file of corrections.
-            OutputError: The folder is missing or not writable, or the file is not writable, or a folder.
+            OutputError: The folder is missing or not writable, or the file is not writable, or no file.
         """
+        try:
+            self._check()
+        except OutputError:
+            raise
+        except OSError as error:  # A name that is too long, a folder that may not be looked into.
+            raise OutputError(
+                f"corrections cannot be kept in {str(self.path)!r}: {error.strerror or error}; give --corrections FILE, a name in a "
+                "folder where files can be made."
+            ) from error
+
+    def _check(self) -> None:
         if self.path.is_dir():
             raise OutputError(f"corrections cannot be kept in {str(self.path)!r}, which is a folder: give --corrections FILE.")
+        if self.path.exists() and not self.path.is_file():
+            raise OutputError(f"corrections cannot be kept in {str(self.path)!r}, which is no plain file: give --corrections FILE.")
         if self.path.is_file() and not os.access(self.path, os.W_OK):
             raise OutputError(f"the corrections {str(self.path)!r} may only be read: make the file writable, or give --corrections FILE.")
         if self.path.is_file():
             with self._open(write=False) as connection:  # Looking brings no file to a version that others cannot read.
                 connection.execute("SELECT count(*) FROM corrections").fetchone()
-        if not self.path.parent.is_dir() or not os.access(self.path.parent, os.W_OK):
-            raise OutputError(f"corrections cannot be kept in {str(self.path.parent)!r}, which is not writable: give --corrections FILE.")
+                connection.execute("DELETE FROM corrections WHERE 0")  # Fails where the system lets nobody write, whatever permissions say.
+        folder = self.path.resolve().parent  # Of a link, where SQLite makes the file and its journal.
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise OutputError(f"corrections cannot be kept in {str(folder)!r}, which is not writable: give --corrections FILE.")
+        # Permissions do not tell all: nobody can make a file in /proc. The file itself is not made: looking makes none, and another
+        # process may be about to.
+        with tempfile.NamedTemporaryFile(prefix=".concept-cam-", dir=folder):
+            pass
 
     # ----------------------------------------------------------------------------------------------------------- write
 
@@ -316,13 +341,32 @@ class Corrections:
             Conflict: There is a newer one than ``seen``.
             DataError: The id is that of a row which says something else.
         """
-        row = replace(correction, at=correction.at or datetime.now(UTC).isoformat(timespec="milliseconds"))
+        return self.amend(correction, lambda _: correction, seen)
+
+    def amend(self, told: Correction, complete: Callable[[Correction | None], Correction], seen: int | None = None) -> Correction:
+        """Writes a correction that leaves some things as they stand; it is on the disk when this returns.
+
+        Args:
+            told: What was said; its id and what it is about count, the rest is for ``complete``.
+            complete: Makes the row of the correction that counts now, or of ``None``; nobody writes between its call and the row. Where
+                the id is already there it is given that row, so that the same thing sent twice is one row.
+            seen: As for :meth:`add`.
+
+        Returns:
+            As :meth:`add`.
+
+        Raises:
+            Conflict: There is a newer one than ``seen``.
+            DataError: The id is that of a row which says something else.
+        """
         with self._open(write=True) as connection, _transaction(connection, "BEGIN IMMEDIATE"):
-            known = connection.execute("SELECT * FROM corrections WHERE id = ?", (row.id,)).fetchone()
+            known = connection.execute("SELECT * FROM corrections WHERE id = ?", (told.id,)).fetchone()
             if known is not None:
-                return _same(_read(known), row)
-            if seen is not None and (last := self._last(connection, row.key)) > seen:
-                raise Conflict(self._current(connection, row.key), last)
+                return _same(_read(known), complete(_read(known)))
+            if seen is not None and (last := self._last(connection, told.key)) > seen:
+                raise Conflict(self._current(connection, told.key), last)
+            row = complete(self._current(connection, told.key))
+            row = replace(row, at=row.at or datetime.now(UTC).isoformat(timespec="milliseconds"))
             names = [item.name for item in fields(Correction) if item.name != "number"]
             values = [_cell(name, getattr(row, name)) for name in names]
             cursor = connection.execute(f"INSERT INTO corrections ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", values)

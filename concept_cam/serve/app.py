@@ -11,6 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -321,16 +322,17 @@ class _Handlers:
         return JSONResponse(await self._work(work))
 
     async def correct(self, request: Request) -> Response:
-        """Writes one correction; it is on the disk when this answers."""
+        """Writes one correction, what it leaves out as it stands; it is on the disk when this answers."""
         data = await _json(request)
 
         entry = self.desk.gallery.get(_short(data, "picture", 64))
         size = (await self._encoded(entry))[0].geometry.original
 
         def work() -> dict[str, Any]:
-            correction, seen = self._correction(data, entry, size)
+            correction, sent, seen = self._correction(data, entry, size)
+            told = as_kept(correction, entry)
             try:
-                written = self.desk.corrections.add(as_kept(correction, entry), seen)
+                written = self.desk.corrections.amend(told, lambda current: _completed(told, sent, current), seen)
             except Conflict as conflict:
                 raise Conflict(None if conflict.current is None else as_drawn(conflict.current, entry), conflict.last) from None
             return {"correction": self._shown(written), "last": self.desk.corrections.last()}
@@ -352,7 +354,10 @@ class _Handlers:
         """Returns a correction as the page draws it, in the frame of what it is about."""
         return _shown(as_drawn(correction, self.desk.gallery.by_specimen(correction.source, correction.specimen)))
 
-    def _correction(self, data: Mapping[str, Any], entry: GalleryPicture, size: tuple[int, int]) -> tuple[Correction, int | None]:
+    def _correction(
+        self, data: Mapping[str, Any], entry: GalleryPicture, size: tuple[int, int]
+    ) -> tuple[Correction, frozenset[str], int | None]:
+        """Reads a correction: what it says, which of its fields were sent, and the number of the row that the person had seen."""
         asked = data.get("question")
         if not isinstance(asked, Mapping):
             raise ConfigurationError("question: expected the question that was answered, as it was asked.")
@@ -360,8 +365,11 @@ class _Handlers:
         pack, character, part = question.subject
         seen = data.get("seen")
         model, weights_hash = self.desk.made_by(entry, question.subject)
-        called = data.get("called")
-        called = called if isinstance(called, Mapping) else {}
+        called = {} if data.get("called") is None else data["called"]
+        if not isinstance(called, Mapping):
+            raise ConfigurationError(
+                f"called: expected an object {{state, probability, score, abstained_because}}, received {type(called).__name__}."
+            )
         verdict, states = _short(data, "verdict", 20, empty=True), self.desk.states_of(entry, question)
         state, seen_state = (_state(own, name, states) for own, name in ((data, "state"), (called, "called.state")))
         if verdict in ("accept", "reject") and not (seen_state or part or (state and verdict == "accept")):
@@ -381,7 +389,7 @@ class _Handlers:
             score=_optional(called, "score", -1e6, 1e6),
             abstained_because=_reason(called),
             mask=_mask(data.get("mask"), size),
-            boxes=_boxes(data.get("boxes", ()), size),
+            boxes=_boxes(() if data.get("boxes") is None else data["boxes"], size),
             clicks=question.clicks,
             question={key: value for key, value in asked.items() if key not in ("map", "clicks")},
             taught=question.taught,
@@ -389,7 +397,9 @@ class _Handlers:
             weights_hash=weights_hash,
             person=_short(data, "person", 120, empty=True),
         )
-        return correction, None if seen is None else int(number(seen, "seen", 0, 1e12))
+        sent = {name for name in ("verdict", "state", "called", "mask", "boxes", "person") if name in data}
+        sent |= {"clicks"} & set(asked)
+        return correction, frozenset(sent), None if seen is None else int(number(seen, "seen", 0, 1e12))
 
     # ----------------------------------------------------------------------------------------------------------- keep
 
@@ -609,6 +619,43 @@ def _reason(called: Mapping[str, Any]) -> str:
     if reason:
         choose(reason, ABSTENTION_REASONS, "called.abstained_because")
     return reason
+
+
+_JUDGEMENT = (
+    "verdict", "state", "called", "probability", "score", "abstained_because", "question", "taught", "model", "weights_hash",
+)  # fmt: skip
+"""What belongs to a verdict: none of it says anything beside the verdict on another call."""
+
+
+def _completed(told: Correction, sent: frozenset[str], current: Correction | None) -> Correction:
+    """Returns a correction with what it leaves open as it stands: a box that is sent alone does not take back who said what of the call.
+
+    Verdict, state and call stay or change together, by whether a verdict was sent.
+
+    Args:
+        told: What was sent.
+        sent: The fields of the body that were there, empty or not.
+        current: What counts now; ``None`` for nothing.
+
+    Raises:
+        ConfigurationError: A state or another call was sent without the verdict that it belongs to.
+    """
+    if "verdict" not in sent:
+        standing = current if current is not None and current.verdict else None
+        if told.state and (standing is None or told.state != standing.state):
+            raise ConfigurationError(f"the state {told.state!r} was sent without a verdict: give verdict 'state' with it.")
+        if standing is not None and "called" in sent and told.call != standing.call:
+            about = f"is about {standing.call!r}" if standing.call else "names no call"
+            raise ConfigurationError(
+                f"called.state {told.call!r} was sent without a verdict, and the verdict {standing.verdict!r} that stands {about}: "
+                "send the verdict on this call as well, or leave called out."
+            )
+    if current is None:
+        return told
+    stays = [name for name in ("mask", "boxes", "clicks", "person") if name not in sent]
+    if "verdict" not in sent and (current.verdict or (current.call and "called" not in sent)):
+        stays += _JUDGEMENT
+    return replace(told, **{name: getattr(current, name) for name in stays})
 
 
 def _base64(text: Any) -> bytes:

@@ -105,15 +105,17 @@ def progress(standing: Sequence[Correction], question: AskedQuestion, target: fl
     """Returns how far the labels of a question's character are: counts, and how many are still needed."""
     pack, character, part = question.subject
     own = [item for item in standing if (item.pack, item.character, item.part) == (pack, character, part) and item.verdict]
-    # Of what was not called for lack of a host or of the part no limit decides.
-    told = [item for item in own if item.verdict != "cannot_tell" and not item.before_limits]
-    right = sum(1 for item in told if item.true_state and item.true_state == item.called)
+    # Of what was not called for lack of a host or of the part no limit decides, nor of a call that the row does not say.
+    judged = [item for item in own if item.verdict != "cannot_tell"]
+    told = [item for item in judged if item.call and not item.before_limits]
+    right = sum(1 for item in told if item.true_state and item.true_state == item.call)
     return {
         "reviewed": len(own),
         "labelled": len(told),
         "right": right,
         "cannot_tell": sum(item.verdict == "cannot_tell" for item in own),
-        "before_limits": sum(item.verdict != "cannot_tell" and item.before_limits for item in own),
+        "before_limits": sum(item.before_limits for item in judged),
+        "without_call": sum(not item.call and not item.before_limits for item in judged),
         "needed": needed(right, len(told), target, confidence),
         "target": target,
         "confidence": confidence,

@@ -6,6 +6,7 @@ import io
 import math
 import tempfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ def calls_and_labels(standing: list[Correction]) -> tuple[list[ModelCall], list[
     calls, labels = [], []
     for item in standing:
         part = item.kind == "part"
-        state = item.part if part else item.called
+        state = item.call
         if not item.verdict or item.verdict == "cannot_tell" or not state:  # A row that holds no call says of none whether it was right.
             continue
         nan = float("nan")
@@ -67,7 +68,7 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
         out, of other weights and of what no limit decides about (no host, an absent part).
 
     Raises:
-        DataError: There is no label, or none for a call of that model.
+        DataError: There is no label, or none for a call of that model; the message says what the corrections lack.
     """
     if not (0 < target < 1 and 0 < confidence < 1):
         raise ConfigurationError(f"target and confidence must lie between 0 and 1, received {target} and {confidence}.")
@@ -90,9 +91,12 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
             f"correct calls of {'that model' if run is None else 'the run'} first."
         )
     if not calls:
-        raise DataError("nothing was corrected yet: accept or correct some calls first.")
+        raise DataError(_nothing_judged(standing))
     if all(math.isnan(call.score if call.part else call.probability) for call in calls):
-        raise DataError("the calls that were corrected have no probability on which a limit could be set: ask with contrasts.")
+        raise DataError(
+            f"none of the {len(calls)} calls that were corrected has a probability (called.probability), nor, of a part, a score "
+            "(called.score), on which a limit could be set: ask with contrasts, and send what was answered with the verdict."
+        )
     here = {**desk.localizer.settings.recorded(), "views": desk.localizer.views}
     used = here if run is None else run.info.get("configuration", {})
     facts = {
@@ -116,6 +120,23 @@ def fit_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> tupl
         "other_weights": others,
         "before_limits": held,
     }
+
+
+def _nothing_judged(standing: list[Correction]) -> str:
+    """Says why no correction tells of a call whether it was right."""
+    if not standing:
+        return "nothing was corrected yet: accept or correct some calls first."
+    counts = Counter(item.verdict if item.verdict in ("", "cannot_tell") else "judged" for item in standing)
+    lacks = {
+        "judged": "lack the call that they judge (called.state, and called.probability or, of a part, called.score)",
+        "cannot_tell": "say that it cannot be told",
+        "": "have no verdict",
+    }
+    reasons = ", ".join(f"{counts[name]} {text}" for name, text in lacks.items() if counts[name])
+    return (
+        f"none of the {len(standing)} corrections says of a call whether it was right: {reasons}. Send the verdict together with the call, "
+        "called, or accept or correct some calls on the page."
+    )
 
 
 def _changes(desk: Desk, name: str, measure: str, value: float) -> tuple[int, int]:

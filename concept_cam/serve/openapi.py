@@ -34,7 +34,7 @@ _QUESTION: dict[str, Any] = {
     "weighting": {"enum": ["uniform", "softmax", "hardest", "orthogonal"]},
     "threshold": {"type": ["string", "number"], "description": "Strategy such as half-max, or a score"},
     "min_area": {"type": "number", "minimum": 0},
-    "clicks": {"type": "array", "items": _CLICK, "maxItems": 200},
+    "clicks": {"type": ["array", "null"], "items": _CLICK, "maxItems": 200},
     "taught": {**_TEXT, "description": "Name of a taught concept that is mixed in; the answer is then not zero-shot"},
     "mix": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
     "certificate": {"type": "boolean", "default": True, "description": "Whether the certificate is part of the answer"},
@@ -230,23 +230,36 @@ _SCHEMAS: dict[str, Any] = {
     "Correction": {
         "type": "object",
         "required": ["picture", "question"],
+        "description": "What was said of one picture and one subject (pack, character, part and specimen, as POST /api/ask says). What is "
+        "left out (mask, boxes, person, the question's clicks) stays as it is in the correction that counts now; null takes it away. "
+        "verdict, state and called belong together: with a verdict all three are those of this body, without one all three stay. Every "
+        "correction is a row of its own; taking it back brings back the one before, whole.",
         "properties": {
             "id": {**_TEXT, "maxLength": 64, "description": "Chosen by the client, so that sending twice writes once"},
             "picture": _TEXT,
             "question": {"$ref": "#/components/schemas/Question"},
-            "verdict": {"enum": ["accept", "reject", "state", "cannot_tell", ""]},
-            "state": {**_TEXT, "description": "The state that is right, with verdict state"},
+            "verdict": {
+                "enum": ["accept", "reject", "state", "cannot_tell", "", None],
+                "description": "null or an empty text takes back what was said of the call, and leaves what was drawn",
+            },
+            "state": {"type": ["string", "null"], "description": "The state that is right, with verdict state"},
             "called": {
-                "type": "object",
+                "type": ["object", "null"],
                 "description": "State, probability and score that the person saw, and abstained_because where nothing was called; "
-                "accept and reject need the state",
+                "accept and reject need the state; limits need it of every verdict, with the probability (of a part, the score)",
             },
             "mask": {
                 "type": ["object", "null"],
-                "description": "A drawn region: size [rows, columns] (at most 2048) and runs, row by row, zeros first",
+                "description": "A drawn region: size [rows, columns] (at most 2048) and runs, row by row, zeros first. "
+                "Exports take it before boxes: to have boxes in its place, send null",
             },
-            "boxes": {"type": "array", "maxItems": 200},
-            "person": {**_TEXT, "maxLength": 120},
+            "boxes": {
+                "type": ["array", "null"],
+                "maxItems": 200,
+                "items": {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
+                "description": "All boxes [x0, y0, x1, y1], in the place of those that stand",
+            },
+            "person": {"type": ["string", "null"], "maxLength": 120},
             "seen": {"type": "integer", "description": "Number of the correction that the person had before the eyes, 0 for none"},
         },
     },
@@ -299,7 +312,13 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
     ("/api/ask", "post", "Ask one question about one picture", "Ask", {"answer": "Answer"}),
     ("/api/next", "post", "Which pictures teach most (as many as wanted), and how many labels are still needed", "Next", {}),
     ("/api/corrections", "get", "What people said", "", {"query": ("picture",)}),
-    ("/api/corrections", "post", "Write one correction; it is on the disk when this answers", "Correction", {"created": True}),
+    (
+        "/api/corrections",
+        "post",
+        "Write one correction; what it leaves out stays as it was, and the answer says what counts now",
+        "Correction",
+        {"created": True},
+    ),
     ("/api/corrections/undo", "post", "Take a correction back", "Undo", {}),
     ("/api/limits", "get", "New abstention limits, and what they change", "", {"query": ("target", "confidence")}),
     ("/api/limits", "post", "Write them beside the corrections", "Limits", {}),

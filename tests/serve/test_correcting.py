@@ -237,6 +237,33 @@ def test_a_place_where_nothing_can_be_kept_is_found_before_anything_is_said(tmp_
                 store.check()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is Linux's")
+def test_a_place_where_nobody_can_make_a_file_is_found_too(tmp_path: Path) -> None:
+    """Permissions say that root may write there."""
+    (tmp_path / "link.sqlite").symlink_to("/proc/other.sqlite")
+    for path, message in (
+        ("/proc/x.sqlite", "cannot be kept in '/proc/x.sqlite': .*give --corrections FILE"),
+        (tmp_path / "link.sqlite", "link.sqlite': .*give --corrections FILE"),
+        ("/dev/null", "no plain file: give --corrections FILE"),
+        (tmp_path / ("x" * 300), "(?i)too long.*give --corrections FILE"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            Corrections(path).check()
+    Corrections(tmp_path / "c.sqlite").check()
+    assert [file.name for file in tmp_path.iterdir()] == ["link.sqlite"]  # Trying leaves nothing behind.
+
+
+def test_a_file_that_cannot_be_written_is_found_though_its_permissions_allow_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a medium that is mounted for reading alone: SQLite opens the file, and refuses the first row."""
+    store = Corrections(tmp_path / "c.sqlite")
+    store.add(said(1))
+    connect = sqlite3.connect
+    monkeypatch.setattr("sqlite3.connect", lambda path, **values: connect(f"file:{path}?mode=ro", uri=True, **values))
+    assert len(store.all()) == 1
+    with pytest.raises(OutputError, match="cannot be used: attempt to write a readonly database"):
+        store.check()
+
+
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_text("not a database, but long enough to be looked at as one" * 50)
     with pytest.raises(DataError, match="is not a file of corrections"):
@@ -344,6 +371,106 @@ def test_a_mask_is_enlarged_to_the_picture(client: Any, desk: Any) -> None:
     assert mask.shape == (64, 64)
     assert mask[:32, 32:].all()
     assert mask.sum() == 32 * 32
+
+
+MASK = {"size": [2, 2], "runs": [1, 1, 2]}
+
+
+def post(client: Any, **body: Any) -> Any:
+    return client.post("/api/corrections", json={"picture": ids(client)["a.png"], "question": RED, **body})
+
+
+def test_what_is_left_out_of_a_correction_stays(client: Any, desk: Any) -> None:
+    """A box that is sent alone wiped out who accepted what, though both were answered with 201."""
+    clicked = {**RED, "clicks": [[3, 4, 1]]}
+    called = {"state": "red", "probability": 0.8, "score": 0.3, "abstained_because": "low_probability"}
+    assert post(client, question=clicked, verdict="accept", called=called, person="Ada", mask=MASK).status_code == 201
+    first = desk.corrections.standing()[0]
+    answer = post(client, boxes=[[1, 2, 3, 4]])
+    assert answer.status_code == 201
+    (row,) = desk.corrections.standing()
+    changed = {name for name, value in vars(row).items() if value != getattr(first, name)}
+    assert changed == {"id", "number", "at", "boxes"}
+    shown = answer.json()["correction"]
+    assert (shown["verdict"], shown["called"], shown["boxes"]) == ("accept", "red", [[1, 2, 3, 4]])
+    assert len(list(csv.DictReader(io.StringIO(client.get("/api/export/labels").text)))) == 1
+    assert progress(desk.standing(), desk.read(RED))["right"] == 1
+    # null takes away, and so does what is empty; the rest stays again.
+    assert post(client, mask=None, question={**RED, "clicks": []}).status_code == 201
+    (row,) = desk.corrections.standing()
+    assert (row.mask, row.clicks, row.boxes, row.verdict, row.person) == (None, (), ((1, 2, 3, 4),), "accept", "Ada")
+    assert post(client, boxes=None, person=None).status_code == 201
+    (row,) = desk.corrections.standing()
+    assert (row.boxes, row.verdict, row.called, row.person) == ((), "accept", "red", "")
+    # What is said of the call is of one piece, and what was drawn stays beside it.
+    assert post(client, mask=MASK).status_code == 201
+    assert post(client, verdict="state", state="green").status_code == 201
+    (row,) = desk.corrections.standing()
+    assert (row.verdict, row.state, row.called, row.probability, row.mask is None) == ("state", "green", "", None, False)
+    assert post(client, verdict=None).status_code == 201
+    (row,) = desk.corrections.standing()
+    assert (row.verdict, row.state, row.mask is None) == ("", "", False)
+    assert client.post("/api/corrections/undo", json={"id": row.id}).json()["current"]["state"] == "green"
+
+
+def test_a_correction_of_one_thing_leaves_another_as_it_is(client: Any, desk: Any) -> None:
+    assert post(client, verdict="accept", called={"state": "red"}).status_code == 201
+    assert post(client, question=TAIL, boxes=[[1, 2, 3, 4]]).status_code == 201
+    assert post(client, picture=ids(client)["b.png"], boxes=[[1, 2, 3, 4]]).status_code == 201
+    assert [(item.verdict, item.boxes) for item in desk.corrections.standing()] == [
+        ("accept", ()), ("", ((1, 2, 3, 4),)), ("", ((1, 2, 3, 4),)),
+    ]  # fmt: skip
+
+
+def test_a_part_of_a_verdict_is_not_sent_alone(client: Any, desk: Any) -> None:
+    """The verdict that stands is about another call: beside this one it would say something that nobody said."""
+    for told in ({}, {"verdict": "accept", "called": {"state": "red"}}):
+        if told:
+            assert post(client, **told).status_code == 201
+        answer = post(client, state="green")
+        assert answer.status_code == 400
+        assert "the state 'green' was sent without a verdict: give verdict 'state' with it" in answer.json()["error"]["message"]
+    answer = post(client, called={"state": "green", "probability": 0.5}, boxes=[[1, 2, 3, 4]])
+    assert answer.status_code == 400
+    message = "called.state 'green' was sent without a verdict, and the verdict 'accept' that stands is about 'red': send the verdict"
+    assert message in answer.json()["error"]["message"]
+    assert post(client, called={"state": "red", "probability": 0.5}, boxes=[[1, 2, 3, 4]]).status_code == 201  # The same call again.
+    assert "expected an object" in post(client, verdict="accept", called="red").json()["error"]["message"]
+    assert [(item.verdict, item.called) for item in desk.corrections.standing()] == [("accept", "red")]
+    # Of a part the call is known by the question.
+    assert post(client, question=HEAD, verdict="accept", called={"probability": 0.7}).status_code == 201
+    assert post(client, question=HEAD, called={"probability": 0.7}, mask=MASK).status_code == 201
+
+
+def test_what_leaves_things_out_is_one_row_when_it_is_sent_twice(client: Any, desk: Any) -> None:
+    assert post(client, id="one", verdict="accept", called={"state": "red"}).status_code == 201
+    for body in ({"boxes": [[1, 2, 3, 4]]}, {"boxes": [[1, 2, 3, 4]], "person": "Ada"}):
+        assert post(client, id="two", seen=1, **body).json()["correction"]["number"] == 2
+        assert post(client, id=f"later {len(body)}", verdict="reject", called={"state": "red"}).status_code == 201
+    refused = post(client, id="two", boxes=[[1, 2, 3, 5]])
+    assert refused.status_code == 400
+    assert "is that of another row" in refused.json()["error"]["message"]
+    assert len(desk.corrections.all()) == 4
+
+
+def test_what_leaves_things_out_goes_on_from_the_newest(client: Any, desk: Any, photos: Path) -> None:
+    """Whoever writes at the same moment: what counts is read where it is written."""
+    assert post(client, verdict="accept", called={"state": "red"}).status_code == 201
+    bodies = [{"boxes": [[1, 2, 3, 4]]}, {"mask": MASK}, {"person": "Ada"}, {"question": {**RED, "clicks": [[1, 1, 1]]}}]
+    with ThreadPoolExecutor(4) as pool:
+        assert {answer.status_code for answer in pool.map(lambda body: post(client, **body), bodies)} == {201}
+    (row,) = desk.corrections.standing()
+    assert (row.verdict, len(row.boxes), row.mask is None, row.person, len(row.clicks)) == ("accept", 1, False, "Ada", 1)
+
+
+def test_the_description_says_what_stays(client: Any) -> None:
+    document = client.get("/openapi.json").json()
+    described = document["components"]["schemas"]["Correction"]
+    assert "stays as it is in the correction that counts now; null takes it away" in described["description"]
+    schema = {"$ref": "#/components/schemas/Correction", "components": document["components"]}
+    everything = dict.fromkeys(("verdict", "state", "called", "mask", "boxes", "person"))
+    jsonschema.Draft202012Validator(schema).validate({"picture": "x", "question": RED, **everything})
+    assert post(client, **everything).status_code == 201
 
 
 # ------------------------------------------------------------------------------------------------------------- the next
@@ -580,6 +707,27 @@ def test_new_limits_say_what_they_change(run_client: Any) -> None:
     assert row["newly_called"] == sum(m and not w for w, m in zip(was, made))
     assert run_client.post("/api/limits", json={"target": 0.5}).json() == {"file": "limits.yaml"}
     assert (desk.gallery.run.path / "limits.yaml").is_file()
+
+
+def test_limits_say_what_the_corrections_lack(client: Any, desk: Any) -> None:
+    """A state that stood without its call was answered with "nothing was corrected yet"."""
+    assert "nothing was corrected yet" in client.get("/api/limits").json()["error"]["message"]
+    id_ = ids(client)
+    assert post(client, picture=id_["a.png"], verdict="state", state="green").status_code == 201
+    assert post(client, picture=id_["b.png"], verdict="cannot_tell").status_code == 201
+    assert post(client, picture=id_["c.png"], boxes=[[1, 2, 3, 4]]).status_code == 201
+    answer = client.get("/api/limits")
+    assert answer.status_code == 400
+    said_ = answer.json()["error"]["message"]
+    assert "none of the 3 corrections says of a call whether it was right: 1 lack the call that they judge (called.state" in said_
+    assert "1 say that it cannot be told, 1 have no verdict." in said_
+    done = client.post("/api/next", json={**RED, "wanted": 0}).json()["progress"]
+    assert (done["reviewed"], done["labelled"], done["without_call"], done["cannot_tell"]) == (2, 0, 1, 1)
+    assert post(client, picture=id_["a.png"], verdict="state", state="green", called={"state": "red"}).status_code == 201
+    assert (
+        "none of the 1 calls that were corrected has a probability (called.probability)"
+        in client.get("/api/limits").json()["error"]["message"]
+    )
 
 
 def test_limits_say_how_their_calls_were_made(client: Any, desk: Any, run_client: Any) -> None:

@@ -608,7 +608,7 @@ function record(panel) {
   return {
     id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`,
     picture: view.picture.id,
-    question: { ...plain(panel.question), ...(marks.clicks.length ? { clicks: marks.clicks } : {}) },
+    question: { ...plain(panel.question), clicks: marks.clicks },  // What is left out stays as it was: that there are none has to be said.
     verdict: marks.verdict,
     state: marks.state,
     called: { state: call.state, probability: call.probability, score: call.score, abstained_because: call.abstained_because },
@@ -746,7 +746,7 @@ async function askProgress() {
     const { progress } = await api.next({ ...plain(panel.question), wanted: 0 });
     const all = progress.right + progress.needed;
     $('progress').max = Math.max(all, 1); $('progress').value = progress.right;
-    $('progress-text').textContent = `${progress.reviewed} looked at${progress.cannot_tell ? ` (${progress.cannot_tell} cannot be told)` : ''}${progress.before_limits ? ` (${progress.before_limits} without the host or the part: no limit decides about those)` : ''}; ${progress.needed ? `${progress.needed} more right calls, at least, for a limit at ${100 * progress.target} %` : `enough for a limit at ${100 * progress.target} %`}`;
+    $('progress-text').textContent = `${progress.reviewed} looked at${progress.cannot_tell ? ` (${progress.cannot_tell} cannot be told)` : ''}${progress.before_limits ? ` (${progress.before_limits} without the host or the part: no limit decides about those)` : ''}${progress.without_call ? ` (${progress.without_call} that do not say what had been called)` : ''}; ${progress.needed ? `${progress.needed} more right calls, at least, for a limit at ${100 * progress.target} %` : `enough for a limit at ${100 * progress.target} %`}`;
     $('limits').hidden = progress.labelled < 15;
     if (progress.labelled >= 15 && progress.labelled >= view.offered + 10) { view.offered = progress.labelled; say('Enough was looked at for new limits: see what they change, under Call.'); }
   } catch { /* progress is a courtesy */ }
