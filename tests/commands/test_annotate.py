@@ -236,3 +236,10 @@ def test_plain_lines_in_a_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     result = call("in", "-o", "run", "--batch-size", "2")
     assert "8/8 (100 %) pictures" in result.stderr
     assert json.loads((folder / "run" / "run.json").read_text())["batch_size"] == 2
+
+
+def test_the_help_says_which_areas_make_up_a_region() -> None:
+    """That of the peak comes before larger ones: `Localization.regions` and `find_shapes` are held to it elsewhere."""
+    text = " ".join(CliRunner().invoke(main, ["annotate", "--help"], terminal_width=200).output.split())
+    assert "Connected areas that make up a region: that of the peak, then the largest; 0: all." in text
+    assert "of the region of the peak" in " ".join(CliRunner().invoke(main, ["locate", "--help"]).output.split())

@@ -301,6 +301,12 @@ def test_brush_erase_box_and_clicks(page: Any) -> None:
     wait(page, "return !document.getElementById('standing').textContent.includes('2 clicks')")
     open_page(page, FORKED)
     assert view(page, "return [...view.marks.values()].some(m => m.mask && m.boxes.length == 1 && m.clicks.length == 1)")
+    # What is left out of a correction stays: that nothing is left has to be said.
+    page.find_element("id", "clear").click()
+    saved(page)
+    wait(page, "return true")
+    (row,) = page.desk.corrections.standing()
+    assert (row.mask, row.boxes, row.clicks) == (None, (), ())
 
 
 def test_the_keyboard_draws_too(page: Any) -> None:
