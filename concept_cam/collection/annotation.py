@@ -30,6 +30,7 @@ from concept_cam.trust.kept import Trust, opened
 if TYPE_CHECKING:
     from concept_cam.collection.engines.annotator import Options
     from concept_cam.collection.formats import Choice
+    from concept_cam.collection.inputs.specimens import Taken
     from concept_cam.collection.limits import Calibration
     from concept_cam.collection.run_writer import RunWriter
     from concept_cam.collection.runs import Run
@@ -252,6 +253,11 @@ def run_job(
     if stop.is_set():
         writer.close(finished=False, facts={"expected": count()})
         raise Interrupted("interrupted: everything finished is written; continue with --resume.")
+    try:
+        job.tell_untaken()
+    except DataError:
+        writer.close(finished=False)
+        raise
     writer.close(
         finished=True,
         facts={"input": {**job.facts_of_input, "pictures": stream.count, "fingerprint": stream.fingerprint}},
@@ -298,7 +304,7 @@ class _PendingPictures:
         from concept_cam.collection.schema import image_key
 
         pictures, entries = type(self._writer.done)(), type(self._writer.done)()
-        for item in _guarded(self._job.items()):
+        for item in _guarded(self._job.items(self._job.take)):
             self.count += 1
             self._hash.update(item.source.encode("utf-8", "surrogatepass") + b"\n")
             # Two entries of one picture that say the same are one; two that differ (occurrences that share a photograph) are both kept. The
@@ -447,10 +453,11 @@ class Job:
     options: Mapping[str, Any]
     calibration: Calibration | None = None
     trust: Trust | None = None
+    taken: tuple[Taken, ...] = ()
 
     @classmethod
     def open(cls, request: Request) -> Self:
-        from concept_cam.collection.inputs.specimens import open_boxes, open_ignored
+        from concept_cam.collection.inputs.specimens import CONTAINERS, Taken, open_boxes, open_ignored
 
         scale, limits = request.px_per_mm, request.limits
         shard = parse_shard(request.shard) if isinstance(request.shard, str) else request.shard
@@ -496,7 +503,10 @@ class Job:
                 f"Pictures end in {', '.join(sorted(PICTURE_SUFFIXES))}."
             )
         folder = Path(request.output) if shard is None else Path(request.output) / shard.folder
-        return cls(request, collection, folder, shard, options, calibration, trust)
+        # What a container holds is known when it was read, and then is told which rows were of no picture in it.
+        files = [boxes, None if ignored is None else ignored.boxes] if collection.layout in CONTAINERS else []
+        taken = tuple(Taken(file) for file in files if file is not None)
+        return cls(request, collection, folder, shard, options, calibration, trust, taken)
 
     @classmethod
     def check(cls, request: Request) -> None:
@@ -592,16 +602,35 @@ class Job:
             "limit": self.request.limit,
         }
 
-    def items(self) -> Iterator[Item]:
-        """Yields the pictures of this shard, up to the limit."""
+    def items(self, seen: Callable[[Item], object] | None = None) -> Iterator[Item]:
+        """Yields the pictures of this shard, up to the limit.
+
+        Args:
+            seen: Called with every picture that is passed, of whatever shard.
+        """
         from itertools import islice
 
         from concept_cam.collection.schema import image_key
 
         shard = self.shard
-        found = self.collection.items()
+        found = self.collection.items() if seen is None else _shown(self.collection.items(), seen)
         mine = found if shard is None else (item for item in found if shard.holds(image_key(item.source)))
         return islice(mine, self.request.limit)
+
+    def take(self, item: Item) -> None:
+        """Takes a picture's rows off those that are nobody's yet."""
+        for taken in self.taken:
+            taken.add(item)
+
+    def tell_untaken(self) -> None:
+        """Tells which rows no picture took, once all were passed; a limit leaves that open.
+
+        Raises:
+            DataError: Not one was taken.
+        """
+        if self.request.limit is None:
+            for taken in self.taken:
+                taken.tell()
 
     def count(self) -> int | None:
         """Counts the pictures, where that does not mean reading them all; estimated for a shard."""
@@ -610,6 +639,12 @@ class Job:
             total = round(total / self.shard.count)
         limit = self.request.limit
         return total if limit is None else limit if total is None else min(total, limit)
+
+
+def _shown(items: Iterator[Item], seen: Callable[[Item], object]) -> Iterator[Item]:
+    for item in items:
+        seen(item)
+        yield item
 
 
 def _nothing_promised(plan: Plan) -> bool:

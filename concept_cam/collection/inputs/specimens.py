@@ -1,7 +1,8 @@
 """Boxes and masks that stand beside a collection: specimens of trays and drawers, and what must not be read (labels, rulers).
 
 Boxes are ``x, y, width, height`` in original pixels. Files of boxes are CSV tables with a column that names the picture as the collection's
-``source`` does, or by its file name alone where that can mean no other picture; see :meth:`BoxFile.of`.
+``source`` does, by the path of its file, or by its file name alone where that can mean no other picture; see :meth:`BoxFile.of`. Rows that
+name no picture are told, see :class:`Taken`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -21,10 +23,11 @@ from concept_cam.collection.inputs.columns import missing_column, picture_column
 from concept_cam.collection.inputs.files import filesystem
 from concept_cam.collection.inputs.items import Collection, Item, Specimen, is_url
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError, reason_of
+from concept_cam.core.names import display
 from concept_cam.core.tables import read_header, rows_of
 from concept_cam.pictures.endings import PICTURE_SUFFIXES, is_picture
 
-__all__ = ["BoxFile", "Ignored", "mask_in", "open_boxes", "open_ignored", "parse_boxes", "read_specimen_mask"]
+__all__ = ["BoxFile", "Ignored", "Taken", "mask_in", "open_boxes", "open_ignored", "parse_boxes", "read_specimen_mask"]
 
 Box = tuple[float, float, float, float]
 
@@ -87,53 +90,116 @@ class BoxFile:
     """Boxes by picture.
 
     Attributes:
-        boxes: Source (or file name) -> specimens, in the order of the file.
+        boxes: Source (or path, or file name) -> specimens, in the order of the file.
         path: The file.
+        places: Absolute path or address -> the names among ``boxes`` that mean it, seen from the file's folder or the working directory.
+        option: The option that named the file, for messages.
     """
 
     boxes: Mapping[str, tuple[Specimen, ...]]
     path: str
+    places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    option: str = "--boxes"
 
     def of(self, item: Item) -> tuple[Specimen, ...]:
-        """Returns the boxes of a picture: of the rows that name its source, else of those that give its file name alone.
+        """Returns the boxes of a picture: of the rows that name its source or its file, else of those that give its file name alone.
 
         A bare file name is the whole name of a picture that stands directly in the collection's folder: where there is such a file, the row
         is for it, and pictures of the same name in subfolders have none. The answer follows from the file names alone, so that neither the
         order of the pictures nor shards change it. Pictures of one name in several subfolders all get the row; :meth:`check` refuses these.
         """
-        name = self._name(item)
-        return () if name is None else self.boxes[name]
+        return tuple(box for name in self.names(item) for box in self.boxes[name])
 
     def check(self, collection: Collection) -> None:
-        """Refuses rows that give a file name alone where several pictures of the collection have it.
+        """Refuses rows that can mean several pictures of the collection, and a file that means none; warns of single rows that mean none.
 
-        Lists the collection, if there are such rows at all; containers, which hold the pictures themselves, are not read for it.
+        Lists the collection; containers, which hold the pictures themselves, are not read for it: their rows are told when they were.
 
         Raises:
-            DataError: A row can mean two pictures; the message names both.
+            DataError: A row can mean two pictures, and the message names both; or no row means any.
         """
-        if collection.layout in _CONTAINERS or all("/" in name for name in self.boxes):
+        if collection.layout in CONTAINERS or not self.boxes:
             return
-        owners: dict[str, str] = {}
+        taken = Taken(self)
+        owners: dict[str, tuple[str, str]] = {}
         for item in collection.items():
-            name = self._name(item)
-            if name is None or name == item.source:
-                continue
-            owner = owners.setdefault(name, item.source)
-            if owner != item.source:
-                raise DataError(
-                    f"the row {name!r} of {self.path!r} can mean {owner!r} or {item.source!r}: name the picture with its folder, as here."
-                )
+            for name in taken.add(item):
+                if name == item.source and "/" not in name:
+                    continue
+                # One file may be listed under several names: that is no doubt about whose row it is.
+                source, file = owners.setdefault(name, (item.source, item.path or item.source))
+                if file != (item.path or item.source):
+                    raise DataError(
+                        f"the row {name!r} of {self.path!r} can mean {source!r} or {item.source!r}: name the picture with its folder, "
+                        "as here."
+                    )
+        taken.tell()
 
-    def _name(self, item: Item) -> str | None:
-        """Returns the name under which a picture's rows stand."""
-        if item.source in self.boxes:
-            return item.source
+    def names(self, item: Item) -> tuple[str, ...]:
+        """Returns the names under which a picture's rows stand."""
+        own = (item.source,) if item.source in self.boxes else ()
+        placed = (name for name in self.places.get(item.path or "", ()) if name != item.source and not _is_of_another(name, item))
+        if found := (*own, *placed):
+            return found
         name = os.path.basename(item.source)
-        return name if name in self.boxes and not _is_of_another(name, item) else None
+        return (name,) if name in self.boxes and not _is_of_another(name, item) else ()
 
 
-_CONTAINERS = ("parquet", "webdataset")
+class Taken:
+    """Which rows of a table of boxes the pictures took, and which none did.
+
+    It is to be shown every picture of the collection, those of other shards and those that are done too: what is left is nobody's.
+
+    Args:
+        file: The table.
+    """
+
+    def __init__(self, file: BoxFile) -> None:
+        self._file = file
+        self._left = dict.fromkeys(file.boxes)
+        self._sources: list[str] = []
+
+    def add(self, item: Item) -> tuple[str, ...]:
+        """Takes a picture's rows off; returns the names under which they stand."""
+        names = self._file.names(item)
+        for name in names:
+            self._left.pop(name, None)
+        if len(self._sources) < SHOWN and item.source not in self._sources:
+            self._sources.append(item.source)
+        return names
+
+    def tell(self) -> None:
+        """Warns of the rows that no picture took.
+
+        Raises:
+            DataError: None was taken at all.
+        """
+        if not self._left or not self._sources:  # a collection without pictures is refused for that
+            return
+        boxes, file = self._file.boxes, self._file
+        told = ", ".join(repr(display(name)) for name in list(self._left)[:SHOWN])
+        wanted = (
+            f"The pictures are called, for example, {', '.join(repr(display(source)) for source in self._sources)}. Expected such names "
+            "(column 'source' of a run), paths of the files, or file names alone."
+        )
+        if len(self._left) == len(boxes):
+            raise DataError(
+                f"{file.option}: no row of {file.path!r} names a picture of this input, so nothing of it would be used. Its rows name "
+                f"{told}. {wanted}"
+            )
+        rows = sum(len(boxes[name]) for name in self._left)
+        warnings.warn(
+            f"{file.option}: {rows} of {sum(map(len, boxes.values()))} rows of {file.path!r} name no picture of this input and are not "
+            f"used, such as {told}. {wanted}",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+SHOWN = 3
+"""Most names that a message shows."""
+
+CONTAINERS = ("parquet", "webdataset")
 """Layouts in which listing the pictures means reading them."""
 
 
@@ -161,8 +227,12 @@ def _is_of_another(name: str, item: Item) -> bool:
         raise ImageError(f"cannot tell whether the boxes of {name!r} are those of {address!r}: {type(error).__name__}: {error}.") from error
 
 
-def open_boxes(path: str) -> BoxFile:
+def open_boxes(path: str, option: str = "--boxes") -> BoxFile:
     """Reads a table of boxes: a column that names the picture, ``x``, ``y``, ``width``, ``height``; other columns are carried through.
+
+    Args:
+        path: The table.
+        option: The option that named it, for messages.
 
     Raises:
         DataError: A column is missing, or a row is no box.
@@ -185,7 +255,25 @@ def open_boxes(path: str) -> BoxFile:
             raise DataError(f"{path!r}, line {line}: {cells} is no box (x, y, width, height in pixels).") from None
         carried = {key: value for key, value in row.items() if key not in (name, *BOX_COLUMNS)}
         boxes.setdefault(row[name].replace(os.sep, "/"), []).append(Specimen(box, columns=carried))
-    return BoxFile({key: tuple(found) for key, found in boxes.items()}, path)
+    return BoxFile({key: tuple(found) for key, found in boxes.items()}, path, _places(boxes, os.path.dirname(path)), option)
+
+
+def _places(names: Iterable[str], folder: str) -> Mapping[str, tuple[str, ...]]:
+    """Returns the files that names with a folder, or addresses, mean; paths are seen from ``folder`` and from the working directory.
+
+    They are made here and not where a picture asks, which may be on another machine with a working directory of its own.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        if is_url(name):
+            places = [name]
+        elif "/" in name:
+            places = [display(os.path.abspath(place)) for place in (os.path.join(folder, name), name)]
+        else:  # a bare name has a rule of its own
+            continue
+        for place in dict.fromkeys(places):
+            found[place] = (*found.get(place, ()), name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -205,13 +293,13 @@ class Ignored:
         """See :meth:`BoxFile.check`; and refuses a mask that would be that of two pictures of one name in several folders.
 
         Raises:
-            DataError: A row, or a mask, can mean two pictures; the message names both.
+            DataError: A row, or a mask, can mean two pictures, and the message names both; or no row, or mask, means any.
         """
         if self.boxes is not None:
             self.boxes.check(collection)
         if self.folder is None:
             return
-        if collection.layout not in _CONTAINERS and not any(self._has_mask(item) for item in collection.items()):
+        if collection.layout not in CONTAINERS and not any(self._has_mask(item) for item in collection.items()):
             raise DataError(
                 f"--ignore: no mask in {self.folder!r} is named after a picture of the collection, so nothing would be ignored. "
                 "Expected the picture's relative path, whole (a.jpg.png) or with another ending (a.png)."
@@ -317,7 +405,7 @@ def open_ignored(text: str) -> Ignored:
     if os.path.isdir(text):
         return Ignored(folder=text)
     if os.path.isfile(text):
-        return Ignored(boxes=open_boxes(text))
+        return Ignored(boxes=open_boxes(text, "--ignore"))
     raise ConfigurationError(
         f"--ignore {text!r} is neither a folder of mask pictures nor a CSV table of boxes (file, x, y, width, height)."
     )

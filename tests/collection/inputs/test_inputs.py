@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import tarfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -326,13 +327,50 @@ def test_bare_names_behind_urls(tmp_path: Path) -> None:
 
 def test_ambiguous_bare_names_are_refused_where_the_collection_can_be_listed(folder: Path, tmp_path: Path) -> None:
     collection = open_collection(folder)
-    box_file(tmp_path, "top.png", "é鱼.png", "b/a fish.png", "c/a fish.png", "gone.png").check(collection)
+    box_file(tmp_path, "top.png", "é鱼.png", "b/a fish.png", "c/a fish.png").check(collection)
     with pytest.raises(DataError, match=r"'a fish\.png'.*'b/a fish\.png' or 'c/a fish\.png'"):
         box_file(tmp_path, "top.png", "a fish.png").check(collection)
     (folder / "a fish.png").write_bytes(png(6))  # now the row is for this one
     box_file(tmp_path, "a fish.png").check(collection)
     write_tar(tmp_path / "s.tar", {"a/1.png": png(0), "b/1.png": png(1)})
     box_file(tmp_path, "1.png").check(open_collection(tmp_path / "s.tar"))
+
+
+def test_rows_of_boxes_name_files_by_their_paths_too(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absolute, name = str(folder / "c" / "a fish.png"), folder.name
+    # Beside the collection's folder, and from the working directory.
+    assert boxed(box_file(folder.parent, f"{name}/top.png", f"./{name}/b/../b/é鱼.png", absolute), items(folder)) == [
+        "b/é鱼.png", "c/a fish.png", "top.png",
+    ]  # fmt: skip
+    monkeypatch.chdir(folder.parent)
+    (tmp_path / "elsewhere").mkdir()
+    boxes = box_file(tmp_path / "elsewhere", f"{name}/top.png", "top.png", f"{name}/top.png")
+    assert boxed(boxes, items(folder)) == ["top.png"]
+    assert sum(len(boxes.of(item)) for item in items(folder)) == 3  # of every way to write it
+    # What is the whole name of one picture is not the path of another.
+    (folder / "c" / "c").mkdir()
+    (folder / "c" / "c" / "a fish.png").write_bytes(png(7))
+    assert boxed(box_file(folder / "c", "c/a fish.png"), items(folder)) == ["c/a fish.png"]
+    listed = items("-", lines=["c/a fish.png", "./c/a fish.png", absolute], root=str(folder))
+    assert len(boxed(box_file(tmp_path, absolute), listed)) == 3
+    box_file(tmp_path, absolute).check(open_collection("-", lines=["c/a fish.png", "./c/a fish.png"], root=str(folder)))
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_rows_of_boxes_that_name_no_picture_are_told(folder: Path, tmp_path: Path, ignored: bool) -> None:
+    def check(*names: str) -> None:
+        path = box_file(tmp_path, *names).path
+        (open_ignored(path) if ignored else open_boxes(path)).check(open_collection(folder))
+
+    option = "--ignore" if ignored else "--boxes"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check("top.png", "b/a fish.png")
+        check()
+    with pytest.warns(UserWarning, match=rf"{option}: 3 of 4 rows .*such as 'q/top\.png', 'gone\.png'\..*'top\.png'"):
+        check("q/top.png", "top.png", "gone.png", "gone.png")
+    with pytest.raises(DataError, match=rf"{option}: no row .*boxes\.csv.*'q/top\.png', 'gone\.png'.*called, for example, 'top\.png'"):
+        check("q/top.png", "gone.png")
 
 
 def test_box_files(tmp_path: Path) -> None:
