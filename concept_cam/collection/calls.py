@@ -82,8 +82,9 @@ class Limits:
             value = getattr(self, name)
             if not (0 <= value <= 1 or value == math.inf):
                 raise ConfigurationError(f"the limit of the {name} must lie in 0..1, received {value}.")
-        if any(math.isnan(value) for value in (self.score, *self.characters.values())):
-            raise ConfigurationError("a limit is not a number.")
+        for name, value in {"score": self.score, **self.characters}.items():
+            if math.isnan(value):
+                raise ConfigurationError(f"the limit of the {name} is {value}: expected a number.")
 
     def of(self, pack: str, character: str, part: str = "") -> float:
         """Returns the limit of a character: a probability, or a score for a part."""

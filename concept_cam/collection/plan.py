@@ -52,12 +52,13 @@ class Regions:
 
     def __post_init__(self) -> None:
         from concept_cam.core.names import choose
-        from concept_cam.core.regions import RESOLUTIONS, parse_threshold
+        from concept_cam.core.regions import RESOLUTIONS, check_area, parse_threshold
 
         object.__setattr__(self, "threshold", parse_threshold(self.threshold))
         choose(self.resolution, RESOLUTIONS, "region resolution")
-        if self.areas < 0 or self.min_area < 0:
-            raise ConfigurationError(f"areas and min_area must not be negative, received {self.areas} and {self.min_area}.")
+        if self.areas < 0:
+            raise ConfigurationError(f"areas must not be negative, received {self.areas}.")
+        check_area(self.min_area)
 
 
 @dataclass(frozen=True)

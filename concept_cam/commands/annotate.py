@@ -15,7 +15,7 @@ from concept_cam.collection.engines import ENGINES
 from concept_cam.collection.inputs import LAYOUTS
 from concept_cam.collection.plan import DECODING
 from concept_cam.commands.console import ProgressDisplay, note, warn
-from concept_cam.commands.options import number_or_column, resolve, setting_options, warn_unknown_words
+from concept_cam.commands.options import RISK, SHARE, Number, Within, number_or_column, resolve, setting_options, warn_unknown_words
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import DEFAULT_MODEL
 from concept_cam.core.regions import DEFAULT_THRESHOLD
@@ -89,27 +89,27 @@ _RESOLUTIONS = ("model", "original")
 )
 @click.option(
     "--min-area",
-    type=click.FloatRange(min=0),
+    type=Within(min=0),
     default=0.0,
     help="Drop areas of fewer pixels (below 1: share of the picture).",
 )
 @click.option(
     "--min-probability",
-    type=click.FloatRange(0, 1),
+    type=SHARE,
     default=0.5,
     show_default=True,
     help="Abstain below this probability of a state, or of a part at its best patch.",
 )
 @click.option(
     "--min-score",
-    type=float,
+    type=Number(infinite=True),
     default=0.0,
     show_default=True,
     help="Abstain below this score of a part's best patch.",
 )
 @click.option(
     "--host-limit",
-    type=click.FloatRange(0, 1),
+    type=SHARE,
     default=0.5,
     show_default=True,
     help="Abstain below this probability that the host is there; 0: no check.",
@@ -135,7 +135,7 @@ _RESOLUTIONS = ("model", "original")
 )
 @click.option(
     "--alpha",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=RISK,
     help="Risk of the guarantees: column state_set.  [default: 0.1]",
 )
 @click.option("--keep-scores", is_flag=True, help="Keep grid scores (float16) in the table.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from concept_cam.commands.console import note, track, warn
-from concept_cam.commands.options import build_localizer, model_options, resolve, setting_options
+from concept_cam.commands.options import RISK, build_localizer, model_options, resolve, setting_options
 from concept_cam.core.errors import ConfigurationError, DataError, OutputError
 from concept_cam.core.settings import SETTING_NAMES
 from concept_cam.pictures.endings import is_picture
@@ -35,12 +35,12 @@ _OF_CALLS = ("labels", "accuracy", "confidence", "least")
 )
 @click.option(
     "--accuracy",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=RISK,
     help="CALLS: share of calls that are to be right.  [default: 0.9]",
 )
 @click.option(
     "--confidence",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=RISK,
     help="CALLS: how sure to be of that (one-sided bound).  [default: 0.8]",
 )
 @click.option("--least", type=click.IntRange(min=1), help="CALLS: labelled calls that a limit of its own needs.  [default: 15]")
@@ -58,7 +58,7 @@ _OF_CALLS = ("labels", "accuracy", "confidence", "least")
     "--alpha",
     "alphas",
     multiple=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=RISK,
     help="DATA: risk of the guarantees. Repeat.  [default: 0.05, 0.1, 0.2]",
 )
 @model_options

@@ -12,6 +12,7 @@ import click
 
 from concept_cam.commands.console import note, track, warn
 from concept_cam.commands.options import (
+    Within,
     build_localizer,
     input_options,
     look_again_option,
@@ -23,7 +24,7 @@ from concept_cam.commands.options import (
     views_option,
 )
 from concept_cam.core.errors import ConfigurationError
-from concept_cam.core.settings import WEIGHTINGS
+from concept_cam.core.settings import MOST_GAMMA, WEIGHTINGS
 from concept_cam.pictures.endings import is_picture
 
 
@@ -33,10 +34,11 @@ def _list(context: click.Context, parameter: click.Parameter, values: tuple[str,
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[float, ...]:
+    kind = Within(0, MOST_GAMMA)
     try:
-        return tuple(float(value) for value in _list(context, parameter, values))
-    except ValueError as error:
-        raise click.BadParameter(f"expected numbers such as 0,0.6,1: {error}") from error
+        return tuple(kind.convert(value, parameter, context) for value in _list(context, parameter, values))
+    except click.BadParameter as error:
+        raise click.BadParameter(f"expected numbers such as 0,0.6,1: {error.message}") from error
 
 
 def _dataset_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ import click
 from concept_cam.commands.console import ProgressDisplay, note
 from concept_cam.commands.options import (
     WITHOUT_TEXT,
+    Within,
     build_localizer,
     chosen_settings,
     input_options,
@@ -51,10 +52,10 @@ _seed = click.option("--seed", type=int, default=0, show_default=True, help="See
     show_default=True,
     help="Form of the embedding it reads.",
 )
-@click.option("--l2", type=float, default=1e-3, show_default=True, help="Strength of the penalty on large weights.")
+@click.option("--l2", type=Within(min=0), default=1e-3, show_default=True, help="Strength of the penalty on large weights.")
 @click.option(
     "--held-out",
-    type=click.FloatRange(0, 0.9),
+    type=Within(0, 0.9),
     default=0.2,
     show_default=True,
     help="Share of pictures kept for testing.",
@@ -144,8 +145,8 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
     show_default=True,
     help="Begin with random weights (the paper's), or with Grad-CAM's: better maps from few pictures.",
 )
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="[default: 3e-3, with --start gradient 3e-4]")
-@click.option("--area", type=click.FloatRange(min=0), help="Factor of the map's size in the loss.  [default: 2, with --start gradient 0.5]")
+@click.option("--learning-rate", type=Within(min=0, min_open=True), help="[default: 3e-3, with --start gradient 3e-4]")
+@click.option("--area", type=Within(min=0), help="Factor of the map's size in the loss.  [default: 2, with --start gradient 0.5]")
 @click.option("--rows", is_flag=True, help="Classifiers: weights from each class's row of the head, for classes without pictures too.")
 @click.option(
     "--windows", type=click.IntRange(min=0), default=0, show_default=True, help="Classifiers: windows cut of each picture; 0: the pictures."

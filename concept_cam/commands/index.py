@@ -12,10 +12,10 @@ import click
 from concept_cam.commands.annotate import annotate as annotate_command
 from concept_cam.commands.annotate import let_workers_work, standard_input
 from concept_cam.commands.console import ProgressDisplay, interactive, note, warn
-from concept_cam.commands.options import Names, number_or_column, resolve, warn_unknown_words
+from concept_cam.commands.options import Names, Within, number_or_column, resolve, warn_unknown_words
 from concept_cam.core.names import DEFAULT_MODEL, display, path_of
 from concept_cam.core.regions import DEFAULT_THRESHOLD
-from concept_cam.core.settings import FEATURE_NORMS, SETTING_NAMES, WEIGHTINGS, Settings
+from concept_cam.core.settings import FEATURE_NORMS, MOST_GAMMA, SETTING_NAMES, WEIGHTINGS, Settings
 
 if TYPE_CHECKING:
     from concept_cam.index.index import Hit, Hits
@@ -224,11 +224,11 @@ def _check(path: str) -> bool:
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:1, mps: for the text tower.  [default: auto]")
 @click.option("--config", type=click.Path(dir_okay=False), help="YAML file with settings; options on the command line win.")
-@click.option("--gamma", "-g", type=float, help="Comparison strength.  [default: 1]")
+@click.option("--gamma", "-g", type=Within(0, MOST_GAMMA), help="Comparison strength.  [default: 1]")
 @click.option("--weighting", type=Names(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]")
 @click.option("--feature-norm", type=Names(FEATURE_NORMS), help="Patch feature normalisation.  [default: l2]")
 @click.option("--threshold", help="Region threshold: half-max, otsu, li, yen, zero ... or a number in score units.  [default: half-max]")
-@click.option("--min-area", type=click.FloatRange(min=0), default=0.0, help="Drop regions of fewer pixels (below 1: share of the picture).")
+@click.option("--min-area", type=Within(min=0), default=0.0, help="Drop regions of fewer pixels (below 1: share of the picture).")
 @click.option(
     "--output", "-o", type=click.Path(file_okay=False), metavar="DIR", help="Write hits.csv, hits.parquet and a sheet of pictures here."
 )

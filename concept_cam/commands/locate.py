@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from concept_cam.commands.console import note, print_table, track, warn
-from concept_cam.commands.options import WITHOUT_TEXT, build_localizer, model_options, resolve, setting_options, warn_unknown_words
+from concept_cam.commands.options import (
+    RISK,
+    WITHOUT_TEXT,
+    Number,
+    Within,
+    build_localizer,
+    model_options,
+    resolve,
+    setting_options,
+    warn_unknown_words,
+)
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError, OutputError, PromptError
 from concept_cam.core.placing import LEFT_OF
@@ -70,9 +80,9 @@ NO_STATE = "(none)"
 @model_options
 @setting_options
 @click.option("--threshold", help="Mask threshold: half-max, otsu, li, yen, zero ... or a number in score units.  [default: half-max]")
-@click.option("--min-area", type=float, default=0.0, help="Drop regions of fewer pixels (below 1: share of the picture).")
+@click.option("--min-area", type=Within(min=0), default=0.0, help="Drop regions of fewer pixels (below 1: share of the picture).")
 @click.option(
-    "--colour-scale", "limits", type=(float, float), metavar="LOW HIGH", help="Fixed colour scale for all overlays, in score units."
+    "--colour-scale", "limits", type=(Number(), Number()), metavar="LOW HIGH", help="Fixed colour scale for all overlays, in score units."
 )
 @click.option(
     "--upsampling",
@@ -97,7 +107,7 @@ NO_STATE = "(none)"
     metavar="FILE",
     help="Rules and guarantees that 'concept-cam calibrate' fitted. With -o: inner and outer masks too.",
 )
-@click.option("--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Risk of the guarantees.  [default: 0.1]")
+@click.option("--alpha", type=RISK, help="Risk of the guarantees.  [default: 0.1]")
 @click.option("--output", "-o", type=click.Path(file_okay=False), metavar="DIR", help="Write overlays, masks, scores and JSON here.")
 @click.option(
     "--format", "format_", type=click.Choice(["csv", "json", "table"]), default="csv", show_default=True, help="Format on stdout."

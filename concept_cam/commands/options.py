@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import fields
@@ -37,6 +38,38 @@ class Steps(Names):
             super().convert(step.partition(":")[0], param, ctx)
         return str(value)
 
+
+class Number(click.types.FloatParamType):
+    """A number: NaN, which passes every comparison, and what is infinite are refused with the option's name.
+
+    Args:
+        infinite: Whether infinity is a value too, where it says "always" or "never".
+    """
+
+    def __init__(self, *, infinite: bool = False) -> None:
+        self._infinite = infinite
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Reads and checks the number."""
+        found = float(super().convert(value, param, ctx))
+        if math.isnan(found) or (math.isinf(found) and not self._infinite):
+            self.fail(f"received {value!r}: expected a {'number' if self._infinite else 'finite number'}.", param, ctx)
+        return found
+
+
+class Within(click.FloatRange):
+    """A number within a range, and not NaN, which click lets through; see :class:`Number`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Reads and checks the number."""
+        return float(super().convert(Number().convert(value, param, ctx), param, ctx))
+
+
+SHARE = Within(0, 1)
+"""A number from 0 to 1."""
+
+RISK = Within(0, 1, min_open=True, max_open=True)
+"""A number between 0 and 1, neither of them."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,7 +109,7 @@ def _setting_option(name: str) -> Callable[[Any], Any]:
             callback=lambda context, option, steps: "+".join(steps) or None,
             help=f"{facts['text']}  [default: {item.default}]",
         )
-    kind = Names(facts["choices"]) if facts["choices"] else facts["kind"] or str
+    kind = Names(facts["choices"]) if facts["choices"] else Number() if facts["kind"] is float else facts["kind"] or str
     return click.option(*forms, name, type=kind, help=f"{facts['text']}  [default: {facts['shown'] or item.default}]")
 
 

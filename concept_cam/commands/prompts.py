@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from concept_cam.commands.console import note, print_table, warn
-from concept_cam.commands.options import build_localizer, model_options, resolve, warn_unknown_words
+from concept_cam.commands.options import Within, build_localizer, model_options, resolve, warn_unknown_words
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, OutputError
 
@@ -116,7 +116,9 @@ def list_(packs: tuple[str, ...]) -> None:
 
 @prompts.command()
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
-@click.option("--least-distance", "limit", type=float, help="Least distance of two embeddings below which --model warns.  [default: 0.2]")
+@click.option(
+    "--least-distance", "limit", type=Within(min=0), help="Least distance of two embeddings below which --model warns.  [default: 0.2]"
+)
 @model_options
 def show(specs: tuple[str, ...], limit: float | None, **options: Any) -> None:
     """Shows the exact prompts that the text tower will see.

@@ -41,6 +41,7 @@ __all__ = [
     "Region",
     "Shape",
     "above",
+    "check_area",
     "decode_rle",
     "encode_rle",
     "find_regions",
@@ -355,7 +356,7 @@ def find_shapes_of_all(
         Per picture and map: the kept areas as one shape, or ``None`` where nothing is above the threshold; their number; the threshold in
         score units.
     """
-    _check_area(min_area)
+    check_area(min_area)
     choose(resolution, RESOLUTIONS, "region resolution")
     found: list[list[tuple[Shape | None, int, float]]] = [[] for _ in pictures]
     for chunks in _chunks(pictures, resolution):
@@ -449,7 +450,7 @@ def regions_of_map(
         levels: float32 [h', w'], the map on which the threshold is found; ``scores`` by default.
         kernel: As for :func:`find_shapes`.
     """
-    _check_area(min_area)
+    check_area(min_area)
     choose(resolution, RESOLUTIONS, "region resolution")
     seen = geometry if resolution == "original" else as_seen(geometry)
     limit = threshold_value(scores if levels is None else levels, threshold)
@@ -484,15 +485,20 @@ def find_regions(
     """
     if heatmap.shape != mask.shape:
         raise ConfigurationError(f"the heatmap is {heatmap.shape} and the mask {mask.shape}: both must be the same [H, W].")
-    _check_area(min_area)
+    check_area(min_area)
     size = int(mask.shape[0]), int(mask.shape[1])
     whole = Geometry("squash", size, size, (1, 1), (1.0, 1.0))
     return _regions(heatmap, mask, (0, 0), whole, whole, min_area * mask.size if min_area < 1 else min_area, largest)
 
 
-def _check_area(min_area: float) -> None:
-    if min_area < 0:
-        raise ConfigurationError(f"the minimum area must not be negative, received {min_area}.")
+def check_area(min_area: float) -> None:
+    """Checks the smallest area of regions.
+
+    Raises:
+        ConfigurationError: It is negative, infinite or no number: NaN would drop every region.
+    """
+    if not 0 <= min_area < math.inf:
+        raise ConfigurationError(f"the minimum area (min_area) must be a finite number that is not negative, received {min_area}.")
 
 
 WIDE = 1 / 8

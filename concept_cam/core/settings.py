@@ -15,6 +15,7 @@ from concept_cam.core.names import did_you_mean
 
 __all__ = [
     "DTYPES",
+    "MOST_GAMMA",
     "PREPROCESS_SETTINGS",
     "REFINER_NAMES",
     "RESIZE_POLICIES",

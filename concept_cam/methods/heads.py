@@ -752,8 +752,11 @@ def fit_head(
         weights_hash: Recorded with the head.
 
     Raises:
+        ConfigurationError: ``l2`` is negative, infinite or no number.
         DataError: Fewer than two classes, or lengths that differ.
     """
+    if not 0 <= l2 < math.inf:
+        raise ConfigurationError(f"l2 must be a finite number that is not negative, received {l2}.")
     classes = tuple(sorted(set(labels)))
     if len(classes) < 2 or len(labels) != len(embeddings):
         raise DataError(

@@ -24,7 +24,7 @@ import torch
 from annotate_throughput import load, processor
 
 from concept_cam.backbones.int8 import in_int8
-from concept_cam.commands.console import at_least_one, run_script
+from concept_cam.commands.console import above_zero, at_least_one, run_script
 
 
 def with_outliers(backbone: Any, channels: int, factor: float) -> Any:
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=at_least_one, default=4)
     parser.add_argument("--threads", type=at_least_one, default=1)
     parser.add_argument("--channels", type=int, default=6, help="outlying channels")
-    parser.add_argument("--factors", type=float, nargs="*", default=[5.0, 20.0], help="how far they lie out")
+    parser.add_argument("--factors", type=above_zero, nargs="*", default=[5.0, 20.0], help="how far they lie out")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:

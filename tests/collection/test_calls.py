@@ -153,3 +153,18 @@ def test_of_what_is_not_there_nothing_is_called_but_that_it_is_absent() -> None:
 )
 def test_rules_that_know_nothing_of_the_host_have_no_say(certificate: Certificate | None) -> None:
     assert host_share(0.9, certificate) == 0.9
+
+
+def test_a_limit_that_is_no_number_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="the limit of the score is nan"):
+        Limits(score=math.nan)
+    with pytest.raises(ConfigurationError, match="the limit of the fish/shape is nan"):
+        Limits(characters={"fish/shape": math.nan})
+
+
+@pytest.mark.parametrize("area", [math.nan, math.inf, -1.0])
+def test_a_smallest_area_that_none_has_is_refused(area: float) -> None:
+    from concept_cam.collection.plan import Regions
+
+    with pytest.raises(ConfigurationError, match="min_area"):
+        Regions(min_area=area)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -70,6 +71,52 @@ def test_every_command_knows_the_options(name: str) -> None:
     for each in inner:
         names = [option for parameter in each.params for option in parameter.opts]
         assert names.count("-v") == names.count("-q") == names.count("--log-file") == 1
+
+
+def numbers(command: click.Command, name: str) -> Iterator[tuple[str, click.Option, click.ParamType]]:
+    """Yields every option of a command, and of those within it, that is a number or several."""
+    for option in command.params:
+        kinds = option.type.types if isinstance(option.type, click.Tuple) else [option.type]
+        if isinstance(option, click.Option) and isinstance(kinds[0], click.types.FloatParamType):
+            yield name, option, kinds[0]
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            yield from numbers(inner, f"{name} {inner.name}")
+
+
+FLOATS = [found for name in COMMANDS for found in numbers(COMMANDS[name].load(), name)]
+
+
+def test_every_number_that_is_no_number_is_refused_by_its_option() -> None:
+    assert {"--min-area", "--min-score", "--l2", "--gamma", "--colour-scale", "--least-distance", "--alpha"} <= {
+        option.opts[0] for _, option, _ in FLOATS
+    }
+    for name, option, kind in FLOATS:
+        context = click.Context(click.Command(name))
+        for value in ("nan", "-nan") if name == "annotate" and option.name == "min_score" else ("nan", "inf", "-inf"):
+            given = (value, value) if isinstance(option.type, click.Tuple) else (value,) if option.multiple else value
+            with pytest.raises(click.BadParameter) as error:
+                option.process_value(context, given)
+            assert option.opts[0] in error.value.format_message(), (name, option.opts, value)
+            with pytest.raises(click.BadParameter):
+                kind.convert(value, option, context)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("fit-head", "none", "-o", "h.safetensors", "--l2", "-1"), "--l2"),
+        (("locate", "none.png", "-t", "a", "--min-area", "-1"), "--min-area"),
+        (("query", "none", "-t", "a", "--gamma", "-0.5"), "--gamma"),
+        (("evaluate", "--gamma", "0,nan"), "--gamma"),
+        (("sweep", "--gamma", "0,-1"), "--gamma"),
+        (("prompts", "show", "fish", "--least-distance", "-1"), "--least-distance"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_at_once(arguments: tuple[str, ...], option: str) -> None:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.stderr
 
 
 def test_a_log_gets_lines_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,9 @@ def test_fit_head_separates_what_can_be_separated() -> None:
     torch.testing.assert_close(scaled, unit.logits(features), atol=1e-3, rtol=1e-4)
     with pytest.raises(DataError, match="two classes"):
         fit_head(features, ["one"] * 90)
+    for l2 in (math.nan, math.inf, -1.0):
+        with pytest.raises(ConfigurationError, match="l2 must be"):
+            fit_head(features, truth, l2=l2)
 
 
 # -------------------------------------------------------------------------------------------------------------- Finer-CAM
