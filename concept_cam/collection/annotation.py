@@ -25,10 +25,11 @@ from concept_cam.core.names import DEFAULT_MODEL, choose, did_you_mean
 from concept_cam.core.progress import Progress, Tracker
 from concept_cam.core.settings import Settings
 from concept_cam.pictures.endings import PICTURE_SUFFIXES
+from concept_cam.pictures.pages import FirstPages
 from concept_cam.trust.kept import Trust, opened
 
 if TYPE_CHECKING:
-    from concept_cam.collection.engines.annotator import Options
+    from concept_cam.collection.engines.annotator import Answers, Options
     from concept_cam.collection.formats import Choice
     from concept_cam.collection.inputs.specimens import Taken
     from concept_cam.collection.limits import Calibration
@@ -244,12 +245,15 @@ def run_job(
     if (expected := count()) is not None:
         writer.expect(expected)
     tracker = Tracker(count, len(writer.done), writer.counts["errors"])
+    pages = FirstPages()
     with _stoppable() as stop:
         for found in find_engine(engine)(stream, plan, localizer, options, stop.is_set):
             writer.add(found)
+            _count_pages(pages, found)
             if progress is not None:
                 progress(tracker.add(len(found.pictures), sum(len(picture.errors) for picture in found.pictures)))
     writer.counts["duplicates"] = stream.duplicates
+    _tell_pages(pages)
     if stop.is_set():
         writer.close(finished=False, facts={"expected": count()})
         raise Interrupted("interrupted: everything finished is written; continue with --resume.")
@@ -262,6 +266,17 @@ def run_job(
         finished=True,
         facts={"input": {**job.facts_of_input, "pictures": stream.count, "fingerprint": stream.fingerprint}},
     )
+
+
+def _count_pages(pages: FirstPages, answers: Answers) -> None:
+    for picture in answers.pictures:
+        if picture.first_page:
+            pages.add(repr(picture.source))
+
+
+def _tell_pages(pages: FirstPages) -> None:
+    if text := pages.text():
+        warnings.warn(text, UserWarning, stacklevel=3)
 
 
 class _Count:
@@ -753,6 +768,9 @@ def estimate(
     start = time.perf_counter()
     answers = annotator(tried)
     seconds = time.perf_counter() - start
+    pages = FirstPages()
+    _count_pages(pages, answers)
+    _tell_pages(pages)
     buffer = io.BytesIO()
     pq.write_table(answers.table, buffer, compression="zstd")
     good = sum(1 for picture in answers.pictures if picture.rows)

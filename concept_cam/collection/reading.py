@@ -24,6 +24,7 @@ from concept_cam.collection.measures import Frame
 from concept_cam.core.errors import ImageError, reason_of
 from concept_cam.core.shapes import decode_rle
 from concept_cam.pictures.limits import byte_limit
+from concept_cam.pictures.pages import FirstPageWarning
 from concept_cam.pictures.reading import read_image
 from concept_cam.pictures.resizing import shrink, shrunk_size
 
@@ -84,6 +85,7 @@ class Loaded:
         crops: What is to be annotated.
         errors: Why the picture, or a specimen of it, cannot be used.
         notes: What is to be noticed of it though it can be used; said where the model is, which may be another process.
+        first_page: Whether its file has further pages or frames, which are not read; said once for the whole run.
     """
 
     item: Item
@@ -91,6 +93,7 @@ class Loaded:
     crops: tuple[Crop, ...] = ()
     errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    first_page: bool = False
 
     def say(self) -> None:
         """Says as warnings what is to be noticed."""
@@ -114,8 +117,9 @@ def load_item(item: Item, plan: Plan) -> Loaded:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         loaded = _load(item, plan)
-    notes = tuple(_named(str(warning.message), item) for warning in said if issubclass(warning.category, UserWarning))
-    return replace(loaded, notes=notes) if notes else loaded
+    told = [warning for warning in said if issubclass(warning.category, UserWarning)]
+    notes = tuple(_named(str(warning.message), item) for warning in told if not issubclass(warning.category, FirstPageWarning))
+    return replace(loaded, notes=notes, first_page=len(notes) < len(told)) if told else loaded
 
 
 def _load(item: Item, plan: Plan) -> Loaded:

@@ -17,6 +17,7 @@ import click
 
 from concept_cam.core.errors import ConceptCamError, OutputError
 from concept_cam.core.progress import Progress, Tracker
+from concept_cam.pictures.pages import FirstPages, FirstPageWarning
 
 __all__ = [
     "DETAIL",
@@ -66,21 +67,31 @@ def warn(text: str) -> None:
 
 @contextmanager
 def notices() -> Iterator[None]:
-    """Prints what the package wants to be noticed (Python's warnings) as plain lines of a command or script, when it is said."""
+    """Prints what the package wants to be noticed (Python's warnings) as plain lines of a command or script, when it is said; of pictures
+    with several pages once, at the end.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         shown = warnings.showwarning
         said: set[str] = set()
+        pages = FirstPages()
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             if not issubclass(category, UserWarning):
                 shown(message, category, *place, **more)
             elif str(message) not in said:  # a picture may be read more than once
                 said.add(str(message))
-                warn(f"note: {message}")
+                if isinstance(message, FirstPageWarning):
+                    pages.add(message.name)
+                else:
+                    warn(f"note: {message}")
 
         warnings.showwarning = show
-        yield
+        try:
+            yield
+        finally:
+            if text := pages.text():
+                warn(f"note: {text}")
 
 
 def _say(text: str, level: int) -> None:

@@ -26,6 +26,7 @@ from PIL import Image, ImageCms
 from concept_cam.core.errors import ImageError, reason_of
 from concept_cam.core.names import nearest_names
 from concept_cam.pictures.limits import MAX_PIXELS, byte_limit, check_file, limited_to, read_within, too_long
+from concept_cam.pictures.pages import FIRST_PAGE, FirstPageWarning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,8 +115,8 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, reduce: Red
 
     Files, bytes and Pillow images: the EXIF orientation is applied; transparency is composited over white; ICC profiles are converted
     to sRGB (a damaged or unsuitable profile is a warning, and the pixels are taken as sRGB); 16-bit values are scaled by 1/257;
-    32-bit integers must lie in 0..65535 and are scaled like 16-bit ones; floats must lie in 0..1; of animated files the first frame is
-    read (of an open Pillow image: the frame it is at).
+    32-bit integers must lie in 0..65535 and are scaled like 16-bit ones; floats must lie in 0..1; of animated and multi-page files the
+    first frame is read, which is a warning (of an open Pillow image: the frame it is at).
 
     Arrays: [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha, composited over white) of uint8, uint16 (scaled by 1/257), bool, floats in
     0..1, or other integers in 0..255. Tensors likewise, and also [C, H, W]: a tensor whose first axis has 1, 3 or 4 entries is ``CHW``,
@@ -247,6 +248,8 @@ def _from_file(file: BinaryIO, label: str, name: str | None, max_pixels: int, re
         whole = image.size
         reduction = 1 if reduce is None else _drafted(image, max_pixels, reduce)
         picture = _picture(image, name, max_pixels, first_frame=True, label=label)
+        if FIRST_PAGE in picture.notes and _has_pages(file, image.format, label):
+            warnings.warn(FirstPageWarning(label), stacklevel=2)
     if reduction == 1:
         return picture
     upright = whole if picture.exif_orientation in _SIDEWAYS else whole[::-1]
@@ -450,7 +453,7 @@ def _check_chunks(file: Any) -> None:
 def _picture(image: Image.Image, name: str | None, max_pixels: int, *, first_frame: bool, label: str) -> Picture:
     notes: list[str] = []
     if first_frame and _has_frames(image):
-        notes.append("first frame of an animated or multi-page file")
+        notes.append(FIRST_PAGE)
     mode, wide = image.mode, holds_16_bit_colours(image)
     image, found, turn = decoded(image, max_pixels, label)
     try:
@@ -473,6 +476,30 @@ def _has_frames(image: Image.Image) -> bool:
         return bool(getattr(image, "is_animated", False))
     except Exception:  # damage in later frames must not cost the first
         return False
+
+
+_WHOLE_FIRST = ("MPO", "PSD")
+"""Formats whose first frame is the picture: of cameras' files, where previews, depth and brightness follow, and of layers."""
+
+_SUBFILE, _REDUCED = 254, 1
+
+
+def _has_pages(file: BinaryIO, kind: str | None, label: str) -> bool:
+    """Tells whether one of the further frames of a file is more than the first one at another size, as scanners and cameras add it.
+
+    The file is opened once more for it: going through the pages changes what an open image says of its first one.
+    """
+    if kind != "TIFF":
+        return kind not in _WHOLE_FIRST
+    try:
+        image: Any = _identify(file, label)
+        for number in range(1, image.n_frames):
+            image.seek(number)
+            if not image.tag_v2.get(_SUBFILE, 0) & _REDUCED:
+                return True
+    except Exception:  # there is something that cannot be told: it is not read in any case
+        return True
+    return False
 
 
 def _orientation(image: Image.Image) -> int:

@@ -238,6 +238,19 @@ def test_a_picture_of_something_else_abstains(tmp_path: Path, localizer: Localiz
     assert not any(row["abstained_because"] == "no_host" for row in unchecked.records())
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pages_that_are_not_read_are_told_once(tmp_path: Path, localizer: Localizer, workers: int) -> None:
+    frames = [Image.fromarray(picture(number)) for number in range(2)]
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        frames[0].save(tmp_path / "in" / f"{number}.tif", save_all=True, append_images=frames[1:] if number else [])
+    with pytest.warns(UserWarning, match="several pages") as said:
+        annotate(tmp_path / "in", tmp_path / "run", PACK, localizer=localizer, workers=workers, batch_size=2)
+    told = [str(warning.message) for warning in said if "pages" in str(warning.message)]
+    assert len(told) == 1
+    assert told[0].startswith("4 pictures, such as '1.tif', '2.tif', '3.tif', have several pages or frames; only the first one of each")
+
+
 def test_region_resolutions_agree(tmp_path: Path, localizer: Localizer) -> None:
     from concept_cam.collection.plan import Regions
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from concept_cam.cli import COMMANDS, OLD_SPELLINGS, main
 from concept_cam.commands import console
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.progress import Progress
+from concept_cam.pictures.pages import FirstPageWarning
 
 
 @click.command()
@@ -71,6 +73,20 @@ def test_every_command_knows_the_options(name: str) -> None:
     for each in inner:
         names = [option for parameter in each.params for option in parameter.opts]
         assert names.count("-v") == names.count("-q") == names.count("--log-file") == 1
+
+
+def test_pictures_with_several_pages_are_told_once_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.notices():
+        for name in ("a.tif", "b.tif", "a.tif", "c.tif", "d.tif"):
+            warnings.warn(FirstPageWarning(repr(name)), stacklevel=1)
+        assert capsys.readouterr().err == ""
+        warnings.warn("another thing", UserWarning, stacklevel=1)
+        assert capsys.readouterr().err == "concept-cam: note: another thing\n"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("concept-cam: note: 4 pictures, such as 'a.tif', 'b.tif', 'c.tif', have several pages or frames;")
+    with console.notices():
+        warnings.warn(FirstPageWarning("'a.gif'"), stacklevel=1)
+    assert capsys.readouterr().err.startswith("concept-cam: note: 'a.gif' has several pages or frames; only the first one is read.")
 
 
 def numbers(command: click.Command, name: str) -> Iterator[tuple[str, click.Option, click.ParamType]]:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageFile, features
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin, features
 
 from concept_cam.core.errors import ImageError
+from concept_cam.pictures.pages import FirstPageWarning
 from concept_cam.pictures.reading import Picture, read_image
 
 ORIENTATIONS = range(1, 9)
@@ -345,9 +346,30 @@ def test_lab() -> None:
 def test_first_frame_of_animated_files(format: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     options: dict[str, object] = {"lossless": True} if format == "WEBP" else {}
-    picture = read_image(encoded(frames[0], format, save_all=True, append_images=frames[1:], **options))
+    with pytest.warns(FirstPageWarning, match="the given bytes has several pages or frames; only the first one is read"):
+        picture = read_image(encoded(frames[0], format, save_all=True, append_images=frames[1:], **options))
     assert picture.pixels[4, 4].tolist() == [255, 0, 0]
     assert "first frame of an animated or multi-page file" in picture.notes
+
+
+def test_further_frames_that_are_the_same_picture_are_no_pages() -> None:
+    frames = [Image.new("RGB", (side, side), "red") for side in (16, 8, 4)]
+    # NewSubfileType 1: the same at another size, as in a pyramid; 2 is a page of a document.
+    files = {}
+    for kind in (1, 2):
+        buffer = io.BytesIO()
+        with TiffImagePlugin.AppendingTiffWriter(buffer) as writer:
+            for number, frame in enumerate(frames):
+                frame.save(writer, "TIFF", tiffinfo={254: kind if number else 0})
+                writer.newFrame()
+        files[kind] = buffer.getvalue()
+    files[0] = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    for kind in (0, 1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert read_image(files[kind]).size == (16, 16)
+    with pytest.warns(FirstPageWarning):
+        assert read_image(files[2]).size == (16, 16)
 
 
 def test_the_frame_that_an_open_image_is_at() -> None:

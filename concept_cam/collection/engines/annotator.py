@@ -37,6 +37,7 @@ class Done:
         image_key: Its stable id.
         rows: Number of its records.
         errors: Why it, or a specimen of it, could not be used.
+        first_page: Whether its file has further pages or frames, which are not read.
     """
 
     source: str
@@ -44,6 +45,7 @@ class Done:
     image_key: str
     rows: int
     errors: tuple[str, ...] = ()
+    first_page: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def answers_of(scored: Sequence[tuple[Loaded, list[Any]]], plan: Plan) -> Answer
 
     def done(found: Loaded, rows: int, errors: tuple[str, ...]) -> Done:
         name = found.item.identity
-        return Done(name, found.item.path, image_key(name), rows, errors)
+        return Done(name, found.item.path, image_key(name), rows, errors, found.first_page)
 
     if plan.codec is not None:
         return Answers(tuple(done(found, len(crops), found.errors) for found, crops in scored), kept_table(scored, plan))
