@@ -224,6 +224,32 @@ def test_boxes_in_shares_are_refused_and_boxes_past_the_edge_are_said(tmp_path: 
     assert len(again.errors()) == 1
 
 
+@pytest.mark.parametrize("column", ["path", "image", "file_name", "associatedMedia"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_cell_names_several_pictures_between_bars(tmp_path: Path, column: str, ending: str) -> None:
+    (tmp_path / "ph").mkdir()
+    for name in ("A.jpg", "B.jpg", "a | b.jpg", "A|B.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "ph" / name)
+
+    def sources(cell: str) -> list[str]:
+        if ending == "csv":
+            (tmp_path / "t.csv").write_text(f"{column},sex\n{cell},f\n", encoding="utf-8")
+        else:
+            pq.write_table(pa.table({column: [cell], "sex": ["f"]}), tmp_path / "t.parquet")
+        found = list(open_collection(tmp_path / f"t.{ending}").items())
+        assert all(item.columns == {"sex": "f"} for item in found)
+        return [item.source for item in found]
+
+    assert sources("ph/A.jpg | ph/B.jpg |  ph/A.jpg") == ["ph/A.jpg", "ph/B.jpg"]
+    assert sources("https://x.org/1.jpg | ph/B.jpg") == ["https://x.org/1.jpg", "ph/B.jpg"]
+    # What a file is called is that file.
+    assert sources("ph/a | b.jpg") == ["ph/a | b.jpg"]
+    assert sources("ph/A|B.jpg") == ["ph/A|B.jpg"]
+    assert sources("https://x.org/iiif/1|2/full.jpg") == (
+        ["https://x.org/iiif/1", "2/full.jpg"] if column == "associatedMedia" else ["https://x.org/iiif/1|2/full.jpg"]
+    )
+
+
 def test_columns_of_exports_that_people_have(tmp_path: Path) -> None:
     def sources(header: str, row: str, name: str = "t.csv", columns: Columns | None = None) -> list[tuple[str, str | None]]:
         (tmp_path / name).write_text(f"{header}\n{row}\n", encoding="utf-8")

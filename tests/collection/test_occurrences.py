@@ -111,6 +111,17 @@ def test_a_picture_that_cannot_be_read_is_an_error_of_each(tmp_path: Path, names
         assert [error["source"] for error in run.errors()] == ["none.png", "none.png#o2"]
 
 
+def test_one_file_under_several_names_is_several_pictures(tmp_path: Path, names: dict[str, str], localizer: Localizer) -> None:
+    # Keys follow from the text, so that every shard and every earlier run has the same ones; the guide to inputs says so.
+    path = names["00000.png"]
+    lines = [path, path, f"./{path}", str(tmp_path / "in" / path)]
+    run = annotate("-", tmp_path / "run", PACK, localizer=localizer, workers=0, lines=lines, root=str(tmp_path / "in"))
+    groups = [group[0] for group in run.pictures()]
+    assert [row["source"] for row in groups] == lines[1:]
+    assert len({row["path"] for row in groups}) == 1
+    assert run.info["counts"]["duplicates"] == 1
+
+
 def test_several_pictures_of_one_cell(tmp_path: Path, names: dict[str, str], localizer: Localizer) -> None:
     both = f"{names['00000.png']} | {names['00001.png']}"
     table = tmp_path / "in" / "occurrence.txt"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from concept_cam.core.errors import DataError
 from concept_cam.core.tables import plain_name
@@ -37,6 +37,9 @@ _ADDRESS_COLUMNS = ("media_uri", "accessURI")
 
 _SEPARATORS = re.compile(r"\s*\|\s*|\s*[;,]\s*(?=[a-z]+://)", re.IGNORECASE)
 
+_BAR = re.compile(r"\s+\|\s+")
+"""Between paths: a name may hold a bar, and hardly one with a space on either side."""
+
 
 def picture_column(header: Sequence[str], also: Sequence[str] = ()) -> str | None:
     """Returns the column of a header that names the pictures: the first of :data:`PICTURE_COLUMNS` (and then of ``also``) that is there."""
@@ -52,11 +55,21 @@ def picture_column(header: Sequence[str], also: Sequence[str] = ()) -> str | Non
     return exact if order.index(plain_name(exact)) <= order.index(plain_name(plain)) else plain
 
 
-def pictures_in(text: str, column: str) -> list[str]:
-    """Returns the pictures that one cell names: one, or those between bars of ``associatedMedia`` (``u1 | u2``) and of addresses."""
-    parts = [part for part in _SEPARATORS.split(text.strip()) if part]
-    if len(parts) > 1 and (plain_name(column) == "associatedmedia" or all("://" in part for part in parts)):
-        return list(dict.fromkeys(parts))
+def pictures_in(text: str, column: str, is_file: Callable[[str], bool] = lambda _: False) -> list[str]:
+    """Returns the pictures that one cell names: one, or several between bars (``a.jpg | b.jpg``).
+
+    Among addresses, and in ``associatedMedia``, a bar needs no spaces, and a semicolon or comma before an address parts too.
+
+    Args:
+        text: The cell.
+        column: The name of its column.
+        is_file: Tells whether there is a file of a name; asked only of a cell that would be parted otherwise.
+    """
+    for separators in (_SEPARATORS, _BAR):
+        parts = [part for part in separators.split(text.strip()) if part]
+        addresses = all("://" in part for part in parts)
+        if len(parts) > 1 and (addresses or separators is _BAR or plain_name(column) == "associatedmedia"):
+            return list(dict.fromkeys(parts)) if addresses or not is_file(text) else [text]
     return [text]
 
 

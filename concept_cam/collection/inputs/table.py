@@ -64,7 +64,7 @@ def _picture(row: Row | BadRow, name: str) -> str:
 def path_items(text: str, rows: Sequence[Row], name: str, columns: Columns, root: str | None) -> Iterator[Item]:
     """Makes the entries of table rows that stand together and name the same pictures; a row that cannot be used makes an entry say why."""
     boxed = bool(columns.box or columns.mask)
-    for picture in pictures_in(text, name):
+    for picture in pictures_in(text, name, lambda whole: os.path.isfile(os.path.join(root or "", whole))):
         for group in [list(rows)] if boxed else [[row] for row in _different(rows)]:
             try:
                 yield _path_item(picture, group, name, columns, root)
