@@ -42,7 +42,7 @@ _RESOLUTIONS = ("model", "original")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", *DTYPES]),
-    help="Number format of the towers; auto: the fastest one here in which maps stay within a thousandth of those of float32.  [default: auto]",
+    help="Number format of the towers; auto: the fastest one here whose maps are nearly those of float32.  [default: auto]",
 )
 @click.option(
     "--config",
