@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
@@ -30,6 +31,7 @@ from concept_cam.core.results import Localization, Localizations, Provenance
 from concept_cam.core.scoring import image_scores, ledger, probabilities, score_patches
 from concept_cam.core.settings import Settings
 from concept_cam.methods import explain
+from concept_cam.pictures.given import pictures_in, pixels_of, several_pictures, spoken
 from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
@@ -66,10 +68,17 @@ class Localizer:
         preprocess: What the model's input must look like: the checkpoint's own, or what the settings say in its place.
 
     Raises:
-        ConfigurationError: The weights leave open how pictures are prepared, and the settings do not say it.
+        ConfigurationError: The weights leave open how pictures are prepared, and the settings do not say it; or model, settings or rules
+            are something else.
     """
 
     def __init__(self, backbone: Backbone, settings: Settings | None = None, rules: Rules | None = None) -> None:
+        if isinstance(backbone, str | os.PathLike):
+            raise ConfigurationError(
+                f"a Localizer is made of a model that is loaded, received {backbone!r} ({type(backbone).__name__}): use "
+                "Localizer.from_pretrained(name)."
+            )
+        _require_kinds(settings, rules)
         self.backbone = backbone
         self.settings = settings or Settings()
         self.rules = rules or shipped(backbone.weights_hash) or Rules()
@@ -123,8 +132,9 @@ class Localizer:
         Raises:
             ModelError: The model is unknown, cannot be loaded or cannot be localised; the message says what to do.
             UnsupportedModelError: The model has no text tower, such as ``timm:NAME``.
-            ConfigurationError: An unknown setting.
+            ConfigurationError: An unknown setting, or settings or rules that are something else.
         """
+        _require_kinds(settings, rules)  # Before the model is loaded, which can take minutes.
         chosen = (settings or Settings()).with_values(**values)
         backbone = backbones.load(name, device=device, dtype=dtype)
         if not backbone.context_length:
@@ -140,7 +150,13 @@ class Localizer:
         return other
 
     def with_rules(self, rules: Rules) -> Localizer:
-        """Returns a localizer of the same model and settings with other rules of trust."""
+        """Returns a localizer of the same model and settings with other rules of trust.
+
+        Raises:
+            ConfigurationError: Something else than rules.
+        """
+        if not isinstance(rules, Rules):
+            raise _no_rules(rules)
         other = self.with_settings()
         other.rules = rules
         return other
@@ -159,16 +175,24 @@ class Localizer:
             return torch.zeros(0, self.backbone.embed_dim, dtype=torch.float32)
         return ensemble(self._texts.embed([prompt for group in groups for prompt in group]), [len(group) for group in groups])
 
-    def phrased(self, concepts: Sequence[Concept]) -> tuple[Concept, ...]:
-        """Returns the concepts with the templates of the settings, where there are any, in place of their own."""
-        templates = self.settings.templates
-        return tuple(replace(concept, templates=templates) if templates else concept for concept in concepts)
+    def phrased(self, concepts: Concept | Iterable[Concept]) -> tuple[Concept, ...]:
+        """Returns the concepts with the templates of the settings, where there are any, in place of their own.
 
-    def directions(self, concepts: Sequence[Concept]) -> DirectionSet:
-        """Embeds the unique texts of concepts as they stand, float32 on the backbone's device."""
-        if not concepts:
+        Raises:
+            PromptError: Something else than concepts, such as words.
+        """
+        templates = self.settings.templates
+        return tuple(replace(concept, templates=templates) if templates else concept for concept in _concepts(concepts))
+
+    def directions(self, concepts: Concept | Iterable[Concept]) -> DirectionSet:
+        """Embeds the unique texts of concepts as they stand, float32 on the backbone's device.
+
+        Raises:
+            PromptError: No concept, something else than concepts, or a text that the model cannot embed.
+        """
+        asked = _concepts(concepts)
+        if not asked:
             raise PromptError("no concept was given: expected at least one target such as 'a forked tail fin'.")
-        asked = tuple(concepts)
         for known, texts in self._asked:
             if known == asked:
                 return texts
@@ -203,9 +227,15 @@ class Localizer:
             rivals=first([len(concept.rivals) for concept in concepts]),
         )
 
-    def unknown_words(self, concepts: Sequence[Concept]) -> tuple[str, ...]:
-        """Returns the words that lie far from what the model was trained on, where the model can tell."""
-        prompts = dict.fromkeys(prompt for concept in concepts for group in (concept.target, *concept.contrasts) for prompt in group)
+    def unknown_words(self, concepts: Concept | Iterable[Concept]) -> tuple[str, ...]:
+        """Returns the words that lie far from what the model was trained on, where the model can tell.
+
+        Raises:
+            PromptError: Something else than concepts, such as words.
+        """
+        prompts = dict.fromkeys(
+            prompt for concept in _concepts(concepts) for group in (concept.target, *concept.contrasts) for prompt in group
+        )
         return tuple(dict.fromkeys(word for prompt in prompts for word in self.backbone.unknown_words(prompt)))
 
     # ----------------------------------------------------------------------------------------------------- images
@@ -341,16 +371,18 @@ class Localizer:
         Args:
             features: One picture's features, or several pictures'.
             concepts: One or more concepts.
-            pictures: The picture or pictures themselves, uint8 [H, W, 3] upright; needed where the settings refine maps or look again.
+            pictures: The picture or pictures themselves, uint8 [H, W, 3] upright, one for each of the features; needed where the settings
+                refine maps or look again.
 
         Returns:
             Per picture the answers in the order of the concepts.
 
         Raises:
-            PromptError: A text that the model cannot embed, or a direction that vanishes.
-            ConfigurationError: The features come from another model, or the pictures are needed and missing.
+            PromptError: A text that the model cannot embed, a direction that vanishes, or words in place of concepts.
+            ConfigurationError: The features come from another model, or the pictures are needed and missing, are not as many as the
+                features, were not read, or have another shape than what was encoded.
         """
-        asked = self.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
+        asked = self.phrased(concepts)
         items = [features] if isinstance(features, str) or not isinstance(features, Iterable) else list(features)
         for item in items:
             if not isinstance(item, PatchFeatures):
@@ -358,13 +390,10 @@ class Localizer:
                     f"score works on encoded pictures, received {reprlib.repr(item)} ({type(item).__name__}): encode it first."
                 )
         if isinstance(features, PatchFeatures):
-            given = None if pictures is None else [cast("Picture | np.ndarray", pictures)]
-            return self._answers(items, asked, given)[0]
-        return self._answers(items, asked, None if pictures is None else list(cast("Sequence[Picture | np.ndarray]", pictures)))
+            return self._answers(items, asked, None if pictures is None else [pictures])[0]
+        return self._answers(items, asked, None if pictures is None else pictures_in(pictures, "score(several features, ...)"))
 
-    def _answers(
-        self, features: list[PatchFeatures], concepts: tuple[Concept, ...], pictures: list[Picture | np.ndarray] | None
-    ) -> list[Localizations]:
+    def _answers(self, features: list[PatchFeatures], concepts: tuple[Concept, ...], pictures: list[Any] | None) -> list[Localizations]:
         refined = self.settings.refine != "none"
         if pictures is None:
             if refined or (self.settings.look_again and any(item.looks is None for item in features)):
@@ -374,16 +403,16 @@ class Localizer:
                     f"score(features, concepts, picture), or set {asked}={'none' if refined else False!r}."
                 )
             return self._score(features, concepts)
-        pixels = [picture if isinstance(picture, np.ndarray) else picture.pixels for picture in pictures]
+        pixels = _pixels_beside(features, pictures)
         features = self.look_again(features, concepts, pixels)
         answers = self._score(features, concepts)
-        return [self.refine(answer, picture, item) for answer, picture, item in zip(answers, pixels, features)]
+        return [self.refine(answer, picture, item) for answer, picture, item in zip(answers, pixels, features, strict=True)]
 
     def look_again(
         self,
         features: Sequence[PatchFeatures],
-        concepts: Sequence[Concept],
-        pictures: Sequence[np.ndarray],
+        concepts: Concept | Iterable[Concept],
+        pictures: Sequence[Picture | np.ndarray],
         valids: Sequence[np.ndarray] | None = None,
         *,
         steady: bool = False,
@@ -399,10 +428,19 @@ class Localizer:
 
         Returns:
             The same features with ``looks``; maps that are scored from them are twice as fine. See :mod:`concept_cam.refine.look`.
+
+        Raises:
+            ConfigurationError: As many features, pictures and cells are expected, and each picture is to have the shape of what was
+                encoded.
         """
         found = list(features)
         if not self.settings.look_again:
             return found
+        pixels = _pixels_beside(found, list(pictures))
+        if valids is not None and len(valids) != len(found):
+            raise ConfigurationError(
+                f"received the valid cells of {len(valids)} pictures for {len(found)} encoded ones: give one for each."
+            )
         fresh = [number for number, item in enumerate(found) if item.looks is None]
         shown = [found[number].geometry.valid() if valids is None else valids[number] for number in fresh]
         answers = self._score([found[number] for number in fresh], self.phrased(concepts))
@@ -411,7 +449,7 @@ class Localizer:
         seen = look_again(
             [found[number] for number in fresh],
             [answer.scores for answer in answers],
-            [pictures[number] for number in fresh],
+            [pixels[number] for number in fresh],
             shown,
             self.preprocess,
             (side[0] // self.preprocess.stride[0], side[1] // self.preprocess.stride[1]) if self.settings.resize == "tile" else None,
@@ -427,7 +465,7 @@ class Localizer:
     def refine(
         self,
         answers: Answers,
-        picture: np.ndarray | None = None,
+        picture: Picture | np.ndarray | None = None,
         features: PatchFeatures | None = None,
         valid: np.ndarray | None = None,
     ) -> Answers:
@@ -440,7 +478,7 @@ class Localizer:
             valid: bool [h, w], cells that may be read; by default those that have a score.
 
         Raises:
-            ConfigurationError: The refiner needs what is not at hand.
+            ConfigurationError: The refiner needs what is not at hand, or the picture has another shape than what was encoded.
         """
         name = self.settings.refine
         if name == "none":
@@ -679,7 +717,7 @@ class Localizer:
 
     def locate_all(
         self,
-        images: Sequence[ImageSource],
+        images: Iterable[ImageSource],
         concepts: Concept | Sequence[Concept],
         *,
         method: str = "direct",
@@ -689,7 +727,7 @@ class Localizer:
         """Locates many concepts in many pictures; each picture is encoded once.
 
         Args:
-            images: Pictures, as a list, a tuple or a batch.
+            images: Pictures, as a list, a tuple, a batch or anything else that goes through them.
             concepts: One or more concepts, for example ``prompts.load("fish")``.
             method: Localisation method of :data:`concept_cam.methods.METHODS`.
             careful: As for :meth:`locate`.
@@ -697,10 +735,15 @@ class Localizer:
 
         Returns:
             Per picture the answers in the order of the concepts; each holds its picture, so that overlays can be drawn.
+
+        Raises:
+            ConfigurationError: A single picture instead of several, or an option that cannot be used.
+            PromptError: Words in place of concepts.
+            ConceptCamError: A picture, a text or an option cannot be used.
         """
         localizer = self.with_settings(**values) if values else self
-        asked = localizer.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
-        pictures = [localizer.read(image) for image in (several_pictures(images) or images)]
+        asked = localizer.phrased(concepts)
+        pictures = [localizer.read(image) for image in pictures_in(images, "locate_all")]
         answers = explain(localizer, pictures, asked, method)
         if any(concept.where is not None for concept in asked) and not any(answer.places for answer in answers):
             # Where a part lies is told by the direct maps of the others, whatever method explains it.
@@ -775,15 +818,52 @@ class Localizer:
         return replace(asked[index], contrasts=tuple((names[other],) for other in nearest), contrast_names=())
 
 
-def several_pictures(images: object) -> list[Any] | None:
-    """Returns several pictures as a list: of a list or tuple its items, of a 4-D array or tensor its pictures; ``None`` for a single
-    picture.
-    """
-    if isinstance(images, (list, tuple)):
-        return list(images)
-    if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4:
-        return list(images)
-    return None
+def _require_kinds(settings: Settings | None, rules: Rules | None) -> None:
+    """Refuses settings and rules of another type, which would fail much later."""
+    if settings is not None and not isinstance(settings, Settings):
+        raise ConfigurationError(
+            f"settings must be a Settings, received {spoken(settings)}: give Settings(gamma=1), or single ones, "
+            "Localizer.from_pretrained(name, gamma=1)."
+        )
+    if rules is not None and not isinstance(rules, Rules):
+        raise _no_rules(rules)
+
+
+def _no_rules(given: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"rules must be the Rules that were fitted, received {spoken(given)}: give Trust.read('trust.json').rules, "
+        "of concept_cam.trust.kept."
+    )
+
+
+def _concepts(concepts: object) -> tuple[Concept, ...]:
+    """One or more concepts as a tuple; words are refused, for whether they are synonyms or several questions is not theirs to say."""
+    if isinstance(concepts, Concept):
+        return (concepts,)
+    if isinstance(concepts, str | bytes) or not isinstance(concepts, Iterable):
+        raise _no_concept(concepts)
+    found = tuple(concepts)
+    for item in found:
+        if not isinstance(item, Concept):
+            raise _no_concept(item)
+    return found
+
+
+def _no_concept(given: object) -> PromptError:
+    words = given if isinstance(given, str) and given.strip() else "a forked tail fin"
+    return PromptError(
+        f"expected concepts, received {spoken(given)}: give Concept({reprlib.repr(words)}), or what prompts.load() returns. locate() takes "
+        "words as they are."
+    )
+
+
+def _pixels_beside(features: Sequence[PatchFeatures], pictures: Sequence[object]) -> list[np.ndarray]:
+    """The pixels of the pictures that features are of, one for each."""
+    if len(pictures) != len(features):
+        raise ConfigurationError(
+            f"received {len(pictures)} pictures for {len(features)} encoded ones: give one for each, in the order of the features."
+        )
+    return [pixels_of(picture, item.geometry) for picture, item in zip(pictures, features, strict=True)]
 
 
 def _concept(target: Phrases | Concept, contrast: Phrases) -> Concept:

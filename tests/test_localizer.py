@@ -13,6 +13,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, ImageError, PromptError
 from concept_cam.core.settings import Settings
 from concept_cam.localizer import Localizer
+from concept_cam.pictures.reading import read_image
 from tests.planted import PlantedBackbone
 
 
@@ -303,3 +304,98 @@ def test_provenance_and_plain_data(planted: Localizer) -> None:
     assert again["provenance"]["weights_hash"] == "0123456789abcdef"
     assert again["concept"]["target"] == ["red"]
     assert again["regions"][0]["rle"]["size"] == [32, 32]
+
+
+@pytest.mark.parametrize("values", [{}, {"refine": "guided"}, {"look_again": True}])
+def test_pictures_and_features_are_as_many(planted: Localizer, values: dict[str, Any]) -> None:
+    localizer = planted.with_settings(**values)
+    one, other = localizer.encode([blocks(), blocks(32, 48)])
+    asked = [Concept("red")]
+    for pictures in ([blocks()], [blocks(), blocks(32, 48), blocks()], []):
+        with pytest.raises(ConfigurationError, match=rf"received {len(pictures)} pictures for 2 encoded ones"):
+            localizer.score([one, other], asked, pictures)
+    with pytest.raises(ConfigurationError, match=r"received a single one, ndarray uint8 \[32, 32, 3\]"):
+        localizer.score([one, other], asked, blocks())  # type: ignore[arg-type]
+    answers = localizer.score([one, other], asked, [blocks(), blocks(32, 48)])
+    assert [answer.geometry.original for answer in answers] == [(32, 32), (32, 48)]
+
+
+def test_a_picture_beside_features_is_the_one_that_was_encoded(planted: Localizer, tmp_path: Path) -> None:
+    localizer = planted.with_settings(refine="guided")
+    picture = blocks(64, 96)
+    Image.fromarray(picture).save(tmp_path / "in.png")
+    features, asked = localizer.encode(picture), Concept("red")
+    wrong: Any
+    for wrong, said in (
+        (np.zeros((400, 40, 3), np.uint8), r"400 x 40 pixels .* 64 x 96: expected uint8 \[64, 96, 3\]"),
+        (np.zeros((96, 64, 3), np.uint8), "96 x 64"),
+        (picture / 255, r"received ndarray float64 \[64, 96, 3\]"),
+        (picture[..., 0], r"received ndarray uint8 \[64, 96\]"),
+        (torch.from_numpy(picture), r"received Tensor torch.uint8 \[64, 96, 3\]"),
+        (str(tmp_path / "in.png"), r"received '.*' \(str\).* Give read_image\(picture\)"),
+        (tmp_path / "in.png", "read_image"),
+        (Image.fromarray(picture), "received a Pillow image of 64 x 96 pixels"),
+        ([picture], "received a list of 1"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            localizer.score(features, asked, wrong)
+        with pytest.raises(ConfigurationError, match=said):
+            localizer.refine(planted.score(features, asked), wrong)
+        with pytest.raises(ConfigurationError, match=said):
+            planted.with_settings(look_again=True).look_again([features], asked, [wrong])
+    for right in (picture, read_image(picture), picture[::2, ::2], picture[:-1, ::3][::3]):
+        assert localizer.score(features, asked, right)[0].refined is not None
+    with pytest.raises(ConfigurationError, match="valid cells of 2 pictures for 1"):
+        planted.with_settings(look_again=True).look_again([features], [asked], [picture], [features.geometry.valid()] * 2)
+
+
+def test_one_picture_is_not_taken_for_several(planted: Localizer, tmp_path: Path) -> None:
+    Image.fromarray(blocks()).save(tmp_path / "in.png")
+    path, asked = tmp_path / "in.png", Concept("red")
+    wrong: Any
+    for wrong in (blocks(), str(path), path, path.read_bytes(), Image.fromarray(blocks()), read_image(blocks()), torch.zeros(3, 32, 32)):
+        with pytest.raises(ConfigurationError, match=r"locate_all takes several pictures, received a single one.* give it in a list"):
+            planted.locate_all(wrong, asked)
+    with path.open("rb") as stream, pytest.raises(ConfigurationError, match="a single one"):
+        planted.locate_all(stream, asked)  # type: ignore[arg-type]
+    for wrong in (5, None, {"a": path}):
+        with pytest.raises(ConfigurationError, match=r"locate_all takes several pictures, received .* expected a list"):
+            planted.locate_all(wrong, asked)
+    for right in ([path], (path,), np.stack([blocks()]), (item for item in [path]), np.array([str(path)]), {path}):
+        assert len(planted.locate_all(right, asked)) == 1
+    assert planted.locate_all([], asked) == []
+
+
+def test_words_are_no_concepts(planted: Localizer) -> None:
+    features = planted.encode(blocks())
+    for wrong in ("red", ["red"], [Concept("green"), "red"]):
+        for ask in (
+            lambda given: planted.locate_all([blocks()], given),
+            lambda given: planted.score(features, given),
+            planted.directions,
+            planted.phrased,
+            planted.unknown_words,
+        ):
+            with pytest.raises(PromptError, match=r"expected concepts, received 'red' \(str\): give Concept\('red'\)"):
+                ask(wrong)
+    for other in (5, [None], b"red"):
+        with pytest.raises(PromptError, match="expected concepts, received"):
+            planted.score(features, other)  # type: ignore[arg-type]
+
+
+def test_settings_and_rules_of_another_type_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from concept_cam import backbones
+
+    monkeypatch.setattr(backbones, "load", lambda *_, **__: pytest.fail("the model was loaded first"))
+    wrong: Any = {"gamma": 1}
+    for make in (lambda **values: Localizer(PlantedBackbone(), **values), Localizer.from_pretrained):
+        with pytest.raises(ConfigurationError, match=r"settings must be a Settings, received \{'gamma': 1\} \(dict\)"):
+            make(settings=wrong)
+        with pytest.raises(ConfigurationError, match=r"rules must be .* received 'trust.json' \(str\): give Trust.read"):
+            make(rules="trust.json")
+    wrong = "trust.json"
+    with pytest.raises(ConfigurationError, match="rules must be"):
+        Localizer(PlantedBackbone()).with_rules(wrong)
+    wrong = "demo"
+    with pytest.raises(ConfigurationError, match="from_pretrained"):
+        Localizer(wrong)

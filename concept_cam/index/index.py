@@ -272,7 +272,7 @@ class Index:
         if top < 1:
             raise ConfigurationError(f"top must be at least 1, received {top}.")
         asker = self.localizer(localizer, **settings)
-        asked = asker.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
+        asked = asker.phrased(concepts)
         values = self.values(asked, by=by, localizer=asker)
         if among is not None:
             values = np.where(among, values, -np.inf)

@@ -250,7 +250,7 @@ def explain(
     if localizer.settings.look_again and not chosen.looks_again:
         able = ", ".join(name for name, entry in METHODS.items() if entry.looks_again)
         raise ConfigurationError(f"the method {chosen.name!r} cannot look again: that takes patch features ({able}). Leave look_again out.")
-    asked = localizer.phrased((concepts,) if isinstance(concepts, Concept) else concepts)
+    asked = localizer.phrased(concepts)
     answers: list[Localizations] = chosen.load()(localizer, list(pictures), asked, chosen)
     # A method that puts other maps in the place of the direct ones keeps to the places that were told by these.
     answers = [replace(answer, scores=_placed(answer)) if answer.cells else answer for answer in answers]

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from concept_cam.methods.direct import patch_maps
 from concept_cam.methods.engine import Batch, TowerMethod, encode, without_graph
 from concept_cam.methods.head_probe import CERTIFIED, CERTIFIER, LINEAR, HeadProbe
 from concept_cam.pictures.endings import is_picture
+from concept_cam.pictures.given import pictures_in, several_pictures
 from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, prepare
@@ -369,10 +370,19 @@ class FinerCam:
         if self.settings.resize == "tile":
             raise ConfigurationError("a classifier reads the whole picture: use a resize policy such as 'pad' instead of 'tile'.")
 
-    def logits(self, images: Sequence[ImageSource]) -> Tensor:
-        """Returns the class logits of pictures, float32 [B, N] on the CPU."""
-        found = torch.zeros(len(images), len(self.head), dtype=torch.float32)
-        for positions, _, _, image in self.encoded([self._read(image) for image in images]):
+    def logits(self, images: Iterable[ImageSource]) -> Tensor:
+        """Returns the class logits of pictures, float32 [B, N] on the CPU.
+
+        Args:
+            images: Pictures, as a list, a tuple, a batch or anything else that goes through them.
+
+        Raises:
+            ConfigurationError: A single picture instead of several.
+            ImageError: A picture cannot be read.
+        """
+        pictures = [self._read(image) for image in pictures_in(images, "logits")]
+        found = torch.zeros(len(pictures), len(self.head), dtype=torch.float32)
+        for positions, _, _, image in self.encoded(pictures):
             found[positions] = self.head.logits(image).cpu()
         return found
 
@@ -390,7 +400,7 @@ class FinerCam:
         """Shows where the target class is told from its references.
 
         Args:
-            images: A picture, or a list or tuple of them.
+            images: A picture, a list or tuple of them, or a batch: an array or tensor of four axes.
             target: Name or number of the class, or one per picture; ``None`` for the predicted one.
             references: Names or numbers of the reference classes; the target is left out where it is among them.
             ranks: Without ``references``: which of the classes of nearest logit, 1 for the nearest; ranks beyond the last class are
@@ -422,12 +432,11 @@ class FinerCam:
         base: str,
     ) -> Any:
         strength = self._strength(alpha, aggregation, ranks)
-        several = isinstance(images, (list, tuple))
-        given: Any = images if several else [images]
-        pictures = [self._read(image) for image in given]
+        several = several_pictures(images)
+        pictures = [self._read(image) for image in (cast("list[ImageSource]", [images]) if several is None else several)]
         targets = [[target] for target in self._targets(target, len(pictures))]
         found = [answers[0] for answers in self._answers(pictures, targets, references, ranks, strength, aggregation, base)]
-        return found if several else found[0]
+        return found[0] if several is None else found
 
     def explain_all(
         self,
@@ -447,14 +456,13 @@ class FinerCam:
         """
         with without_graph():
             strength = self._strength(alpha, aggregation, ranks)
-            several = isinstance(images, (list, tuple))
-            given: Any = images if several else [images]
+            several = several_pictures(images)
             asked = [None if target is None else self.head.index(target) for target in targets]
             if not asked:
                 raise ConfigurationError("no class was named: expected at least one, or None for the predicted class.")
-            pictures = [self._read(image) for image in given]
+            pictures = [self._read(image) for image in (cast("list[ImageSource]", [images]) if several is None else several)]
             found = self._answers(pictures, [asked] * len(pictures), references, ranks, strength, aggregation, base)
-            return found if several else found[0]
+            return found[0] if several is None else found
 
     def _strength(self, alpha: float | None, aggregation: str, ranks: Sequence[int]) -> float:
         chosen = choose(aggregation, AGGREGATIONS, "aggregation")
@@ -707,11 +715,17 @@ def class_folders(folder: str | os.PathLike[str]) -> list[tuple[Path, str]]:
     return found
 
 
-def image_embeddings(backbone: Backbone, images: Sequence[ImageSource], settings: Settings | None = None) -> Tensor:
-    """Returns the image embeddings float32 [M, D] of pictures, on the CPU, not normalised."""
+def image_embeddings(backbone: Backbone, images: Iterable[ImageSource], settings: Settings | None = None) -> Tensor:
+    """Returns the image embeddings float32 [M, D] of pictures, on the CPU, not normalised.
+
+    Raises:
+        ConfigurationError: A single picture instead of several.
+        ImageError: A picture cannot be read.
+    """
     settings = settings or Settings()
+    sources = pictures_in(images, "image_embeddings")
     rows = []
-    for start in range(0, len(images), settings.batch_size):
+    for start in range(0, len(sources), settings.batch_size):
         chunk = [
             prepare(
                 read_image(image, max_pixels=settings.max_pixels),
@@ -719,7 +733,7 @@ def image_embeddings(backbone: Backbone, images: Sequence[ImageSource], settings
                 settings.resize,
                 settings.size,
             )
-            for image in images[start : start + settings.batch_size]
+            for image in sources[start : start + settings.batch_size]
         ]
         if all(item.pixels.shape == chunk[0].pixels.shape for item in chunk):
             groups = [chunk]

@@ -31,7 +31,7 @@ from concept_cam.pictures.pages import FIRST_PAGE, FirstPageWarning
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "ImageSource", "Picture", "Reduce", "decoded", "open_path", "opened", "read_image"]
+__all__ = ["MAX_PIXELS", "ImageSource", "Picture", "Reduce", "decoded", "is_tensor", "open_path", "opened", "read_image"]
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | Tensor | Picture"
 
@@ -148,7 +148,7 @@ def _read(source: ImageSource, max_pixels: int, reduce: Reduce | None) -> Pictur
         return source
     if isinstance(source, np.ndarray):
         return _from_array(source, "array")
-    if _is_tensor(source):
+    if is_tensor(source):
         return _from_tensor(cast("Tensor", source))
     if isinstance(source, Image.Image):
         name = getattr(source, "filename", "") or None
@@ -621,7 +621,7 @@ def _apply_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Imag
 # ------------------------------------------------------------------------------------------------------------ arrays
 
 
-def _is_tensor(source: object) -> bool:
+def is_tensor(source: object) -> bool:
     """Whether this is a torch tensor, without importing torch."""
     return any(kind.__module__.partition(".")[0] == "torch" and kind.__name__ == "Tensor" for kind in type(source).__mro__)
 

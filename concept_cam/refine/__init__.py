@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from concept_cam.core.results import Localization, Localizations
+    from concept_cam.pictures.reading import Picture
     from concept_cam.refine.scene import Scene
 
 __all__ = ["REFINERS", "Answers", "Refiner", "find_refiners", "load_refiner", "refine", "refine_each", "refined_maps"]
@@ -205,7 +206,7 @@ Answers = TypeVar("Answers", "Localization", "Localizations")
 def refine(
     answers: Answers,
     refiner: str | Callable[[Tensor, Scene], Tensor],
-    picture: np.ndarray | None = None,
+    picture: Picture | np.ndarray | None = None,
     features: Tensor | None = None,
     valid: np.ndarray | None = None,
     device: torch.device | str = "cpu",
@@ -224,10 +225,11 @@ def refine(
         The same with ``refined`` maps.
 
     Raises:
-        ConfigurationError: An unknown refiner, or one that needs what is not at hand.
+        ConfigurationError: An unknown refiner, one that needs what is not at hand, or a picture of another shape than what was encoded.
     """
     import numpy as np
 
+    from concept_cam.pictures.given import pixels_of
     from concept_cam.refine.scene import Scene
 
     function = load_refiner(refiner, device) if isinstance(refiner, str) else refiner
@@ -235,7 +237,7 @@ def refine(
     known = np.isfinite(scores).any(axis=0)
     if function is None or not known.any():
         return replace(answers, refined=None)  # nothing was asked for, or nothing was seen that an edge could bound
-    pixels = answers.picture if picture is None else picture
+    pixels = answers.picture if picture is None else pixels_of(picture, answers.geometry)
     scene = Scene(answers.geometry, known if valid is None else known & valid, pixels, features, seen=answers.seen, device=device)
     maps = refined_maps(scores, scene, function)
     return replace(answers, refined=maps if answers.scores.ndim == 3 else maps[0])

@@ -256,6 +256,21 @@ def test_batches_equal_singles_and_targets_may_differ() -> None:
         assert found.concept == alone.concept
         assert found.score == pytest.approx(alone.score, rel=1e-3)
     assert cam.logits(pictures).shape == (3, 6)
+    assert cam.logits(iter(pictures)).shape == (3, 6)
+
+
+def test_one_picture_is_not_taken_for_several() -> None:
+    model = backbone("vit")
+    cam = FinerCam(model, make_head(model.embed_dim))
+    batch = np.stack([photograph(seed, (32, 32)) for seed in range(2)])
+    assert cam.logits(batch).shape == (2, 6)
+    assert len(cam.explain(batch, 1)) == len(cam.explain_all(batch, [1, 2])) == 2
+    wrong: Any
+    for wrong in ("x.png", Path("x.png"), batch[0], torch.from_numpy(batch[0]), Image.fromarray(batch[0])):
+        with pytest.raises(ConfigurationError, match=r"logits takes several pictures, received a single one"):
+            cam.logits(wrong)
+        with pytest.raises(ConfigurationError, match=r"image_embeddings takes several pictures, received a single one"):
+            image_embeddings(model, wrong)
 
 
 @pytest.mark.parametrize(
