@@ -24,7 +24,7 @@ from concept_cam.core.directions import DirectionSet, FixedDirections, coefficie
 from concept_cam.core.errors import ConfigurationError, ImageError, PromptError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.grouping import batches_of_one_size
-from concept_cam.core.names import choose
+from concept_cam.core.names import choose, whole_number
 from concept_cam.core.placed_maps import PartMaps, place_maps
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Localizations, Provenance
@@ -791,7 +791,8 @@ class Localizer:
             **values: Settings for this call only.
 
         Raises:
-            PromptError: The target is not in the list, or a class is empty or given twice.
+            PromptError: The target is not in the list, the classes are no list, or one of them is empty or given twice.
+            ConfigurationError: The number of references is no whole number of at least 1, or another option cannot be used.
         """
         localizer = self.with_settings(**values) if values else self
         picture = localizer.read(image)
@@ -801,7 +802,19 @@ class Localizer:
         return replace(answer, picture=picture.pixels)[0]
 
     def class_concept(self, features: PatchFeatures, classes: Sequence[str], target: str | None = None, *, references: int = 3) -> Concept:
-        """Chooses the concept of class-list mode for one encoded picture: the named or predicted class against its nearest classes."""
+        """Chooses the concept of class-list mode for one encoded picture: the named or predicted class against its nearest classes.
+
+        Raises:
+            PromptError: As for :meth:`locate_class`.
+            ConfigurationError: The number of references is no whole number of at least 1.
+        """
+        if isinstance(classes, str | bytes) or not isinstance(classes, Iterable):
+            raise PromptError(f"the class list must be names in a list, received {spoken(classes)}.")
+        count = whole_number(references)
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ConfigurationError(
+                f"the number of reference classes must be a whole number of at least 1, received {spoken(references)}."
+            )
         names = [Concept((name,)).name for name in classes]
         if len(set(names)) != len(names):
             raise PromptError(f"the class list names {sorted({name for name in names if names.count(name) > 1})} more than once.")
@@ -814,7 +827,7 @@ class Localizer:
         texts = self.embed_texts([concept.target_prompts for concept in asked]).to(features.image.device)
         logits = self.backbone.logit_scale * (torch.nn.functional.normalize(features.image, dim=-1) @ texts.T)
         index = int(logits.argmax()) if target is None else names.index(target)
-        nearest = nearest_classes(logits, index, references)
+        nearest = nearest_classes(logits, index, count)
         return replace(asked[index], contrasts=tuple((names[other],) for other in nearest), contrast_names=())
 
 

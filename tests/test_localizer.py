@@ -185,6 +185,11 @@ def test_class_list_mode_picks_the_nearest_classes(planted: Localizer) -> None:
         planted.locate_class(picture, ["red", "green"], "gren")
     with pytest.raises(PromptError, match="more than once"):
         planted.locate_class(picture, ["red", "red"])
+    with pytest.raises(PromptError, match="in a list, received 'red'"):
+        planted.locate_class(picture, "red")
+    for references in (0, 1.5, True, ["green"]):
+        with pytest.raises(ConfigurationError, match="whole number of at least 1, received"):
+            planted.locate_class(picture, ["red", "green"], references=references)  # type: ignore[arg-type]
 
 
 def test_bad_texts(planted: Localizer) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from concept_cam.core.errors import PromptError
-from concept_cam.core.names import choose, normalise_text
+from concept_cam.core.names import choose, normalise_text, whole_number
 from concept_cam.core.placing import PLACES, BodyPlan
 
 __all__ = ["Concept", "Where"]
@@ -29,15 +28,6 @@ def _phrases(value: str | Sequence[str], role: str) -> tuple[str, ...]:
         if not normalise_text(phrase):
             raise PromptError(f"the {role} is empty: expected a text such as 'a forked tail fin', received {phrase!r}.")
     return phrases
-
-
-def _whole(value: Any) -> Any:
-    """A whole number of any type as an int, what is none, such as a truth value of any type, as it is."""
-    try:
-        truth = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
-        return value if truth else operator.index(value)
-    except TypeError:
-        return value
 
 
 @dataclass(frozen=True)
@@ -139,7 +129,7 @@ class Concept:
         twice = next((name for position, name in enumerate(names) if name in names[:position]), None)
         if twice is not None:
             raise PromptError(f"two contrasts have the name {twice!r}: expected one name for each; rename one.")
-        surroundings = _whole(self.surroundings)
+        surroundings = whole_number(self.surroundings)
         if not 0 <= surroundings <= len(contrasts):
             raise PromptError(f"received {surroundings} surroundings among {len(contrasts)} contrasts: expected 0 to {len(contrasts)}.")
         object.__setattr__(self, "target", target)
@@ -160,7 +150,7 @@ class Concept:
             ("metadata", self.metadata, Mapping, "a mapping"),
             ("where", self.where, (Where, type(None)), "a Where, such as Where('left'), or None"),
             # The integers of numpy and torch are whole numbers too; their arrays only say that they could be.
-            ("surroundings", _whole(self.surroundings), int, "a whole number"),
+            ("surroundings", whole_number(self.surroundings), int, "a whole number"),
         )
         for field_, value, kind, text in expected:
             if not isinstance(value, kind) or isinstance(value, bool | bytes):

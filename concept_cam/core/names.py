@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import operator
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from concept_cam.core.errors import ConceptCamError, ConfigurationError
 
@@ -26,6 +27,7 @@ __all__ = [
     "picture_key",
     "stable_key",
     "visible",
+    "whole_number",
 ]
 
 DEFAULT_MODEL = "demo"
@@ -44,6 +46,17 @@ def did_you_mean(name: str, known: Iterable[str], count: int = 1) -> str:
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
+def whole_number(value: Any) -> Any:
+    """Returns a whole number of any type, such as numpy's or torch's, as an int, and what is none, such as a truth value of any type, as it
+    is.
+    """
+    try:
+        truth = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+        return value if truth else operator.index(value)
+    except TypeError:
+        return value
+
+
 def choose(name: str, table: Mapping[str, T], what: str, error: type[ConceptCamError] = ConfigurationError) -> T:
     """Looks a name up in a registry.
 
@@ -57,11 +70,11 @@ def choose(name: str, table: Mapping[str, T], what: str, error: type[ConceptCamE
         The registry's entry.
 
     Raises:
-        ConceptCamError: Of class ``error`` when the name is unknown; the message names the nearest and all known ones.
+        ConceptCamError: Of class ``error`` when the name is unknown, or no text; the message names the nearest and all known ones.
     """
-    if name in table:
+    if isinstance(name, str) and name in table:
         return table[name]
-    hint = did_you_mean(name, table)
+    hint = did_you_mean(name, table) if isinstance(name, str) else ""
     raise error(f"unknown {what} {name!r}.{hint} Known: {', '.join(sorted(table))}.")
 
 

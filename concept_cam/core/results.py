@@ -165,10 +165,13 @@ class Localization:
         """Splits the score by text: the target's term and each contrast's, float32 [h, w] each; they sum to :attr:`scores`.
 
         Raises:
-            ConfigurationError: The method is not linear in the texts, so it has no ledger.
+            ConfigurationError: The method's maps are not linear in the texts, or in a classifier's rows, so it has no ledger.
         """
         if self.split is None:
-            raise ConfigurationError(f"the method {self.provenance.method!r} has no contrast ledger; only 'direct' is linear in the texts.")
+            raise ConfigurationError(
+                f"the method {self.provenance.method!r} has no contrast ledger, for its maps are no sum over texts or classes: in words "
+                "'direct' and 'gem' have one, of a classifier's classes 'direct', 'grad-cam' and 'hires-cam', without +relu."
+            )
         terms = np.where(np.isfinite(self.scores), self.split(), np.nan)
         return dict(zip((self.concept.target[0], *self.concept.contrast_names), terms))
 

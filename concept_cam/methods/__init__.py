@@ -215,7 +215,7 @@ def find_method(method: str | Method) -> Method:
     """
     if isinstance(method, Method):
         return method
-    name, colon, argument = method.partition(":")
+    name, colon, argument = method.partition(":") if isinstance(method, str) else (method, "", "")
     found = choose(name, METHODS, "method")
     if bool(found.takes) != bool(argument) and not (found.optional and not colon):
         expected = f"'{name}:{found.takes}'" if found.takes else f"{name!r} alone"

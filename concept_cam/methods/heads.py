@@ -13,8 +13,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, SupportsIndex, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -28,23 +29,25 @@ from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError, UnsupportedModelError
 from concept_cam.core.files import METADATA, write_tensors
 from concept_cam.core.grouping import batches_of_one_size
-from concept_cam.core.names import choose, did_you_mean
+from concept_cam.core.names import choose, did_you_mean, whole_number
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Provenance
 from concept_cam.core.scoring import FEATURE_NORM
 from concept_cam.core.settings import Settings
-from concept_cam.methods import find_method
+from concept_cam.methods import METHODS, find_method
 from concept_cam.methods.direct import patch_maps
 from concept_cam.methods.engine import Batch, TowerMethod, encode, without_graph
 from concept_cam.methods.head_probe import CERTIFIED, CERTIFIER, LINEAR, HeadProbe
 from concept_cam.pictures.endings import is_picture
-from concept_cam.pictures.given import pictures_in, several_pictures
+from concept_cam.pictures.given import pictures_in, several_pictures, spoken
 from concept_cam.pictures.preprocessing import adapted
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, prepare
 
 __all__ = ["AGGREGATIONS", "Aggregation", "ClassifierHead", "FinerCam", "class_folders", "fit_head"]
 
+Class: TypeAlias = str | SupportsIndex
+"""A class of a classifier: its name, or its number."""
 
 # ------------------------------------------------------------------------------------------------------------------ head
 
@@ -246,16 +249,24 @@ class ClassifierHead:
         weight, bias = self.weight.to(image.device), self.bias.to(image.device)
         return FEATURE_NORM[self.feature_norm](image) @ weight.T + bias
 
-    def index(self, name: str | int) -> int:
+    def index(self, name: str | SupportsIndex) -> int:
         """Returns the number of a class.
 
+        Args:
+            name: Its name, or its number: a whole number of any type, such as ``np.argmax`` returns.
+
         Raises:
-            ConfigurationError: There is no such class.
+            ConfigurationError: There is no such class, or neither a name nor a number was given.
         """
-        if isinstance(name, int):
-            if not 0 <= name < len(self):
-                raise ConfigurationError(f"expected a class number from 0 to {len(self) - 1}, received {name}.")
-            return name
+        number = whole_number(name)
+        if isinstance(number, int) and not isinstance(number, bool):
+            if not 0 <= number < len(self):
+                raise ConfigurationError(f"expected a class number from 0 to {len(self) - 1}, received {number}.")
+            return number
+        if not isinstance(name, str):
+            raise ConfigurationError(
+                f"expected a class by name, such as {self.classes[0]!r}, or by number, 0 to {len(self) - 1}; received {spoken(name)}."
+            )
         if name not in self.classes:
             hint = did_you_mean(name, self.classes)
             raise ConfigurationError(f"the classifier head has no class {name!r} among its {len(self)}.{hint}")
@@ -389,9 +400,9 @@ class FinerCam:
     def explain(
         self,
         images: ImageSource | Sequence[ImageSource],
-        target: str | int | Sequence[str | int] | None = None,
+        target: Class | Sequence[Class | None] | None = None,
         *,
-        references: Sequence[str | int] | None = None,
+        references: str | Sequence[Class] | None = None,
         ranks: Sequence[int] = (1, 2, 3),
         alpha: float | None = None,
         aggregation: str = "uniform",
@@ -401,8 +412,8 @@ class FinerCam:
 
         Args:
             images: A picture, a list or tuple of them, or a batch: an array or tensor of four axes.
-            target: Name or number of the class, or one per picture; ``None`` for the predicted one.
-            references: Names or numbers of the reference classes; the target is left out where it is among them.
+            target: Name or number of the class, or one per picture; ``None`` for the predicted one. Numbers are whole numbers of any type.
+            references: Names or numbers of the reference classes, in a list; the target is left out where it is among them.
             ranks: Without ``references``: which of the classes of nearest logit, 1 for the nearest; ranks beyond the last class are
                 dropped.
             alpha: Comparison strength; the aggregation's own by default. 0 explains the class alone.
@@ -416,7 +427,7 @@ class FinerCam:
             over target and references, ``weights`` what each reference contributes before ``alpha``.
 
         Raises:
-            ConfigurationError: An unknown class, aggregation or base, or no reference left.
+            ConfigurationError: An unknown class, aggregation or base, no reference left, or a value of another type than expected.
         """
         with without_graph():
             return self._explain(images, target, references, ranks, alpha, aggregation, base)
@@ -424,14 +435,14 @@ class FinerCam:
     def _explain(
         self,
         images: ImageSource | Sequence[ImageSource],
-        target: str | int | Sequence[str | int] | None,
-        references: Sequence[str | int] | None,
+        target: Class | Sequence[Class | None] | None,
+        references: str | Sequence[Class] | None,
         ranks: Sequence[int],
         alpha: float | None,
         aggregation: str,
         base: str,
     ) -> Any:
-        strength = self._strength(alpha, aggregation, ranks)
+        strength, ranks = self._strength(alpha, aggregation), _ranks(ranks)
         several = several_pictures(images)
         pictures = [self._read(image) for image in (cast("list[ImageSource]", [images]) if several is None else several)]
         targets = [[target] for target in self._targets(target, len(pictures))]
@@ -441,9 +452,9 @@ class FinerCam:
     def explain_all(
         self,
         images: ImageSource | Sequence[ImageSource],
-        targets: Sequence[str | int | None],
+        targets: Sequence[Class | None],
         *,
-        references: Sequence[str | int] | None = None,
+        references: str | Sequence[Class] | None = None,
         ranks: Sequence[int] = (1, 2, 3),
         alpha: float | None = None,
         aggregation: str = "uniform",
@@ -455,35 +466,38 @@ class FinerCam:
             Per picture the answers in the order of ``targets``; for a single picture that list alone.
         """
         with without_graph():
-            strength = self._strength(alpha, aggregation, ranks)
+            strength, ranks = self._strength(alpha, aggregation), _ranks(ranks)
             several = several_pictures(images)
-            asked = [None if target is None else self.head.index(target) for target in targets]
+            given = _several(targets, "targets", "names or numbers of classes", "['species a'] or [0, 1]")
+            asked = [None if target is None else self.head.index(target) for target in given]
             if not asked:
                 raise ConfigurationError("no class was named: expected at least one, or None for the predicted class.")
             pictures = [self._read(image) for image in (cast("list[ImageSource]", [images]) if several is None else several)]
             found = self._answers(pictures, [asked] * len(pictures), references, ranks, strength, aggregation, base)
             return found[0] if several is None else found
 
-    def _strength(self, alpha: float | None, aggregation: str, ranks: Sequence[int]) -> float:
+    def _strength(self, alpha: float | None, aggregation: str) -> float:
         chosen = choose(aggregation, AGGREGATIONS, "aggregation")
         strength = chosen.alpha if alpha is None else alpha
-        if not 0 <= strength < float("inf"):
-            raise ConfigurationError(f"alpha must be a number >= 0, received {strength}.")
-        if any(rank < 1 for rank in ranks) or not ranks:
-            raise ConfigurationError(f"ranks count from 1, the class of nearest logit; received {list(ranks)}.")
-        return strength
+        if not isinstance(strength, Real) or isinstance(strength, bool) or not 0 <= strength < float("inf"):
+            raise ConfigurationError(f"alpha must be a number >= 0, received {spoken(strength)}.")
+        return float(strength)
 
     def _answers(
         self,
         pictures: Sequence[Picture],
         targets: Sequence[Sequence[int | None]],
-        references: Sequence[str | int] | None,
+        references: str | Sequence[Class] | None,
         ranks: Sequence[int],
         strength: float,
         aggregation: str,
         base: str,
     ) -> list[list[Localization]]:
         maps, relu, layer = _base(base, self)
+        # By what makes the maps and not by name, for one method may have two.
+        own = find_method(base).function
+        certified = own in {METHODS[name].function for name in CERTIFIED}
+        linear = not relu and own in {METHODS[name].function for name in LINEAR}
         answers: dict[int, list[Localization]] = {}
         for positions, items, batch, image in self.encoded(pictures, layer):
             logits = self.head.logits(image)
@@ -507,11 +521,11 @@ class FinerCam:
                     )
                     for place, (index, others, weights) in enumerate(rows[row])
                 ]
-                if base.removesuffix("+relu") in CERTIFIED:
+                if certified:
                     others_maps = partial(_maps_of, maps, batch.single(row), relu)
                     found = [
-                        _certified(answer, weight, [index, *others], own, asked[row, place], base in LINEAR, others_maps)
-                        for place, ((index, others, own), answer) in enumerate(zip(rows[row], found))
+                        _certified(answer, weight, [index, *others], shares, asked[row, place], linear, others_maps)
+                        for place, ((index, others, shares), answer) in enumerate(zip(rows[row], found))
                     ]
                 answers[position] = found
         return [answers[position] for position in range(len(pictures))]
@@ -544,7 +558,7 @@ class FinerCam:
         logits: Tensor,
         target: int | None,
         *,
-        references: Sequence[str | int] | None = None,
+        references: str | Sequence[Class] | None = None,
         ranks: Sequence[int] = (1, 2, 3),
         alpha: float = 0.6,
         aggregation: str = "uniform",
@@ -556,16 +570,17 @@ class FinerCam:
         others = self._references(logits, index, references, ranks)
         return index, others, choose(aggregation, AGGREGATIONS, "aggregation").weights(logits, index, others, alpha)
 
-    def _targets(self, target: str | int | Sequence[str | int] | None, count: int) -> list[int | None]:
+    def _targets(self, target: Class | Sequence[Class | None] | None, count: int) -> list[int | None]:
         if target is None:
             return [None] * count
-        if isinstance(target, (str, int)):
-            return [self.head.index(target)] * count
-        if len(target) != count:
-            raise ConfigurationError(f"received {len(target)} targets for {count} pictures.")
-        return [self.head.index(name) for name in target]
+        if isinstance(target, str) or not _holds_several(target):
+            return [self.head.index(cast("Class", target))] * count
+        named = list(cast("Sequence[Class | None]", target))
+        if len(named) != count:
+            raise ConfigurationError(f"received {len(named)} targets for {count} pictures.")
+        return [None if name is None else self.head.index(name) for name in named]
 
-    def _references(self, logits: Tensor, target: int, references: Sequence[str | int] | None, ranks: Sequence[int]) -> list[int]:
+    def _references(self, logits: Tensor, target: int, references: str | Sequence[Class] | None, ranks: Sequence[int]) -> list[int]:
         if references is None:
             order = nearest_classes(logits, target, len(self.head))
             chosen = [order[rank - 1] for rank in dict.fromkeys(ranks) if rank <= len(order)]
@@ -575,7 +590,9 @@ class FinerCam:
                     f"expected at least one rank from 1 to {len(order)}."
                 )
             return chosen
-        given = (references,) if isinstance(references, str) else references
+        named = (references,) if isinstance(references, str) else references
+        # A number could as well say how many references are wanted, as it does in class-list mode.
+        given = _several(named, "references", "names or numbers of classes", "[2], or ranks=(1, 2) for the two of nearest logit")
         chosen = [index for index in dict.fromkeys(self.head.index(name) for name in given) if index != target]
         if not chosen:
             raise ConfigurationError(f"no reference class is left beside the target {self.head.classes[target]!r}.")
@@ -623,6 +640,25 @@ class FinerCam:
             source=picture.source,
             picture=picture.pixels,
         )
+
+
+def _holds_several(value: object) -> bool:
+    """Whether there are items to go through: arrays and tensors of a single number only look as if there were."""
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
+
+
+def _several(value: object, name: str, what: str, example: str) -> list[Any]:
+    """Returns the items of what was given as a list, or says that a list is expected."""
+    if isinstance(value, str | bytes | Mapping) or not _holds_several(value):
+        raise ConfigurationError(f"{name} must be {what} in a list, received {spoken(value)}: give {example}.")
+    return list(cast("Iterable[Any]", value))
+
+
+def _ranks(given: object) -> list[int]:
+    ranks = [whole_number(rank) for rank in _several(given, "ranks", "whole numbers from 1", "[1] for the class of nearest logit")]
+    if not ranks or any(not isinstance(rank, int) or isinstance(rank, bool) or rank < 1 for rank in ranks):
+        raise ConfigurationError(f"ranks are whole numbers that count from 1, the class of nearest logit; received {ranks}.")
+    return ranks
 
 
 def _maps_of(maps: Maps, batch: Batch, relu: bool, directions: Tensor) -> np.ndarray:

@@ -327,6 +327,58 @@ def test_ranks_alpha_and_wrong_questions() -> None:
         FinerCam(model, replace(make_head(model.embed_dim), weights_hash="0" * 16))
 
 
+def test_classes_by_number_of_any_type_and_nothing_else() -> None:
+    model = backbone("vit")
+    cam = FinerCam(model, make_head(model.embed_dim))
+    picture = photograph(7)
+    expected = cam.explain(picture, 1, references=[2, 3])
+    found: Any
+    for target in (np.int64(1), np.array(1), torch.tensor(1), [np.int64(1)], np.array([1]), "species 1"):
+        for references in ([2, 3], np.array([2, 3]), torch.tensor([2, 3]), (np.int32(2), "species 3")):
+            found = cam.explain(picture, target, references=references, ranks=np.array([1, 2]), alpha=np.float32(0.6))  # type: ignore[arg-type]
+            assert found.concept == expected.concept
+    assert cam.explain_all(picture, np.array([1]), references=[2, 3])[0].concept == expected.concept  # type: ignore[arg-type]
+    assert cam.explain([picture, picture], [None, 1])[1].concept.target == ("species 1",)
+    for values, match in (
+        ({"target": True}, r"expected a class by name, such as 'species 0', or by number, 0 to 5; received True \(bool\)"),
+        ({"target": np.bool_(True)}, "expected a class by name"),
+        ({"target": 1.0}, r"received 1.0 \(float\)"),
+        ({"target": [1.5]}, "by number"),
+        ({"target": np.int64(6)}, "from 0 to 5, received 6"),
+        ({"references": 2}, r"references must be .* in a list, received 2 \(int\): give \[2\], or ranks="),
+        ({"references": [None]}, "expected a class by name"),
+        ({"ranks": 1}, r"ranks must be whole numbers .* received 1 \(int\)"),
+        ({"ranks": "12"}, "ranks must be"),
+        ({"ranks": [1.5]}, "ranks are whole numbers"),
+        ({"ranks": [True]}, "ranks are whole numbers"),
+        ({"alpha": "1"}, r"alpha must be a number >= 0, received '1' \(str\)"),
+        ({"alpha": True}, "alpha must be"),
+        ({"alpha": float("nan")}, "alpha must be"),
+        ({"aggregation": 5}, "unknown aggregation 5"),
+        ({"base": ["grad-cam"]}, r"unknown method \['grad-cam'\]"),
+    ):
+        with pytest.raises(ConfigurationError, match=match):
+            cam.explain(picture, **values)  # type: ignore[arg-type]
+    wrong: Any
+    for wrong in ("species 1", 1, None):
+        with pytest.raises(ConfigurationError, match="targets must be names or numbers of classes in a list"):
+            cam.explain_all(picture, wrong)
+
+
+def test_two_names_of_one_method_have_one_certificate() -> None:
+    model = backbone("vit")
+    cam = FinerCam(model, make_head(model.embed_dim))
+    found = {base: cam.explain(photograph(7), 1, base=base) for base in ("finer-cam", "grad-cam+relu", "grad-cam", "legrad")}
+    np.testing.assert_array_equal(found["finer-cam"].scores, found["grad-cam+relu"].scores)
+    assert found["finer-cam"].certificate.to_dict() == found["grad-cam+relu"].certificate.to_dict()
+    assert sum(found["grad-cam"].ledger_at_peak().values()) == pytest.approx(found["grad-cam"].peak_score, abs=1e-4)
+    for base in ("finer-cam", "grad-cam+relu", "legrad"):
+        with pytest.raises(ConfigurationError, match="'grad-cam' and 'hires-cam', without"):
+            found[base].ledger()
+    with pytest.raises(ConfigurationError, match="has no certificate"):
+        _ = found["legrad"].certificate
+
+
 # ----------------------------------------------------------------------------------------------------------------- DINOv2
 
 
