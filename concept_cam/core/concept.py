@@ -86,7 +86,8 @@ class Concept:
 
     Raises:
         PromptError: On empty text, a target that equals one of its contrasts (after normalisation), a contrast or a name of one that is
-            given twice, more surroundings than contrasts, a template without exactly one ``{}``, or a field of another type.
+            given twice, a contrast with the name of the concept, more surroundings than contrasts, a template without exactly one ``{}``,
+            or a field of another type.
     """
 
     target: tuple[str, ...]
@@ -129,13 +130,19 @@ class Concept:
         twice = next((name for position, name in enumerate(names) if name in names[:position]), None)
         if twice is not None:
             raise PromptError(f"two contrasts have the name {twice!r}: expected one name for each; rename one.")
+        name = self.name or target[0]
+        if name in names:
+            raise PromptError(
+                f"the concept and one of its contrasts have the name {name!r}: what is told of each is kept by name, so expected different "
+                "ones; rename one with name= or contrast_names=."
+            )
         surroundings = whole_number(self.surroundings)
         if not 0 <= surroundings <= len(contrasts):
             raise PromptError(f"received {surroundings} surroundings among {len(contrasts)} contrasts: expected 0 to {len(contrasts)}.")
         object.__setattr__(self, "target", target)
         object.__setattr__(self, "contrasts", contrasts)
         object.__setattr__(self, "templates", templates)
-        object.__setattr__(self, "name", self.name or target[0])
+        object.__setattr__(self, "name", name)
         object.__setattr__(self, "contrast_names", names)
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
         object.__setattr__(self, "surroundings", surroundings)
@@ -176,6 +183,14 @@ class Concept:
     def target_prompts(self) -> tuple[str, ...]:
         """The exact texts whose mean embedding is the target."""
         return self.prompts(self.target)
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """What the texts of a map are called, target first, no two alike: the target by its first phrase, or by the concept's name where a
+        contrast is called like that phrase, as a state of a pack may be.
+        """
+        first = self.target[0]
+        return (self.name if first in self.contrast_names else first, *self.contrast_names)
 
     @property
     def rivals(self) -> tuple[tuple[str, ...], ...]:

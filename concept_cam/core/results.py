@@ -173,7 +173,7 @@ class Localization:
                 "'direct' and 'gem' have one, of a classifier's classes 'direct', 'grad-cam' and 'hires-cam', without +relu."
             )
         terms = np.where(np.isfinite(self.scores), self.split(), np.nan)
-        return dict(zip((self.concept.target[0], *self.concept.contrast_names), terms))
+        return dict(zip(self.concept.term_names, terms, strict=True))
 
     def ledger_at_peak(self) -> dict[str, float]:
         """Returns what the target and each contrast contribute to the best cell's score; they sum to :attr:`peak_score`.
@@ -425,7 +425,7 @@ class Localization:
             },
             "score": _number(self.score),
             "probability": self.probability,
-            "probabilities": dict(zip((concept.name, *concept.rival_names), self.probabilities)),
+            "probabilities": dict(zip((concept.name, *concept.rival_names), self.probabilities)),  # none without rivals
             "contrast_weights": dict(zip(concept.contrast_names, self.weights)),
             "peak": [_number(value) for value in self.peak],
             "peak_score": _number(self.peak_score),

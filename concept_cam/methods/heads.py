@@ -692,7 +692,7 @@ def _certified(
         math.nan if found.probability is None else found.probability,
         linear,
         maps,
-        dict(zip((found.concept.target[0], *found.concept.contrast_names), own.tolist())),
+        dict(zip(found.concept.term_names, own.tolist(), strict=True)),
     )
     return replace(found, split=split if linear else None, certify=lambda: CERTIFIER.load()(probe))
 

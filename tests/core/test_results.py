@@ -198,3 +198,18 @@ def test_an_explained_overlay_is_taller(found: Localization) -> None:
 def test_a_caption_has_no_number_where_nothing_was_found(found: Localization, verdict: str, confidence: float | None, tail: str) -> None:
     told = dataclasses.replace(found.certificate, verdict=verdict, confidence=confidence)
     assert dataclasses.replace(found, certify=lambda: told).caption == f"{found.question}{tail}"
+
+
+def test_no_text_is_lost_by_its_name(localizer: Localizer) -> None:
+    """What is told of each text is kept by name: two of one name would be one."""
+    for values in ({"contrast_names": ("red",)}, {"name": "green"}):
+        with pytest.raises(PromptError, match=r"the concept and one of its contrasts have the name '\w+'.* rename one"):
+            Concept("red", ("green",), **values)
+    # A pack's state may be called as another one's words are.
+    asked = Concept("red", ("green", "blue"), name="colour=crimson", contrast_names=("red", "blue"))
+    found = localizer.locate(blocks(), asked)
+    assert list(found.ledger_at_peak()) == ["colour=crimson", "red", "blue"]
+    assert sum(found.ledger_at_peak().values()) == pytest.approx(found.peak_score, abs=1e-6)
+    assert list(found.to_dict()["probabilities"]) == ["colour=crimson", "red", "blue"]
+    assert sum(found.to_dict()["probabilities"].values()) == pytest.approx(1)
+    assert len(found.certificate.ledger) == 3
