@@ -55,6 +55,19 @@ def test_a_picture_without_the_target_does_not_stop_the_rest(picture: Path, tmp_
     assert not np.asarray(Image.open(out / "green__red.mask.png")).any()
 
 
+def test_a_picture_that_is_named_twice_is_looked_at_once(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, folder = tmp_path / "out", tmp_path / "d" / "a"
+    folder.mkdir(parents=True)
+    Image.open(picture).save(folder / "x.png")
+    monkeypatch.chdir(tmp_path)
+    result = run("locate", "d/a", "d/a/x.png", "./d/a/x.png", "-", picture, "-t", "red", "-o", out, stdin=f"{picture}\n")
+    assert result.exit_code == 0, result.output
+    assert [Path(row["file_name"]).name for row in rows(result)] == ["x.png", "blocks.png"]
+    assert "3 pictures were named more than once" in result.stderr
+    assert sorted(path.name for path in out.glob("*.json")) == ["blocks.json", "x.json"]
+    assert "more than once" not in run("locate", picture, folder / "x.png", "-t", "red").stderr
+
+
 @pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="the file system takes names in Unicode only")
 def test_a_file_name_that_is_not_utf8(picture: Path, tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))

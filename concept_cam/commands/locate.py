@@ -147,7 +147,7 @@ def locate(
     asked for without the place, which is told by how the animal lies: PLACE says which it was, and whose left. A classifier (--head
     FILE, or --model timm:NAME[,CHECKPOINT] with its own last layer) is asked for its classes instead of words: without --target for the
     predicted one; SCORE is then the contrasted logit. IMAGE may be a folder, which is searched with its subfolders; '-' reads paths
-    from standard input, one per line.
+    from standard input, one per line. A picture that is named twice is looked at once.
 
     \b
     Examples:
@@ -169,7 +169,7 @@ def locate(
     if layer is not None and not classifier:
         raise ConfigurationError("--layer belongs to a classifier: give --head FILE, or --model timm:NAME.")
     question = None if classifier else question_of(target, contrast, traits, classes, references, ranks)
-    paths = list(_paths(images))
+    paths = _each_once(_paths(images))
     if not paths:
         raise ConfigurationError("no picture was given: standard input held no path.")
     check_early(values, output)
@@ -277,6 +277,17 @@ def _paths(images: Sequence[str]) -> Iterator[str]:
             yield from _pictures_in(image)
         else:
             yield image
+
+
+def _each_once(paths: Iterator[str]) -> list[str]:
+    """Drops the pictures that were named before, as one in a folder that is named too: they would have the same output files."""
+    named = list(paths)
+    found: dict[str, str] = {}
+    for path in named:
+        found.setdefault(os.path.normcase(os.path.abspath(path)), path)
+    if len(found) < len(named):
+        note(f"{len(named) - len(found)} pictures were named more than once, and are looked at once.")
+    return list(found.values())
 
 
 def _pictures_in(folder: str) -> Iterator[str]:
