@@ -58,7 +58,8 @@ class ModelsGroup(click.Group):
 def models(context: click.Context, show_attention: bool, show_methods: bool, show_refiners: bool, show_all: bool) -> None:
     """Lists the models that can be loaded, and those that are on this machine already; with NAME, says how that model is read.
 
-    NAME is any model that --model takes; it is loaded. An architecture of open_clip, alone or with a tag, needs no weights for this.
+    NAME is any model that --model takes; it is loaded. An architecture of open_clip, alone or with a tag, needs no weights for this: all is
+    told but their hash, and the length of texts where another library has the text tower.
 
     \b
     Examples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from concept_cam.backbones.machine import device_of
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.backbones.torchvision_compat import import_open_clip
 from concept_cam.core.documents import understood
-from concept_cam.core.errors import ModelError
+from concept_cam.core.errors import ModelError, UnsupportedModelError
 from concept_cam.core.names import choose, did_you_mean
 from concept_cam.core.quiet import quiet
 
@@ -209,31 +209,51 @@ def about(name: str) -> list[tuple[str, str]]:
     """
     architecture, _, tag = name.partition("/")
     if architecture in _architectures():
-        like = published.read_like(architecture, tag)
-        rows = [
-            ("preprocessing", published.spoken(like.config) or "mean and deviation of OpenAI, bicubic, shortest"),
-            ("from", like.origin),
-        ]
-        rows += [(key.replace("_", " "), f"published weights differ: {said}") for key, said in like.unsure.items()]
-        quick = "" if tag else published.activation_warning(architecture, "FILE")
-        return rows + ([("activation", quick)] if quick else [])
+        return _about_architecture(architecture, tag)
     backbone = load(name)
+    weights = [("weights", backbone.weights_hash)]
+    return _read(backbone, weights, [("preprocessing", str(backbone.preprocess))], _space(backbone)) + _unsure(backbone.preprocess.unsure)
+
+
+def _about_architecture(architecture: str, tag: str) -> list[tuple[str, str]]:
+    like = published.read_like(architecture, tag)
+    prepared = [
+        ("preprocessing", published.spoken(like.config) or "mean and deviation of OpenAI, bicubic, shortest"),
+        ("from", like.origin),
+    ]
+    named = f"{architecture}/{tag}" if tag else f"{architecture}/TAG or {architecture}:FILE"
+    weights = [("weights", f"not looked at; {named} loads them")]
+    try:
+        backbone = open_clip.outline(architecture, like.config, like.origin)
+    except UnsupportedModelError as error:
+        rows = [("family", f"none: {error}"), *prepared]
+    else:
+        rows = _read(backbone, weights, prepared, _space(backbone) if backbone.context_length else f"{backbone.embed_dim} dimensions")
+    rows += _unsure(tuple(like.unsure.items()))
+    quick = "" if tag else published.activation_warning(architecture, "FILE")
+    return rows + ([("activation", quick)] if quick else [])
+
+
+def _read(backbone: Backbone, weights: list[tuple[str, str]], prepared: list[tuple[str, str]], space: str) -> list[tuple[str, str]]:
+    """How a backbone is read, with or without values in it."""
     family = FAMILIES[backbone.family]
     height, width = backbone.preprocess.size
     read_height, read_width = backbone.preprocess.default_size
-    rows = [
+    return [
         ("family", f"{backbone.family}: {family.description}"),
-        ("weights", backbone.weights_hash),
+        *weights,
         ("input", f"{height} x {width} pixels, {backbone.preprocess.stride[0]} per cell; maps are read at {read_height} x {read_width}"),
-        ("preprocessing", str(backbone.preprocess)),
-        ("joint space", _space(backbone)),
+        *prepared,
+        ("joint space", space),
         ("pooling", family.pooling),
         ("attention", f"auto: {backbone.default_attention}; known: {', '.join(backbone.attentions)}"),
         ("why", family.reason),
         ("verified", family.verified),
     ]
-    rows += [(key.replace("_", " "), f"published weights differ: {said}") for key, said in backbone.preprocess.unsure]
-    return rows
+
+
+def _unsure(said: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(key.replace("_", " "), f"published weights differ: {text}") for key, text in said]
 
 
 def _space(backbone: Backbone) -> str:

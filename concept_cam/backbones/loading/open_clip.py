@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -21,7 +22,7 @@ from concept_cam.backbones.text import ModelTower, OpenClipTokens, TextEncoder
 from concept_cam.backbones.torchvision_compat import import_open_clip, import_transformers
 from concept_cam.core.errors import ConceptCamError, ModelError
 
-__all__ = ["CONFIG", "WEIGHTS", "from_file", "from_folder", "from_open_clip", "from_tag", "weights_in"]
+__all__ = ["CONFIG", "WEIGHTS", "from_file", "from_folder", "from_open_clip", "from_tag", "outline", "weights_in"]
 
 CONFIG = "open_clip_config.json"
 WEIGHTS: tuple[str, ...] = (
@@ -175,6 +176,30 @@ def from_tag(architecture: str, tag: str, name: str, device: torch.device, dtype
             force_preprocess_cfg=dict(like.config),
         )
     return _ready(model, device, dtype, _architecture_tokenizer(architecture, name), like.config, name, like.origin)
+
+
+def outline(architecture: str, config: Mapping[str, Any], origin: str) -> Backbone:
+    """Reads an architecture as a model of it would be read, to tell how: its parameters have shapes and no values, so it encodes nothing.
+
+    The text tower, which decides nothing of that and whose configuration may have to be downloaded, is a stand-in.
+
+    Args:
+        architecture: Name of one of open_clip's architectures.
+        config: How pictures are prepared.
+        origin: Where that comes from, for people.
+
+    Raises:
+        UnsupportedModelError: No spatial map can be read from its image tower.
+    """
+    open_clip = import_open_clip()
+    known = open_clip.get_model_config(architecture)
+    text = known.get("text_cfg") or {}
+    stand_in = {"context_length": int(text.get("context_length") or 77), "vocab_size": 64, "width": 64, "heads": 1, "layers": 1}
+    with torch.device("meta"):
+        model = open_clip.CLIP(known["embed_dim"], {**known["vision_cfg"], "timm_model_pretrained": False}, stand_in).eval()
+    model.logit_scale = nn.Parameter(torch.zeros((), device="cpu"))  # Looked at when a model is read.
+    reader = cast(TextEncoder, SimpleNamespace(context_length=0 if text.get("hf_model_name") else stand_in["context_length"]))
+    return read(_tower(model, architecture), Made(architecture, model, reader, config, origin))
 
 
 def weights_in(folder: Path) -> Path | None:
