@@ -29,7 +29,7 @@ from concept_cam.core.placed_maps import PartMaps, place_maps
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Localizations, Provenance
 from concept_cam.core.scoring import image_scores, ledger, probabilities, score_patches
-from concept_cam.core.settings import Settings
+from concept_cam.core.settings import Settings, given_settings
 from concept_cam.methods import explain
 from concept_cam.pictures.given import pictures_in, pixels_of, several_pictures, spoken
 from concept_cam.pictures.preprocessing import adapted
@@ -78,9 +78,9 @@ class Localizer:
                 f"a Localizer is made of a model that is loaded, received {backbone!r} ({type(backbone).__name__}): use "
                 "Localizer.from_pretrained(name)."
             )
-        _require_kinds(settings, rules)
+        _require_rules(rules)
         self.backbone = backbone
-        self.settings = settings or Settings()
+        self.settings = given_settings(settings)
         self.rules = rules or shipped(backbone.weights_hash) or Rules()
         self.preprocess = adapted(backbone.preprocess, self.settings)
         self._texts = TextMemory(backbone, cache_folder())
@@ -134,8 +134,8 @@ class Localizer:
             UnsupportedModelError: The model has no text tower, such as ``timm:NAME``.
             ConfigurationError: An unknown setting, or settings or rules that are something else.
         """
-        _require_kinds(settings, rules)  # Before the model is loaded, which can take minutes.
-        chosen = (settings or Settings()).with_values(**values)
+        _require_rules(rules)  # Before the model is loaded, which can take minutes.
+        chosen = given_settings(settings).with_values(**values)
         backbone = backbones.load(name, device=device, dtype=dtype)
         if not backbone.context_length:
             backbone.encode_text(["a picture"])  # Raises, and says what such a tower is good for.
@@ -391,7 +391,7 @@ class Localizer:
                 )
         if isinstance(features, PatchFeatures):
             return self._answers(items, asked, None if pictures is None else [pictures])[0]
-        return self._answers(items, asked, None if pictures is None else pictures_in(pictures, "score(several features, ...)"))
+        return self._answers(items, asked, None if pictures is None else pictures_in(pictures, f"score of {len(items)} encoded ones"))
 
     def _answers(self, features: list[PatchFeatures], concepts: tuple[Concept, ...], pictures: list[Any] | None) -> list[Localizations]:
         refined = self.settings.refine != "none"
@@ -831,13 +831,8 @@ class Localizer:
         return replace(asked[index], contrasts=tuple((names[other],) for other in nearest), contrast_names=())
 
 
-def _require_kinds(settings: Settings | None, rules: Rules | None) -> None:
-    """Refuses settings and rules of another type, which would fail much later."""
-    if settings is not None and not isinstance(settings, Settings):
-        raise ConfigurationError(
-            f"settings must be a Settings, received {spoken(settings)}: give Settings(gamma=1), or single ones, "
-            "Localizer.from_pretrained(name, gamma=1)."
-        )
+def _require_rules(rules: Rules | None) -> None:
+    """Refuses what is no rules, which would fail when the first certificate is asked for."""
     if rules is not None and not isinstance(rules, Rules):
         raise _no_rules(rules)
 

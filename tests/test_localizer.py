@@ -319,7 +319,7 @@ def test_pictures_and_features_are_as_many(planted: Localizer, values: dict[str,
     for pictures in ([blocks()], [blocks(), blocks(32, 48), blocks()], []):
         with pytest.raises(ConfigurationError, match=rf"received {len(pictures)} pictures for 2 encoded ones"):
             localizer.score([one, other], asked, pictures)
-    with pytest.raises(ConfigurationError, match=r"received a single one, ndarray uint8 \[32, 32, 3\]"):
+    with pytest.raises(ConfigurationError, match=r"score of 2 encoded ones takes several .*a single one, ndarray uint8 \[32, 32, 3\]"):
         localizer.score([one, other], asked, blocks())  # type: ignore[arg-type]
     answers = localizer.score([one, other], asked, [blocks(), blocks(32, 48)])
     assert [answer.geometry.original for answer in answers] == [(32, 32), (32, 48)]
@@ -394,7 +394,7 @@ def test_settings_and_rules_of_another_type_are_refused_at_once(monkeypatch: pyt
     monkeypatch.setattr(backbones, "load", lambda *_, **__: pytest.fail("the model was loaded first"))
     wrong: Any = {"gamma": 1}
     for make in (lambda **values: Localizer(PlantedBackbone(), **values), Localizer.from_pretrained):
-        with pytest.raises(ConfigurationError, match=r"settings must be a Settings, received \{'gamma': 1\} \(dict\)"):
+        with pytest.raises(ConfigurationError, match=r"settings must be a Settings .* received \{'gamma': 1\} \(dict\). Give Settings\("):
             make(settings=wrong)
         with pytest.raises(ConfigurationError, match=r"rules must be .* received 'trust.json' \(str\): give Trust.read"):
             make(rules="trust.json")

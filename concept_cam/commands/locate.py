@@ -286,7 +286,7 @@ def _each_once(paths: Iterator[str]) -> list[str]:
     for path in named:
         found.setdefault(os.path.normcase(os.path.abspath(path)), path)
     if len(found) < len(named):
-        note(f"{len(named) - len(found)} pictures were named more than once, and are looked at once.")
+        note(f"{len(named) - len(found)} of {len(named)} names are of pictures named before; each picture is looked at once.")
     return list(found.values())
 
 

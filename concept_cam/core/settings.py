@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "VIEW_NAMES",
     "WEIGHTINGS",
     "Settings",
+    "given_settings",
     "joined_refiners",
     "read_config",
     "refiner_steps",
@@ -229,6 +231,20 @@ class Settings:
             for name, value in values.items()
             if value is not None or name not in PREPROCESS_SETTINGS
         }
+
+
+def given_settings(settings: Settings | None) -> Settings:
+    """Returns the settings that a caller gave, or the defaults for ``None``.
+
+    Raises:
+        ConfigurationError: Something else was given, such as a dictionary.
+    """
+    if settings is not None and not isinstance(settings, Settings):
+        raise ConfigurationError(
+            f"settings must be a Settings such as Settings(gamma=1), received {reprlib.repr(settings)} ({type(settings).__name__})."
+            + (" Give Settings(**them)." if isinstance(settings, Mapping) else "")
+        )
+    return settings or Settings()
 
 
 SETTING_NAMES: tuple[str, ...] = tuple(item.name for item in fields(Settings))

@@ -33,7 +33,7 @@ from concept_cam.core.names import choose, did_you_mean, whole_number
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Provenance
 from concept_cam.core.scoring import FEATURE_NORM
-from concept_cam.core.settings import Settings
+from concept_cam.core.settings import Settings, given_settings
 from concept_cam.methods import METHODS, find_method
 from concept_cam.methods.direct import patch_maps
 from concept_cam.methods.engine import Batch, TowerMethod, encode, without_graph
@@ -355,15 +355,22 @@ class FinerCam:
             first norm of the last block, which the authors' code hooks; elsewhere the last map. ``"last"`` is what the pooling reads.
 
     Raises:
-        ConfigurationError: Head and tower do not fit, an unknown layer, or the resize policy shows the tower parts of the picture only.
+        ConfigurationError: Head and tower do not fit, head or settings are something else, an unknown layer, or the resize policy shows the
+            tower parts of the picture only.
         UnsupportedModelError: No head is given and the tower has none.
     """
 
     def __init__(
         self, backbone: Backbone, head: ClassifierHead | None = None, settings: Settings | None = None, *, layer: str | None = None
     ) -> None:
+        self.settings = given_settings(settings)
         head = ClassifierHead.of(backbone) if head is None else head
-        self.backbone, self.head, self.settings = backbone, head, settings or Settings()
+        if not isinstance(head, ClassifierHead):
+            raise ConfigurationError(
+                f"head must be a ClassifierHead, received {spoken(head)}: give ClassifierHead.load(path), .from_matrix(weight, bias) or "
+                ".from_state_dict(layer.state_dict())."
+            )
+        self.backbone, self.head = backbone, head
         if layer is not None:
             choose(layer, dict.fromkeys(backbone.layers), f"layer of {backbone.name}")
         self.layer = layer or (PUBLISHED_LAYER if PUBLISHED_LAYER in backbone.layers else backbone.layers[0])
@@ -758,7 +765,7 @@ def image_embeddings(backbone: Backbone, images: Iterable[ImageSource], settings
         ConfigurationError: A single picture instead of several.
         ImageError: A picture cannot be read.
     """
-    settings = settings or Settings()
+    settings = given_settings(settings)
     sources = pictures_in(images, "image_embeddings")
     rows = []
     for start in range(0, len(sources), settings.batch_size):

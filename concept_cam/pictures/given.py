@@ -96,6 +96,8 @@ def spoken(value: object) -> str:
     if isinstance(value, np.ndarray) or is_tensor(value):
         array = cast("np.ndarray", value)
         return f"{type(value).__name__} {array.dtype} {list(array.shape)}"
+    if isinstance(value, Picture):
+        return f"a Picture of {value.size[0]} x {value.size[1]} pixels"
     if isinstance(value, Image.Image):
         return f"a Pillow image of {value.height} x {value.width} pixels"
     if isinstance(value, (list, tuple)):

@@ -319,6 +319,9 @@ def test_ranks_alpha_and_wrong_questions() -> None:
             cam.explain(picture, **values)
     with pytest.raises(ConfigurationError, match="reads 3 numbers"):
         FinerCam(model, make_head(3))
+    for wrong, match in (((torch.zeros(6, 3),), "head must be a ClassifierHead, received Tensor"), ((None, {"size": 32}), "settings must")):
+        with pytest.raises(ConfigurationError, match=match):
+            FinerCam(model, *wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="tile"):
         FinerCam(model, make_head(model.embed_dim), Settings(resize="tile"))
     from dataclasses import replace
