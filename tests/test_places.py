@@ -137,7 +137,11 @@ def test_rendered_wings_are_told_apart_by_their_masks() -> None:
         ("left eye", "left", "eye"),
         ("the left-hand antenna", "left", "the antenna"),
         ("the rear dorsal fin of a fish", "rear", "the dorsal fin of a fish"),
-        ("a fish's second dorsal fin", "", "a fish's second dorsal fin"),
+        ("a fish's second dorsal fin", "second", "a fish's dorsal fin"),
+        ("the dog’s left ear", "left", "the dog’s ear"),
+        ("the left of the picture", "", "the left of the picture"),
+        ("a fin seen from the left side", "", "a fin seen from the left side"),
+        ("the left wing and tail", "", "the left wing and tail"),
         ("the second dorsal fin", "second", "the dorsal fin"),
         ("the first left wing", "", "the first left wing"),
         ("what is left of a fish", "", "what is left of a fish"),
@@ -150,6 +154,58 @@ def test_the_place_is_taken_out_of_the_words(words: str, place: str, plain: str)
     assert read_place(words) == (place, plain)
 
 
+@pytest.mark.parametrize(
+    ("words", "place", "plain", "part"),
+    [
+        ("the butterfly's left fore wing", "left", "the butterfly's fore wing", "fore_wing"),
+        ("a butterfly's right fore wing", "right", "a butterfly's fore wing", "fore_wing"),
+        ("the butterfly’s left fore wing", "left", "the butterfly’s fore wing", "fore_wing"),
+        ("a fish's rear dorsal fin", "rear", "a fish's dorsal fin", "dorsal_fin"),
+        ("the left front wing of a butterfly", "left", "the front wing of a butterfly", "fore_wing"),
+        ("the upper left wing of a butterfly", "left", "the upper wing of a butterfly", "fore_wing"),
+        ("the pale left fore wing of a large butterfly", "left", "the pale fore wing of a large butterfly", "fore_wing"),
+        ("the eyespot on the left hind wing of a butterfly", "left", "the eyespot on the hind wing of a butterfly", "hind_wing"),
+        ("the left nostril of a fish", "left", "the nostril of a fish", ""),
+    ],
+)
+def test_a_place_before_a_part_is_read(words: str, place: str, plain: str, part: str) -> None:
+    concept = concept_of_words(words)
+    assert concept.where is not None
+    assert (concept.where.place, concept.target, concept.where.part, concept.where.unread) == (place, (plain,), part, "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "the front of a fish",
+        "the rear of a beetle",
+        "the fore wing on the left of a butterfly",
+        "the first of the dorsal fins of a fish",
+        "a fish seen from the left side",
+        "the rear edge of the tail fin of a fish",
+        "the first dorsal fin ray of a fish",
+        "the left half of a butterfly",
+        "the left fish's eye",
+        "the left butterfly",
+        "the left and right eyes of a fish",
+        "the left wing and tail of a butterfly",
+        "the leftmost fore wing of a butterfly",
+        "a left-facing fish",
+    ],
+)
+def test_a_place_elsewhere_leaves_the_words_whole_and_is_said_not_to_be_read(words: str) -> None:
+    concept = concept_of_words(words, ["a bird"])
+    assert (concept.target, concept.contrasts, concept.name) == ((words,), (("a bird",),), words)
+    assert concept.where is not None
+    assert "had no say: a place is read only right before the part" in concept.where.unread
+    assert concept.metadata.get("kind") is None
+
+
+def test_a_contrast_in_a_parts_own_name_stays_whole() -> None:
+    asked = concept_of_words("the left hind wing of a butterfly", ["the front wing of a butterfly", "the front of a butterfly"])
+    assert asked.contrasts == (("the front wing of a butterfly",), ("the front of a butterfly",))
+
+
 def test_words_become_a_part_and_its_place() -> None:
     fish = concept_of_words("the rear dorsal fin of a fish", ["the tail fin of a fish", "the front dorsal fin of a fish"])
     assert (fish.name, fish.target) == ("the rear dorsal fin of a fish", ("the dorsal fin of a fish",))
@@ -157,11 +213,21 @@ def test_words_become_a_part_and_its_place() -> None:
     assert (fish.where.place, fish.where.part) == ("rear", "dorsal_fin")
     assert {part.metadata["part"] for part in fish.where.parts} == set(prompts.load_pack("fish").frame.parts)
     # A name that a pack gives to a part holds no place; nor do words without a host that a pack knows, but for "the left ...".
-    for words in ("the front wing of a butterfly", "a right turn", "the front door", "the right whale", "the last supper"):
+    for words in (
+        "the front wing of a butterfly",
+        "the butterfly's front wing",
+        "a right turn",
+        "the left of the picture",
+        "the front door",
+        "the right whale",
+        "the last supper",
+    ):
         assert concept_of_words(words) == Concept((words,))
     assert concept_of_words("the left wing of a dragonfly").where == Where("left")
     with pytest.raises(PromptError, match="unknown place 'lef'"):
         Where("lef")
+    with pytest.raises(PromptError, match="unread must be text"):
+        Where("left", unread=1)  # type: ignore[arg-type]
 
 
 def test_the_api_takes_words(localizer: Localizer) -> None:
@@ -319,6 +385,23 @@ def test_locate_says_how_the_place_was_told(monkeypatch: pytest.MonkeyPatch, loc
     assert above["x"] != ""
     assert beside["place"].startswith("not told: the body is seen from the side")
     assert beside["x"] == ""
+
+
+def test_locate_says_which_place_was_not_read(monkeypatch: pytest.MonkeyPatch, localizer: Localizer, tmp_path: Path) -> None:
+    from concept_cam.cli import main
+    from concept_cam.commands import locate
+
+    monkeypatch.setattr(locate, "build_localizer", lambda values, *_: localizer)
+    Image.fromarray(butterfly(1.2).pixels).save(tmp_path / "above.png")
+    words = ["the butterfly's left fore wing", "the front edge of the fore wing of a butterfly"]
+    result = CliRunner().invoke(main, ["locate", str(tmp_path / "above.png"), *(text for word in words for text in ("-t", word))])
+    assert result.exit_code == 0, result.output
+    left, edge = csv.DictReader(io.StringIO(result.stdout))
+    assert left["place"].startswith("left, the")
+    assert edge["place"].startswith("not read: 'front' had no say")
+    assert (edge["target"], edge["x"]) == (words[1], "")
+    assert result.stderr.count("the place in") == 1
+    assert f"the place in {words[1]!r} was not read" in " ".join(result.stderr.split())
 
 
 def test_the_page_asks_for_places(localizer: Localizer, pack: prompts.Pack, run: Any, tmp_path: Path) -> None:

@@ -190,6 +190,7 @@ def locate(
         if fitted is not None:
             fitted.check(localizer.conditions())
         if question.concepts:
+            _warn_unread_places(question.concepts)
             warn_unknown_words(localizer, list(question.concepts))
         asker = _WordAsker(localizer, question, values.get("method", "direct"), careful)
     printer = Printer(format_)
@@ -256,6 +257,13 @@ def question_of(
     if double:
         raise PromptError(f"the concept {double[0]!r} is asked for twice.")
     return _Question(concepts, (), None, 3)
+
+
+def _warn_unread_places(concepts: Sequence[Concept]) -> None:
+    """Says on stderr which targets speak of a place that was not read: the model pays no heed to it, and the map is that of the rest."""
+    for concept in concepts:
+        if concept.where is not None and concept.where.unread:
+            warn(f"warning: the place in {concept.name!r} was not read: {concept.where.unread}")
 
 
 def _read_classes(path: str) -> list[str]:
@@ -477,7 +485,8 @@ def place_in_words(found: Localization) -> str | None:
     if place is None:
         return None
     if not place.resolved:
-        return f"not told: {place.reason}"
+        unread = found.concept.where is not None and found.concept.where.unread
+        return f"{'not read' if unread else 'not told'}: {place.reason}"
     return f"{place.where}, {LEFT_OF[place.left_of].partition(':')[0]}" if place.left_of else f"{place.where}: {place.reason}"
 
 

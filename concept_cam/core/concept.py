@@ -39,6 +39,8 @@ class Where:
         part: Name of the part whose place it is, as the plan names it; empty where the plan does not.
         plan: Which parts tell how the host lies; empty where nothing is known of it.
         parts: Concepts of the parts that the plan names, each with its name there as metadata ``part``.
+        unread: Why the place was not read from the words, in one sentence; the words are then asked as they stand, and nothing is told of
+            the place. Empty where it was read.
 
     Raises:
         PromptError: An unknown place, or a field of another type.
@@ -48,13 +50,15 @@ class Where:
     part: str = ""
     plan: BodyPlan = field(default_factory=BodyPlan)
     parts: tuple[Concept, ...] = ()
+    unread: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.place, str):
             raise PromptError(f"place must be one of {', '.join(PLACES)}, received {self.place!r} ({type(self.place).__name__}).")
         choose(self.place, PLACES, "place", PromptError)
-        if not isinstance(self.part, str):
-            raise PromptError(f"part must be text, received {self.part!r} ({type(self.part).__name__}).")
+        for name in ("part", "unread"):
+            if not isinstance(value := getattr(self, name), str):
+                raise PromptError(f"{name} must be text, received {value!r} ({type(value).__name__}).")
         if not isinstance(self.plan, BodyPlan):
             raise PromptError(f"plan must be a BodyPlan, received {reprlib.repr(self.plan)} ({type(self.plan).__name__}).")
         if isinstance(self.parts, Concept | str) or not isinstance(self.parts, Iterable):

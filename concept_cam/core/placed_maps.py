@@ -75,6 +75,9 @@ def place_maps(scores: np.ndarray, geometry: Geometry, wheres: Mapping[int, Wher
     found, places, cells = scores.copy(), {}, {}
     small = geometry.resized(size)
     for number, where in wheres.items():
+        if where.unread:
+            places[number] = Place(where.place, False, "", where.unread, nowhere)
+            continue
         own = scores[number]
         heat = grid_to_pixels(filled(own[None])[0], small) if np.isfinite(own).any() else np.full(size, np.nan, np.float32)
         others = None

@@ -270,7 +270,8 @@ class Localization:
         alone.
         """
         concept = self.concept
-        target = concept.target[0] if concept.where is None else f"{concept.target[0]} ({concept.where.place})"
+        placed = concept.where is not None and not concept.where.unread
+        target = f"{concept.target[0]} ({concept.where.place})" if concept.where is not None and placed else concept.target[0]
         return f"{target} vs. {' | '.join(concept.contrast_names)}" if self.contrasted else target
 
     @property

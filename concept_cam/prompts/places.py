@@ -2,18 +2,25 @@
 
 A model of pictures and words pays no heed to left and right. The word is taken out of the question, the part is looked for, and its place
 is told from how the animal lies (:mod:`concept_cam.core.placing`), by the frame of a trait pack whose host the words name.
+
+The word is taken out only where it stands before the part that it belongs to and what is left is still a phrase. Elsewhere ("the front edge
+of the tail fin", "a fish seen from the left side") the words are asked as they stand, and the question says that their place was not read.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from itertools import pairwise
 from typing import Any
 
 from concept_cam.core.concept import Concept, Where
 from concept_cam.core.names import normalise_text
-from concept_cam.prompts.packs import Pack, available, load_pack, where_of
+from concept_cam.core.placing import SIDES
+from concept_cam.prompts.packs import Entity, Pack, available, load_pack, where_of
+from concept_cam.prompts.schema import host_phrase
 
 __all__ = ["PLACE_WORDS", "concept_of_words", "read_place"]
 
@@ -24,41 +31,78 @@ PLACE_WORDS: dict[str, str] = {
 }  # fmt: skip
 """Words that name a place, and the place."""
 
+_LIKE_A_PLACE = re.compile(r"(left|right)-?(most|wards?|facing|side|sided)", re.I)
+"""Words that speak of left and right, of which no place is read: the leftmost of several is that of the picture, not of the animal."""
+
 _KINDS: dict[str, frozenset[str]] = {
     "fish": frozenset({"fishes", "catfish", "shark", "trout", "perch", "cod", "carp", "pike", "goby", "bass", "salmon"}),
     "butterfly": frozenset({"butterflies", "moth", "moths", "lepidopteran", "lepidoptera"}),
 }
 """Other words that mean a host."""
 
-_SAID_OF_ONE = re.compile(r"^(the|its|his|her)\s+(left|right)(-hand)?\s(?!whale)", re.I)
-"""Without a frame only "the left ..." is a place: "a right turn" and "the front door" are things."""
+_WORD = re.compile(r"\w+(?:['’-]\w+)*['’]?|[^\w\s]")
 
 
-def read_place(text: str) -> tuple[str, str]:
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_ATTACHED = _set("of on at in along")
+"""What lies on a part of one side lies on that side: "the tip of the left wing"."""
+
+_JOINED = _set("and or but nor than as")
+
+_BETWEEN = (
+    _ATTACHED
+    | _JOINED
+    | _set(
+        "about above across after against around before behind below beneath beside between beyond by during facing for from inside into"
+    )
+    | _set("is are was were be been like looking near off onto out outside over pointing seen shown taken that through to toward towards")
+    | _set("turned turning under underneath until up upon viewed what when where which while who whose with within without")
+)
+"""Words between one thing and the next: no phrase of a single thing goes on over them."""
+
+_DETERMINERS = _set("the a an one its his her their")
+
+_OWNERS = _set("its his her their")
+
+_EXAMPLES = "'the left fore wing of a butterfly' or 'the rear dorsal fin of a fish'"
+
+_NO_THINGS = _set(
+    "view views profile lateral facing half halves edge edges margin margins border borders end ends part parts portion region"
+) | _set("area corner picture image photo photograph hand turn one ones thing")
+"""Nouns of which an animal has not one on the left and one on the right: "the left view", "the left half"."""
+
+
+def read_place(text: str, pack: Pack | None = None) -> tuple[str, str]:
     """Takes the place out of words: ``("left", "the fore wing of a butterfly")`` for "the left fore wing of a butterfly".
 
     Args:
         text: What is to be found.
+        pack: The pack whose host the words name, where they name one: then the place has to stand before one of its parts, or before what
+            the host itself has on either side.
 
     Returns:
-        A key of :data:`concept_cam.core.placing.PLACES` and the words without it; an empty place where the words name none, or more than
-        one.
+        A key of :data:`concept_cam.core.placing.PLACES` and the words without it; an empty place where the words name none, more than one,
+        or one that stands where the words without it would be no phrase ("the front of a fish").
     """
-    # Only before a noun: "the left fin", not "the fin on the left" or "what is left".
-    match = _PLACE.search(text)
-    if match is None:
+    words = _words(text)
+    places = _places(words, pack)
+    names = _names(pack) if pack is not None else frozenset()
+    # "The front left wing" of a butterfly is the left one of its front wings: what remains may be a name, and then holds no place.
+    alone = [place for place in places if not _places([word for word in words if word is not words[place]], pack)]
+    if len(alone) != 1 or not _stands_before_a_thing(words, alone[0], pack, names):
         return "", text
-    rest = text[: match.start("word")] + text[match.end() :]
-    return ("", text) if _PLACE.search(rest) else (PLACE_WORDS[match["word"].lower()], rest)
-
-
-_PLACE = re.compile(
-    rf"(?<![\w-])(?:(?:the|its|his|her|a|an|one)\s+|^)(?P<word>{'|'.join(sorted(PLACE_WORDS, key=len, reverse=True))})\s+(?=\w)", re.I
-)
+    word, after = words[alone[0]], words[alone[0] + 1]
+    return PLACE_WORDS[word.text], text[: word.start] + text[after.start :]
 
 
 def concept_of_words(target: str, contrasts: Sequence[str] = (), packs: Iterable[Pack] | None = None, **values: Any) -> Concept:
     """Makes the concept of a question in free words, its place taken out.
+
+    Where words beside a host whose pack has a frame speak of a place that is not read, the words stay as they are and the concept's
+    ``where`` says why (:attr:`concept_cam.core.concept.Where.unread`).
 
     Args:
         target: What is to be found.
@@ -67,20 +111,119 @@ def concept_of_words(target: str, contrasts: Sequence[str] = (), packs: Iterable
         packs: Packs whose host the words may name; those that ship by default.
         **values: Further fields of the concept.
     """
-    place, plain = read_place(target)
-    if not place:
-        return Concept((target,), tuple((text,) for text in contrasts), **values)
     known = list(packs) if packs is not None else [_shipped(name) for name in available()]
-    pack = next((item for item in known if item.frame.parts and _names_host(plain, item)), None)
-    own_name = any(normalise_text(target) in _phrases(item) for item in known)
-    if own_name or (pack is None and not _SAID_OF_ONE.match(target)):
+    pack = next((item for item in known if item.frame.parts and _names_host(target, item)), None)
+    plain_concept = Concept((target,), tuple((text,) for text in contrasts), **values)
+    if any(normalise_text(target) in _phrases(item) for item in known):
         # The words are a part's own name, such as "the front wing of a butterfly".
-        return Concept((target,), tuple((text,) for text in contrasts), **values)
+        return plain_concept
+    place, plain = read_place(target, pack)
+    if pack is None and not (place in SIDES and _said_of_one(target)):
+        return plain_concept
+    if not place:
+        return plain_concept if pack is None else _unread(plain_concept, target, pack)
     where = Where(place) if pack is None else where_of(pack, place, _part(plain, pack))
-    others = (read_place(text)[1] for text in contrasts)
+    others = (_without_place(text, known) for text in contrasts)
     kept = dict.fromkeys(text for text in others if normalise_text(text) != normalise_text(plain))
     metadata = {**values.pop("metadata", {}), "kind": "part", "where": place, **({} if pack is None else {"host": pack.host})}
     return Concept((plain,), tuple((text,) for text in kept), name=values.pop("name", target), metadata=metadata, where=where, **values)
+
+
+# ----------------------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, eq=False)
+class _Word:
+    """A word or a mark of a text: what it is in small letters, and where it begins in the text."""
+
+    text: str
+    start: int
+
+    @property
+    def ends_a_phrase(self) -> bool:
+        return self.text in _BETWEEN or not self.text[0].isalnum()
+
+    @property
+    def of_whom(self) -> str:
+        """Whose something is: "butterfly" of "butterfly's"; empty where it says so of nobody."""
+        if self.text in _OWNERS:
+            return self.text
+        match = re.fullmatch(r"(.+?)(?:['’]s|(?<=s)['’])", self.text)
+        return match[1] if match else ""
+
+
+def _words(text: str) -> list[_Word]:
+    return [_Word(match[0].casefold(), match.start()) for match in _WORD.finditer(text)]
+
+
+def _places(words: Sequence[_Word], pack: Pack | None) -> list[int]:
+    """Which of the words name a place; not those that are part of a part's own name, such as the front wing of a butterfly."""
+    own = _own_names(pack) if pack is not None else frozenset()
+    pairs = zip(words, [*(word.text for word in words[1:]), ""])
+    return [number for number, (word, after) in enumerate(pairs) if word.text in PLACE_WORDS and (word.text, after) not in own]
+
+
+def _stands_before_a_thing(words: Sequence[_Word], at: int, pack: Pack | None, names: frozenset[str]) -> bool:
+    """Whether the place at a position belongs to the thing that is named right behind it, and to one of which there can be several."""
+    start = next((number + 1 for number in range(at - 1, -1, -1) if words[number].ends_a_phrase), 0)
+    end = next((number for number in range(at + 1, len(words)) if words[number].ends_a_phrase), len(words))
+    before, thing = words[start:at], words[at + 1 : end]
+    if not thing or any(word.of_whom or word.text in _DETERMINERS for word in thing):
+        return False  # "The front of a fish", "the left fish's eye".
+    owners = [word.of_whom for word in before if word.of_whom]
+    link = words[end].text if end < len(words) else ""
+    if link in _JOINED or (link and not link.isalpha()):
+        return False  # "The left wing and the tail of a butterfly".
+    if pack is None:
+        return start == 0 and (not before or before[-1].text in _DETERMINERS or bool(before[-1].of_whom))
+    if owners and owners[-1] not in _OWNERS and not _is_host(owners[-1], pack):
+        return False
+    if _is_host(thing[-1].text, pack):
+        return False  # "The left butterfly" is one of two.
+    stop = next((number for number in range(end + 1, len(words)) if words[number].ends_a_phrase), len(words))
+    owned = words[end + 1 : stop] if link == "of" else []
+    # Of the host itself: the front edge of a *fin* is no fin.
+    direct = bool(owned) and _is_host(owned[-1].text, pack) and not _holds_any(owned, names)
+    if link == "of" and not direct:
+        return False
+    side = PLACE_WORDS[words[at].text] in SIDES
+    part = _holds_any(thing, names) if side else _ends_with_any(thing, names)
+    if start > 0:  # "The tip of the left wing of a butterfly", not "a fish seen from the left side".
+        return side and part and words[start - 1].text in _ATTACHED and (direct or bool(owners))
+    others = direct or bool(owners) or any(_is_host(word.text, pack) for word in (*before, *thing))
+    return part or (side and others and thing[-1].text not in _NO_THINGS)
+
+
+def _said_of_one(text: str) -> bool:
+    """Whether words without a known host say left or right of a thing of somebody: "a right turn" and "the right whale" are things."""
+    words = _words(text)
+    at = next((number for number, word in enumerate(words) if word.text in PLACE_WORDS), 0)
+    if not at or words[at + 1].text == "whale":
+        return False
+    return words[at - 1].text in _OWNERS | {"the"} or bool(words[at - 1].of_whom)
+
+
+def _unread(concept: Concept, target: str, pack: Pack) -> Concept:
+    """The concept with a place that could not be read, where its words speak of one; as it is where they do not."""
+    words = _words(target)
+    found = [words[number].text for number in _places(words, pack)]
+    found += [word.text for word in words if _LIKE_A_PLACE.fullmatch(word.text)]
+    if not found:
+        return concept
+    place = PLACE_WORDS.get(found[0]) or found[0][: 5 if found[0].startswith("right") else 4]
+    spoken = " and ".join(map(repr, dict.fromkeys(found)))
+    reason = f"{spoken} had no say: a place is read only right before the part that it belongs to, and one alone, as in {_EXAMPLES}."
+    return replace(concept, where=Where(place, unread=reason))
+
+
+def _without_place(text: str, known: Sequence[Pack]) -> str:
+    """A contrast without its place; a part's own name stays."""
+    if any(normalise_text(text) in _phrases(item) for item in known):
+        return text
+    return read_place(text, next((item for item in known if item.frame.parts and _names_host(text, item)), None))[1]
+
+
+# ------------------------------------------------------------------------------------------------------------------- packs
 
 
 @cache
@@ -94,6 +237,12 @@ def _names_host(text: str, pack: Pack) -> bool:
     return set(host.split()) <= words or f"{host}s" in words or bool(words & _KINDS.get(host, frozenset()))
 
 
+def _is_host(word: str, pack: Pack) -> bool:
+    host = normalise_text(pack.host)
+    last = host.split()[-1]
+    return word in (last, f"{last}s", f"{last}es") or word in _KINDS.get(host, frozenset())
+
+
 def _phrases(pack: Pack) -> frozenset[str]:
     return frozenset(
         normalise_text(phrase)
@@ -102,6 +251,40 @@ def _phrases(pack: Pack) -> frozenset[str]:
         for state in character.states
         for phrase in state.phrases
     )
+
+
+@lru_cache(maxsize=32)
+def _own_names(pack: Pack) -> frozenset[tuple[str, str]]:
+    """A place word and the word behind it, where a part's own phrases hold them: ``("front", "wing")``."""
+    found = ([word.text for word in _words(phrase)] for phrase in _phrases(pack))
+    return frozenset(pair for words in found for pair in pairwise(words) if pair[0] in PLACE_WORDS)
+
+
+@lru_cache(maxsize=32)
+def _names(pack: Pack) -> frozenset[str]:
+    """The nouns by which a pack names its parts, and what its characters are about; of one and of several."""
+    nouns: set[str] = set()
+    for character in pack.characters:
+        nouns |= _nouns(character.entity)
+        for state in character.states if character.kind == "part" else ():
+            nouns |= _nouns(state.entity)
+            if not state.where:
+                nouns.add(state.name.replace("_", " "))
+    plain = {normalise_text(noun) for noun in nouns} - {normalise_text(pack.host)}
+    return frozenset(form for noun in plain for form in (noun, f"{noun}s", f"{noun}es", noun.removesuffix("s")) if form)
+
+
+def _nouns(entity: Entity | None) -> set[str]:
+    return set() if entity is None else {entity.label, entity.label.split()[-1], *entity.nouns}
+
+
+def _holds_any(words: Sequence[_Word], names: frozenset[str]) -> bool:
+    return any(_ends_with_any(words[: number + 1], names) for number in range(len(words)))
+
+
+def _ends_with_any(words: Sequence[_Word], names: frozenset[str]) -> bool:
+    texts = [word.text for word in words]
+    return any(" ".join(texts[number:]) in names for number in range(len(texts)))
 
 
 def _part(text: str, pack: Pack) -> str:
@@ -115,7 +298,14 @@ def _part(text: str, pack: Pack) -> str:
         (len(noun), state.name)
         for state in states
         if state.entity is not None
-        for noun in (state.name.replace("_", " "), state.entity.label, *state.entity.nouns)
+        for noun in (state.name.replace("_", " "), state.entity.label, *state.entity.nouns, *_cores(state.phrases, pack))
         if re.search(rf"\b{re.escape(normalise_text(noun))}\b", plain)
     ]
     return max(named)[1] if named else ""
+
+
+def _cores(phrases: Sequence[str], pack: Pack) -> list[str]:
+    """Phrases without their host: "upper wing" of "a butterfly's upper wing"."""
+    host = re.escape(host_phrase(pack.host))
+    matches = (re.fullmatch(rf"(?:the |an? )?(.+) of {host}|{host}['’]s (.+)", normalise_text(phrase)) for phrase in phrases)
+    return [match[1] or match[2] for match in matches if match is not None]
