@@ -555,7 +555,10 @@ class Localizer:
         found = place_maps(answer.scores, answer.geometry, wheres, maps)
         certify = answer.certify
         if isinstance(certify, Certifier):  # certificates are those of the first look
-            certify = certify.placed({number: coarser(cells, features.geometry.grid) for number, cells in found.cells.items()})
+            certify = certify.placed(
+                {number: coarser(cells, features.geometry.grid) for number, cells in found.cells.items()},
+                {number: place.reason for number, place in found.places.items() if not place.resolved},
+            )
         parts = [number for number in found.cells if answer.concepts[number].metadata.get("kind") == "part"]
         shares = answer.probabilities
         if parts and (isinstance(answer.split, SecondLook) or found.scores.shape[1:] == features.patches.shape[:2]):

@@ -19,6 +19,7 @@ from concept_cam.core.concept import Concept, Where
 from concept_cam.core.errors import PromptError
 from concept_cam.core.placing import orient, resolve
 from concept_cam.prompts.places import concept_of_words, read_place
+from concept_cam.trust.conformal import Conformal, Guaranteed
 from tests.butterflies import PACK, PartsBackbone, butterfly
 
 WINGS = [f"{side}_{wing}" for wing in ("fore_wing", "hind_wing") for side in ("left", "right")]
@@ -90,6 +91,26 @@ def test_what_cannot_be_told_keeps_its_map_and_says_why(localizer: Localizer, pa
     assert "seen from the side" in found.place.reason
     whole = localizer.locate(made.pixels, prompts.concepts(pack, "parts", "fore_wing")[0])
     np.testing.assert_array_equal(found.scores, whole.scores)
+    assert whole.certificate.verdict == "clear"
+    assert (found.certificate.verdict, found.certificate.confidence, found.certificate.presence) == ("doubtful", None, None)
+    assert found.certificate.reason == f"the place that was asked for is not told: {found.place.reason}"
+    assert (len(whole.to_dict()["regions"]) > 0, found.to_dict()["regions"]) == (True, [])
+    names = (found.concept.name, whole.concept.name)
+    limits = Conformal(0.1, {f"{pack.name}:{name}": 0.5 for name in names}, {f"{pack.name}:{name}": 0.1 for name in names})
+    assert limits.guarantee(found).to_dict() == Guaranteed(0.1).to_dict()
+    assert limits.guarantee(whole).inner is not None
+
+
+def test_what_is_not_found_is_found_at_no_place() -> None:
+    from concept_cam.trust.certified import Certificate, without_place
+    from concept_cam.trust.evidence import Evidence
+
+    evidence = Evidence(**dict.fromkeys(Evidence.__dataclass_fields__, 0.0))  # type: ignore[arg-type]
+    for verdict in ("absent", "not about the prompt"):
+        whole = Certificate(verdict, "why.", 0.1, 0.2, evidence)
+        assert without_place(whole, "no place.") is whole
+    told = without_place(Certificate("clear", "why.", 0.9, 0.9, evidence, calibrated=True), "no place.")
+    assert (told.verdict, told.confidence, told.presence, told.calibrated) == ("doubtful", None, None, False)
 
 
 # --------------------------------------------------------------------------------------------------------------- renders
@@ -340,6 +361,8 @@ def test_runs_hold_the_place_and_how_it_was_told(run: Any) -> None:
     left = rows["beside", "left_fore_wing"]
     assert (left["state"], left["abstained"], left["abstained_because"], left["region_count"]) == (None, True, "no_place", 0)
     assert (left["place"], left["place_of"]) == ("left", None)
+    assert (left["verdict"], left["confidence"], left["rle_counts"]) == ("doubtful", None, None)
+    assert left["place_because"] in left["verdict_because"]
     assert rows["above", "head"]["place"] is None
 
 
@@ -387,6 +410,39 @@ def test_locate_says_how_the_place_was_told(monkeypatch: pytest.MonkeyPatch, loc
     assert beside["x"] == ""
 
 
+def test_rows_and_files_speak_of_the_same_regions(monkeypatch: pytest.MonkeyPatch, localizer: Localizer, tmp_path: Path) -> None:
+    from concept_cam.cli import main
+    from concept_cam.commands import locate
+
+    monkeypatch.setattr(locate, "build_localizer", lambda values, *_: localizer)
+    Image.fromarray(butterfly(0.2, "beside").pixels).save(tmp_path / "beside.png")
+    (tmp_path / "pack.yaml").write_text(prompts.dump(prompts.load_pack(PACK)))
+    specs = [f"{tmp_path / 'pack.yaml'}:{spec}" for spec in ("wings=left_fore_wing", "parts=fore_wing", "parts=head")]
+    least = 400.0
+
+    def areas(*options: str) -> dict[str, tuple[bool, int, int]]:
+        """Concept -> whether the row has a box, pixels of the file's regions, pixels of the mask."""
+        out = tmp_path / "out"
+        traits = [text for spec in specs for text in ("--traits", spec)]
+        result = CliRunner().invoke(main, ["locate", str(tmp_path / "beside.png"), *traits, "-o", str(out), "--overwrite", *options])
+        assert result.exit_code == 0, result.output
+        written = {entry["concept"]["name"]: entry for entry in json.loads((out / "beside.json").read_text())["results"]}
+        found = {}
+        for row in csv.DictReader(io.StringIO(result.stdout)):
+            mask = np.asarray(Image.open(out / f"beside__{row['target']}.mask.png")) > 0
+            found[row["target"]] = (row["x"] != "", sum(region["area"] for region in written[row["target"]]["regions"]), int(mask.sum()))
+        return found
+
+    plain, large = areas(), areas("--min-area", str(least))
+    assert plain["wings=left_fore_wing"] == large["wings=left_fore_wing"] == (False, 0, 0)
+    for answers in (plain, large):
+        assert all(box == (area > 0) and area == mask for box, area, mask in answers.values())
+    assert plain["parts=head"][0] != large["parts=head"][0]
+    assert large["parts=fore_wing"][0]
+    untold = areas("--only", "clear")
+    assert "wings=left_fore_wing" not in untold
+
+
 def test_locate_says_which_place_was_not_read(monkeypatch: pytest.MonkeyPatch, localizer: Localizer, tmp_path: Path) -> None:
     from concept_cam.cli import main
     from concept_cam.commands import locate
@@ -398,6 +454,7 @@ def test_locate_says_which_place_was_not_read(monkeypatch: pytest.MonkeyPatch, l
     assert result.exit_code == 0, result.output
     left, edge = csv.DictReader(io.StringIO(result.stdout))
     assert left["place"].startswith("left, the")
+    assert edge["verdict"] != "clear"
     assert edge["place"].startswith("not read: 'front' had no say")
     assert (edge["target"], edge["x"]) == (words[1], "")
     assert result.stderr.count("the place in") == 1

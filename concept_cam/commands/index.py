@@ -12,7 +12,7 @@ import click
 from concept_cam.commands.annotate import annotate as annotate_command
 from concept_cam.commands.annotate import let_workers_work, standard_input
 from concept_cam.commands.console import ProgressDisplay, interactive, note, warn
-from concept_cam.commands.options import Names, Within, number_or_column, resolve, warn_unknown_words
+from concept_cam.commands.options import Names, Within, number_or_column, resolve, warn_unknown_words, warn_unread_places
 from concept_cam.core.names import DEFAULT_MODEL, display, path_of
 from concept_cam.core.regions import DEFAULT_THRESHOLD
 from concept_cam.core.settings import FEATURE_NORMS, MOST_GAMMA, SETTING_NAMES, WEIGHTINGS, Settings
@@ -277,6 +277,7 @@ def query(
         Localizer.from_pretrained(found.model, device=values.get("device") or "auto"),
         **{name: values[name] for name in ("gamma", "weighting", "feature_norm", "templates") if name in values},
     )
+    warn_unread_places(concepts)
     warn_unknown_words(localizer, concepts)
     answers = found.query(concepts, top=top, by=by, among=among, localizer=localizer)
     limit = values.get("threshold", DEFAULT_THRESHOLD)
@@ -355,6 +356,6 @@ def _drawn(hit: Hit, threshold: str | float, limits: tuple[float, float] | None,
         pixels = np.full((height, width, 3), 128, dtype=np.uint8)
     else:
         pixels = picture.pixels[top : top + height, left : left + width]
-    image = hit.found.overlay(picture=pixels, threshold=threshold, limits=limits, title="")
+    image = hit.found.overlay(picture=pixels, threshold=threshold if hit.found.told else None, limits=limits, title="")
     image.thumbnail((SHEET_SIDE, SHEET_SIDE))
     return image

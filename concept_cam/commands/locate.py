@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
+import numpy as np
 
 from concept_cam.commands.console import note, print_table, track, warn
 from concept_cam.commands.options import (
@@ -28,6 +29,7 @@ from concept_cam.commands.options import (
     resolve,
     setting_options,
     warn_unknown_words,
+    warn_unread_places,
 )
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError, OutputError, PromptError
@@ -190,7 +192,7 @@ def locate(
         if fitted is not None:
             fitted.check(localizer.conditions())
         if question.concepts:
-            _warn_unread_places(question.concepts)
+            warn_unread_places(question.concepts)
             warn_unknown_words(localizer, list(question.concepts))
         asker = _WordAsker(localizer, question, values.get("method", "direct"), careful)
     printer = Printer(format_)
@@ -257,13 +259,6 @@ def question_of(
     if double:
         raise PromptError(f"the concept {double[0]!r} is asked for twice.")
     return _Question(concepts, (), None, 3)
-
-
-def _warn_unread_places(concepts: Sequence[Concept]) -> None:
-    """Says on stderr which targets speak of a place that was not read: the model pays no heed to it, and the map is that of the rest."""
-    for concept in concepts:
-        if concept.where is not None and concept.where.unread:
-            warn(f"warning: the place in {concept.name!r} was not read: {concept.where.unread}")
 
 
 def _read_classes(path: str) -> list[str]:
@@ -509,8 +504,9 @@ def result_row(
     path: str, found: Localization, threshold: str | float, min_area: float, guarantee: Conformal | None = None
 ) -> dict[str, Any]:
     # Where the place that is meant cannot be told there is a map, but no region.
-    told = found.place is None or found.place.resolved
-    region = found.region_of_peak(threshold, min_area=min_area, resolution="model") if told else None
+    # Areas about the smallest are measured exactly, so that the row has a region where the files have one.
+    resolution = "original" if min_area else "model"
+    region = found.region_of_peak(threshold, min_area=min_area, resolution=resolution) if found.told else None
     row: dict[str, Any] = {
         "file_name": path,
         "target": found.concept.name,
@@ -645,9 +641,11 @@ class _Writer:
         results = []
         for name, found in zip(names, answers):
             base = self._folder / f"{stem}__{name}"
-            overlay = found.overlay(limits=self._limits, threshold=self._threshold, upsampling=self._upsampling, explain=self._explain)
+            outlined = self._threshold if found.told else None
+            overlay = found.overlay(limits=self._limits, threshold=outlined, upsampling=self._upsampling, explain=self._explain)
+            mask = _black_and_white(_mask(found, self._threshold, self._min_area))
             write_file(base.with_name(base.name + ".overlay.png"), png_bytes(overlay), overwrite=self._overwrite)
-            write_file(base.with_name(base.name + ".mask.png"), png_bytes(_mask_image(found, self._threshold)), overwrite=self._overwrite)
+            write_file(base.with_name(base.name + ".mask.png"), png_bytes(mask), overwrite=self._overwrite)
             write_file(base.with_name(base.name + ".scores.npz"), found.to_npz(), overwrite=self._overwrite)
             content = found.to_dict(self._threshold, min_area=self._min_area)
             if self._guarantee is not None:
@@ -667,8 +665,16 @@ def _unique_slugs(names: Sequence[str]) -> list[str]:
     return [f"{text}-{_digest(name)}" if folded.count(text.casefold()) > 1 else text for text, name in zip(slugs, names)]
 
 
-def _mask_image(found: Localization, threshold: str | float) -> Any:
-    return _black_and_white(found.mask(threshold))
+def _mask(found: Localization, threshold: str | float, min_area: float) -> np.ndarray:
+    """The pixels of the regions that the row and the JSON file speak of, bool [H, W]."""
+    from concept_cam.core.regions import decode_rle
+
+    if found.told and not min_area:
+        return found.mask(threshold)
+    mask = np.zeros(found.geometry.original, dtype=bool)
+    for region in found.regions(threshold, min_area=min_area) if found.told else ():
+        mask |= decode_rle(region.rle)
+    return mask
 
 
 def _black_and_white(mask: Any) -> Any:

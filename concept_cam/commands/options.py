@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -200,3 +200,10 @@ def warn_unknown_words(localizer: Localizer, concepts: list[Concept]) -> None:
             "phrases with such words may mean nothing. Use words that it knows, or a larger model, for example "
             "--model hf-hub:imageomics/bioclip-2 or --model ViT-B-16/openai."
         )
+
+
+def warn_unread_places(concepts: Sequence[Concept]) -> None:
+    """Says on stderr which targets speak of a place that was not read: the model pays no heed to it, and the map is that of the rest."""
+    for concept in concepts:
+        if concept.where is not None and concept.where.unread:
+            warn(f"warning: the place in {concept.name!r} was not read: {concept.where.unread}")

@@ -110,6 +110,14 @@ class Localization:
     # ---------------------------------------------------------------------------------------------------- numbers
 
     @property
+    def told(self) -> bool:
+        """Whether the map is of what was asked for: no place was named, or it could be told.
+
+        Else it is that of the thing wherever it is, and its regions are none of the one that is meant: files hold none.
+        """
+        return self.place is None or self.place.resolved
+
+    @property
     def probability(self) -> float | None:
         """Probability of the target against its rivals in 0..1; ``None`` without rivals."""
         return self.probabilities[0] if self.probabilities else None
@@ -431,7 +439,7 @@ class Localization:
             "peak": [_number(value) for value in self.peak],
             "peak_score": _number(self.peak_score),
             "threshold": {"strategy": threshold, "value": _number(self.threshold(threshold))},
-            "regions": [region.to_dict() for region in self.regions(threshold, min_area=min_area)],
+            "regions": [region.to_dict() for region in (self.regions(threshold, min_area=min_area) if self.told else ())],
             "certificate": None if self.certify is None else self.certificate.to_dict(),
             "place": None if self.place is None else self.place.to_dict(),
             "frame": "original pixels after EXIF orientation; pixel i covers [i, i+1)",

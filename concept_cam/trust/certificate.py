@@ -22,7 +22,7 @@ from concept_cam.core.quiet import quiet
 from concept_cam.core.scoring import FEATURE_NORM, scales_of
 from concept_cam.prompts.schema import host_phrase
 from concept_cam.trust import probes
-from concept_cam.trust.certified import Certificate, Domain, certificate_of
+from concept_cam.trust.certified import Certificate, Domain, certificate_of, without_place
 from concept_cam.trust.evidence import RANKED_CELLS, Cells, Correlations, Evidence, Probed, evidence_of_all, ranks
 from concept_cam.trust.logistic import MapFacts
 from concept_cam.trust.readings import Reader, agreement_of
@@ -259,6 +259,7 @@ class Certifier:
         self._memory: MutableMapping[PatchFeatures, PictureProbes] = {} if memory is None else memory
         self._valid = features.geometry.valid()
         self._cells: Mapping[int, np.ndarray] = {}
+        self._untold: Mapping[int, str] = {}
         self._shared: _Shared | None = None
         self._reader: Reader | None = None
 
@@ -270,10 +271,15 @@ class Certifier:
         other._valid, other._shared, other._memory = valid & self._valid, None, {}
         return other
 
-    def placed(self, cells: Mapping[int, np.ndarray]) -> Certifier:
-        """Returns the same with cells bool [h, w] outside of which the maps of some concepts say nothing, by number."""
+    def placed(self, cells: Mapping[int, np.ndarray], untold: Mapping[int, str] = MappingProxyType({})) -> Certifier:
+        """Returns the same for concepts of which one place was asked for, by number.
+
+        Args:
+            cells: bool [h, w], where the place could be told: outside of them the map says nothing.
+            untold: Why it could not be told: such a map is not clear.
+        """
         other = copy.copy(self)
-        other._cells = dict(cells)
+        other._cells, other._untold = dict(cells), dict(untold)
         return other
 
     def careful(self, reader: Reader) -> Certifier:
@@ -318,7 +324,8 @@ class Certifier:
         )
         ledger = tuple(zip(asked.names[index], (weights * plain_at_peak).tolist()))
         judgement, fitted = asked.judged(index, found, facts)
-        return replace(certificate_of(found, facts, judgement, fitted, ledger), probability=shared.probabilities[index][1])
+        whole = replace(certificate_of(found, facts, judgement, fitted, ledger), probability=shared.probabilities[index][1])
+        return without_place(whole, self._untold[index]) if index in self._untold else whole
 
     @quiet(graph=False)
     def _agreement(self, rows: np.ndarray, weights: np.ndarray, scores: np.ndarray) -> float:

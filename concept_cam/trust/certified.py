@@ -5,7 +5,7 @@ Loads no torch: worker processes, which write certificates into tables, start wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ import numpy as np
 from concept_cam.trust.evidence import Evidence
 from concept_cam.trust.logistic import MapFacts
 from concept_cam.trust.rules import Judgement
-from concept_cam.trust.verdicts import UNFOUND
+from concept_cam.trust.verdicts import DOUBTFUL, UNFOUND
 
-__all__ = ["Certificate", "Domain", "certificate_of"]
+__all__ = ["Certificate", "Domain", "certificate_of", "without_place"]
 
 
 @dataclass(frozen=True)
@@ -132,3 +132,19 @@ def certificate_of(
         facts,
         ledger,
     )
+
+
+def without_place(certificate: Certificate, reason: str) -> Certificate:
+    """Returns the certificate of a map of which one place was asked for that could not be told: the map is of the thing wherever it is.
+
+    A peak that is right for the thing may lie on the other one of two, so that it is not clear and nothing is stated of how likely it is
+    right or the one that is meant is there. What is not found at all is not found at any place either: such verdicts stay.
+
+    Args:
+        certificate: Of the map as it is.
+        reason: Why the place could not be told, in one sentence.
+    """
+    if certificate.unfound:
+        return certificate
+    told = f"the place that was asked for is not told: {reason}"
+    return replace(certificate, verdict=DOUBTFUL, reason=told, confidence=None, presence=None, calibrated=False)

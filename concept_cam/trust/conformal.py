@@ -294,13 +294,15 @@ class Conformal:
         return tuple(state for state in ordered if probabilities[state] >= least)
 
     def guarantee(self, found: Localization) -> Guaranteed:
-        """Returns what can be promised of a map; what there is no limit for is ``None``.
+        """Returns what can be promised of a map; what there is no limit for is ``None``, and so is all where a place cannot be told.
 
         Raises:
             ConfigurationError: The map was made with another model or other settings than those that the limits were fitted to.
         """
         self.check({**found.provenance.to_dict()})
         name = stratum_of(found.concept)
+        if not found.told:
+            return Guaranteed(self.alpha, None, None, None)
         return Guaranteed(
             self.alpha,
             self.inner_mask(name, found.heatmap) if name in self.inner else None,
