@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -29,7 +29,7 @@ from concept_cam.core.placed_maps import PartMaps, place_maps
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Localizations, Provenance
 from concept_cam.core.scoring import image_scores, ledger, probabilities, score_patches
-from concept_cam.core.settings import Settings, given_settings
+from concept_cam.core.settings import INPUT_SETTINGS, PREPROCESS_SETTINGS, Settings, given_settings
 from concept_cam.methods import explain
 from concept_cam.pictures.given import pictures_in, pixels_of, several_pictures, spoken
 from concept_cam.pictures.preprocessing import adapted
@@ -90,7 +90,7 @@ class Localizer:
         self._refiners: dict[str, Callable[[Tensor, Scene], Tensor] | None] = {}
         # A picture's own share of its certificates, for as long as somebody holds its features.
         self._probed: WeakKeyDictionary[PatchFeatures, PictureProbes] = WeakKeyDictionary()
-        self._certified: tuple[Asked, ...] = ()
+        self._certified: tuple[tuple[Mapping[str, Any], Asked], ...] = ()
 
     def __repr__(self) -> str:
         """The model, and the settings that are not the defaults."""
@@ -335,6 +335,7 @@ class Localizer:
             attention=self.backbone.default_attention if attention == "auto" else attention,
             source=source,
             views=self.views,
+            reading=self.settings.reading(),
         )
 
     def _require_finite(self, total: Tensor, source: str | None) -> None:
@@ -516,8 +517,8 @@ class Localizer:
         terms, along = fixed or (coefficients(texts, image, **options), None)
         maps = score_patches(patches, texts, terms, settings.feature_norm, along).cpu().numpy()
         levels = image_scores(image, texts, terms, along).cpu().numpy()
-        asked = self._questions(concepts, texts)
-        shares = probabilities(image, texts, asked.scales).cpu().numpy()
+        questions = [self._questions(concepts, texts, item) for item in features]
+        shares = probabilities(image, texts, questions[0].scales).cpu().numpy()  # the model's own, however a picture was read
         weights = terms.expand(len(features), -1, -1).cpu().numpy()
         parts = [index for index, concept in enumerate(concepts) if concept.metadata.get("kind") == "part"]
         answers = []
@@ -538,11 +539,11 @@ class Localizer:
                 probabilities=self.local_shares(item.patches, texts, scores, shares[row], parts, split),
                 terms=weights[row],
                 geometry=geometry,
-                provenance=self.provenance("direct", item.attention, item.geometry.policy, item.views),
+                provenance=self.provenance("direct", item.attention, item.geometry.policy, item.views, item.reading),
                 source=item.source,
                 split=split,
                 seen=geometry.grid[0] // item.geometry.grid[0],
-                certify=Certifier(item, asked, own, partial(self._domain, item), self._probed),
+                certify=Certifier(item, questions[row], own, partial(self._domain, item), self._probed),
             )
             answers.append(self._placed(answer, item) if any(concept.where is not None for concept in concepts) else answer)
         return answers
@@ -608,17 +609,18 @@ class Localizer:
         local[chosen] = probabilities(best, texts, self.backbone.logit_scale, chosen).cpu().numpy()
         return local
 
-    def _questions(self, concepts: tuple[Concept, ...], texts: DirectionSet) -> Asked:
-        """What certificates need of the questions; remembered, for picture after picture is asked the same."""
-        for known in self._certified:
-            if known.texts is texts and known.concepts == concepts:
+    def _questions(self, concepts: tuple[Concept, ...], texts: DirectionSet, features: PatchFeatures) -> Asked:
+        """What certificates need of the questions; remembered, for picture after picture is asked the same and read alike."""
+        facts = self.conditions(features)
+        for made, known in self._certified:
+            if known.texts is texts and known.concepts == concepts and made == facts:
                 return known
-        rules = self.rules.under(facts := self.conditions())
+        rules = self.rules.under(facts)
         own = beside(rules, self.backbone.weights_hash, facts)
         found = Asked(
             concepts, texts, self.settings.feature_norm, self.embed_texts, self.backbone.logit_scale, rules, own, self.backbone.sharpness
         )
-        self._certified = (found, *self._certified[: _REMEMBERED - 1])
+        self._certified = ((facts, found), *self._certified[: _REMEMBERED - 1])
         return found
 
     def _domain(self, features: PatchFeatures, group: str) -> Domain:
@@ -648,16 +650,37 @@ class Localizer:
         """Name of the views of a picture that are averaged; the checkpoint's choice where the settings leave it open."""
         return self.settings.views_of(self.backbone.preprocess.views)
 
-    def provenance(self, method: str, attention: str, resize: str, views: str = "single") -> Provenance:
-        """Returns what is recorded with every result."""
-        used = {**self.settings.recorded(), "attention": attention, "resize": resize, "views": views, "refine": "none"}
+    def provenance(
+        self, method: str, attention: str, resize: str, views: str = "single", reading: Mapping[str, Any] | None = None
+    ) -> Provenance:
+        """Returns what is recorded with every result.
+
+        Args:
+            method: Localisation method.
+            attention: Dense attention strategy that was used.
+            resize: Resize policy that was used.
+            views: Views that were averaged.
+            reading: How the picture was brought to the model's input, where its features say it; else as the settings say.
+        """
+        own = self.settings.recorded()
+        if reading is not None:
+            own = {name: value for name, value in own.items() if name not in INPUT_SETTINGS} | dict(reading)
+        used = {**own, "attention": attention, "resize": resize, "views": views, "refine": "none"}
         return Provenance(self.backbone.name, self.backbone.weights_hash, method, self.dtype_name, used)
 
-    def conditions(self) -> dict[str, Any]:
-        """Returns under what this localizer's maps are made: what was fitted to them holds for no others."""
-        attention = self.settings.attention
-        used = self.backbone.default_attention if attention == "auto" else attention
-        made = self.provenance("direct", used, self.settings.resize, self.views)
+    def conditions(self, features: PatchFeatures | None = None) -> dict[str, Any]:
+        """Returns under what this localizer's maps are made: what was fitted to them holds for no others.
+
+        Args:
+            features: Those that the maps are scored from, which may have been encoded under other settings; by default as this localizer
+                encodes pictures.
+        """
+        if features is None:
+            attention = self.settings.attention
+            used = self.backbone.default_attention if attention == "auto" else attention
+            made = self.provenance("direct", used, self.settings.resize, self.views)
+        else:
+            made = self.provenance("direct", features.attention, features.geometry.policy, features.views, features.reading)
         return {"model": made.model, "weights_hash": made.weights_hash, **made.settings, "refine": self.settings.refine}
 
     # --------------------------------------------------------------------------------------------------- in one go
@@ -770,7 +793,7 @@ class Localizer:
             raise ConfigurationError(f"the method {answers.provenance.method!r} has no certificate: nothing to be careful about.")
         if picture is None:
             raise ConfigurationError("these answers were made without their picture, which has to be read again.")
-        reading = self.with_settings(attention=answers.provenance.attention)
+        reading = self._reading_as(answers.provenance)
         geometry = answers.geometry.with_grid((answers.geometry.grid[0] // answers.seen, answers.geometry.grid[1] // answers.seen))
         known: list[tuple[Reading, PatchFeatures]] = []
 
@@ -780,6 +803,12 @@ class Localizer:
             return known
 
         return replace(answers, certify=answers.certify.careful(read))
+
+    def _reading_as(self, made: Provenance) -> Localizer:
+        """Returns a localizer that encodes pictures as those of some answers were."""
+        # What is not recorded was left to the model.
+        values: dict[str, Any] = {name: made.settings.get(name) for name in ("attention", "resize", "views", "size", *PREPROCESS_SETTINGS)}
+        return Localizer(self.backbone, replace(self.settings, **values), self.rules)
 
     def locate_class(
         self, image: ImageSource, classes: Sequence[str], target: str | None = None, *, references: int = 3, **values: Any

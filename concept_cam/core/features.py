@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from concept_cam.core.geometry import Geometry
 
@@ -42,6 +43,8 @@ class PatchFeatures:
         source: Where the picture came from, when it came from a file.
         views: Which views of the picture were averaged.
         looks: The windows that were read again, none or several; ``None`` where nobody looked again.
+        reading: The settings that brought the picture to the model's input (:data:`concept_cam.core.settings.INPUT_SETTINGS`), as
+            provenance records them; ``None`` where they are not known, and are taken to be those of whoever asks.
     """
 
     patches: Tensor
@@ -53,6 +56,7 @@ class PatchFeatures:
     source: str | None = None
     views: str = "single"
     looks: tuple[Look, ...] | None = None
+    reading: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __repr__(self) -> str:
         """Sizes and origin; thousands of numbers tell nobody anything."""

@@ -16,6 +16,7 @@ from concept_cam.core.names import did_you_mean
 
 __all__ = [
     "DTYPES",
+    "INPUT_SETTINGS",
     "MOST_GAMMA",
     "PREPROCESS_SETTINGS",
     "REFINER_NAMES",
@@ -223,6 +224,10 @@ class Settings:
                 raise ConfigurationError(f"unknown setting {name!r}.{hint} Known: {', '.join(SETTING_NAMES)}.")
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
+    def reading(self) -> dict[str, Any]:
+        """Returns those of :data:`INPUT_SETTINGS`, as :meth:`recorded` returns them."""
+        return {name: value for name, value in self.recorded().items() if name in INPUT_SETTINGS}
+
     def recorded(self) -> dict[str, Any]:
         """Returns the settings that decide results, as plain data for JSON; those that leave the choice to the model are left out."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.metadata["recorded"]}
@@ -252,6 +257,9 @@ SETTING_NAMES: tuple[str, ...] = tuple(item.name for item in fields(Settings))
 
 PREPROCESS_SETTINGS: tuple[str, ...] = ("mean", "std", "interpolation", "resize_mode")
 """Settings that stand in place of what a checkpoint says of its input."""
+
+INPUT_SETTINGS: tuple[str, ...] = ("size", *PREPROCESS_SETTINGS, "max_pixels")
+"""Settings that decide features and that neither their frames nor their names say: how the picture was brought to the model's input."""
 
 
 def _channels(name: str, given: Any) -> tuple[float, float, float]:

@@ -17,6 +17,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, DataError, MissingExtraError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.names import choose, display
+from concept_cam.core.settings import INPUT_SETTINGS, Settings
 from concept_cam.index.codec import Codec
 
 if TYPE_CHECKING:
@@ -201,6 +202,7 @@ class Index:
             attention=row["attention"],
             source=row["path"] or row["source"],
             views=row["views"],
+            reading=self.reading,
         )
 
     def valid(self, entry: int) -> np.ndarray:
@@ -212,6 +214,12 @@ class Index:
 
     def __iter__(self) -> Iterator[PatchFeatures]:
         return (self.features(entry) for entry in range(len(self)))
+
+    @cached_property
+    def reading(self) -> Mapping[str, Any]:
+        """How the pictures were brought to the model's input, as :attr:`PatchFeatures.reading` says it."""
+        own = {name: value for name, value in self.configuration["settings"].items() if name in INPUT_SETTINGS}
+        return Settings().with_values(**own).reading()
 
     # ----------------------------------------------------------------------------------------------------------- asking
 
@@ -356,7 +364,7 @@ class Index:
             names: Name of each picture; by default its source.
 
         Raises:
-            ConfigurationError: Features of another model, or without a name.
+            ConfigurationError: Features of another model or of inputs that were made in another way, or without a name.
             OutputError: It cannot be written, or another process is writing.
         """
         from concept_cam.index.writing import append_features

@@ -28,6 +28,7 @@ import numpy as np
 from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import ConfigurationError, DataError
+from concept_cam.trust.rules import with_inputs
 
 if TYPE_CHECKING:
     from concept_cam.core.results import Localization
@@ -254,10 +255,11 @@ class Conformal:
         Raises:
             ConfigurationError: The model or a setting differs; the message names it.
         """
-        for name, value in ({**ONCE_FIXED, **self.facts} if self.facts else {}).items():
-            if name != "model" and name in facts and facts[name] != value:  # A model has several names; its weights have one hash.
+        made = with_inputs(facts)
+        for name, value in (with_inputs({**ONCE_FIXED, **self.facts}) if self.facts else {}).items():
+            if name != "model" and name in made and made[name] != value:  # A model has several names; its weights have one hash.
                 raise ConfigurationError(
-                    f"the guarantee was fitted with {name} {value!r}, the maps were made with {facts[name]!r}: fit it again with "
+                    f"the guarantee was fitted with {name} {value!r}, the maps were made with {made[name]!r}: fit it again with "
                     "concept-cam calibrate."
                 )
 

@@ -21,15 +21,22 @@ from typing import Any, Final
 from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import ConfigurationError, DataError
+from concept_cam.core.settings import PREPROCESS_SETTINGS
 from concept_cam.trust import probes
 from concept_cam.trust.evidence import Evidence
 from concept_cam.trust.logistic import Logistic, MapFacts, feature_list
 from concept_cam.trust.verdicts import ABSENT, CLEAR, DOUBTFUL, OFF_PROMPT
 
-__all__ = ["KINDS", "Fit", "Judgement", "KnownTarget", "Rules", "beside", "fit_key", "judge", "key_of", "kind_of", "shipped"]
+__all__ = ["KINDS", "Fit", "Judgement", "KnownTarget", "Rules", "beside", "fit_key", "judge", "key_of", "kind_of", "shipped", "with_inputs"]
 
 LATER_LOOKS = ("refine", "look_again")
 """Settings that change what comes after a certificate, which is that of the first look, on the cells."""
+
+
+def with_inputs(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns facts with the settings of the model's input that they leave out because they leave them to the model, as ``None``."""
+    return {**dict.fromkeys(PREPROCESS_SETTINGS), **facts}
+
 
 RULES_VERSION = 5
 """Raised when a rule or a feature changes."""
@@ -171,11 +178,12 @@ class Rules:
         Raises:
             ConfigurationError: The model or a setting differs; the message names it.
         """
-        for name, value in self.facts.items():
+        asked = with_inputs(facts)
+        for name, value in (with_inputs(self.facts) if self.facts else {}).items():
             # A model has several names; its weights have one hash.
-            if name not in ("model", *LATER_LOOKS) and name in facts and facts[name] != value:
+            if name not in ("model", *LATER_LOOKS) and name in asked and asked[name] != value:
                 raise ConfigurationError(
-                    f"the rules of trust were fitted with {name} {value!r}, the maps are made with {facts[name]!r}: fit them again with  "
+                    f"the rules of trust were fitted with {name} {value!r}, the maps are made with {asked[name]!r}: fit them again with  "
                     "concept-cam calibrate."
                 )
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from concept_cam.cli import main
 from concept_cam.collection.indexing import build_index
-from concept_cam.core.errors import DataError, OutputError
+from concept_cam.core.errors import ConfigurationError, DataError, OutputError
 from concept_cam.index import writing
 from concept_cam.index.index import Index
 from concept_cam.localizer import Localizer
@@ -176,6 +176,11 @@ def test_what_is_appended_or_resumed_keeps_all_hashes(
     flip(parts(own)[3], 0.4)
     resumed = make(photos, own, localizer, resume=True)
     assert (resumed.check().sound, resumed.check().parts, resumed.check().unhashed) == (True, 4, ())
+
+    # What an entry does not keep of its own must be as the index says.
+    assert index.features(0).reading == localizer.settings.reading()
+    with pytest.raises(ConfigurationError, match="encoded with size 32, those of the index"):
+        index.append([localizer.with_settings(size=32).encode(photos / index.row(0)["source"])], ["smaller"])
 
     # Killed between the hash and the part: the note names what never came, the index is what it was.
     write = writing.write_file

@@ -6,7 +6,7 @@ import gc
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from concept_cam.backbones.protocol import ImageFeatures
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.trust import probes
 from concept_cam.trust.certificate import Certifier, host_of
+from concept_cam.trust.conformal import Conformal
 from concept_cam.trust.logistic import Logistic
 from concept_cam.trust.rules import Fit, KnownTarget, Rules
 from tests.planted import PlantedBackbone
@@ -218,6 +219,44 @@ def test_rules_of_other_settings_are_not_used() -> None:
     plain = Localizer(Words(FIN))
     localizer = Localizer(plain.backbone, rules=known(plain, a_tail_fin="part"))
     assert localizer.with_settings(gamma=0.5).locate(PICTURE, "a tail fin", ["a head"]).certificate.facts.target == ""
+
+
+@pytest.mark.parametrize("other", [{"size": 64}, {"views": "mirrored"}, {"resize": "squash"}, {"std": (0.5, 0.5, 0.5)}])
+def test_answers_know_how_their_features_were_encoded(other: dict[str, Any]) -> None:
+    """Features bear how they were encoded: whoever asks them, provenance and certificates are those of asking in one go."""
+    plain = Localizer(Words({"a tail fin": (slice(3, 6), slice(3, 6))}))
+    localizer = Localizer(plain.backbone, rules=Rules(fits={"thing": Fit(ALWAYS, ALWAYS, 0.5, 0.5)}, facts=plain.conditions()))
+    changed = localizer.with_settings(**other)
+    concept = Concept(("a tail fin",), (("a head",),))
+    own, features = localizer.encode(PICTURE), changed.encode(PICTURE)
+    at_once = changed.locate(PICTURE, concept)
+    (mixed, again), back = localizer.score([own, features], [concept]), changed.score(own, [concept])[0]
+    np.testing.assert_array_equal(again[0].scores, at_once.scores)
+    assert again[0].provenance == at_once.provenance
+    assert again[0].certificate.to_dict() == at_once.certificate.to_dict()
+    assert (at_once.certificate.confidence, at_once.certificate.calibrated) == (None, False)
+    for found in (mixed[0], back):
+        assert found.provenance == localizer.locate(PICTURE, concept).provenance
+        assert found.certificate.calibrated
+    limits = Conformal(0.1, inner={"a tail fin": 0.5}, facts=plain.conditions())
+    assert limits.guarantee(back).inner is not None
+    with pytest.raises(ConfigurationError, match=f"fitted with {next(iter(other))}"):
+        limits.guarantee(again[0])
+
+
+def test_other_readings_are_encoded_as_the_first_was() -> None:
+    class Noting(PlantedBackbone):
+        sizes: ClassVar[list[tuple[int, ...]]] = []
+
+        def encode_patches(self, pixels: Tensor, attention: str = "auto", valid: Tensor | None = None) -> ImageFeatures:
+            self.sizes.append(tuple(pixels.shape[-2:]))
+            return super().encode_patches(pixels, attention, valid)
+
+    localizer = Localizer(Noting(size=32))
+    features = localizer.with_settings(size=64).encode(PICTURE)
+    answers = replace(localizer.score(features, [Concept(("red",))]), picture=PICTURE)
+    assert localizer.careful(answers)[0].certificate.agreement is not None
+    assert set(Noting.sizes) == {(64, 64)}
 
 
 def test_a_word_for_labels_that_is_asked_for_is_no_evidence_against_itself() -> None:
