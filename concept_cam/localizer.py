@@ -445,23 +445,34 @@ class Localizer:
         fresh = [number for number, item in enumerate(found) if item.looks is None]
         shown = [found[number].geometry.valid() if valids is None else valids[number] for number in fresh]
         answers = self._score([found[number] for number in fresh], self.phrased(concepts))
+        alike: dict[Settings, list[int]] = {}
+        for place, answer in enumerate(answers):
+            alike.setdefault(self._settings_of(answer.provenance), []).append(place)
+        for settings, places in alike.items():
+            # A second look is of a kind with the first, whoever asks for it.
+            reader = Localizer(self.backbone, settings, self.rules)
+            seen = look_again(
+                [found[fresh[place]] for place in places],
+                [answers[place].scores for place in places],
+                [pixels[fresh[place]] for place in places],
+                [shown[place] for place in places],
+                reader.preprocess,
+                reader.window if settings.resize == "tile" else None,
+                lambda pixels, valid, reader=reader: reader._forward(pixels, valid)[0],  # type: ignore[misc]
+                1 if steady and self.backbone.device.type == "cpu" else self.settings.batch_size,
+            )
+            for place, item in zip(places, seen):
+                for look in item.looks or ():
+                    self._require_finite(look.patches.sum(), item.source)
+                found[fresh[place]] = item
+        return found
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Rows and columns of cells that the tower takes at once."""
         size = self.settings.size or self.preprocess.default_size
         side = (size, size) if isinstance(size, int) else size
-        seen = look_again(
-            [found[number] for number in fresh],
-            [answer.scores for answer in answers],
-            [pixels[number] for number in fresh],
-            shown,
-            self.preprocess,
-            (side[0] // self.preprocess.stride[0], side[1] // self.preprocess.stride[1]) if self.settings.resize == "tile" else None,
-            lambda pixels, valid: self._forward(pixels, valid)[0],
-            1 if steady and self.backbone.device.type == "cpu" else self.settings.batch_size,
-        )
-        for number, item in zip(fresh, seen):
-            for look in item.looks or ():
-                self._require_finite(look.patches.sum(), item.source)
-            found[number] = item
-        return found
+        return side[0] // self.preprocess.stride[0], side[1] // self.preprocess.stride[1]
 
     def refine(
         self,
@@ -793,7 +804,7 @@ class Localizer:
             raise ConfigurationError(f"the method {answers.provenance.method!r} has no certificate: nothing to be careful about.")
         if picture is None:
             raise ConfigurationError("these answers were made without their picture, which has to be read again.")
-        reading = self._reading_as(answers.provenance)
+        reading = Localizer(self.backbone, self._settings_of(answers.provenance), self.rules)
         geometry = answers.geometry.with_grid((answers.geometry.grid[0] // answers.seen, answers.geometry.grid[1] // answers.seen))
         known: list[tuple[Reading, PatchFeatures]] = []
 
@@ -804,11 +815,11 @@ class Localizer:
 
         return replace(answers, certify=answers.certify.careful(read))
 
-    def _reading_as(self, made: Provenance) -> Localizer:
-        """Returns a localizer that encodes pictures as those of some answers were."""
+    def _settings_of(self, made: Provenance) -> Settings:
+        """Returns these settings, but for those by which a picture is encoded: these are what some answers were made with."""
         # What is not recorded was left to the model.
         values: dict[str, Any] = {name: made.settings.get(name) for name in ("attention", "resize", "views", "size", *PREPROCESS_SETTINGS)}
-        return Localizer(self.backbone, replace(self.settings, **values), self.rules)
+        return replace(self.settings, **values)
 
     def locate_class(
         self, image: ImageSource, classes: Sequence[str], target: str | None = None, *, references: int = 3, **values: Any

@@ -297,6 +297,19 @@ def test_looking_again_needs_the_picture() -> None:
         localizer.score(localizer.encode(dot((112, 176), 16)), [RED])
 
 
+@pytest.mark.parametrize("other", [{"std": (0.5, 0.5, 0.5)}, {"resize": "tile"}, {"size": 128}])
+def test_a_second_look_is_of_a_kind_with_the_first(other: dict[str, object]) -> None:
+    picture = dot((112, 176), 16)
+    localizer = planted(look_again=True)
+    changed = localizer.with_settings(**other)
+    features = [localizer.encode(picture), changed.encode(picture)]
+    answers = localizer.score(features, [RED], [picture, picture])
+    for answer, asked in zip(answers, (localizer, changed), strict=True):
+        at_once = asked.locate_all([picture], [RED])[0]
+        assert answer.seen == at_once.seen == ZOOM
+        np.testing.assert_array_equal(answer.scores, at_once.scores)
+
+
 def test_other_methods_do_not_look_again() -> None:
     with pytest.raises(ConfigurationError, match=r"'grad-cam' cannot look again.*direct, gem"):
         planted(look_again=True).locate(dot((112, 176), 16), "red", "blue", method="grad-cam")
