@@ -79,7 +79,7 @@ class Localization:
         source: Where the picture came from, when it came from a file.
         picture: uint8 [H, W, 3] upright, when it is at hand.
         place: What became of the place that was asked for ("the *left* fore wing"); cells that do not belong to it are NaN in ``scores``
-            where it could be told. ``None`` where no place was asked for.
+            where it could be told. ``None`` where no place was asked for. Words whose place was not read have one that is not resolved.
         refined: float32 [h', w'], the signed map after refinement, on a finer grid over the same model frame; NaN where the picture is not.
             ``None`` where none was asked for. Heatmap, mask, regions and peak are those of this map; ``scores`` stay.
         seen: How many cells of ``scores``, each way, lie in one cell of the tower: 2 after a second look, else 1.
