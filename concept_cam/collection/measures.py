@@ -256,13 +256,14 @@ class Body:
         return {part: pixels[:, number] for number, part in enumerate(self.scores)}
 
     def parts(self, heats: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the pixels of each part, bool [H, W]: its largest area."""
-        return self._seen(exclusive_masks(heats, NESTED))
+        """Returns the pixels of each part, bool [H, W]: its largest area; what lies within another keeps what that one's map wins of it."""
+        return self._seen(exclusive_masks(heats, NESTED, spared=True))
 
     def several(self, heats: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the pixels of each part, bool [H, W]: all areas that are not small beside the largest; a blade in place of its leaf."""
         there = {part for part, heat in heats.items() if float(np.max(heat, initial=-np.inf, where=np.isfinite(heat))) > 0}
         own = {part: heat for part, heat in heats.items() if INSTEAD.get(part) not in there}
+        # A host does take pixels from what lies within it: a thorax that keeps them, or a leaf's base, ends no better (tried on renders).
         return self._seen(exclusive_masks(own, _APART if len(own) < len(heats) else NESTED, least=_SEVERAL))
 
     def _seen(self, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

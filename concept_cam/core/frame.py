@@ -121,7 +121,11 @@ PART_SHARE = 0.35
 
 
 def exclusive_masks(
-    heats: Mapping[str, np.ndarray], nested: Mapping[str, str] | None = None, share: float = PART_SHARE, least: float = 1.0
+    heats: Mapping[str, np.ndarray],
+    nested: Mapping[str, str] | None = None,
+    share: float = PART_SHARE,
+    least: float = 1.0,
+    spared: bool = False,
 ) -> dict[str, Mask]:
     """Shares the pixels out among parts: each goes to the part whose map is highest there, in shares of the map's own peak.
 
@@ -130,9 +134,11 @@ def exclusive_masks(
 
     Args:
         heats: Part -> float32 [H, W], scores; NaN where nothing may be read.
-        nested: Part -> the part that it is a part of: pixels that it wins belong to both.
+        nested: Part -> the part that it is a part of, its host: pixels that it wins belong to both.
         share: Least share of its peak.
         least: Areas of a part that are at least such a share of its largest one are kept; 1 for the largest alone.
+        spared: Whether hosts take no pixels from what is nested in them: a host's map is high where it holds the part, often as high as
+            there (a head's at the eye). The part is then cut out halfway between its peak and what its map shows of the host around it.
 
     Returns:
         Part -> bool [H, W]: its connected areas, empty where its peak is not positive.
@@ -152,7 +158,20 @@ def exclusive_masks(
     owner = hosts[winner]
     # A nested part is cut out of its host, where nothing else holds its outline: at half of its peak.
     masks = {name: (winner == k) & (best >= 0.5) if hosts[k] != k else (owner == k) & enough for k, name in enumerate(order)}
+    for k, host in enumerate(hosts):
+        if spared and host != k:
+            mask = stacked[k] >= _nested_limit(stacked[k][masks[order[host]]])
+            others = stacked[:, mask]
+            others[host] = -np.inf
+            mask[mask] = others.argmax(axis=0) == k
+            masks[order[k]] = mask
     return _areas(masks, least)
+
+
+def _nested_limit(within: np.ndarray) -> float:
+    """The share of its peak down to which a nested part reaches, given its shares on its host, float [M]."""
+    around = within[within < 0.5]
+    return 0.5 * (1.0 + max(float(np.median(around)), 0.0)) if around.size else 0.5
 
 
 def body_frame(front: Mask, trunk: Mask | None, rear: Mask | None) -> BodyFrame | None:

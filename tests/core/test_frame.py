@@ -205,6 +205,30 @@ def test_exclusive_masks_meet_where_the_shares_are_equal() -> None:
     assert not exclusive_masks({"left": hole})["left"][:, 28:33].any()
 
 
+def test_a_nested_part_keeps_its_pixels_where_its_host_is_highest_too() -> None:
+    """The map of a head peaks at its eye, where the eye's own map does."""
+    y, x = np.mgrid[:60, :120]
+    bump = np.exp(-((x - 30) ** 2 + (y - 30) ** 2) / (2 * 8.0**2))
+    head = np.where(x < 60, 0.4 + 0.62 * bump, 0.0)
+    trunk = np.where(x >= 60, 1.0, 0.0)
+    heats = {"eye": 0.8 * bump, "head": head, "trunk": trunk}
+    nested = {"eye": "head"}
+    without = exclusive_masks({"head": head, "trunk": trunk})
+    for order in (["eye", "head", "trunk"], ["head", "trunk", "eye"]):
+        masks = exclusive_masks({name: heats[name] for name in order}, nested, spared=True)
+        assert all(np.array_equal(masks[name], without[name]) for name in without), "the others are as they were"
+        assert 2 * np.sqrt(masks["eye"].sum() / np.pi) == pytest.approx(16 * np.sqrt(2 * np.log(2)), rel=0.05)
+    # What is not its host takes pixels from it.
+    mouth = np.where(x < 30, 1.0, 0.0)
+    beside = exclusive_masks({**heats, "mouth": mouth}, {"eye": "head", "mouth": "head"}, spared=True)
+    assert not beside["eye"][:, :30].any()
+    assert beside["eye"][:, 31:].any()
+    # A map that is high all over the host ends halfway between its peak and what it shows there.
+    high = exclusive_masks({**heats, "eye": np.where(x < 60, 0.45 + 0.55 * bump, 0.0)}, nested, spared=True)
+    assert np.abs(bump[high["eye"]].min() - 0.5) < 0.05
+    assert high["eye"][bump > 0.55].all()
+
+
 def test_rendered_fish_are_measured_to_a_hundredth() -> None:
     """Against the renderer's own geometry: the camera says which pixels show the snout, the gill cover and the base of the tail."""
     from concept_cam.demo.worlds.fish import world
