@@ -321,6 +321,7 @@ class Certifier:
             domain.nearest,
             known.group,
             domain.nearer,
+            shared.likelier[index],
         )
         ledger = tuple(zip(asked.names[index], (weights * plain_at_peak).tolist()))
         judgement, fitted = asked.judged(index, found, facts)
@@ -385,30 +386,34 @@ class Certifier:
         )
         wanted = list(range(len(scores)) if which is None else which)
         peaks = scores.argmax(axis=1)
-        probabilities = self._probabilities(wanted, products, peaks, with_image)
-        return _Shared(products[:count], scores, terms, dict(zip(wanted, found)), known, peaks.tolist(), probabilities)
+        probabilities, likelier = self._probabilities(wanted, products, peaks, with_image)
+        return _Shared(products[:count], scores, terms, dict(zip(wanted, found)), known, peaks.tolist(), probabilities, likelier)
 
     def _probabilities(
         self, which: Sequence[int], products: np.ndarray, peaks: np.ndarray, with_image: np.ndarray
-    ) -> dict[int, tuple[float, float]]:
+    ) -> tuple[dict[int, tuple[float, float]], dict[int, str]]:
         """Of some targets among their rivals: at the peak for a part or a thing, which is somewhere; of all the picture for a state.
 
-        At the model's one temperature, which the rules are fitted to, and at that of the character, which is said.
+        At the model's one temperature, which the rules are fitted to, and at that of the character, which is said; and which rival is
+        the likeliest of all, empty where the target is.
         """
         asked = self._asked
         wanted = np.zeros(len(peaks), dtype=bool)
         wanted[list(which)] = True
-        found = dict.fromkeys(which, (math.nan, math.nan))
+        found, likelier = dict.fromkeys(which, (math.nan, math.nan)), dict.fromkeys(which, "")
         for numbers, columns in asked.alike_many:
             own = wanted[numbers]
             if columns.shape[1] < 2 or not own.any():
                 continue
-            numbers, rows = numbers[own], np.take_along_axis(asked.table[numbers[own]], columns[own], axis=1)
+            numbers, columns = numbers[own], columns[own]
+            rows = np.take_along_axis(asked.table[numbers], columns, axis=1)
             cosines = np.where(asked.states[numbers, None], with_image[rows], products[rows, peaks[numbers, None]])
             plain, own_scales = _first_share(asked.scale * cosines.astype(np.float64)), asked.scales.numpy()[numbers].astype(np.float64)
             said = plain if (own_scales == np.float32(asked.scale)).all() else _first_share(own_scales[:, None] * cosines)
             found |= zip(numbers.tolist(), zip(plain.tolist(), said.tolist()))
-        return found
+            for number, first in zip(numbers.tolist(), columns[np.arange(len(numbers)), cosines.argmax(axis=1)].tolist()):
+                likelier[number] = asked.names[number][int(asked.used[number, :first].sum())] if first else ""
+        return found, likelier
 
     def _correlations(self, ranked: np.ndarray, hosts: np.ndarray, neutral: np.ndarray, which: Sequence[int]) -> Correlations:
         """Rank correlations of the targets' plain maps; with their siblings only of some, NaN for others."""
@@ -476,7 +481,7 @@ def _first_share(logits: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class _Shared:
     """What is known of the maps of one set of questions: plain maps of its texts, the maps, the coefficients of their texts, what the maps'
-    certificates rest on, the probes, the cell in which each map is highest, and the probabilities of the targets.
+    certificates rest on, the probes, the cell in which each map is highest, the probabilities of the targets, and what is likelier.
     """
 
     maps: np.ndarray
@@ -486,3 +491,4 @@ class _Shared:
     picture: PictureProbes
     peaks: Sequence[int]
     probabilities: Mapping[int, tuple[float, float]]
+    likelier: Mapping[int, str]

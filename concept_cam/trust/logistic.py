@@ -36,6 +36,7 @@ class MapFacts:
         group: The group that was asked about, by the name of its trait pack; empty for things by name.
         nearer: By how much less far the picture is from another group than from that one, 0 where that one is the nearest; NaN where the
             model does not know it.
+        likelier: The contrast that is the likeliest of all, where ``probability`` is asked; empty where the target is, or has no contrasts.
     """
 
     probability: float = _NAN
@@ -48,6 +49,7 @@ class MapFacts:
     nearest: str = ""
     group: str = ""
     nearer: float = _NAN
+    likelier: str = ""
 
 
 def _log(value: float) -> float:

@@ -309,6 +309,17 @@ UNFITTED: Final = "how often such a peak is right was not calibrated for this mo
 """What every reason says where nothing was fitted."""
 
 
+LIKELY: Final = 0.5
+"""Probability among its siblings under which a state of which nothing was fitted is not clear: the others together are likelier."""
+
+_WHERE: Final = {"part": "at the peak", "state": "in the picture", "thing": "at the peak"}
+"""Where the probability of a question of each kind is asked."""
+
+
+def _nearer_to(facts: MapFacts) -> str:
+    return f"the picture looks more like another group ({facts.nearest}) than like what was asked about ({facts.group})."
+
+
 def _chance(probability: float) -> str:
     """Returns a probability in words: ``of 0.97``; never 0 nor 1, for nothing that was fitted is that sure."""
     if probability < 0.01:
@@ -362,15 +373,20 @@ def judge(found: Evidence, facts: MapFacts, rules: Rules, *, others: str = "unre
             DOUBTFUL, f"the model's limits were fitted for {', '.join(rules.hosts)}; what it knows of {facts.host} was not measured."
         )
     if fit is None:
+        # No figure says how often such a peak is right: clear is what nothing speaks against that can be told without one.
+        if facts.likelier:
+            return answer(DOUBTFUL, f"of what was named, '{facts.likelier}' is likelier {_WHERE[facts.kind]}.")
+        if facts.kind == "state" and facts.probability < LIKELY:
+            return answer(DOUBTFUL, "the other states that were named are together likelier in the picture.")
+        if facts.nearer > 0:
+            return answer(DOUBTFUL, _nearer_to(facts))
         if found.p_anywhere > rules.p_anywhere:
             return answer(DOUBTFUL, f"{found.p_anywhere:.0%} of {others} rise as high somewhere in their own maps.")
         return answer(CLEAR, "the map obeys its prompt")
     if facts.domain > fit.domain:
         return answer(DOUBTFUL, f"the picture is unlike those that were measured (distance {facts.domain:.2f}, limit {fit.domain:.2f}).")
     if facts.nearer > fit.nearer:
-        return answer(
-            DOUBTFUL, f"the picture looks more like another group ({facts.nearest}) than like what was asked about ({facts.group})."
-        )
+        return answer(DOUBTFUL, _nearer_to(facts))
     known = rules.known.get(facts.target)
     often = f" (this target's over all: {known.right:.2f})" if known is not None and facts.likeness >= 0.5 else ""
     sure = f"peaks like this one are right with a probability {_chance(confidence)}{often}."

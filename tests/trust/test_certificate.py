@@ -300,6 +300,19 @@ def test_the_bundled_model_brings_rules_of_its_own() -> None:
     assert [found.certificate.verdict for found in cat].count("clear") == 0
 
 
+def test_under_other_settings_than_those_fitted_a_state_is_not_clear_beside_a_likelier_one() -> None:
+    from concept_cam import prompts
+    from concept_cam.commands import example
+
+    asked = prompts.load("fish:caudal_fin_shape")
+    states = Localizer.from_pretrained().locate_all([example.render_fish("forked")], asked, gamma=0.9)[0]
+    told = {found.concept.name.split("=")[1]: found.certificate for found in states}
+    assert not any(found.calibrated for found in told.values())
+    assert [name for name, found in told.items() if found.verdict == "clear"] == ["forked"]
+    assert "'forked' is likelier in the picture" in told["rounded"].reason
+    assert (told["forked"].facts.likelier, told["rounded"].facts.likelier) == ("", "forked")
+
+
 class Remembering(Words):
     """A tower that remembers what pictures of its groups look like: a group's own word."""
 

@@ -45,6 +45,26 @@ def test_verdicts_without_a_fit(change: dict[str, float], verdict: str, word: st
     assert math.isnan(found.confidence)
 
 
+@pytest.mark.parametrize(
+    ("facts", "verdict", "word"),
+    [
+        ({"probability": 0.9}, CLEAR, "not calibrated"),
+        ({"probability": 2e-5, "likelier": "forked"}, DOUBTFUL, "of what was named, 'forked' is likelier in the picture; how often"),
+        ({"probability": 0.4}, DOUBTFUL, "together likelier"),
+        ({"probability": 0.4, "kind": "part"}, CLEAR, ""),  # It is the likeliest at its peak, which asks where it is, not whether.
+        ({"probability": 0.4, "kind": "part", "likelier": "head"}, DOUBTFUL, "'head' is likelier at the peak"),
+        ({"nearer": 0.01, "nearest": "plant", "group": "fish"}, DOUBTFUL, "looks more like another group (plant)"),
+        ({"nearer": 0.0, "nearest": "fish", "group": "fish"}, CLEAR, ""),
+    ],
+)
+def test_without_a_fit_clear_is_what_nothing_speaks_against(facts: dict[str, object], verdict: str, word: str) -> None:
+    found = judge(GOOD, dataclasses.replace(MapFacts(kind="state"), **facts), Rules())  # type: ignore[arg-type]
+    assert (found.verdict, word in found.reason) == (verdict, True)
+    # What was fitted says how much such a thing weighs.
+    known = dataclasses.replace(PART, probability=0.99, target="easy", likelier="hard")
+    assert judge(dataclasses.replace(GOOD, strength=5.0), known, fit_rules(planted())).verdict == CLEAR
+
+
 def planted(count: int = 600, seed: int = 0) -> list[Judged]:
     """Maps of two targets, four a picture: strength says whether they are right, the probability whether the target is there; one target is
     found less often than its maps let hope.
