@@ -150,7 +150,7 @@ class Localization:
 
         It lies within a cell of the best one, so that score, ledger and certificate speak of the same place: between two other cells, or
         beside a steep edge, the interpolated map can be a little higher. It is that of :attr:`heatmap`, whatever upsampling an overlay is
-        drawn with; refining a map moves it by a quarter of a cell at most.
+        drawn with. Refining a map moves it, each way, by half a cell and half a place of the refined map's grid at most.
         """
         x, y = points_of(self._place[None], self.geometry)[0].tolist()
         return x, y
