@@ -325,7 +325,7 @@ def settled_places(refined: np.ndarray, places: np.ndarray, times: tuple[float, 
         times: ``(y, x)`` places of the finer grid along a cell.
 
     Returns:
-        The same, each within half a cell of where it was.
+        The same, each moved by at most half a cell and half a place of the finer grid, each way.
     """
     found = places.copy()
     for number, (x, y) in enumerate(places):

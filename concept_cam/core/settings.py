@@ -140,7 +140,7 @@ class Settings:
         resize_mode: What the policy ``"native"`` does; ``None`` for the model's.
         refine: How maps are refined beside their picture, a name of :data:`concept_cam.refine.REFINERS`, with ``:ARGUMENT`` behind it where
             it takes one; several that follow each other are a list, or joined by a plus, ``"affinity:early+guided"``. Heatmaps and
-            outlines are then the refined map's, and peaks within a quarter of a cell; scores of cells, thresholds and probabilities stay.
+            outlines are then the refined map's, and peaks within about half a cell; scores of cells, thresholds and probabilities stay.
         look_again: Whether the best regions are read again at twice the resolution, where they are narrow; for the direct method and its
             kin. Probabilities of parts are then those of the finer cells, and are to be calibrated apart.
         batch_size: Pictures per forward pass.
