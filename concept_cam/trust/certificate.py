@@ -118,7 +118,7 @@ class Asked:
     @cached_property
     def names(self) -> tuple[tuple[str, ...], ...]:
         """What the terms of each question are called, target first."""
-        return tuple((concept.target[0], *concept.contrast_names) for concept in self.concepts)
+        return tuple(concept.term_names for concept in self.concepts)
 
     @cached_property
     def states(self) -> np.ndarray:
