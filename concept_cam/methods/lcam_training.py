@@ -99,9 +99,9 @@ class LcamTraining:
         object.__setattr__(self, "area", start.area if self.area is None else self.area)
         if self.steps < 1 or self.batch_size < 1:
             raise ConfigurationError(f"steps and batch_size must be at least 1, received {self.steps} and {self.batch_size}.")
-        if not 0 < (self.learning_rate or 0) < math.inf or not 0 <= (self.area or 0) < math.inf:
+        if not 0 <= (self.learning_rate or 0) < math.inf or not 0 <= (self.area or 0) < math.inf:
             raise ConfigurationError(
-                f"learning_rate must be a finite number above 0, and area one that is not negative, received {self.learning_rate} and "
+                f"learning_rate and area must be finite and not negative, received {self.learning_rate} and "
                 f"{self.area}."
             )
 

@@ -171,7 +171,9 @@ def _concept(control: Control, choice: Choice, packs: Mapping[str, prompts.Pack]
         choice.contrasts if choice.contrasts is not None else tuple(other.words for other in control.choices if other.value != choice.value)
     )
     unique = dict.fromkeys(text for text in others if text.casefold() != choice.words.casefold())
-    return prompts.concept_of_words(choice.words, list(unique), packs.values(), name=choice.value)
+    # Words that a person typed may be set against the label's own name.
+    name = choice.words if choice.value in unique else choice.value
+    return prompts.concept_of_words(choice.words, list(unique), packs.values(), name=name)
 
 
 def _pack_concept(control: Control, choice: Choice, packs: Mapping[str, prompts.Pack], preferred: Collection[str]) -> Concept | None:

@@ -329,7 +329,10 @@ def test_corrections_that_hold_no_call_are_no_labels(tmp_path: Path) -> None:
     store = Corrections(tmp_path / "c.sqlite")
     for number, (verdict, called) in enumerate((("reject", ""), ("accept", ""), ("reject", "forked"))):
         store.add(Correction(id=str(number), source=f"{number}.jpg", character="tail", verdict=verdict, called=called))
-    assert [(label.file_name, label.state) for label in read_truth(store.path)] == [("2.jpg", "not forked")]
+    labels = read_truth(store.path)
+    assert [(label.file_name, label.state) for label in labels] == [("0.jpg", ""), ("1.jpg", ""), ("2.jpg", "not forked")]
+    found = calibrate([ModelCall(f"{number}.jpg", "tail", "forked", 0.9, 0.5) for number in range(3)], labels)
+    assert found.limits["tail"].labelled == 1
 
 
 # ------------------------------------------------------------------------------------------------- labels as people write them

@@ -232,7 +232,7 @@ def test_each_start_has_its_own_defaults() -> None:
         LcamTraining(start="zero")
 
 
-@pytest.mark.parametrize("values", [{"learning_rate": float("nan")}, {"learning_rate": 0.0}, {"area": float("inf")}, {"area": -1.0}])
+@pytest.mark.parametrize("values", [{"learning_rate": float("nan")}, {"learning_rate": -0.1}, {"area": float("inf")}, {"area": -1.0}])
 def test_numbers_with_which_nothing_is_trained_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="learning_rate"):
         LcamTraining(**values)
