@@ -101,8 +101,7 @@ class LcamTraining:
             raise ConfigurationError(f"steps and batch_size must be at least 1, received {self.steps} and {self.batch_size}.")
         if not 0 <= (self.learning_rate or 0) < math.inf or not 0 <= (self.area or 0) < math.inf:
             raise ConfigurationError(
-                f"learning_rate and area must be finite and not negative, received {self.learning_rate} and "
-                f"{self.area}."
+                f"learning_rate and area must be finite and not negative, received {self.learning_rate} and {self.area}."
             )
 
 
