@@ -488,3 +488,15 @@ def test_the_page_asks_for_places(localizer: Localizer, pack: prompts.Pack, run:
     left, plain = (desk.read({"target": f"the {side}fore wing of a butterfly"}).subject for side in ("left ", ""))
     assert left != plain
     desk.close()
+
+
+def test_a_noun_that_two_parts_share_names_neither() -> None:
+    """The wing of a butterfly is its fore wing or its hind wing: the place is that of whatever is found."""
+    for words, part in (
+        ("the left wing of a butterfly", ""),
+        ("the left fore wing of a butterfly", "fore_wing"),
+        ("the left hindwing of a butterfly", "hind_wing"),
+    ):
+        where = concept_of_words(words).where
+        assert where is not None
+        assert (where.place, where.part, where.unread) == ("left", part, "")

@@ -288,7 +288,9 @@ def _ends_with_any(words: Sequence[_Word], names: frozenset[str]) -> bool:
 
 
 def _part(text: str, pack: Pack) -> str:
-    """The part of the pack that the words name: the one with such a phrase, else the one whose noun they hold; empty for none."""
+    """The part of the pack that the words name: the one with such a phrase, else the one whose noun they hold; empty for none, and where
+    several have it: "the wing of a butterfly".
+    """
     plain = normalise_text(text)
     states = [state for character in pack.characters if character.kind == "part" for state in character.states if not state.where]
     for state in states:
@@ -301,7 +303,9 @@ def _part(text: str, pack: Pack) -> str:
         for noun in (state.name.replace("_", " "), state.entity.label, *state.entity.nouns, *_cores(state.phrases, pack))
         if re.search(rf"\b{re.escape(normalise_text(noun))}\b", plain)
     ]
-    return max(named)[1] if named else ""
+    longest = max((length for length, _ in named), default=0)
+    found = {name for length, name in named if length == longest}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _cores(phrases: Sequence[str], pack: Pack) -> list[str]:
