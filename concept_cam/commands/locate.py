@@ -146,11 +146,11 @@ def locate(
     target and contrasts, without what lies around a pack's state, at the model's temperature; peak and box are original pixels of the
     upright picture, half-open, of the region of the peak. VERDICT says whether the map can be trusted: clear, doubtful, not about the
     prompt, or absent; CONFIDENCE how likely its peak lies on the target. "The left fore wing", "the rear dorsal fin" and the like are
-    asked for without the place, which is told by how the animal lies: PLACE says which it was, and whose left, or why none was told or
-    read; then there is no region, and the map is not clear. A classifier (--head FILE, or --model timm:NAME[,CHECKPOINT] with its own
-    last layer) is asked for its classes instead of words: without --target for the predicted one; SCORE is then the contrasted logit.
-    IMAGE may be a folder, which is searched with its subfolders; '-' reads paths from standard input, one per line. A
-    picture that is named twice is looked at once.
+    asked for without the place, which is told by how the animal lies: PLACE says which it was, and whose left, or why none was told
+    (then there is no region) or read (then it is that of the words as they stand), and neither map is clear. A classifier (--head
+    FILE, or --model timm:NAME[,CHECKPOINT] with its own last layer) is asked for its classes instead of words: without --target for
+    the predicted one; SCORE is then the contrasted logit. IMAGE may be a folder, which is searched with its subfolders; '-' reads
+    paths from standard input, one per line. A picture that is named twice is looked at once.
 
     \b
     Examples:

@@ -111,11 +111,12 @@ class Localization:
 
     @property
     def told(self) -> bool:
-        """Whether the map is of what was asked for: no place was named, or it could be told.
+        """Whether the map is of what was asked for: no place was named, it could be told, or its words were asked as they stand.
 
         Else it is that of the thing wherever it is, and its regions are none of the one that is meant: files hold none.
         """
-        return self.place is None or self.place.resolved
+        where = self.concept.where
+        return self.place is None or self.place.resolved or (where is not None and bool(where.unread))
 
     @property
     def probability(self) -> float | None:

@@ -473,8 +473,14 @@ def _truth_table(path: Path) -> list[Label]:
                 # The name of the part stands beside it: in the column of calls, or in that of the states that were called.
                 part = row.get("best_state") or (row.get("state") if "true_state" in row else "")
                 said = f"not {part}" if part else said
-            found.append(Label(name, row["character"], said, row.get("pack") or "", specimen, mark, alone=mark is not None))
+            # Beside calls, or with marks, every row speaks of its own part; a list of labels names all that is there.
+            alone = mark is not None or not CALLED.isdisjoint(row)
+            found.append(Label(name, row["character"], said, row.get("pack") or "", specimen, mark, alone))
     return found
+
+
+CALLED = frozenset({"best_state", "probability", "score"})
+"""Columns of a table of calls: in it, labels stand beside what they judge."""
 
 
 def _point(number: Any) -> Any:

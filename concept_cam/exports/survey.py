@@ -94,8 +94,8 @@ class Label:
         specimen: Number of the specimen.
         reviewed: Whether a person marked it as looked at; exports leave the mark empty, so that a file that comes back as it went out is
             told from one that was gone through. ``None`` where labels have no such mark.
-        alone: Whether nothing follows for parts that no label names: from a region that is gone it does, somebody removed it; from a row
-            of a table, or from one thing that was corrected, it does not.
+        alone: Whether nothing follows for parts that no label names: from a region that is gone it does, somebody removed it, and from a
+            list of labels too; from a row that is marked or stands beside a call, or from one thing that was corrected, it does not.
     """
 
     file_name: str

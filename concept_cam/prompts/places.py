@@ -4,7 +4,8 @@ A model of pictures and words pays no heed to left and right. The word is taken 
 is told from how the animal lies (:mod:`concept_cam.core.placing`), by the frame of a trait pack whose host the words name.
 
 The word is taken out only where it stands before the part that it belongs to and what is left is still a phrase. Elsewhere ("the front edge
-of the tail fin", "a fish seen from the left side") the words are asked as they stand, and the question says that their place was not read.
+of the tail fin", "a fish seen from the left side") the words are asked as they stand, and the answer says that their place was not read:
+its region is that of the words, and its map is never clear.
 """
 
 from __future__ import annotations
@@ -171,11 +172,14 @@ def _stands_before_a_thing(words: Sequence[_Word], at: int, pack: Pack | None, n
     if not thing or any(word.of_whom or word.text in _DETERMINERS for word in thing):
         return False  # "The front of a fish", "the left fish's eye".
     owners = [word.of_whom for word in before if word.of_whom]
-    link = words[end].text if end < len(words) else ""
+    # A mark that ends the whole text joins nothing to it.
+    link = words[end].text if end < len(words) and any(word.text[0].isalnum() for word in words[end:]) else ""
     if link in _JOINED or (link and not link.isalpha()):
         return False  # "The left wing and the tail of a butterfly".
     if pack is None:
-        return start == 0 and (not before or before[-1].text in _DETERMINERS or bool(before[-1].of_whom))
+        return (
+            thing[-1].text not in _NO_THINGS and start == 0 and (not before or before[-1].text in _DETERMINERS or bool(before[-1].of_whom))
+        )
     if owners and owners[-1] not in _OWNERS and not _is_host(owners[-1], pack):
         return False
     if _is_host(thing[-1].text, pack):

@@ -63,8 +63,7 @@ class ConceptFunction:
         answers = self._localizer.locate_all([image.convert("RGB")], list(self._concepts.values()))[0]
         for number, found in enumerate(answers):
             sure = found.probability if found.probability is not None else max(0.0, found.peak_score)
-            told = found.place is None or found.place.resolved
-            region = found.region_of_peak(self._threshold, resolution="model") if told else None
+            region = found.region_of_peak(self._threshold, resolution="model") if found.told else None
             if region is not None and (least is None or sure >= least):
                 shapes.append(self._drawn(number, shape, region))
         return shapes

@@ -476,8 +476,7 @@ class Desk:
             )
         if picture is not None:
             found = self.localizer.refine(found, picture, features)
-        told = found.place is None or found.place.resolved
-        regions = found.regions(question.threshold, min_area=question.min_area, resolution="model") if told else ()
+        regions = found.regions(question.threshold, min_area=question.min_area, resolution="model") if found.told else ()
         with self._lock:
             self.counts["answered"] += 1
         return DeskAnswer(

@@ -303,7 +303,7 @@ class Conformal:
         """
         self.check({**found.provenance.to_dict()})
         name = stratum_of(found.concept)
-        if not found.told:
+        if found.place is not None and not found.place.resolved:
             return Guaranteed(self.alpha, None, None, None)
         return Guaranteed(
             self.alpha,

@@ -222,6 +222,25 @@ def test_marked_rows_of_a_table_speak_of_their_own_part(tmp_path: Path) -> None:
     assert judged == {"* parts": (2, 0.5), "parts=head": (1, 1.0), "parts=eye": (1, 0.0)}
 
 
+def test_labels_beside_calls_speak_of_their_own_row(tmp_path: Path) -> None:
+    """One table holds calls and labels: where a cell is empty nobody looked, at parts too."""
+    table = tmp_path / "calls.csv"
+    rows = [f"{number}.jpg,parts,part,{part},0.9,0.5,{truth}" for number in range(20) for part, truth in (("head", "head"), ("tail", ""))]
+    table.write_text("file_name,character,kind,state,probability,score,true_state\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    found = calibrate(read_calls(table)[0], read_truth(table)).limits
+    assert {name: (limit.labelled, limit.plain_accuracy) for name, limit in found.items()} == {
+        "* parts": (20, 1.0),
+        "parts=head": (20, 1.0),
+    }
+    # A list of labels alone names all that is there.
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "file_name,character,true_state\n" + "\n".join(f"{number}.jpg,parts,head" for number in range(20)) + "\n", encoding="utf-8"
+    )
+    found = calibrate(read_calls(tmp_path / "calls.csv")[0], read_truth(table)).limits
+    assert (found["parts=tail"].labelled, found["parts=tail"].plain_accuracy) == (20, 0.0)
+
+
 def test_a_run_says_which_parts_were_not_called(tmp_path: Path) -> None:
     table = tmp_path / "calls.csv"
     table.write_text(
