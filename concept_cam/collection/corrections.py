@@ -14,7 +14,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,6 +70,8 @@ CREATE TABLE IF NOT EXISTS corrections (
 );
 CREATE INDEX IF NOT EXISTS corrections_by_key ON corrections (source, pack, character, specimen, part);
 """
+_PATIENCE, _GLANCE = 20.0, 0.2
+"""Seconds that whoever needs the file waits for others to end their writing, and whoever only looks whether it can be used."""
 _LARGEST = 2**63
 """One more than the largest number that SQLite keeps."""
 _JSON = ("mask", "boxes", "clicks", "question")
@@ -201,6 +203,15 @@ class Conflict(DataError):
         self.current, self.last = current, last
 
 
+class _Locked(OutputError):
+    """Another process holds the file and did not let go of it."""
+
+
+def _is_lock(error: sqlite3.Error) -> bool:
+    """Whether an error says that somebody else has the file; the lower byte of a code is its kind."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 @contextmanager
 def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
     """What happens inside happens whole or not at all."""
@@ -233,14 +244,14 @@ class Corrections:
         self.path = Path(path)
 
     @contextmanager
-    def _open(self, write: bool) -> Iterator[sqlite3.Connection]:
+    def _open(self, write: bool, patience: float = _PATIENCE) -> Iterator[sqlite3.Connection]:
         if not write and not self.path.is_file():
             with _nothing() as empty:
                 yield empty
             return
         try:
             # One connection per operation: it costs a fraction of a millisecond, and nothing is shared between threads.
-            with closing(sqlite3.connect(self.path, timeout=20, isolation_level=None)) as connection:
+            with closing(sqlite3.connect(self.path, timeout=patience, isolation_level=None)) as connection:
                 if write:
                     connection.execute("PRAGMA synchronous = FULL")
                     self._prepare(connection)
@@ -250,6 +261,11 @@ class Corrections:
                     return
                 yield connection
         except sqlite3.OperationalError as error:
+            if _is_lock(error):
+                raise _Locked(
+                    f"the corrections {str(self.path)!r} are locked: another program has held them for {patience:g} seconds. Nothing is "
+                    "lost; try again once it has ended, or end it."
+                ) from error
             raise OutputError(
                 f"the corrections {str(self.path)!r} cannot be used: {error}. Check that the folder is writable and has room, or name "
                 "another file with --corrections."
@@ -314,7 +330,8 @@ class Corrections:
         if self.path.is_file() and not os.access(self.path, os.W_OK):
             raise OutputError(f"the corrections {str(self.path)!r} may only be read: make the file writable, or give --corrections FILE.")
         if self.path.is_file():
-            with self._open(write=False) as connection:  # Looking brings no file to a version that others cannot read.
+            # Looking brings no file to a version that others cannot read. A file that another process writes at this moment can be written.
+            with suppress(_Locked), self._open(write=False, patience=_GLANCE) as connection:
                 connection.execute("SELECT count(*) FROM corrections").fetchone()
                 connection.execute("DELETE FROM corrections WHERE 0")  # Fails where the system lets nobody write, whatever permissions say.
         folder = self.path.resolve().parent  # Of a link, where SQLite makes the file and its journal.

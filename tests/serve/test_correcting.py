@@ -12,8 +12,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -262,6 +264,26 @@ def test_a_file_that_cannot_be_written_is_found_though_its_permissions_allow_it(
     assert len(store.all()) == 1
     with pytest.raises(OutputError, match="cannot be used: attempt to write a readonly database"):
         store.check()
+
+
+@pytest.mark.parametrize("begin", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+def test_a_file_that_another_process_writes_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: str) -> None:
+    store = Corrections(tmp_path / "c.sqlite")
+    store.add(said(1))
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute(begin)
+        start = time.monotonic()
+        store.check()
+        assert time.monotonic() - start < 5
+        # Who has to write waits longer, and is told what it waited for.
+        connect = sqlite3.connect
+        monkeypatch.setattr("sqlite3.connect", lambda path, **values: connect(path, **{**values, "timeout": 0.1}))
+        with pytest.raises(OutputError, match=r"c\.sqlite' are locked: another program has held them for 20 seconds") as refused:
+            store.add(said(2))
+        assert "room" not in str(refused.value)
+        other.execute("ROLLBACK")
+    store.add(said(2))
+    assert len(store.all()) == 2
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
