@@ -190,6 +190,14 @@ class Run:
         """Returns the rows of ``errors.csv``, each error once; none when it is not there."""
         return read_errors(self.path)
 
+    @property
+    def in_containers(self) -> bool:
+        """Whether the pictures, where they are no files of their own, lie in archives or tables."""
+        from concept_cam.collection.inputs.specimens import CONTAINERS
+
+        given = self.info.get("input")
+        return isinstance(given, dict) and given.get("layout") in CONTAINERS
+
     def picture_path(self, record: dict[str, Any]) -> Path | None:
         """Returns where a record's picture can be read on this machine, or None.
 

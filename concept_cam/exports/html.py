@@ -4,8 +4,8 @@ As a folder: ``index.html`` with ``data/`` (one file per trait, loaded when it i
 inside it, for an e-mail. A card shows the picture (or the specimen's part of it), the region's outline and the call. Thumbnails are
 made anew from pixels: they carry no EXIF, so no place and no owner; the page asks nothing of any server.
 
-A picture that cannot be read any more (it came from an archive, or moved), or that is another one now under the old name, stands as an
-empty frame with its outline, and a warning names it.
+A picture that cannot be read any more, or that is another one now under the old name, stands as an empty frame with its outline, and a
+warning names it. So does one that lies in an archive, which is not opened again; a warning counts these.
 """
 
 from __future__ import annotations
@@ -256,7 +256,11 @@ def _thumbnails(run: Run, revisit: Revisit, items: Sequence[_Item]) -> list[byte
 
     first = items[0].record
     size = (first["image_height"], first["image_width"])
-    picture = revisit.read(first["source"], run.picture_path(first), first["sha256"], size)
+    path = run.picture_path(first)
+    if path is None and not first["path"] and run.in_containers:
+        revisit.leave(first["source"])
+        return [None] * len(items)
+    picture = revisit.read(first["source"], path, first["sha256"], size)
     if picture is None:
         return [None] * len(items)
     upright = picture.to_pil()

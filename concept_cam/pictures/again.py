@@ -62,6 +62,15 @@ class Revisit:
         # Dictionaries, since they keep an order and one step of theirs is whole in every thread.
         self._gone: dict[str, None] = {}
         self._others: dict[str, None] = {}
+        self._archived: dict[str, None] = {}
+
+    def leave(self, name: str) -> None:
+        """Notes a picture that lies in an archive, which is not read again.
+
+        Args:
+            name: Its name for people.
+        """
+        self._archived[display(name)] = None
 
     def read(self, name: str, path: str | os.PathLike[str] | None, sha256: str | None, size: tuple[int, int]) -> Picture | None:
         """Reads a picture again; ``None``, and a note of it, where it is gone or another one.
@@ -87,7 +96,7 @@ class Revisit:
         return picture
 
     def findings(self) -> list[str]:
-        """What is to be said of pictures that are gone or are others: a sentence for each of the two, where there are any."""
+        """What is to be said of pictures that are gone, are others or lie in archives: a sentence for each, where there are any."""
         said = []
         if self._others:
             said.append(
@@ -98,6 +107,8 @@ class Revisit:
             said.append(
                 f"pictures that cannot be read where they were when they were {self._done}: {_listed(self._gone)}; {self._instead}."
             )
+        if self._archived:  # Without names: it is so of all that an archive holds, and nothing is wrong with them.
+            said.append(f"pictures that lie in archives (tar, Parquet) are not shown: {len(self._archived)}; {self._instead}.")
         return said
 
 

@@ -149,6 +149,25 @@ def test_missing_and_exchanged_pictures_have_no_thumbnail(planted: Planted, tmp_
     assert said == []
 
 
+@pytest.mark.parametrize("layout", ["webdataset", "parquet"])
+def test_pictures_in_archives_are_not_said_to_be_gone(planted: Planted, tmp_path: Path, layout: str) -> None:
+    run = tmp_path / "run"
+    records = [
+        {**record, "path": None if record["source"] in ODD_NAMES[:2] else str(tmp_path / "gone.png")}
+        for record in planted.records
+        if record["source"] in ODD_NAMES[:3]
+    ]
+    write_run(run, records, ("occurrenceID", "rights", "creator", "species"), parts=1)
+    info = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps({**info, "input": {"root": None, "layout": layout}}), encoding="utf-8")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        export(run, "html", tmp_path / "sheet")
+    gone, archived = (str(warning.message) for warning in said)
+    assert f"cannot be read where they were when they were annotated: 1 ({ODD_NAMES[2]});" in gone
+    assert archived == "pictures that lie in archives (tar, Parquet) are not shown: 2; the sheet has empty frames there."
+
+
 def test_the_console_names_pictures_that_were_replaced_or_deleted(tmp_path: Path) -> None:
     run = plant(tmp_path).path
     save_picture(tmp_path / "photos" / ODD_NAMES[3], SIZES[3], 99)

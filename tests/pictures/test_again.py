@@ -57,9 +57,12 @@ def test_what_is_gone_or_another_is_named_once_and_counted(tmp_path: Path) -> No
     for number in range(NAMED + 2):
         assert revisit.read(f"{number}.png", None, known, (5, 7)) is None
         assert revisit.read(f"{number}.png", tmp_path / "none.png", known, (5, 7)) is None
-    others, gone = revisit.findings()
+    for name in ("a.tar/0.png", "a.tar/1.png", "a.tar/1.png"):
+        revisit.leave(name)
+    others, gone, archived = revisit.findings()
     assert others == (
         "pictures that were replaced or changed since they were annotated: 1 (a.png); nothing is there. Put the old files back, or "
         "annotate them anew."
     )
     assert "when they were annotated: 7 (0.png, 1.png, 2.png, 3.png, 4.png and 2 more); nothing is there." in gone
+    assert archived == "pictures that lie in archives (tar, Parquet) are not shown: 2; nothing is there."
