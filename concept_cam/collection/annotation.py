@@ -257,15 +257,11 @@ def run_job(
     if stop.is_set():
         writer.close(finished=False, facts={"expected": count()})
         raise Interrupted("interrupted: everything finished is written; continue with --resume.")
-    try:
-        job.tell_untaken()
-    except DataError:
-        writer.close(finished=False)
-        raise
     writer.close(
         finished=True,
         facts={"input": {**job.facts_of_input, "pictures": stream.count, "fingerprint": stream.fingerprint}},
     )
+    job.tell_untaken()  # after it is finished, whoever makes errors of warnings
 
 
 def _count_pages(pages: FirstPages, answers: Answers) -> None:
@@ -638,14 +634,10 @@ class Job:
             taken.add(item)
 
     def tell_untaken(self) -> None:
-        """Tells which rows no picture took, once all were passed; a limit leaves that open.
-
-        Raises:
-            DataError: Not one was taken.
-        """
+        """Tells which rows no picture took, once all were passed and the work was done; a limit leaves that open."""
         if self.request.limit is None:
             for taken in self.taken:
-                taken.tell()
+                taken.tell(done=True)
 
     def count(self) -> int | None:
         """Counts the pictures, where that does not mean reading them all; estimated for a shard."""

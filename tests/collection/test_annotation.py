@@ -310,10 +310,19 @@ def test_rows_that_name_no_picture_of_an_archive_are_told_when_it_was_read(local
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run("few", limit=2)
+    # Where none of them does, what was done is kept: it could never be finished otherwise.
     rows("gone.png")
-    with pytest.raises(DataError, match=rf"--{option}: no row .*'gone\.png'"):
-        run("none")
-    assert read_run(tmp_path / "none").info["finished"] is None
+    said = rf"--{option}: no row .*was used: the result is as without --{option}\. Its rows name 'gone\.png'.*'s\.tar/f\S+sh 0000\.png'"
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=said):
+            made = run("none", resume=True)
+        assert made.info["finished"] is not None
+        assert made.info["counts"]["pictures"] == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match=said):
+            run("strict")
+    assert read_run(tmp_path / "strict").info["finished"] is not None
 
 
 @pytest.mark.parametrize("number", [1, 2])

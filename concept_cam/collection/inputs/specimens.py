@@ -168,11 +168,14 @@ class Taken:
             self._sources.append(item.source)
         return names
 
-    def tell(self) -> None:
+    def tell(self, done: bool = False) -> None:
         """Warns of the rows that no picture took.
 
+        Args:
+            done: The work is done; a table that was of no use is no reason to lose it.
+
         Raises:
-            DataError: None was taken at all.
+            DataError: None was taken at all, and nothing is done yet.
         """
         if not self._left or not self._sources:  # a collection without pictures is refused for that
             return
@@ -183,10 +186,16 @@ class Taken:
             "(column 'source' of a run), paths of the files, or file names alone."
         )
         if len(self._left) == len(boxes):
-            raise DataError(
-                f"{file.option}: no row of {file.path!r} names a picture of this input, so nothing of it would be used. Its rows name "
-                f"{told}. {wanted}"
+            none = f"{file.option}: no row of {file.path!r} names a picture of this input, so nothing of it"
+            if not done:
+                raise DataError(f"{none} would be used. Its rows name {told}. {wanted}")
+            warnings.warn(
+                f"{none} was used: the result is as without {file.option}. Its rows name {told}. {wanted} Name the pictures so and do it "
+                "again, into another folder.",
+                UserWarning,
+                stacklevel=2,
             )
+            return
         rows = sum(len(boxes[name]) for name in self._left)
         warnings.warn(
             f"{file.option}: {rows} of {sum(map(len, boxes.values()))} rows of {file.path!r} name no picture of this input and are not "
