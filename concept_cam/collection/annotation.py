@@ -491,11 +491,10 @@ class Job:
         trust, guarantee = opened(request.trust, request.alpha)
         boxes = open_boxes(os.fspath(request.boxes)) if request.boxes is not None else None
         ignored = open_ignored(os.fspath(request.ignore)) if request.ignore is not None else None
-        for given in (boxes, ignored):
-            if given is not None and collection.layout == "index":
-                raise ConfigurationError("an index holds its specimens and what may not be read: --boxes and --ignore belong to 'index'.")
-            if given is not None:
-                given.check(collection)
+        if collection.layout == "index" and (boxes is not None or ignored is not None):
+            raise ConfigurationError("an index holds its specimens and what may not be read: --boxes and --ignore belong to 'index'.")
+        boxes = None if boxes is None else boxes.check(collection)
+        ignored = None if ignored is None else ignored.check(collection)
         options = {
             "limits": limits,
             "regions": request.regions,

@@ -12,10 +12,11 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from concept_cam.collection.inputs.columns import missing_column, picture_column
 from concept_cam.collection.inputs.files import filesystem
 from concept_cam.collection.inputs.items import Collection, Item, Specimen, is_url
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError, reason_of
-from concept_cam.core.names import display
+from concept_cam.core.names import display, path_of
 from concept_cam.core.tables import read_header, rows_of
 from concept_cam.pictures.endings import PICTURE_SUFFIXES, is_picture
 
@@ -94,12 +95,14 @@ class BoxFile:
         path: The file.
         places: Absolute path or address -> the names among ``boxes`` that mean it, seen from the file's folder or the working directory.
         option: The option that named the file, for messages.
+        linked: Path without links -> the names among ``boxes`` that lead to it; empty where files are told by their plain paths.
     """
 
     boxes: Mapping[str, tuple[Specimen, ...]]
     path: str
     places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     option: str = "--boxes"
+    linked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def of(self, item: Item) -> tuple[Specimen, ...]:
         """Returns the boxes of a picture: of the rows that name its source or its file, else of those that give its file name alone.
@@ -110,16 +113,47 @@ class BoxFile:
         """
         return tuple(box for name in self.names(item) for box in self.boxes[name])
 
-    def check(self, collection: Collection) -> None:
+    def check(self, collection: Collection) -> Self:
         """Refuses rows that can mean several pictures of the collection, and a file that means none; warns of single rows that mean none.
 
         Lists the collection; containers, which hold the pictures themselves, are not read for it: their rows are told when they were.
 
+        Returns:
+            The table as it is to be used with this collection: rows that no plain path matches are compared without links.
+
         Raises:
             DataError: A row can mean two pictures, and the message names both; or no row means any.
         """
-        if collection.layout in CONTAINERS or not self.boxes:
-            return
+        if not self.boxes:
+            return self
+        if collection.layout in CONTAINERS:  # a table of paths; archives have none
+            return self._following(self.boxes)
+        file, taken = self, self._taken(collection)
+        # Following links costs every picture some looks at the disk: only where it finds a picture for a row.
+        if taken.left and (linked := self._following(taken.left)).linked:
+            again = linked._taken(collection)
+            if len(again.left) < len(taken.left):
+                file, taken = linked, again
+        taken.tell()
+        return file
+
+    def _following(self, names: Iterable[str]) -> Self:
+        """Returns the table with the places of some names as they are without links."""
+        wanted = set(names)
+        found: dict[str, tuple[str, ...]] = {}
+        for place, meaning in self.places.items():
+            if not (own := [name for name in meaning if name in wanted]) or is_url(place):
+                continue
+            if real := _without_links(place):
+                found[real] = tuple(dict.fromkeys((*found.get(real, ()), *own)))
+        return replace(self, linked=found)
+
+    def _taken(self, collection: Collection) -> Taken:
+        """Returns which rows the pictures of a collection take.
+
+        Raises:
+            DataError: A row can mean two of them.
+        """
         taken = Taken(self)
         owners: dict[str, tuple[str, str]] = {}
         for item in collection.items():
@@ -133,13 +167,16 @@ class BoxFile:
                         f"the row {name!r} of {self.path!r} can mean {source!r} or {item.source!r}: name the picture with its folder, "
                         "as here."
                     )
-        taken.tell()
+        return taken
 
     def names(self, item: Item) -> tuple[str, ...]:
         """Returns the names under which a picture's rows stand."""
         own = (item.source,) if item.source in self.boxes else ()
-        placed = (name for name in self.places.get(item.path or "", ()) if name != item.source and not _is_of_another(name, item))
-        if found := (*own, *placed):
+        path = _local(item.path)[0] if item.path else ""
+        meant = self.places.get(path, ())
+        if self.linked and path and not is_url(path) and (real := _without_links(path)):
+            meant = (*meant, *self.linked.get(real, ()))
+        if found := (*own, *(name for name in dict.fromkeys(meant) if name != item.source and not _is_of_another(name, item))):
             return found
         name = os.path.basename(item.source)
         return (name,) if name in self.boxes and not _is_of_another(name, item) else ()
@@ -167,6 +204,11 @@ class Taken:
         if len(self._sources) < SHOWN and item.source not in self._sources:
             self._sources.append(item.source)
         return names
+
+    @property
+    def left(self) -> Sequence[str]:
+        """The names that no picture has."""
+        return list(self._left)
 
     def tell(self, done: bool = False) -> None:
         """Warns of the rows that no picture took.
@@ -207,6 +249,8 @@ class Taken:
 
 SHOWN = 3
 """Most names that a message shows."""
+
+FILE_SCHEME = "file://"
 
 CONTAINERS = ("parquet", "webdataset")
 """Layouts in which listing the pictures means reading them."""
@@ -267,6 +311,25 @@ def open_boxes(path: str, option: str = "--boxes") -> BoxFile:
     return BoxFile({key: tuple(found) for key, found in boxes.items()}, path, _places(boxes, os.path.dirname(path)), option)
 
 
+def _local(address: str) -> list[str]:
+    """Returns the paths that an address ``file://...`` can mean, as it is read first; what else there is as it stands.
+
+    Such addresses are read with percent signs as they stand, and written by others with percent signs for what is no letter.
+    """
+    if address[: len(FILE_SCHEME)].lower() != FILE_SCHEME:
+        return [address]
+    path = address[len(FILE_SCHEME) :].removeprefix("localhost")
+    return [display(os.path.abspath(text)) for text in dict.fromkeys((path, unquote(path, errors="surrogateescape")))]
+
+
+def _without_links(path: str) -> str | None:
+    """Returns a path that was made for showing as it is without links, made for showing too; ``None`` for what can be no path."""
+    try:
+        return display(os.path.realpath(path_of(path)))
+    except (OSError, ValueError):
+        return None
+
+
 def _places(names: Iterable[str], folder: str) -> Mapping[str, tuple[str, ...]]:
     """Returns the files that names with a folder, or addresses, mean; paths are seen from ``folder`` and from the working directory.
 
@@ -275,7 +338,7 @@ def _places(names: Iterable[str], folder: str) -> Mapping[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for name in names:
         if is_url(name):
-            places = [name]
+            places = _local(name)
         elif "/" in name:
             places = [display(os.path.abspath(place)) for place in (os.path.join(folder, name), name)]
         else:  # a bare name has a rule of its own
@@ -298,23 +361,26 @@ class Ignored:
     boxes: BoxFile | None = None
     folder: str | None = None
 
-    def check(self, collection: Collection) -> None:
+    def check(self, collection: Collection) -> Self:
         """See :meth:`BoxFile.check`; and refuses a mask that would be that of two pictures of one name in several folders.
+
+        Returns:
+            What is to be used with this collection.
 
         Raises:
             DataError: A row, or a mask, can mean two pictures, and the message names both; or no row, or mask, means any.
         """
         if self.boxes is not None:
-            self.boxes.check(collection)
+            return replace(self, boxes=self.boxes.check(collection))
         if self.folder is None:
-            return
+            return self
         if collection.layout not in CONTAINERS and not any(self._has_mask(item) for item in collection.items()):
             raise DataError(
                 f"--ignore: no mask in {self.folder!r} is named after a picture of the collection, so nothing would be ignored. "
                 "Expected the picture's relative path, whole (a.jpg.png) or with another ending (a.png)."
             )
         if collection.layout not in ("list", "table", "glob"):
-            return
+            return self
         owners: dict[str, str] = {}
         for item in collection.items():
             if not Path(item.source).is_absolute():
@@ -325,6 +391,7 @@ class Ignored:
                     f"--ignore: the mask {str(self._mask_file(item))!r} can mean {owner!r} or {item.source!r}: "
                     "give the folder they stand in (--root) and paths relative to it."
                 )
+        return self
 
     def mask(self, item: Item, size: tuple[int, int]) -> np.ndarray | None:
         """Returns bool [H, W], original frame, True where nothing may be read; ``None`` where all may.

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from concept_cam.collection.inputs import LAYOUTS, Columns, Item, Shard, files, find_layout, open_collection, parse_shard
+from concept_cam.collection.inputs import LAYOUTS, Collection, Columns, Item, Shard, files, find_layout, open_collection, parse_shard
 from concept_cam.collection.inputs.specimens import BoxFile, open_boxes, open_ignored, parse_boxes, read_specimen_mask
 from concept_cam.collection.schema import image_key
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError
@@ -354,6 +354,67 @@ def test_rows_of_boxes_name_files_by_their_paths_too(folder: Path, tmp_path: Pat
     listed = items("-", lines=["c/a fish.png", "./c/a fish.png", absolute], root=str(folder))
     assert len(boxed(box_file(tmp_path, absolute), listed)) == 3
     box_file(tmp_path, absolute).check(open_collection("-", lines=["c/a fish.png", "./c/a fish.png"], root=str(folder)))
+
+
+def checked(file: BoxFile, collection: Collection) -> list[str]:
+    """The pictures that have boxes, as a run of the collection finds them."""
+    return boxed(file.check(collection), list(collection.items()))
+
+
+def test_rows_of_boxes_name_files_by_their_addresses_too(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    path = folder / "c" / "a fish.png"
+    given = folder, folder.as_uri()
+    for row in (path.as_uri(), f"file://{path}", f"file://localhost{path}", str(path)):
+        assert row == str(path) or row.startswith("file://")
+        for inputs in given:
+            assert checked(box_file(tmp_path, row), open_collection(str(inputs))) == ["c/a fish.png"], (row, inputs)
+    (folder / "c" / "100%25.png").write_bytes(png(5))
+    assert checked(box_file(tmp_path, f"file://{folder}/c/100%25.png"), open_collection(folder)) == ["c/100%25.png"]
+    with pytest.raises(DataError, match="no row"):
+        box_file(tmp_path, f"file://{folder}/gone.png").check(open_collection(folder))
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_rows_of_boxes_lead_to_files_through_links(folder: Path, tmp_path: Path, ignored: bool) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(folder, target_is_directory=True)
+
+    def found(inputs: Path, *names: str) -> list[str]:
+        path = box_file(tmp_path, *names).path
+        collection = open_collection(inputs)
+        file = open_ignored(path).check(collection).boxes if ignored else open_boxes(path).check(collection)
+        assert file is not None
+        return boxed(file, list(collection.items()))
+
+    for inputs, named in ((link, folder), (folder, link)):
+        for row in (f"{named}/c/a fish.png", f"{named.name}/c/a fish.png", f"file://{named}/c/a fish.png"):
+            assert found(inputs, row) == ["c/a fish.png"], (inputs, row)
+    # Some rows of a picture may lead there and others name it.
+    assert found(link, f"{folder}/c/a fish.png", "c/a fish.png", "top.png") == ["c/a fish.png", "top.png"]
+    file = box_file(tmp_path, f"{folder}/c/a fish.png", "c/a fish.png").check(open_collection(link))
+    assert [len(file.of(item)) for item in items(link) if item.source == "c/a fish.png"] == [2]
+
+
+def test_links_are_followed_only_where_no_plain_path_matches(folder: Path, tmp_path: Path) -> None:
+    (folder / "other.png").symlink_to(folder / "top.png")
+    assert checked(box_file(tmp_path, str(folder / "top.png")), open_collection(folder)) == ["top.png"]
+    assert box_file(tmp_path, str(folder / "top.png")).check(open_collection(folder)).linked == {}
+    # A row that leads to two pictures is refused, like any other that can mean two.
+    links = tmp_path / "links"
+    links.mkdir()
+    for name in ("1.png", "2.png"):
+        (links / name).symlink_to(folder / "top.png")
+    with pytest.raises(DataError, match=r"top\.png' of .* can mean '1\.png' or '2\.png'"):
+        box_file(tmp_path, str(folder / "top.png")).check(open_collection(links))
+    with pytest.raises(DataError, match="no row"):  # names that can be no paths
+        box_file(tmp_path, f"{folder}/{'x' * 5000}/a.png", "a/b\0c.png").check(open_collection(links))
+
+
+def test_rows_of_boxes_lead_to_the_files_of_a_parquet_table_of_paths(folder: Path, tmp_path: Path) -> None:
+    write_parquet(folder / "paths.parquet", {"path": ["top.png", "c/a fish.png"]})
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    assert checked(box_file(tmp_path, str(folder / "top.png")), open_collection(tmp_path / "link" / "paths.parquet")) == ["top.png"]
 
 
 @pytest.mark.parametrize("ignored", [False, True])
