@@ -371,6 +371,17 @@ def test_one_picture_is_not_taken_for_several(planted: Localizer, tmp_path: Path
     assert planted.locate_all([], asked) == []
 
 
+
+    class Pictures(torch.utils.data.Dataset[Any]):
+        """Items by number, and no ``__iter__``, as torch has it."""
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, number: int) -> Path:
+            return [path, path][number]
+
+    assert len(planted.locate_all(Pictures(), asked)) == 2  # type: ignore[arg-type]
 def test_words_are_no_concepts(planted: Localizer) -> None:
     features = planted.encode(blocks())
     for wrong in ("red", ["red"], [Concept("green"), "red"]):

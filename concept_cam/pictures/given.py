@@ -33,7 +33,7 @@ def several_pictures(images: object) -> list[Any] | None:
 
 def pictures_in(images: object, call: str) -> list[Any]:
     """Returns the pictures that a call was given which takes several: those of :func:`several_pictures`, or of anything else that can be
-    iterated over and is no picture, such as a generator of paths.
+    iterated over and is no picture, such as a generator of paths or a torch ``Dataset``.
 
     Args:
         images: What was given.
@@ -48,11 +48,16 @@ def pictures_in(images: object, call: str) -> list[Any]:
     names = isinstance(images, np.ndarray) and images.ndim == 1 and images.dtype.kind in "OU"  # paths, as tables hold them
     if not names and _is_picture(images):
         raise ConfigurationError(f"{call} takes several pictures, received a single one, {spoken(images)}: give it in a list, [picture].")
-    if not isinstance(images, Iterable) or isinstance(images, Mapping):
+    try:
+        # Asked, and not looked up: what has items by number alone, as a torch Dataset, can be gone through without saying so.
+        items = None if isinstance(images, Mapping) else iter(cast("Iterable[Any]", images))
+    except TypeError:
+        items = None
+    if items is None:
         raise ConfigurationError(
             f"{call} takes several pictures, received {spoken(images)}: expected a list of pictures, or a batch [B, H, W, 3]."
         )
-    return list(images)
+    return list(items)
 
 
 def _is_picture(value: object) -> bool:
