@@ -24,7 +24,7 @@ from concept_cam.core.directions import DirectionSet, FixedDirections, coefficie
 from concept_cam.core.errors import ConfigurationError, ImageError, PromptError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.grouping import batches_of_one_size
-from concept_cam.core.names import choose, whole_number
+from concept_cam.core.names import choose, plain_number, whole_number
 from concept_cam.core.placed_maps import PartMaps, place_maps
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Localizations, Provenance
@@ -853,7 +853,8 @@ class Localizer:
         """
         if isinstance(classes, str | bytes) or not isinstance(classes, Iterable):
             raise PromptError(f"the class list must be names in a list, received {spoken(classes)}.")
-        count = whole_number(references)
+        count = whole_number(plain_number(references))
+        count = int(count) if isinstance(count, float) and count.is_integer() else count  # counts that were computed
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ConfigurationError(
                 f"the number of reference classes must be a whole number of at least 1, received {spoken(references)}."

@@ -187,7 +187,10 @@ def test_class_list_mode_picks_the_nearest_classes(planted: Localizer) -> None:
         planted.locate_class(picture, ["red", "red"])
     with pytest.raises(PromptError, match="in a list, received 'red'"):
         planted.locate_class(picture, "red")
-    for references in (0, 1.5, True, ["green"]):
+    for references in (2.0, np.float32(2), torch.tensor(2.0), np.int64(2)):
+        again = planted.locate_class(picture, ["red", "green", "blue"], "blue", references=references)  # type: ignore[arg-type]
+        assert again.concept == named.concept
+    for references in (0, 1.5, float("nan"), True, torch.tensor(True), ["green"]):
         with pytest.raises(ConfigurationError, match="whole number of at least 1, received"):
             planted.locate_class(picture, ["red", "green"], references=references)  # type: ignore[arg-type]
 
@@ -368,9 +371,6 @@ def test_one_picture_is_not_taken_for_several(planted: Localizer, tmp_path: Path
             planted.locate_all(wrong, asked)
     for right in ([path], (path,), np.stack([blocks()]), (item for item in [path]), np.array([str(path)]), {path}):
         assert len(planted.locate_all(right, asked)) == 1
-    assert planted.locate_all([], asked) == []
-
-
 
     class Pictures(torch.utils.data.Dataset[Any]):
         """Items by number, and no ``__iter__``, as torch has it."""
@@ -382,6 +382,9 @@ def test_one_picture_is_not_taken_for_several(planted: Localizer, tmp_path: Path
             return [path, path][number]
 
     assert len(planted.locate_all(Pictures(), asked)) == 2  # type: ignore[arg-type]
+    assert planted.locate_all([], asked) == []
+
+
 def test_words_are_no_concepts(planted: Localizer) -> None:
     features = planted.encode(blocks())
     for wrong in ("red", ["red"], [Concept("green"), "red"]):

@@ -25,6 +25,7 @@ __all__ = [
     "normalise_text",
     "path_of",
     "picture_key",
+    "plain_number",
     "stable_key",
     "visible",
     "whole_number",
@@ -55,6 +56,11 @@ def whole_number(value: Any) -> Any:
         return value if truth else operator.index(value)
     except TypeError:
         return value
+
+
+def plain_number(value: Any) -> Any:
+    """Returns the plain number in a numpy scalar, or in an array or tensor without axes, and anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 def choose(name: str, table: Mapping[str, T], what: str, error: type[ConceptCamError] = ConfigurationError) -> T:

@@ -29,7 +29,7 @@ from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError, UnsupportedModelError
 from concept_cam.core.files import METADATA, write_tensors
 from concept_cam.core.grouping import batches_of_one_size
-from concept_cam.core.names import choose, did_you_mean, whole_number
+from concept_cam.core.names import choose, did_you_mean, plain_number, whole_number
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Provenance
 from concept_cam.core.scoring import FEATURE_NORM
@@ -475,7 +475,9 @@ class FinerCam:
         with without_graph():
             strength, ranks = self._strength(alpha, aggregation), _ranks(ranks)
             several = several_pictures(images)
-            given = _several(targets, "targets", "names or numbers of classes", "['species a'] or [0, 1]")
+            # Text goes through its letters: a class of one letter is named the same with and without a list.
+            named = [targets] if isinstance(targets, str) and len(targets) == 1 else targets
+            given = _several(named, "targets", "names or numbers of classes", "['species a'] or [0, 1]")
             asked = [None if target is None else self.head.index(target) for target in given]
             if not asked:
                 raise ConfigurationError("no class was named: expected at least one, or None for the predicted class.")
@@ -485,8 +487,8 @@ class FinerCam:
 
     def _strength(self, alpha: float | None, aggregation: str) -> float:
         chosen = choose(aggregation, AGGREGATIONS, "aggregation")
-        strength = chosen.alpha if alpha is None else alpha
-        if not isinstance(strength, Real) or isinstance(strength, bool) or not 0 <= strength < float("inf"):
+        strength: Any = chosen.alpha if alpha is None else plain_number(alpha)
+        if not isinstance(strength, Real) or isinstance(strength, bool) or not 0 <= float(strength) < math.inf:
             raise ConfigurationError(f"alpha must be a number >= 0, received {spoken(strength)}.")
         return float(strength)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,6 @@ def manual_grad_cam(model: Any, pixels: torch.Tensor, objective: Any, layer: str
     """Grad-CAM written out: mean gradient per channel times activation."""
     features = model.feature_map(pixels, None, layer)
     leaf = features.map.detach().requires_grad_(True)
-    from dataclasses import replace
-
     (gradient,) = torch.autograd.grad(objective(model.pool(replace(features, map=leaf))).sum(), leaf)
     return (gradient.mean(dim=(2, 3), keepdim=True) * leaf).sum(dim=1).detach().numpy()
 
@@ -196,8 +195,6 @@ def test_equals_the_finer_cam_of_grad_cam() -> None:
 
 
 def _through(model: Any, layer: torch.nn.Module, pixels: torch.Tensor) -> Any:
-    from dataclasses import replace
-
     with torch.no_grad():
         features = model.feature_map(pixels)
     return replace(features, map=layer(features.map.detach().requires_grad_(True)))
@@ -324,8 +321,6 @@ def test_ranks_alpha_and_wrong_questions() -> None:
             FinerCam(model, *wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="tile"):
         FinerCam(model, make_head(model.embed_dim), Settings(resize="tile"))
-    from dataclasses import replace
-
     with pytest.raises(ConfigurationError, match="other weights"):
         FinerCam(model, replace(make_head(model.embed_dim), weights_hash="0" * 16))
 
@@ -340,6 +335,8 @@ def test_classes_by_number_of_any_type_and_nothing_else() -> None:
         for references in ([2, 3], np.array([2, 3]), torch.tensor([2, 3]), (np.int32(2), "species 3")):
             found = cam.explain(picture, target, references=references, ranks=np.array([1, 2]), alpha=np.float32(0.6))  # type: ignore[arg-type]
             assert found.concept == expected.concept
+    for alpha in (torch.tensor(0.5), np.array(0.5), np.float64(0.5), torch.tensor(0.5, dtype=torch.float16)):
+        assert cam.explain(picture, 1, alpha=alpha).provenance.gamma == 0.5  # type: ignore[arg-type]
     assert cam.explain_all(picture, np.array([1]), references=[2, 3])[0].concept == expected.concept  # type: ignore[arg-type]
     assert cam.explain([picture, picture], [None, 1])[1].concept.target == ("species 1",)
     for values, match in (
@@ -356,6 +353,7 @@ def test_classes_by_number_of_any_type_and_nothing_else() -> None:
         ({"ranks": [True]}, "ranks are whole numbers"),
         ({"alpha": "1"}, r"alpha must be a number >= 0, received '1' \(str\)"),
         ({"alpha": True}, "alpha must be"),
+        ({"alpha": torch.tensor(True)}, "alpha must be"),
         ({"alpha": float("nan")}, "alpha must be"),
         ({"aggregation": 5}, "unknown aggregation 5"),
         ({"base": ["grad-cam"]}, r"unknown method \['grad-cam'\]"),
@@ -366,6 +364,9 @@ def test_classes_by_number_of_any_type_and_nothing_else() -> None:
     for wrong in ("species 1", 1, None):
         with pytest.raises(ConfigurationError, match="targets must be names or numbers of classes in a list"):
             cam.explain_all(picture, wrong)
+    head = make_head(model.embed_dim)
+    lettered = FinerCam(model, replace(head, classes=tuple("abcdef"[: len(head)])))
+    assert [found.concept.target for found in lettered.explain_all(picture, "b")] == [("b",)]
 
 
 def test_two_names_of_one_method_have_one_certificate() -> None:
