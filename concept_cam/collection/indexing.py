@@ -51,7 +51,7 @@ class _IndexJob(Job):
         return Plan(
             questions=Questions((), (), {}),
             settings=localizer.settings,
-            preprocess=backbone.preprocess,
+            preprocess=localizer.preprocess,
             identity=Identity(backbone.name, backbone.weights_hash, __version__),
             codec=codec,
             **self.options,
