@@ -29,10 +29,10 @@ from concept_cam.core.placed_maps import PartMaps, place_maps
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Localizations, Provenance
 from concept_cam.core.scoring import image_scores, ledger, probabilities, score_patches
-from concept_cam.core.settings import INPUT_SETTINGS, PREPROCESS_SETTINGS, Settings, given_settings
+from concept_cam.core.settings import INPUT_SETTINGS, OWN_INPUT, PREPROCESS_SETTINGS, Settings, given_settings, said_once
 from concept_cam.methods import explain
 from concept_cam.pictures.given import pictures_in, pixels_of, several_pictures, spoken
-from concept_cam.pictures.preprocessing import adapted
+from concept_cam.pictures.preprocessing import adapted, own_input
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
 from concept_cam.refine import Answers, find_refiners, load_refiner, refine
@@ -335,7 +335,7 @@ class Localizer:
             attention=self.backbone.default_attention if attention == "auto" else attention,
             source=source,
             views=self.views,
-            reading=self.settings.reading(),
+            reading={**self.settings.reading(), OWN_INPUT: own_input(self.backbone.preprocess)},
         )
 
     def _require_finite(self, total: Tensor, source: str | None) -> None:
@@ -676,8 +676,10 @@ class Localizer:
         own = self.settings.recorded()
         if reading is not None:
             own = {name: value for name, value in own.items() if name not in INPUT_SETTINGS} | dict(reading)
-        used = {**own, "attention": attention, "resize": resize, "views": views, "refine": "none"}
-        return Provenance(self.backbone.name, self.backbone.weights_hash, method, self.dtype_name, used)
+            own.pop(OWN_INPUT, None)
+        model = own_input(self.backbone.preprocess)
+        used = said_once({**own, "attention": attention, "resize": resize, "views": views, "refine": "none"}, model)
+        return Provenance(self.backbone.name, self.backbone.weights_hash, method, self.dtype_name, used, own_input=model)
 
     def conditions(self, features: PatchFeatures | None = None) -> dict[str, Any]:
         """Returns under what this localizer's maps are made: what was fitted to them holds for no others.
@@ -692,7 +694,8 @@ class Localizer:
             made = self.provenance("direct", used, self.settings.resize, self.views)
         else:
             made = self.provenance("direct", features.attention, features.geometry.policy, features.views, features.reading)
-        return {"model": made.model, "weights_hash": made.weights_hash, **made.settings, "refine": self.settings.refine}
+        own = {OWN_INPUT: made.own_input}  # Files that were written earlier may say it too, and hold as well then.
+        return {"model": made.model, "weights_hash": made.weights_hash, **made.settings, "refine": self.settings.refine, **own}
 
     # --------------------------------------------------------------------------------------------------- in one go
 

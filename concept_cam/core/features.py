@@ -44,7 +44,8 @@ class PatchFeatures:
         views: Which views of the picture were averaged.
         looks: The windows that were read again, none or several; ``None`` where nobody looked again.
         reading: The settings that brought the picture to the model's input (:data:`concept_cam.core.settings.INPUT_SETTINGS`), as
-            provenance records them; ``None`` where they are not known, and are taken to be those of whoever asks.
+            they were given, and under :data:`concept_cam.core.settings.OWN_INPUT` what the model does of itself, where that is known;
+            ``None`` where they are not known, and are taken to be those of whoever asks.
     """
 
     patches: Tensor

@@ -42,6 +42,7 @@ class Provenance:
         settings: The settings that decide results, as they were used (:meth:`concept_cam.core.settings.Settings.recorded`); each is an
             attribute of its own too: ``provenance.gamma``.
         version: Version of this package.
+        own_input: What the model's input is like of itself, which ``settings`` leave out; not written, since the model says it.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Provenance:
     dtype: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     version: str = __version__
+    own_input: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and name in self.settings:
@@ -59,7 +61,7 @@ class Provenance:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain data for JSON."""
         facts = dict(vars(self))
-        settings, version = facts.pop("settings"), facts.pop("version")
+        settings, version, _ = facts.pop("settings"), facts.pop("version"), facts.pop("own_input")
         return {**facts, **settings, "version": version}
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "DTYPES",
     "INPUT_SETTINGS",
     "MOST_GAMMA",
+    "OWN_INPUT",
     "PREPROCESS_SETTINGS",
     "REFINER_NAMES",
     "RESIZE_POLICIES",
@@ -26,6 +27,8 @@ __all__ = [
     "WEIGHTINGS",
     "Settings",
     "given_settings",
+    "said_once",
+    "written",
     "joined_refiners",
     "read_config",
     "refiner_steps",
@@ -258,8 +261,37 @@ SETTING_NAMES: tuple[str, ...] = tuple(item.name for item in fields(Settings))
 PREPROCESS_SETTINGS: tuple[str, ...] = ("mean", "std", "interpolation", "resize_mode")
 """Settings that stand in place of what a checkpoint says of its input."""
 
+OWN_INPUT = "own_input"
+"""Where facts say what the model's input is like of itself: a mapping of :data:`PREPROCESS_SETTINGS` to plain values."""
+
 INPUT_SETTINGS: tuple[str, ...] = ("size", *PREPROCESS_SETTINGS, "max_pixels")
 """Settings that decide features and that neither their frames nor their names say: how the picture was brought to the model's input."""
+
+
+def said_once(facts: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns facts without those of :data:`PREPROCESS_SETTINGS` that change nothing, so that equal inputs are described alike.
+
+    Nothing is changed by what the model does of itself, and by a resize mode where the policy is another than ``"native"``.
+
+    Args:
+        facts: Settings as :meth:`Settings.recorded` returns them; without ``resize``, the policy may be any.
+        own: What the model does of itself, as under :data:`OWN_INPUT`; names that are missing are not known.
+    """
+    idle = {name for name in PREPROCESS_SETTINGS if facts.get(name) is None or written(facts[name]) == written(own.get(name))}
+    if facts.get("resize", "native") != "native":
+        idle.add("resize_mode")
+    return {name: value for name, value in facts.items() if name not in idle}
+
+
+def written(value: Any) -> Any:
+    """Returns plain data as files of what was fitted hold it: tuples as lists, and numbers to nine digits, for more say nothing and differ
+    from one machine to the next.
+    """
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, Mapping):
+        return {name: written(item) for name, item in value.items()}
+    return [written(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _channels(name: str, given: Any) -> tuple[float, float, float]:

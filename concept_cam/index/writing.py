@@ -13,7 +13,7 @@ from concept_cam.core.errors import ConfigurationError, OutputError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.files import write_file
 from concept_cam.core.names import picture_key
-from concept_cam.core.settings import PREPROCESS_SETTINGS
+from concept_cam.core.settings import OWN_INPUT, PREPROCESS_SETTINGS, said_once
 from concept_cam.index.storage import HASHES, INDEX_PART_PATTERN, INDEX_PARTS, INFO_FILE, features_table, part_bytes, read_index_info
 
 if TYPE_CHECKING:
@@ -52,11 +52,15 @@ def append_features(index: Index, features: Sequence[PatchFeatures], names: Sequ
                 f"the features come from {item.model!r}, the index {str(index.path)!r} holds those of {index.model!r}."
             )
         # An entry keeps its own attention, views and frames; how pictures were brought to the model's input is the index's.
+        if item.reading is None:
+            continue
+        own, policy = item.reading.get(OWN_INPUT) or {}, item.geometry.policy
+        encoded, kept = (said_once({**reading, "resize": policy}, own) for reading in (item.reading, index.reading))
         for name in ("size", *PREPROCESS_SETTINGS):
-            if item.reading is not None and item.reading.get(name) != index.reading.get(name):
+            if encoded.get(name) != kept.get(name):
                 raise ConfigurationError(
-                    f"the features were encoded with {name} {item.reading.get(name)!r}, those of the index {str(index.path)!r} with "
-                    f"{index.reading.get(name)!r}: encode the pictures with  index.localizer()."
+                    f"the features were encoded with {name} {encoded.get(name)!r}, those of the index {str(index.path)!r} with "
+                    f"{kept.get(name)!r}: encode the pictures with  index.localizer()."
                 )
     patches = [np.asarray(item.patches.float().cpu().numpy(), dtype=np.float32) for item in features]
     codes = [index.codec.encode(array.reshape(-1, array.shape[-1])) for array in patches]

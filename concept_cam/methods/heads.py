@@ -33,14 +33,14 @@ from concept_cam.core.names import choose, did_you_mean, plain_number, whole_num
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Provenance
 from concept_cam.core.scoring import FEATURE_NORM
-from concept_cam.core.settings import Settings, given_settings
+from concept_cam.core.settings import Settings, given_settings, said_once
 from concept_cam.methods import METHODS, find_method
 from concept_cam.methods.direct import patch_maps
 from concept_cam.methods.engine import Batch, TowerMethod, encode, without_graph
 from concept_cam.methods.head_probe import CERTIFIED, CERTIFIER, LINEAR, HeadProbe
 from concept_cam.pictures.endings import is_picture
 from concept_cam.pictures.given import pictures_in, several_pictures, spoken
-from concept_cam.pictures.preprocessing import adapted
+from concept_cam.pictures.preprocessing import adapted, own_input
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, prepare
 
@@ -635,16 +635,20 @@ class FinerCam:
                 weights_hash=self.backbone.weights_hash,
                 method=f"finer-cam/{base}",
                 dtype=str(self.backbone.dtype).removeprefix("torch."),
-                settings={
-                    **self.settings.recorded(),
-                    "attention": "none",
-                    "resize": item.geometry.policy,
-                    "views": "single",
-                    "gamma": alpha,
-                    "weighting": aggregation,
-                    "feature_norm": self.head.feature_norm,
-                    "refine": "none",
-                },
+                settings=said_once(
+                    {
+                        **self.settings.recorded(),
+                        "attention": "none",
+                        "resize": item.geometry.policy,
+                        "views": "single",
+                        "gamma": alpha,
+                        "weighting": aggregation,
+                        "feature_norm": self.head.feature_norm,
+                        "refine": "none",
+                    },
+                    own := own_input(self.backbone.preprocess),
+                ),
+                own_input=own,
             ),
             source=picture.source,
             picture=picture.pixels,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.settings import PREPROCESS_SETTINGS, Settings
 
-__all__ = ["Preprocess", "adapted"]
+__all__ = ["Preprocess", "adapted", "own_input"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,14 @@ class Preprocess:
 
 _FIELDS = {"mean": "mean", "std": "std", "interpolation": "interpolation", "resize_mode": "native"}
 """Setting -> field of :class:`Preprocess`."""
+
+
+def own_input(preprocess: Preprocess) -> dict[str, Any]:
+    """Returns what a checkpoint does of itself, by the names of the settings that stand in its place, as plain data for JSON; without what
+    it leaves open.
+    """
+    values = {name: getattr(preprocess, own) for name, own in _FIELDS.items() if name not in dict(preprocess.unsure)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def adapted(preprocess: Preprocess, settings: Settings) -> Preprocess:

@@ -28,7 +28,8 @@ import numpy as np
 from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import ConfigurationError, DataError
-from concept_cam.trust.rules import with_inputs
+from concept_cam.core.settings import OWN_INPUT
+from concept_cam.trust.rules import compared
 
 if TYPE_CHECKING:
     from concept_cam.core.results import Localization
@@ -255,8 +256,8 @@ class Conformal:
         Raises:
             ConfigurationError: The model or a setting differs; the message names it.
         """
-        made = with_inputs(facts)
-        for name, value in (with_inputs({**ONCE_FIXED, **self.facts}) if self.facts else {}).items():
+        fitted, made = compared({**ONCE_FIXED, **self.facts} if self.facts else {}, facts)
+        for name, value in fitted.items():
             if name != "model" and name in made and made[name] != value:  # A model has several names; its weights have one hash.
                 raise ConfigurationError(
                     f"the guarantee was fitted with {name} {value!r}, the maps were made with {made[name]!r}: fit it again with "
@@ -301,7 +302,7 @@ class Conformal:
         Raises:
             ConfigurationError: The map was made with another model or other settings than those that the limits were fitted to.
         """
-        self.check({**found.provenance.to_dict()})
+        self.check({**found.provenance.to_dict(), OWN_INPUT: found.provenance.own_input})
         name = stratum_of(found.concept)
         if found.place is not None and not found.place.resolved:
             return Guaranteed(self.alpha, None, None, None)

@@ -16,26 +16,41 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import ConfigurationError, DataError
-from concept_cam.core.settings import PREPROCESS_SETTINGS
+from concept_cam.core.settings import OWN_INPUT, PREPROCESS_SETTINGS, said_once, written
 from concept_cam.trust import probes
 from concept_cam.trust.evidence import Evidence
 from concept_cam.trust.logistic import Logistic, MapFacts, feature_list
 from concept_cam.trust.verdicts import ABSENT, CLEAR, DOUBTFUL, OFF_PROMPT
 
-__all__ = ["KINDS", "Fit", "Judgement", "KnownTarget", "Rules", "beside", "fit_key", "judge", "key_of", "kind_of", "shipped", "with_inputs"]
+__all__ = ["KINDS", "Fit", "Judgement", "KnownTarget", "Rules", "beside", "compared", "fit_key", "judge", "key_of", "kind_of", "shipped"]
 
 LATER_LOOKS = ("refine", "look_again")
 """Settings that change what comes after a certificate, which is that of the first look, on the cells."""
 
 
-def with_inputs(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns facts with the settings of the model's input that they leave out because they leave them to the model, as ``None``."""
-    return {**dict.fromkeys(PREPROCESS_SETTINGS), **facts}
+def compared(fitted: Mapping[str, Any], made: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the facts under which something was fitted and those under which maps are made as they can be compared, fact by fact.
+
+    What either leaves to the model is ``None`` in both, and so is what either says and the model does anyway: files that were written
+    earlier hold that too.
+
+    Args:
+        fitted: Facts of rules or limits; of those of unknown origin, which are empty, there is nothing to compare.
+        made: Those of :meth:`concept_cam.Localizer.conditions`.
+    """
+    own = {**(fitted.get(OWN_INPUT) or {}), **(made.get(OWN_INPUT) or {})}
+
+    def comparable(facts: Mapping[str, Any]) -> dict[str, Any]:
+        said = said_once(facts, own)
+        said.pop(OWN_INPUT, None)
+        return cast("dict[str, Any]", written(said | {name: None for name in PREPROCESS_SETTINGS if name not in said}))
+
+    return (comparable(fitted) if fitted else {}), comparable(made)
 
 
 RULES_VERSION = 5
@@ -178,8 +193,8 @@ class Rules:
         Raises:
             ConfigurationError: The model or a setting differs; the message names it.
         """
-        asked = with_inputs(facts)
-        for name, value in (with_inputs(self.facts) if self.facts else {}).items():
+        fitted, asked = compared(self.facts, facts)
+        for name, value in fitted.items():
             # A model has several names; its weights have one hash.
             if name not in ("model", *LATER_LOOKS) and name in asked and asked[name] != value:
                 raise ConfigurationError(
@@ -200,7 +215,7 @@ class Rules:
         content = {"version": RULES_VERSION, "words": probes.PROBES_VERSION, **asdict(self)}
         for fit in content["fits"].values():
             fit |= {name: None if math.isinf(fit[name]) else fit[name] for name in ("domain", "nearer")}
-        return json.dumps(_rounded(content), indent=1, ensure_ascii=False)
+        return json.dumps(written(content), indent=1, ensure_ascii=False)
 
     @classmethod
     def read(cls, path: Path) -> Rules:
@@ -259,15 +274,6 @@ def _read_fit(content: dict[str, Any]) -> Fit:
         _finite(content["variation"]),
         _finite(content["text"]),
     )
-
-
-def _rounded(value: Any) -> Any:
-    """Numbers to nine digits: more say nothing, and differ from one machine to the next."""
-    if isinstance(value, float):
-        return float(f"{value:.9g}")
-    if isinstance(value, Mapping):
-        return {name: _rounded(item) for name, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def shipped(weights_hash: str) -> Rules | None:

@@ -40,7 +40,10 @@ def test_every_setting_that_decides_results_is_recorded() -> None:
         expected = list(OTHER[item.name]) if isinstance(OTHER[item.name], tuple) else OTHER[item.name]
         # A map says that it was refined once it was.
         expected = "none" if item.name == "refine" else expected
+        # What a policy does not use decides nothing.
+        expected = None if item.name == "resize_mode" else expected
         assert (said.get(item.name) == expected) == (item.name != "batch_size"), item.name
+    assert localizer.provenance("direct", "value", "native", "mirrored").resize_mode == OTHER["resize_mode"]
     # What leaves the choice to the model is not written: runs of before can be continued.
     assert not set(Settings().recorded()) & set(PREPROCESS_SETTINGS)
 

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("pyarrow")
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from concept_cam.cli import main
 from concept_cam.collection.indexing import build_index
+from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, DataError, OutputError
 from concept_cam.index import writing
 from concept_cam.index.index import Index
@@ -264,3 +266,25 @@ def test_a_part_that_was_copied_is_said(own: Path) -> None:
     assert [(fault.path, f"is a copy of {first.name}" in fault.reason) for fault in found.faults] == [(copy, True)]
     copy.unlink()
     assert Index.open(own).check().sound
+
+
+def test_features_of_the_same_input_go_together_however_it_was_said(photos: Path, localizer: Localizer, tmp_path: Path) -> None:
+    own = localizer.backbone.preprocess
+    said = localizer.with_settings(mean=own.mean, interpolation=own.interpolation, resize_mode="squash")
+    for number, (maker, asker) in enumerate(((localizer, said), (said, localizer))):
+        index = make(photos, tmp_path / f"{number}.index", maker)
+        picture = photos / index.row(0)["source"]
+        grown = index.append([asker.encode(picture)], ["again"])
+        assert len(grown) == len(index) + 1
+        concept = Concept(("red",))
+        assert asker.score(grown.features(0), concept).provenance == localizer.score(localizer.encode(picture), concept).provenance
+        with pytest.raises(ConfigurationError, match="encoded with mean"):
+            index.append([localizer.with_settings(mean=0.25).encode(picture)], ["other"])
+
+
+def test_an_index_reads_pictures_as_the_settings_say(photos: Path, localizer: Localizer, tmp_path: Path) -> None:
+    other = localizer.with_settings(mean=0.25, std=0.125)
+    index = make(photos, tmp_path / "other.index", other)
+    picture = photos / index.row(0)["source"]
+    found, expected, plain = (item.image.numpy() for item in (index.features(0), other.encode(picture), localizer.encode(picture)))
+    assert np.abs(found - expected).max() < 0.05 * np.abs(plain - expected).max()

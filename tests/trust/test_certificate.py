@@ -17,11 +17,12 @@ from torch import Tensor
 from concept_cam import Concept, Localizer
 from concept_cam.backbones.protocol import ImageFeatures
 from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.settings import OWN_INPUT, Settings
 from concept_cam.trust import probes
 from concept_cam.trust.certificate import Certifier, host_of
 from concept_cam.trust.conformal import Conformal
 from concept_cam.trust.logistic import Logistic
-from concept_cam.trust.rules import Fit, KnownTarget, Rules
+from concept_cam.trust.rules import Fit, KnownTarget, Rules, shipped
 from tests.planted import PlantedBackbone
 
 WORDS = 96
@@ -242,6 +243,74 @@ def test_answers_know_how_their_features_were_encoded(other: dict[str, Any]) -> 
     assert limits.guarantee(back).inner is not None
     with pytest.raises(ConfigurationError, match=f"fitted with {next(iter(other))}"):
         limits.guarantee(again[0])
+
+
+def own_settings(localizer: Localizer) -> list[dict[str, Any]]:
+    """The model's own input in words, and a resize mode that the policy does not use."""
+    own = localizer.backbone.preprocess
+    return [
+        {"mean": own.mean, "std": own.std},
+        {"interpolation": own.interpolation},
+        {"resize_mode": own.native},
+        {"resize_mode": next(mode for mode in ("squash", "longest") if mode != own.native)},
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_models_own_input_may_be_said(number: int) -> None:
+    """Said or left to the model, an input that is the same one is described alike, and what was fitted to it holds."""
+    plain = Localizer(Words({"a tail fin": (slice(3, 6), slice(3, 6))}))
+    said = own_settings(plain)[number]
+    fits = {"thing": Fit(ALWAYS, ALWAYS, 0.5, 0.5)}
+    concept = Concept(("a tail fin",), (("a head",),))
+    expected = Localizer(plain.backbone, rules=Rules(fits=fits, facts=plain.conditions())).locate(PICTURE, concept)
+    localizer = plain.with_settings(**said)
+    recorded = {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
+    earlier = {name: value for name, value in plain.conditions().items() if name != OWN_INPUT}
+    # Facts as they are made now, as they were written before, and as they were where the input was said then too.
+    for facts in (plain.conditions(), localizer.conditions(), earlier, {**earlier, **recorded}):
+        rules = Rules.of(json.loads(Rules(fits=fits, facts=facts).to_json()), "a file")
+        limits = Conformal.of(json.loads(Conformal(0.1, inner={"a tail fin": 0.5}, facts=facts).to_json()), "a file")
+        for asked in (localizer, plain):
+            rules.check(asked.conditions())
+            found = asked.with_rules(rules).locate(PICTURE, concept)
+            assert found.certificate.calibrated
+            assert found.certificate.to_dict() == expected.certificate.to_dict()
+            assert found.provenance == expected.provenance
+            assert found.provenance.to_dict() == expected.provenance.to_dict()
+            assert limits.guarantee(found).inner is not None
+    other = plain.with_settings(mean=(0.1, 0.2, 1 / 3))
+    Rules.of(json.loads(Rules(fits=fits, facts=other.conditions()).to_json()), "a file").check(other.conditions())
+    for facts in (plain.conditions(), earlier):
+        with pytest.raises(ConfigurationError, match="fitted with mean None"):
+            Rules(fits=fits, facts=facts).check(other.conditions())
+    native = plain.with_settings(resize="native")
+    if "resize_mode" in said and said["resize_mode"] != plain.preprocess.native:  # Under this policy it is another input.
+        with pytest.raises(ConfigurationError, match="fitted with resize_mode None"):
+            Rules(fits=fits, facts=native.conditions()).check(native.with_settings(**said).conditions())
+    else:
+        Rules(fits=fits, facts=native.conditions()).check(native.with_settings(**said).conditions())
+
+
+def test_what_a_model_leaves_open_is_recorded() -> None:
+    """Where published weights disagree the model has no value of its own that could be left out."""
+    backbone = Words(FIN)
+    own = backbone.preprocess
+    backbone.preprocess = replace(own, unsure=(("mean", "one of two"),))
+    localizer = Localizer(backbone, Settings(mean=own.mean))
+    assert localizer.conditions()["mean"] == list(own.mean)
+    found = replace(localizer.locate_all([PICTURE], Concept(("a tail fin",)))[0], picture=PICTURE)
+    assert localizer.careful(found)[0].certificate.agreement is not None
+
+
+def test_the_shipped_rules_hold_where_the_checkpoints_own_input_is_said() -> None:
+    localizer = Localizer.from_pretrained("demo")
+    rules = shipped(localizer.backbone.weights_hash)
+    assert rules is not None
+    for said in own_settings(localizer):
+        rules.check(localizer.with_settings(**said).conditions())
+    with pytest.raises(ConfigurationError, match="fitted with interpolation None, the maps are made with 'bilinear'"):
+        rules.check(localizer.with_settings(interpolation="bilinear").conditions())
 
 
 def test_other_readings_are_encoded_as_the_first_was() -> None:
