@@ -126,8 +126,8 @@ class BoxFile:
         """
         if not self.boxes:
             return self
-        if collection.layout in CONTAINERS:  # a table of paths; archives have none
-            return self._following(self.boxes)
+        if collection.layout in CONTAINERS:  # a Parquet table may be one of paths; archives hold none
+            return self._following(self.boxes) if collection.layout == "parquet" else self
         file, taken = self, self._taken(collection)
         # Following links costs every picture some looks at the disk: only where it finds a picture for a row.
         if taken.left and (linked := self._following(taken.left)).linked:
