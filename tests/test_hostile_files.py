@@ -358,7 +358,7 @@ def explainer_file(folder: Path) -> None:
     facts = {"explainer": "lcam", "kind": next(iter(EXPLAINER_KINDS)), "classes": ["a", "b"], "weights_hash": "x", "facts": {}}
     write_tensors(
         folder / "e.safetensors",
-        {name: torch.ones({"matrix": (8, 2), "query": (2,), "bias": ()}.get(name, (8,))) for name in TENSORS},
+        {name: torch.ones({"matrix": (8, 2), "query": (2,), "bias": (1,)}.get(name, (8,))) for name in TENSORS},
         facts,
         overwrite=True,
     )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,7 +96,16 @@ class Explainer:
         object.__setattr__(self, "asks", self.asks or ("classes" if self.classes else "texts"))
 
     def attend(self, features: Tensor, queries: Tensor) -> Tensor:
-        """Returns the maps float32 [B, C, h, w] of feature maps [B, K, h, w] for queries [B, C, Q]; in 0..1 behind the sigmoid."""
+        """Returns the maps float32 [B, C, h, w] of feature maps [B, K, h, w] for queries [B, C, Q]; in 0..1 behind the sigmoid.
+
+        Raises:
+            ConfigurationError: The feature maps have other channels than those that it was trained on.
+        """
+        if features.shape[1] != len(self.mean):
+            raise ConfigurationError(
+                f"this explainer reads feature maps of {len(self.mean)} channels, those of the model have {features.shape[1]}: train one "
+                "with 'concept-cam fit-attention'."
+            )
         matrix, vector, query, bias, mean, scale = (getattr(self, name).to(features.device) for name in TENSORS)
         weights = queries @ matrix.T + vector
         standard = (features.float() - mean[:, None, None]) / scale[:, None, None]
@@ -134,6 +144,11 @@ class Explainer:
                 f"this explainer was trained on other weights (hash {self.weights_hash}) than those of {backbone.name} "
                 f"({backbone.weights_hash}): train one with 'concept-cam fit-attention'."
             )
+        if self.asks != "classes" and self.matrix.shape[1] != backbone.embed_dim:
+            raise ConfigurationError(
+                f"this explainer is asked with directions of {self.matrix.shape[1]} numbers, those of {backbone.name} have "
+                f"{backbone.embed_dim}: train one with 'concept-cam fit-attention'."
+            )
         if head and self.asks == "rows":
             return
         if tuple(classes) != self.classes or (self.asks == "rows"):
@@ -165,7 +180,8 @@ class Explainer:
         """Reads a file of :meth:`save`.
 
         Raises:
-            ConfigurationError: The file is missing, damaged, or something else.
+            ConfigurationError: The file is missing, something else, or damaged: its header or its tensors do not fit each other, or hold
+                values that no training leaves.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -178,10 +194,11 @@ class Explainer:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, ValueError) as error:
             raise ConfigurationError(f"cannot read the explainer {str(file)!r}: {error}.") from error
-        if facts.get("explainer") != "lcam" or set(tensors) != set(TENSORS) or facts.get("kind") not in EXPLAINER_KINDS:
+        known = isinstance(facts, dict) and facts.get("explainer") == "lcam" and set(tensors) == set(TENSORS)
+        if not known or facts.get("kind") not in list(EXPLAINER_KINDS):
             raise ConfigurationError(f"{str(file)!r} is no explainer of 'concept-cam fit-attention'.")
-        if tensors["matrix"].ndim != 2 or any(tensors[name].shape != tensors["matrix"].shape[:1] for name in ("vector", "mean", "scale")):
-            raise ConfigurationError(f"{str(file)!r} is damaged: its tensors do not fit each other.")
+        if fault := _fault(facts) or _misfit(tensors, len(facts["classes"])):
+            raise ConfigurationError(f"{str(file)!r} is damaged: {fault}. Train it again with 'concept-cam fit-attention'.")
         return cls(
             kind=facts["kind"],
             classes=tuple(facts["classes"]),
@@ -207,6 +224,43 @@ class Explainer:
         for name in TENSORS:
             state.update(getattr(self, name).detach().float().cpu().contiguous().numpy().tobytes())
         return state.hexdigest()[:8]
+
+
+def _fault(facts: dict[str, Any]) -> str:
+    """Says what is wrong with the description in a file's header; empty where nothing is."""
+    classes, asks = facts.get("classes"), facts.get("asks", "")
+    if not isinstance(classes, list) or any(not isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
+        return f"expected different class names, or none, in a list; its header holds {reprlib.repr(classes)}"
+    if asks not in ["", *ASKS]:  # A list, so that a value that cannot be looked up is only unknown.
+        return f"it says that it is asked with {reprlib.repr(asks)}; known: {', '.join(ASKS)}"
+    if asks and (asks == "classes") != bool(classes):
+        return f"it says that it is asked with {asks!r} ({ASKS[asks]}), and names {len(classes)} classes"
+    if not isinstance(facts.get("weights_hash"), str):
+        return "its header holds no hash of the weights that it was trained on"
+    if not isinstance(facts.get("facts"), dict | type(None)):
+        return f"expected a description of its training, its header holds {reprlib.repr(facts['facts'])}"
+    return ""
+
+
+def _misfit(tensors: dict[str, Tensor], classes: int) -> str:
+    """Says what is wrong with the tensors of a file that names so many classes; empty where nothing is."""
+    matrix = tensors["matrix"]
+    if matrix.ndim != 2 or not matrix.numel():
+        return f"expected a tensor 'matrix' of two axes, it has the shape {list(matrix.shape)}"
+    channels, width = matrix.shape
+    if classes and width != classes:
+        return f"its tensor 'matrix' holds weights of {width} classes, its header the names of {classes}"
+    shapes = {"vector": [channels], "query": [width], "bias": [1], "mean": [channels], "scale": [channels]}
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            return f"expected float32 in its tensor {name!r}, it holds {str(tensor.dtype).removeprefix('torch.')}"
+        if list(tensor.shape) != (expected := shapes.get(name, [channels, width])):
+            return f"its tensor {name!r} has the shape {list(tensor.shape)}, beside a 'matrix' {[channels, width]} it has to be {expected}"
+        if not torch.isfinite(tensor).all():
+            return f"its tensor {name!r} holds NaN or infinity"
+    if not (tensors["scale"] > 0).all():
+        return "its tensor 'scale' holds values that are not above 0, by which features cannot be divided"
+    return ""
 
 
 def lcam(localizer: Asker, pictures: Sequence[Picture], concepts: tuple[Concept, ...], method: Method) -> list[Localizations]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, DataError
+from concept_cam.core.files import write_tensors
 from concept_cam.core.settings import Settings
 from concept_cam.localizer import Localizer
 from concept_cam.methods.heads import FinerCam, class_folders, fit_head, image_embeddings
@@ -176,6 +178,58 @@ def test_wrong_files_and_questions(tmp_path: Path) -> None:
         LcamTraining("both")
     with pytest.raises(ConfigurationError, match=r"\.safetensors"):
         explainer.save(tmp_path / "l.pt")
+
+
+def stored(path: Path, tensors: dict[str, Any] | None = None, facts: dict[str, Any] | None = None) -> Path:
+    """Writes an explainer for two classes in which the given parts take the place of sound ones."""
+    sound: dict[str, torch.Tensor] = {"matrix": torch.ones(6, 2), "query": torch.zeros(2), "bias": torch.zeros(1)}
+    sound |= {name: torch.ones(6) for name in ("vector", "mean", "scale")}
+    header = {"explainer": "lcam", "kind": "fm", "classes": ["a", "b"], "weights_hash": "x", "asks": "classes", "facts": {}}
+    return write_tensors(path, {**sound, **(tensors or {})}, {**header, **(facts or {})}, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "facts", "what"),
+    [
+        ({"bias": torch.zeros(3)}, {}, "'bias' has the shape"),
+        ({"query": torch.zeros(3)}, {}, "'query' has the shape"),
+        ({"vector": torch.zeros(5)}, {}, "'vector' has the shape"),
+        ({"mean": torch.zeros(6, 1)}, {}, "'mean' has the shape"),
+        ({"matrix": torch.ones(6)}, {}, "'matrix' of two axes"),
+        ({"matrix": torch.full((6, 2), float("nan"))}, {}, "'matrix' holds NaN"),
+        ({"bias": torch.full((1,), float("inf"))}, {}, "'bias' holds NaN"),
+        ({"scale": torch.zeros(6)}, {}, "'scale' holds values that are not above 0"),
+        ({"scale": -torch.ones(6)}, {}, "'scale' holds values that are not above 0"),
+        ({"mean": torch.ones(6, dtype=torch.float16)}, {}, "holds float16"),
+        ({}, {"classes": ["a", "b", "c"]}, "weights of 2 classes, its header the names of 3"),
+        ({}, {"classes": ["a", "a"]}, "different class names"),
+        ({}, {"classes": "ab"}, "different class names"),
+        ({}, {"asks": "rows"}, "asked with 'rows'"),
+        ({}, {"asks": "classes", "classes": []}, "names 0 classes"),
+        ({}, {"asks": 5}, "asked with 5"),
+        ({}, {"asks": ["rows"]}, "asked with"),
+        ({}, {"weights_hash": None}, "no hash of the weights"),
+        ({}, {"facts": [1]}, "description of its training"),
+    ],
+)
+def test_a_damaged_explainer_is_refused_by_name(tensors: dict[str, Any], facts: dict[str, Any], what: str, tmp_path: Path) -> None:
+    assert Explainer.load(stored(tmp_path / "sound.safetensors")).classes == ("a", "b")
+    with pytest.raises(ConfigurationError, match=r"e\.safetensors' is damaged") as caught:
+        Explainer.load(stored(tmp_path / "e.safetensors", tensors, facts))
+    assert what in str(caught.value)
+
+
+def test_an_explainer_of_another_width_is_refused(tmp_path: Path) -> None:
+    """A file whose tensors fit each other may still not fit the tower whose hash it bears."""
+    model = LinearBackbone()
+    facts = {"classes": [], "asks": "texts", "weights_hash": model.weights_hash}
+    path = stored(tmp_path / "e.safetensors", {}, facts)
+    with pytest.raises(ConfigurationError, match="directions of 2 numbers"):
+        Localizer(model).locate(photograph(), "red", method=f"lcam:{path}")
+    tensors = {"matrix": torch.ones(5, 4), "query": torch.zeros(4), **{name: torch.ones(5) for name in ("vector", "mean", "scale")}}
+    path = stored(tmp_path / "e.safetensors", tensors, facts)
+    with pytest.raises(ConfigurationError, match="maps of 5 channels"):
+        Localizer(model).locate(photograph(), "red", method=f"lcam:{path}")
 
 
 @pytest.mark.parametrize("rows", [False, True])
