@@ -88,6 +88,7 @@ def fit_head(
     _check_output(output, overwrite)
     from concept_cam.methods.heads import class_folders, image_embeddings
     from concept_cam.methods.heads import fit_head as fit
+    from concept_cam.methods.origin import Origin
 
     files = class_folders(folder)
     values = resolve(options)
@@ -105,7 +106,9 @@ def fit_head(
         click.echo(f"accuracy on {len(order)} pictures kept aside: {right / len(order):.3f}")
     elif held_out > 0:
         note(f"no accuracy: {held_out:g} of each class is less than one picture; give more pictures of a class or a larger --held-out.")
-    head = fit(embeddings, labels, feature_norm=feature_norm, l2=l2, weights_hash=backbone.weights_hash)
+    head = fit(
+        embeddings, labels, feature_norm=feature_norm, l2=l2, weights_hash=backbone.weights_hash, origin=Origin.of(backbone, settings)
+    )
     click.echo(str(head.save(output, overwrite=overwrite)))
 
 
@@ -225,11 +228,12 @@ def _fit_classes(source: str, head: str | None, values: dict[str, Any], training
         raise ConfigurationError("a classifier (--head, --model timm:NAME) needs a folder of class folders; 'synthetic' asks in words.")
     files = class_folders(source)
     backbone, settings = load_tower(values)
-    settings = settings.with_values(size=_training_size(backbone, settings))
     classifier = ClassifierHead.of(backbone) if head is None else ClassifierHead.load(head)
     for name in sorted({name for _, name in files}):
         classifier.index(name)  # Names a folder that is no class before anything is trained.
-    FinerCam(backbone, classifier, settings)  # Checks that they fit.
+    # Checks that they fit, with the size that was asked for: training at the native one is our choice, and no reason to warn.
+    FinerCam(backbone, classifier, settings)
+    settings = settings.with_values(size=_training_size(backbone, settings))
     expected = adapted(backbone.preprocess, settings)
     prepared, labels = [], []
     for number, (path, name) in enumerate(files):
@@ -237,7 +241,7 @@ def _fit_classes(source: str, head: str | None, values: dict[str, Any], training
         shown = [read_image(window) for window in random_windows(picture.pixels, windows, training.seed + number)] or [picture]
         prepared += [prepare(item, expected, settings.resize, settings.size) for item in shown]
         labels += [name] * len(shown)
-    return train_on_classes(backbone, classifier, prepared, labels, training, _progress(training.steps), rows=rows)
+    return train_on_classes(backbone, classifier, prepared, labels, training, _progress(training.steps), rows=rows, settings=settings)
 
 
 def _fit_concepts(source: str, pictures: int, values: dict[str, Any], training: Any) -> Any:

@@ -38,6 +38,7 @@ from concept_cam.methods import METHODS, find_method
 from concept_cam.methods.direct import patch_maps
 from concept_cam.methods.engine import Batch, TowerMethod, encode, without_graph
 from concept_cam.methods.head_probe import CERTIFIED, CERTIFIER, LINEAR, HeadProbe
+from concept_cam.methods.origin import UNKNOWN, Origin
 from concept_cam.pictures.endings import is_picture
 from concept_cam.pictures.given import pictures_in, several_pictures, spoken
 from concept_cam.pictures.preprocessing import adapted, own_input
@@ -62,6 +63,7 @@ class ClassifierHead:
         classes: Their names.
         feature_norm: Whether it reads the embedding as it is (``"none"``) or at unit length (``"l2"``).
         weights_hash: Hash of the tower's weights it was trained on; empty when that is not known.
+        origin: How the embedding it was trained on is made, and how its pictures were read, as far as that is known.
 
     Raises:
         ConfigurationError: Shapes that do not fit, values that are not finite, fewer than two classes or double names.
@@ -72,6 +74,7 @@ class ClassifierHead:
     classes: tuple[str, ...]
     feature_norm: str = "none"
     weights_hash: str = ""
+    origin: Origin = UNKNOWN
 
     def __post_init__(self) -> None:
         weight, bias = self.weight.detach().float().cpu(), self.bias.detach().float().cpu()
@@ -108,7 +111,7 @@ class ClassifierHead:
             raise UnsupportedModelError(
                 f"{backbone.name} comes without a classifier: train one with 'concept-cam fit-head' (--head FILE), or ask in words."
             )
-        return cls(own.weight, own.bias, own.classes, "none", backbone.weights_hash)
+        return cls(own.weight, own.bias, own.classes, "none", backbone.weights_hash, Origin.of(backbone))
 
     @classmethod
     def from_matrix(
@@ -226,7 +229,7 @@ class ClassifierHead:
         names = classes if classes is not None else facts.get("classes")
         norm = feature_norm or facts.get("feature_norm", "none")
         head = cls.from_state_dict(state, names, feature_norm=norm)
-        return replace(head, weights_hash=str(facts.get("weights_hash", "")))
+        return replace(head, weights_hash=str(facts.get("weights_hash", "")), origin=Origin.from_facts(facts))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the head as ``.safetensors``, class names in its header.
@@ -240,6 +243,7 @@ class ClassifierHead:
             "classes": list(self.classes),
             "feature_norm": self.feature_norm,
             "weights_hash": self.weights_hash,
+            **self.origin.facts(),
         }
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
         return write_tensors(path, tensors, facts, overwrite=overwrite)
@@ -358,6 +362,9 @@ class FinerCam:
         ConfigurationError: Head and tower do not fit, head or settings are something else, an unknown layer, or the resize policy shows the
             tower parts of the picture only.
         UnsupportedModelError: No head is given and the tower has none.
+
+    Warns:
+        UserWarning: The head was fitted to pictures that were read in another way than the settings say.
     """
 
     def __init__(
@@ -385,6 +392,7 @@ class FinerCam:
                 f"the classifier head was trained on other weights (hash {head.weights_hash}) than those of {backbone.name} "
                 f"({backbone.weights_hash}): name the model that it was trained on, or train it again."
             )
+        head.origin.require("the classifier head", backbone, self.settings)
         if self.settings.resize == "tile":
             raise ConfigurationError("a classifier reads the whole picture: use a resize policy such as 'pad' instead of 'tile'.")
 
@@ -723,7 +731,7 @@ def _base(name: str, cam: FinerCam) -> tuple[Maps, bool, str | None]:
         if cam._chosen is not None:
             raise ConfigurationError("an explainer reads the layer that it was trained at: leave out the layer.")
         explainer = Explainer.of(method)
-        explainer.require(cam.backbone, cam.head.classes, head=True)
+        explainer.require(cam.backbone, cam.head.classes, head=True, settings=cam.settings)
         return explainer.head_maps, method.relu, None
     function = patch_maps if name == "direct" else method.load()
     if not isinstance(function, TowerMethod):
@@ -801,6 +809,7 @@ def fit_head(
     feature_norm: str = "none",
     l2: float = 1e-3,
     weights_hash: str = "",
+    origin: Origin | None = None,
 ) -> ClassifierHead:
     """Fits a multinomial logistic regression by L-BFGS on centred features of one common scale, both folded into the weights.
 
@@ -813,6 +822,7 @@ def fit_head(
         feature_norm: Whether the head reads embeddings as they are or at unit length.
         l2: Factor of the weights' squared length in the loss.
         weights_hash: Recorded with the head.
+        origin: Likewise, ``Origin.of(backbone, settings)``: how the embeddings are made and the pictures were read.
 
     Raises:
         ConfigurationError: ``l2`` is negative, infinite or no number.
@@ -844,4 +854,4 @@ def fit_head(
 
         optimizer.step(closure)
     folded = weight.detach() / scale
-    return ClassifierHead(folded, bias.detach() - folded @ mean, classes, feature_norm, weights_hash)
+    return ClassifierHead(folded, bias.detach() - folded @ mean, classes, feature_norm, weights_hash, origin or UNKNOWN)

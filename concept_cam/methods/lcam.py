@@ -34,8 +34,10 @@ from concept_cam.core.files import METADATA, write_tensors
 from concept_cam.core.results import Localizations
 from concept_cam.methods.engine import Batch, run
 from concept_cam.methods.method import Method
+from concept_cam.methods.origin import UNKNOWN, Origin
 
 if TYPE_CHECKING:
+    from concept_cam.core.settings import Settings
     from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import Picture
 
@@ -77,6 +79,7 @@ class Explainer:
         facts: How it was trained.
         asks: A name of :data:`ASKS`; by default that of ``classes``.
         reading: A name of :data:`READINGS`; not part of the file.
+        origin: How the embedding it was trained on is made, and how its pictures were read, as far as that is known.
     """
 
     kind: str
@@ -91,6 +94,7 @@ class Explainer:
     facts: Any = None
     asks: str = ""
     reading: str = "lcam"
+    origin: Origin = UNKNOWN
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "asks", self.asks or ("classes" if self.classes else "texts"))
@@ -128,22 +132,27 @@ class Explainer:
         chosen = F.one_hot(torch.tensor([list(classes) for classes in targets]), len(self.classes)).float()
         return self.attend(batch.features.map, chosen.to(batch.features.map.device))
 
-    def require(self, backbone: Backbone, classes: Sequence[str] = (), *, head: bool = False) -> None:
+    def require(self, backbone: Backbone, classes: Sequence[str] = (), *, head: bool = False, settings: Settings | None = None) -> None:
         """Checks that the explainer was trained for this tower and this kind of question.
 
         Args:
             backbone: The tower.
             classes: Names of a classifier's classes.
             head: Whether a classifier asks.
+            settings: How pictures are read; ``None``: not looked at.
 
         Raises:
             ConfigurationError: It was not.
+
+        Warns:
+            UserWarning: It was trained on pictures that were read in another way.
         """
         if self.weights_hash != backbone.weights_hash:
             raise ConfigurationError(
                 f"this explainer was trained on other weights (hash {self.weights_hash}) than those of {backbone.name} "
                 f"({backbone.weights_hash}): train one with 'concept-cam fit-attention'."
             )
+        self.origin.require("this explainer", backbone, settings, native=True)
         if self.asks != "classes" and self.matrix.shape[1] != backbone.embed_dim:
             raise ConfigurationError(
                 f"this explainer is asked with directions of {self.matrix.shape[1]} numbers, those of {backbone.name} have "
@@ -170,6 +179,7 @@ class Explainer:
             "weights_hash": self.weights_hash,
             "asks": self.asks,
             "facts": self.facts,
+            **self.origin.facts(),
         }
         tensors = {name: getattr(self, name).detach().float().cpu().contiguous() for name in TENSORS}
         return write_tensors(path, tensors, facts, overwrite=overwrite)
@@ -205,6 +215,7 @@ class Explainer:
             weights_hash=facts["weights_hash"],
             facts=facts.get("facts"),
             asks=facts.get("asks", ""),
+            origin=Origin.from_facts(facts),
             **tensors,
         )
 
@@ -270,6 +281,6 @@ def lcam(localizer: Asker, pictures: Sequence[Picture], concepts: tuple[Concept,
         ConfigurationError: The file is missing, or the explainer belongs to another model or to a classifier head.
     """
     explainer = Explainer.of(method)
-    explainer.require(localizer.backbone)
+    explainer.require(localizer.backbone, settings=localizer.settings)
     named = replace(method, name=f"{explainer.reading}-{explainer.kind}:{explainer.digest}")
     return run(localizer, pictures, concepts, named, explainer.maps)

@@ -27,9 +27,11 @@ from concept_cam.core.names import choose
 from concept_cam.methods.engine import encode, graph, select
 from concept_cam.methods.heads import ClassifierHead
 from concept_cam.methods.lcam import EXPLAINER_KINDS, Explainer
+from concept_cam.methods.origin import Origin
 from concept_cam.pictures.resizing import Prepared
 
 if TYPE_CHECKING:
+    from concept_cam.core.settings import Settings
     from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import ImageSource
 
@@ -272,6 +274,7 @@ def _train(
     classes: tuple[str, ...],
     progress: Callable[[int, float], None] | None,
     asks: str = "",
+    settings: Settings | None = None,
 ) -> Explainer:
     started = time.perf_counter()
     assert training.learning_rate is not None
@@ -324,6 +327,7 @@ def _train(
         classes=classes,
         weights_hash=store.backbone.weights_hash,
         asks=asks,
+        origin=Origin.of(store.backbone, settings),
         facts={
             "model": store.backbone.name,
             "pictures": len(store.image),
@@ -367,6 +371,7 @@ def train_on_classes(
     progress: Callable[[int, float], None] | None = None,
     *,
     rows: bool = False,
+    settings: Settings | None = None,
 ) -> Explainer:
     """Trains an explainer for a classifier head (the paper's form).
 
@@ -379,6 +384,7 @@ def train_on_classes(
         rows: Makes the weights of each class by one learned map of its row of the head, at unit length, instead of learning them one by
             one: for classes of which there is no picture to train on.
         progress: Called with step and loss.
+        settings: How the model inputs were made, recorded with the explainer; ``None``: not known.
     """
     training = training or LcamTraining()
     if len(prepared) != len(labels) or not prepared:
@@ -394,8 +400,8 @@ def train_on_classes(
             yield picked, queries, lambda image, chosen=chosen: F.cross_entropy(head.logits(image), chosen)  # type: ignore[misc]
 
     if rows:
-        return _train(store, torch.eye(table.shape[1], device=table.device), batches(), training, (), progress, "rows")
-    return _train(store, table, batches(), training, head.classes, progress)
+        return _train(store, torch.eye(table.shape[1], device=table.device), batches(), training, (), progress, "rows", settings)
+    return _train(store, table, batches(), training, head.classes, progress, settings=settings)
 
 
 def train_on_concepts(
@@ -458,4 +464,4 @@ def train_on_concepts(
 
             yield where, F.normalize(queries, dim=-1), cross_entropy
 
-    return _train(store, torch.eye(backbone.embed_dim, device=store.image.device), batches(), training, (), progress)
+    return _train(store, torch.eye(backbone.embed_dim, device=store.image.device), batches(), training, (), progress, settings=settings)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ from PIL import Image, features
 from concept_cam.commands import fit
 from concept_cam.commands.options import chosen_settings
 from concept_cam.core.errors import ConfigurationError, DataError, OutputError
+from concept_cam.core.settings import Settings
 from concept_cam.localizer import Localizer
 from concept_cam.methods.heads import ClassifierHead, class_folders
 from concept_cam.methods.lcam import Explainer
+from concept_cam.methods.origin import Origin
 from tests.backbones.models import transformers_model
 from tests.methods.models import LinearBackbone
 from tests.methods.test_heads import colour_folder
@@ -114,6 +118,44 @@ def test_locate_with_a_head(data: Path, tmp_path: Path) -> None:
     )
     assert plain.exit_code == 0, plain.output
     assert next(csv.DictReader(io.StringIO(plain.stdout)))["target"] == "red"
+
+
+def test_a_head_says_when_pictures_are_read_in_another_way(data: Path, tmp_path: Path) -> None:
+    from concept_cam.commands.locate import locate
+
+    head, picture = tmp_path / "head.safetensors", str(data / "red" / "0.png")
+    given = ("--size", "64", "--mean", "0.1", "--resize", "squash")
+    assert run(fit.fit_head, str(data), "-o", str(head), *given).exit_code == 0
+    said = r"size 64 in training, 32 now; resize squash in training, pad now; mean 0.1 in training, 0 now.*\(--size, --resize, --mean\)"
+    with pytest.warns(UserWarning, match=said):
+        assert run(locate, picture, "--head", str(head)).exit_code == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert run(locate, picture, "--head", str(head), *given).exit_code == 0
+        # The model's own values, named or not, are the same.
+        assert run(fit.fit_head, str(data), "-o", str(head), "--overwrite", "--size", "32").exit_code == 0
+        assert run(locate, picture, "--head", str(head)).exit_code == 0
+        # Files of earlier versions do not say how pictures were read.
+        replace(ClassifierHead.load(head), origin=Origin()).save(head, overwrite=True)
+        assert run(locate, picture, "--head", str(head), "--size", "64").exit_code == 0
+
+
+@pytest.mark.parametrize("extra", [(), ("--head", "HEAD"), ("--head", "HEAD", "--rows")])
+def test_an_explainer_says_when_pictures_are_read_in_another_way(data: Path, tmp_path: Path, extra: tuple[str, ...]) -> None:
+    head, output = tmp_path / "head.safetensors", tmp_path / "lcam.safetensors"
+    assert run(fit.fit_head, str(data), "-o", str(head)).exit_code == 0
+    chosen = [str(head) if text == "HEAD" else text for text in extra]
+    assert run(fit.fit_attention, str(data), "-o", str(output), "--steps", "2", *chosen).exit_code == 0
+    explainer = Explainer.load(output)
+    finer = LinearBackbone()  # Trained at the native size; that maps are read at a finer one is the model's choice.
+    finer.preprocess = replace(finer.preprocess, read_size=(64, 64))
+    classes = explainer.classes
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        explainer.require(finer, classes, head=bool(extra), settings=Settings())
+        explainer.require(finer, classes, head=bool(extra), settings=Settings(resize_mode="longest"))  # Which "pad" does not use.
+    with pytest.warns(UserWarning, match="this explainer was trained.*size 32 in training, 96 now; std 1 in training, 0.5 now"):
+        explainer.require(finer, classes, head=bool(extra), settings=Settings(size=96, std=(0.5, 0.5, 0.5)))
 
 
 @pytest.mark.parametrize(

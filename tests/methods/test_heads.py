@@ -403,6 +403,43 @@ def test_dinov2_reads_the_model(dino: Any, pooling: str) -> None:
     assert len(model.weights_hash) == 16
 
 
+def test_heads_and_explainers_keep_to_the_embedding_they_were_trained_on(dino: Any, tmp_path: Path) -> None:
+    """Mean patch and class token have the same width and the same weights, but are two spaces."""
+    from concept_cam.methods.lcam import Explainer
+    from concept_cam.methods.lcam_training import LcamTraining, train_on_classes
+    from concept_cam.methods.origin import Origin
+    from concept_cam.pictures.reading import read_image
+    from concept_cam.pictures.resizing import prepare
+
+    mean, token = Dinov2(dino, pooling="mean"), Dinov2(dino, pooling="cls")
+    assert (mean.weights_hash, mean.embed_dim) == (token.weights_hash, token.embed_dim)
+    pictures, labels = [photograph(seed) for seed in range(4)], ["a", "b", "a", "b"]
+    found = image_embeddings(mean, pictures)
+    head = fit_head(found, labels, weights_hash=mean.weights_hash, origin=Origin.of(mean, Settings()))
+    head = ClassifierHead.load(head.save(tmp_path / "head.safetensors"))
+    FinerCam(mean, head)
+    with pytest.raises(ConfigurationError, match=r"made by 'patches', that of dinov2 is made by 'class token'"):
+        FinerCam(token, head)
+    prepared = [prepare(read_image(picture), mean.preprocess) for picture in pictures]
+    for rows in (False, True):
+        trained = train_on_classes(mean, head, prepared, labels, LcamTraining(steps=1, batch_size=2), rows=rows)
+        explainer = Explainer.load(trained.save(tmp_path / f"lcam{rows}.safetensors"))
+        explainer.require(mean, head.classes, head=True)
+        with pytest.raises(ConfigurationError, match=r"made by 'patches', that of dinov2 is made by 'class token'"):
+            explainer.require(token, head.classes, head=True)
+    # Files of earlier versions do not say what they were trained on.
+    FinerCam(token, fit_head(found, labels, weights_hash=mean.weights_hash))
+
+
+def test_a_head_whose_origin_is_no_origin_is_refused(tmp_path: Path) -> None:
+    from concept_cam.core.files import write_tensors
+
+    for facts in ({"pooling": 5}, {"reading": ["pad"]}):
+        path = write_tensors(tmp_path / "h.safetensors", {"weight": torch.eye(2), "bias": torch.zeros(2)}, facts, overwrite=True)
+        with pytest.raises(ConfigurationError, match="how the embedding is pooled"):
+            ClassifierHead.load(path)
+
+
 def test_dinov2_has_no_words(dino: Any) -> None:
     from concept_cam.localizer import Localizer
 
