@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from concept_cam.commands.options import (
     chosen_settings,
     input_options,
     model_options,
+    read_classes,
     resolve,
 )
 from concept_cam.core.errors import ConfigurationError, OutputError
@@ -142,6 +144,12 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
     help="Train for this classifier head instead of words.  [default with --model timm:NAME: its own last layer]",
 )
 @click.option(
+    "--classes",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Classifiers: names of the classes, one per line, where the file or the network holds none.",
+)
+@click.option(
     "--start",
     type=click.Choice(["random", "gradient"]),
     default="random",
@@ -170,6 +178,7 @@ def fit_attention(
     output: str,
     kind: str,
     head: str | None,
+    classes: str | None,
     start: str,
     learning_rate: float | None,
     area: float | None,
@@ -209,15 +218,18 @@ def fit_attention(
     )
     values = resolve(options)
     if head is not None or str(values.get("model") or "").startswith(WITHOUT_TEXT):
-        explainer = _fit_classes(source, head, values, training, rows, windows)
-    elif rows or windows:
-        raise ConfigurationError("--rows and --windows belong to a classifier: give --head FILE, or --model timm:NAME.")
+        names = None if classes is None else read_classes(classes)
+        explainer = _fit_classes(source, head, names, values, training, rows, windows)
+    elif rows or windows or classes is not None:
+        raise ConfigurationError("--rows, --windows and --classes belong to a classifier: give --head FILE, or --model timm:NAME.")
     else:
         explainer = _fit_concepts(source, pictures, values, training)
     click.echo(str(explainer.save(output, overwrite=overwrite)))
 
 
-def _fit_classes(source: str, head: str | None, values: dict[str, Any], training: Any, rows: bool, windows: int) -> Any:
+def _fit_classes(
+    source: str, head: str | None, names: list[str] | None, values: dict[str, Any], training: Any, rows: bool, windows: int
+) -> Any:
     from concept_cam.methods.heads import ClassifierHead, FinerCam, class_folders
     from concept_cam.methods.lcam_training import random_windows, train_on_classes
     from concept_cam.pictures.preprocessing import adapted
@@ -228,7 +240,9 @@ def _fit_classes(source: str, head: str | None, values: dict[str, Any], training
         raise ConfigurationError("a classifier (--head, --model timm:NAME) needs a folder of class folders; 'synthetic' asks in words.")
     files = class_folders(source)
     backbone, settings = load_tower(values)
-    classifier = ClassifierHead.of(backbone) if head is None else ClassifierHead.load(head)
+    classifier = ClassifierHead.of(backbone) if head is None else ClassifierHead.load(head, names)
+    if head is None and names is not None:
+        classifier = replace(classifier, classes=tuple(names))
     for name in sorted({name for _, name in files}):
         classifier.index(name)  # Names a folder that is no class before anything is trained.
     # Checks that they fit, with the size that was asked for: training at the native one is our choice, and no reason to warn.

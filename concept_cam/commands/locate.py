@@ -26,6 +26,7 @@ from concept_cam.commands.options import (
     Within,
     build_localizer,
     model_options,
+    read_classes,
     resolve,
     setting_options,
     warn_unknown_words,
@@ -241,7 +242,7 @@ def question_of(
     if classes is not None:
         if contrast or traits or len(target) > 1:
             raise ConfigurationError("--classes chooses the contrasts itself: give it at most one --target and no --contrast or --traits.")
-        return _Question((), _read_classes(classes), target[0] if target else None, references or 3)
+        return _Question((), read_classes(classes), target[0] if target else None, references or 3)
     if references is not None:
         raise ConfigurationError("--references belongs to class-list mode: give --classes FILE as well.")
     if contrast and not target:
@@ -260,17 +261,6 @@ def question_of(
     if double:
         raise PromptError(f"the concept {double[0]!r} is asked for twice.")
     return _Question(concepts, (), None, 3)
-
-
-def _read_classes(path: str) -> list[str]:
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read the class list {path!r}: {error}.") from error
-    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if len(names) < 2:
-        raise ConfigurationError(f"the class list {path!r} holds {len(names)} names; expected at least two, one per line.")
-    return names
 
 
 def _paths(images: Sequence[str]) -> Iterator[str]:
@@ -427,7 +417,7 @@ def _head_asker(
     from concept_cam.commands.fit import load_tower
     from concept_cam.methods.heads import ClassifierHead, FinerCam
 
-    names = None if classes is None else _read_classes(classes)
+    names = None if classes is None else read_classes(classes)
     # Names given for a head that holds none, such as a plain .pth.
     classifier = None if head is None else ClassifierHead.load(head, names)
     options = {

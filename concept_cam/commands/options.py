@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -159,6 +160,22 @@ def number_or_column(option: str, text: str | None) -> float | str | None:
         return float(text)
     except ValueError:
         return text
+
+
+def read_classes(path: str) -> list[str]:
+    """Reads class names, one per line; empty lines and those that begin with ``#`` are none.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or holds fewer than two.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the class list {path!r}: {error}.") from error
+    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if len(names) < 2:
+        raise ConfigurationError(f"the class list {path!r} holds {len(names)} names; expected at least two, one per line.")
+    return names
 
 
 def resolve(options: dict[str, Any]) -> dict[str, Any]:

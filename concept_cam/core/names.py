@@ -8,7 +8,7 @@ import operator
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ __all__ = [
     "path_of",
     "picture_key",
     "plain_number",
+    "some_of",
     "stable_key",
     "visible",
     "whole_number",
@@ -45,6 +46,12 @@ def did_you_mean(name: str, known: Iterable[str], count: int = 1) -> str:
     """Returns the end of a message about an unknown name: `` Did you mean 'x'?``, or nothing where no known name resembles it."""
     near = nearest_names(name, known, count)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def some_of(names: Sequence[str], count: int = 5) -> str:
+    """Returns the first of many names for a message: ``'red', 'green', and 998 more``."""
+    more = len(names) - count
+    return ", ".join(map(repr, names[:count])) + (f", and {more} more" if more > 0 else "")
 
 
 def whole_number(value: Any) -> Any:

@@ -29,7 +29,7 @@ from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError, UnsupportedModelError
 from concept_cam.core.files import METADATA, write_tensors
 from concept_cam.core.grouping import batches_of_one_size
-from concept_cam.core.names import choose, did_you_mean, plain_number, whole_number
+from concept_cam.core.names import choose, did_you_mean, plain_number, some_of, whole_number
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Provenance
 from concept_cam.core.scoring import FEATURE_NORM
@@ -273,7 +273,7 @@ class ClassifierHead:
             )
         if name not in self.classes:
             hint = did_you_mean(name, self.classes)
-            raise ConfigurationError(f"the classifier head has no class {name!r} among its {len(self)}.{hint}")
+            raise ConfigurationError(f"the classifier head has no class {name!r} among its {len(self)}: {some_of(self.classes)}.{hint}")
         return self.classes.index(name)
 
 

@@ -31,6 +31,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.files import METADATA, write_tensors
+from concept_cam.core.names import some_of
 from concept_cam.core.results import Localizations
 from concept_cam.methods.engine import Batch, run
 from concept_cam.methods.method import Method
@@ -163,7 +164,18 @@ class Explainer:
         if tuple(classes) != self.classes or (self.asks == "rows"):
             mine = f"the {len(self.classes)} classes of a classifier head" if self.classes else ASKS[self.asks]
             asked = f"the {len(classes)} classes of another head" if classes else "text directions"
-            raise ConfigurationError(f"this explainer was trained for {mine}, it was asked about {asked}.")
+            raise ConfigurationError(f"this explainer was trained for {mine}, it was asked about {asked}{self._differing(classes)}.")
+
+    def _differing(self, classes: Sequence[str]) -> str:
+        """Says which class names only one of the two has; nothing where one of them has no classes at all."""
+        if not classes or not self.classes:
+            return ""
+        mine = [name for name in self.classes if name not in set(classes)]
+        others = [name for name in classes if name not in set(self.classes)]
+        if not mine and not others:
+            return ": the same names in another order"
+        told = [f"only {whose} has {some_of(names)}" for whose, names in (("the explainer", mine), ("the head", others)) if names]
+        return f": {'; '.join(told)} (--classes names the classes of a head, in 'fit-attention' as in 'locate')"
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes ``.safetensors`` with a JSON description in its header.

@@ -210,6 +210,50 @@ def test_an_explainer_of_a_classifiers_rows(data: Path, tmp_path: Path) -> None:
     assert "no class 'blue'" in str(unknown.exception)
 
 
+def test_an_explainer_knows_the_names_of_a_head_that_holds_none(data: Path, tmp_path: Path) -> None:
+    import torch
+
+    from concept_cam.commands.locate import locate
+
+    head, plain, output, names = (tmp_path / name for name in ("h.safetensors", "h.pth", "l.safetensors", "names.txt"))
+    assert run(fit.fit_head, str(data), "-o", str(head)).exit_code == 0
+    loaded = ClassifierHead.load(head)
+    torch.save({"weight": loaded.weight, "bias": loaded.bias}, plain)
+    names.write_text("green\nred\n", encoding="utf-8")
+    arguments = (str(data), "--head", str(plain), "--steps", "2", "-o", str(output))
+    refused = run(fit.fit_attention, *arguments)
+    assert "no class 'green' among its 2: 'class 0', 'class 1'." in str(refused.exception)
+    done = run(fit.fit_attention, *arguments, "--classes", str(names))
+    assert done.exit_code == 0, done.output
+    assert Explainer.load(output).classes == ("green", "red")
+    asked = (str(data / "red" / "0.png"), "--head", str(plain), "--method", f"lcam:{output}")
+    assert run(locate, *asked, "--classes", str(names)).exit_code == 0
+    other = run(locate, *asked)
+    assert "only the explainer has 'green', 'red'; only the head has 'class 0', 'class 1'" in str(other.exception)
+    names.write_text("red\ngreen\n", encoding="utf-8")
+    assert "the same names in another order" in str(run(locate, *asked, "--classes", str(names)).exception)
+    for_words = run(fit.fit_attention, str(data), "--classes", str(names), "-o", str(tmp_path / "w.safetensors"))
+    assert "--classes belong to a classifier" in str(for_words.exception)
+
+
+def test_an_explainer_knows_the_names_of_a_networks_own_classes(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from concept_cam.backbones.own_head import OwnHead
+
+    def load(values: dict[str, Any]) -> Any:
+        tower = LinearBackbone()
+        tower.own_head = OwnHead(torch.eye(2, 4), torch.zeros(2), ("class 0", "class 1"))  # type: ignore[assignment]
+        return tower, chosen_settings(values)
+
+    monkeypatch.setattr(fit, "load_tower", load)
+    names, output = tmp_path / "names.txt", tmp_path / "l.safetensors"
+    names.write_text("red\ngreen\n", encoding="utf-8")
+    done = run(fit.fit_attention, str(data), "-m", "timm:any", "--classes", str(names), "--steps", "2", "-o", str(output))
+    assert done.exit_code == 0, done.output
+    assert Explainer.load(output).classes == ("red", "green")
+
+
 def test_random_windows() -> None:
     import numpy as np
 
