@@ -194,7 +194,7 @@ def _matrix(result: Separability, character: str) -> None:
     "--ontologies",
     type=click.Path(file_okay=False, exists=True),
     metavar="DIR",
-    help="Label tables (.tsv) to verify ids against.",
+    help="Label tables (.tsv: id, label, synonyms) to verify ids against. Synonyms marked [broad], [narrow] or [related] are not exact.",
 )
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @model_options

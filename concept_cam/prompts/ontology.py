@@ -1,7 +1,8 @@
 """The maintainers' check of trait packs against ontology label tables (PATO, UBERON, PO, AISM ...).
 
-A table is a ``.tsv`` file with the columns ``id``, ``label`` and ``synonyms``; synonyms are separated by ``|`` and each is followed by its
-scope in brackets, as in ``serrate [exact]``. The tables are not part of the package; packs carry ids and labels together.
+A table is a ``.tsv`` file with the columns ``id``, ``label`` and ``synonyms``; synonyms are separated by ``|``, and each may be followed by
+its scope in brackets, as in ``conformation [broad]``. One without a scope is exact, like one marked ``[exact]``; those marked ``[broad]``,
+``[narrow]`` or ``[related]`` are not. The tables are not part of the package; packs carry ids and labels together.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from concept_cam.core.names import nearest_names, normalise_text
 from concept_cam.prompts import Entity, Pack, Quality
 
 __all__ = ["Mismatch", "Term", "compare", "read_tables", "terms"]
+
+_SCOPE = re.compile(r"\[\s*(exact|broad|narrow|related)\s*\]\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def read_tables(folder: Path) -> dict[str, Term]:
         raise DataError(f"no ontology table in {str(folder)!r}: expected .tsv files with the columns id, label and synonyms.")
     result: dict[str, Term] = {}
     for file in files:
-        with file.open(encoding="utf-8", errors="replace", newline="") as stream:
+        # Spreadsheets save a mark before the first column's name, which would then not be "id".
+        with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
             rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
             if not {"id", "label"} <= set(rows.fieldnames or ()):
                 raise DataError(f"{str(file)!r} is not an ontology table: expected the columns id, label and synonyms in its first line.")
@@ -80,9 +84,14 @@ def _label(text: str) -> str:
 
 
 def _exact(text: str) -> Iterator[str]:
-    for synonym in text.split("|"):
-        if synonym.strip().endswith("[exact]"):
-            yield html.unescape(re.sub(r"(\s*[\[(][^\[\]()]*[\])])+\s*$", "", synonym.strip()))
+    for synonym in map(str.strip, text.split("|")):
+        scope = _SCOPE.search(synonym)
+        if scope is None:
+            if synonym:
+                # Whoever writes no scopes means other names of the term; brackets at the end are then part of the name.
+                yield html.unescape(synonym)
+        elif scope[1].casefold() == "exact":
+            yield html.unescape(re.sub(r"(\s*[\[(][^\[\]()]*[\])])+\s*$", "", synonym))
 
 
 def terms(pack: Pack) -> Iterator[tuple[tuple[str, ...], str, Entity | Quality]]:

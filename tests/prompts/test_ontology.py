@@ -34,6 +34,13 @@ def test_tables_are_read(folder: Path) -> None:
     assert tables["PATO:0000001"] == ontology.Term("PATO:0000001", "quality")
 
 
+def test_synonyms_without_a_scope_are_exact_and_a_mark_at_the_start_is_no_name(tmp_path: Path) -> None:
+    """As prompts/README.md describes a table, and as a spreadsheet saves it."""
+    row = "PATO:0000573\ttall thing\thigh|elevated (of a thing)| towering [EXACT] |lofty [related]|up [broad]|sky-high (narrow) [narrow]|\n"
+    (tmp_path / "a.tsv").write_text("\ufeffid\tlabel\tsynonyms\n" + row, encoding="utf-8")
+    assert ontology.read_tables(tmp_path)["PATO:0000573"].exact == ("high", "elevated (of a thing)", "towering")
+
+
 def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no ontology table"):
         ontology.read_tables(tmp_path)
