@@ -65,6 +65,7 @@ AROUND = {
 RESERVED_STATES = ("present", "absent", *REFERENCES)
 MAX_NODES = 100_000
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+MERGE_TAG = "tag:yaml.org,2002:merge"
 
 FieldType = Literal["text", "integer", "choice", "texts", "references", "object", "table", "labels"]
 Path_ = tuple[str | int, ...]
@@ -302,6 +303,10 @@ class _Reader:
         result: dict[str, Any] = {}
         known: dict[str, str] = {}
         for key_node, value_node in node.value:
+            if key_node.tag == MERGE_TAG:
+                message = "merge keys (<<) are not read: write the keys of the other mapping out here."
+                self.error("yaml", message, key_node, path)
+                continue
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is None or not isinstance(self.scalar(key_node, path), str):
                 shown = "a list or mapping" if key is None else repr(key)

@@ -263,3 +263,10 @@ def test_the_check_for_keys_given_twice_is_linear() -> None:
 
     small, large = seconds(1_000), seconds(8_000)
     assert large < 8 * 3 * max(small, 0.02)
+
+
+def test_a_merge_key_is_said_not_to_be_read_once_and_in_its_line() -> None:
+    text = GOOD.replace("      tall:", "      tall: &tall").replace("        phrases: [a flat spire]", "        <<: *tall")
+    (found,) = prompt_schema.read(text, "a.yaml").found
+    assert (found.code, found.line, found.column) == ("yaml", 11, 9)
+    assert found.message == "merge keys (<<) are not read: write the keys of the other mapping out here."
