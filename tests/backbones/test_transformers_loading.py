@@ -210,3 +210,30 @@ def test_feature_towers_by_name(form: str, kind: str, pooling: str, tmp_path: Pa
     other = "radio" if form != "radio" else "dinov3"
     with pytest.raises(ModelError, match="is for the model types"):
         load(f"{other}:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stack"), [("clip", "vision_model.encoder.layers"), ("clip", "text_model.encoder.layers"), ("dinov2_with_registers", "")]
+)
+def test_weights_with_more_layers_than_the_configuration_are_refused(kind: str, stack: str, tmp_path: Path) -> None:
+    """The library drops the further layers and would read a shorter network; heads of other tasks are dropped rightly."""
+    from safetensors.torch import load_file, save_file
+
+    model, _ = save_folder(kind, tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = load_file(file)
+    first = stack or "encoder.layer"
+    have = len(model.get_submodule(first))
+    prefix = "" if stack else f"{model.base_model_prefix}."  # As a classifier's file has it.
+    harmless = {
+        "classifier.weight": torch.zeros(2, 2),
+        "text_model.embeddings.position_ids": torch.arange(4)[None],
+        "head.0.bias": torch.zeros(2),
+    }
+    state = {prefix + key: value for key, value in state.items()} | harmless
+    save_file(state, file, {"format": "pt"})
+    load(str(tmp_path))
+    further = {key.replace(f"{first}.0.", f"{first}.{have}."): value.clone() for key, value in state.items() if f"{first}.0." in key}
+    save_file({**state, **further}, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"config\.json does not have: it says {have} in '{first}'.*{first}\.{have}\..* \.\.\. as well"):
+        load(str(tmp_path))

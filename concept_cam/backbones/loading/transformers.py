@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,53 @@ def from_name(
             f"the weights of {name} do not fill the model (missing or of another shape: {', '.join(map(str, missing[:5])) or 'some'}); "
             "the rest would be random, so it is not used."
         )
+    _require_whole(model, info.get("unexpected_keys") or (), name)
     return finish(tower, _made(model, tokenizer, _image_processor(source, given), name, options), device, dtype)
+
+
+def _require_whole(model: nn.Module, unexpected: Iterable[object], name: str) -> None:
+    """Sees that the file holds no layer that the model was built without: the rest would be read as a shorter network.
+
+    Other tensors that the model has no place for are harmless: heads for other tasks, buffers of older releases, extra projections.
+
+    Args:
+        model: The model as its configuration builds it.
+        unexpected: Names in the file that the model does not have.
+        name: Name of the model.
+
+    Raises:
+        ModelError: The file holds more layers than the configuration says.
+    """
+    own_prefix = f"{getattr(model, 'base_model_prefix', '') or ''}."
+    beyond: dict[str, list[str]] = {}
+    for key in sorted(map(str, unexpected)):
+        # A file of the whole task model names its tower first, which the bare tower does not.
+        for path in dict.fromkeys((key, key.removeprefix(own_prefix))):
+            if stack := _stack(model, path):
+                beyond.setdefault(stack, []).append(key)
+                break
+    if beyond:
+        stack, keys = next(iter(beyond.items()))
+        have = len(model.get_submodule(stack)._modules)
+        raise ModelError(
+            f"the weights of {name} hold layers that config.json does not have: it says {have} in {stack!r}, and the file holds "
+            f"{', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''} as well. Without them it would be another network, so it is not used; "
+            "copy config.json and the weights again from where the model comes from."
+        )
+
+
+def _stack(model: nn.Module, path: str) -> str:
+    """Returns the list of layers of which ``path`` names one that the model does not have; empty: it names no such layer."""
+    module, parts = model, path.split(".")
+    for index, part in enumerate(parts):
+        children = module._modules
+        child = children.get(part)
+        if child is not None:
+            module = child
+            continue
+        layers = isinstance(module, nn.ModuleList | nn.Sequential) and part.isdecimal() and index + 1 < len(parts)
+        return ".".join(parts[:index]) if layers else ""
+    return ""
 
 
 def _require_known(source: str, local: bool, name: str) -> None:
