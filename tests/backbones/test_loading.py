@@ -609,3 +609,17 @@ def test_a_damaged_open_clip_configuration_says_what_is_wrong(tmp_path: Path, te
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match=f"not an open_clip configuration: .*{said}"):
         load(str(tmp_path))
+
+
+def test_weights_of_another_network_and_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    file = tmp_path / "other.safetensors"
+    save_file({"blocks.0.weight": torch.zeros(2), "visual.proj": torch.zeros(3, 4)}, file)
+    fits = r"do not fit this network: \d+ tensors are missing \(such as '.*'\), 1 tensors are foreign \(such as 'blocks\.0\.weight'\)"
+    with pytest.raises(ModelError, match=rf"{fits}, 1 tensors have another shape \(such as 'visual\.proj'\); name"):
+        load(f"ViT-B-32-quickgelu:{file}")
+    with pytest.raises(ModelError, match=r"the folder '.*nowhere' does not exist"):
+        load(str(tmp_path / "nowhere"))
+    with pytest.raises(ModelError, match=r"is a file: name the network"):
+        load(str(file))

@@ -237,3 +237,21 @@ def test_weights_with_more_layers_than_the_configuration_are_refused(kind: str, 
     save_file({**state, **further}, file, {"format": "pt"})
     with pytest.raises(ModelError, match=rf"config\.json does not have: it says {have} in '{first}'.*{first}\.{have}\..* \.\.\. as well"):
         load(str(tmp_path))
+
+
+def test_libraries_advice_that_does_not_hold_here_is_not_passed_on(tmp_path: Path) -> None:
+    """Of pickled objects, which torch offers to load regardless, and of shapes, for which the library blames a setting nobody set."""
+    from safetensors.torch import load_file, save_file
+
+    save_folder("clip", tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = load_file(file)
+    save_file({**state, "visual_projection.weight": torch.zeros(3, 4)}, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"other shapes than config\.json says") as caught:
+        load(str(tmp_path))
+    assert "ignore_mismatched_sizes" not in str(caught.value)
+    file.unlink()
+    torch.save({**state, "more": Path("x")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"pickled objects.*not loaded.*Convert the tensors to model\.safetensors") as caught:
+        load(str(tmp_path))
+    assert "torch.load" not in str(caught.value)

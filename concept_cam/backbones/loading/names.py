@@ -77,6 +77,10 @@ def _unknown(name: str) -> ModelError:
             + (f"Choose one of: {', '.join(own)}; or" if own else "No weights are published for it;")
             + f" give a file: {name}:FILE.safetensors"
         )
+    if Path(name).is_absolute() or name.startswith(("./", "../", "~")):
+        if Path(name).is_file():
+            return ModelError(f"{name!r} is a file: name the network that its weights belong to as well, as in ViT-B-16:{name}.")
+        return ModelError(f"the folder {name!r} does not exist.")
     hint = did_you_mean(name, ["demo", *ALIASES, *ALIASES.values(), *tags], 3)
     return ModelError(
         f"unknown model {name!r}.{hint} Known forms: 'demo', {', '.join(map(repr, ALIASES))}, 'ARCHITECTURE/TAG' such as "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -279,7 +280,26 @@ class _explained:
         first = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
         if "weights_only" in str(error) or "WeightsUnpickler" in str(error):
             first = "it holds more than tensors, and only tensors are read; save its state_dict as .safetensors"
+        if "loading state_dict" in first:
+            raise ModelError(f"cannot load {self._name} from {self._weights}: {_unfit(str(error))}.") from error
         raise ModelError(f"cannot load {self._name} from {self._weights}: {type(error).__name__}: {first}.") from error
+
+
+def _unfit(message: str) -> str:
+    """Says how weights differ from the network, from torch's list of all that differs, which can have hundreds of lines."""
+    found = []
+    for line in message.splitlines():
+        kind = next((said for torch_says, said in _TORCH_SAYS if torch_says in line), "")
+        if kind:
+            names = re.findall(r'"([^"]+)"', line)
+            found.append(f"{len(names)} tensors {kind} (such as {names[0]!r})" if names else kind)
+    shapes = re.findall(r"size mismatch for ([^:\s]+):", message)
+    if shapes:
+        found.append(f"{len(shapes)} tensors have another shape (such as {shapes[0]!r})")
+    return f"the weights do not fit this network: {', '.join(found) or 'they differ'}; name the one that they belong to"
+
+
+_TORCH_SAYS = (("Missing key(s)", "are missing"), ("Unexpected key(s)", "are foreign"))
 
 
 # --------------------------------------------------------------------------------------- BioCAP: two visual projectors

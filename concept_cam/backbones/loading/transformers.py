@@ -120,7 +120,7 @@ def from_name(
         raise
     except Exception as error:
         # The first line alone is often a heading: "Validation error for field 'hidden_size':".
-        said = " ".join(str(error).split())[:300] or type(error).__name__
+        said = _reason(str(error)) or " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(f"cannot load {name}: {said}") from error
     missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
     if missing or info.get("mismatched_keys"):
@@ -130,6 +130,22 @@ def from_name(
         )
     _require_whole(model, info.get("unexpected_keys") or (), name)
     return finish(tower, _made(model, tokenizer, _image_processor(source, given), name, options), device, dtype)
+
+
+def _reason(message: str) -> str:
+    """Says in our words what the libraries answer with advice that does not hold here; empty: something else."""
+    if "weights_only" in message or "WeightsUnpickler" in message:
+        # torch advises to load such a file regardless, which runs whatever code it holds.
+        return (
+            "its weights hold pickled objects beside tensors, which are not loaded because they can run code. Convert the tensors to "
+            "model.safetensors, or take that file from where the model comes from."
+        )
+    if "ignore_mismatched_sizes" in message:
+        return (
+            "weights in the file have other shapes than config.json says, so that the two do not belong together. Copy both again from "
+            "where the model comes from."
+        )
+    return ""
 
 
 def _require_whole(model: nn.Module, unexpected: Iterable[object], name: str) -> None:
