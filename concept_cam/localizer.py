@@ -342,8 +342,8 @@ class Localizer:
         # A sum is finite only if every part of it is, and is found faster than the parts are tested.
         if not bool(torch.isfinite(total)):
             raise ImageError(
-                f"the model returned NaN or infinity for {source or 'the picture'}: check the pixels, or use --dtype float32 "
-                f"(now {self.dtype_name})."
+                f"the model returned NaN or infinity for {source or 'the picture'}: check the pixels, the weights "
+                f"(concept-cam models check), or use --dtype float32 (now {self.dtype_name})."
             )
 
     # ---------------------------------------------------------------------------------------------------- scoring

@@ -321,6 +321,8 @@ def _input_statistics(subject: Subject) -> tuple[str, str]:
 def _texts(subject: Subject) -> tuple[str, str]:
     """Right texts against shuffled ones, over pictures that come with the package."""
     best = subject.agreement[0]
+    if not np.isfinite(best.scores).all():
+        return FAILED, f"{best.source}: the model answers with NaN or infinity, which agrees with no text. Its weights may hold them."
     p = min(1.0, best.p * len(subject.agreement))
     columns = best.scores.argmax(axis=1)
     texts = [item.texts[subject.family.language] for item in subject.sources[best.source]]

@@ -304,7 +304,10 @@ def _require_finite(image: Tensor, sources: Sequence[str | None]) -> None:
     finite = torch.isfinite(image).all(dim=-1)
     if not bool(finite.all()):
         source = sources[int((~finite).nonzero()[0])]
-        raise ImageError(f"the model returned NaN or infinity for {source or 'the picture'}: check the pixels, or use --dtype float32.")
+        raise ImageError(
+            f"the model returned NaN or infinity for {source or 'the picture'}: check the pixels, the weights (concept-cam models check), or "
+            "use --dtype float32."
+        )
 
 
 def _answer(

@@ -97,6 +97,15 @@ def test_a_planted_model_passes_and_its_shuffled_texts_do_not() -> None:
     assert "wrong places" in text
 
 
+def test_answers_that_are_no_numbers_agree_with_no_text() -> None:
+    """Nothing compares with NaN: no shuffled text was as good, and the right ones had beaten them all."""
+    damaged = planted()
+    damaged.backbone.seen = torch.full_like(damaged.backbone.seen, float("nan"))  # type: ignore[attr-defined]
+    outcome, text = found(damaged, "texts")
+    assert outcome == FAILED
+    assert "NaN or infinity" in text
+
+
 @pytest.mark.parametrize(
     ("mean", "std"),
     [*(STATISTICS[name] for name in ("0.5", "0 to 1")), ((0.6, 0.6, 0.6), (0.27, 0.27, 0.27))],
