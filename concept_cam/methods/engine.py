@@ -305,8 +305,8 @@ def _require_finite(image: Tensor, sources: Sequence[str | None]) -> None:
     if not bool(finite.all()):
         source = sources[int((~finite).nonzero()[0])]
         raise ImageError(
-            f"the model returned NaN or infinity for {source or 'the picture'}: check the pixels, the weights (concept-cam models check), or "
-            "use --dtype float32."
+            f"the model returned NaN or infinity for {source or 'the picture'}: check the pixels, the weights "
+            "(concept-cam models check), or use --dtype float32."
         )
 
 
