@@ -112,13 +112,18 @@ class Localization:
     # ---------------------------------------------------------------------------------------------------- numbers
 
     @property
+    def placed(self) -> bool:
+        """Whether no place was named, or the one that was could be told."""
+        return self.place is None or self.place.resolved
+
+    @property
     def told(self) -> bool:
         """Whether the map is of what was asked for: no place was named, it could be told, or its words were asked as they stand.
 
         Else it is that of the thing wherever it is, and its regions are none of the one that is meant: files hold none.
         """
         where = self.concept.where
-        return self.place is None or self.place.resolved or (where is not None and bool(where.unread))
+        return self.placed or (where is not None and bool(where.unread))
 
     @property
     def probability(self) -> float | None:

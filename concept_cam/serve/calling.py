@@ -76,7 +76,6 @@ def call_now(
     """
     pack, character, part = question.subject
     missing = host is not None and host_is_missing(host, limits)
-    placed = found.place is None or found.place.resolved
     if question.kind == "part":
         names = [part, *found.concept.contrast_names]
         shares = _at_best_cell(found, cosines, logit_scale)
@@ -89,13 +88,13 @@ def call_now(
             least_probability=limits.of_part_probability(pack, character, part),
             missing_host=missing,
             host_limit=limits.host,
-            placed=placed,
+            placed=found.placed,
             absent=absent,
         )
         return _plain(call, [part], host)
     own = found.concept.target[0] if found.concept.where is None else found.concept.name
     names = [str(found.concept.metadata.get("state") or own), *found.concept.rival_names]
-    if not placed:
+    if not found.placed:
         nothing = Call(None, names[0], None, {}, _number(found.score), None, "no_place", None)
         return _plain(nothing, [], host)
     if not found.probabilities:

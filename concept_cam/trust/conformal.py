@@ -304,7 +304,7 @@ class Conformal:
         """
         self.check({**found.provenance.to_dict(), OWN_INPUT: found.provenance.own_input})
         name = stratum_of(found.concept)
-        if found.place is not None and not found.place.resolved:
+        if not found.placed:
             return Guaranteed(self.alpha, None, None, None)
         return Guaranteed(
             self.alpha,

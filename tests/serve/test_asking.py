@@ -146,13 +146,18 @@ def test_another_folder_at_the_same_address_shows_its_own_pictures(client: Any, 
         assert second.get("/api/state").json()["identity"] != client.get("/api/state").json()["identity"]
 
 
-def test_the_region_of_the_peak_comes_first(client: Any, photos: Any) -> None:
-    """It is smaller than another one; Label Studio is given it too."""
+def paint_two(file: Any, *, large: tuple[int, int, int], small: tuple[int, int, int]) -> None:
+    """A green picture with a large and a small patch."""
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[..., 1] = 200
-    pixels[0:32, 0:24] = (255, 0, 90)
-    pixels[40:56, 40:56] = (255, 0, 0)
-    Image.fromarray(pixels).save(photos / "a.png")
+    pixels[0:32, 0:24] = large
+    pixels[40:56, 40:56] = small
+    Image.fromarray(pixels).save(file)
+
+
+def test_the_region_of_the_peak_comes_first(client: Any, photos: Any) -> None:
+    """It is smaller than another one; Label Studio is given it too."""
+    paint_two(photos / "a.png", large=(255, 0, 90), small=(255, 0, 0))
     answer = ask(client, picture=ids(client)["a.png"], **RED)
     first, second = answer["regions"]
     assert first["area"] < second["area"]
@@ -170,11 +175,7 @@ def test_the_region_of_the_peak_comes_first(client: Any, photos: Any) -> None:
 
 
 def test_clicks_re_rank_the_regions(client: Any, photos: Any) -> None:
-    pixels = np.zeros((64, 64, 3), np.uint8)
-    pixels[..., 1] = 200
-    pixels[0:32, 0:24] = (255, 0, 0)
-    pixels[40:56, 40:56] = (255, 0, 40)
-    Image.fromarray(pixels).save(photos / "a.png")
+    paint_two(photos / "a.png", large=(255, 0, 0), small=(255, 0, 40))
     id_ = ids(client)["a.png"]
     plain = ask(client, picture=id_, **RED, threshold=0.3)["regions"]
     assert len(plain) == 2
