@@ -78,20 +78,27 @@ def distort_colours(x: Tensor, share: float, generator: torch.Generator) -> tupl
     def normal(*shape: int) -> Tensor:
         return torch.randn(count, *shape, generator=generator, device=device)
 
+    # Everything is drawn for every picture, so that what one becomes does not depend on which others were chosen.
     chosen = draw(0, 1)[:, 0, 0, 0] < share
     one = torch.eye(3, device=device)
     mixing = one + torch.where(draw(0, 1, 1, 1) < 0.3, 1 / 3 - one, normal(3, 3) * draw(0.0, 0.6, 1, 1))
     mixing = mixing / mixing.sum(2, keepdim=True).clamp(min=0.4)
-    y = torch.einsum("bij,bjhw->bihw", mixing, x)
     kernels = normal(3, 3, 5, 5)
     small = F.pad(torch.ones(1, 1, 1, 3, 3, device=device), (1, 1, 1, 1))
     narrow = draw(0, 1, 1, 1, 1, 1) < 0.5
     kernels = torch.where(narrow, kernels * small / (3 * 3**0.5), kernels / (5 * 3**0.5))
-    filtered = F.conv2d((y - 0.5).reshape(1, -1, *size), kernels.reshape(-1, 3, 5, 5), padding=2, groups=count).view_as(y) + 0.5
-    y = torch.lerp(y, filtered, draw(-0.3, 0.5)).clamp(1e-4, 1.0) ** draw(0.6, 1.7)
+    filtering, tone = draw(-0.3, 0.5), draw(0.6, 1.7)
     light = normal(3, 4, 4) * torch.tensor([0.25, 0.08, 0.08], device=device).view(1, 3, 1, 1)
     light = torch.cat([light[:, :1], light[:, 1:] + light[:, :1]], 1)
     glare = (normal(1, 24, 24) - draw(1.2, 3.5)).clamp(0, 1)
+    if not chosen.any():
+        return x, chosen
+    mixing, kernels, filtering, tone, light, glare = (each[chosen] for each in (mixing, kernels, filtering, tone, light, glare))
+    y = torch.einsum("bij,bjhw->bihw", mixing, x[chosen])
+    filtered = F.conv2d((y - 0.5).reshape(1, -1, *size), kernels.reshape(-1, 3, 5, 5), padding=2, groups=len(y)).view_as(y) + 0.5
+    y = torch.lerp(y, filtered, filtering).clamp(1e-4, 1.0) ** tone
     y = y * F.interpolate(light.exp(), size=size, mode="bicubic", align_corners=False)
     y = y + F.interpolate(glare, size=size, mode="bilinear", align_corners=False) * 0.8
-    return torch.where(chosen[:, None, None, None], y.clamp(0.0, 1.0), x), chosen
+    result = x.clone()
+    result[chosen] = y.clamp(0.0, 1.0)
+    return result, chosen

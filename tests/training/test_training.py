@@ -189,6 +189,13 @@ def test_false_colours_change_some_pictures() -> None:
     changed = (found != x).flatten(1).any(1)
     assert torch.equal(changed, chosen)
     assert 0 < int(chosen.sum()) < 8
+    # What a picture becomes does not depend on which others are changed with it.
+    all_of_them, every = distort_colours(x, 1.0, torch.Generator().manual_seed(1))
+    assert every.all()
+    torch.testing.assert_close(found[chosen], all_of_them[chosen])
+    none, nobody = distort_colours(x, 0.0, torch.Generator().manual_seed(1))
+    assert torch.equal(none, x)
+    assert not nobody.any()
     assert target_size((384, 256), 0.67) == (256, 160)
 
 
