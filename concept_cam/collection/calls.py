@@ -32,6 +32,7 @@ __all__ = [
     "host_share",
     "is_absent",
     "lacks",
+    "likely_states",
 ]
 
 ABSTENTION_REASONS: dict[str, str] = {
@@ -50,6 +51,9 @@ ABSTENTION_REASONS: dict[str, str] = {
 
 BEFORE_LIMITS = frozenset({"no_host", "absent"})
 """Reasons that hold whatever the character's own limit is: rows that have one say nothing about where that belongs."""
+
+TOGETHER = 0.9
+"""Probability that the likely states of a character have together."""
 
 SAME_HOST = 0.9
 """Likeness from which a host's word is one whose maps were measured."""
@@ -156,6 +160,7 @@ class Call:
         margin: ``probability`` minus the runner-up's; ``None`` without a runner-up.
         reason: Why nothing is called; a key of :data:`ABSTENTION_REASONS`, or ``None``.
         limit: The limit that decided; ``None`` where none did.
+        likely: States that the character is narrowed down to, see :func:`likely_states`; none of parts, and where nothing can be called.
     """
 
     state: str | None
@@ -166,6 +171,12 @@ class Call:
     margin: float | None
     reason: str | None
     limit: float | None
+    likely: tuple[str, ...] = ()
+
+    @property
+    def likely_probability(self) -> float | None:
+        """Probability that one of `likely` is right; ``None`` where there are none."""
+        return math.fsum(self.probabilities[name] for name in self.likely) if self.likely else None
 
     @property
     def abstained(self) -> bool:
@@ -193,6 +204,27 @@ def host_share(probability: float, certificate: Certificate | None) -> float:
 def host_is_missing(probability: float, limits: Limits) -> bool:
     """Tells whether the picture shows something else: the host's probability is under its limit (NaN counts as missing)."""
     return limits.host > 0 and not probability >= limits.host
+
+
+def likely_states(probabilities: Mapping[str, float]) -> tuple[str, ...]:
+    """Narrows a character down to the fewest states that together have a probability of :data:`TOGETHER`, the most probable first.
+
+    Two tails that differ in the depth of a notch are hard to tell apart in a small picture; that a tail is notched is not. The
+    set is as right as the probabilities are; :meth:`concept_cam.trust.conformal.Conformal.state_set` promises one from labelled pictures.
+
+    Args:
+        probabilities: State -> probability; they sum to 1.
+
+    Returns:
+        One state where it is probable enough by itself; none where nothing is ruled out, for all states are needed.
+    """
+    ordered = sorted(probabilities, key=probabilities.__getitem__, reverse=True)
+    total = 0.0
+    for number, name in enumerate(ordered, 1):
+        total += probabilities[name]
+        if total >= TOGETHER:
+            return tuple(ordered[:number]) if number < len(ordered) else ()
+    return ()
 
 
 def call_state(
@@ -231,15 +263,17 @@ def call_state(
         reason, decided = "absent", math.inf
     else:
         reason = None if probability >= limit else "low_probability"
+    shares = {name: float(value) for name, value in zip(states, probabilities)}
     return Call(
         state=None if reason else states[best],
         best_state=states[best],
         probability=_number(probability),
-        probabilities={name: float(value) for name, value in zip(states, probabilities)},
+        probabilities=shares,
         score=_number(scores[best]),
         margin=None if second is None else probability - float(second),
         reason=reason,
         limit=_number(decided),
+        likely=() if reason in BEFORE_LIMITS else likely_states(shares),
     )
 
 

@@ -96,6 +96,8 @@ def apply(record: Mapping[str, Any], correction: Correction) -> dict[str, Any]:
     elif correction.verdict in ("reject", "cannot_tell"):
         because = "rejected" if correction.verdict == "reject" else "cannot_be_told"
         row |= {"state": None, "abstained": True, "abstained_because": because, "quality": None, "quality_id": None, "quality_match": None}
+    if correction.verdict:
+        row |= {"likely_states": None, "likely_probability": None}
     mask = _drawn(correction, (record["image_height"], record["image_width"]))
     if correction.verdict or mask is not None:
         row |= dict.fromkeys(_VERDICT)

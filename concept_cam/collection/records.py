@@ -451,6 +451,8 @@ def _call_columns(call: Call) -> dict[str, Any]:
         "best_state": call.best_state,
         "probability": call.probability,
         "probabilities": dict(call.probabilities),
+        "likely_states": list(call.likely) or None,
+        "likely_probability": call.likely_probability,
         "score": call.score,
         "margin": call.margin,
         "abstained": call.abstained,

@@ -266,6 +266,15 @@ RUN_COLUMNS: tuple[Column, ...] = (
     ),
     Column("probabilities", _STATES, "1", "", "Probability of every sibling state."),
     Column(
+        "likely_states",
+        _TEXTS,
+        "",
+        "",
+        "The fewest sibling states that together have a probability of 0.9, the most probable first: one where the model is sure, several "
+        "where it can only narrow the character down. Null of parts, where nothing is ruled out, and where the host or part is not there.",
+    ),
+    Column("likely_probability", _FLOAT, "1", "", "Probability that one of `likely_states` is right."),
+    Column(
         "state_set",
         _TEXTS,
         "",

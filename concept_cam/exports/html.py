@@ -320,6 +320,8 @@ def _row(number: int, record: dict[str, Any], item: _Item, trait: _Trait) -> dic
         "n": ("mm" if metric else "px") if record["length_px"] is not None else None,
         "g": ledger,
         "q": [_short(odds.get(state)) for state in states] if odds and len(states) > 1 else None,
+        "lk": [states.index(state) for state in record.get("likely_states") or () if state in states] or None,
+        "lp": _short(record.get("likely_probability")),
         "o": _outline(record, item) or None,
         "k": _peak(record, item),
     }

@@ -49,6 +49,8 @@ def call_of_run(record: Mapping[str, Any]) -> dict[str, Any]:
         "host_probability": None,
         "states": list(probabilities) or [record["best_state"]],
         "probabilities": probabilities,
+        "likely": list(record.get("likely_states") or ()),
+        "likely_probability": record.get("likely_probability"),
     }
 
 
@@ -120,6 +122,8 @@ def _plain(call: Call, states: list[str], host: float | None) -> dict[str, Any]:
         "host_probability": host,
         "states": states,
         "probabilities": dict(call.probabilities),
+        "likely": list(call.likely),
+        "likely_probability": call.likely_probability,
     }
 
 

@@ -192,6 +192,8 @@ _SCHEMAS: dict[str, Any] = {
                     "abstained_because",
                     "states",
                     "probabilities",
+                    "likely",
+                    "likely_probability",
                 ],
                 "description": "From the run where one is served, else from the model now; abstained where nothing is called, and why",
                 "properties": {
@@ -209,6 +211,12 @@ _SCHEMAS: dict[str, Any] = {
                     },
                     "states": {"type": "array", "items": _TEXT},
                     "probabilities": {"type": "object"},
+                    "likely": {
+                        "type": "array",
+                        "items": _TEXT,
+                        "description": "The fewest states that together have a probability of 0.9; none where nothing is ruled out",
+                    },
+                    "likely_probability": {**_NUMBER, "description": "That one of these is right; null without any"},
                 },
             },
             "certificate": {

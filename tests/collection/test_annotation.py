@@ -872,6 +872,15 @@ def test_what_was_fitted_to_masks_judges_a_run(pictures: tuple[Path, list[str], 
     plain = by_key(run_here(pictures[0], tmp_path / "plain", localizer, limit=2))
     called = next(row for row in plain.values() if row["kind"] not in ("part", "distance") and row["probabilities"])
     assert all(row["state_set"] is None for row in plain.values())
+    for row in plain.values():
+        if row["kind"] in ("part", "distance") or row["abstained_because"] in ("no_host", "absent"):
+            assert (row["likely_states"], row["likely_probability"]) == (None, None)
+        elif row["likely_states"]:
+            shares = dict(row["probabilities"])
+            assert row["likely_states"][0] == row["best_state"]
+            assert len(row["likely_states"]) < len(shares)
+            assert sum(shares[name] for name in row["likely_states"]) == pytest.approx(row["likely_probability"], abs=1e-6)
+    assert called["likely_states"]
     name = f"{called['pack']}:{called['character']}"
     limits = (Conformal(0.05, states={name: 0.0}, facts=facts), Conformal(0.1, states={name: 2.0}, facts=facts))
     path = Trust(fit_rules(planted(200), facts=facts), limits).save(tmp_path / "trust.json")

@@ -454,6 +454,28 @@ def test_states_of_an_absent_part_are_no_call_to_be_sure_of(browser: Any, tmp_pa
     assert title.startswith("the part is not in the picture")
 
 
+@pytest.mark.browser
+def test_several_states_that_are_likely_together_are_named(browser: Any, tmp_path: Path) -> None:
+    states = ("forked", "lunate", "slightly_notched", "round", "pointed", "straight")
+    records = [
+        make_record(
+            f"{number}.png", (20, 30), "tail", "shape", likely[0], probability=0.4, abstained=True, abstained_because="low_probability",
+            probabilities=dict.fromkeys(states, 1 / 6), likely_states=list(likely), likely_probability=0.95,
+        )
+        for number, likely in enumerate((states[:3], states[:4], states[1:], states[3:4]))
+    ]  # fmt: skip
+    write_run(tmp_path / "run", records)
+    browser.get((export(tmp_path / "run", "html", tmp_path / "sheet") / "index.html").as_uri())
+    wait(browser, "return document.querySelectorAll('.card').length == 4")
+    choose(browser, "sort", "File name")
+    words, *others = browser.execute_script("return [...document.querySelectorAll('.card .asked')].map(e => e.textContent)")
+    assert words == "forked, lunate or slightly notched: 95 %"
+    assert others == ["not pointed or straight: 95 %", "not forked: 95 %"]
+    browser.execute_script("document.querySelector('.card').click()")
+    told = "return [...document.querySelectorAll('#detail tr')].map(e => [...e.children].map(c => c.textContent))"
+    assert ["Narrowed down to", words] in browser.execute_script(told)
+
+
 TOLD: tuple[tuple[str, float, str | None, float | None, float | None, str | None], ...] = (
     ("1 clear.png", 1.0, "clear", 0.97, 0.99, None),
     ("2 absent.png", 1.0, "absent", 0.001, 0.002, "no_host"),
@@ -592,9 +614,9 @@ def test_the_saved_list_holds_the_verdict(browser: Any, told: Path) -> None:
         document.getElementById('save').click();
     """)
     first, second, *_ = text.split("\r\n")
-    names = "source,specimen,trait,state,called,probability,verdict,verdict_because,confidence,presence,reviewed,reviewed_by"
-    assert first.replace('"', "") == names
-    assert second.replace('"', "").split(",")[6:] == ["clear", "why clear.", "0.97", "0.99", "", ""]
+    names = "source,specimen,trait,state,called,probability,likely_states,likely_probability,verdict,verdict_because,confidence,presence"
+    assert first.replace('"', "") == f"{names},reviewed,reviewed_by"
+    assert second.replace('"', "").split(",")[8:] == ["clear", "why clear.", "0.97", "0.99", "", ""]
 
 
 @pytest.mark.browser

@@ -66,6 +66,8 @@ def test_calls_are_those_of_an_annotation(bundled: Any, desk: Any, pictures: Pat
         where = (record["source"], question, record["abstained_because"], call)
         assert call["state"] == record["best_state"], where
         assert call["probability"] == pytest.approx(record["probability"], abs=2e-3), where
+        assert call["likely"] == (record["likely_states"] or []), where
+        assert call["likely_probability"] == pytest.approx(record["likely_probability"], abs=2e-3), where
         # The part's region may be empty after the call was made, which is the run's affair.
         if record["abstained_because"] != "no_region":
             assert (call["abstained"], call["abstained_because"]) == (record["abstained"], record["abstained_because"]), where

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from concept_cam.collection.corrected import corrected
+from concept_cam.collection.corrected import apply, corrected
 from concept_cam.collection.corrections import Conflict, Correction, Corrections, labels_csv
 from concept_cam.collection.runs import read_run
 from concept_cam.core.errors import DataError, OutputError
@@ -36,6 +36,7 @@ from concept_cam.exports import EXPORTS, export
 from concept_cam.serve.app import build_app
 from concept_cam.serve.choosing import needed, progress, score_pictures
 from concept_cam.serve.keeping import calls_and_labels, export_bytes, fit_limits
+from tests.exports.planted import make_record
 from tests.serve.test_asking import RED, ids
 
 
@@ -608,6 +609,19 @@ def run_client(run_folder: Path) -> Any:
 
 
 SHAPE = ("fish", "caudal_fin_shape", 0, "")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "stands"), [("accept", False), ("state", False), ("reject", False), ("cannot_tell", False), ("", True)]
+)
+def test_what_a_person_said_is_not_narrowed_down(verdict: str, stands: bool) -> None:
+    likely = {"likely_states": ["forked", "lunate"], "likely_probability": 0.93}
+    shares = {"forked": 0.5, "lunate": 0.43, "rounded": 0.07}
+    record = make_record("a.png", (8, 8), "caudal_fin_shape", "shape", "forked", probability=0.5, probabilities=shares, **likely)
+    base = {"pack": "fish", "character": "caudal_fin_shape", "kind": "shape", "called": "forked"}
+    state = "rounded" if verdict == "state" else ""
+    row = apply(record, Correction(id="a", source="a.png", verdict=verdict, state=state, boxes=((1, 1, 3, 3),), **base))
+    assert {name: row[name] for name in likely} == (likely if stands else dict.fromkeys(likely))
 
 
 def test_a_run_is_corrected_in_every_export(run_folder: Path, tmp_path: Path) -> None:

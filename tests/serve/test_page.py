@@ -482,6 +482,19 @@ def test_what_stands_first_agrees_with_the_verdict(page: Any) -> None:
     assert "odds among" not in text(page, "call")
 
 
+def test_states_that_are_likely_together_are_named(page: Any) -> None:
+    """Two ways to say one thing share its probability."""
+    words = "%5B%22a+forked+tail+fin%22%2C%22a+forked+caudal+fin%22%2C%22a+rounded+tail+fin%22%5D"
+    open_page(page, f"#p=forked.png&q={words}&q=fish:parts%3Dhead")
+    assert page.find_element("id", "narrowed").is_displayed()
+    said = text(page, "narrowed")
+    assert said.startswith("Narrowed down to ")
+    assert sorted(said.removeprefix("Narrowed down to ").split(":")[0].split(" or ")) == ["a forked caudal fin", "a forked tail fin"]
+    page.find_elements("css selector", ".tab button")[2].click()
+    wait(page, "return document.getElementById('call').textContent.startsWith('head is here')")
+    assert not page.find_element("id", "narrowed").is_displayed()
+
+
 def test_the_threshold_comes_back_without_a_mouse(page: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 

@@ -85,6 +85,14 @@ function headline(row) {
   const name = run.verdicts[row.v];
   return trait(row).states.includes(name) ? `verdict: ${name}` : name;
 }
+// Several states that are likely together, where one alone is not; where they are most of all, the others are the shorter thing to say.
+const either = (names) => names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} or ${names.at(-1)}`;
+function narrowed(row) {
+  if (lost(row) || !(row.lk?.length > 1)) return null;
+  const known = trait(row).states, out = row.q.flatMap((value, state) => value == null || row.lk.includes(state) ? [] : [state]);
+  const most = row.lk.length > out.length + 1, names = (most ? out : row.lk).map((state) => readable(known[state]));
+  return `${most ? "not " : ""}${either(names)}: ${percent(row.lp)}`;
+}
 const told = (row) => lost(row) ? `${headline(row)} (${brief(row)})` : call(row);
 const why = (row) => lost(row) ? (verdictLost(row) ? row.y : run.reasons[row.r]) ?? "" : call(row);
 const MEANING = { part: "How likely the peak lies on the part", other: "Odds among the states that were named" };
@@ -119,6 +127,7 @@ function card(row, position) {
     fill.style.width = `${100 * believed(row)}%`;
     words.append(element("div", { className: "track" }, fill));
   }
+  if (narrowed(row)) words.append(element("div", { className: "asked", textContent: narrowed(row), title: "The fewest states that together have a probability of 90 %" }));
   if (row.v != null && !verdictLost(row)) words.append(element("div", { className: row.v === run.trusted ? "verdict" : "verdict untrusted", textContent: run.verdicts[row.v], title: row.y ?? "" }));
   if (row.d) words.append(element("div", { className: "verdict", textContent: review(row), title: "What a person said stands, however sure the model was." }));
   if ($("trait").value === "all") words.append(element("div", { className: "trait", textContent: title(trait(row)) }));
@@ -234,7 +243,7 @@ function show(index) {
   }
   if (row.g) body.push(element("h3", { textContent: "What speaks for it at the peak, and what against" }), ledger(about.ledgers[row.g[0]], row.g.slice(1)));
   const facts = [["File", item.f], ["Specimen", item.s], ["Picture", `${item.w} × ${item.h} px`], ["Entity", about.entity], ["Not called", row.c ? null : run.reasons[row.r] ?? readable(row.r ?? "no reason given")],
-    ["Reviewed", review(row)], ["Verdict", row.v == null ? null : `${run.verdicts[row.v]}: ${row.y ?? ""}`], ["In the picture", row.h == null ? null : percent(row.h)], ["Place", row.w], ["Peak is right", row.z == null ? null : percent(row.z)], ["On words or rulers", row.tx ? percent(row.tx) : null], ["Other readings agree", row.ag == null ? null : percent(row.ag)], ["Odds among what was named", row.p == null ? null : percent(row.p)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
+    ["Narrowed down to", narrowed(row)], ["Reviewed", review(row)], ["Verdict", row.v == null ? null : `${run.verdicts[row.v]}: ${row.y ?? ""}`], ["In the picture", row.h == null ? null : percent(row.h)], ["Place", row.w], ["Peak is right", row.z == null ? null : percent(row.z)], ["On words or rulers", row.tx ? percent(row.tx) : null], ["Other readings agree", row.ag == null ? null : percent(row.ag)], ["Odds among what was named", row.p == null ? null : percent(row.p)], ["Margin", row.m == null ? null : percent(row.m)], ["Share of picture", row.a == null ? null : percent(row.a)],
     ["Length", row.l == null ? null : `${number(row.l)}${row.e == null ? "" : ` ± ${number(row.e)}`} ${row.n}`], ["Address", item.u], ...Object.entries(item.x ?? {})];
   const table = element("table");
   for (const [name, value] of facts) if (value != null && value !== "") table.append(element("tr", {}, element("th", { textContent: name, scope: "row" }), element("td", { textContent: value })));
@@ -289,7 +298,7 @@ addEventListener("keydown", (event) => {
 // ---------------------------------------------------------------------------------------------------------------- start
 function saveList() {
   const quote = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
-  const lines = [["source", "specimen", "trait", "state", "called", "probability", "verdict", "verdict_because", "confidence", "presence", "reviewed", "reviewed_by"], ...shown.map((row) => [items[row.i].f, items[row.i].s, trait(row).name, stateName(row), row.c ? "true" : "false", row.p, row.v == null ? "" : run.verdicts[row.v], row.y, row.z, row.h, row.d, row.by])];
+  const lines = [["source", "specimen", "trait", "state", "called", "probability", "likely_states", "likely_probability", "verdict", "verdict_because", "confidence", "presence", "reviewed", "reviewed_by"], ...shown.map((row) => [items[row.i].f, items[row.i].s, trait(row).name, stateName(row), row.c ? "true" : "false", row.p, (row.lk ?? []).map((state) => trait(row).states[state]).join(" | "), row.lp, row.v == null ? "" : run.verdicts[row.v], row.y, row.z, row.h, row.d, row.by])];
   const link = element("a", { download: "contact_sheet.csv", href: URL.createObjectURL(new Blob([lines.map((line) => line.map(quote).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" })) });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);

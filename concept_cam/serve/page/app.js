@@ -519,6 +519,8 @@ function showCall(panel) {
   const limit = /^low_/.test(call.abstained_because ?? '') && Number.isFinite(call.limit) ? ` (${Number(call.limit.toFixed(3))})` : '';
   $('because').hidden = !call.abstained;
   $('because').textContent = call.abstained ? `No call: ${view.info.reasons[call.abstained_because] ?? readable(call.abstained_because ?? '')}${host}${limit}.` : '';
+  $('narrowed').textContent = unfound ? '' : narrowed(call);
+  $('narrowed').hidden = !$('narrowed').textContent;
   $('badge').hidden = answer.zero_shot;
   $('badge').textContent = answer.zero_shot ? '' : `taught with ${answer.taught.positive + answer.taught.negative} clicks, not zero-shot`;
   $('told').hidden = !answer.place;
@@ -535,6 +537,14 @@ function showCall(panel) {
   const drawn = item ? [item.mask && 'region drawn', item.boxes.length && `${item.boxes.length} box${item.boxes.length > 1 ? 'es' : ''}`, item.clicks.length && `${item.clicks.length} clicks`].filter(Boolean).join(', ') : '';
   $('standing').textContent = item ? `${item.person || 'Somebody'}: ${said(item)}${drawn ? ` (${drawn})` : ''}, ${new Date(item.at).toLocaleString()}` : 'Nobody has looked at this yet.';
   $('undo').disabled = !item;
+}
+
+// Several states that are likely together, where one alone is not; where they are most of all, the others are the shorter thing to say.
+function narrowed(call) {
+  if (call.likely.length < 2) return '';
+  const out = call.states.filter(state => !call.likely.includes(state)), most = call.likely.length > out.length + 1;
+  const names = (most ? out : call.likely).map(readable), either = names.length < 2 ? names.join('') : `${names.slice(0, -1).join(', ')} or ${names.at(-1)}`;
+  return `Narrowed down to ${most ? 'what is not ' : ''}${either}: ${percent(call.likely_probability)}`;
 }
 
 function showLedger(answer) {
