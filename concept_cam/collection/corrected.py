@@ -84,7 +84,10 @@ def _storable(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def apply(record: Mapping[str, Any], correction: Correction) -> dict[str, Any]:
-    """Returns a record as a person corrected it."""
+    """Returns a record as a person corrected it; as it is where that person neither judged the call nor drew a region that fits."""
+    mask = _drawn(correction, (record["image_height"], record["image_width"]))
+    if not correction.verdict and mask is None:
+        return dict(record)
     row = {**record, "reviewed": correction.verdict or "region", "reviewed_by": correction.person or None, "reviewed_at": correction.at}
     state = correction.true_state
     if correction.verdict in ("accept", "state"):
@@ -98,9 +101,7 @@ def apply(record: Mapping[str, Any], correction: Correction) -> dict[str, Any]:
         row |= {"state": None, "abstained": True, "abstained_because": because, "quality": None, "quality_id": None, "quality_match": None}
     if correction.verdict:
         row |= {"likely_states": None, "likely_probability": None}
-    mask = _drawn(correction, (record["image_height"], record["image_width"]))
-    if correction.verdict or mask is not None:
-        row |= dict.fromkeys(_VERDICT)
+    row |= dict.fromkeys(_VERDICT)
     if mask is not None:
         row |= _region(mask, record)
     return row

@@ -167,6 +167,11 @@ class Correction:
         return self.part if self.kind == "part" else self.called
 
     @property
+    def says_something(self) -> bool:
+        """Whether a person judged the call or drew its region; clicks alone order regions, and what was cleared says nothing any more."""
+        return bool(self.verdict or self.mask is not None or self.boxes)
+
+    @property
     def before_limits(self) -> bool:
         """Whether the call was not made for a reason that no limit decides about."""
         return self.abstained_because in BEFORE_LIMITS

@@ -243,7 +243,7 @@ class _Handlers:
             entries = [entry for entry in self.desk.gallery.entries if search in entry.title.casefold()]
             if title is not None:
                 entries = [entry for entry in entries if entry.title == title]
-            marks = Counter((item.source, item.specimen) for item in self.desk.corrections.standing())
+            marks = Counter((item.source, item.specimen) for item in self.desk.corrections.standing() if item.says_something)
             rows = [_entry(entry, marks[entry.source, entry.specimen]) for entry in entries[offset : offset + limit]]
             return {"total": len(entries), "offset": offset, "pictures": rows}
 

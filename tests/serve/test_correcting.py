@@ -694,6 +694,33 @@ def everything(path: Path) -> str:
     )
 
 
+def test_clicks_and_what_was_cleared_make_nobody_a_reviewer(run_folder: Path) -> None:
+    """A click that teaches, or a region drawn and cleared again, stood in every export as "drawn anew by Ada", surest of all."""
+    run = read_run(run_folder)
+    sources = list(dict.fromkeys(record["source"] for record in run.records(["source"])))
+    store = Corrections(run_folder / "corrections.sqlite")
+    base = {"pack": "fish", "character": "caudal_fin_shape", "kind": "shape", "person": "Ada", "called": "forked"}
+    store.add(Correction(id="clicked", source=sources[0], clicks=((3.0, 4.0, 1),), **base))
+    store.add(Correction(id="cleared", source=sources[1], **base))
+    store.add(Correction(id="elsewhere", source=sources[2], mask=encode_rle(np.ones((2, 3), bool)), **base))  # of a picture of another size
+    before, after = list(run.records()), list(corrected(run).records())
+    assert all(same(own, known) for own, known in zip(after, before, strict=True))
+    store.add(Correction(id="drawn", source=sources[0], boxes=((1, 1, 5, 5),), **base))
+    assert [row["reviewed"] for row in corrected(run).records() if row["reviewed"]] == ["region"]
+
+
+def test_the_list_ticks_what_was_judged_or_drawn(client: Any) -> None:
+    def ticks() -> int:
+        return sum(row["corrections"] for row in client.get("/api/pictures").json()["pictures"])
+
+    assert post(client, question={**RED, "clicks": [[3, 4, 1]]}).status_code == 201
+    assert ticks() == 0
+    assert post(client, boxes=[[1, 2, 3, 4]]).status_code == 201
+    assert ticks() == 1
+    assert post(client, boxes=None).status_code == 201
+    assert ticks() == 0
+
+
 def test_a_run_over_http(run_client: Any) -> None:
     state = run_client.get("/api/state").json()
     assert state["kind"] == "run"

@@ -309,6 +309,24 @@ def test_brush_erase_box_and_clicks(page: Any) -> None:
     assert (row.mask, row.boxes, row.clicks) == (None, (), ())
 
 
+def test_a_tick_stands_for_a_verdict_or_a_region(page: Any) -> None:
+    ticks = "return document.querySelectorAll('#strip .done').length"
+    page.find_element("id", "clear").click()  # There is nothing to clear, so nothing is written.
+    key(page, "+")
+    drag(page, [(100, 120)])
+    saved(page)
+    (row,) = page.desk.corrections.all()
+    assert len(row.clicks) == 1
+    assert "no verdict yet (1 click)" in text(page, "standing")
+    assert page.execute_script(ticks) == 0
+    key(page, "a")
+    wait(page, f"{ticks} == 1")
+    key(page, "z")
+    wait(page, f"{ticks} == 0")
+    open_page(page, FORKED)
+    assert page.execute_script(ticks) == 0
+
+
 def test_the_keyboard_draws_too(page: Any) -> None:
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.keys import Keys

@@ -534,7 +534,7 @@ function showCall(panel) {
   }));
   for (const button of document.querySelectorAll('[data-verdict]')) button.setAttribute('aria-pressed', String(marks.current?.verdict === button.dataset.verdict));
   const item = marks.current;
-  const drawn = item ? [item.mask && 'region drawn', item.boxes.length && `${item.boxes.length} box${item.boxes.length > 1 ? 'es' : ''}`, item.clicks.length && `${item.clicks.length} clicks`].filter(Boolean).join(', ') : '';
+  const drawn = item ? [item.mask && 'region drawn', item.boxes.length && `${item.boxes.length} box${item.boxes.length > 1 ? 'es' : ''}`, item.clicks.length && `${item.clicks.length} click${item.clicks.length > 1 ? 's' : ''}`].filter(Boolean).join(', ') : '';
   $('standing').textContent = item ? `${item.person || 'Somebody'}: ${said(item)}${drawn ? ` (${drawn})` : ''}, ${new Date(item.at).toLocaleString()}` : 'Nobody has looked at this yet.';
   $('undo').disabled = !item;
 }
@@ -678,7 +678,7 @@ function written(mark, correction, seen) {
   if (marks) { marks.current = correction; marks.seen = Math.max(seen, marks.seen); }
   stand(mark, correction);
   const picture = view.pictures.find(item => item.id === mark.split('|')[0]);
-  if (picture && correction && !picture.corrections) { picture.corrections = 1; markDone(picture); }
+  if (picture && picture.id !== view.picture?.id && saysSomething(correction) && !picture.corrections) { picture.corrections = 1; markDone(picture); }
   if (panel?.answer && markKey(panel) === mark) { showCall(panel); askProgress(); }
 }
 
@@ -687,6 +687,16 @@ function stand(mark, correction) {
   const subject = mark.slice(mark.indexOf('|') + 1);
   view.standing = view.standing.filter(item => JSON.stringify([item.pack, item.character, item.part]) !== subject);
   if (correction) view.standing.push(correction);
+  recount();
+}
+
+// Clicks alone say nothing of a call, nor does what was cleared: no tick then, as the server counts.
+const saysSomething = item => Boolean(item && (item.verdict || item.mask || item.boxes.length));
+function recount() {
+  const picture = view.pictures.find(item => item.id === view.picture?.id);
+  if (!picture) return;
+  picture.corrections = view.standing.filter(saysSomething).length;
+  markDone(picture);
 }
 
 async function conflict(error, item) {
@@ -743,6 +753,7 @@ async function poll(force = false) {
     for (const panel of view.panels) if (panel.again) { panel.again = false; ask(panel); }
     if (picture !== view.picture || pending() || found.last === view.last && !force) return;
     view.last = found.last; view.standing = found.corrections;
+    recount();
     for (const panel of view.panels) if (takeStanding(panel)) { draw(panel); if (panel === active()) showCall(panel); }
   } catch { /* the next try tells */ }
 }
@@ -877,9 +888,9 @@ const tick = () => element('span', { className: 'done', textContent: '✓', 'ari
 // The strip is not built anew for a tick: who goes through it with the keyboard would lose the place.
 function markDone(picture) {
   const button = document.querySelectorAll('#strip button')[view.pictures.indexOf(picture)];
-  if (!button || button.querySelector('.done')) return;
-  button.append(tick());
-  button.setAttribute('aria-label', `${picture.title}, corrected`);
+  if (!button || Boolean(button.querySelector('.done')) === Boolean(picture.corrections)) return;
+  if (picture.corrections) button.append(tick()); else button.querySelector('.done').remove();
+  button.setAttribute('aria-label', `${picture.title}${picture.corrections ? ', corrected' : ''}`);
 }
 
 async function loadPictures(more = false) {
@@ -1002,7 +1013,12 @@ $('undo').addEventListener('click', undo);
 $('next').addEventListener('click', goNext);
 $('limits').addEventListener('click', showLimits);
 $('limits-keep').addEventListener('click', async () => { try { const made = await api.keepLimits(); $('limits-done').textContent = `Written: ${made.file}, beside the corrections. Use it with  annotate --calibration.`; } catch (error) { $('limits-done').textContent = error.message; } });
-$('clear').addEventListener('click', () => { const panel = active(); if (!panel?.answer) return; Object.assign(marksOf(panel), { mask: null, size: null, boxes: [], clicks: [], shown: null }); draw(panel); save(panel); refresh(); });
+$('clear').addEventListener('click', () => {
+  const panel = active(), marks = panel?.answer && marksOf(panel);
+  if (!marks || !(marks.mask || marks.boxes.length || marks.clicks.length)) return;
+  Object.assign(marks, { mask: null, size: null, boxes: [], clicks: [], shown: null });
+  draw(panel); save(panel); refresh();
+});
 $('size').addEventListener('input', event => { view.brush = Number(event.target.value); });
 $('gamma').addEventListener('input', event => { view.gamma = Number(event.target.value); $('gamma-out').textContent = view.gamma.toFixed(2); drawAll(); refresh(); remember(); });
 $('threshold').addEventListener('input', event => { view.threshold = Number(event.target.value); setThresholdLabel(); drawAll(); refresh(); remember(); });
