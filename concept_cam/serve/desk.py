@@ -100,6 +100,7 @@ class DeskAnswer:
         unknown_words: Words that the model never saw.
         encoded: Whether the picture was encoded for this answer.
         seconds: What the answer took, waiting left out.
+        notes: What was done to the picture's pixels when it was read, in words, see :class:`concept_cam.pictures.reading.Picture`.
     """
 
     entry: GalleryPicture
@@ -115,6 +116,7 @@ class DeskAnswer:
     unknown_words: tuple[str, ...]
     encoded: bool
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain data for JSON; the maps only where they were asked for."""
@@ -131,6 +133,7 @@ class DeskAnswer:
                 "width": width,
                 "height": height,
                 "specimen": None if self.entry.box is None else {"number": self.entry.specimen, "box": list(self.entry.box)},
+                "notes": list(self.notes),
             },
             "question": {
                 "target": found.concept.name if found.concept.where and not question.character else found.concept.target[0],
@@ -258,6 +261,7 @@ class Desk:
         self._features: OrderedDict[str, PatchFeatures] = OrderedDict()
         self._coming: dict[str, Future[PatchFeatures]] = {}
         self._images: dict[str, torch.Tensor] = {}
+        self._notes: dict[str, tuple[str, ...]] = {}
         self._lock = threading.Lock()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._scorers = ThreadPoolExecutor(threads or min(8, max(2, os.cpu_count() or 2)), thread_name_prefix="score")
@@ -345,7 +349,9 @@ class Desk:
         try:
             features = self.gallery.features(entry)
             if features is None:
-                features = self.localizer.encode(replace(self.gallery.read(entry), source=entry.source))
+                picture = self.gallery.read(entry)
+                features = self.localizer.encode(replace(picture, source=entry.source))
+                self._notes[entry.id] = picture.notes
             with self._lock:
                 self._keep(entry.id, features)
             return features
@@ -493,6 +499,7 @@ class Desk:
             unknown_words=self._unknown(found.concept),
             encoded=encoded,
             seconds=time.perf_counter() - started,
+            notes=self._notes.get(entry.id, ()),
         )
 
     def _localizer(self, gamma: float, weighting: str) -> Localizer:

@@ -178,7 +178,7 @@ class Gallery:
                 if entry.id in self._entries:
                     raise ImageError(f"the picture {entry.source!r} is not on this machine: mount it where it was when it was encoded.")
                 raise ImageError(f"the picture {entry.source!r} is no longer held: drop it on the page again.")
-            return read_image(kept[1], max_pixels=UPLOAD_PIXELS)
+            return read_image(_named(kept[1], entry.source.partition("/")[2]), max_pixels=UPLOAD_PIXELS)
         path = Path(entry.path)
         if not any(path.resolve().is_relative_to(root) for root in self._roots):
             raise ImageError(f"{entry.source!r} leads out of the folder that is served.")
@@ -205,19 +205,22 @@ class Gallery:
         return self.index.features(entry.position) if self.index is not None and entry.position >= 0 else None
 
     def add(self, payload: bytes, name: str) -> GalleryPicture:
-        """Takes a dropped picture into memory.
+        """Takes a dropped picture into memory; one that is held already keeps the name under which it was corrected.
 
         Raises:
             ImageError: It is too large or no picture.
         """
         if len(payload) > UPLOAD_BYTES:
             raise ImageError(f"the picture has {len(payload):,} bytes, more than the limit of {UPLOAD_BYTES:,}.")
-        read_image(payload, max_pixels=UPLOAD_PIXELS)
-        digest = hashlib.sha256(payload).hexdigest()
         clean = "".join(letter for letter in display(os.path.basename(name))[:120] if letter.isprintable()) or "picture"
+        try:
+            read_image(_named(payload, clean), max_pixels=UPLOAD_PIXELS)
+        except ImageError as error:
+            raise ImageError(str(error).replace(repr(clean), "the file")) from None  # Whoever sent it knows its name.
+        digest = hashlib.sha256(payload).hexdigest()
         entry = GalleryPicture(image_key(f"dropped:{digest}"), f"dropped:{digest[:12]}/{clean}", None)
         with self._lock:
-            self._uploads[entry.id] = (entry, payload)
+            entry = self._uploads.setdefault(entry.id, (entry, payload))[0]
             self._uploads.move_to_end(entry.id)
             while len(self._uploads) > 1 and sum(len(data) for _, data in self._uploads.values()) > UPLOADS_KEPT:
                 self._uploads.popitem(last=False)
@@ -252,6 +255,13 @@ _CALL_COLUMNS = (
     "abstained", "abstained_because", "limit", "box_x", "box_y", "box_width", "box_height", "specimen_x", "specimen_y", "specimen_width",
     "specimen_height",
 )  # fmt: skip
+
+
+def _named(payload: bytes, name: str) -> io.BytesIO:
+    """Returns a file in memory that bears a name, by which warnings call it."""
+    file = io.BytesIO(payload)
+    file.name = name
+    return file
 
 
 def _whole(entry: GalleryPicture) -> GalleryPicture:

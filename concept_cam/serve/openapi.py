@@ -144,7 +144,7 @@ _SCHEMAS: dict[str, Any] = {
         "properties": {
             "picture": {
                 "type": "object",
-                "required": ["id", "source", "title", "width", "height", "specimen"],
+                "required": ["id", "source", "title", "width", "height", "specimen", "notes"],
                 "properties": {
                     "id": _TEXT,
                     "source": _TEXT,
@@ -155,6 +155,11 @@ _SCHEMAS: dict[str, Any] = {
                         "type": ["object", "null"],
                         "required": ["number", "box"],
                         "description": "Of a run or an index with specimens: its number and its box [x, y, width, height] in the picture",
+                    },
+                    "notes": {
+                        "type": "array",
+                        "items": _TEXT,
+                        "description": "What was done to its pixels when it was read: first frame, colour profile, scaling",
                     },
                 },
             },

@@ -122,6 +122,29 @@ def test_dropped_pictures_join_the_strip(client: Any) -> None:
     assert "not a picture" in refused.json()["error"]["message"]
 
 
+def test_what_was_done_to_a_picture_is_told(client: Any) -> None:
+    """An animation of which the first frame is looked at, and a picture too dark to see, were answered without a word."""
+    frames, dark = io.BytesIO(), io.BytesIO()
+    painted((64, 64), (0, 0, 32, 32)).save(frames, "GIF", save_all=True, append_images=[painted((64, 64), (32, 32, 64, 64))])
+    Image.fromarray(np.full((64, 64), 155, np.uint16)).save(dark, "TIFF")
+    told = []
+    for content, kind in ((frames, "gif"), (dark, "tiff")):
+        made = client.post(f"/api/pictures?name=a.{kind}", content=content.getvalue(), headers={"Content-Type": f"image/{kind}"}).json()
+        told.append(ask(client, picture=made["id"], **RED)["picture"]["notes"])
+    assert told[0] == ["first frame of an animated or multi-page file"]
+    assert "no value above 155 of 65535" in told[1]
+    assert ask(client, picture=ids(client)["a.png"], **RED)["picture"]["notes"] == []
+
+
+def test_a_dropped_file_is_called_by_its_name_or_a_file(client: Any) -> None:
+    refused = client.post("/api/pictures?name=empty.png", content=b"", headers={"Content-Type": "image/png"})
+    assert refused.json()["error"]["message"].startswith("the file is empty")
+    dark = io.BytesIO()
+    Image.fromarray(np.full((64, 64), 155, np.uint16)).save(dark, "TIFF")
+    with pytest.warns(UserWarning, match=r"^'dark\.tif': its values end at 155"):
+        client.post("/api/pictures?name=dark.tif", content=dark.getvalue(), headers={"Content-Type": "image/tiff"})
+
+
 def test_a_picture_is_found_by_its_whole_title(client: Any, photos: Any) -> None:
     found = client.get("/api/pictures", params={"title": "b.png"}).json()
     assert [item["title"] for item in found["pictures"]] == ["b.png"]

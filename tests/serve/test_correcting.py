@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -37,6 +38,7 @@ from concept_cam.serve.app import build_app
 from concept_cam.serve.choosing import needed, progress, score_pictures
 from concept_cam.serve.keeping import calls_and_labels, export_bytes, fit_limits
 from tests.exports.planted import make_record
+from tests.serve.conftest import painted
 from tests.serve.test_asking import RED, ids
 
 
@@ -719,6 +721,25 @@ def test_the_list_ticks_what_was_judged_or_drawn(client: Any) -> None:
     assert ticks() == 1
     assert post(client, boxes=None).status_code == 201
     assert ticks() == 0
+
+
+def test_a_dropped_picture_keeps_the_name_under_which_it_was_corrected(client: Any, desk: Any) -> None:
+    """Dropped again under another name, or sent with a question, it had another name and no corrections any more."""
+    buffer = io.BytesIO()
+    painted((64, 64), (0, 0, 32, 32)).save(buffer, "PNG")
+    content = buffer.getvalue()
+
+    def drop(name: str) -> dict[str, Any]:
+        return dict(client.post(f"/api/pictures?name={name}", content=content, headers={"Content-Type": "image/png"}).json())
+
+    first = drop("one.png")
+    body = {"picture": first["id"], "question": RED, "verdict": "accept", "called": {"state": "red"}}
+    assert client.post("/api/corrections", json=body).status_code == 201
+    assert drop("two.png")["source"] == first["source"]
+    asked = client.post("/api/ask", json={"image": base64.b64encode(content).decode(), **RED}).json()
+    assert asked["picture"]["source"] == first["source"]
+    (kept,) = client.get(f"/api/corrections?picture={first['id']}").json()["corrections"]
+    assert kept["verdict"] == "accept"
 
 
 def test_a_run_over_http(run_client: Any) -> None:

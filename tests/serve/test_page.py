@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from concept_cam.collection.corrections import Corrections
 from concept_cam.core.regions import decode_rle
@@ -511,6 +512,20 @@ def test_states_that_are_likely_together_are_named(page: Any) -> None:
     page.find_elements("css selector", ".tab button")[2].click()
     wait(page, "return document.getElementById('call').textContent.startsWith('head is here')")
     assert not page.find_element("id", "narrowed").is_displayed()
+
+
+def test_every_file_that_is_not_taken_is_named(page: Any, tmp_path: Path) -> None:
+    """Of several files each message took the place of the one before."""
+    page.expected_errors = True  # Chromium logs the answers 400.
+    files = [tmp_path / name for name in ("empty.png", "notes.jpg", "good.gif")]
+    files[0].write_bytes(b"")
+    files[1].write_text("no picture")
+    Image.new("RGB", (40, 30), (0, 90, 200)).save(files[2], save_all=True, append_images=[Image.new("RGB", (40, 30))])
+    page.find_element("id", "files").send_keys("\n".join(map(str, files)))
+    wait(page, "return document.getElementById('message').textContent.startsWith('2 of 3 files were not taken.')")
+    assert "empty.png: the file is empty" in text(page, "message")
+    assert "notes.jpg: the file is not a picture" in text(page, "message")
+    wait(page, "return document.getElementById('facts').textContent.includes('first frame of an animated')")
 
 
 def test_the_threshold_comes_back_without_a_mouse(page: Any) -> None:

@@ -35,7 +35,7 @@ function say(text, stay = false) {
   box.textContent = text;
   box.hidden = !text;
   clearTimeout(messageTimer);
-  if (!stay) messageTimer = setTimeout(() => { box.hidden = true; }, 7000);
+  if (!stay) messageTimer = setTimeout(() => { box.hidden = true; }, 7000 + 50 * Math.max(0, text.length - 120));  // Long ones take longer to read.
 }
 const speak = text => { $('spoken').textContent = text; };
 
@@ -594,7 +594,7 @@ function showCertificate(certificate) {
 }
 function showFacts(panel) {
   const { answer } = panel, made = answer.provenance;
-  facts($('facts'), [['picture', `${answer.picture.title} (${answer.picture.width} × ${answer.picture.height}${answer.picture.specimen ? `, at ${answer.picture.specimen.box.slice(0, 2).join(', ')} of the whole` : ''})`], ['question', answer.question.words], ['phrases', answer.question.phrases.join(' | ')],
+  facts($('facts'), [['picture', `${answer.picture.title} (${answer.picture.width} × ${answer.picture.height}${answer.picture.specimen ? `, at ${answer.picture.specimen.box.slice(0, 2).join(', ')} of the whole` : ''})`], ...(answer.picture.notes.length ? [['read as', answer.picture.notes.join('; ')]] : []), ['question', answer.question.words], ['phrases', answer.question.phrases.join(' | ')],
     ['model', `${made.model} (${made.weights_hash.slice(0, 8)})`], ['attention', made.attention], ['resize', `${made.resize}, views ${made.views}`], ['contrasts', `gamma ${answer.question.gamma}, ${answer.question.weighting}`],
     ['threshold', `${answer.question.threshold} = ${signed(answer.threshold.value)}`], ['answered in', `${answer.timing.milliseconds} ms${answer.timing.encoded ? ' after encoding' : ''}; ${panel.took.toFixed(0)} ms here`], ['version', made.version]]);
 }
@@ -859,6 +859,7 @@ async function select(index) {
     const found = await api.corrections(view.picture.id);
     if (mine !== selecting) return;
     view.standing = found.corrections; view.last = found.last;
+    recount();
   } catch (error) { say(error.message); }
   await Promise.all(view.panels.map(panel => ask(panel)));
   if (mine === selecting) askProgress();
@@ -910,15 +911,18 @@ $('strip').addEventListener('scroll', async event => {
 });
 
 async function addFiles(files) {
+  const refused = [];
   for (const file of files) {
-    if (file.size > view.info.upload_bytes) { say(`${file.name} is larger than ${Math.round(view.info.upload_bytes / 2 ** 20)} MB.`); continue; }
+    if (file.size > view.info.upload_bytes) { refused.push(`${file.name}: the file is larger than ${Math.round(view.info.upload_bytes / 2 ** 20)} MB.`); continue; }
     try {
       const made = await api.upload(file);
       view.pictures = [made, ...view.pictures.filter(item => item.id !== made.id)];
       view.total = Math.max(view.total, view.pictures.length);
       buildStrip(); await select(0);
-    } catch (error) { say(`${file.name}: ${error.message}`); }
+    } catch (error) { refused.push(`${file.name}: ${error.message}`); }
   }
+  // Said when all have had their turn: each message would take the place of the one before.
+  if (refused.length > 1) say(`${refused.length} of ${files.length} files were not taken. ${refused.join(' ')}`); else if (refused.length) say(refused[0]);
 }
 
 // --------------------------------------------------------------------------------------------------------- question bar
