@@ -4,8 +4,8 @@ As a folder: ``index.html`` with ``data/`` (one file per trait, loaded when it i
 inside it, for an e-mail. A card shows the picture (or the specimen's part of it), the region's outline and the call. Thumbnails are
 made anew from pixels: they carry no EXIF, so no place and no owner; the page asks nothing of any server.
 
-A picture that cannot be read any more, or that is another one now under the old name, stands as an empty frame with its outline, and a
-warning names it. So does one that lies in an archive, which is not opened again; a warning counts these.
+A picture that cannot be read any more, or that is another one now under the old name, stands as an empty frame with its outline that says
+which of these it is, and a warning names it. So does one that lies in an archive, which is not opened again; a warning counts these.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from concept_cam.collection.calls import ABSTENTION_REASONS
 from concept_cam.collection.runs import Run
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.exports.survey import PART_SEPARATOR, PLAIN, Form, Survey, passthrough_of, plain_json, survey, when
-from concept_cam.pictures.again import Revisit
+from concept_cam.pictures.again import NOT_SHOWN, Revisit
 from concept_cam.trust.verdicts import CLEAR, TRUST_VERDICTS, UNFOUND
 
 __all__ = ["FILE_PICTURES", "THUMBNAIL", "write", "write_sheet"]
@@ -174,6 +174,7 @@ def _about(run: Run, found: Survey, records: int) -> dict[str, Any]:
         "trusted": VERDICT_NAMES.index(CLEAR),
         "unfound": [VERDICT_NAMES.index(name) for name in UNFOUND],
         "reasons": ABSTENTION_REASONS,
+        "missing": NOT_SHOWN,
     }
 
 
@@ -211,7 +212,7 @@ def _sheet(run: Run, found: Survey, traits: dict[str, _Trait], longest: int, kee
             thumbs = pool.map(lambda items: _thumbnails(run, revisit, [item for item, _ in items]), grouped)
             for items, jpegs in zip(grouped, thumbs, strict=True):
                 for (item, records), jpeg in zip(items, jpegs, strict=True):
-                    yield _head(item, keep(number, jpeg))
+                    yield _head(item, keep(number, jpeg), None if jpeg else revisit.why(item.record["source"]))
                     for record in records:
                         name = found.name(record["pack"], record["character"])
                         if record["kind"] == "part":
@@ -272,7 +273,7 @@ def _thumbnails(run: Run, revisit: Revisit, items: Sequence[_Item]) -> list[byte
     return thumbs
 
 
-def _head(item: _Item, thumbnail: str | None) -> dict[str, Any]:
+def _head(item: _Item, thumbnail: str | None, missing: str | None) -> dict[str, Any]:
     record = item.record
     width, height = item.size
     head = {
@@ -281,6 +282,7 @@ def _head(item: _Item, thumbnail: str | None) -> dict[str, Any]:
         "w": record["image_width"],
         "h": record["image_height"],
         "t": thumbnail,
+        "m": missing,
         "tw": width,
         "th": height,
         "u": record["media_uri"],

@@ -15,7 +15,14 @@ from concept_cam.core.names import display
 from concept_cam.pictures.limits import MAX_PIXELS, byte_limit
 from concept_cam.pictures.reading import Picture, open_path, read_image
 
-__all__ = ["Revisit", "read_again"]
+__all__ = ["NOT_SHOWN", "Revisit", "read_again"]
+
+NOT_SHOWN = {
+    "changed": "The file is no longer the one that was read: it was replaced or changed, be it in its metadata alone.",
+    "gone": "The file could not be read where it was.",
+    "archived": "The picture lies in an archive, which is not opened again.",
+}
+"""Why a picture is not shown again, by short name."""
 
 NAMED = 5
 """Most pictures that a sentence names."""
@@ -95,13 +102,22 @@ class Revisit:
             return None
         return picture
 
+    def why(self, name: str) -> str | None:
+        """Returns why a picture is not shown, a key of :data:`NOT_SHOWN`; ``None`` where nothing was noted of it.
+
+        Args:
+            name: Its name for people.
+        """
+        noted = {"changed": self._others, "gone": self._gone, "archived": self._archived}
+        return next((reason for reason, names in noted.items() if display(name) in names), None)
+
     def findings(self) -> list[str]:
         """What is to be said of pictures that are gone, are others or lie in archives: a sentence for each, where there are any."""
         said = []
         if self._others:
             said.append(
-                f"pictures that were replaced or changed since they were {self._done}: {_listed(self._others)}; {self._instead}. Put the "
-                f"old files back, or {self._advice}."
+                f"pictures that were replaced or changed since they were {self._done}: {_listed(self._others)}; {self._instead}. New "
+                f"metadata count as a change. Put the old files back, or {self._advice}."
             )
         if self._gone:
             said.append(

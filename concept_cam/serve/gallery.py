@@ -187,8 +187,8 @@ class Gallery:
         except OtherPictureError:
             # What is known of the old one must not stand beside it, and no correction of the new one be kept for the old.
             raise ImageError(
-                f"{entry.source!r} is no longer the picture that this {self.kind} is about: another picture stands there now. Put the old "
-                "one back, or do again what was done with the pictures."
+                f"{entry.source!r} is no longer the file that this {self.kind} is about: it was replaced or changed since; new metadata "
+                "count as a change. Put the old one back, or do again what was done with the pictures."
             ) from None
         if entry.box is None:
             return picture

@@ -21,6 +21,7 @@ from concept_cam.cli import main
 from concept_cam.collection.corrections import Correction, Corrections
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.exports import export, html
+from concept_cam.pictures.again import NOT_SHOWN
 from tests.exports.planted import (
     ODD_NAMES,
     SHAPES,
@@ -134,6 +135,7 @@ def test_missing_and_exchanged_pictures_have_no_thumbnail(planted: Planted, tmp_
     named = f"1 ({ODD_NAMES[2]}); the sheet has empty frames there"
     item, said = first_item()
     assert "t" not in item
+    assert item["m"] == "gone"
     assert len(said) == 1
     assert f"cannot be read where they were when they were annotated: {named}" in said[0]
     # Of another size than the run saw; and of the same one, where outlines would fit.
@@ -141,11 +143,13 @@ def test_missing_and_exchanged_pictures_have_no_thumbnail(planted: Planted, tmp_
         save_picture(photo, size, 3)
         item, said = first_item()
         assert "t" not in item
+        assert item["m"] == "changed"
         assert len(said) == 1
         assert f"replaced or changed since they were annotated: {named}" in said[0]
     save_picture(photo, SIZES[2], 2)
     item, said = first_item()
     assert item["t"] == "thumbs/000/000000.jpg"
+    assert "m" not in item
     assert said == []
 
 
@@ -166,6 +170,8 @@ def test_pictures_in_archives_are_not_said_to_be_gone(planted: Planted, tmp_path
     gone, archived = (str(warning.message) for warning in said)
     assert f"cannot be read where they were when they were annotated: 1 ({ODD_NAMES[2]});" in gone
     assert archived == "pictures that lie in archives (tar, Parquet) are not shown: 2; the sheet has empty frames there."
+    items = start_of((tmp_path / "sheet" / "data" / "start.js").read_text(encoding="utf-8"))[2]
+    assert {item["f"]: item["m"] for item in items} == {ODD_NAMES[0]: "archived", ODD_NAMES[1]: "archived", ODD_NAMES[2]: "gone"}
 
 
 def test_the_console_names_pictures_that_were_replaced_or_deleted(tmp_path: Path) -> None:
@@ -288,7 +294,7 @@ def test_sheet_opens_sorted_and_without_errors(page: Any) -> None:
         page,
         "return [...document.querySelectorAll('.card img')].every(i => i.complete && i.naturalWidth > 0)",
     )
-    assert page.execute_script("return document.querySelector('.missing').textContent").startswith("The picture was not at hand")
+    assert page.execute_script("return document.querySelector('.missing').textContent") == NOT_SHOWN["gone"]
     # The name with mark-up is text, not elements.
     assert page.execute_script("return document.querySelectorAll('.card b').length") == 0
 

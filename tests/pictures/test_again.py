@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from concept_cam.core.errors import ImageError, OtherPictureError
-from concept_cam.pictures.again import NAMED, Revisit, read_again
+from concept_cam.pictures.again import NAMED, NOT_SHOWN, Revisit, read_again
 from concept_cam.pictures.reading import read_image
 
 
@@ -59,10 +59,12 @@ def test_what_is_gone_or_another_is_named_once_and_counted(tmp_path: Path) -> No
         assert revisit.read(f"{number}.png", tmp_path / "none.png", known, (5, 7)) is None
     for name in ("a.tar/0.png", "a.tar/1.png", "a.tar/1.png"):
         revisit.leave(name)
+    told = [revisit.why(name) for name in ("a.png", "0.png", "a.tar/0.png", "b.png")]
+    assert told == [*NOT_SHOWN, None]
     others, gone, archived = revisit.findings()
     assert others == (
-        "pictures that were replaced or changed since they were annotated: 1 (a.png); nothing is there. Put the old files back, or "
-        "annotate them anew."
+        "pictures that were replaced or changed since they were annotated: 1 (a.png); nothing is there. New metadata count as "
+        "a change. Put the old files back, or annotate them anew."
     )
     assert "when they were annotated: 7 (0.png, 1.png, 2.png, 3.png, 4.png and 2 more); nothing is there." in gone
     assert archived == "pictures that lie in archives (tar, Parquet) are not shown: 2; nothing is there."

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +274,22 @@ def test_the_openapi_document_describes_the_routes(desk: Any, client: Any) -> No
     for name, item in described["components"]["schemas"].items():
         jsonschema.Draft202012Validator.check_schema(item)
         assert isinstance(name, str)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the question of the guide is written for bash")
+def test_the_documented_question_carries_a_photograph(client: Any, tmp_path: Path) -> None:
+    """Linux passes no argument of more than 128 KiB to a program, so that the body of a photograph never left the shell."""
+    guide = (Path(__file__).parents[2] / "examples" / "serve.md").read_text(encoding="utf-8")
+    (command,) = (block for block in re.findall(r"```sh\n(.*?)```", guide, re.DOTALL) if "/api/ask" in block)
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "fish.png")
+    (tmp_path / "curl").write_text("#!/bin/sh\ncat\n")
+    (tmp_path / "curl").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    sent = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=60).stdout
+    question = json.loads(sent)
+    assert question.keys() == {"image", "target", "contrasts"}
+    assert ask(client, **question | RED)["picture"]["width"] == 300  # the model of these tests knows colours alone
 
 
 def test_errors_of_the_documented_question(client: Any) -> None:

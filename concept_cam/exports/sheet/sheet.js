@@ -104,7 +104,7 @@ function stage(row, box, lazy) {
   if (item.t) {
     box.append(element("img", { loading: lazy ? "lazy" : "eager", decoding: "async", alt: `${item.f}: ${title(trait(row))}, ${told(row)}`, src: item.t, width: item.tw, height: item.th }));
   } else {
-    box.append(element("div", { className: "missing" }, "The picture was not at hand when this sheet was made."));
+    box.append(element("div", { className: "missing" }, run.missing[item.m]));
   }
   const drawing = vector("svg", { viewBox: `0 0 ${item.tw} ${item.th}`, "aria-hidden": "true" });
   drawing.style.setProperty("--colour", colour(row));
