@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -22,7 +23,9 @@ import pytest
 from PIL import Image
 
 from concept_cam.collection.corrections import Corrections
+from concept_cam.commands.example import EXAMPLE_SIZE, FISH
 from concept_cam.core.regions import decode_rle
+from concept_cam.demo.worlds import WORLDS
 
 pytestmark = pytest.mark.browser
 
@@ -494,7 +497,7 @@ def test_what_stands_first_agrees_with_the_verdict(page: Any) -> None:
     unfound = page.execute_script("return document.querySelector('#trust b').textContent")
     assert unfound in ("absent", "not about the prompt")
     said = text(page, "call")
-    assert f"? ({unfound})" in said
+    assert re.search(rf"\? \((a cup of coffee: )?{unfound}\)", said)
     assert "odds among what was named" in said or "score" in said
     page.find_elements("css selector", ".tab button")[2].click()
     wait(page, "return document.getElementById('call').textContent.startsWith('head is here')")
@@ -512,6 +515,25 @@ def test_states_that_are_likely_together_are_named(page: Any) -> None:
     page.find_elements("css selector", ".tab button")[2].click()
     wait(page, "return document.getElementById('call').textContent.startsWith('head is here')")
     assert not page.find_element("id", "narrowed").is_displayed()
+
+
+def test_the_verdict_on_one_state_does_not_doubt_the_call_of_another(page: Any, tmp_path: Path) -> None:
+    """The page said "forked? (absent)" of a forked tail where a rounded one was asked, and "absent? (absent)" of a missing fin."""
+    open_page(page, "#p=forked.png&q=fish:caudal_fin_shape%3Drounded")
+    assert page.execute_script("return document.querySelector('#trust b').textContent") == "absent"
+    assert text(page, "call").startswith("forkedprobability")
+    assert "rounded: the target is in the picture with a probability" in text(page, "trust")
+    open_page(page, "#p=forked.png&q=%5B%22a+rounded+tail+fin%22%2C%22a+forked+tail+fin%22%5D")
+    assert text(page, "call").startswith("a forked tail fin? (a rounded tail fin: absent)odds among what was named")
+    world = WORLDS["fish"]
+    specimens = world.sample(1, FISH["forked"].seed, view="whole", scenes=(FISH["forked"].scene,), traits={"adipose_fin": "absent"})
+    Image.fromarray(world.render(specimens, EXAMPLE_SIZE).images[0].permute(1, 2, 0).contiguous().numpy()).save(tmp_path / "finless.png")
+    page.find_element("id", "files").send_keys(str(tmp_path / "finless.png"))
+    wait(page, "return document.getElementById('place').textContent.includes('finless')")
+    open_page(page, page.execute_script("return location.hash").split("&q=")[0] + "&q=fish:adipose_fin")
+    assert page.execute_script("return document.querySelector('#trust b').textContent") == "absent"
+    assert text(page, "call").startswith("absentprobability")
+    assert "adipose fin: the target is in the picture" in text(page, "trust")
 
 
 def test_every_file_that_is_not_taken_is_named(page: Any, tmp_path: Path) -> None:

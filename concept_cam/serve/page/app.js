@@ -499,7 +499,7 @@ function showAnswer() {
     $('badge').hidden = true; $('because').hidden = true; $('told').hidden = true; $('certificate-card').hidden = true; $('trust').hidden = true; $('standing').textContent = ''; showTeach(); showKeep();
     return;
   }
-  showCall(panel); showLedger(answer); showRegions(panel); showCertificate(answer.certificate); showFacts(panel); showTeach(); showKeep();
+  showCall(panel); showLedger(answer); showRegions(panel); showCertificate(answer); showFacts(panel); showTeach(); showKeep();
   const words = answer.unknown_words;
   $('warning').hidden = !words.length;
   $('warning').textContent = words.length ? `The model ${view.info.model.name} has never seen ${words.map(word => `“${word}”`).join(', ')}: maps for these words mean little. Use another model (--model).` : '';
@@ -508,11 +508,20 @@ function showAnswer() {
   speak(`${readable(call.state)} ${call.probability === null ? '' : percent(call.probability)}; ${answer.regions.length} regions`);
 }
 
+// What the map and its certificate are of, where the call is another state; empty where it is the call.
+function otherThanCalled(answer) {
+  const { subject, call, ledger } = answer, target = ledger[0]?.name ?? call.state;
+  return subject.kind === 'part' || target === call.state ? '' : readable(subject.kind === 'presence' ? subject.character : target);
+}
+
 function showCall(panel) {
   const { answer } = panel, { call } = answer, part = answer.subject.kind === 'part', marks = marksOf(panel);
   // What stands first agrees with the verdict: where it finds nothing of the target, odds among what was named do not say that it is there.
-  const unfound = answer.certificate && view.info.trust.unfound.includes(answer.certificate.verdict);
-  const head = call.abstained ? `${readable(call.state)}? (no call)` : unfound ? `${readable(call.state)}? (${answer.certificate.verdict})` : part ? `${readable(call.state)} is here` : readable(call.state);
+  // The verdict is about the target alone: of a character another state may be called, which it does not speak against; of words it says
+  // that the odds compare with what is not there.
+  const other = otherThanCalled(answer), words = answer.subject.kind === 'words';
+  const unfound = answer.certificate && (!other || words) && view.info.trust.unfound.includes(answer.certificate.verdict);
+  const head = call.abstained ? `${readable(call.state)}? (no call)` : unfound ? `${readable(call.state)}? (${other && `${other}: `}${answer.certificate.verdict})` : part ? `${readable(call.state)} is here` : readable(call.state);
   const notes = [call.probability === null ? `score ${signed(call.score)}` : `${unfound ? 'odds among what was named' : 'probability'} ${percent(call.probability)}`, answer.peak ? `peak ${signed(answer.peak.score)} at ${Math.round(answer.peak.x)}, ${Math.round(answer.peak.y)}` : 'no peak', call.from === 'run' ? (view.info.run?.other_weights ? `from the run, made with other weights (${view.info.run.model.name} ${view.info.run.model.weights_hash}); the map is of ${view.info.model.name}` : 'from the run') : 'from the model now'];
   $('call').replaceChildren(head, element('small', { textContent: notes.join(' · ') }));
   const host = call.abstained_because === 'no_host' && call.host_probability !== null ? ` (${view.info.packs.find(pack => pack.name === answer.subject.pack)?.host ?? 'host'}: ${percent(call.host_probability)})` : '';
@@ -581,13 +590,14 @@ function showRegions(panel) {
 function facts(list, pairs) {
   list.replaceChildren(...pairs.flatMap(([name, value]) => [element('dt', { textContent: name }), element('dd', { textContent: String(value) })]));
 }
-function showCertificate(certificate) {
+function showCertificate(answer) {
+  const { certificate } = answer, other = otherThanCalled(answer);
   $('certificate-card').hidden = !certificate;
   $('trust').hidden = !certificate;
   if (!certificate) return;
   $('trust').dataset.trusted = String(certificate.verdict === view.info.trust.trusted);
   $('trust').title = view.info.trust.verdicts[certificate.verdict];
-  $('trust').replaceChildren(element('b', { textContent: certificate.verdict }), certificate.reason);
+  $('trust').replaceChildren(element('b', { textContent: certificate.verdict }), other && `${other}: `, certificate.reason);
   const told = value => typeof value === 'number' ? Number(value.toPrecision(3)) : value === true ? 'yes' : value === false ? 'no' : value;
   const { evidence = {}, verdict, reason, ...rest } = certificate;
   facts($('certificate'), [...Object.entries(rest), ...Object.entries(evidence)].filter(([, value]) => value !== null && value !== '' && typeof value !== 'object').map(([name, value]) => [readable(name), told(value)]));
