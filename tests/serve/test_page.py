@@ -491,6 +491,21 @@ def test_a_pack_calls_nothing_on_pictures_of_other_things(page: Any) -> None:
     assert not page.find_element("id", "because").is_displayed()
 
 
+def test_what_is_right_is_said_where_no_call_was_made(page: Any) -> None:
+    """Who agreed with "no call" and pressed "Right" had the likeliest state kept as the call, which every export then made."""
+    right = "return document.querySelector('[data-verdict=accept] span').textContent"
+    assert page.execute_script(right) == "Right"
+    open_page(page, "#p=forked.png&q=lepidoptera:parts%3Dfore_wing&q=lepidoptera:wing_pattern")
+    assert page.execute_script(right) == "It is here"
+    page.find_elements("css selector", ".tab button")[2].click()
+    wait(page, "return document.getElementById('call').textContent.includes('(no call)')")
+    state = text(page, "call").split("?")[0]
+    assert page.execute_script(right) == f"It is {state}"
+    key(page, "a")
+    saved(page)
+    assert f"it is {state}," in text(page, "standing")
+
+
 def test_what_stands_first_agrees_with_the_verdict(page: Any) -> None:
     """Odds among what was named are near one for things that are not there; the call may not say that they are."""
     open_page(page, "#p=forked.png&q=%5B%22a+cup+of+coffee%22%2C%22a+bicycle%22%5D&q=fish:parts%3Dhead")

@@ -542,9 +542,12 @@ function showCall(panel) {
       readable(state), ' ', element('small', { textContent: share === undefined ? '' : percent(share) }));
   }));
   for (const button of document.querySelectorAll('[data-verdict]')) button.setAttribute('aria-pressed', String(marks.current?.verdict === button.dataset.verdict));
+  // Where no call was made "right" would be read as agreement with that, and kept as the state that the model thought likeliest.
+  const named = call.abstained ? part ? 'It is here' : `It is ${readable(call.state)}` : '';
+  document.querySelector('[data-verdict="accept"] span').textContent = named || 'Right';
   const item = marks.current;
   const drawn = item ? [item.mask && 'region drawn', item.boxes.length && `${item.boxes.length} box${item.boxes.length > 1 ? 'es' : ''}`, item.clicks.length && `${item.clicks.length} click${item.clicks.length > 1 ? 's' : ''}`].filter(Boolean).join(', ') : '';
-  $('standing').textContent = item ? `${item.person || 'Somebody'}: ${said(item)}${drawn ? ` (${drawn})` : ''}, ${new Date(item.at).toLocaleString()}` : 'Nobody has looked at this yet.';
+  $('standing').textContent = item ? `${item.person || 'Somebody'}: ${item.verdict === 'accept' && named ? `i${named.slice(1)}` : said(item)}${drawn ? ` (${drawn})` : ''}, ${new Date(item.at).toLocaleString()}` : 'Nobody has looked at this yet.';
   $('undo').disabled = !item;
 }
 
