@@ -178,6 +178,15 @@ def test_ask_with_the_keyboard_and_share(page: Any) -> None:
     assert page.find_element("id", "target").get_attribute("value") == "a forked tail fin"
 
 
+def test_what_an_address_names_and_is_not_here_is_said(page: Any) -> None:
+    """A question of a pack that this server does not have was passed over, and another one was answered in its place."""
+    open_page(page, "#p=gone.png&q=mine:tail&q=fish:caudal_fin_shape&taught=barbs&mix=0.5")
+    assert "the character mine:tail that the address asks for" in text(page, "message")
+    assert "“barbs” was not taught here" in text(page, "message")
+    assert "The picture gone.png is not here." in text(page, "message")
+    assert page.find_element("id", "character").get_attribute("value") == "caudal_fin_shape"
+
+
 def test_the_page_draws_the_packages_own_map(page: Any) -> None:
     """Scores, interpolation and outline in the browser against the package, at several strengths."""
     desk = page.desk

@@ -1116,12 +1116,15 @@ function remember() {
   history.replaceState(null, '', `#${lastHash}`);
 }
 
+// Returns the picture that the address names, and sentences on what else it names that is not here.
 function recall() {
+  const lost = [];
   const found = new URLSearchParams(location.hash.slice(1)), number_ = (name, low, high, otherwise) => { const value = Number(found.get(name)); return found.has(name) && value >= low && value <= high ? value : otherwise; };
   const questions = found.getAll('q').slice(0, MOST_PANELS).map(text => {
     try { const [target, ...contrasts] = JSON.parse(text).map(String); return { mode: 'words', target, contrasts }; } catch { /* a pack's */ }
     const [head, state = ''] = text.split('='), [pack, character] = head.split(':');
     const known = view.info.packs.find(item => item.name === pack)?.characters.find(item => item.name === character);
+    if (!known) lost.push(`No pack here has the character ${text} that the address asks for: start the server with its pack (--traits).`);
     return known ? { mode: 'pack', pack, character, state } : null;
   }).filter(Boolean);
   view.gamma = number_('g', 0, 2, view.info.settings.gamma);
@@ -1129,6 +1132,7 @@ function recall() {
   view.opacity = number_('o', 0, 1, 0.7);
   view.mix = number_('mix', 0, 1, 0.5);
   view.taught = view.info.taught.some(item => item.name === found.get('taught')) ? found.get('taught') : '';
+  if (found.get('taught') && !view.taught) lost.push(`“${found.get('taught')}” was not taught here: the words are asked alone.`);
   const run = view.info.run?.characters?.[0];
   const first = run ? { mode: 'pack', pack: run.pack, character: run.character, state: run.parts[0] ?? '' } : { mode: 'words', target: '', contrasts: [] };
   view.panels.forEach(panel => panel.controller?.abort());
@@ -1139,17 +1143,18 @@ function recall() {
   $('gamma').value = view.gamma; $('gamma-out').textContent = view.gamma.toFixed(2);
   $('opacity').value = 100 * view.opacity; $('opacity-out').textContent = `${Math.round(100 * view.opacity)} %`;
   $('mix').value = 100 * view.mix; $('mix-out').textContent = `${Math.round(100 * view.mix)} %`;
-  return found.get('p');
+  return [found.get('p'), lost];
 }
 
 async function start() {
-  const wanted = recall();
+  const [wanted, lost] = recall();
   buildStage(); fillQuestion();
   let index = view.pictures.findIndex(picture => picture.title === wanted);
   if (index < 0 && wanted) {
     const found = (await api.titled(wanted)).pictures[0];
-    if (found) { view.pictures.unshift(found); buildStrip(); index = 0; } else say(`The picture ${wanted} is not here.`);
+    if (found) { view.pictures.unshift(found); buildStrip(); index = 0; } else lost.push(`The picture ${wanted} is not here.`);
   }
+  if (lost.length) say(lost.join(' '));
   showAnswer();
   if (view.pictures.length) await select(Math.max(index, 0));
   else markCurrent();
