@@ -497,7 +497,7 @@ def evaluate(
     """Measures methods on the same pictures, questions and weights.
 
     Pictures are gone through once, so memory does not grow with their number. A picture that cannot be read is left out of all rows and
-    listed in the report; masks that do not fit their picture are an error.
+    listed in the report; one of which nothing is asked is left out and counted; masks that do not fit their picture are an error.
 
     Args:
         dataset: Pictures and questions with known answers.
@@ -519,7 +519,7 @@ def evaluate(
 
     Raises:
         ConfigurationError: Unknown names, or methods without a localizer.
-        DataError: No picture could be used, or a mask does not fit.
+        DataError: No picture could be used, nothing is asked of any, or a mask does not fit.
     """
     for group in groups:
         choose(group, GROUPS, "group of metrics")
@@ -537,9 +537,13 @@ def evaluate(
     ]
     errors: list[dict[str, str]] = []
     shown: list[ShownExample] = []
-    pictures = 0
+    pictures = unasked = 0
     started = time.time()
     for sample in progress(dataset) if progress else dataset:
+        if not sample.questions:
+            # Not the first picture either, from whose maps the common thresholds come.
+            unasked += 1
+            continue
         try:
             picture = _read(sample.image, localizer)
             _measure(
@@ -562,7 +566,8 @@ def evaluate(
             cache.clear()
             disordered.clear()
     if not pictures:
-        reason = f" The first error: {errors[0]['error']}" if errors else " The data set is empty."
+        idle = f" Nothing is asked of {unasked} pictures: they have neither parts nor states." if unasked else " The data set is empty."
+        reason = f" The first error: {errors[0]['error']}" if errors else idle
         raise DataError(f"no picture of {dataset.name!r} could be used.{reason}")
     return Report.build(
         records=[
@@ -583,7 +588,7 @@ def evaluate(
         errors=errors,
         draws=draws,
         seed=seed,
-        facts=_facts(dataset, localizer, groups, pictures, max_side, time.time() - started),
+        facts=_facts(dataset, localizer, groups, pictures, unasked, max_side, time.time() - started),
     )
 
 
@@ -608,8 +613,6 @@ def _measure(
     first: bool,
 ) -> None:
     """Asks every row every question of one picture."""
-    if not sample.questions:
-        return
     hosts: dict[Any, Array | None] = {}
     truths = [Truth.read(question, picture.size, max_side, hosts) for question in sample.questions]
     concepts = [question.concept for question in sample.questions]
@@ -767,6 +770,7 @@ def _facts(
     localizer: Localizer | None,
     groups: Sequence[str],
     pictures: int,
+    unasked: int,
     max_side: int,
     seconds: float,
 ) -> dict[str, Any]:
@@ -778,6 +782,7 @@ def _facts(
             "name": dataset.name,
             "version": dataset.version,
             "pictures": pictures,
+            "pictures_without_questions": unasked,
             **dict(dataset.facts),
         },
         "groups": list(groups),

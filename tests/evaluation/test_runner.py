@@ -182,6 +182,20 @@ def test_a_bad_picture_is_left_out_everywhere_and_listed(localizer: Localizer) -
         evaluate(replace(data, stream=lambda: iter([bad])), localizer)
 
 
+def test_a_picture_of_which_nothing_is_asked_is_not_counted_and_takes_nothing_from_the_others(localizer: Localizer) -> None:
+    good = list(worlds.samples(3))
+    mute = replace(good[0], name="mute", questions=())
+    data = Dataset("planted", "1", lambda: iter([mute, *good]), 4, Concept(("a thing",)))
+    found, plain = (evaluate(each, localizer, draws=20) for each in (data, replace(data, stream=lambda: iter(good))))
+    assert found.facts["dataset"]["pictures"] == 3
+    assert found.facts["dataset"]["pictures_without_questions"] == 1
+    for one, other in zip(found.rows, plain.rows, strict=True):
+        assert one.tables == other.tables
+        assert "iou" in one.tables["part"]
+    with pytest.raises(DataError, match="Nothing is asked of 2 pictures"):
+        evaluate(replace(data, stream=lambda: iter([mute, mute])), localizer)
+
+
 def test_a_mask_of_another_size_is_an_error(localizer: Localizer) -> None:
     pixels, _ = worlds.picture(0, True)
     question = SampleQuestion(worlds.RED, "part", "red", lambda: np.ones((5, 5), dtype=bool))
