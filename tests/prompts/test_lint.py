@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -260,6 +261,12 @@ def test_ids_are_compared_with_tables(quality: str, column: int | None, message:
     (problem,) = found
     assert (problem.severity, problem.code, problem.line, problem.column) == ("error", "ontology", 10, column)
     assert message in problem.message
+
+
+@pytest.mark.parametrize("name", sorted(prompts.available()))
+def test_phrases_of_shipped_packs_have_the_article_that_they_take(name: str) -> None:
+    said = [phrase for concept in prompts.load(name) for phrase in concept.target]
+    assert [phrase for phrase in said if re.search(r"\ba (?!one\b)[aeio]|\ban [^aeiouh]", phrase, re.IGNORECASE)] == []
 
 
 @pytest.mark.parametrize("name", sorted(prompts.available()))

@@ -17,6 +17,7 @@ from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError
 from concept_cam.core.shapes import MOST_MASK_PIXELS, decode_rle
 from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, noun_of, part_concepts
+from concept_cam.prompts.schema import host_phrase
 
 __all__ = ["decode_segmentation", "load"]
 
@@ -71,7 +72,7 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
     used = {names[item["category_id"]] for items in by_picture.values() for item in items}
     parts = sorted(used - {noun})
     concepts = part_concepts(parts, noun, traits)
-    whole = Concept((f"a {noun}",), name="host")
+    whole = Concept((host_phrase(noun),), name="host")
 
     def stream() -> Iterator[Sample]:
         for row in asked:

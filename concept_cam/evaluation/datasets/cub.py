@@ -187,7 +187,8 @@ def _part_concept(name: str, names: list[str]) -> Concept:
 def _state_concepts(group: str, states: list[str]) -> dict[str, Concept]:
     """One concept per state of an attribute group; a group with a single state cannot be asked."""
     phrase = ATTRIBUTE_PARTS[group][0]
-    words = {state: phrase.format(re.sub(r"\s*\(.*?\)", "", state.replace("_", " ")).strip()) for state in states}
+    said = {state: phrase.format(re.sub(r"\s*\(.*?\)", "", state.replace("_", " ")).strip()) for state in states}
+    words = {state: re.sub(r"\ba (?=[aeiou])", "an ", text) for state, text in said.items()}
     if len(set(words.values())) < 2:
         return {}
     return {

@@ -127,7 +127,7 @@ def dataset_of(
     noun = noun_of(host, traits)
     names = sorted({_part(label) for item in drawn for label in item.regions})
     plain = part_concepts([name for name in names if name != noun], noun, traits)
-    whole = Concept((f"a {noun}",), name="host")
+    whole = Concept((prompts.host_phrase(noun),), name="host")
 
     def concept_of(label: str) -> Concept | None:
         _, concepts = _pack_of(label, known, traits)

@@ -13,6 +13,7 @@ from concept_cam.core.errors import DataError
 from concept_cam.core.names import did_you_mean
 from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, noun_of, part_concepts, read_target_mask
 from concept_cam.pictures.endings import is_picture
+from concept_cam.prompts.schema import host_phrase
 
 __all__ = ["MANIFEST", "load"]
 
@@ -82,7 +83,7 @@ def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
         raise DataError(f"{root}: there is no picture to the masks of {strays[0]!r}.{hint}")
     parts = sorted({part for found in masks.values() for part in found} - {host})
     concepts = part_concepts(parts, host, traits)
-    whole = Concept((f"a {host}",), name="host")
+    whole = Concept((host_phrase(host),), name="host")
     asked = [item for item in pictures if item.stem in masks]
 
     def stream() -> Iterator[Sample]:
@@ -123,7 +124,7 @@ def _from_manifest(root: Path, host: str | None) -> Dataset:
             raise DataError(f"{root / MANIFEST}: row {number}: {wrong[0]!r} is {str(row[wrong[0]])[:80]!r}, expected a text.")
         pictures.setdefault(row["image"], []).append(row)
     objects = [row for row in rows if row.get("level") == "object"]
-    whole = Concept((objects[0].get("query", objects[0]["key"]) if objects else f"a {host or 'organism'}",), name="host")
+    whole = Concept((objects[0].get("query", objects[0]["key"]) if objects else host_phrase(host or "organism"),), name="host")
 
     def stream() -> Iterator[Sample]:
         for image, own in pictures.items():

@@ -17,6 +17,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError, ImageError
 from concept_cam.core.names import normalise_text
+from concept_cam.prompts.schema import host_phrase
 
 if TYPE_CHECKING:
     from concept_cam.pictures.reading import ImageSource
@@ -205,14 +206,14 @@ def part_concepts(names: Sequence[str], host: str, pack: str | None = None, alia
     Returns:
         Name -> concept. Parts that the pack does not know read "the caudal fin of a fish".
     """
-    phrases: dict[str, tuple[str, ...]] = {name: (f"the {name.replace('_', ' ').lower()} of a {host}",) for name in names}
+    phrases: dict[str, tuple[str, ...]] = {name: (f"the {name.replace('_', ' ').lower()} of {host_phrase(host)}",) for name in names}
     templates: tuple[str, ...] = ("{}",)
-    host_phrases: tuple[str, ...] = (f"a {host}",)
+    host_phrases: tuple[str, ...] = (host_phrase(host),)
     if pack is not None:
         known, templates, host_phrases = _pack_parts(pack, alias)
         phrases = {name: known.get(_key(name), own) for name, own in phrases.items()}
     # A data set may call a part so, too.
-    whole = "host" if "host" not in phrases else f"a {host}"
+    whole = "host" if "host" not in phrases else host_phrase(host)
     return {
         name: Concept(
             own,

@@ -87,6 +87,7 @@ def test_without_a_host_category_all_parts_are_the_host(tmp_path: Path) -> None:
     assert (host[tail()] == 255).all()
     assert host[2, 2] == 255
     assert sample.questions[0].concept.target == ("the caudal fin of a trout",)
+    assert datasets.load(f"coco:{path}", host="eel", images=tmp_path / "images").host.target == ("an eel",)
 
 
 def test_segmentations_equal_pycocotools() -> None:

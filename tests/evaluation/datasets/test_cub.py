@@ -75,6 +75,14 @@ def test_attributes_are_states_where_one_is_certain(root: Path) -> None:
     assert len(datasets.load(f"cub:{root}", split="all")) == 2
 
 
+def test_states_have_the_article_that_they_take(root: Path) -> None:
+    path = root.parent / "attributes.txt"
+    path.write_text(path.read_text(encoding="utf-8").replace("::cone", "::all-purpose"), encoding="utf-8")
+    (sample,) = list(datasets.load(f"cub:{root}"))
+    bill = next(question for question in sample.questions if question.trait == "has_bill_shape")
+    assert bill.concept.contrasts == (("a bird with an all-purpose bill",),)
+
+
 def test_segmentations_are_the_host_where_they_are_there(root: Path) -> None:
     values = np.zeros((40, 60), dtype=np.uint8)
     values[10:20, 5:45], values[20, 5:45] = 255, 51

@@ -73,6 +73,7 @@ def test_cvat_masks_and_polygons(tmp_path: Path, photos: Path) -> None:
     path = cvat(tmp_path / "a.xml", ("a.png", body), ("deep/b.png", shape("head", HEAD) + shape("head", TAIL)))
     found = asked(f"cvat:{path}", images=photos, host="fish")
     assert set(found["a.png"]) == {"parts=head", "parts=tail"}
+    assert datasets.load(f"cvat:{path}", images=photos).host.target == ("an organism",)
     np.testing.assert_array_equal(found["a.png"]["parts=head"][1], HEAD)
     np.testing.assert_array_equal(found["a.png"]["parts=tail"][1], TAIL)
     np.testing.assert_array_equal(found["deep/b.png"]["parts=head"][1], HEAD | TAIL)  # Two regions of one label are one part.

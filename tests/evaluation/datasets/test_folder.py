@@ -57,6 +57,7 @@ def test_the_subject_is_that_of_the_pack_unless_it_is_named(tmp_path: Path) -> N
     for given, noun in (({"traits": "fish"}, "fish"), ({"traits": "fish", "host": "catfish"}, "catfish"), ({}, "organism")):
         data = datasets.load(f"folder:{tmp_path}", **given)
         assert data.facts["host"] == noun
+        assert data.host.target == (f"{'an' if noun == 'organism' else 'a'} {noun}",)
         # Its own mask is the subject's, and no part.
         assert ("fish" in data.facts["parts"]) == (noun != "fish")
 

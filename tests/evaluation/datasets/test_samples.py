@@ -54,6 +54,13 @@ def test_part_concepts_contrast_with_the_other_parts_and_the_host() -> None:
     assert concepts["Caudal_fin"].contrasts == (("the head of a fish",), ("a fish",))
 
 
+def test_a_subject_has_the_article_that_it_takes() -> None:
+    concept = part_concepts(["leg", "wing"], "insect")["leg"]
+    assert concept.target == ("the leg of an insect",)
+    assert concept.contrasts == (("the wing of an insect",), ("an insect",))
+    assert part_concepts(["host"], "insect")["host"].contrast_names == ("an insect",)
+
+
 def test_a_part_of_a_data_set_may_be_called_host() -> None:
     concept = part_concepts(["host", "gall", "leaf"], "plant")["gall"]
     assert concept.contrast_names == ("host", "leaf", "a plant")
