@@ -55,12 +55,12 @@ def load(path: str | Path, host: str | None = None, traits: str | None = None) -
 
 
 def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
-    folders = [folder for folder in (root / "images", root) if folder.is_dir()]
-    pictures = sorted(item for item in folders[0].iterdir() if is_picture(item) and "__" not in item.stem and not item.name.startswith("."))
+    pictures = _pictures(root)
+    known = set(pictures)
     masks: dict[str, dict[str, Path]] = {}
     for folder in (root / "masks", root):
         for item in sorted(folder.glob("*__*")) if folder.is_dir() else ():
-            if not is_picture(item):
+            if not is_picture(item) or item in known:
                 continue
             stem, _, part = item.stem.rpartition("__")
             other = masks.setdefault(stem, {}).setdefault(part, item)
@@ -106,6 +106,18 @@ def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
         "pictures_without_masks": len(pictures) - len(asked),
     }
     return Dataset("folder", VERSION, stream, len(asked), whole, facts)
+
+
+def _pictures(root: Path) -> list[Path]:
+    """The pictures of a folder. Their names may hold ``__`` as masks' names do: ``INHS__001.jpg``."""
+    apart = (root / "images").is_dir()
+    found = sorted(item for item in (root / "images" if apart else root).iterdir() if is_picture(item) and not item.name.startswith("."))
+    if apart:
+        return found
+    plain = {item.stem for item in found if "__" not in item.stem}
+    owners = {item.stem.rpartition("__")[0] for item in found}
+    # Beside masks it is a picture where it has masks of its own and is no mask of another picture.
+    return [item for item in found if item.stem in plain or (item.stem in owners and item.stem.rpartition("__")[0] not in plain)]
 
 
 # ------------------------------------------------------------------------------------------------------------- manifest

@@ -76,6 +76,24 @@ def test_pictures_of_other_endings_have_their_masks(tmp_path: Path) -> None:
         assert (tail.mask() == mask(slice(6, 8))).all()
 
 
+@pytest.mark.parametrize(("images", "masks"), [("images", "masks"), (".", ".")])
+def test_names_of_pictures_may_hold_two_strokes(tmp_path: Path, images: str, masks: str) -> None:
+    for stem in ("INHS__001", "INHS__002", "b"):
+        save(tmp_path / images / f"{stem}.png", np.full((*SHAPE, 3), 90, dtype=np.uint8))
+        save(tmp_path / masks / f"{stem}__tail.png", mask(slice(6, 8)))
+    data = datasets.load(f"folder:{tmp_path}")
+    assert [(sample.name, [question.trait for question in sample.questions]) for sample in data] == [
+        ("INHS__001.png", ["tail"]),
+        ("INHS__002.png", ["tail"]),
+        ("b.png", ["tail"]),
+    ]
+    assert data.facts["parts"] == ["tail"]
+    # A mask is not taken for a picture because another mask is named after it.
+    save(tmp_path / masks / "b__tail__left.png", mask(slice(6, 7)))
+    with pytest.raises(DataError, match="no picture to the masks of 'b__tail'"):
+        datasets.load(f"folder:{tmp_path}")
+
+
 def test_strays_and_empty_folders_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a folder"):
         datasets.load(f"folder:{tmp_path / 'none'}")
