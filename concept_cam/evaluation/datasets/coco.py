@@ -16,7 +16,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError
 from concept_cam.core.shapes import MOST_MASK_PIXELS, decode_rle
-from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, noun_of, part_concepts
+from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, is_subject, noun_of, part_concepts
 from concept_cam.prompts.schema import host_phrase
 
 __all__ = ["decode_segmentation", "load"]
@@ -70,7 +70,7 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
     if not asked:
         raise DataError(f"{source}: no annotation has a segmentation; boxes alone say too little about parts.")
     used = {names[item["category_id"]] for items in by_picture.values() for item in items}
-    parts = sorted(used - {noun})
+    parts = sorted(name for name in used if not is_subject(name, noun))
     concepts = part_concepts(parts, noun, traits)
     whole = Concept((host_phrase(noun),), name="host")
 
@@ -81,7 +81,8 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
                 raise DataError(f"{source}: the picture {row['id']!r} has no 'height' and 'width'.")
             groups: dict[str, list[dict[str, Any]]] = {}
             for item in by_picture[row["id"]]:
-                groups.setdefault(names[item["category_id"]], []).append(item)
+                name = names[item["category_id"]]
+                groups.setdefault(noun if is_subject(name, noun) else name, []).append(item)
             subject = partial(_mask, groups[noun] if noun in groups else by_picture[row["id"]], size)
             questions = [SampleQuestion(whole, "object", noun, subject)] if noun in groups else []
             questions += [

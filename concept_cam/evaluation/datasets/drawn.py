@@ -16,7 +16,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import path_of
-from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader, Sample, SampleQuestion, noun_of, part_concepts
+from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader, Sample, SampleQuestion, is_subject, noun_of, part_concepts
 from concept_cam.exports.survey import PACK_SEPARATOR, PART_SEPARATOR
 from concept_cam.pictures.endings import is_picture
 
@@ -126,13 +126,13 @@ def dataset_of(
     known = {pack: {concept.name: concept for concept in prompts.load(pack)} for pack in sorted(filter(None, packs))}
     noun = noun_of(host, traits)
     names = sorted({_part(label) for item in drawn for label in item.regions})
-    plain = part_concepts([name for name in names if name != noun], noun, traits)
+    plain = part_concepts([name for name in names if not is_subject(name, noun)], noun, traits)
     whole = Concept((prompts.host_phrase(noun),), name="host")
 
     def concept_of(label: str) -> Concept | None:
         _, concepts = _pack_of(label, known, traits)
         part = _part(label)
-        if part == noun:
+        if is_subject(part, noun):
             return whole
         own = concepts.get(f"parts={part}") or next(
             (concept for concept in concepts.values() if concept.metadata.get("kind") == "part" and concept.target == plain[part].target),

@@ -11,7 +11,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.documents import read_json
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import did_you_mean
-from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, noun_of, part_concepts, read_target_mask
+from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, is_subject, noun_of, part_concepts, read_target_mask
 from concept_cam.pictures.endings import is_picture
 from concept_cam.prompts.schema import host_phrase
 
@@ -81,7 +81,7 @@ def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
     if strays := sorted(set(masks) - set(stems)):
         hint = did_you_mean(strays[0], stems)
         raise DataError(f"{root}: there is no picture to the masks of {strays[0]!r}.{hint}")
-    parts = sorted({part for found in masks.values() for part in found} - {host})
+    parts = sorted({part for found in masks.values() for part in found if not is_subject(part, host)})
     concepts = part_concepts(parts, host, traits)
     whole = Concept((host_phrase(host),), name="host")
     asked = [item for item in pictures if item.stem in masks]
@@ -89,12 +89,13 @@ def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
     def stream() -> Iterator[Sample]:
         for item in asked:
             found = masks[item.stem]
-            subject = partial(read_target_mask, found[host]) if host in found else None
+            own = next((part for part in found if is_subject(part, host)), None)
+            subject = None if own is None else partial(read_target_mask, found[own])
             questions = [SampleQuestion(whole, "object", host, subject)] if subject is not None else []
             questions += [
                 SampleQuestion(concepts[part], "part", part, partial(read_target_mask, mask), subject)
                 for part, mask in found.items()
-                if part != host
+                if not is_subject(part, host)
             ]
             yield Sample(item.name, item, tuple(questions))
 

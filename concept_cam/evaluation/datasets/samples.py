@@ -29,6 +29,7 @@ __all__ = [
     "Points",
     "SampleQuestion",
     "Sample",
+    "is_subject",
     "noun_of",
     "part_concepts",
     "read_target_mask",
@@ -241,6 +242,11 @@ def noun_of(host: str | None, pack: str | None, named: str | None = None) -> str
     from concept_cam import prompts
 
     return prompts.load_pack(pack).host
+
+
+def is_subject(name: str, noun: str) -> bool:
+    """Tells whether a data set's name is its subject's noun, written in whatever case: the whole ``Fish``, and no part of a fish."""
+    return _key(name) == _key(noun)
 
 
 def _key(name: str) -> str:

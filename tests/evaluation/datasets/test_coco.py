@@ -77,6 +77,17 @@ def test_parts_of_a_coco_file(tmp_path: Path) -> None:
     assert (found["head"].mask() == 255).sum() == 2 * 3 + 1
 
 
+def test_the_host_category_is_known_in_any_case(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text(encoding="utf-8").replace('"name": "fish"', '"name": "Fish"'), encoding="utf-8")
+    data = datasets.load(f"coco:{path}")
+    (sample,) = list(data)
+    found = {question.trait: question for question in sample.questions}
+    assert found["fish"].kind == "object"
+    assert found["head"].host().sum() == 255 * 12 * 8
+    assert data.facts["parts"] == ["caudal fin", "head"]
+
+
 def test_without_a_host_category_all_parts_are_the_host(tmp_path: Path) -> None:
     path = write(tmp_path)
     everything = content()

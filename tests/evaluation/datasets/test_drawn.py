@@ -79,6 +79,12 @@ def test_cvat_masks_and_polygons(tmp_path: Path, photos: Path) -> None:
     np.testing.assert_array_equal(found["deep/b.png"]["parts=head"][1], HEAD | TAIL)  # Two regions of one label are one part.
 
 
+def test_the_subject_is_known_in_any_case(tmp_path: Path, photos: Path) -> None:
+    path = cvat(tmp_path / "a.xml", ("a.png", shape("Fish", HEAD | TAIL) + shape("Head", HEAD)))
+    found = asked(f"cvat:{path}", images=photos, traits="fish")["a.png"]
+    assert {name: item[0] for name, item in found.items()} == {"host": "object", "parts=head": "part"}
+
+
 def test_cvat_labels_of_a_pack(tmp_path: Path, photos: Path) -> None:
     yes, no = {"reviewed": "true"}, {"reviewed": "false"}
     body = (

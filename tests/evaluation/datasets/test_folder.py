@@ -76,6 +76,18 @@ def test_pictures_of_other_endings_have_their_masks(tmp_path: Path) -> None:
         assert (tail.mask() == mask(slice(6, 8))).all()
 
 
+def test_the_subject_is_known_in_any_case(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png", np.full((*SHAPE, 3), 90, dtype=np.uint8))
+    for part, columns in (("Fish", slice(1, 8)), ("Caudal_fin", slice(6, 8))):
+        save(tmp_path / "masks" / f"a__{part}.png", mask(columns))
+    data = datasets.load(f"folder:{tmp_path}", traits="fish")
+    whole, tail = next(iter(data)).questions
+    assert (whole.kind, whole.trait, whole.concept.target) == ("object", "fish", ("a fish",))
+    assert tail.host is not None
+    assert (tail.host() == mask(slice(1, 8))).all()
+    assert data.facts["parts"] == ["Caudal_fin"]
+
+
 @pytest.mark.parametrize(("images", "masks"), [("images", "masks"), (".", ".")])
 def test_names_of_pictures_may_hold_two_strokes(tmp_path: Path, images: str, masks: str) -> None:
     for stem in ("INHS__001", "INHS__002", "b"):
