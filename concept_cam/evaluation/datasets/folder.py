@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ def load(path: str | Path, host: str | None = None, traits: str | None = None) -
 
     Args:
         path: The folder.
-        host: Noun of the subject, and name of its mask ("fish"); without a manifest that of the trait pack by default, else "organism".
-        traits: Trait pack whose part phrases are used where the names agree.
+        host: Noun of the subject, and name of its mask ("fish"); that of the trait pack by default, else "organism". In a manifest the
+            first row of level ``"object"`` says it.
+        traits: Trait pack whose part phrases are used where the names agree; in a manifest for rows without ``query``.
 
     Raises:
         DataError: No pictures or masks, or a manifest that cannot be used.
@@ -47,7 +49,7 @@ def load(path: str | Path, host: str | None = None, traits: str | None = None) -
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: expected pictures and masks named <stem>__<part>.png.")
     if (root / MANIFEST).is_file():
-        return _from_manifest(root, host)
+        return _from_manifest(root, noun_of(host, traits), traits)
     return _from_names(root, noun_of(host, traits), traits)
 
 
@@ -124,7 +126,7 @@ def _pictures(root: Path) -> list[Path]:
 # ------------------------------------------------------------------------------------------------------------- manifest
 
 
-def _from_manifest(root: Path, host: str | None) -> Dataset:
+def _from_manifest(root: Path, host: str, traits: str | None) -> Dataset:
     rows = read_json(root / MANIFEST)
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{root / MANIFEST} must be a list of rows with 'image', 'key' and 'mask'.")
@@ -137,24 +139,32 @@ def _from_manifest(root: Path, host: str | None) -> Dataset:
             raise DataError(f"{root / MANIFEST}: row {number}: {wrong[0]!r} is {str(row[wrong[0]])[:80]!r}, expected a text.")
         pictures.setdefault(row["image"], []).append(row)
     objects = [row for row in rows if row.get("level") == "object"]
-    whole = Concept((objects[0].get("query", objects[0]["key"]) if objects else host_phrase(host or "organism"),), name="host")
+    whole = Concept((objects[0].get("query", objects[0]["key"]) if objects else host_phrase(host),), name="host")
+
+    # What rows do not say in words of their own.
+    unsaid = {row["key"] for row in rows if "query" not in row and row.get("level") != "object" and not is_subject(row["key"], host)}
+    concepts = part_concepts(sorted(unsaid), host, traits) if traits is not None else {}
 
     def stream() -> Iterator[Sample]:
         for image, own in pictures.items():
-            yield Sample(image, root / image, tuple(question for row in own for question in _questions(root, row, own)))
+            yield Sample(image, root / image, tuple(question for row in own for question in _questions(root, row, own, concepts)))
 
-    facts = {"path": str(root), "host": whole.target[0], "parts": sorted({row["key"] for row in rows})}
+    facts = {"path": str(root), "host": whole.target[0], "pack": traits, "parts": sorted({row["key"] for row in rows})}
     return Dataset("folder", VERSION, stream, len(pictures), whole, facts)
 
 
-def _questions(root: Path, row: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[SampleQuestion]:
+def _questions(root: Path, row: dict[str, Any], rows: list[dict[str, Any]], concepts: Mapping[str, Concept]) -> Iterator[SampleQuestion]:
     key = row["key"]
     subject = next((other for name in row.get("nested_in", ()) for other in rows if other["key"] == name), None)
     mask = partial(read_target_mask, root / row["mask"])
     host = partial(read_target_mask, root / subject["mask"]) if subject else None
     kind = "object" if row.get("level") == "object" else "part"
-    phrase = row.get("query", key.replace("_", " "))
-    yield SampleQuestion(_concept(phrase, row.get("contrast", ()), key), kind, key, mask, host)
+    concept = _concept(row.get("query", key.replace("_", " ")), row.get("contrast", ()), key)
+    if kind == "part" and "query" not in row and key in concepts:
+        concept = replace(concepts[key], name=key)
+        if row.get("contrast"):
+            concept = replace(_concept(key, row["contrast"], key), target=concept.target, templates=concept.templates)
+    yield SampleQuestion(concept, kind, key, mask, host)
     if row.get("trait_query"):
         yield SampleQuestion(
             _concept(row["trait_query"], row.get("trait_contrast", ()), f"{key}: trait"),

@@ -143,6 +143,27 @@ def test_manifest(tmp_path: Path) -> None:
     assert data.host.target == ("catfish",)
 
 
+def test_rows_of_a_manifest_without_words_have_those_of_the_pack(tmp_path: Path) -> None:
+    write(tmp_path)
+    rows = [
+        {"image": "images/fish01.png", "key": "caudal_fin", "mask": "masks/fish01__caudal_fin.png"},
+        {"image": "images/fish01.png", "key": "head", "mask": "masks/fish01__head.png", "contrast": "a tail"},
+        {"image": "images/fish02.jpg", "key": "caudal_fin", "mask": "masks/fish02__caudal_fin.png", "query": "a fin"},
+    ]
+    (tmp_path / "manifest.json").write_text(json.dumps(rows), encoding="utf-8")
+    data = datasets.load(f"folder:{tmp_path}", traits="fish")
+    tail, head, said = (question.concept for sample in data for question in sample.questions)
+    assert "a fish's tail fin" in tail.target
+    assert tail.contrasts[-1] == ("a fish",)
+    assert "a fish's head" in head.target
+    assert head.contrasts == (("a tail",),)
+    assert (said.target, said.contrasts) == (("a fin",), ())
+    assert data.host.target == ("a fish",)
+    assert data.facts["pack"] == "fish"
+    plain, *_ = (question.concept for sample in datasets.load(f"folder:{tmp_path}") for question in sample.questions)
+    assert plain.target == ("caudal fin",)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("{", "cannot be read"), ("[]", "list of rows"), ('[{"image": "a"}]', "lacks key, mask")],
