@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -304,20 +305,25 @@ def remember_pictures(model: lite.LiteModel, tokenizer: str, worlds: Sequence[st
                 with torch.no_grad():
                     _, top = model.image.read((world.render(specimens, (256, 384)).images.float() - 127.0) / 128.0)
                     seen.append(model.image.nouns.cells(top.mean((2, 3))))
-        own = torch.cat([_named(model, embed, NAMED[name]), gathered(F.normalize(torch.cat(seen), dim=-1), count)])
+        own = torch.cat([_named(model, embed, named_texts(name)), gathered(F.normalize(torch.cat(seen), dim=-1), count)])
         examples.append(own)
         groups += [name] * len(own)
     model.examples = torch.cat(examples)
     return groups
 
 
-NAMED = {
+NAMED: Final[dict[str, tuple[str, ...]]] = {
     "fish": ("fish", "a live fish", "a fish", "a catfish", "a trout", "a goldfish", "a shark"),
     "lepidoptera": ("butterfly", "a butterfly", "a moth", "a monarch butterfly", "a cabbage white butterfly", "a ringlet butterfly"),
     "beetle": ("beetle", "a beetle", "a ladybird", "a weevil", "a ground beetle", "a leaf beetle", "a longhorn beetle"),
     "plant": ("leaf", "a leaf", "a plant", "leaves", "a tree leaf"),
 }
 """Group -> texts whose vectors are remembered beside the pictures: what the backbone calls such a thing."""
+
+
+def named_texts(group: str) -> tuple[str, ...]:
+    """Returns the texts of :data:`NAMED`; for a group that is not there, what its world calls a specimen."""
+    return NAMED.get(group, WORLDS[group].host_phrases)
 
 
 @torch.no_grad()

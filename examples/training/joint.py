@@ -51,7 +51,7 @@ def _drawn(name: str) -> frozenset[str]:
 
 def noun_texts(names: Sequence[str], worlds: Sequence[str], rng: np.random.Generator, count: int) -> list[str]:
     """Texts that name things, or parts of things of no group; names that end with the host of a group are left out."""
-    hosts = [host for name in worlds for host in (WORLDS[name].host, *KINDS[name])]
+    hosts = [host for name in worlds for host in (WORLDS[name].host, *KINDS.get(name, ()))]
     ours = re.compile(rf"({'|'.join(hosts)})(s|es)?$", re.IGNORECASE)
     chosen = [name for name in names if name in THINGS or not ours.search(name)]
     texts = []

@@ -39,7 +39,7 @@ def wordings(worlds: Sequence[str], draws: int = DRAWS) -> dict[str, tuple[str, 
             # The same said of other names for the host.
             for text in [each for each in texts if re.search(rf"\b{claims.world.host}\b", each) and claim.kind != "host"]:
                 if rng.random() < 0.15:
-                    kinds = KINDS[name]
+                    kinds = KINDS.get(name, (claims.world.host,))
                     texts[re.sub(rf"\b{claims.world.host}\b", kinds[int(rng.integers(len(kinds)))], text, count=1)] = None
             found[claims.name(claim)] = tuple(texts)
     return found
@@ -81,7 +81,7 @@ def _writer(world: World) -> Callable[[Claim, np.random.Generator], dict[str, No
         texts = dict.fromkeys(t.replace("{}", p) for t in pack.templates_of(character) for p in own) | _carried(phrases, rng)
         for phrase in phrases:
             if not re.search(rf"\b{world.host}(s|es)?\b", phrase):
-                texts |= dict.fromkeys(each.replace("{host}", world.host).replace("{}", phrase) for each in _HAVING)
+                texts |= dict.fromkeys(each.replace("{one}", prompts.host_phrase(world.host)).replace("{}", phrase) for each in _HAVING)
         return texts
 
     return write
@@ -105,7 +105,7 @@ _CARRIERS = (
     "where is {}",
     "{} seen from the side",
 )
-_HAVING = ("a {host} with {}", "{} of a {host}", "{} on a {host}", "a photo of a {host} with {}", "a close-up of {} of a {host}")
+_HAVING = ("{one} with {}", "{} of {one}", "{} on {one}", "a photo of {one} with {}", "a close-up of {} of {one}")
 
 
 class Teacher:

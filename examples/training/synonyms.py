@@ -367,7 +367,7 @@ KINDS: Final[dict[str, tuple[str, ...]]] = {
     "beetle": ("ladybird", "ladybug", "weevil", "ground beetle", "leaf beetle", "stag beetle", "longhorn beetle", "scarab", "beetles"),
     "plant": ("tree", "oak", "maple", "shrub", "herb", "plants"),
 }
-"""Group -> hosts that a part may be said to belong to."""
+"""Group -> hosts that a part may be said to belong to; a group that is not here has none but its own."""
 
 NOTHING: Final = (
     "the background",

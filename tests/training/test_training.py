@@ -17,7 +17,7 @@ from training.augmentation import augment, distort_colours, target_size
 from training.backbone import from_bundled, load_trunk, shipped_model
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TRAIN_SEED, TrainConfig, smoke_config
-from training.export import averaged, learned, mixed, renamed
+from training.export import NAMED, averaged, learned, mixed, named_texts, renamed
 from training.export import main as export_main
 from training.joint import NOUN, PART, REST, fit, nothing_texts, noun_texts
 from training.networks import IMAGE_BIAS, Trainee, folded, with_norms
@@ -39,6 +39,7 @@ from training.pictures import Job, Pictures, gather, make_twins, render_job
 from training.run import Run, learning_rate_at, train
 from training.sentences import Sentences, load_sentences, wordings
 from training.supply import Mixer, plan
+from training.synonyms import KINDS
 from training.train import changed
 
 from concept_cam.backbones import BUNDLED
@@ -425,6 +426,17 @@ def test_every_claim_has_many_wordings() -> None:
     assert set(found) == {claims_of(name).name(c) for name in WORLDS for c in claims_of(name).listed if claims_of(name).spoken(c)}
     assert min(map(len, found.values())) >= 12
     assert not any("|absent" in name and name.split("|")[2] in WORLDS[name.split("|")[0]].presences for name in found)
+
+
+def test_a_group_that_no_list_of_names_knows_is_trained_as_the_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new group is a pack and a room: other names for it are lists that may be written, and need not."""
+    before = wordings(["plant"], draws=5)
+    monkeypatch.delitem(KINDS, "plant")
+    monkeypatch.delitem(NAMED, "plant")
+    assert min(map(len, wordings(["plant"], draws=5).values())) >= 12
+    assert set(wordings(["plant"], draws=5)) == set(before)
+    assert noun_texts(["teapot"], ["plant"], np.random.default_rng(0), 5)
+    assert named_texts("plant") == WORLDS["plant"].host_phrases
 
 
 def test_the_joint_head_learns_what_texts_are_about() -> None:

@@ -238,6 +238,7 @@ class CaptionWriter:
         self.pack = prompts.load_pack(world.name if pack is None else pack)
         self.phrases: dict[Statement, tuple[str, ...]] = {}
         self.prompts: dict[Statement, tuple[str, ...]] = {}
+        self._one = prompts.host_phrase(world.host)
         self._host = re.compile(rf"\b{world.host}\b")
         self._owner = re.compile(rf"^(a|an|the) {world.host} (with|that has) ")
         self._collect()
@@ -259,7 +260,7 @@ class CaptionWriter:
                 self.prompts[claim] = tuple(t.replace("{}", p) for t in templates for p in own)
             if name in world.presences:
                 present = character.state("present").phrases
-                without = tuple(self._owner.sub(f"a {world.host} without ", p) for p in present if self._owner.match(p))
+                without = tuple(self._owner.sub(f"{self._one} without ", p) for p in present if self._owner.match(p))
                 self.phrases[Statement("lacks", name)] = without or world.state_phrases.get(name, {})["absent"]
         parts = known["parts"]
         for part in world.parts:
@@ -274,7 +275,7 @@ class CaptionWriter:
             self.phrases[Statement("scene", scene)] = world.scene_phrases[scene]
 
     def _named(self, text: str) -> str:
-        return text.replace("HOST", self.world.host)
+        return text.replace("a HOST", self._one).replace("HOST", self.world.host)
 
     def _choose(self, rng: np.random.Generator, options: Sequence[str]) -> str:
         return options[int(rng.integers(len(options)))]
@@ -291,14 +292,14 @@ class CaptionWriter:
         phrase = self._choose(rng, self.phrases[claim])
         if claim.kind == "scene" and rng.random() < 0.3:
             return Caption(
-                f"a {self.world.host} {self._choose(rng, ('on', 'over', 'in front of', 'against', 'in'))} {phrase}",
+                f"{self._one} {self._choose(rng, ('on', 'over', 'in front of', 'against', 'in'))} {phrase}",
                 (Statement("host"), claim),
             )
         alone = ("scene", "empty", "host", "lacks", "viewpoint", "number", "thing")
         names_host = claim.kind in alone or self._host.search(phrase) is not None
         carriers = CARRIERS if names_host or rng.random() < 0.3 else HAVING_CARRIERS
         carrier = self._named(self._choose(rng, carriers))
-        if (not names_host and carrier.startswith(f"a {self.world.host}")) or carrier.endswith("with {}"):
+        if (not names_host and carrier.startswith(self._one)) or carrier.endswith("with {}"):
             phrase = _article(phrase) if claim.kind == "part" else phrase
         return Caption(carrier.replace("{}", phrase), (claim,))
 
@@ -359,7 +360,7 @@ class CaptionWriter:
         texts: list[str] = [
             *CARRIERS,
             *(self._named(carrier) for carrier in HAVING_CARRIERS),
-            f"a {self.world.host} on over in front of against without and in no",
+            f"{self._one} on over in front of against without and in no",
         ]
         for phrases in self.phrases.values():
             texts += phrases

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -38,6 +42,16 @@ def test_every_claim_has_phrases_of_its_own(world: World, writer: CaptionWriter)
             same = owner.setdefault(" ".join(captions.split_words(phrase)), claim)
             # A part and its presence say the same of a picture; what lies behind may be what lies beside.
             assert same == claim or same.key == claim.key or "scene" in (same.kind, claim.kind), (phrase, same, claim)
+
+
+def test_a_host_has_the_article_that_it_takes(tmp_path: Path) -> None:
+    text = prompts.available()["beetle"].read_text(encoding="utf-8")
+    (tmp_path / "insect.yaml").write_text(re.sub("beetle", "insect", re.sub(r"\b([Aa]) beetle\b", r"\1n insect", text)), encoding="utf-8")
+    world = replace(WORLDS["beetle"], host="insect")
+    writer, rng = CaptionWriter(world, prompts.load_pack(str(tmp_path / "insect.yaml"))), np.random.default_rng(0)
+    written = {writer.single(rng, claim).text for _ in range(12) for claim in captions.statements(world)}
+    assert any("an insect" in text for text in written)
+    assert not [text for text in (*written, *(phrase for phrases in writer.phrases.values() for phrase in phrases)) if "a insect" in text]
 
 
 def test_prompts_are_the_packs(world: World, writer: CaptionWriter) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from concept_cam.evaluation.datasets.samples import Sample
 COUNT = 12
 
 
-SIZES = {"fish": (96, 144), "lepidoptera": (176, 176), "beetle": (256, 256), "plant": (176, 176)}
+SIZES = defaultdict(lambda: (176, 176), fish=(96, 144), beetle=(256, 256))
 """Of beetles larger pictures: the shape of antennae is not asked where it cannot be seen."""
 
 
