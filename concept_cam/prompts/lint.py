@@ -16,7 +16,7 @@ from typing import Literal
 from concept_cam import prompts
 from concept_cam.core.errors import PromptError
 from concept_cam.core.names import normalise_text
-from concept_cam.prompts import Character, Pack, State, ontology, packs
+from concept_cam.prompts import Character, Entity, Pack, Quality, State, ontology, packs
 from concept_cam.prompts import schema as prompt_schema
 from concept_cam.prompts.schema import Document, Problem
 
@@ -222,6 +222,41 @@ def elsewhere_unused(document: Document, pack: Pack) -> Iterator[Problem]:
                 )
 
 
+ENTITY_ONTOLOGIES = ("UBERON", "PO", "AISM")
+QUALITY_ONTOLOGIES = ("PATO",)
+
+
+def swapped_terms(document: Document, pack: Pack) -> Iterator[Problem]:
+    """An entity is a thing, a quality says how it is, and each of these ontologies holds one of the two."""
+    for path, _, term in ontology.terms(pack):
+        source = str(term.id).partition(":")[0]
+        if isinstance(term, Quality) and source in ENTITY_ONTOLOGIES:
+            message = f"{term.id} is a thing and no quality: give a term of {QUALITY_ONTOLOGIES[0]}, or leave the quality out."
+        elif isinstance(term, Entity) and source in QUALITY_ONTOLOGIES:
+            message = f"{term.id} is a quality and no thing: give a term of {', '.join(ENTITY_ONTOLOGIES)}, or leave the id out."
+        else:
+            continue
+        yield document.problem("error", "swapped-term", message, (*path, "id"))
+
+
+def shared_qualities(document: Document, pack: Pack) -> Iterator[Problem]:
+    """Two states of a character that are one and the same quality are one and the same to whoever reads the ids."""
+    for character in pack.characters:
+        owners: dict[str | None, str] = {}
+        for state in character.states:
+            quality = state.quality
+            if quality is None or quality.id is None or quality.match == "close":
+                continue
+            owner = owners.setdefault(quality.id, state.name)
+            if owner != state.name:
+                message = (
+                    f"{owner!r} and {state.name!r} are both said to be just what {quality.id} {quality.label!r} is, so that none can tell "
+                    "them apart by it: write match: close for what is only a kind of it."
+                )
+                path = ("characters", character.name, "states", state.name, "quality", "match")
+                yield document.problem("error", "shared-quality", message, path)
+
+
 def encoding(document: Document, pack: Pack) -> Iterator[Problem]:
     """Text damaged by a wrong encoding, invisible characters, letters in decomposed form."""
     places: list[tuple[tuple[str | int, ...], str]] = [(path, phrase) for path, _, _, phrase in _phrases(document, pack)]
@@ -261,6 +296,8 @@ CHECKS: dict[str, Callable[[Document, Pack], Iterator[Problem]]] = {
     "no-host": host_missing,
     "left-out": left_out,
     "elsewhere": elsewhere_unused,
+    "swapped-term": swapped_terms,
+    "shared-quality": shared_qualities,
     "encoding": encoding,
 }
 """Checks of well-formed packs that need nothing but the pack: code -> function."""

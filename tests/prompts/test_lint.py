@@ -60,6 +60,14 @@ WRONG = [
     ("host in its template called as a state", "[a rounded tail fin, a rounded tail]", "a photo of a fish", "warning", 11, 18, "left-out",
     "'a photo of a fish' is also what 'rounded' is called"),
     ("background called as the host", "host: fish", "host: the background", "warning", 2, 7, "left-out", "is not set against 'background'"),
+    ("quality as an entity", "label: tail fin", 'label: forked, id: "PATO:0001784"', "error", 6, 33, "swapped-term",
+    "PATO:0001784 is a quality and no thing"),
+    ("entity as a quality", "a rounded tail]", 'a rounded tail]\n        quality: {label: caudal fin, id: "UBERON:4000164", match: close}',
+    "error", 12, 42, "swapped-term", "UBERON:4000164 is a thing and no quality"),
+    ("one quality of two states", "[a forked tail fin, a forked tail]\n", '[a forked tail fin, a forked tail]\n'
+    '        quality: {label: banded, id: "PATO:0001946", match: exact}\n'
+    '      striped:\n        phrases: [a striped tail]\n        quality: {label: banded, id: "PATO:0001946", match: synonym}\n',
+    "error", 13, 61, "shared-quality", "'forked' and 'striped' are both said to be just what PATO:0001946 'banded' is"),
     ("error of form", "kind: shape", "kind: shap", "error", 5, 11, "bad-value", "did you mean 'shape'?"),
 ]  # fmt: skip
 
