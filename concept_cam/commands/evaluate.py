@@ -23,7 +23,7 @@ from concept_cam.commands.options import (
     size_option,
     views_option,
 )
-from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.settings import MOST_GAMMA, WEIGHTINGS
 from concept_cam.pictures.endings import is_picture
 
@@ -340,6 +340,8 @@ def sweep(
         from concept_cam import prompts
 
         pictures = [item for item in sorted(Path(str(unlabelled)).iterdir()) if is_picture(item)][:limit]
+        if not pictures:
+            raise DataError(f"the folder {str(unlabelled)!r} holds no pictures; those in folders within it are not taken.")
         concepts = prompts.load(list(specs) or ["fish:parts"])
         found = tuning.sweep_unlabelled(
             [(item.name, item) for item in pictures],
@@ -356,6 +358,9 @@ def sweep(
         )
     found.save(output, overwrite=overwrite)
     note(f"concept-cam: best: {found.best.name}; on pictures that had no say: {found.held_out.value:.4f}. Use it with --config {output}")
+    if found.errors:
+        warn(f"{len(found.errors)} pictures could not be used. The first error: {found.errors[0]['error']}")
+        sys.exit(1)
 
 
 def _plain_attentions(names: Iterable[str]) -> tuple[str, ...]:

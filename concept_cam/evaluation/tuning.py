@@ -151,6 +151,7 @@ class Sweep:
         facts: Data set, number of pictures.
         templates: Template sets that were tried.
         kept: Settings that were not searched and differ from the defaults; the result holds for them, so they are written too.
+        errors: Pictures that could not be read, and why.
     """
 
     objective: str
@@ -160,6 +161,7 @@ class Sweep:
     facts: Mapping[str, Any]
     templates: Mapping[str, tuple[str, ...]]
     kept: Mapping[str, Any] = field(default_factory=dict)
+    errors: tuple[dict[str, str], ...] = ()
 
     @property
     def best(self) -> Candidate:
@@ -215,6 +217,10 @@ class Sweep:
         return write_file(path, self.to_yaml().encode("utf-8"), overwrite=overwrite)
 
 
+SEARCHED = ("attention", "gamma", "weighting", "templates")
+"""Settings that a candidate has of its own."""
+
+
 # ------------------------------------------------------------------------------------------------------------ labelled
 
 
@@ -258,6 +264,7 @@ def sweep(
     sets = _template_sets(templates)
     tried = candidates(attentions, gammas, weightings, tuple(sets))
     totals: dict[Candidate, dict[str, float]] = {candidate: {} for candidate in tried}
+    errors: list[dict[str, str]] = []
     for sample in progress(dataset) if progress else dataset:
         try:
             picture = localizer.read(sample.image)
@@ -268,13 +275,14 @@ def sweep(
                 known = [value for value in values if not np.isnan(value)]
                 if known:
                     totals[candidate][sample.name] = float(np.mean(known))
-        except ImageError:
-            continue
+        except ImageError as error:
+            errors.append({"picture": sample.name, "error": str(error)})
     return _finish(
         objective,
         totals,
         localizer,
         {"dataset": dataset.name, "version": dataset.version, "labelled": True},
+        errors,
         sets,
         draws,
         seed,
@@ -313,12 +321,15 @@ def _finish(
     totals: Mapping[Candidate, Mapping[str, float]],
     localizer: Localizer,
     facts: dict[str, Any],
+    errors: Sequence[dict[str, str]],
     sets: Mapping[str, tuple[str, ...]],
     draws: int,
     seed: int,
 ) -> Sweep:
     pictures = list(dict.fromkeys(name for values in totals.values() for name in values))
     if not pictures:
+        if errors:
+            raise DataError(f"no picture could be used: {len(errors)} cannot be read. The first error: {errors[0]['error']}")
         raise DataError(f"no picture has a question on which {objective!r} can be measured.")
     trials = [
         Trial(candidate, metrics.mean_interval(list(values.values()), draws=draws, seed=seed), values)
@@ -344,10 +355,11 @@ def _finish(
         {**facts, "pictures": len(pictures)},
         dict(sets),
         {
-            name: getattr(localizer.settings, name)
-            for name in ("resize", "size", "views", "feature_norm", "refine", "look_again")
-            if getattr(localizer.settings, name) != getattr(Settings(), name)
+            name: value
+            for name, value in localizer.settings.recorded().items()
+            if name not in SEARCHED and value != Settings().recorded().get(name)
         },
+        tuple(errors),
     )
 
 
@@ -402,6 +414,7 @@ def sweep_unlabelled(
     sets = _template_sets(templates)
     tried = candidates(attentions, gammas, weightings, tuple(sets))
     totals: dict[Candidate, dict[str, float]] = {candidate: {} for candidate in tried}
+    errors: list[dict[str, str]] = []
     for name, image in progress(images) if progress else images:
         try:
             picture = localizer.read(image)
@@ -410,13 +423,14 @@ def sweep_unlabelled(
             for view in views:
                 for candidate, answers in _answers(localizer, view.picture, concepts, tried, sets):
                     maps.setdefault(candidate, []).append([view.back(answer.heatmap) for answer in answers])
-        except ImageError:
+        except ImageError as error:
+            errors.append({"picture": name, "error": str(error)})
             continue
         for candidate, found in maps.items():
             value = _agreement(found, views)
             if not np.isnan(value):
                 totals[candidate][name] = value
-    return _finish("agreement", totals, localizer, {"labelled": False}, sets, draws, seed)
+    return _finish("agreement", totals, localizer, {"labelled": False}, errors, sets, draws, seed)
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,16 @@ def test_sweep_without_labels(photos: Path, tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     assert found.stdout.startswith("agreement,low,high")
     assert out.exists()
+    # What cannot be read is told, as evaluate tells it; the rest is searched.
+    (photos / "images" / "bad.png").write_bytes(b"no picture")
+    partly = run("sweep", "--unlabelled", photos / "images", "--concepts", pack, "-g", "0,1", "-w", "uniform", "-o", out, "--overwrite")
+    assert partly.exit_code == 1
+    assert partly.stdout == found.stdout
+    assert "1 pictures could not be used. The first error: " in partly.output
+    (tmp_path / "empty").mkdir()
+    empty = run("sweep", "--unlabelled", tmp_path / "empty", "-o", tmp_path / "none.yaml")
+    assert empty.exit_code == 2
+    assert "holds no pictures" in empty.output
 
 
 def test_calibrate_from_a_table(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,26 @@ def test_the_configuration_is_read_back(found: Sweep, tmp_path: Path) -> None:
         "feature_norm": "none",
     }
     assert path.read_text(encoding="utf-8").startswith("# ap ")
+
+
+def test_all_settings_that_were_not_searched_are_written(localizer: Localizer, tmp_path: Path) -> None:
+    given = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.25), "interpolation": "bilinear", "size": 64}
+    tuned = sweep(worlds.dataset(2), localizer.with_settings(**given), objective="ap", draws=20, attentions=("value",), gammas=(0.0,))
+    read = Settings().with_values(**{name: value for name, value in read_config(tuned.save(tmp_path / "best.yaml")).items() if name in given})
+    assert {name: getattr(read, name) for name in given} == given
+
+
+def test_pictures_that_cannot_be_read_are_named(localizer: Localizer) -> None:
+    good = list(worlds.samples(2))
+    bad = replace(good[0], name="bad", image="/none/such.png")
+    data = Dataset("planted", "1", lambda: iter([*good, bad]), 3, Concept(("a thing",)))
+    tuned = sweep(data, localizer, objective="ap", draws=20, **GRID)
+    assert [item["picture"] for item in tuned.errors] == ["bad"]
+    assert tuned.facts["pictures"] == 2
+    with pytest.raises(DataError, match=r"1 cannot be read\. The first error: .*none/such\.png"):
+        sweep(replace(data, stream=lambda: iter([bad])), localizer, objective="ap", **GRID)
+    with pytest.raises(DataError, match=r"1 cannot be read\. The first error: .*none/such\.png"):
+        sweep_unlabelled([("bad", "/none/such.png")], [worlds.RED, Concept(("a thing",))], localizer, **GRID)
 
 
 def test_templates_are_searched_and_read_back(localizer: Localizer, tmp_path: Path) -> None:
