@@ -79,7 +79,8 @@ def test_the_configuration_is_read_back(found: Sweep, tmp_path: Path) -> None:
 def test_all_settings_that_were_not_searched_are_written(localizer: Localizer, tmp_path: Path) -> None:
     given = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.25), "interpolation": "bilinear", "size": 64}
     tuned = sweep(worlds.dataset(2), localizer.with_settings(**given), objective="ap", draws=20, attentions=("value",), gammas=(0.0,))
-    read = Settings().with_values(**{name: value for name, value in read_config(tuned.save(tmp_path / "best.yaml")).items() if name in given})
+    written = read_config(tuned.save(tmp_path / "best.yaml"))
+    read = Settings().with_values(**{name: value for name, value in written.items() if name in given})
     assert {name: getattr(read, name) for name in given} == given
 
 
