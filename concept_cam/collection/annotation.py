@@ -31,7 +31,7 @@ from concept_cam.trust.kept import Trust, opened
 if TYPE_CHECKING:
     from concept_cam.collection.engines.annotator import Answers, Options
     from concept_cam.collection.formats import Choice
-    from concept_cam.collection.inputs.specimens import Taken
+    from concept_cam.collection.inputs.specimens import Taken, TakenMasks
     from concept_cam.collection.limits import Calibration
     from concept_cam.collection.run_writer import RunWriter
     from concept_cam.collection.runs import Run
@@ -464,11 +464,11 @@ class Job:
     options: Mapping[str, Any]
     calibration: Calibration | None = None
     trust: Trust | None = None
-    taken: tuple[Taken, ...] = ()
+    taken: tuple[Taken | TakenMasks, ...] = ()
 
     @classmethod
     def open(cls, request: Request) -> Self:
-        from concept_cam.collection.inputs.specimens import CONTAINERS, Taken, open_boxes, open_ignored
+        from concept_cam.collection.inputs.specimens import CONTAINERS, Taken, TakenMasks, open_boxes, open_ignored
 
         scale, limits = request.px_per_mm, request.limits
         shard = parse_shard(request.shard) if isinstance(request.shard, str) else request.shard
@@ -513,10 +513,12 @@ class Job:
                 f"Pictures end in {', '.join(sorted(PICTURE_SUFFIXES))}."
             )
         folder = Path(request.output) if shard is None else Path(request.output) / shard.folder
-        # What a container holds is known when it was read, and then is told which rows were of no picture in it.
-        files = [boxes, None if ignored is None else ignored.boxes] if collection.layout in CONTAINERS else []
-        taken = tuple(Taken(file) for file in files if file is not None)
-        return cls(request, collection, folder, shard, options, calibration, trust, taken)
+        # What a container holds is known when it was read, and then is told which rows and masks were of no picture in it.
+        taken: list[Taken | TakenMasks] = []
+        if collection.layout in CONTAINERS:
+            taken += [Taken(file) for file in (boxes, None if ignored is None else ignored.boxes) if file is not None]
+            taken += [] if ignored is None or ignored.folder is None else [TakenMasks(ignored)]
+        return cls(request, collection, folder, shard, options, calibration, trust, tuple(taken))
 
     @classmethod
     def check(cls, request: Request) -> None:
@@ -628,12 +630,12 @@ class Job:
         return islice(mine, self.request.limit)
 
     def take(self, item: Item) -> None:
-        """Takes a picture's rows off those that are nobody's yet."""
+        """Takes a picture's rows and masks off those that are nobody's yet."""
         for taken in self.taken:
             taken.add(item)
 
     def tell_untaken(self) -> None:
-        """Tells which rows no picture took, once all were passed and the work was done; a limit leaves that open."""
+        """Tells which rows and masks no picture took, once all were passed and the work was done; a limit leaves that open."""
         if self.request.limit is None:
             for taken in self.taken:
                 taken.tell(done=True)

@@ -325,6 +325,29 @@ def test_rows_that_name_no_picture_of_an_archive_are_told_when_it_was_read(local
     assert read_run(tmp_path / "strict").info["finished"] is not None
 
 
+def test_masks_that_are_of_no_picture_of_an_archive_are_told_when_it_was_read(localizer: Localizer, tmp_path: Path) -> None:
+    import tarfile
+
+    good, _ = write_pictures(tmp_path / "in", 4)
+    names = [Path(name).name for name in good]
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for name in good:
+            archive.add(tmp_path / "in" / name, Path(name).name)
+    (tmp_path / "masks" / "s.tar").mkdir(parents=True)
+    mask = Image.fromarray(np.zeros((96, 128), np.uint8))
+    mask.save(tmp_path / "masks" / names[0])  # as in the archive, where sources begin with its name
+    with pytest.warns(UserWarning, match=r"--ignore: no mask in .* nothing was ignored: the result is as without --ignore\..*'s\.tar/f"):
+        made = run_here(tmp_path / "s.tar", tmp_path / "none", localizer, ignore=tmp_path / "masks")
+    assert made.info["finished"] is not None
+    mask.save(tmp_path / "masks" / "s.tar" / names[1])
+    for number in (1, 2):
+        with pytest.warns(UserWarning, match=r"--ignore: 1 of 2 masks in .* are not used, such as '\w[^/]*'\."):
+            run_here(tmp_path / "s.tar", tmp_path / "shards", localizer, ignore=tmp_path / "masks", shard=f"{number}/2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_here(tmp_path / "s.tar", tmp_path / "few", localizer, ignore=tmp_path / "masks", limit=2)
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_rows_of_other_shards_pictures_are_somebodys(localizer: Localizer, tmp_path: Path, number: int) -> None:
     good, _ = write_pictures(tmp_path / "in", 4)

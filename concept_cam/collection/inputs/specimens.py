@@ -1,8 +1,8 @@
 """Boxes and masks that stand beside a collection: specimens of trays and drawers, and what must not be read (labels, rulers).
 
 Boxes are ``x, y, width, height`` in original pixels. Files of boxes are CSV tables with a column that names the picture as the collection's
-``source`` does, by the path of its file, or by its file name alone where that can mean no other picture; see :meth:`BoxFile.of`. Rows that
-name no picture are told, see :class:`Taken`.
+``source`` does, by the path of its file, or by its file name alone where that can mean no other picture; see :meth:`BoxFile.of`. Rows and
+masks that are of no picture are told, see :class:`Taken` and :class:`TakenMasks`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from concept_cam.core.names import display, path_of
 from concept_cam.core.tables import read_header, rows_of
 from concept_cam.pictures.endings import PICTURE_SUFFIXES, is_picture
 
-__all__ = ["BoxFile", "Ignored", "Taken", "mask_in", "open_boxes", "open_ignored", "parse_boxes", "read_specimen_mask"]
+__all__ = ["BoxFile", "Ignored", "Taken", "TakenMasks", "mask_in", "open_boxes", "open_ignored", "parse_boxes", "read_specimen_mask"]
 
 Box = tuple[float, float, float, float]
 
@@ -247,6 +247,59 @@ class Taken:
         )
 
 
+class TakenMasks:
+    """Which masks of a folder are those of pictures, and which are of none; shown every picture as :class:`Taken` is.
+
+    Args:
+        ignored: What holds the folder.
+    """
+
+    def __init__(self, ignored: Ignored) -> None:
+        self._ignored = ignored
+        self._left = dict.fromkeys(_masks_under(ignored.folder or ""))
+        self._count = len(self._left)
+        self._used = False
+        self._sources: list[str] = []
+
+    def add(self, item: Item) -> None:
+        """Takes a picture's masks off, also those among which it cannot choose: its own entry says so."""
+        named = self._ignored.named_after(item)
+        self._used = self._used or any(path.is_file() for path in named)  # one may stand outside: ../a.png
+        for path in named:
+            self._left.pop(str(path), None)
+        if len(self._sources) < SHOWN and item.source not in self._sources:
+            self._sources.append(item.source)
+
+    def tell(self, done: bool = False) -> None:
+        """Warns of the masks that are of no picture.
+
+        Args:
+            done: The work is done; a folder that was of no use is no reason to lose it.
+
+        Raises:
+            DataError: None is of any picture, and nothing is done yet.
+        """
+        if not self._sources or (self._used and not self._left):  # a collection without pictures is refused for that
+            return
+        folder = str(self._ignored.folder)
+        expected = "Expected the picture's relative path, whole (a.jpg.png) or with another ending (a.png)"
+        wanted = f"{expected}; the pictures are called, for example, {', '.join(repr(display(source)) for source in self._sources)}."
+        if not self._used:
+            none = f"--ignore: no mask in {folder!r} is named after a picture of the collection, so nothing"
+            if not done:
+                raise DataError(f"{none} would be ignored. {wanted}")
+            again = "Name the masks so and do it again, into another folder."
+            warnings.warn(f"{none} was ignored: the result is as without --ignore. {wanted} {again}", UserWarning, stacklevel=2)
+            return
+        told = ", ".join(repr(display(os.path.relpath(path, folder))) for path in list(self._left)[:SHOWN])
+        warnings.warn(
+            f"--ignore: {len(self._left)} of {self._count} masks in {folder!r} are named after no picture of this input and are not "
+            f"used, such as {told}. {wanted}",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
 SHOWN = 3
 """Most names that a message shows."""
 
@@ -374,11 +427,11 @@ class Ignored:
             return replace(self, boxes=self.boxes.check(collection))
         if self.folder is None:
             return self
-        if collection.layout not in CONTAINERS and not any(self._has_mask(item) for item in collection.items()):
-            raise DataError(
-                f"--ignore: no mask in {self.folder!r} is named after a picture of the collection, so nothing would be ignored. "
-                "Expected the picture's relative path, whole (a.jpg.png) or with another ending (a.png)."
-            )
+        if collection.layout not in CONTAINERS:
+            taken = TakenMasks(self)
+            for item in collection.items():
+                taken.add(item)
+            taken.tell()
         if collection.layout not in ("list", "table", "glob"):
             return self
         owners: dict[str, str] = {}
@@ -418,15 +471,18 @@ class Ignored:
             return None
         return cast("np.ndarray | None", np.logical_or.reduce(masks))
 
-    def _has_mask(self, item: Item) -> bool:
-        try:
-            return self._mask_file(item) is not None
-        except ImageError:  # it has too many; its own entry will say so
-            return True
+    def named_after(self, item: Item) -> list[Path]:
+        """Returns every mask that bears a picture's name, whole or by its stem; one of them, at most, is used."""
+        base = self._base(item)
+        beside = _by_stem(base.parent)
+        return [base.with_name(name) for name in dict.fromkeys((base.name, *beside.get(base.name, ()), *beside.get(base.stem, ())))]
+
+    def _base(self, item: Item) -> Path:
+        """Returns where a mask of a picture's own name would stand."""
+        return Path(self.folder or "") / (item.source if not Path(item.source).is_absolute() else Path(item.source).name)
 
     def _mask_file(self, item: Item) -> Path | None:
-        relative = Path(item.source if not Path(item.source).is_absolute() else Path(item.source).name)
-        base = Path(self.folder or "") / relative
+        base = self._base(item)
         beside = _by_stem(base.parent)
         # A mask under the picture's whole name is this picture's; one under its stem is that of any picture with the stem.
         own = [base.name] if base.is_file() else beside.get(base.name, [])
@@ -453,6 +509,13 @@ class Ignored:
         endings = {ending for known in PICTURE_SUFFIXES for ending in (known, known.upper())} - {place.suffix}
         same = (place.with_suffix(ending) for ending in sorted(endings))
         return next((path.name for path in same if path.is_file() and not path.samefile(place)), None)
+
+
+def _masks_under(folder: str) -> Iterator[str]:
+    """Yields the pictures in a folder and the folders below it."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (str(Path(place) / name) for name in sorted(names) if is_picture(name) and not name.startswith("."))
 
 
 def _by_stem(folder: Path) -> Mapping[str, list[str]]:

@@ -434,6 +434,26 @@ def test_rows_of_boxes_that_name_no_picture_are_told(folder: Path, tmp_path: Pat
         check("q/top.png", "gone.png")
 
 
+def test_masks_that_are_named_after_no_picture_are_told(folder: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    (masks / "c").mkdir(parents=True)
+
+    def check(*names: str) -> None:
+        for name in names:
+            (masks / name).write_bytes(png(0))
+        (masks / "notes.txt").write_text("no mask", encoding="utf-8")
+        open_ignored(str(masks)).check(open_collection(folder))
+
+    with pytest.raises(DataError, match=r"--ignore: no mask in .*called, for example, .*'b/a fish\.png'"):
+        check("a fish.png")
+    with pytest.warns(UserWarning, match=r"--ignore: 1 of 3 masks in .* are not used, such as 'a fish\.png'\..*'b/a fish\.png'"):
+        check("c/a fish.tif", "top.png.png")
+    (masks / "a fish.png").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check("top.png")  # beside 'top.png.png', which is the one that is used
+
+
 def test_box_files(tmp_path: Path) -> None:
     path = tmp_path / "boxes.csv"
     path.write_text("file,x,y,width\na.png,1,2,3\n")
