@@ -188,6 +188,11 @@ def test_the_place_is_taken_out_of_the_words(words: str, place: str, plain: str)
         ("the pale left fore wing of a large butterfly", "left", "the pale fore wing of a large butterfly", "fore_wing"),
         ("the eyespot on the left hind wing of a butterfly", "left", "the eyespot on the hind wing of a butterfly", "hind_wing"),
         ("the left nostril of a fish", "left", "the nostril of a fish", ""),
+        ("the left hindwing of a swallowtail butterfly", "left", "the hindwing of a swallowtail butterfly", "hind_wing"),
+        ("the left eye of a fish with long barbels", "left", "the eye of a fish with long barbels", "eye"),
+        ("the left antenna of a butterfly with white hind wings", "left", "the antenna of a butterfly with white hind wings", "antennae"),
+        ("a fish's left side fin behind the gills", "left", "a fish's side fin behind the gills", "pectoral_fin"),
+        ("the left side fin of a fish", "left", "the side fin of a fish", ""),
     ],
 )
 def test_a_place_before_a_part_is_read(words: str, place: str, plain: str, part: str) -> None:

@@ -88,15 +88,8 @@ def read_place(text: str, pack: Pack | None = None) -> tuple[str, str]:
         A key of :data:`concept_cam.core.placing.PLACES` and the words without it; an empty place where the words name none, more than one,
         or one that stands where the words without it would be no phrase ("the front of a fish").
     """
-    words = _words(text)
-    places = _places(words, pack)
-    names = _names(pack) if pack is not None else frozenset()
-    # "The front left wing" of a butterfly is the left one of its front wings: what remains may be a name, and then holds no place.
-    alone = [place for place in places if not _places([word for word in words if word is not words[place]], pack)]
-    if len(alone) != 1 or not _stands_before_a_thing(words, alone[0], pack, names):
-        return "", text
-    word, after = words[alone[0]], words[alone[0] + 1]
-    return PLACE_WORDS[word.text], text[: word.start] + text[after.start :]
+    place, plain, _ = _read(text, pack)
+    return place, plain
 
 
 def concept_of_words(target: str, contrasts: Sequence[str] = (), packs: Iterable[Pack] | None = None, **values: Any) -> Concept:
@@ -118,12 +111,12 @@ def concept_of_words(target: str, contrasts: Sequence[str] = (), packs: Iterable
     if any(normalise_text(target) in _phrases(item) for item in known):
         # The words are a part's own name, such as "the front wing of a butterfly".
         return plain_concept
-    place, plain = read_place(target, pack)
+    place, plain, within = _read(target, pack)
     if pack is None and not (place in SIDES and _said_of_one(target)):
         return plain_concept
     if not place:
         return plain_concept if pack is None else _unread(plain_concept, target, pack)
-    where = Where(place) if pack is None else where_of(pack, place, _part(plain, pack))
+    where = Where(place) if pack is None else where_of(pack, place, _part(plain, within, pack))
     others = (_without_place(text, known) for text in contrasts)
     kept = dict.fromkeys(text for text in others if normalise_text(text) != normalise_text(plain))
     metadata = {**values.pop("metadata", {}), "kind": "part", "where": place, **({} if pack is None else {"host": pack.host})}
@@ -153,6 +146,21 @@ class _Word:
         return match[1] if match else ""
 
 
+def _read(text: str, pack: Pack | None) -> tuple[str, str, slice]:
+    """As :func:`read_place`, and where in the words without it the phrase is in which the place stood: "the fore wing" of a butterfly."""
+    words = _words(text)
+    places = _places(words, pack)
+    # "The front left wing" of a butterfly is the left one of its front wings: what remains may be a name, and then holds no place.
+    alone = [place for place in places if not _places([word for word in words if word is not words[place]], pack)]
+    if len(alone) != 1 or not _stands_before_a_thing(words, alone[0], pack):
+        return "", text, slice(0)
+    start, end = _phrase(words, alone[0])
+    word, after = words[alone[0]], words[alone[0] + 1]
+    last = words[end].start if end < len(words) else len(text)
+    within = slice(words[start].start, last - (after.start - word.start))
+    return PLACE_WORDS[word.text], text[: word.start] + text[after.start :], within
+
+
 def _words(text: str) -> list[_Word]:
     return [_Word(match[0].casefold(), match.start()) for match in _WORD.finditer(text)]
 
@@ -164,10 +172,15 @@ def _places(words: Sequence[_Word], pack: Pack | None) -> list[int]:
     return [number for number, (word, after) in enumerate(pairs) if word.text in PLACE_WORDS and (word.text, after) not in own]
 
 
-def _stands_before_a_thing(words: Sequence[_Word], at: int, pack: Pack | None, names: frozenset[str]) -> bool:
-    """Whether the place at a position belongs to the thing that is named right behind it, and to one of which there can be several."""
+def _phrase(words: Sequence[_Word], at: int) -> tuple[int, int]:
+    """Where the phrase around a position begins, and where it has ended."""
     start = next((number + 1 for number in range(at - 1, -1, -1) if words[number].ends_a_phrase), 0)
-    end = next((number for number in range(at + 1, len(words)) if words[number].ends_a_phrase), len(words))
+    return start, next((number for number in range(at + 1, len(words)) if words[number].ends_a_phrase), len(words))
+
+
+def _stands_before_a_thing(words: Sequence[_Word], at: int, pack: Pack | None) -> bool:
+    """Whether the place at a position belongs to the thing that is named right behind it, and to one of which there can be several."""
+    start, end = _phrase(words, at)
     before, thing = words[start:at], words[at + 1 : end]
     if not thing or any(word.of_whom or word.text in _DETERMINERS for word in thing):
         return False  # "The front of a fish", "the left fish's eye".
@@ -184,13 +197,12 @@ def _stands_before_a_thing(words: Sequence[_Word], at: int, pack: Pack | None, n
         return False
     if _is_host(thing[-1].text, pack):
         return False  # "The left butterfly" is one of two.
-    stop = next((number for number in range(end + 1, len(words)) if words[number].ends_a_phrase), len(words))
-    owned = words[end + 1 : stop] if link == "of" else []
-    # Of the host itself: the front edge of a *fin* is no fin.
-    direct = bool(owned) and _is_host(owned[-1].text, pack) and not _holds_any(owned, names)
+    owned = words[end + 1 : _phrase(words, end)[1]] if link == "of" else []
+    # Of the host itself: the front edge of a *fin* is no fin. A swallowtail butterfly is named after its tails, and a host all the same.
+    direct = bool(owned) and _is_host(owned[-1].text, pack)
     if link == "of" and not direct:
         return False
-    side = PLACE_WORDS[words[at].text] in SIDES
+    names, side = _names(pack), PLACE_WORDS[words[at].text] in SIDES
     part = _holds_any(thing, names) if side else _ends_with_any(thing, names)
     if start > 0:  # "The tip of the left wing of a butterfly", not "a fish seen from the left side".
         return side and part and words[start - 1].text in _ATTACHED and (direct or bool(owners))
@@ -291,24 +303,31 @@ def _ends_with_any(words: Sequence[_Word], names: frozenset[str]) -> bool:
     return any(" ".join(texts[number:]) in names for number in range(len(texts)))
 
 
-def _part(text: str, pack: Pack) -> str:
-    """The part of the pack that the words name: the one with such a phrase, else the one whose noun they hold; empty for none, and where
-    several have it: "the wing of a butterfly".
+def _part(text: str, within: slice, pack: Pack) -> str:
+    """The part of the pack that the words name: the one with such a phrase, else the one whose noun ends the thing that they are about;
+    empty for none, and where several have it: "the wing of a butterfly".
+
+    Args:
+        text: The words.
+        within: Where in them that thing is; of "the eye of a fish with barbels" it is "the eye".
+        pack: The pack.
     """
     plain = normalise_text(text)
     states = [state for character in pack.characters if character.kind == "part" for state in character.states if not state.where]
     for state in states:
         if plain in {normalise_text(phrase) for phrase in state.phrases}:
             return state.name
+    rest, length = normalise_text(text[within.start :]), len(normalise_text(text[within]))
     named = [
-        (len(noun), state.name)
+        (match.end(), len(match[0]), state.name)
         for state in states
         if state.entity is not None
         for noun in (state.name.replace("_", " "), state.entity.label, *state.entity.nouns, *_cores(state.phrases, pack))
-        if re.search(rf"\b{re.escape(normalise_text(noun))}\b", plain)
+        for match in re.finditer(rf"\b{re.escape(normalise_text(noun))}\b", rest)
+        if match.start() < length
     ]
-    longest = max((length for length, _ in named), default=0)
-    found = {name for length, name in named if length == longest}
+    last = max((place[:2] for place in named), default=(0, 0))
+    found = {name for *place, name in named if tuple(place) == last}
     return found.pop() if len(found) == 1 else ""
 
 
