@@ -193,6 +193,9 @@ def test_the_place_is_taken_out_of_the_words(words: str, place: str, plain: str)
         ("the left antenna of a butterfly with white hind wings", "left", "the antenna of a butterfly with white hind wings", "antennae"),
         ("a fish's left side fin behind the gills", "left", "a fish's side fin behind the gills", "pectoral_fin"),
         ("the left side fin of a fish", "left", "the side fin of a fish", ""),
+        ("the left hand wing of a butterfly", "left", "the wing of a butterfly", ""),
+        ("the spot on the fish's left side", "left", "the spot on the fish's side", "trunk"),
+        ("the left fore wing of a butterfly on a perch", "left", "the fore wing of a butterfly on a perch", "fore_wing"),
     ],
 )
 def test_a_place_before_a_part_is_read(words: str, place: str, plain: str, part: str) -> None:
@@ -218,6 +221,11 @@ def test_a_place_before_a_part_is_read(words: str, place: str, plain: str, part:
         "the left wing and tail of a butterfly",
         "the leftmost fore wing of a butterfly",
         "a left-facing fish",
+        "a fish lying on its left side",
+        "the left-fore wing of a butterfly",
+        "the lefthand eye of a fish",
+        "the left front paw of a cat",
+        "the car's front left wheel",
     ],
 )
 def test_a_place_elsewhere_leaves_the_words_whole_and_is_said_not_to_be_read(words: str) -> None:
@@ -248,6 +256,7 @@ def test_words_become_a_part_and_its_place() -> None:
         "the front door",
         "the right whale",
         "the last supper",
+        "a right-angled wing of a butterfly",
     ):
         assert concept_of_words(words) == Concept((words,))
     assert concept_of_words("the left wing of a dragonfly").where == Where("left")

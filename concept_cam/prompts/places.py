@@ -32,7 +32,7 @@ PLACE_WORDS: dict[str, str] = {
 }  # fmt: skip
 """Words that name a place, and the place."""
 
-_LIKE_A_PLACE = re.compile(r"(left|right)-?(most|wards?|facing|side|sided)", re.I)
+_LIKE_A_PLACE = re.compile(r"(left|right)(-?(most|wards?|facing|sides?|sided|hand|handed)|-(?!angled?$)\w+)", re.I)
 """Words that speak of left and right, of which no place is read: the leftmost of several is that of the picture, not of the animal."""
 
 _KINDS: dict[str, frozenset[str]] = {
@@ -67,6 +67,8 @@ _BETWEEN = (
 _DETERMINERS = _set("the a an one its his her their")
 
 _OWNERS = _set("its his her their")
+
+_LYING = _set("side sides")
 
 _EXAMPLES = "'the left fore wing of a butterfly' or 'the rear dorsal fin of a fish'"
 
@@ -106,16 +108,16 @@ def concept_of_words(target: str, contrasts: Sequence[str] = (), packs: Iterable
         **values: Further fields of the concept.
     """
     known = list(packs) if packs is not None else [_shipped(name) for name in available()]
-    pack = next((item for item in known if item.frame.parts and _names_host(target, item)), None)
+    pack = _pack_of(target, known)
     plain_concept = Concept((target,), tuple((text,) for text in contrasts), **values)
     if any(normalise_text(target) in _phrases(item) for item in known):
         # The words are a part's own name, such as "the front wing of a butterfly".
         return plain_concept
     place, plain, within = _read(target, pack)
+    if not place and (pack is not None or _says_two(target)):
+        return _unread(plain_concept, target, pack)
     if pack is None and not (place in SIDES and _said_of_one(target)):
         return plain_concept
-    if not place:
-        return plain_concept if pack is None else _unread(plain_concept, target, pack)
     where = Where(place) if pack is None else where_of(pack, place, _part(plain, within, pack))
     others = (_without_place(text, known) for text in contrasts)
     kept = dict.fromkeys(text for text in others if normalise_text(text) != normalise_text(plain))
@@ -162,7 +164,13 @@ def _read(text: str, pack: Pack | None) -> tuple[str, str, slice]:
 
 
 def _words(text: str) -> list[_Word]:
-    return [_Word(match[0].casefold(), match.start()) for match in _WORD.finditer(text)]
+    words = [_Word(match[0].casefold(), match.start()) for match in _WORD.finditer(text)]
+    for number in range(len(words) - 2):
+        word, hand, after = words[number : number + 3]
+        if word.text in SIDES and hand.text == "hand" and not after.ends_a_phrase:  # "The left hand wing", and not "the left hand".
+            words[number : number + 2] = [_Word(f"{word.text}-hand", word.start)]
+            break
+    return words
 
 
 def _places(words: Sequence[_Word], pack: Pack | None) -> list[int]:
@@ -205,7 +213,8 @@ def _stands_before_a_thing(words: Sequence[_Word], at: int, pack: Pack | None) -
     names, side = _names(pack), PLACE_WORDS[words[at].text] in SIDES
     part = _holds_any(thing, names) if side else _ends_with_any(thing, names)
     if start > 0:  # "The tip of the left wing of a butterfly", not "a fish seen from the left side".
-        return side and part and words[start - 1].text in _ATTACHED and (direct or bool(owners))
+        lying = owners[-1:] and owners[-1] in _OWNERS and thing[-1].text in _LYING  # "A fish on its left side" lies so.
+        return side and part and words[start - 1].text in _ATTACHED and (direct or bool(owners)) and not lying
     others = direct or bool(owners) or any(_is_host(word.text, pack) for word in (*before, *thing))
     return part or (side and others and thing[-1].text not in _NO_THINGS)
 
@@ -219,7 +228,15 @@ def _said_of_one(text: str) -> bool:
     return words[at - 1].text in _OWNERS | {"the"} or bool(words[at - 1].of_whom)
 
 
-def _unread(concept: Concept, target: str, pack: Pack) -> Concept:
+def _says_two(text: str) -> bool:
+    """Whether words without a known host say left or right beside another place of somebody's thing: "the left front paw of a cat"."""
+    words = _words(text)
+    places = _places(words, None)
+    beside = any(after == place + 1 and SIDES.keys() & {words[place].text, words[after].text} for place, after in pairwise(places))
+    return beside and words[-1].text not in PLACE_WORDS and _said_of_one(text)
+
+
+def _unread(concept: Concept, target: str, pack: Pack | None) -> Concept:
     """The concept with a place that could not be read, where its words speak of one; as it is where they do not."""
     words = _words(target)
     found = [words[number].text for number in _places(words, pack)]
@@ -236,10 +253,16 @@ def _without_place(text: str, known: Sequence[Pack]) -> str:
     """A contrast without its place; a part's own name stays."""
     if any(normalise_text(text) in _phrases(item) for item in known):
         return text
-    return read_place(text, next((item for item in known if item.frame.parts and _names_host(text, item)), None))[1]
+    return read_place(text, _pack_of(text, known))[1]
 
 
 # ------------------------------------------------------------------------------------------------------------------- packs
+
+
+def _pack_of(text: str, known: Sequence[Pack]) -> Pack | None:
+    """The pack with a frame whose host the words name; of several ("a butterfly on a fish") the one by which their place is read."""
+    named = [item for item in known if item.frame.parts and _names_host(text, item)]
+    return next((item for item in named if read_place(text, item)[0]), named[0] if named else None)
 
 
 @cache
