@@ -17,7 +17,7 @@ from concept_cam.collection.limits import POOLED_LIMIT, PROBABILITY_SETTINGS, Ca
 from concept_cam.collection.questions import ABSENT
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError
-from concept_cam.core.names import choose, did_you_mean, nearest_names, normalise_text
+from concept_cam.core.names import choose, did_you_mean, nearest_names, normalise_text, some_of
 from concept_cam.core.tables import read_header, rows_of, unescaped
 from concept_cam.exports.survey import REVIEWED, Label, is_reviewed
 
@@ -174,10 +174,12 @@ def calibrate(
 
     Raises:
         DataError: No call has a label (the message compares names), a label names a state that its character does not have (with the
-            nearest one), or no label is marked as reviewed and all of them equal the calls.
+            nearest one) or no pack where several packs have calls that it could judge, or no label is marked as reviewed and all of them
+            equal the calls.
     """
     said, given = list(calls), list(truth)
     labels = _counting(given)
+    _check_packs(said, labels)
     _check_states(said, labels)
     known = _known(given)
     groups: dict[tuple[str, str, bool], list[_Judged]] = {}
@@ -272,6 +274,21 @@ def compared(name: str) -> str:
 
 _REASONS = {compared(reason): reason for reason in ABSTENTION_REASONS}
 """Why nothing is called, by the form in which names are compared."""
+
+
+def _check_packs(calls: Sequence[ModelCall], labels: Sequence[Label]) -> None:
+    """Refuses labels without a pack that could judge calls of several: a head would be that of a fish and of a bird."""
+    packs: dict[tuple[str, str, int], dict[str, None]] = {}
+    for call in calls:
+        if not call.before_limits:
+            packs.setdefault((call.file_name, compared(call.character), call.specimen), {})[call.pack] = None
+    for label in labels:
+        found = packs.get((label.file_name, compared(label.character), label.specimen), {})
+        if not label.pack and len(found) > 1:
+            raise DataError(
+                f"the label of {label.file_name!r} for {label.character!r} names no pack, and {some_of(list(found))} have calls of it: "
+                "say which pack is meant, in the column 'pack'."
+            )
 
 
 def _check_states(calls: Sequence[ModelCall], labels: Sequence[Label]) -> None:

@@ -336,6 +336,20 @@ def test_pictures_of_one_name_in_two_folders_are_two_pictures(tmp_path: Path) ->
     assert [call.file_name for call in read_calls(table)[0]] == names
 
 
+def test_a_label_without_a_pack_judges_calls_of_one_pack_alone() -> None:
+    calls = [
+        ModelCall("a.jpg", "parts", state, 0.9, 0.4, pack, part=True)
+        for pack, state in (("fish", "head"), ("fish", "eye"), ("bird", "head"), ("bird", "bill"))
+    ]
+    labels = [Label("a.jpg", "parts", "head")]
+    with pytest.raises(DataError, match=r"of 'a\.jpg' for 'parts' names no pack, and 'fish', 'bird' have calls of it: .*column 'pack'"):
+        calibrate(calls, labels)
+    assert calibrate(calls, [replace(labels[0], pack="fish")]).limits["* parts"].labelled == 2
+    # Where nothing of the other pack is in the picture, there is nothing to choose.
+    gone = [replace(call, before_limits=call.pack == "bird") for call in calls]
+    assert calibrate(gone, labels).limits["* parts"].labelled == 2
+
+
 def test_labels_of_pictures_without_a_call_are_told() -> None:
     calls = [ModelCall(f"{i}.jpg", "tail", "forked", 0.9, 0.1) for i in range(3)]
     truth = [Label(name, "tail", "forked") for name in ("1.jpg", "one.jpg", "two.jpg", "one.jpg")]
