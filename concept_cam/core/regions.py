@@ -17,7 +17,7 @@ import numpy as np
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.names import choose
-from concept_cam.core.resampling import Enlargement, filled, highest_places, points_of
+from concept_cam.core.resampling import Enlargement, at_pixels, filled, highest_places, points_of, readable
 from concept_cam.core.shapes import (
     Canvas,
     Runs,
@@ -440,7 +440,8 @@ def regions_of_map(
     It is the order in which :func:`find_shapes_of_all` keeps areas, so that the first region is what a record of `annotate` is about.
 
     Args:
-        scores: float32 [h, w], grid frame; NaN in padding.
+        scores: float32 [h, w], grid frame; NaN in padding, and in cells that may not be read: no region reaches into these, and up to
+            them regions are as those of the heatmap.
         geometry: Frames of the picture.
         threshold: Strategy or number, see :func:`threshold_value`.
         resolution: A name of :data:`RESOLUTIONS`.
@@ -454,11 +455,15 @@ def regions_of_map(
     choose(resolution, RESOLUTIONS, "region resolution")
     seen = geometry if resolution == "original" else as_seen(geometry)
     limit = threshold_value(scores if levels is None else levels, threshold)
-    enlargement = Enlargement(scores[None], seen, kernel)
+    whole, unread = readable(scores, geometry)
+    enlargement = Enlargement(whole[None], seen, kernel)
     window = enlargement.window(0, limit)
     if window is None:
         return ()
     heatmap = enlargement.pixels(0, *window)
+    if unread is not None:
+        top, bottom, left, right = window
+        heatmap[at_pixels(unread, seen)[top:bottom, left:right]] = np.nan
     least = (min_area if min_area < 1 else min_area / (geometry.original[0] * geometry.original[1])) * seen.original[0] * seen.original[1]
     place = highest_places(scores[None], geometry, kernel)[0] if peak is None else peak
     point = points_of(place[None], seen)[0]  # in the frame in which regions are found, as for the areas of `find_shapes_of_all`
@@ -510,14 +515,23 @@ STACKED_PIXELS = 4_000_000
 
 def _runs_above(scores: np.ndarray, limits: np.ndarray, seen: Geometry, hidden: np.ndarray | None, kernel: str = "cubic") -> Runs:
     """Returns the runs of each map's pixels above its limit; a map is enlarged only where it may exceed it."""
+    unread: dict[int, np.ndarray] = {}
+    for number in np.flatnonzero((np.isnan(scores) & seen.valid()).any(axis=(1, 2))).tolist():
+        whole, cells = readable(scores[number], seen)
+        if cells is not None:
+            scores = scores.copy() if not unread else scores
+            scores[number], unread[number] = whole, at_pixels(cells, seen)
     enlargement = Enlargement(filled(scores), seen, kernel)
-    readable = None if hidden is None else ~_resampled(hidden, seen.original)
+    shown = None if hidden is None else ~_resampled(hidden, seen.original)
     parts = []
     for numbers, (top, bottom, left, right) in _together(enlargement.windows(limits), seen.original):
         pixels = enlargement.stack(numbers, top, bottom, left, right)
         masks = above(pixels, limits[numbers][None, :, None])
-        if readable is not None:
-            masks &= readable[top:bottom, None, left:right]
+        if shown is not None:
+            masks &= shown[top:bottom, None, left:right]
+        for column, number in enumerate(numbers):
+            if number in unread:
+                masks[:, column] &= ~unread[number][top:bottom, left:right]
         which, row, first, last = _runs_of_rows(masks)
         parts.append((np.asarray(numbers)[which], row + top, first + left, last + left))
     if not parts:

@@ -20,6 +20,7 @@ __all__ = [
     "KERNELS",
     "UPSAMPLING",
     "Enlargement",
+    "at_pixels",
     "axis_matrix",
     "denser",
     "filled",
@@ -30,6 +31,7 @@ __all__ = [
     "highest_point",
     "highest_points",
     "points_of",
+    "readable",
     "settled_places",
 ]
 
@@ -392,10 +394,19 @@ def heatmap(scores: np.ndarray, geometry: Geometry, upsampling: str = "cubic", p
     Pixels of cells that are NaN, such as those outside a place that was asked for, are NaN; the others are not touched by them.
     """
     enlarge = choose(upsampling, UPSAMPLING, "upsampling")
-    unread = np.isnan(scores) & geometry.valid()
-    if not unread.any() or unread[geometry.valid()].all():
-        return enlarge(scores, geometry, picture)
-    return np.where(at_pixels(unread, geometry), np.float32(np.nan), enlarge(continued(scores), geometry, picture))
+    whole, unread = readable(scores, geometry)
+    pixels = enlarge(whole, geometry, picture)
+    return pixels if unread is None else np.where(at_pixels(unread, geometry), np.float32(np.nan), pixels)
+
+
+def readable(scores: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns a map to interpolate, in which cells that are NaN do not touch the others, and those cells: float32 [h, w] and bool [h, w].
+
+    Their own pixels are to be NaN then. The map is as it is, and there are no such cells (``None``), where all are known or none is.
+    """
+    valid = geometry.valid()
+    unread = np.isnan(scores) & valid
+    return (scores, None) if not unread.any() or unread[valid].all() else (continued(scores), unread)
 
 
 def continued(scores: np.ndarray) -> np.ndarray:

@@ -142,6 +142,29 @@ def test_the_region_of_the_peak_comes_first_and_the_others_by_size(localizer: Lo
     assert found.to_dict(0.3)["regions"][0]["box"] == list(found.regions(0.3)[0].box)
 
 
+@pytest.mark.parametrize("resolution", ["original", "model"])
+def test_regions_reach_up_to_cells_that_may_not_be_read(localizer: Localizer, resolution: str) -> None:
+    """The left eye lies beside the line that parts left from right, where the other half of the map is none of it."""
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[..., 1] = 200
+    pixels[16:48, 24:72] = (255, 0, 0)
+    whole = localizer.locate(pixels, "red", ["green"])
+    scores = whole.scores.copy()
+    middle = scores.shape[1] // 2
+    scores[:, middle:] = np.nan
+    found = dataclasses.replace(whole, scores=scores)
+    (region,) = found.regions(0.3, resolution=resolution)
+    mask = decode_rle(region.rle)
+    x, y = (int(value) for value in found.peak)
+    assert mask[y, x]
+    assert region.box[2] == 48
+    if resolution == "original":
+        np.testing.assert_array_equal(mask, found.mask(0.3))
+    (shape, count, _) = find_shapes(found.scores[None], found.geometry, threshold=0.3, resolution=resolution)[0]
+    assert shape is not None
+    assert (count, shape.box, dict(shape.rle)) == (1, region.box, dict(region.rle))
+
+
 def test_what_is_saved_comes_back(found: Localization, tmp_path: Path) -> None:
     with np.load(found.save(tmp_path / "x.npz")) as file:
         np.testing.assert_array_equal(file["scores"], found.scores)
