@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from concept_cam.core.errors import DataError
+from concept_cam.evaluation.datasets import load
 from concept_cam.exports import export
 from tests.exports.planted import ODD_NAMES, Planted
 
@@ -82,3 +84,8 @@ def test_packs_are_told_apart(tray: Planted, tmp_path: Path) -> None:
     ]
     assert [annotation["attributes"]["specimen"] for annotation in data["annotations"]] == [0, 0, 1, 1]
     assert len(data["images"]) == 1
+
+
+def test_an_export_is_not_read_as_what_people_drew(written: Path) -> None:
+    with pytest.raises(DataError, match="is an export of an annotation run"):
+        load(f"coco:{written}", images=written.parent)

@@ -17,6 +17,7 @@ from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError
 from concept_cam.core.shapes import MOST_MASK_PIXELS, decode_rle
 from concept_cam.evaluation.datasets.samples import Dataset, Sample, SampleQuestion, is_subject, noun_of, part_concepts
+from concept_cam.exports.survey import creator
 from concept_cam.prompts.schema import host_phrase
 
 __all__ = ["decode_segmentation", "load"]
@@ -38,7 +39,8 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
         traits: Trait pack whose part phrases are used where names agree.
 
     Raises:
-        DataError: The file or folder cannot be used, or no annotation has a mask.
+        DataError: The file or folder cannot be used, no annotation has a mask, or it is an export of this package: what the model found
+            says nothing of whether it is right.
     """
     source = Path(path)
     try:
@@ -47,6 +49,13 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
         raise DataError(f"{source} is no COCO file: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in ("images", "annotations", "categories")):
         raise DataError(f"{source} is no COCO file: expected JSON with the lists images, annotations and categories.")
+    info = content.get("info")
+    if isinstance(info, dict) and str(info.get("contributor")).startswith(f"{creator()['name']} "):
+        raise DataError(
+            f"{source} is an export of an annotation run: its regions are the model's own, and measured against them the model is always "
+            "right. Give masks that people drew: export the run with  --to cvat  or  --to label-studio, let people go through it there, "
+            "and read what comes back."
+        )
     rows, annotations, categories = content["images"], content["annotations"], content["categories"]
     folder = Path(images) if images is not None else source.parent / "images"
     if images is None and not folder.is_dir():

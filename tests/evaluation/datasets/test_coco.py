@@ -52,6 +52,17 @@ def content() -> dict[str, Any]:
     }
 
 
+def test_what_the_model_itself_found_is_no_truth(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    for contributor in ("concept-cam 0.1.0", "Concept people"):
+        path.write_text(json.dumps({**content(), "info": {"contributor": contributor}}), encoding="utf-8")
+        if contributor == "Concept people":
+            assert datasets.load(f"coco:{path}").count == 1
+        else:
+            with pytest.raises(DataError, match=r"its regions are the model's own.*--to cvat"):
+                datasets.load(f"coco:{path}")
+
+
 def write(root: Path) -> Path:
     save(root / "images" / "a.png", np.zeros((*SIZE, 3), dtype=np.uint8))
     path = root / "parts.json"
