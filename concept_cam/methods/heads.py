@@ -135,7 +135,7 @@ class ClassifierHead:
         """Makes a head of a linear layer's state: the one matrix in it, and the one vector of fitting length as bias.
 
         Raises:
-            ConfigurationError: It holds no matrix or several.
+            ConfigurationError: It holds no matrix or several, or a bias that does not fit.
         """
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         matrices = {name: value for name, value in tensors.items() if value.ndim == 2}
@@ -144,7 +144,13 @@ class ClassifierHead:
                 f"expected the state of one linear layer (one matrix [classes, D]), found {len(matrices)} matrices among: "
                 f"{', '.join(sorted(tensors)) or 'no tensors'}."
             )
-        weight = next(iter(matrices.values()))
+        name, weight = next(iter(matrices.items()))
+        own = tensors.get(f"{name.removesuffix('weight')}bias") if name.endswith("weight") else None
+        if own is not None and tuple(own.shape) != (len(weight),):
+            raise ConfigurationError(
+                f"expected a bias of {len(weight)} values, as many as the matrix {name!r} has classes, found one of the shape "
+                f"{list(own.shape)}: the head is damaged, or its parts are of two."
+            )
         vectors = [value for value in tensors.values() if tuple(value.shape) == (len(weight),)]
         if len(vectors) > 1:
             raise ConfigurationError(f"expected one bias of {len(weight)} values, found {len(vectors)}.")

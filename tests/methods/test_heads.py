@@ -68,6 +68,9 @@ def test_from_state_dict_and_files(tmp_path: Path) -> None:
 def test_unusable_heads() -> None:
     with pytest.raises(ConfigurationError, match="2 matrices"):
         ClassifierHead.from_state_dict({"a": torch.zeros(2, 3), "b": torch.zeros(2, 2)})
+    for prefix in ("", "head."):
+        with pytest.raises(ConfigurationError, match=r"expected a bias of 3 values, .*'(head\.)?weight' has classes, found .* \[2\]"):
+            ClassifierHead.from_state_dict({f"{prefix}weight": torch.zeros(3, 4), f"{prefix}bias": torch.zeros(2)})
     with pytest.raises(ConfigurationError, match="two rows"):
         ClassifierHead.from_matrix(torch.zeros(1, 3))
     with pytest.raises(ConfigurationError, match="bias"):
