@@ -55,6 +55,13 @@ NO_STATE = "(none)"
 """A set of states in which there is none; an empty cell says that nothing is promised."""
 
 
+def _rising(context: click.Context, parameter: click.Parameter, limits: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Refuses a colour scale that falls, before any picture is looked at."""
+    if limits is not None and limits[0] > limits[1]:
+        raise click.BadParameter(f"received {limits[0]:g} and {limits[1]:g}: expected LOW then HIGH.")
+    return limits
+
+
 @click.command(short_help="Show where a concept is in pictures.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--target", "-t", multiple=True, help="What to find, in words. Repeat for several concepts.")
@@ -85,7 +92,12 @@ NO_STATE = "(none)"
 @click.option("--threshold", help="Mask threshold: half-max, otsu, li, yen, zero ... or a number in score units.  [default: half-max]")
 @click.option("--min-area", type=Within(min=0), default=0.0, help="Drop regions of fewer pixels (below 1: share of the picture).")
 @click.option(
-    "--colour-scale", "limits", type=(Number(), Number()), metavar="LOW HIGH", help="Fixed colour scale for all overlays, in score units."
+    "--colour-scale",
+    "limits",
+    type=(Number(), Number()),
+    metavar="LOW HIGH",
+    callback=_rising,
+    help="Fixed colour scale for all overlays, in score units.",
 )
 @click.option(
     "--upsampling",

@@ -123,6 +123,7 @@ def test_every_number_that_is_no_number_is_refused_by_its_option() -> None:
     [
         (("fit-head", "none", "-o", "h.safetensors", "--l2", "-1"), "--l2"),
         (("locate", "none.png", "-t", "a", "--min-area", "-1"), "--min-area"),
+        (("locate", "none.png", "-t", "a", "--colour-scale", "1", "0"), "--colour-scale"),
         (("query", "none", "-t", "a", "--gamma", "-0.5"), "--gamma"),
         (("evaluate", "--gamma", "0,nan"), "--gamma"),
         (("sweep", "--gamma", "0,-1"), "--gamma"),
