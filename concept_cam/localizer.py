@@ -32,7 +32,7 @@ from concept_cam.core.scoring import image_scores, ledger, probabilities, score_
 from concept_cam.core.settings import INPUT_SETTINGS, OWN_INPUT, PREPROCESS_SETTINGS, Settings, given_settings, said_once
 from concept_cam.methods import explain
 from concept_cam.pictures.given import pictures_in, pixels_of, several_pictures, spoken
-from concept_cam.pictures.preprocessing import adapted, own_input
+from concept_cam.pictures.preprocessing import adapted, input_in_use, own_input
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
 from concept_cam.pictures.resizing import Prepared, merge_windows, prepare
 from concept_cam.refine import Answers, find_refiners, load_refiner, refine
@@ -143,7 +143,13 @@ class Localizer:
 
     def with_settings(self, **values: Any) -> Localizer:
         """Returns a localizer of the same model with other settings; text embeddings are kept."""
-        other = Localizer(self.backbone, self.settings.with_values(**values), self.rules)
+        return self.under(self.settings.with_values(**values))
+
+    def under(self, settings: Settings) -> Localizer:
+        """Returns a localizer of the same model under other settings, all of them: what they leave to the model is the model's again, where
+        :meth:`with_settings` leaves it as it was; text embeddings are kept.
+        """
+        other = Localizer(self.backbone, settings, self.rules)
         other._texts, other._asked, other._fixed, other._refiners = self._texts, self._asked, self._fixed, self._refiners
         if other.settings.feature_norm == self.settings.feature_norm:
             other._probed = self._probed
@@ -660,6 +666,22 @@ class Localizer:
     def views(self) -> str:
         """Name of the views of a picture that are averaged; the checkpoint's choice where the settings leave it open."""
         return self.settings.views_of(self.backbone.preprocess.views)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How pictures are read, as plain data: what is used and not what the settings say, which may leave it to the model or name what
+        the model does anyway.
+        """
+        attention = self.settings.attention
+        used = input_in_use(self.backbone.preprocess, self.settings)
+        if self.settings.resize != "native":
+            used["resize_mode"] = None  # No other policy uses it.
+        return {
+            **used,
+            "attention": self.backbone.default_attention if attention == "auto" else attention,
+            "views": self.views,
+            "max_pixels": self.settings.max_pixels,
+        }
 
     def provenance(
         self, method: str, attention: str, resize: str, views: str = "single", reading: Mapping[str, Any] | None = None

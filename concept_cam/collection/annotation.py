@@ -417,16 +417,27 @@ class Wanted:
 
         Returns:
             The model, and how its number format was chosen; ``None`` where it was given.
+
+        Raises:
+            ConfigurationError: The settings read pictures in another way than those of an index were read.
         """
         if job.index is None:
             return self._load(job)
-        from concept_cam.index.index import Index
+        from concept_cam.index.index import READING_SETTINGS, Index
 
         index = Index.open(job.index)
         name = index.model if self.model == DEFAULT_MODEL else self.model
+        # Settings do not tell what was said from what was left: what is other than the default was said.
+        given, plain = self.settings or Settings(), Settings()
+        asked = {name: value for name in READING_SETTINGS if (value := getattr(given, name)) != getattr(plain, name)}
         # Only the text tower is needed, which nothing is waiting for: what counts is that the answers are those of the pictures.
-        own = replace(self, model=name, dtype=_format_of(index) if self.dtype == "auto" else self.dtype)
-        return index.localizer(own._load(job)[0]), None
+        own = replace(
+            self,
+            model=name,
+            dtype=_format_of(index) if self.dtype == "auto" else self.dtype,
+            settings=None if self.settings is None and self.localizer is not None else index.reading_as_made(given),
+        )
+        return index.localizer(own._load(job)[0], **asked), None
 
     def _load(self, job: Job) -> tuple[Localizer, Choice | None]:
         from concept_cam.collection.batching import choose_batch_size

@@ -143,6 +143,8 @@ def build_index(
     loaded, choice = wanted.load(job)
     if choice is not None and say is not None:
         say(str(choice))
+    if resume and (job.folder / INFO_FILE).is_file():
+        loaded = _said_as_before(Index.open(job.folder), loaded)
     codec = _codec(job, loaded, keep, pca, resume)
     plan = job.plan_with(loaded, codec)
     if ready is not None:
@@ -163,6 +165,16 @@ def build_index(
     finally:
         writer.release()
     return Index.open(job.folder)
+
+
+def _said_as_before(index: Index, localizer: Localizer) -> Localizer:
+    """Returns a localizer whose settings read as those of the index that is continued, where they mean the same: what the model does of
+    itself may be named, or not.
+    """
+    if index.weights_hash != localizer.backbone.weights_hash:
+        return localizer
+    made = localizer.under(index.reading_as_made(localizer.settings))
+    return made if made.reading == localizer.reading else localizer
 
 
 def _codec(job: _IndexJob, localizer: Localizer, keep: str, pca: int | str | os.PathLike[str] | None, resume: bool) -> Codec:

@@ -274,7 +274,7 @@ def query(
     found = Index.open(path)
     among = matching(found.pictures, where) if where else None
     localizer = found.localizer(
-        Localizer.from_pretrained(found.model, device=values.get("device") or "auto"),
+        Localizer.from_pretrained(found.model, device=values.get("device") or "auto", settings=found.settings),
         **{name: values[name] for name in ("gamma", "weighting", "feature_norm", "templates") if name in values},
     )
     warn_unread_places(concepts)

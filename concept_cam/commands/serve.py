@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from concept_cam.commands.console import note, warn
 from concept_cam.commands.options import build_localizer, model_options, resolve, setting_options
 from concept_cam.core.errors import ConfigurationError, MissingExtraError
+
+if TYPE_CHECKING:
+    from concept_cam.index.index import Index
+    from concept_cam.localizer import Localizer
 
 
 @click.command(short_help="Open a page to try words on pictures, correct calls and keep them.")
@@ -95,11 +99,10 @@ def serve(
         if values.get("method", "direct") != "direct":
             raise ConfigurationError("the page answers with the direct method alone: leave method out of the configuration.")
         gallery = open_gallery(source, max_pixels=values.get("max_pixels", 200_000_000))
-        if gallery.index is not None:
-            values.setdefault("model", gallery.index.model)
-        localizer = build_localizer(values)
-        if gallery.index is not None:
-            localizer = gallery.index.localizer(localizer)
+        if gallery.index is None:
+            localizer = build_localizer(values)
+        else:
+            localizer = _localizer_of(gallery.index, values)
         limits = Limits()
         if fitted is not None:
             used = {**localizer.settings.recorded(), "views": localizer.views}
@@ -120,3 +123,17 @@ def serve(
             click.launch(address.url)
         make_server(desk, address).run(sockets=[listener])
         desk.close()
+
+
+def _localizer_of(index: Index, values: dict[str, Any]) -> Localizer:
+    """Loads the model of an index, to read as the index was made.
+
+    Raises:
+        ConfigurationError: The options read pictures in another way.
+    """
+    from concept_cam.index.index import READING_SETTINGS
+
+    # How large pictures may be that are shown is no matter of the features.
+    asked = {name: values[name] for name in READING_SETTINGS if name in values and name != "max_pixels"}
+    own = {name: value for name in READING_SETTINGS if (value := getattr(index.settings, name)) is not None}
+    return index.localizer(build_localizer({"model": index.model, **values, **own}), **asked)

@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -17,7 +17,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, DataError, MissingExtraError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.names import choose, display
-from concept_cam.core.settings import INPUT_SETTINGS, Settings
+from concept_cam.core.settings import Settings
 from concept_cam.index.codec import Codec
 
 if TYPE_CHECKING:
@@ -216,10 +216,18 @@ class Index:
         return (self.features(entry) for entry in range(len(self)))
 
     @cached_property
+    def settings(self) -> Settings:
+        """How its pictures were read: the defaults but for :data:`READING_SETTINGS`."""
+        return Settings().with_values(**{name: value for name, value in self.configuration["settings"].items() if name in READING_SETTINGS})
+
+    def reading_as_made(self, settings: Settings) -> Settings:
+        """Returns settings with :data:`READING_SETTINGS` as the index was made with; what it left to the model is left to it again."""
+        return replace(settings, **{name: getattr(self.settings, name) for name in READING_SETTINGS})
+
+    @cached_property
     def reading(self) -> Mapping[str, Any]:
         """How the pictures were brought to the model's input, as :attr:`PatchFeatures.reading` says it."""
-        own = {name: value for name, value in self.configuration["settings"].items() if name in INPUT_SETTINGS}
-        return Settings().with_values(**own).reading()
+        return self.settings.reading()
 
     # ----------------------------------------------------------------------------------------------------------- asking
 
@@ -235,19 +243,23 @@ class Index:
         """
         from concept_cam.localizer import Localizer
 
-        own = {name: value for name, value in self.configuration["settings"].items() if name in READING_SETTINGS}
-        for name in settings:
-            if name in own and settings[name] != own[name]:
-                raise ConfigurationError(
-                    f"the index was made with {name} {own[name]!r}, which a query cannot change to {settings[name]!r}."
-                )
-        found = localizer or Localizer.from_pretrained(self.model)
+        found = localizer or Localizer.from_pretrained(self.model, settings=self.settings)
         if found.backbone.weights_hash != self.weights_hash:
             raise ConfigurationError(
                 f"the index {display(str(self.path))!r} holds features of {self.model!r} (weights {self.weights_hash}), this model is "
                 f"{found.backbone.name!r} ({found.backbone.weights_hash}): ask with the model of the index, or index again."
             )
-        return found.with_settings(**{**own, **settings})
+        # What the index left to the model is the model's again, whatever the localizer that was given reads pictures with.
+        made = found.under(self.reading_as_made(found.settings))
+        asked = made.with_settings(**settings)
+        for name in settings:
+            if name in READING_SETTINGS and asked.reading[name] != made.reading[name]:
+                own, other = (_brief(reader.reading[name]) for reader in (made, asked))
+                raise ConfigurationError(
+                    f"the index was made with {name} {own}, which cannot become {other} without its pictures: leave {name} out, or index "
+                    "them again."
+                )
+        return made.with_settings(**{name: value for name, value in settings.items() if name not in READING_SETTINGS})
 
     def query(
         self,
@@ -329,8 +341,6 @@ class Index:
 
     def locate(self, entry: int, concepts: Sequence[Concept], localizer: Localizer) -> list[Localization]:
         """Answers concepts for one entry from its features; the picture is not encoded again."""
-        from dataclasses import replace
-
         answers = localizer.score(self.features(entry), list(concepts))
         valid = self.valid(entry)
         if not valid.all():
@@ -371,6 +381,12 @@ class Index:
 
         append_features(self, features, names)
         return Index.open(self.path)
+
+
+def _brief(value: Any) -> str:
+    """A value as an option takes it."""
+    parts = list(dict.fromkeys(value)) if isinstance(value, list) else [value]
+    return repr(parts[0] if len(parts) == 1 else value)
 
 
 @dataclass(frozen=True, eq=False)

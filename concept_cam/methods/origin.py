@@ -16,7 +16,7 @@ from typing import Any
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.settings import Settings
-from concept_cam.pictures.preprocessing import adapted
+from concept_cam.pictures.preprocessing import input_in_use
 
 __all__ = ["UNKNOWN", "Origin"]
 
@@ -39,7 +39,7 @@ class Origin:
     @classmethod
     def of(cls, backbone: Backbone, settings: Settings | None = None) -> Origin:
         """Returns that of what is trained on a tower, with pictures read as the settings say; ``None``: it is not known how."""
-        return cls(_pooling(backbone), None if settings is None else _reading(backbone, settings))
+        return cls(_pooling(backbone), None if settings is None else input_in_use(backbone.preprocess, settings))
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Origin:
@@ -82,7 +82,7 @@ class Origin:
             )
         if settings is None or not self.reading:
             return
-        used = _reading(backbone, settings)
+        used = input_in_use(backbone.preprocess, settings)
         differing = [name for name in used if name in self.reading and not _same(self.reading[name], used[name])]
         if native and settings.size is None and self.reading.get("size") == [min(backbone.preprocess.size)] * 2:
             differing = [name for name in differing if name != "size"]
@@ -105,20 +105,6 @@ UNKNOWN = Origin()
 
 def _pooling(backbone: Backbone) -> str:
     return backbone.gathers or BY_PATCHES
-
-
-def _reading(backbone: Backbone, settings: Settings) -> dict[str, Any]:
-    """What is used, not what was asked for: naming the model's own value is no difference."""
-    expected = adapted(backbone.preprocess, settings)
-    own = expected.size if settings.resize == "native" else expected.default_size
-    return {
-        "size": list(own) if settings.size is None else [settings.size] * 2,
-        "resize": settings.resize,
-        "mean": list(expected.mean),
-        "std": list(expected.std),
-        "interpolation": expected.interpolation,
-        "resize_mode": expected.native,
-    }
 
 
 def _same(one: Any, other: Any) -> bool:

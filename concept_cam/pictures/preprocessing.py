@@ -8,7 +8,7 @@ from typing import Any
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.settings import PREPROCESS_SETTINGS, Settings
 
-__all__ = ["Preprocess", "adapted", "own_input"]
+__all__ = ["Preprocess", "adapted", "input_in_use", "own_input"]
 
 
 @dataclass(frozen=True)
@@ -88,3 +88,29 @@ def adapted(preprocess: Preprocess, settings: Settings) -> Preprocess:
     changed = ", ".join(name.replace("_", " ") for name in given)
     origin = f"{changed} as asked{'; else ' + preprocess.origin if preprocess.origin and len(given) < len(PREPROCESS_SETTINGS) else ''}"
     return replace(preprocess, **{_FIELDS[name]: value for name, value in given.items()}, origin=origin, unsure=())
+
+
+def input_in_use(preprocess: Preprocess, settings: Settings) -> dict[str, Any]:
+    """Returns how pictures are brought to the model's input, as plain data: what is used and not what was asked for, so that naming the
+    model's own value makes no difference.
+
+    Args:
+        preprocess: What the checkpoint says of its input.
+        settings: How pictures are read.
+
+    Returns:
+        ``size`` ``[H, W]`` in model pixels, ``resize``, ``mean``, ``std``, ``interpolation`` and ``resize_mode``.
+
+    Raises:
+        ConfigurationError: As for :func:`adapted`.
+    """
+    expected = adapted(preprocess, settings)
+    own = expected.size if settings.resize == "native" else expected.default_size
+    return {
+        "size": list(own) if settings.size is None else [settings.size] * 2,
+        "resize": settings.resize,
+        "mean": list(expected.mean),
+        "std": list(expected.std),
+        "interpolation": expected.interpolation,
+        "resize_mode": expected.native,
+    }

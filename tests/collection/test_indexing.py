@@ -207,7 +207,7 @@ def test_another_model_is_refused(index: Index) -> None:
     other.backbone.weights_hash = "another"
     with pytest.raises(ConfigurationError, match="ask with the model of the index"):
         index.query(CONCEPTS, localizer=other)
-    with pytest.raises(ConfigurationError, match="which a query cannot change"):
+    with pytest.raises(ConfigurationError, match="cannot become 'squash' without its pictures"):
         index.query(CONCEPTS, localizer=Localizer(PlantedBackbone(64, 8)), resize="squash")
 
 
