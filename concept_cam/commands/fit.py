@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,7 +241,7 @@ def _fit_classes(
     backbone, settings = load_tower(values)
     classifier = ClassifierHead.of(backbone) if head is None else ClassifierHead.load(head, names)
     if head is None and names is not None:
-        classifier = replace(classifier, classes=tuple(names))
+        classifier = classifier.named(names)
     for name in sorted({name for _, name in files}):
         classifier.index(name)  # Names a folder that is no class before anything is trained.
     # Checks that they fit, with the size that was asked for: training at the native one is our choice, and no reason to warn.

@@ -444,7 +444,7 @@ def _head_asker(
     backbone, settings = load_tower(values)
     if classifier is None:
         classifier = ClassifierHead.of(backbone)
-        classifier = classifier if names is None else replace(classifier, classes=tuple(names))
+        classifier = classifier if names is None else classifier.named(names)
         _known(classifier, (*targets, *contrast))
     return _HeadAsker(FinerCam(backbone, classifier, settings, layer=layer), targets, options)
 

@@ -199,11 +199,12 @@ class ClassifierHead:
 
         Args:
             path: The file.
-            classes: Class names, when the file has none.
+            classes: Class names, when the file has none; else others for the same classes, in the same order.
             feature_norm: See :class:`ClassifierHead`; the file's own, or ``"none"``.
 
         Raises:
-            ConfigurationError: The file is missing, damaged, holds more than tensors, or does not hold one linear layer.
+            ConfigurationError: The file is missing, damaged, holds more than tensors, or does not hold one linear layer; or the names are
+                those that it holds, in another order.
         """
         file = Path(path)
         facts: dict[str, Any] = {}
@@ -232,9 +233,15 @@ class ClassifierHead:
             state = {"weight": state}
         if isinstance(state.get("state_dict"), Mapping):
             state = state["state_dict"]
-        names = classes if classes is not None else facts.get("classes")
+        if "explainer" in facts:
+            raise ConfigurationError(
+                f"{str(file)!r} is an explainer of 'concept-cam fit-attention', no head: give it as --method lcam:FILE."
+            )
+        own = facts.get("classes")
         norm = feature_norm or facts.get("feature_norm", "none")
-        head = cls.from_state_dict(state, names, feature_norm=norm)
+        head = cls.from_state_dict(state, classes if own is None else own, feature_norm=norm)
+        if own is not None and classes is not None:
+            head = head.named(classes)
         return replace(head, weights_hash=str(facts.get("weights_hash", "")), origin=Origin.from_facts(facts))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -253,6 +260,22 @@ class ClassifierHead:
         }
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
         return write_tensors(path, tensors, facts, overwrite=overwrite)
+
+    def named(self, classes: Sequence[str]) -> ClassifierHead:
+        """Returns the head with other names for its classes, in the order of its rows.
+
+        Raises:
+            ConfigurationError: They are its own names in another order, so that each would stand for what another one means; or double
+                names, or another number of them.
+        """
+        names = tuple(classes)
+        if names != self.classes and sorted(names) == sorted(self.classes):
+            place = next(i for i, name in enumerate(names) if name != self.classes[i])
+            raise ConfigurationError(
+                f"the class names that were given are the classifier's own in another order: {names[place]!r} would stand for what it "
+                f"knows as {self.classes[place]!r}. Leave the names out, for it has them: {some_of(self.classes)}."
+            )
+        return replace(self, classes=names)
 
     def logits(self, image: Tensor) -> Tensor:
         """Returns float32 [B, N] of image embeddings [B, D], not normalised."""

@@ -65,6 +65,27 @@ def test_from_state_dict_and_files(tmp_path: Path) -> None:
         ClassifierHead.load(tmp_path / "missing.pth")
 
 
+def test_names_in_another_order_do_not_rename_the_classes(tmp_path: Path) -> None:
+    head = ClassifierHead(torch.eye(3), torch.zeros(3), ("cat", "cup", "rocket"))
+    path = head.save(tmp_path / "head.safetensors")
+    for rename in (head.named, lambda names: ClassifierHead.load(path, names)):
+        assert rename(["cat", "cup", "rocket"]).classes == head.classes
+        assert rename(["Felis", "cup", "Saturn V"]).classes == ("Felis", "cup", "Saturn V")
+        with pytest.raises(ConfigurationError, match="'rocket' would stand for what it knows as 'cat'"):
+            rename(["rocket", "cup", "cat"])
+        with pytest.raises(ConfigurationError, match="expected 3 different class names, received 2"):
+            rename(["cat", "cup"])
+
+
+def test_an_explainer_is_not_taken_for_a_head(tmp_path: Path) -> None:
+    from concept_cam.methods.lcam import Explainer
+
+    tensors = {"matrix": torch.eye(3, 2), "vector": torch.ones(3), "query": torch.zeros(2), "bias": torch.zeros(1)}
+    path = Explainer("fm", **tensors, mean=torch.zeros(3), scale=torch.ones(3)).save(tmp_path / "lcam.safetensors")
+    with pytest.raises(ConfigurationError, match=r"lcam\.safetensors' is an explainer .* give it as --method lcam:FILE"):
+        ClassifierHead.load(path)
+
+
 def test_unusable_heads() -> None:
     with pytest.raises(ConfigurationError, match="2 matrices"):
         ClassifierHead.from_state_dict({"a": torch.zeros(2, 3), "b": torch.zeros(2, 2)})
