@@ -13,7 +13,8 @@ from concept_cam.commands.console import note, track, warn
 from concept_cam.commands.options import RISK, build_localizer, model_options, resolve, setting_options
 from concept_cam.core.errors import ConfigurationError, DataError, OutputError
 from concept_cam.core.settings import SETTING_NAMES
-from concept_cam.pictures.endings import is_picture
+from concept_cam.pictures.endings import PICTURE_SUFFIXES
+from concept_cam.pictures.folders import walk
 
 if TYPE_CHECKING:
     from concept_cam.evaluation.guarantees import Observed
@@ -163,7 +164,7 @@ def _from_masks(spec: str, output: str, overwrite: bool, options: dict[str, Any]
     names = ("images", "host", "traits")
     data = datasets.load(spec, limit=options["limit"], **{name: options[name] for name in names})
     if options["without"] is not None:
-        others = [path for path in sorted(Path(options["without"]).rglob("*")) if is_picture(path)]
+        others = [Path(path) for path in walk(options["without"], PICTURE_SUFFIXES)]
         if not others:
             raise DataError(f"the folder {options['without']!r} holds no picture.")
         data = without(data, others)

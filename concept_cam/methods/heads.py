@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +40,8 @@ from concept_cam.methods.direct import patch_maps
 from concept_cam.methods.engine import Batch, TowerMethod, encode, without_graph
 from concept_cam.methods.head_probe import CERTIFIED, CERTIFIER, LINEAR, HeadProbe
 from concept_cam.methods.origin import UNKNOWN, Origin
-from concept_cam.pictures.endings import is_picture
+from concept_cam.pictures.endings import PICTURE_SUFFIXES, is_picture
+from concept_cam.pictures.folders import Unreadable, walk
 from concept_cam.pictures.given import pictures_in, several_pictures, spoken
 from concept_cam.pictures.preprocessing import adapted, own_input
 from concept_cam.pictures.reading import ImageSource, Picture, read_image
@@ -780,24 +782,37 @@ def _base(name: str, cam: FinerCam) -> tuple[Maps, bool, str | None]:
 def class_folders(folder: str | os.PathLike[str]) -> list[tuple[Path, str]]:
     """Lists the pictures of a folder that has one folder per class: ``(path, class name)``, in the order of names.
 
+    Within a class pictures are found as ``annotate`` finds them: in folders within folders and behind links too, and not where they are
+    hidden.
+
     Raises:
-        DataError: The folder is missing, or has fewer than two class folders with pictures.
+        DataError: The folder is missing, has fewer than two class folders with pictures, or a folder in it cannot be looked into.
+
+    Warns:
+        UserWarning: A class folder holds no picture, or pictures lie beside the class folders.
     """
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{str(root)!r} is not a folder; expected one with a folder of pictures per class.")
+
+    def refuse(problem: Unreadable) -> None:
+        raise DataError(f"the folder {str(problem.filename or root)!r} cannot be looked into: {problem.strerror or problem}.") from problem
+
+    directories = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     found = [
-        (path, directory.name)
-        for directory in sorted(root.iterdir())
-        if directory.is_dir() and not directory.name.startswith(".")
-        for path in sorted(directory.rglob("*"))
-        if is_picture(path) and not path.name.startswith(".")
+        (Path(path), directory.name) for directory in directories for path in walk(str(directory), PICTURE_SUFFIXES, unreadable=refuse)
     ]
     if len({name for _, name in found}) < 2:
         raise DataError(
             f"{str(root)!r} holds pictures of {len({name for _, name in found})} class folders; expected at least two: "
             "ROOT/CLASS/picture.jpg."
         )
+    without = sorted({directory.name for directory in directories} - {name for _, name in found})
+    beside = [path.name for path in sorted(root.iterdir()) if path.is_file() and is_picture(path) and not path.name.startswith(".")]
+    left = [f"no class is made of the folders without a picture: {some_of(without)}"] if without else []
+    left += [f"pictures that lie in no class folder are left out: {some_of(beside)}"] if beside else []
+    if left:
+        warnings.warn(f"{str(root)!r}: {'; '.join(left)}.", UserWarning, stacklevel=2)
     return found
 
 

@@ -73,7 +73,9 @@ def run(*arguments: object) -> Result:
 
 def test_rules_and_guarantees_are_fitted_and_used(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "trust.json"
-    found = run("calibrate", f"folder:{photos / 'set'}", "--host", "picture", "--without", photos / "others", "-o", path)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "others").symlink_to(photos / "others")  # looked behind, as in collections
+    found = run("calibrate", f"folder:{photos / 'set'}", "--host", "picture", "--without", tmp_path / "linked", "-o", path)
     assert found.exit_code == 0, found.output
     assert "kind,maps,right,clear_limit,clear,right_among_clear" in found.stdout
     lines = [line.split(",") for line in found.stdout.splitlines() if line.startswith("0.")]

@@ -524,6 +524,34 @@ def test_class_folders_and_embeddings(tmp_path: Path) -> None:
         class_folders(tmp_path / "empty")
 
 
+def test_pictures_of_classes_are_found_as_those_of_collections_are(tmp_path: Path) -> None:
+    from concept_cam.collection.inputs import Columns, open_collection
+
+    root = colour_folder(tmp_path / "data", 2)
+    elsewhere = colour_folder(tmp_path / "elsewhere", 2)
+    (root / "red" / "nested").mkdir()
+    (elsewhere / "red" / "0.png").rename(root / "red" / "nested" / "more.png")
+    (root / "red" / ".thumbs").mkdir()
+    (elsewhere / "red" / "1.png").rename(root / "red" / ".thumbs" / "hidden.png")
+    (root / "blue").mkdir()
+    (root / "blue" / "linked").symlink_to(elsewhere / "green")
+    (root / "green" / "around").symlink_to(root)
+    found = class_folders(root)
+    assert [name for _, name in found] == ["blue"] * 2 + ["green"] * 2 + ["red"] * 3
+    collected = [item.path for item in open_collection([str(root)], columns=Columns()).items()]
+    assert sorted(str(path) for path, _ in found) == sorted(collected)
+
+
+def test_classes_and_pictures_that_are_left_out_are_said(tmp_path: Path) -> None:
+    root = colour_folder(tmp_path / "data", 2)
+    (root / "blue").mkdir()
+    (root / "blue" / "raw.cr2").write_bytes(b"raw")
+    (root / "red" / "0.png").rename(root / "beside.png")
+    with pytest.warns(UserWarning, match=r"without a picture: 'blue'; pictures that lie in no class folder are left out: 'beside\.png'\."):
+        found = class_folders(root)
+    assert [name for _, name in found] == ["green"] * 2 + ["red"]
+
+
 # ---------------------------------------------------------------------------------------------------- the published layer
 
 

@@ -28,21 +28,17 @@ from concept_cam.core.errors import DataError, reason_of
 from concept_cam.core.names import display
 from concept_cam.core.tables import encoding_of
 from concept_cam.pictures.endings import PICTURE_SUFFIXES
+from concept_cam.pictures.folders import Unreadable, visible
+from concept_cam.pictures.folders import walk as walk_folders
 
 __all__ = ["Unreadable", "glob_files", "open_folder", "open_glob", "open_list", "subfolders", "unreadable_item", "walk"]
-
-Unreadable = OSError
-"""Why a folder could not be looked into; its ``filename`` is the folder."""
 
 
 def walk(
     root: str, suffixes: Iterable[str], skip: Sequence[str] = (), unreadable: Callable[[Unreadable], None] | None = None
 ) -> Iterator[str]:
-    """Yields the files under a folder whose names end like this, folder by folder in sorted order.
-
-    Hidden files, and the folders that :func:`subfolders` leaves out, are passed over. A link to a folder elsewhere is followed, once; one
-    that leads into the collection itself, or around it, is not: what is there is found at its own place. Only one folder's names are held
-    at a time.
+    """Yields the files under a folder whose names end like this, as :func:`concept_cam.pictures.folders.walk` does, but for the folders
+    that :func:`subfolders` leaves out.
 
     Args:
         root: The folder.
@@ -50,28 +46,7 @@ def walk(
         skip: Absolute paths of folders to leave out.
         unreadable: Called for each folder that cannot be looked into, or is gone.
     """
-    wanted = frozenset(suffixes)
-    entered = [os.path.realpath(root)]
-    for folder, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
-        folders[:] = [name for name in subfolders(folder, folders, skip) if _is_to_be_entered(os.path.join(folder, name), entered)]
-        for name in sorted(names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:
-                yield os.path.join(folder, name)
-
-
-def _is_to_be_entered(folder: str, entered: list[str]) -> bool:
-    """Tells whether a folder is one, or a link to one that is neither within those that were entered nor around the first; notes it."""
-    if not os.path.islink(folder):
-        return True
-    place = os.path.realpath(folder)
-    if any(_within(place, known) for known in entered) or _within(entered[0], place):
-        return False
-    entered.append(place)
-    return True
-
-
-def _within(place: str, folder: str) -> bool:
-    return place == folder or place.startswith(folder.rstrip(os.sep) + os.sep)
+    return walk_folders(root, suffixes, lambda folder, names: subfolders(folder, names, skip), unreadable)
 
 
 def unreadable_item(error: Unreadable, root: str | None) -> Item:
@@ -88,11 +63,9 @@ def subfolders(folder: str, names: Iterable[str], skip: Sequence[str] = ()) -> l
 
     A run that stands beside the pictures holds Parquet parts and perhaps pictures that were made of them, which are no input.
     """
-    return sorted(
-        name
-        for name in names
-        if not name.startswith(".") and os.path.abspath(path := os.path.join(folder, name)) not in skip and not _is_run(path)
-    )
+    return [
+        name for name in visible(folder, names) if os.path.abspath(path := os.path.join(folder, name)) not in skip and not _is_run(path)
+    ]
 
 
 def _is_run(folder: str) -> bool:
