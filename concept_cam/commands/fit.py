@@ -28,6 +28,7 @@ from concept_cam.core.settings import RESIZE_POLICIES
 if TYPE_CHECKING:
     from concept_cam.backbones.protocol import Backbone
     from concept_cam.core.settings import Settings
+    from concept_cam.methods.heads import ClassifierHead
 
 _output = click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), help="File to write, FILE.safetensors.")
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
@@ -244,6 +245,7 @@ def _fit_classes(
         classifier = classifier.named(names)
     for name in sorted({name for _, name in files}):
         classifier.index(name)  # Names a folder that is no class before anything is trained.
+    settings = read_as_trained(classifier, backbone, settings, values)
     # Checks that they fit, with the size that was asked for: training at the native one is our choice, and no reason to warn.
     FinerCam(backbone, classifier, settings)
     settings = settings.with_values(size=_training_size(backbone, settings))
@@ -303,6 +305,17 @@ def load_tower(values: dict[str, Any]) -> tuple[Backbone, Settings]:
     return backbones.load(
         values.get("model") or DEFAULT_MODEL, device=values.get("device") or "auto", dtype=values.get("dtype") or "float32"
     ), settings
+
+
+def read_as_trained(head: ClassifierHead, backbone: Backbone, settings: Settings, values: dict[str, Any]) -> Settings:
+    """Returns the settings with pictures read as in the head's training, but for what the options say, and notes what that changes."""
+    from concept_cam.methods.origin import as_option
+
+    trained = head.origin.settings_for(backbone, settings, said=tuple(values))
+    before, now = vars(settings), vars(trained)
+    if changed := [f"--{name.replace('_', '-')} {as_option(now[name])}" for name in now if now[name] != before[name]]:
+        note(f"pictures are read as in the training of the classifier head: {' '.join(changed)}")
+    return trained
 
 
 def _check_output(output: str, overwrite: bool) -> None:

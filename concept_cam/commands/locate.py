@@ -426,7 +426,7 @@ def _head_asker(
         chosen = [int(part) for part in (ranks or "1,2,3").split(",")]
     except ValueError as error:
         raise ConfigurationError(f"--ranks takes whole numbers such as 1,2,3, received {ranks!r}.") from error
-    from concept_cam.commands.fit import load_tower
+    from concept_cam.commands.fit import load_tower, read_as_trained
     from concept_cam.methods.heads import ClassifierHead, FinerCam
 
     names = None if classes is None else read_classes(classes)
@@ -446,6 +446,7 @@ def _head_asker(
         classifier = ClassifierHead.of(backbone)
         classifier = classifier if names is None else classifier.named(names)
         _known(classifier, (*targets, *contrast))
+    settings = read_as_trained(classifier, backbone, settings, values)
     return _HeadAsker(FinerCam(backbone, classifier, settings, layer=layer), targets, options)
 
 

@@ -385,7 +385,7 @@ class FinerCam:
         backbone: The frozen tower; text is not needed.
         head: The classifier; ``None`` for the one that the tower comes with.
         settings: How pictures are read; only ``resize``, ``size``, ``batch_size``, ``max_pixels`` and (base ``"direct"``) ``feature_norm``
-            are used.
+            are used. ``None``: as in the head's training, where it says that; else the defaults.
         layer: Where maps are read, one of the tower's ``layers``; by default the published layer: on vision transformers ``"norm1"``, the
             first norm of the last block, which the authors' code hooks; elsewhere the last map. ``"last"`` is what the pooling reads.
 
@@ -401,7 +401,7 @@ class FinerCam:
     def __init__(
         self, backbone: Backbone, head: ClassifierHead | None = None, settings: Settings | None = None, *, layer: str | None = None
     ) -> None:
-        self.settings = given_settings(settings)
+        given_settings(settings)
         head = ClassifierHead.of(backbone) if head is None else head
         if not isinstance(head, ClassifierHead):
             raise ConfigurationError(
@@ -423,6 +423,7 @@ class FinerCam:
                 f"the classifier head was trained on other weights (hash {head.weights_hash}) than those of {backbone.name} "
                 f"({backbone.weights_hash}): name the model that it was trained on, or train it again."
             )
+        self.settings = head.origin.settings_for(backbone) if settings is None else settings
         head.origin.require("the classifier head", backbone, self.settings)
         if self.settings.resize == "tile":
             raise ConfigurationError("a classifier reads the whole picture: use a resize policy such as 'pad' instead of 'tile'.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import reprlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.settings import Settings
 from concept_cam.pictures.preprocessing import input_in_use
 
-__all__ = ["UNKNOWN", "Origin"]
+__all__ = ["UNKNOWN", "Origin", "as_option"]
 
 BY_PATCHES = "patches"
 """Stands for embeddings that no token and no pooling's attention gathers."""
@@ -82,14 +82,11 @@ class Origin:
             )
         if settings is None or not self.reading:
             return
-        used = input_in_use(backbone.preprocess, settings)
-        differing = [name for name in used if name in self.reading and not _same(self.reading[name], used[name])]
+        used, differing = self._differing(self.reading, backbone, settings)
         if native and settings.size is None and self.reading.get("size") == [min(backbone.preprocess.size)] * 2:
             differing = [name for name in differing if name != "size"]
-        if not used["resize"] == self.reading.get("resize") == "native":
-            differing = [name for name in differing if name != "resize_mode"]  # No other policy uses it.
         if differing:
-            each = "; ".join(f"{name} {_spoken(self.reading[name])} in training, {_spoken(used[name])} now" for name in differing)
+            each = "; ".join(f"{name} {as_option(self.reading[name])} in training, {as_option(used[name])} now" for name in differing)
             options = ", ".join(f"--{name.replace('_', '-')}" for name in differing)
             warnings.warn(
                 f"{what} was trained on pictures that were read in another way: {each}. Its answers may differ from those it was trained "
@@ -97,6 +94,38 @@ class Origin:
                 UserWarning,
                 stacklevel=3,
             )
+
+    def settings_for(self, backbone: Backbone, settings: Settings | None = None, said: Collection[str] = ()) -> Settings:
+        """Returns settings under which pictures are read as in training, as far as that is known.
+
+        Args:
+            backbone: The tower.
+            settings: All others; ``None``: the defaults.
+            said: Names of settings that stay as they are.
+
+        Raises:
+            ConfigurationError: A file's header holds a value that cannot be used.
+        """
+        settings = Settings() if settings is None else settings
+        if not self.reading:
+            return settings
+        # The policy first: the size that a model reads of itself, and whether a resize mode counts, depend on it.
+        for names in (("resize",), tuple(self.reading)):
+            _, differing = self._differing(self.reading, backbone, settings)
+            values = {name: self.reading[name] for name in differing if name in names and name not in said}
+            if "size" in values:
+                values["size"] = _side(values["size"])
+            settings = settings.with_values(**values)
+        return settings
+
+    @staticmethod
+    def _differing(reading: Mapping[str, Any], backbone: Backbone, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+        """Returns how pictures are read under the settings, and in what that differs from a reading."""
+        used = input_in_use(backbone.preprocess, settings)
+        differing = [name for name in used if name in reading and not _same(reading[name], used[name])]
+        if not used["resize"] == reading.get("resize") == "native":
+            differing = [name for name in differing if name != "resize_mode"]  # No other policy uses it.
+        return used, differing
 
 
 UNKNOWN = Origin()
@@ -107,6 +136,11 @@ def _pooling(backbone: Backbone) -> str:
     return backbone.gathers or BY_PATCHES
 
 
+def _side(size: Any) -> Any:
+    """The side of a square as the setting takes it; ``None`` for what is no square, which no setting says."""
+    return size[0] if isinstance(size, list) and len(size) == 2 and size[0] == size[1] else None
+
+
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(_same(*pair) for pair in zip(one, other))
@@ -115,9 +149,9 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _spoken(value: Any) -> str:
+def as_option(value: Any) -> str:
     """A value as an option takes it."""
-    if isinstance(value, list) and value and all(isinstance(part, int | float) for part in value):
+    if isinstance(value, list | tuple) and value and all(isinstance(part, int | float) for part in value):
         parts = [f"{part:.4g}" for part in value]
         return parts[0] if len(set(parts)) == 1 else ",".join(parts)
     return value if isinstance(value, str) and len(value) < 40 else reprlib.repr(value)

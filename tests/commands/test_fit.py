@@ -128,10 +128,20 @@ def test_a_head_says_when_pictures_are_read_in_another_way(data: Path, tmp_path:
     assert run(fit.fit_head, str(data), "-o", str(head), *given).exit_code == 0
     said = r"size 64 in training, 32 now; resize squash in training, pad now; mean 0.1 in training, 0 now.*\(--size, --resize, --mean\)"
     with pytest.warns(UserWarning, match=said):
-        assert run(locate, picture, "--head", str(head)).exit_code == 0
+        assert run(locate, picture, "--head", str(head), "--size", "32", "--resize", "pad", "--mean", "0").exit_code == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        assert run(locate, picture, "--head", str(head), *given).exit_code == 0
+        asked = run(locate, picture, "--head", str(head), *given)
+        assert asked.exit_code == 0
+        # What is not said is read as in training, and told.
+        left = run(locate, picture, "--head", str(head))
+        assert left.stdout == asked.stdout
+        assert "as in the training of the classifier head: --resize squash --size 64 --mean 0.1\n" in left.stderr
+        assert "the classifier head" not in asked.stderr
+        # An explainer of it likewise.
+        found = run(fit.fit_attention, str(data), "--head", str(head), "--steps", "1", "-o", str(tmp_path / "lcam.safetensors"))
+        assert found.exit_code == 0, found.output
+        assert Explainer.load(tmp_path / "lcam.safetensors").origin == ClassifierHead.load(head).origin
         # The model's own values, named or not, are the same.
         assert run(fit.fit_head, str(data), "-o", str(head), "--overwrite", "--size", "32").exit_code == 0
         assert run(locate, picture, "--head", str(head)).exit_code == 0

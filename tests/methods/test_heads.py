@@ -455,6 +455,30 @@ def test_heads_and_explainers_keep_to_the_embedding_they_were_trained_on(dino: A
     FinerCam(token, fit_head(found, labels, weights_hash=mean.weights_hash))
 
 
+def test_pictures_are_read_as_in_the_training_of_the_head(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    from concept_cam.methods.origin import Origin
+
+    model = LinearBackbone()
+    weight, bias, names = torch.randn(3, model.embed_dim), torch.zeros(3), ("a", "b", "c")
+    for values in ({"size": 64, "resize": "squash"}, {"mean": 0.25, "resize": "native", "resize_mode": "longest"}, {}):
+        trained = Settings(**values)
+        made = ClassifierHead(weight, bias, names, origin=Origin.of(model, trained))
+        head = ClassifierHead.load(made.save(tmp_path / "head.safetensors", overwrite=True))
+        cam = FinerCam(model, head)
+        assert cam.settings == trained
+        picture = photograph(1)
+        expected = FinerCam(model, ClassifierHead(weight, bias, names), trained).logits([picture])
+        torch.testing.assert_close(cam.logits([picture]), expected)
+    assert not [warning for warning in recwarn if "another way" in str(warning.message)]
+    # What is said counts, and what differs by it is told.
+    origin = Origin.of(model, Settings(size=64, resize="squash"))
+    assert origin.settings_for(model, Settings(gamma=0.5, size=96), said=["size"]) == Settings(gamma=0.5, size=96, resize="squash")
+    with pytest.warns(UserWarning, match="size 64 in training, 96 now"):
+        assert FinerCam(model, replace(head, origin=origin), Settings(size=96)).settings == Settings(size=96)
+    with pytest.raises(ConfigurationError, match="size must be a whole number"):
+        FinerCam(model, replace(head, origin=Origin(reading={"size": ["far", "far"]})))
+
+
 def test_a_head_whose_origin_is_no_origin_is_refused(tmp_path: Path) -> None:
     from concept_cam.core.files import write_tensors
 
