@@ -163,3 +163,30 @@ def test_files_that_do_not_fit_are_explained(folder: Any, tmp_path: Path) -> Non
     torch.save({"weight": torch.zeros(2)}, tmp_path / "a_dinotxt.pth")
     with pytest.raises(ModelError, match="no vision head and text tower"):
         load(f"dinotxt:{tmp_path}")
+
+
+def test_a_backbone_with_more_layers_than_its_configuration_is_refused(folder: Any, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder[1].save_pretrained(tmp_path)
+    published_file(tmp_path / "a_dinotxt.pth")
+    state = load_file(tmp_path / "model.safetensors")
+    last = max(int(key.split(".")[1]) for key in state if key.startswith("layer."))
+    further = {key.replace(f"layer.{last}.", f"layer.{last + 1}."): value.clone() for key, value in state.items()}
+    save_file({**state, **further}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"config\.json does not have: it says {last + 1} in .*layer\.{last + 1}\."):
+        load(f"dinotxt:{tmp_path}")
+
+
+def test_a_backbone_that_cannot_be_loaded_says_why(folder: Any, tmp_path: Path) -> None:
+    import json
+
+    folder[1].save_pretrained(tmp_path)
+    published_file(tmp_path / "a_dinotxt.pth")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": "wide"}))
+    with pytest.raises(ModelError, match=r"cannot load the backbone .*'wide'"):
+        load(f"dinotxt:{tmp_path}")
+    (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": 2 * config["hidden_size"]}))
+    with pytest.raises(ModelError, match=r"other shapes than config\.json says"):
+        load(f"dinotxt:{tmp_path}")

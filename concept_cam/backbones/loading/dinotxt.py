@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from concept_cam.backbones.dinotxt import DinoTextModel
 from concept_cam.backbones.loading.classifiers import WEIGHT_SUFFIXES, read_state
+from concept_cam.backbones.loading.transformers import require_whole, said_of
 from concept_cam.backbones.loading.transformers_pictures import processor_settings
 from concept_cam.backbones.made import Made
 from concept_cam.backbones.text import ModelTower, OpenClipTokens, TextEncoder
@@ -58,11 +59,12 @@ def make(folder: Path, name: str) -> Made:
     try:
         backbone, info = transformers.AutoModel.from_pretrained(folder, output_loading_info=True, **given)
     except Exception as error:
-        raise ModelError(f"cannot load the backbone of {name}: {str(error).strip().splitlines()[0][:300]}") from error
+        raise ModelError(f"cannot load the backbone of {name}: {said_of(error)}") from error
     if backbone.config.model_type != "dinov3_vit" or info["missing_keys"] or info.get("mismatched_keys"):
         raise ModelError(
             f"{name}: {str(folder)!r} holds no whole DINOv3 vision transformer (found model type {backbone.config.model_type!r})."
         )
+    require_whole(backbone, info.get("unexpected_keys") or (), name)
     try:
         model = _assemble(backbone, state)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:

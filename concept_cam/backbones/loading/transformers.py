@@ -21,7 +21,7 @@ from concept_cam.backbones.torchvision_compat import import_transformers
 from concept_cam.backbones.transformers_clip import kind_of
 from concept_cam.core.errors import ConceptCamError, ModelError, UnsupportedModelError
 
-__all__ = ["from_name", "from_transformers"]
+__all__ = ["from_name", "from_transformers", "require_whole", "said_of"]
 
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
@@ -119,17 +119,21 @@ def from_name(
     except ConceptCamError:
         raise
     except Exception as error:
-        # The first line alone is often a heading: "Validation error for field 'hidden_size':".
-        said = _reason(str(error)) or " ".join(str(error).split())[:300] or type(error).__name__
-        raise ModelError(f"cannot load {name}: {said}") from error
+        raise ModelError(f"cannot load {name}: {said_of(error)}") from error
     missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
     if missing or info.get("mismatched_keys"):
         raise ModelError(
             f"the weights of {name} do not fill the model (missing or of another shape: {', '.join(map(str, missing[:5])) or 'some'}); "
             "the rest would be random, so it is not used."
         )
-    _require_whole(model, info.get("unexpected_keys") or (), name)
+    require_whole(model, info.get("unexpected_keys") or (), name)
     return finish(tower, _made(model, tokenizer, _image_processor(source, given), name, options), device, dtype)
+
+
+def said_of(error: Exception) -> str:
+    """Returns what the library says of weights or a folder that it cannot load, in one line."""
+    # The first line alone is often a heading: "Validation error for field 'hidden_size':".
+    return _reason(str(error)) or " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _reason(message: str) -> str:
@@ -148,7 +152,7 @@ def _reason(message: str) -> str:
     return ""
 
 
-def _require_whole(model: nn.Module, unexpected: Iterable[object], name: str) -> None:
+def require_whole(model: nn.Module, unexpected: Iterable[object], name: str) -> None:
     """Sees that the file holds no layer that the model was built without: the rest would be read as a shorter network.
 
     Other tensors that the model has no place for are harmless: heads for other tasks, buffers of older releases, extra projections.
