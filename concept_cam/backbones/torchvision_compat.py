@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import torch
@@ -68,3 +70,19 @@ def import_transformers() -> ModuleType:
         if error.name != "transformers":
             raise
         raise MissingExtraError("transformers", "transformers", "a model or tokenizer of the transformers library") from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keeps the progress bars of transformers off the terminal while weights are read from the disk, which takes moments: commands say
+    themselves what they do, and are silent where they were asked to be. Not for downloads, whose bars tell how long they take.
+    """
+    logging = import_transformers().utils.logging
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()

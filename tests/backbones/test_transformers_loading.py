@@ -255,3 +255,13 @@ def test_libraries_advice_that_does_not_hold_here_is_not_passed_on(tmp_path: Pat
     with pytest.raises(ModelError, match=r"pickled objects.*not loaded.*Convert the tensors to model\.safetensors") as caught:
         load(str(tmp_path))
     assert "torch.load" not in str(caught.value)
+
+
+def test_a_folder_is_loaded_without_bars_that_quiet_commands_would_show(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from concept_cam.backbones.torchvision_compat import import_transformers
+
+    save_folder("dinov2_with_registers", tmp_path)
+    capfd.readouterr()
+    load(f"dinov2:{tmp_path}")
+    assert "Loading weights" not in capfd.readouterr().err
+    assert import_transformers().utils.logging.is_progress_bar_enabled()  # the library's own users see them as before

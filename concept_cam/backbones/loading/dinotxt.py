@@ -19,7 +19,7 @@ from concept_cam.backbones.loading.transformers import require_whole, said_of
 from concept_cam.backbones.loading.transformers_pictures import processor_settings
 from concept_cam.backbones.made import Made
 from concept_cam.backbones.text import ModelTower, OpenClipTokens, TextEncoder
-from concept_cam.backbones.torchvision_compat import import_open_clip, import_transformers
+from concept_cam.backbones.torchvision_compat import import_open_clip, import_transformers, without_bars
 from concept_cam.core.errors import ModelError
 
 __all__ = ["make"]
@@ -57,7 +57,8 @@ def make(folder: Path, name: str) -> Made:
     state = read_state(files[0], name)
     given = {"local_files_only": True, "trust_remote_code": False}
     try:
-        backbone, info = transformers.AutoModel.from_pretrained(folder, output_loading_info=True, **given)
+        with without_bars():
+            backbone, info = transformers.AutoModel.from_pretrained(folder, output_loading_info=True, **given)
     except Exception as error:
         raise ModelError(f"cannot load the backbone of {name}: {said_of(error)}") from error
     if backbone.config.model_type != "dinov3_vit" or info["missing_keys"] or info.get("mismatched_keys"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from concept_cam.backbones.loading.transformers_pictures import processor_settin
 from concept_cam.backbones.loading.transformers_text import text_encoder
 from concept_cam.backbones.made import Made
 from concept_cam.backbones.protocol import Backbone
-from concept_cam.backbones.torchvision_compat import import_transformers
+from concept_cam.backbones.torchvision_compat import import_transformers, without_bars
 from concept_cam.backbones.transformers_clip import kind_of
 from concept_cam.core.errors import ConceptCamError, ModelError, UnsupportedModelError
 
@@ -114,7 +115,8 @@ def from_name(
         if model_types and config.model_type not in model_types:
             raise ModelError(f"{name!r} is for the model types {', '.join(model_types)}; {source!r} holds a {config.model_type!r}.")
         family = require(tower, name)
-        model, info = transformers.AutoModel.from_pretrained(source, output_loading_info=True, **given)
+        with without_bars() if only_local else nullcontext():
+            model, info = transformers.AutoModel.from_pretrained(source, output_loading_info=True, **given)
         tokenizer = _tokenizer(source, given, name) if family.words else None
     except ConceptCamError:
         raise
