@@ -177,12 +177,30 @@ def _said_as_before(index: Index, localizer: Localizer) -> Localizer:
     return made if made.reading == localizer.reading else localizer
 
 
+def _axes_of(index: Index, localizer: Localizer) -> Codec:
+    """Returns the axes of another index, of the same model: those of another one leave out what they please, in whatever width they fit.
+
+    Raises:
+        ConfigurationError: It has none, or they are another model's.
+    """
+    if index.weights_hash != localizer.backbone.weights_hash:
+        raise ConfigurationError(
+            f"the axes of {str(index.path)!r} are those of {index.model!r} (weights {index.weights_hash}), this model is "
+            f"{localizer.backbone.name!r} ({localizer.backbone.weights_hash}): take them from an index of the same model, or give a number."
+        )
+    if index.codec.basis is None:
+        raise ConfigurationError(
+            f"{str(index.path)!r} has no axes to take, for it keeps all dimensions: give --pca a number, or an index made with one."
+        )
+    return index.codec
+
+
 def _codec(job: _IndexJob, localizer: Localizer, keep: str, pca: int | str | os.PathLike[str] | None, resume: bool) -> Codec:
     """Returns how features are kept: as the index that is continued does, with another's axes, or with axes of its own."""
     if pca is None:
         return Codec(keep)
     if not isinstance(pca, int):
-        return replace(Index.open(pca).codec, dtype=keep)
+        return replace(_axes_of(Index.open(pca), localizer), dtype=keep)
     if resume and (job.folder / "index.json").is_file():
         found = Index.open(job.folder).codec
         if found.basis is not None and len(found.basis) == pca:

@@ -100,3 +100,18 @@ def test_the_page_reads_an_index_as_it_was_made(own: Index, localizer: Localizer
     assert serve._localizer_of(own, {"gamma": 0.5, "max_pixels": 1000}).settings == localizer.with_settings(gamma=0.5).settings
     with pytest.raises(ConfigurationError, match="made with size 64, which cannot become 128"):
         serve._localizer_of(own, {"gamma": 0.5, "size": 128})
+
+
+def test_axes_are_taken_from_an_index_that_has_some_of_the_same_model(
+    own: Index, photos: Path, localizer: Localizer, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match="has no axes to take"):
+        build_index(photos, tmp_path / "a.index", localizer=localizer, pca=own.path, workers=0)
+    sample = build_index(photos, tmp_path / "sample.index", localizer=localizer, pca=2, workers=0)
+    other = Localizer(PlantedBackbone(64, 8))
+    other.backbone.weights_hash = "another"
+    with pytest.raises(ConfigurationError, match=r"axes of .*sample\.index' are those of .* take them from an index of the same model"):
+        build_index(photos, tmp_path / "a.index", localizer=other, pca=sample.path, workers=0)
+    assert not (tmp_path / "a.index").exists()
+    taken = build_index(photos, tmp_path / "a.index", localizer=localizer, pca=sample.path, workers=0)
+    assert taken.configuration["codec"] == sample.configuration["codec"]
