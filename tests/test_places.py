@@ -223,6 +223,7 @@ def test_a_place_before_a_part_is_read(words: str, place: str, plain: str, part:
         "a left-facing fish",
         "a fish lying on its left side",
         "the left-fore wing of a butterfly",
+        "the left-hand-side eye of a fish",
         "the lefthand eye of a fish",
         "the left front paw of a cat",
         "the car's front left wheel",

@@ -32,7 +32,7 @@ PLACE_WORDS: dict[str, str] = {
 }  # fmt: skip
 """Words that name a place, and the place."""
 
-_LIKE_A_PLACE = re.compile(r"(left|right)(-?(most|wards?|facing|sides?|sided|hand|handed)|-(?!angled?$)\w+)", re.I)
+_LIKE_A_PLACE = re.compile(r"(left|right)(-?(most|wards?|facing|sides?|sided|hand|handed)|-(?!angled?$)[\w-]+)", re.I)
 """Words that speak of left and right, of which no place is read: the leftmost of several is that of the picture, not of the animal."""
 
 _KINDS: dict[str, frozenset[str]] = {
@@ -97,8 +97,8 @@ def read_place(text: str, pack: Pack | None = None) -> tuple[str, str]:
 def concept_of_words(target: str, contrasts: Sequence[str] = (), packs: Iterable[Pack] | None = None, **values: Any) -> Concept:
     """Makes the concept of a question in free words, its place taken out.
 
-    Where words beside a host whose pack has a frame speak of a place that is not read, the words stay as they are and the concept's
-    ``where`` says why (:attr:`concept_cam.core.concept.Where.unread`).
+    Where words beside a host whose pack has a frame speak of a place that is not read, or others of two places of one thing, the words
+    stay as they are and the concept's ``where`` says why (:attr:`concept_cam.core.concept.Where.unread`).
 
     Args:
         target: What is to be found.
