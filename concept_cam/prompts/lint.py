@@ -240,14 +240,15 @@ def swapped_terms(document: Document, pack: Pack) -> Iterator[Problem]:
 
 
 def shared_qualities(document: Document, pack: Pack) -> Iterator[Problem]:
-    """Two states of a character that are one and the same quality are one and the same to whoever reads the ids."""
+    """Two states of a character that are one and the same quality, of one and the same part, are one to whoever reads the ids."""
     for character in pack.characters:
-        owners: dict[str | None, str] = {}
+        owners: dict[tuple[str | None, str], str] = {}
         for state in character.states:
             quality = state.quality
             if quality is None or quality.id is None or quality.match == "close":
                 continue
-            owner = owners.setdefault(quality.id, state.name)
+            part = state.entity and (state.entity.id or state.entity.label)
+            owner = owners.setdefault((part, quality.id), state.name)
             if owner != state.name:
                 message = (
                     f"{owner!r} and {state.name!r} are both said to be just what {quality.id} {quality.label!r} is, so that none can tell "

@@ -271,6 +271,14 @@ def test_ids_are_compared_with_tables(quality: str, column: int | None, message:
     assert message in problem.message
 
 
+def test_parts_of_one_quality_are_told_apart_by_what_they_are() -> None:
+    white = 'quality: {label: white, id: "PATO:0000323", match: exact}'
+    text = PARTS.replace("{label: eye}", f"{{label: eye}}, {white}").replace("{label: head}", f"{{label: head}}, {white}")
+    assert "shared-quality" not in {problem.code for problem in lint(text)}
+    same = text.replace("{label: head}", "{label: eye}")
+    assert "shared-quality" in {problem.code for problem in lint(same)}
+
+
 @pytest.mark.parametrize("name", sorted(prompts.available()))
 def test_phrases_of_shipped_packs_have_the_article_that_they_take(name: str) -> None:
     said = [phrase for concept in prompts.load(name) for phrase in concept.target]
