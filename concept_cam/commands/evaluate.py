@@ -339,7 +339,7 @@ def sweep(
     else:
         from concept_cam import prompts
 
-        pictures = [item for item in sorted(Path(str(unlabelled)).iterdir()) if is_picture(item)][:limit]
+        pictures = [item for item in sorted(Path(str(unlabelled)).iterdir()) if is_picture(item) and not item.name.startswith(".")][:limit]
         if not pictures:
             raise DataError(f"the folder {str(unlabelled)!r} holds no pictures; those in folders within it are not taken.")
         concepts = prompts.load(list(specs) or ["fish:parts"])

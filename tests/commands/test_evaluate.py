@@ -146,6 +146,10 @@ def test_sweep_without_labels(photos: Path, tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     assert found.stdout.startswith("agreement,low,high")
     assert out.exists()
+    # What is hidden, such as what macOS writes beside a picture on a foreign disk, is no picture.
+    (photos / "images" / "._a.png").write_bytes(b"no picture")
+    again = run("sweep", "--unlabelled", photos / "images", "--concepts", pack, "-g", "0,1", "-w", "uniform", "-o", out, "--overwrite")
+    assert again.exit_code == 0, again.output
     # What cannot be read is told, as evaluate tells it; the rest is searched.
     (photos / "images" / "bad.png").write_bytes(b"no picture")
     partly = run("sweep", "--unlabelled", photos / "images", "--concepts", pack, "-g", "0,1", "-w", "uniform", "-o", out, "--overwrite")
