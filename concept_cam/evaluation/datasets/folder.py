@@ -62,7 +62,7 @@ def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
     masks: dict[str, dict[str, Path]] = {}
     for folder in (root / "masks", root):
         for item in sorted(folder.glob("*__*")) if folder.is_dir() else ():
-            if not is_picture(item) or item in known:
+            if not is_picture(item) or item.name.startswith(".") or item in known:
                 continue
             stem, _, part = item.stem.rpartition("__")
             other = masks.setdefault(stem, {}).setdefault(part, item)
@@ -82,6 +82,8 @@ def _from_names(root: Path, host: str, traits: str | None) -> Dataset:
             )
     if strays := sorted(set(masks) - set(stems)):
         hint = did_you_mean(strays[0], stems)
+        if not (root / "images").is_dir():
+            hint += " If they are pictures whose names hold '__', move all pictures into a folder 'images'."
         raise DataError(f"{root}: there is no picture to the masks of {strays[0]!r}.{hint}")
     parts = sorted({part for found in masks.values() for part in found if not is_subject(part, host)})
     concepts = part_concepts(parts, host, traits)

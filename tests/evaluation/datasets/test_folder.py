@@ -100,10 +100,26 @@ def test_names_of_pictures_may_hold_two_strokes(tmp_path: Path, images: str, mas
         ("b.png", ["tail"]),
     ]
     assert data.facts["parts"] == ["tail"]
+    # What macOS writes beside files on a foreign disk is neither.
+    for folder, name in ((images, "._INHS__001.png"), (masks, "._b__tail.png")):
+        (tmp_path / folder / name).write_bytes(b"no picture")
+    assert datasets.load(f"folder:{tmp_path}").count == 3
     # A mask is not taken for a picture because another mask is named after it.
     save(tmp_path / masks / "b__tail__left.png", mask(slice(6, 7)))
     with pytest.raises(DataError, match="no picture to the masks of 'b__tail'"):
         datasets.load(f"folder:{tmp_path}")
+
+
+def test_a_picture_without_masks_whose_name_holds_two_strokes_is_known_apart_from_masks(tmp_path: Path) -> None:
+    for name in ("INHS__001.png", "INHS__001__tail.png", "INHS__002.png"):
+        save(tmp_path / name, np.full(SHAPE, 255, dtype=np.uint8))
+    with pytest.raises(DataError, match=r"no picture to the masks of 'INHS'.*'__'.* into a folder 'images'"):
+        datasets.load(f"folder:{tmp_path}")
+    for name in ("INHS__001.png", "INHS__002.png"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / name).rename(tmp_path / "images" / name)
+    data = datasets.load(f"folder:{tmp_path}")
+    assert (data.count, data.facts["pictures_without_masks"]) == (1, 1)
 
 
 def test_strays_and_empty_folders_are_errors(tmp_path: Path) -> None:
