@@ -19,7 +19,7 @@ from concept_cam.core.documents import understood
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.names import choose, did_you_mean, nearest_names, normalise_text, some_of
 from concept_cam.core.tables import read_header, rows_of, unescaped
-from concept_cam.exports.survey import REVIEWED, Label, is_reviewed
+from concept_cam.exports.survey import PACK_SEPARATOR, REVIEWED, Label, is_reviewed
 
 __all__ = [
     "ModelCall",
@@ -285,9 +285,10 @@ def _check_packs(calls: Sequence[ModelCall], labels: Sequence[Label]) -> None:
     for label in labels:
         found = packs.get((label.file_name, compared(label.character), label.specimen), {})
         if not label.pack and len(found) > 1:
+            full = f"{next(iter(found))}{PACK_SEPARATOR}{label.character}"
             raise DataError(
                 f"the label of {label.file_name!r} for {label.character!r} names no pack, and {some_of(list(found))} have calls of it: "
-                "say which pack is meant, in the column 'pack'."
+                f"say which pack is meant, in the column 'pack' of a table, or as in {full!r} in CVAT and Label Studio."
             )
 
 
