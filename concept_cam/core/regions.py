@@ -520,7 +520,7 @@ def _runs_above(scores: np.ndarray, limits: np.ndarray, seen: Geometry, hidden: 
         whole, cells = readable(scores[number], seen)
         if cells is not None:
             scores = scores.copy() if not unread else scores
-            scores[number], unread[number] = whole, at_pixels(cells, seen)
+            scores[number], unread[number] = whole, cells
     enlargement = Enlargement(filled(scores), seen, kernel)
     shown = None if hidden is None else ~_resampled(hidden, seen.original)
     parts = []
@@ -531,7 +531,7 @@ def _runs_above(scores: np.ndarray, limits: np.ndarray, seen: Geometry, hidden: 
             masks &= shown[top:bottom, None, left:right]
         for column, number in enumerate(numbers):
             if number in unread:
-                masks[:, column] &= ~unread[number][top:bottom, left:right]
+                masks[:, column] &= ~at_pixels(unread[number], seen)[top:bottom, left:right]
         which, row, first, last = _runs_of_rows(masks)
         parts.append((np.asarray(numbers)[which], row + top, first + left, last + left))
     if not parts:
