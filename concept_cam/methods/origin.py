@@ -104,11 +104,13 @@ class Origin:
             said: Names of settings that stay as they are.
 
         Raises:
-            ConfigurationError: A file's header holds a value that cannot be used.
+            ConfigurationError: A file's header holds a value that cannot be used, or does not say what the tower leaves open.
         """
         settings = Settings() if settings is None else settings
         if not self.reading:
             return settings
+        # What the tower leaves open has to be said before anything can be compared.
+        settings = settings.with_values(**{name: self.reading.get(name) for name, _ in backbone.preprocess.unsure if name not in said})
         # The policy first: the size that a model reads of itself, and whether a resize mode counts, depend on it.
         for names in (("resize",), tuple(self.reading)):
             _, differing = self._differing(self.reading, backbone, settings)

@@ -479,6 +479,21 @@ def test_pictures_are_read_as_in_the_training_of_the_head(tmp_path: Path, recwar
         FinerCam(model, replace(head, origin=Origin(reading={"size": ["far", "far"]})))
 
 
+def test_a_head_says_what_its_tower_leaves_open(tmp_path: Path) -> None:
+    """Published weights of one architecture are read differently: the head knows how its own were."""
+    from concept_cam.methods.origin import Origin
+
+    model = LinearBackbone()
+    model.preprocess = replace(model.preprocess, unsure=(("mean", "one of two"), ("interpolation", "likewise")))
+    trained = Settings(mean=0.25, interpolation="bilinear")
+    head = ClassifierHead(torch.randn(3, model.embed_dim), torch.zeros(3), ("a", "b", "c"), origin=Origin.of(model, trained))
+    assert FinerCam(model, head).settings == trained
+    with pytest.raises(ConfigurationError, match=r"read differently: interpolation likewise\."):
+        FinerCam(model, replace(head, origin=Origin(reading={"mean": [0.25] * 3})))
+    said = Settings(mean=0.5)
+    assert head.origin.settings_for(model, said, said=["mean"]) == Settings(mean=0.5, interpolation="bilinear")
+
+
 def test_a_head_whose_origin_is_no_origin_is_refused(tmp_path: Path) -> None:
     from concept_cam.core.files import write_tensors
 
