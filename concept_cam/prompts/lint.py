@@ -247,7 +247,7 @@ def shared_qualities(document: Document, pack: Pack) -> Iterator[Problem]:
             quality = state.quality
             if quality is None or quality.id is None or quality.match == "close":
                 continue
-            part = state.entity and (state.entity.id or state.entity.label)
+            part = None if state.entity is None else state.entity.id or state.entity.label
             owner = owners.setdefault((part, quality.id), state.name)
             if owner != state.name:
                 message = (
