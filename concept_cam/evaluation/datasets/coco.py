@@ -52,9 +52,9 @@ def load(path: str | Path, images: str | Path | None = None, host: str | None = 
     info = content.get("info")
     if isinstance(info, dict) and str(info.get("contributor")).startswith(f"{creator()['name']} "):
         raise DataError(
-            f"{source} is an export of an annotation run: its regions are the model's own, and measured against them the model is always "
-            "right. Give masks that people drew: export the run with  --to cvat  or  --to label-studio, let people go through it there, "
-            "and read what comes back."
+            f"{source} is an export of an annotation run: its regions are the model's own, also those of calls that people accepted, and "
+            "measured against them the model is always right. Give masks that people drew: export the run with  --to cvat  or  "
+            "--to label-studio, let people go through it there, and read what comes back."
         )
     rows, annotations, categories = content["images"], content["annotations"], content["categories"]
     folder = Path(images) if images is not None else source.parent / "images"
