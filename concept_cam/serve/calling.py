@@ -49,8 +49,8 @@ def call_of_run(record: Mapping[str, Any]) -> dict[str, Any]:
         "host_probability": None,
         "states": list(probabilities) or [record["best_state"]],
         "probabilities": probabilities,
-        "likely": list(record.get("likely_states") or ()),
-        "likely_probability": record.get("likely_probability"),
+        "likely": list(record["likely_states"] or ()),
+        "likely_probability": record["likely_probability"],
     }
 
 

@@ -251,9 +251,9 @@ _PLACE_COLUMNS = (
 )  # fmt: skip
 
 _CALL_COLUMNS = (
-    "source", "specimen", "pack", "character", "kind", "state", "best_state", "probability", "probabilities", "score", "margin",
-    "abstained", "abstained_because", "limit", "box_x", "box_y", "box_width", "box_height", "specimen_x", "specimen_y", "specimen_width",
-    "specimen_height",
+    "source", "specimen", "pack", "character", "kind", "state", "best_state", "probability", "probabilities", "likely_states",
+    "likely_probability", "score", "margin", "abstained", "abstained_because", "limit", "box_x", "box_y", "box_width", "box_height",
+    "specimen_x", "specimen_y", "specimen_width", "specimen_height",
 )  # fmt: skip
 
 

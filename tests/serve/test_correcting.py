@@ -35,9 +35,11 @@ from concept_cam.core.regions import decode_rle, encode_rle
 from concept_cam.evaluation.calibration import ModelCall, calibrate, read_calls, read_truth
 from concept_cam.exports import EXPORTS, export
 from concept_cam.serve.app import build_app
+from concept_cam.serve.calling import call_of_run
 from concept_cam.serve.choosing import needed, progress, score_pictures
+from concept_cam.serve.gallery import open_gallery
 from concept_cam.serve.keeping import calls_and_labels, export_bytes, fit_limits
-from tests.exports.planted import make_record
+from tests.exports.planted import digest, make_record, save_picture, write_run
 from tests.serve.conftest import painted
 from tests.serve.test_asking import RED, ids
 
@@ -601,7 +603,6 @@ def run_folder(tmp_path: Path) -> Path:
 def run_client(run_folder: Path) -> Any:
     from concept_cam.localizer import Localizer
     from concept_cam.serve.desk import Desk
-    from concept_cam.serve.gallery import open_gallery
     from tests.planted import PlantedBackbone
 
     desk = Desk(Localizer(PlantedBackbone(64, 8)), open_gallery(str(run_folder)))
@@ -767,6 +768,20 @@ def test_a_run_over_http(run_client: Any) -> None:
     assert "labels" in unknown.json()["error"]["message"]
 
 
+def test_what_a_run_narrows_down_is_told(tmp_path: Path) -> None:
+    """The page read a run's calls without these columns, and told of none of them what was likely."""
+    shares = {"forked": 0.5, "lunate": 0.43, "rounded": 0.07}
+    save_picture(photo := tmp_path / "photos" / "a.png", (40, 60), 0)
+    record = make_record(
+        "a.png", (40, 60), "caudal_fin_shape", "shape", "forked", path=str(photo), probability=0.5, probabilities=shares,
+        sha256=digest(photo), likely_states=["forked", "lunate"], likely_probability=0.93,
+    )  # fmt: skip
+    write_run(tmp_path / "run", [record], parts=1)
+    gallery = open_gallery(str(tmp_path / "run"))
+    call = call_of_run(gallery.calls(gallery.entries[0])[SHAPE])
+    assert (call["likely"], call["likely_probability"]) == (["forked", "lunate"], pytest.approx(0.93))
+
+
 def test_new_limits_say_what_they_change(run_client: Any) -> None:
     assert run_client.get("/api/limits").status_code == 400
     desk = run_client.desk
@@ -834,7 +849,6 @@ def test_limits_say_how_their_calls_were_made(client: Any, desk: Any, run_client
 
 
 def test_pictures_of_a_run_that_are_gone_are_named(run_folder: Path) -> None:
-    from concept_cam.serve.gallery import open_gallery
 
     whole = open_gallery(str(run_folder))
     assert whole.absent == ("s3://bucket/gone away.png",)  # As it was planted.
