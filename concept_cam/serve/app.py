@@ -9,7 +9,7 @@ import hashlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -234,6 +234,11 @@ class _Handlers:
 
     # -------------------------------------------------------------------------------------------------------- pictures
 
+    def _listed(self, entries: Sequence[GalleryPicture]) -> list[dict[str, Any]]:
+        """Returns pictures as the list has them, each with the number of its calls that were judged or drawn."""
+        marks = Counter((item.source, item.specimen) for item in self.desk.corrections.standing() if item.says_something)
+        return [_entry(entry, marks[entry.source, entry.specimen]) for entry in entries]
+
     async def pictures(self, request: Request) -> Response:
         """A part of the list of pictures."""
         offset, limit = _whole(request, "offset", 0, 10**9), _whole(request, "limit", 200, 1000)
@@ -243,9 +248,7 @@ class _Handlers:
             entries = [entry for entry in self.desk.gallery.entries if search in entry.title.casefold()]
             if title is not None:
                 entries = [entry for entry in entries if entry.title == title]
-            marks = Counter((item.source, item.specimen) for item in self.desk.corrections.standing() if item.says_something)
-            rows = [_entry(entry, marks[entry.source, entry.specimen]) for entry in entries[offset : offset + limit]]
-            return {"total": len(entries), "offset": offset, "pictures": rows}
+            return {"total": len(entries), "offset": offset, "pictures": self._listed(entries[offset : offset + limit])}
 
         return JSONResponse(await self._work(work))
 
@@ -257,8 +260,8 @@ class _Handlers:
         if len(body) > UPLOAD_BYTES:
             raise TooLarge
         name = request.query_params.get("name", "picture")
-        entry = await self._work(lambda: self.desk.gallery.add(body, name), reading=True)
-        return JSONResponse(_entry(entry, 0), 201)
+        made = await self._work(lambda: self._listed([self.desk.gallery.add(body, name)]), reading=True)
+        return JSONResponse(made[0], 201)
 
     async def image(self, request: Request) -> Response:
         """A picture as JPEG at one of a few sizes, without metadata."""

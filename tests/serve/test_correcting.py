@@ -736,7 +736,8 @@ def test_a_dropped_picture_keeps_the_name_under_which_it_was_corrected(client: A
     first = drop("one.png")
     body = {"picture": first["id"], "question": RED, "verdict": "accept", "called": {"state": "red"}}
     assert client.post("/api/corrections", json=body).status_code == 201
-    assert drop("two.png")["source"] == first["source"]
+    again = drop("two.png")
+    assert (again["source"], first["corrections"], again["corrections"]) == (first["source"], 0, 1)
     asked = client.post("/api/ask", json={"image": base64.b64encode(content).decode(), **RED}).json()
     assert asked["picture"]["source"] == first["source"]
     (kept,) = client.get(f"/api/corrections?picture={first['id']}").json()["corrections"]
