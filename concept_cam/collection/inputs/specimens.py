@@ -264,7 +264,7 @@ class TakenMasks:
     def add(self, item: Item) -> None:
         """Takes a picture's masks off, also those among which it cannot choose: its own entry says so."""
         named = self._ignored.named_after(item)
-        self._used = self._used or any(path.is_file() for path in named)  # one may stand outside: ../a.png
+        self._used = self._used or any(os.path.isfile(path) for path in named)  # one may stand outside: ../a.png
         for path in named:
             self._left.pop(str(path), None)
         if len(self._sources) < SHOWN and item.source not in self._sources:
@@ -485,7 +485,7 @@ class Ignored:
         base = self._base(item)
         beside = _by_stem(base.parent)
         # A mask under the picture's whole name is this picture's; one under its stem is that of any picture with the stem.
-        own = [base.name] if base.is_file() else beside.get(base.name, [])
+        own = [base.name] if os.path.isfile(base) else beside.get(base.name, [])
         found = own or beside.get(base.stem, [])
         if not found:
             return None
@@ -522,7 +522,7 @@ def _by_stem(folder: Path) -> Mapping[str, list[str]]:
     """Returns the pictures that stand in a folder, by their names without the ending."""
     try:
         return _listed(str(folder), folder.stat().st_mtime_ns)
-    except OSError:  # no such folder: the collection has folders that need no masks
+    except (OSError, ValueError):  # no such folder, or no name of one: the collection has folders that need no masks
         return {}
 
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from concept_cam.collection.inputs import LAYOUTS, Collection, Columns, Item, Shard, files, find_layout, open_collection, parse_shard
-from concept_cam.collection.inputs.specimens import BoxFile, open_boxes, open_ignored, parse_boxes, read_specimen_mask
+from concept_cam.collection.inputs.specimens import BoxFile, TakenMasks, open_boxes, open_ignored, parse_boxes, read_specimen_mask
 from concept_cam.collection.schema import image_key
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError
 from concept_cam.core.regions import encode_rle
@@ -451,7 +451,22 @@ def test_masks_that_are_named_after_no_picture_are_told(folder: Path, tmp_path: 
     (masks / "a fish.png").unlink()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check("top.png")  # beside 'top.png.png', which is the one that is used
+        check("top.png")  # the one that is used, beside 'top.png.png'
+
+
+@pytest.mark.parametrize("source", [f"{'5' * 300}.jpg", "b\0/c.png"])
+def test_names_that_no_file_can_have_have_no_mask(folder: Path, tmp_path: Path, source: str) -> None:
+    """One of them in a Parquet table ended the whole run, which had no mask for it and needed none."""
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "top.png").write_bytes(png(0))
+    ignored, payload = open_ignored(str(tmp_path / "masks")), next(open_collection(folder).items()).payload
+    taken = TakenMasks(ignored)
+    for item in (Item(source, payload), Item("top.png", payload)):
+        taken.add(item)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        taken.tell()
+    assert ignored.mask(Item(source, payload), (8, 8)) is None
 
 
 def test_box_files(tmp_path: Path) -> None:
