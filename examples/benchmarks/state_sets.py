@@ -1,4 +1,4 @@
-"""How often are `likely_states` right, and how far do they narrow a character down? A minute or two of one core for each group.
+"""How often are `likely_states` right, and how far do they narrow a character down? Three minutes of one core.
 
     python examples/benchmarks/state_sets.py --pictures 48
 
