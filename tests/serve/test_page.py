@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from concept_cam.collection.corrections import Corrections
+from concept_cam.collection.corrections import Correction, Corrections
 from concept_cam.commands.example import EXAMPLE_SIZE, FISH
 from concept_cam.core.regions import decode_rle
 from concept_cam.demo.worlds import WORLDS
@@ -513,6 +513,18 @@ def test_what_is_right_is_said_where_no_call_was_made(page: Any) -> None:
     key(page, "a")
     saved(page)
     assert f"it is {state}," in text(page, "standing")
+    # What somebody said of another call is told as it was said.
+    other = next(name for name in ("banded", "spotted") if name != state)
+    base = {"source": "forked.png", "pack": "lepidoptera", "character": "wing_pattern", "kind": "pattern"}
+    page.desk.corrections.add(Correction(id="other", called=other, verdict="accept", abstained_because="no_host", person="Ada", **base))
+    words = "%5B%22a+forked+tail+fin%22%2C%22a+rounded+tail+fin%22%5D"
+    open_page(page, f"#p=forked.png&q=lepidoptera:wing_pattern&q={words}&a=1")
+    page.find_element("id", "add").click()
+    page.find_elements("css selector", ".tab button")[0].click()
+    assert text(page, "standing").startswith(f"Ada: it is {other},")
+    assert page.execute_script(right) == f"It is {state}"
+    page.find_elements("css selector", ".tab button")[4].click()  # A question that is still to be typed.
+    assert page.execute_script(right) == "Right"
 
 
 def test_what_stands_first_agrees_with_the_verdict(page: Any) -> None:
@@ -536,6 +548,9 @@ def test_states_that_are_likely_together_are_named(page: Any) -> None:
     said = text(page, "narrowed")
     assert said.startswith("Narrowed down to ")
     assert sorted(said.removeprefix("Narrowed down to ").split(":")[0].split(" or ")) == ["a forked caudal fin", "a forked tail fin"]
+    page.find_element("id", "add").click()  # A question that is still to be typed.
+    assert text(page, "call").startswith("Ask something")
+    assert not page.find_element("id", "narrowed").is_displayed()
     page.find_elements("css selector", ".tab button")[2].click()
     wait(page, "return document.getElementById('call').textContent.startsWith('head is here')")
     assert not page.find_element("id", "narrowed").is_displayed()

@@ -496,7 +496,9 @@ function showAnswer() {
   if (!answer) {
     $('call').replaceChildren(panel?.problem ? 'No answer' : view.picture ? 'Ask something' : 'Add pictures first', element('small', { textContent: panel?.problem || 'Type what to find, and what it should be told apart from.' }));
     for (const id of ['states', 'ledger', 'regions', 'facts']) $(id).replaceChildren();
-    $('badge').hidden = true; $('because').hidden = true; $('told').hidden = true; $('certificate-card').hidden = true; $('trust').hidden = true; $('standing').textContent = ''; showTeach(); showKeep();
+    for (const id of ['badge', 'because', 'narrowed', 'told', 'certificate-card', 'trust']) $(id).hidden = true;
+    document.querySelector('[data-verdict="accept"] span').textContent = 'Right';
+    $('standing').textContent = ''; showTeach(); showKeep();
     return;
   }
   showCall(panel); showLedger(answer); showRegions(panel); showCertificate(answer); showFacts(panel); showTeach(); showKeep();
@@ -547,7 +549,7 @@ function showCall(panel) {
   document.querySelector('[data-verdict="accept"] span').textContent = named || 'Right';
   const item = marks.current;
   const drawn = item ? [item.mask && 'region drawn', item.boxes.length && `${item.boxes.length} box${item.boxes.length > 1 ? 'es' : ''}`, item.clicks.length && `${item.clicks.length} click${item.clicks.length > 1 ? 's' : ''}`].filter(Boolean).join(', ') : '';
-  $('standing').textContent = item ? `${item.person || 'Somebody'}: ${item.verdict === 'accept' && named ? `i${named.slice(1)}` : said(item)}${drawn ? ` (${drawn})` : ''}, ${new Date(item.at).toLocaleString()}` : 'Nobody has looked at this yet.';
+  $('standing').textContent = item ? `${item.person || 'Somebody'}: ${item.verdict === 'accept' && named ? part ? 'it is here' : `it is ${readable(item.state || item.called)}` : said(item)}${drawn ? ` (${drawn})` : ''}, ${new Date(item.at).toLocaleString()}` : 'Nobody has looked at this yet.';
   $('undo').disabled = !item;
 }
 
