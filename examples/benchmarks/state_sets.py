@@ -72,7 +72,7 @@ def answers(localizer: Localizer, group: str, profile: str, count: int) -> Itera
                 if not told[name]:
                     continue
                 rivals = ("absent",) if concept.metadata["kind"] == "presence" else concept.rival_names
-                shares = dict(zip((str(concept.metadata["state"]), *rivals), found.probabilities))
+                shares = dict(zip((str(concept.metadata["state"]), *rivals), found.probabilities, strict=True))
                 likely, truth = likely_states(shares), samples.trait(row)[name]
                 yield Told(start + row, len(shares), len(likely), truth == max(shares, key=shares.__getitem__), truth in likely)
 
@@ -101,6 +101,9 @@ def main() -> None:
     for group in WORLDS:
         for profile in ("plain", "photographs"):
             told = list(answers(localizer, group, profile, arguments.pictures))
+            if not told:
+                print(f"| {group}, {profile} | 0 | - | - | - | - | - | - | - |")
+                continue
             one = [each for each in told if each.likely == 1]
             several = [each for each in told if each.likely > 1]
             sizes = [np.mean([getattr(each, name) for each in several]) for name in ("likely", "states")] if several else []
