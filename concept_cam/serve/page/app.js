@@ -558,7 +558,7 @@ function narrowed(call) {
   if (call.likely.length < 2) return '';
   const out = call.states.filter(state => !call.likely.includes(state)), most = call.likely.length > out.length + 1;
   const names = (most ? out : call.likely).map(readable), either = names.length < 2 ? names.join('') : `${names.slice(0, -1).join(', ')} or ${names.at(-1)}`;
-  return `Narrowed down to ${most ? 'what is not ' : ''}${either}: ${percent(call.likely_probability)}`;
+  return `${most ? 'Not' : 'Narrowed down to'} ${either}: ${percent(call.likely_probability)}`;
 }
 
 function showLedger(answer) {
