@@ -129,5 +129,5 @@ def fit(
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if (step + 1) % 300 == 0:
-            report(f"joint head {step + 1}/{steps}: {float(apart):.4f} from the teacher's, gate {float(wrong):.4f}")
+            report(f"joint head {step + 1}/{steps}: {apart.item():.4f} from the teacher's, gate {wrong.item():.4f}")
     head.eval()
