@@ -11,7 +11,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from concept_cam.core.errors import ConfigurationError, DataError, ImageError, r
 from concept_cam.core.names import display, path_of
 from concept_cam.core.tables import read_header, rows_of
 from concept_cam.pictures.endings import PICTURE_SUFFIXES, is_picture
+from concept_cam.pictures.folders import walk
 
 __all__ = ["BoxFile", "Ignored", "Taken", "TakenMasks", "mask_in", "open_boxes", "open_ignored", "parse_boxes", "read_specimen_mask"]
 
@@ -256,7 +257,7 @@ class TakenMasks:
 
     def __init__(self, ignored: Ignored) -> None:
         self._ignored = ignored
-        self._left = dict.fromkeys(_masks_under(ignored.folder or ""))
+        self._left = dict.fromkeys(str(Path(file)) for file in walk(ignored.folder or "", PICTURE_SUFFIXES))
         self._count = len(self._left)
         self._used = False
         self._sources: list[str] = []
@@ -509,13 +510,6 @@ class Ignored:
         endings = {ending for known in PICTURE_SUFFIXES for ending in (known, known.upper())} - {place.suffix}
         same = (place.with_suffix(ending) for ending in sorted(endings))
         return next((path.name for path in same if path.is_file() and not path.samefile(place)), None)
-
-
-def _masks_under(folder: str) -> Iterator[str]:
-    """Yields the pictures in a folder and the folders below it."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (str(Path(place) / name) for name in sorted(names) if is_picture(name) and not name.startswith("."))
 
 
 def _by_stem(folder: Path) -> Mapping[str, list[str]]:
