@@ -469,6 +469,19 @@ def test_names_that_no_file_can_have_have_no_mask(folder: Path, tmp_path: Path, 
     assert ignored.mask(Item(source, payload), (8, 8)) is None
 
 
+def test_masks_behind_a_link_are_told_as_others_are(folder: Path, tmp_path: Path) -> None:
+    elsewhere, masks = tmp_path / "elsewhere", tmp_path / "masks"
+    for place in (elsewhere, masks):
+        place.mkdir()
+    (masks / "top.png").write_bytes(png(0))
+    (elsewhere / "nobody.png").write_bytes(png(0))
+    (masks / "b").symlink_to(elsewhere, target_is_directory=True)
+    taken = TakenMasks(open_ignored(str(masks)))
+    taken.add(Item("top.png", next(open_collection(folder).items()).payload))
+    with pytest.warns(UserWarning, match=r"--ignore: 1 of 2 masks in .* are not used, such as 'b/nobody\.png'"):
+        taken.tell()
+
+
 def test_box_files(tmp_path: Path) -> None:
     path = tmp_path / "boxes.csv"
     path.write_text("file,x,y,width\na.png,1,2,3\n")
