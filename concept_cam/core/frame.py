@@ -341,6 +341,8 @@ def _measured(
 ) -> dict[str, Length]:
     """Measures a body in its frame; ``necks`` are other readings of where its front part ends."""
     found: dict[str, Length] = {}
+    # A bump no longer than a patch cannot be told from noise, and greatest depths would be those of bumps.
+    flat_low, flat_high = (_without_bumps(side, 2 * round(max(cell)) + 1) for side in (frame.low, frame.high))
 
     def add(name: str, value: float, line: Points, more: float = 0.0) -> None:
         way = line[-1] - line[0]
@@ -350,13 +352,14 @@ def _measured(
             # Either end is known to a patch.
             found[name] = Length(float(value), math.hypot(patch, patch, more) if value >= 2 * patch else None, line)
 
-    def across(name: str, low: Points, high: Points, start: float, stop: float) -> None:
+    def across(name: str, start: float, stop: float) -> None:
         """The greatest depth between two places along the body."""
-        rows = np.arange(max(int(start), 0), min(int(stop) + 1, len(low)))
-        depth = high[rows] - low[rows]
+        rows = np.arange(max(int(start), 0), min(int(stop) + 1, len(flat_low)))
+        depth = flat_high[rows] - flat_low[rows]
         if np.isfinite(depth).any():
             row = int(rows[int(np.nanargmax(depth))])
-            add(name, float(np.nanmax(depth)), frame.at(np.array([row, row], dtype=float), np.array([low[row], high[row]])))
+            ends = np.array([flat_low[row], flat_high[row]])
+            add(name, float(np.nanmax(depth)), frame.at(np.array([row, row], dtype=float), ends))
 
     if frame.base is not None:
         add("standard_length", frame.base - frame.front, frame.line(frame.front, frame.base), 0.5 * frame.base_gap)
@@ -364,10 +367,10 @@ def _measured(
     if frame.base is not None or called.trunk in given:
         apart = math.hypot(0.5 * frame.neck_gap, max(frame.neck, *necks) - min(frame.neck, *necks) if necks else 0.0)
         add("head_length", frame.neck - frame.front, frame.line(frame.front, frame.neck), apart)
-    across("head_depth", frame.low, frame.high, frame.front, frame.neck)
+    across("head_depth", frame.front, frame.neck)
     if called.trunk in given:
         stop = frame.end if frame.base is None else frame.base
-        across("body_depth", frame.low, frame.high, frame.front + 0.5 * (frame.neck - frame.front), stop)
+        across("body_depth", frame.front + 0.5 * (frame.neck - frame.front), stop)
     points = {name: _pixels(given[name]) for name in (called.eye, *called.fins) if name in given}
     bounds = np.cumsum([len(own) for own in points.values()])[:-1]
     places = {}
@@ -394,6 +397,15 @@ def _measured(
                 ends = np.array([side * edge[top], aside[top]])
                 add(f"{fin}_height", float(over[top]) + 0.5, frame.at(np.full(2, along[top]), ends))
     return found
+
+
+def _without_bumps(side: Points, width: int) -> Points:
+    """The running median over `width` pixels of one side of an outline, float64 [S]; NaN stays where it is."""
+    there = np.isfinite(side)
+    if not there.any():
+        return side
+    closed = np.interp(np.arange(len(side)), np.flatnonzero(there), side[there])
+    return np.where(there, _median(closed, width), np.nan)
 
 
 # ---------------------------------------------------------------------------------------------------------------- pieces
@@ -524,6 +536,6 @@ def _like_a_body(nodes: Points, front: float, neck: float, base: float, everythi
     return float((grid[at[:, 0], at[:, 1]] & inside).mean()) >= _WITHIN
 
 
-def _median(values: Points) -> Points:
-    """Running median of five, so that a stray pixel is no depth."""
-    return np.median(np.lib.stride_tricks.sliding_window_view(np.pad(values, 2, mode="edge"), 5), axis=1)
+def _median(values: Points, width: int = 5) -> Points:
+    """Running median, of five so that a stray pixel is no depth; `width` is odd."""
+    return np.median(np.lib.stride_tricks.sliding_window_view(np.pad(values, width // 2, mode="edge"), width), axis=1)

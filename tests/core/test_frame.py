@@ -137,6 +137,17 @@ def test_a_fin_over_the_body_is_no_dent_in_its_depth() -> None:
     assert measure_body(masks)["body_depth"].value == pytest.approx(clean, rel=0.03)
 
 
+def test_a_bump_no_longer_than_a_patch_is_no_depth() -> None:
+    masks = planted(straight(0.0))
+    clean = measure_body(masks, (12.0, 12.0))["body_depth"].value
+    y, x = np.mgrid[0 : SIZE[0], 0 : SIZE[1]]
+    bump = (np.abs(x - 125) <= 4) & (y > 110) & (y < 110 + 0.5 * DEPTH + 9)
+    masks["trunk"] |= bump
+    assert measure_body(masks)["body_depth"].value > 1.2 * clean, "drawn to the pixel, it is one"
+    assert measure_body(masks, (12.0, 12.0))["body_depth"].value == pytest.approx(clean, abs=0.5)
+    assert clean == pytest.approx(DEPTH, rel=0.03)
+
+
 def test_no_standard_length_where_the_tail_is_not_behind_the_body() -> None:
     good = planted(straight(0.0))
     y, x = np.mgrid[0 : SIZE[0], 0 : SIZE[1]]
