@@ -22,6 +22,7 @@ from typing import Any
 
 from concept_cam.collection.calls import BEFORE_LIMITS
 from concept_cam.core.errors import DataError, OutputError
+from concept_cam.core.tables import escaped
 
 __all__ = ["CORRECTIONS_FILE", "LABEL_COLUMNS", "CORRECTION_VERDICTS", "Conflict", "Correction", "Corrections", "labels_csv"]
 
@@ -516,23 +517,22 @@ def labels_csv(standing: list[Correction]) -> str:
             continue
         state = item.part if item.kind == "part" else item.called
         truth = item.true_state or (f"not {state}" if item.verdict == "reject" and state else "")
-        writer.writerow(
-            {
-                "file_name": item.source,
-                "pack": item.pack,
-                "character": item.character,
-                "specimen": item.specimen,
-                "kind": item.kind,
-                "state": state,
-                "probability": "" if item.probability is None else repr(float(item.probability)),
-                "score": "" if item.score is None else repr(float(item.score)),
-                "abstained_because": item.abstained_because,
-                "true_state": truth,
-                "reviewed": "yes",
-                "verdict": item.verdict,
-                "taught": item.taught,
-                "person": item.person,
-                "at": item.at,
-            }
-        )
+        row = {
+            "file_name": item.source,
+            "pack": item.pack,
+            "character": item.character,
+            "specimen": item.specimen,
+            "kind": item.kind,
+            "state": state,
+            "probability": "" if item.probability is None else repr(float(item.probability)),
+            "score": "" if item.score is None else repr(float(item.score)),
+            "abstained_because": item.abstained_because,
+            "true_state": truth,
+            "reviewed": "yes",
+            "verdict": item.verdict,
+            "taught": item.taught,
+            "person": item.person,
+            "at": item.at,
+        }
+        writer.writerow({name: escaped(value) for name, value in row.items()})
     return buffer.getvalue()

@@ -32,6 +32,7 @@ from concept_cam.collection.runs import ERROR_COLUMNS, ERRORS_FILE, PART_PATTERN
 from concept_cam.collection.schema import RUN_SCHEMA_VERSION, image_key
 from concept_cam.core.errors import DataError, OutputError, one_line
 from concept_cam.core.files import make_directory, write_file
+from concept_cam.core.tables import escaped
 
 __all__ = [
     "ERROR_COLUMNS",
@@ -361,12 +362,13 @@ def write_info(folder: Path, info: Mapping[str, Any], info_file: str = RUN_FILE)
 
 
 def errors_text(errors: list[dict[str, str]], *, header: bool = True) -> str:
-    """Returns errors as CSV."""
+    """Returns errors as CSV; text that a spreadsheet would run as a formula has an apostrophe in front, as in exports."""
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, ERROR_COLUMNS, lineterminator="\n")
     if header:
         writer.writeheader()
-    writer.writerows({**error, "reason": one_line(error["reason"])} for error in errors)
+    finished = ({**error, "reason": one_line(error["reason"])} for error in errors)
+    writer.writerows({name: escaped(value) for name, value in error.items()} for error in finished)
     return stream.getvalue()
 
 

@@ -31,7 +31,7 @@ from concept_cam.collection.schema import PASSTHROUGH_PREFIX, arrow_schema, chec
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import DataError, MissingExtraError
 from concept_cam.core.names import display, path_of
-from concept_cam.core.tables import allow_long_cells
+from concept_cam.core.tables import allow_long_cells, unescaped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -337,7 +337,8 @@ def read_errors(folder: Path) -> list[dict[str, str]]:
     for index, cells in enumerate(lines[1:], 1):
         cut = index == len(lines) - 1 and not complete
         if len(cells) == len(ERROR_COLUMNS) and not cut:
-            found.setdefault((cells[0], cells[2]), dict(zip(ERROR_COLUMNS, cells)))
+            error = dict(zip(ERROR_COLUMNS, map(unescaped, cells)))
+            found.setdefault((error["source"], error["reason"]), error)
     return list(found.values())
 
 

@@ -305,13 +305,14 @@ def _write(folder: Path, rows: list[dict[str, Any]], answers: Sequence[Hits], th
     from concept_cam.commands.locate import slug
     from concept_cam.core.files import write_file
     from concept_cam.core.results import png_bytes
+    from concept_cam.core.tables import escaped
     from concept_cam.pictures.again import Revisit
 
     if rows:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: escaped(value) for name, value in row.items()} for row in rows)
         write_file(folder / "hits.csv", text.getvalue().encode("utf-8", "backslashreplace"), overwrite=overwrite)
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), buffer)

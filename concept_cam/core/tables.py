@@ -16,11 +16,23 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from concept_cam.core.errors import DataError
 from concept_cam.core.names import display
 
-__all__ = ["FORMULA_STARTS", "BadRow", "allow_long_cells", "encoding_of", "entries_of", "is_table", "read_header", "rows_of", "unescaped"]
+__all__ = [
+    "FORMULA_STARTS",
+    "BadRow",
+    "allow_long_cells",
+    "encoding_of",
+    "entries_of",
+    "escaped",
+    "is_table",
+    "read_header",
+    "rows_of",
+    "unescaped",
+]
 
 DELIMITERS = ",;\t|"
 """Between cells; the one that the header holds most of is taken."""
@@ -30,6 +42,21 @@ LONGEST_CELL = 10_000
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet takes for a formula; exports put an apostrophe before such text."""
+
+
+def escaped(value: Any) -> Any:
+    """Puts an apostrophe before a text that a spreadsheet would run as a formula.
+
+    Those begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return (OWASP, "CSV Injection"). A plain number is none, whatever its
+    sign. Text that looks escaped already gets one more, so that :func:`unescaped` gives back every text.
+    """
+    if not isinstance(value, str) or not value.lstrip("'").startswith(FORMULA_STARTS):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def unescaped(text: str) -> str:

@@ -20,7 +20,7 @@ from concept_cam.collection.schema import FRAME, PASSTHROUGH_PREFIX
 from concept_cam.core.errors import DataError
 from concept_cam.core.placing import LEFT_OF
 from concept_cam.core.regions import decode_rle
-from concept_cam.core.tables import FORMULA_STARTS
+from concept_cam.core.tables import escaped
 
 __all__ = [
     "FRAME",
@@ -35,7 +35,6 @@ __all__ = [
     "confidence_of",
     "crop",
     "decided",
-    "escaped",
     "has_region",
     "is_address",
     "iri",
@@ -62,7 +61,8 @@ class Form:
 
     Attributes:
         base: What relative sources are put behind, such as ``https://museum.org/photos/``; ``None`` leaves them relative to the input.
-        escape: Whether text cells of CSV files that a spreadsheet would take for a formula get an apostrophe in front; see :func:`escaped`.
+        escape: Whether text cells of CSV files that a spreadsheet would take for a formula get an apostrophe in front; see
+            :func:`concept_cam.core.tables.escaped`.
         mark: Whether CSV files begin with the UTF-8 mark, without which spreadsheets misread ``px²`` and ``°``; ``None`` leaves it to the
             format.
     """
@@ -387,21 +387,6 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
         writer = csv.DictWriter(file, [finish(name) for name in columns], restval="", extrasaction="raise")
         writer.writeheader()
         writer.writerows({finish(name): finish(cell(value)) for name, value in row.items()} for row in rows)
-
-
-def escaped(value: Any) -> Any:
-    """Puts an apostrophe before a text that a spreadsheet would run as a formula.
-
-    Those begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return (OWASP, "CSV Injection"). A plain number is none, whatever its
-    sign. Text that looks escaped already gets one more, so that :func:`concept_cam.core.tables.unescaped` gives back every text.
-    """
-    if not isinstance(value, str) or not value.lstrip("'").startswith(FORMULA_STARTS):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
 
 
 def _as_it_is(value: Any) -> Any:

@@ -31,6 +31,15 @@ def test_errors_with_line_endings_of_another_system_are_read(tmp_path: Path) -> 
     assert read_errors(tmp_path) == ERRORS
 
 
+def test_errors_run_in_no_spreadsheet_and_are_read_as_they_were(tmp_path: Path) -> None:
+    names = ("=1+1.jpg", "'=2.jpg", "-5", "@a.jpg")
+    errors = [{"source": name, "path": f"/a/{name}", "reason": "cut short"} for name in names]
+    text = errors_text(errors)
+    assert [line.split(",")[0] for line in text.splitlines()[1:]] == ["'=1+1.jpg", "''=2.jpg", "-5", "'@a.jpg"]
+    (tmp_path / ERRORS_FILE).write_text(text, encoding="utf-8")
+    assert read_errors(tmp_path) == errors
+
+
 def test_differences_are_named() -> None:
     old = {"gamma": 1.0, "input": {"given": ["a"], "layout": "list"}, "boxes": None}
     assert differences(old, old) == []

@@ -94,6 +94,15 @@ def test_pictures_that_moved_are_counted(made: tuple[Path, Path], tmp_path: Path
     assert (tmp_path / "gone" / "hits.csv").read_text() == (tmp_path / "there" / "hits.csv").read_text()
 
 
+def test_the_table_of_hits_runs_in_no_spreadsheet(made: tuple[Path, Path], tmp_path: Path) -> None:
+    found = run("query", made[1], "-t", "=a fish", "--top", 1, "-o", tmp_path / "out")
+    assert found.exit_code == 0, found.output
+    with open(tmp_path / "out" / "hits.csv", encoding="utf-8", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["target"] == "'=a fish"
+    assert float(row["value"]) != 0  # a number below zero stays one
+
+
 def test_pictures_that_were_replaced_are_named(tmp_path: Path) -> None:
     from PIL import Image
 

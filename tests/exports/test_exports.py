@@ -14,9 +14,8 @@ from click.testing import CliRunner
 
 from concept_cam.commands.export import export as command
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError, OutputError
-from concept_cam.core.tables import FORMULA_STARTS, unescaped
+from concept_cam.core.tables import FORMULA_STARTS, escaped, unescaped
 from concept_cam.exports import EXPORTS, FOLDER_FILE, export
-from concept_cam.exports.survey import escaped
 from tests.exports.planted import ODD_NAMES, Planted, write_run
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import re
@@ -20,6 +21,7 @@ from PIL import Image
 from concept_cam.cli import main
 from concept_cam.collection.corrections import Correction, Corrections
 from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.tables import escaped, unescaped
 from concept_cam.exports import export, html
 from concept_cam.pictures.again import NOT_SHOWN
 from tests.exports.planted import (
@@ -623,6 +625,35 @@ def test_the_saved_list_holds_the_verdict(browser: Any, told: Path) -> None:
     names = "source,specimen,trait,state,called,probability,likely_states,likely_probability,verdict,verdict_because,confidence,presence"
     assert first.replace('"', "") == f"{names},reviewed,reviewed_by"
     assert second.replace('"', "").split(",")[8:] == ["clear", "why clear.", "0.97", "0.99", "", ""]
+
+
+@pytest.mark.browser
+def test_the_saved_list_runs_in_no_spreadsheet(browser: Any, tmp_path: Path) -> None:
+    """Names of files and people are other people's text; numbers stay numbers, and the mark says UTF-8."""
+    names = ("=1+1.png", "'@een.png", "plain één.png")
+    record = judged("parts", "part", "head")[0]
+    write_run(
+        tmp_path / "run",
+        [
+            record | {"source": name, "record_key": str(at), "image_key": str(at), "probability": 0.5, "confidence": 1e-7}
+            for at, name in enumerate(names)
+        ],
+    )
+    browser.get((export(tmp_path / "run", "html", tmp_path / "sheet") / "index.html").as_uri())
+    wait(browser, "return document.querySelectorAll('.card').length == 3")
+    raw = browser.execute_async_script("""
+        const done = arguments[0], make = URL.createObjectURL;
+        URL.createObjectURL = (blob) => {
+          blob.arrayBuffer().then((bytes) => done(Array.from(new Uint8Array(bytes)))); URL.createObjectURL = make; return make(blob);
+        };
+        document.getElementById('save').click();
+    """)
+    content = bytes(raw)
+    assert content.startswith("\ufeff".encode())
+    rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
+    assert {row["source"] for row in rows} == {escaped(name) for name in names} == {"'=1+1.png", "''@een.png", "plain één.png"}
+    assert {unescaped(row["source"]) for row in rows} == set(names)
+    assert {row["confidence"] for row in rows} == {"1e-7"}
 
 
 @pytest.mark.browser

@@ -169,6 +169,21 @@ def test_why_a_call_was_not_made_goes_to_calibrate(client: Any, desk: Any, tmp_p
     assert fit_limits(desk)[1]["before_limits"] == 0
 
 
+def test_labels_run_in_no_spreadsheet_and_are_read_as_they_were(tmp_path: Path) -> None:
+    """The table is read with the apostrophes of exports taken off: it has to bear them, or a name that begins with one is another's."""
+    names = ("=1+1.png", "'=2.png", "plain.png")
+    store = Corrections(tmp_path / "corrections.sqlite")
+    for number, name in enumerate(names):
+        store.add(replace(said(number), source=name, person="@ada"))
+    table = tmp_path / "labels.csv"
+    table.write_text(labels_csv(store.standing()), encoding="utf-8")
+    with open(table, encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["file_name"] for row in rows] == ["'=1+1.png", "''=2.png", "plain.png"]
+    assert {row["person"] for row in rows} == {"'@ada"}
+    assert [label.file_name for label in read_truth(table)] == list(names)
+
+
 def test_what_is_read_is_a_file_of_corrections(tmp_path: Path) -> None:
     """Reading asks whose file it is, as writing does; a file without anything in it holds no corrections."""
     with sqlite3.connect(tmp_path / "other.sqlite") as other:

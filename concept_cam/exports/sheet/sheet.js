@@ -297,9 +297,11 @@ addEventListener("keydown", (event) => {
 
 // ---------------------------------------------------------------------------------------------------------------- start
 function saveList() {
-  const quote = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
+  // As in the other tables: text that a spreadsheet would run as a formula gets an apostrophe in front, and the mark says that this is UTF-8.
+  const safe = (text) => /^'*[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
+  const quote = (value) => `"${safe(String(value ?? "")).replaceAll('"', '""')}"`;
   const lines = [["source", "specimen", "trait", "state", "called", "probability", "likely_states", "likely_probability", "verdict", "verdict_because", "confidence", "presence", "reviewed", "reviewed_by"], ...shown.map((row) => [items[row.i].f, items[row.i].s, trait(row).name, stateName(row), row.c ? "true" : "false", row.p, (row.lk ?? []).map((state) => trait(row).states[state]).join(" | "), row.lp, row.v == null ? "" : run.verdicts[row.v], row.y, row.z, row.h, row.d, row.by])];
-  const link = element("a", { download: "contact_sheet.csv", href: URL.createObjectURL(new Blob([lines.map((line) => line.map(quote).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" })) });
+  const link = element("a", { download: "contact_sheet.csv", href: URL.createObjectURL(new Blob(["\ufeff", lines.map((line) => line.map(quote).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" })) });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
