@@ -17,6 +17,7 @@ from concept_cam.collection.calls import Limits
 from concept_cam.collection.engines import ENGINES, find_engine
 from concept_cam.collection.inputs import Collection, Columns, Item, Shard, open_collection, parse_shard
 from concept_cam.collection.inputs.items import SCALE, is_url, read_scale
+from concept_cam.collection.others import Passed
 from concept_cam.collection.plan import DECODING, Identity, Plan, Regions, describe
 from concept_cam.collection.questions import build_questions
 from concept_cam.core.concept import Concept
@@ -261,6 +262,8 @@ def run_job(
         finished=True,
         facts={"input": {**job.facts_of_input, "pictures": stream.count, "fingerprint": stream.fingerprint}},
     )
+    if said := stream.passed.finding(writer.held(), writer.verb, writer.noun):
+        warnings.warn(said, UserWarning, stacklevel=3)
     job.tell_untaken()  # after it is finished, whoever makes errors of warnings
 
 
@@ -305,6 +308,8 @@ class _PendingPictures:
         self._hash = hashlib.sha256()
         self.count = 0
         self.duplicates = 0
+        root = job.collection.root
+        self.passed = Passed(writer.begun, bool(writer.stood_in() - {root}))
 
     @property
     def fingerprint(self) -> str:
@@ -326,8 +331,11 @@ class _PendingPictures:
                 self.duplicates += 1
                 continue
             found = replace(item, occurrence="") if first else item
-            if self._writer.done.add(image_key(found.identity)):
+            key = image_key(found.identity)
+            if self._writer.done.add(key):
                 yield found
+            else:
+                self.passed.add(key, found)
 
 
 def _guarded(items: Iterator[Item]) -> Iterator[Item]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from concept_cam.collection.run_writer import RunWriter, check_folder, write_info
+from concept_cam.collection.run_writer import RunWriter, check_folder, roots_of, write_info
 from concept_cam.core.errors import DataError
 from concept_cam.core.files import write_file
 from concept_cam.index.checking import hash_of
@@ -36,7 +36,7 @@ class IndexWriter(RunWriter):
         **options: As for the writer of runs.
     """
 
-    info_file, pattern, noun = INFO_FILE, INDEX_PART_PATTERN, "an index"
+    info_file, pattern, noun, verb = INFO_FILE, INDEX_PART_PATTERN, "an index", "indexed"
     versions: Mapping[str, Any] = MappingProxyType({"format": FORMAT})
 
     def __init__(
@@ -88,6 +88,15 @@ class IndexWriter(RunWriter):
         except DataError as error:  # what annotation runs raise here, so that the part is set aside and done again
             raise OSError(str(error)) from error
         return list(table.column("image_key").unique().to_pylist()), int(table.num_rows)
+
+    def stood_in(self) -> set[Any]:
+        """Returns the folders in which the inputs of earlier sessions stood."""
+        return roots_of(self._earlier.get("inputs") or ())
+
+    def read_columns(self, part: Path, names: list[str]) -> list[list[Any]]:
+        """Returns some columns of a part."""
+        table = Part(part).table
+        return [table.column(name).to_pylist() for name in names]
 
 
 def check_index_folder(folder: Path, resume: bool) -> None:

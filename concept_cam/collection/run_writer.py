@@ -15,7 +15,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -42,6 +42,7 @@ __all__ = [
     "errors_text",
     "now",
     "read_run_info",
+    "roots_of",
     "write_info",
 ]
 
@@ -111,7 +112,7 @@ class RunWriter:
         DataError: The run that is there has another configuration; the message names what differs.
     """
 
-    info_file, pattern, noun = RUN_FILE, PART_PATTERN, "an annotation run"
+    info_file, pattern, noun, verb = RUN_FILE, PART_PATTERN, "an annotation run", "annotated"
     versions: Mapping[str, Any] = MappingProxyType({"schema_version": RUN_SCHEMA_VERSION})
 
     def __init__(
@@ -143,7 +144,7 @@ class RunWriter:
             except BaseException:
                 self.release()
                 raise
-        earlier = info or {}
+        earlier = self._earlier = info or {}
         self.info: dict[str, Any] = {
             **facts,
             **self.versions,
@@ -269,6 +270,25 @@ class RunWriter:
         """Returns the keys of a part's pictures and the number of its rows."""
         return list(pq.read_table(part, columns=["image_key"]).column(0).unique().to_pylist()), int(pq.read_metadata(part).num_rows)
 
+    @property
+    def begun(self) -> str:
+        """When the run was begun, ISO 8601; empty where nothing was there before."""
+        return str(self._earlier.get("started") or "")
+
+    def stood_in(self) -> set[Any]:
+        """Returns the folders in which earlier inputs of the run stood, where that was noted."""
+        return roots_of([self._earlier.get("input")])
+
+    def held(self) -> Iterator[tuple[str, str, str]]:
+        """Yields ``image_key``, ``source`` and SHA-256 of the pictures of all parts, a picture once for each of its records."""
+        for part in sorted((self.folder / PARTS_FOLDER).glob(self.pattern)):
+            yield from zip(*self.read_columns(part, ["image_key", "source", "sha256"]))
+
+    def read_columns(self, part: Path, names: list[str]) -> list[list[Any]]:
+        """Returns some columns of a part."""
+        table = pq.read_table(part, columns=names)
+        return [table.column(name).to_pylist() for name in names]
+
     def expect(self, pictures: int) -> None:
         """Notes how many pictures there are to do, so that whoever opens the run before its end, or after a kill, knows what is lacking.
 
@@ -339,6 +359,11 @@ def _lock(folder: Path) -> FileLock | None:
     except (OSError, NotImplementedError):  # file systems without locks
         return None
     return lock
+
+
+def roots_of(inputs: Iterable[Any]) -> set[Any]:
+    """Returns the folders in which inputs stood, of those that note it."""
+    return {given["root"] for given in inputs if isinstance(given, Mapping) and "root" in given}
 
 
 def _session() -> dict[str, Any]:

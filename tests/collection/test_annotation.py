@@ -526,6 +526,23 @@ class HalfBackbone(PlantedBackbone):
     dtype = torch.bfloat16
 
 
+def test_pictures_that_were_replaced_since_are_told_when_a_run_is_continued(localizer: Localizer, tmp_path: Path) -> None:
+    good, _ = write_pictures(tmp_path / "photos", 4)
+    run_here(tmp_path / "photos", tmp_path / "run", localizer, part_pictures=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_here(tmp_path / "photos", tmp_path / "run", localizer, resume=True)
+    first, second = (tmp_path / "photos" / name for name in good[:2])
+    times = first.stat()
+    Image.fromarray(other()).save(first)
+    os.utime(first, (times.st_atime, times.st_mtime - 1e6))  # as a copy that keeps its old date
+    os.utime(second)  # touched, and the same
+    with pytest.warns(UserWarning, match=r"passed over.*annotated before, and that are others: 1 \(") as said:
+        run_here(tmp_path / "photos", tmp_path / "run", localizer, resume=True)
+    assert f"({good[0]})" in str(said[0].message)
+    assert second.name not in str(said[0].message)
+
+
 def test_resume_refuses_another_configuration_and_names_it(
     pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
 ) -> None:

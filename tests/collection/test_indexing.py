@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from concept_cam.core.errors import ConfigurationError, DataError, OutputError
 from concept_cam.demo.worlds import WORLDS
 from concept_cam.index.index import Index
 from concept_cam.localizer import Localizer
-from tests.colour_world import PACK, write_pictures
+from tests.colour_world import PACK, other, write_pictures
 from tests.planted import PlantedBackbone
 
 CONCEPTS = [Concept(("red",), (("green",), ("blue",))), Concept(("blue",)), Concept(("green",), (("red",),))]
@@ -200,6 +201,23 @@ def test_an_index_grows(localizer: Localizer, tmp_path: Path) -> None:
     np.testing.assert_allclose(grown.features(10).patches, first.features(1).patches, atol=1e-3)
     with pytest.raises(DataError, match="codec"):
         make(tmp_path / "a", tmp_path / "index", localizer, resume=True, keep="int8")
+
+
+def test_pictures_of_another_folder_under_the_same_name_are_told(localizer: Localizer, tmp_path: Path) -> None:
+    """They count as those that the index holds, and are not encoded."""
+    for name in ("a", "b", "c"):
+        write_pictures(tmp_path / name, 2)
+    (changed, *_) = sorted(file for file in (tmp_path / "b").rglob("*.*") if file.is_file())
+    Image.fromarray(other()).save(changed)
+    for file in (tmp_path / "b").rglob("*.*"):
+        os.utime(file, (1e9, 1e9))
+    make(tmp_path / "a", tmp_path / "index", localizer)
+    with pytest.warns(UserWarning, match=r"passed over.*indexed before, and that are others: 1 \(") as said:
+        make(tmp_path / "b", tmp_path / "index", localizer, resume=True)
+    assert f"({changed.relative_to(tmp_path / 'b')})" in str(said[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(tmp_path / "c", tmp_path / "index", localizer, resume=True)  # the same pictures, elsewhere
 
 
 def test_another_model_is_refused(index: Index) -> None:
