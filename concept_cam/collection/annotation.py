@@ -24,7 +24,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError, MissingExtraError, reason_of
 from concept_cam.core.names import DEFAULT_MODEL, choose, did_you_mean
 from concept_cam.core.progress import Progress, Tracker
-from concept_cam.core.settings import Settings
+from concept_cam.core.settings import PREPROCESS_SETTINGS, Settings
 from concept_cam.pictures.endings import PICTURE_SUFFIXES
 from concept_cam.pictures.pages import FirstPages
 from concept_cam.trust.kept import Trust, opened
@@ -205,14 +205,20 @@ def annotate(
     job = Job.open(make_request(inputs, output, traits, request))
     from concept_cam.collection.engines.annotator import Options
     from concept_cam.collection.run_folder import RUN_FILE
-    from concept_cam.collection.run_writer import RunWriter, check_folder
+    from concept_cam.collection.run_writer import RunWriter, check_folder, named_as_before
     from concept_cam.collection.runs import read_run, read_run_info
 
     check_folder(job.folder, resume)  # before a model is loaded, which can take minutes
     wanted = Wanted(localizer, model, device, dtype, settings, batch_size)
+    earlier: Mapping[str, Any] = {}
     if resume and (job.folder / RUN_FILE).is_file():
-        wanted = wanted.as_begun(read_run_info(job.folder))
+        earlier = read_run_info(job.folder)
+        wanted = wanted.as_begun(earlier)
+    elif job.shard is not None:
+        earlier = _another_shard(Path(job.request.output))
     loaded, choice = wanted.load(job)
+    if job.index is None:
+        loaded = _said_as_before(earlier.get("configuration") or {}, loaded)
     if choice is not None and say is not None:
         say(str(choice))
     plan = job.plan(loaded)
@@ -220,7 +226,7 @@ def annotate(
         ready(loaded, list(plan.questions.concepts))
     writer = RunWriter(
         job.folder,
-        job.configuration(plan, loaded.dtype_name),
+        named_as_before(earlier, job.configuration(plan, loaded.dtype_name), job.collection.root, os.getcwd()),
         job.facts(plan, loaded, engine, choice),
         resume=resume,
         part_pictures=part_pictures,
@@ -230,6 +236,32 @@ def annotate(
     finally:
         writer.release()
     return read_run(job.folder)
+
+
+def _another_shard(folder: Path) -> Mapping[str, Any]:
+    """Returns what another shard of the run notes, so that this one says the same in the same words; nothing where it is the first."""
+    from concept_cam.collection.run_folder import RUN_FILE
+    from concept_cam.collection.runs import read_run_info
+
+    for noted in sorted(folder.glob(f"shard-*/{RUN_FILE}")):
+        with suppress(DataError):
+            return read_run_info(noted.parent)
+    return {}
+
+
+def _said_as_before(configuration: Mapping[str, Any], localizer: Localizer) -> Localizer:
+    """Returns a localizer whose settings read as those of the run that is continued, where they mean the same: what the model does of
+    itself may be named, or not.
+    """
+    settings = localizer.settings
+    # What leaves the choice to the model is not recorded; views are noted as they are used.
+    said: dict[str, Any] = {name: configuration.get(name) for name in PREPROCESS_SETTINGS}
+    said |= {name: configuration[name] for name in ("attention", "resize", "size", "max_pixels") if name in configuration}
+    try:
+        made = localizer.under(replace(settings, **said))
+        return made if configuration and made.reading == localizer.reading else localizer
+    except ConfigurationError:
+        return localizer
 
 
 def run_job(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from concept_cam.collection.run_writer import DoneKeys, check_folder, differences, errors_text, write_info
+from concept_cam.collection.run_writer import DoneKeys, check_folder, differences, errors_text, named_as_before, write_info
 from concept_cam.collection.runs import (
     ERRORS_FILE,
     PART_PATTERN,
@@ -190,7 +190,8 @@ def _check(folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> None:
             )
     first = infos[0]["configuration"]
     for folder, info in zip(folders[1:], infos[1:]):
-        found = [line for line in differences(first, info["configuration"]) if not line.startswith("shard:")]
+        own = named_as_before(infos[0], info["configuration"], (info.get("input") or {}).get("root"))
+        found = [line for line in differences(first, own) if not line.startswith("shard:")]
         if found:
             raise DataError(f"{folder} has another configuration than {folders[0]}:\n" + "\n".join(f"  {line}" for line in found))
     counts = {int(shard.partition("/")[2]) for shard in named}

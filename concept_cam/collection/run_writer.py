@@ -40,6 +40,7 @@ __all__ = [
     "RunWriter",
     "differences",
     "errors_text",
+    "named_as_before",
     "now",
     "read_run_info",
     "roots_of",
@@ -412,6 +413,34 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
             for line in differences(old.get(key, ONCE_FIXED.get(path)), new.get(key, ONCE_FIXED.get(path)), path)
         ]
     return [] if old == new else [f"{name}: {_short(old)} -> {_short(new)}"]
+
+
+def named_as_before(earlier: Mapping[str, Any], configuration: Mapping[str, Any], root: str | None, folder: str = "") -> dict[str, Any]:
+    """Returns a configuration whose input is written as that of an earlier run of the same pictures: ``photos`` may be ``/data/photos``.
+
+    Args:
+        earlier: Contents of its ``run.json``; empty for none.
+        configuration: What is named now.
+        root: The folder in which its pictures stand; sources are relative to it.
+        folder: The folder that relative paths of ``configuration`` are seen from; empty where nobody knows.
+    """
+    before, now_ = ((facts.get("configuration") or {}).get("input") for facts in (earlier, {"configuration": configuration}))
+    if root is None or roots_of([earlier.get("input")]) != {root} or not isinstance(before, Mapping) or not isinstance(now_, Mapping):
+        return dict(configuration)
+    names, others = before.get("given"), now_.get("given")
+    if not isinstance(names, list) or not isinstance(others, list) or len(names) != len(others):
+        return dict(configuration)
+    seen = [os.path.join(folder, name) if folder else name for name in others]
+    alike = all(_one_path(str(name), os.path.normpath(other)) for name, other in zip(names, seen))
+    return {**configuration, "input": {**now_, "given": names}} if alike else dict(configuration)
+
+
+def _one_path(one: str, other: str) -> bool:
+    """Tells whether two paths to the same folder, of which one may be relative to a folder that is not known, can be the same."""
+    if os.path.isabs(one) == os.path.isabs(other):
+        return one == other
+    long, short = (Path(path).parts for path in sorted((one, other), key=os.path.isabs, reverse=True))
+    return ".." not in short and (not short or long[-len(short) :] == short)
 
 
 def _short(value: Any) -> str:

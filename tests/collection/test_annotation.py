@@ -565,6 +565,30 @@ def test_resume_refuses_another_configuration_and_names_it(
     assert again.info["counts"]["pictures"] == 4
 
 
+def test_what_means_the_same_continues_a_run_and_joins_shards(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the model does of itself may be named or not, and a folder be named from wherever."""
+    folder = pictures[0]
+    preprocess = localizer.backbone.preprocess
+    own = {"size": preprocess.default_size[0], "mean": preprocess.mean, "interpolation": preprocess.interpolation}
+    said = localizer.with_settings(**own)
+    monkeypatch.chdir(folder.parent)
+    for number, (maker, goer) in enumerate(((localizer, said), (said, localizer))):
+        run = run_here(folder, tmp_path / f"{number}", maker, limit=1)
+        again = run_here(folder.name, run.path, goer, resume=True, limit=3)
+        assert again.info["counts"]["pictures"] == 3
+        assert again.info["configuration"] == run.info["configuration"]
+        shards = tmp_path / f"shards {number}"
+        run_here(folder, shards, maker, shard="1/2")
+        run_here(folder.name, shards, goer, shard="2/2")
+        assert merge_runs([shards]).info["counts"]["pictures"] == len(pictures[1])
+    with pytest.raises(DataError, match=r"size: null -> 32"):
+        run_here(folder, tmp_path / "0", localizer.with_settings(size=32), resume=True)
+    with pytest.raises(DataError, match=r"input\.given"):
+        run_here(str(folder / "box 0"), tmp_path / "0", localizer, resume=True)
+
+
 @pytest.fixture
 def two_folders(tmp_path: Path) -> Path:
     """Folders ``A`` and ``B`` with pictures of the same names, and a list and a table that name them."""

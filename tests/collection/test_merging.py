@@ -128,6 +128,23 @@ def test_an_empty_folder_of_parts_is_no_obstacle_and_a_full_one_is_kept(tmp_path
     assert_joined(merge_runs([folder]))
 
 
+def test_one_folder_under_two_names_is_one(tmp_path: Path) -> None:
+    """A shard noted the folder as it was named from one place, another as from everywhere: the work was done and could not be joined."""
+    for name, root, joined in (("one", "/data/photos", True), ("other", "/mnt/photos", False)):
+        plant_shards(tmp_path / name)
+        for index, (given, stood) in enumerate((("photos", "/data/photos"), (f"{root}", root)), 1):
+            path = tmp_path / name / f"shard-{index:05d}-of-{COUNT:05d}" / RUN_FILE
+            info = json.loads(path.read_text(encoding="utf-8"))
+            info["configuration"]["input"] = {"layout": "folder", "given": [given]}
+            info["input"] |= {"layout": "folder", "root": stood}
+            path.write_text(json.dumps(info), encoding="utf-8")
+        if joined:
+            assert_joined(merge_runs([tmp_path / name]))
+        else:
+            with pytest.raises(DataError, match=r"input\.given"):
+                merge_runs([tmp_path / name])
+
+
 def test_shards_under_different_roots_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r'input\.root: "/A" -> "/B"'):
         merge_runs([plant_shards(tmp_path / "differ", roots=("/A", "/B"))])
