@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from concept_cam.collection.engines import ENGINES
 from concept_cam.collection.plan import Identity, Plan
 from concept_cam.collection.questions import Questions
 from concept_cam.core.concept import Concept
-from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.names import choose
 from concept_cam.core.progress import Progress
 from concept_cam.core.settings import Settings
@@ -143,8 +145,9 @@ def build_index(
     loaded, choice = wanted.load(job)
     if choice is not None and say is not None:
         say(str(choice))
-    if resume and (job.folder / INFO_FILE).is_file():
-        loaded = _said_as_before(Index.open(job.folder), loaded)
+    begun = resume and (job.folder / INFO_FILE).is_file()
+    if (earlier := Index.open(job.folder) if begun else _another_shard(job)) is not None:
+        loaded = _said_as_before(earlier, loaded)
     codec = _codec(job, loaded, keep, pca, resume)
     plan = job.plan_with(loaded, codec)
     if ready is not None:
@@ -165,6 +168,16 @@ def build_index(
     finally:
         writer.release()
     return Index.open(job.folder)
+
+
+def _another_shard(job: Job) -> Index | None:
+    """Returns another shard of the index, so that this one says the same in the same words; ``None`` where it is the first."""
+    from concept_cam.index.storage import INFO_FILE
+
+    for noted in sorted(Path(job.request.output).glob(f"shard-*/{INFO_FILE}")) if job.shard is not None else ():
+        with suppress(DataError):
+            return Index.open(noted.parent)
+    return None
 
 
 def _said_as_before(index: Index, localizer: Localizer) -> Localizer:

@@ -182,6 +182,15 @@ def test_shards_are_one_index(index: Index, pictures: tuple[Path, list[str], lis
     assert run.info["counts"]["pictures"] == 17
 
 
+def test_shards_whose_settings_mean_the_same_are_one_index(
+    pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
+) -> None:
+    said = localizer.with_settings(size=localizer.backbone.preprocess.default_size[0])
+    for number, asker in enumerate((localizer, said), 1):
+        make(pictures[0], tmp_path / "sharded", asker, shard=f"{number}/2")
+    assert len(Index.open(tmp_path / "sharded")) == len(pictures[1])
+
+
 def test_an_index_grows(localizer: Localizer, tmp_path: Path) -> None:
     for name, count in (("a", 5), ("b", 4)):
         (tmp_path / name).mkdir()
