@@ -22,12 +22,14 @@ from concept_cam.collection.corrections import CORRECTIONS_FILE, Correction, Cor
 from concept_cam.collection.runs import Run
 from concept_cam.collection.schema import MEASURES
 from concept_cam.core.errors import PromptError
+from concept_cam.core.names import display
 from concept_cam.core.regions import decode_rle, encode_rle, find_regions, measure
 
 __all__ = ["CorrectedRun", "apply", "corrected"]
 
 _VERDICT = ("verdict", "verdict_because", "confidence", "presence")
 _OF_THE_MAP = ("score", "margin", "evidence_x", "evidence_y", "p_value", "dependence", "agreement", "text_share", "ledger")
+_NAMED = 3
 _KEY = ("source", "pack", "character", "specimen", "kind", "best_state")
 
 
@@ -72,10 +74,41 @@ class CorrectedRun(Run):
                 batch = table.to_batches()[0]
             yield batch.select(wanted.names) if columns is not None else batch
 
+    def not_carried(self) -> list[str]:
+        """Says what of the corrections no record carries, a sentence for each kind; nothing where they all are."""
+        left = {key: item for key, item in self.corrections.items() if item.says_something}
+        both, misfits = [], []
+        for batch in super().batches([*_KEY, "image_height", "image_width"]):
+            for item, *size in zip(self._corrections(batch), *(batch.column(name).to_pylist() for name in ("image_height", "image_width"))):
+                if item is None:
+                    continue
+                left.pop(item.key, None)
+                if item.mask is not None and list(item.mask["size"]) != size:
+                    misfits.append(item)
+                elif item.mask is not None and item.boxes:
+                    both.append(item)
+        asked = [item for item in left.values() if item.pack]
+        said = []
+        if asked:
+            said.append(f"corrections of which the run has no record, so that none carries them: {_examples(asked)}.")
+        if words := [item for item in left.values() if not item.pack]:
+            said.append(f"corrections of questions in words, of which a run has no records: {_examples(words)}.")
+        if misfits:
+            said.append(f"regions brushed on a picture of another size than the run's, which are left out: {_examples(misfits)}.")
+        if both:
+            said.append(f"a region was brushed and boxes were drawn as well; the brushed region alone is carried: {_examples(both)}.")
+        return said
+
     def _corrections(self, batch: pa.RecordBatch) -> Iterator[Correction | None]:
         for row in batch.select(list(_KEY)).to_pylist():
             part = row["best_state"] if row["kind"] == "part" else ""
             yield self.corrections.get((row["source"], row["pack"], row["character"], row["specimen"], part))
+
+
+def _examples(items: Sequence[Correction]) -> str:
+    shown = [f"{item.character}{f' {item.part}' if item.part else ''} of {display(item.source)}" for item in items[:_NAMED]]
+    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return f"{len(items)} ({', '.join(shown)}{more})"
 
 
 def _storable(record: dict[str, Any]) -> dict[str, Any]:

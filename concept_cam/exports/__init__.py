@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -100,7 +101,7 @@ def export(
     path = Path(output)
     _check_output(path, to, chosen, overwrite)
     try:
-        from concept_cam.collection.corrected import corrected
+        from concept_cam.collection.corrected import CorrectedRun, corrected
         from concept_cam.collection.runs import Run
         from concept_cam.exports.survey import Form
 
@@ -137,6 +138,8 @@ def export(
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(f"cannot write {path}: {reason}. Choose another --output, or make room or rights there.") from error
+    for said in opened.not_carried() if isinstance(opened, CorrectedRun) else ():
+        warnings.warn(said, UserWarning, stacklevel=2)
     return path
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -693,6 +694,35 @@ def test_a_run_is_corrected_in_every_export(run_folder: Path, tmp_path: Path) ->
             assert "lunate" not in everything(plain), name
     assert "Ada Løv (reviewed)" in everything(tmp_path / "out-darwin-core.csv")
     shutil.rmtree(tmp_path / "out-html")
+
+
+def test_what_of_the_corrections_no_record_carries_is_told(run_folder: Path, tmp_path: Path) -> None:
+    run = read_run(run_folder)
+    record = next(record for record in run.records() if record["character"] == "caudal_fin_shape")
+    drawn = np.ones((record["image_height"], record["image_width"]), bool)
+    store = Corrections(run_folder / "corrections.sqlite")
+    base = {"pack": "fish", "character": "caudal_fin_shape", "kind": "shape", "called": "forked"}
+
+    def told() -> list[str]:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            export(run_folder, "csv", tmp_path / "out.csv", overwrite=True)
+        return [str(warning.message) for warning in said]
+
+    store.add(Correction(id="a", source=record["source"], verdict="accept", mask=encode_rle(drawn), **base))
+    store.add(Correction(id="clicked", source="no such.png", clicks=((3.0, 4.0, 1),), **base))
+    assert told() == []
+    store.add(Correction(id="b", source=record["source"], verdict="accept", mask=encode_rle(drawn), boxes=((1, 1, 5, 5),), **base))
+    store.add(Correction(id="c", source="no such.png", verdict="accept", **base))
+    store.add(Correction(id="d", source=record["source"], verdict="reject", called="red", character="red | blue"))
+    first, second, third = told()
+    assert first.startswith("corrections of which the run has no record")
+    assert "1 (caudal_fin_shape of no such.png)" in first
+    assert "questions in words" in second
+    assert f"1 (red | blue of {record['source']})" in second
+    assert "the brushed region alone is carried: 1 (" in third
+    store.add(Correction(id="e", source=record["source"], mask=encode_rle(np.ones((2, 3), bool)), **base))
+    assert "another size than the run's, which are left out: 1 (" in told()[2]
 
 
 def with_part(records: Any) -> Any:
