@@ -228,6 +228,11 @@ def read_run_info(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: expected the output folder of an annotation run.")
     if not path.is_file():
+        if shards := len(list(folder.glob(f"shard-*/{RUN_FILE}"))):
+            raise DataError(
+                f"{folder} holds shards of a run ({shards}) that are not joined yet, and no {RUN_FILE} of its own. Join them first:  "
+                f"concept-cam annotate --merge {folder}"
+            )
         raise DataError(f"{folder} is not an annotation run: it has no {RUN_FILE}. Name the folder given to `annotate --output`.")
     info = read_json(path)
     if not isinstance(info, dict) or "schema_version" not in info:

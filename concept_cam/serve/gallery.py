@@ -310,6 +310,12 @@ def _open_folder(path: Path, max_pixels: int) -> Gallery:
     return Gallery("folder", display(Path(root).name), Path(root), entries, (Path(root),), max_pixels=max_pixels)
 
 
+def _is_run(path: Path) -> bool:
+    """Whether a path is a run's; shards that are not joined are one too, of which opening says what to do."""
+    whole = path.name == RUN_FILE or ((path / RUN_FILE).is_file() and (path / PARTS_FOLDER).is_dir())
+    return whole or any(path.glob(f"shard-*/{RUN_FILE}"))
+
+
 def _open_run(path: Path, max_pixels: int) -> Gallery:
     from concept_cam.collection.runs import read_run
 
@@ -366,7 +372,7 @@ def _open_index(path: Path, max_pixels: int) -> Gallery:
 
 GALLERIES: dict[str, tuple[Callable[[Path], bool], Callable[[Path, int], Gallery]]] = {
     "index": (lambda path: is_index([str(path)]), _open_index),
-    "run": (lambda path: path.name == RUN_FILE or ((path / RUN_FILE).is_file() and (path / PARTS_FOLDER).is_dir()), _open_run),
+    "run": (_is_run, _open_run),
     "folder": (lambda path: path.is_dir(), _open_folder),
 }
 """Kinds of galleries: how each is recognised and opened; the first that fits."""

@@ -71,6 +71,17 @@ def test_errors(planted: Planted, copy: Path) -> None:
     assert Run.open(copy).errors() == [{"source": "a, b.jpg", "path": "/in/a", "reason": "truncated"}]
 
 
+def test_shards_that_are_not_joined_say_so(copy: Path) -> None:
+    """They lie in the folder that was given to annotate, which is what the message told people to name."""
+    from concept_cam.serve.gallery import open_gallery
+
+    (copy.parent / "run of shards").mkdir()
+    copy.rename(copy.parent / "run of shards" / "shard-00001-of-00002")
+    for open_ in (read_run, lambda path: open_gallery(str(path))):
+        with pytest.raises(DataError, match=r"holds shards of a run \(1\) that are not joined.*annotate --merge"):
+            open_(copy.parent / "run of shards")
+
+
 def test_unfinished_parts_are_not_read(copy: Path) -> None:
     count = Run.open(copy).count
     (copy / PARTS_FOLDER / ".part-00009.parquet.partial").write_bytes(b"half")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from concept_cam.collection.inputs.columns import PICTURE_COLUMNS
 from concept_cam.collection.inputs.entries import is_index
-from concept_cam.collection.inputs.files import subfolders
+from concept_cam.collection.inputs.files import is_run, subfolders
 from concept_cam.collection.inputs.items import Collection, Columns, Item, Specimen, is_url
 from concept_cam.collection.inputs.selection import Shard, parse_shard
 from concept_cam.core.errors import ConfigurationError, DataError
@@ -143,6 +143,11 @@ def find_layout(inputs: Sequence[str], skip: Sequence[str] = ()) -> str:
     if is_url(given):
         return _by_ending(given) or ("glob" if glob.has_magic(given) else "folder")
     if os.path.isdir(given):
+        if is_run(given):
+            raise DataError(
+                f"{given!r} is an annotation run, which holds records and no pictures: give the pictures, or an index of them. To ask more "
+                "of them, annotate them with further packs into another --output; 'concept-cam export' and 'concept-cam serve' take runs."
+            )
         return _by_content(given, skip)
     if os.path.isfile(given):
         kind = _by_ending(given) or "list"

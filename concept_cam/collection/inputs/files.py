@@ -31,7 +31,7 @@ from concept_cam.pictures.endings import PICTURE_SUFFIXES
 from concept_cam.pictures.folders import Unreadable, visible
 from concept_cam.pictures.folders import walk as walk_folders
 
-__all__ = ["Unreadable", "glob_files", "open_folder", "open_glob", "open_list", "subfolders", "unreadable_item", "walk"]
+__all__ = ["Unreadable", "glob_files", "is_run", "open_folder", "open_glob", "open_list", "subfolders", "unreadable_item", "walk"]
 
 
 def walk(
@@ -63,12 +63,10 @@ def subfolders(folder: str, names: Iterable[str], skip: Sequence[str] = ()) -> l
 
     A run that stands beside the pictures holds Parquet parts and perhaps pictures that were made of them, which are no input.
     """
-    return [
-        name for name in visible(folder, names) if os.path.abspath(path := os.path.join(folder, name)) not in skip and not _is_run(path)
-    ]
+    return [name for name in visible(folder, names) if os.path.abspath(path := os.path.join(folder, name)) not in skip and not is_run(path)]
 
 
-def _is_run(folder: str) -> bool:
+def is_run(folder: str) -> bool:
     """Tells whether a folder is an annotation run; ``run.json`` alone may be another program's, beside pictures that are wanted."""
     return os.path.isfile(os.path.join(folder, RUN_FILE)) and os.path.isdir(os.path.join(folder, PARTS_FOLDER))
 

@@ -85,6 +85,15 @@ def test_runs_beside_the_pictures_are_no_input(folder: Path) -> None:
     assert [item.source for item in items(folder / "annotated", layout="folder")] == ["overlay.png"]
 
 
+def test_a_run_is_no_input(tmp_path: Path) -> None:
+    """Its Parquet files were read as pictures, of which every row was an error."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "part-000001.parquet").write_bytes(b"")
+    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match=r"is an annotation run.*give the pictures, or an index"):
+        open_collection(tmp_path)
+
+
 def test_folders_that_are_left_out_do_not_decide_the_layout(tmp_path: Path) -> None:
     root = tmp_path / "coll"
     (root / "zoo").mkdir(parents=True)
