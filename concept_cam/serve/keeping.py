@@ -160,7 +160,8 @@ def keep_limits(desk: Desk, target: float = 0.9, confidence: float = 0.8) -> Pat
 
 
 def export_bytes(desk: Desk, to: str) -> tuple[bytes, str]:
-    """Returns an export of the run with its corrections, and a file name; folders become a ZIP archive. ``"labels"`` needs no run.
+    """Returns an export of the run with its corrections, and a file name; folders, and files that have a companion, become a ZIP archive.
+    ``"labels"`` needs no run.
 
     Raises:
         ConfigurationError: Unknown format, or one that needs a run.
@@ -177,11 +178,11 @@ def export_bytes(desk: Desk, to: str) -> tuple[bytes, str]:
     with tempfile.TemporaryDirectory(prefix="concept-cam-export-") as scratch:
         output = Path(scratch) / f"{run.name}-{to}{chosen.suffix}"
         export(run, to, output, corrections=desk.corrections.path)
-        if not chosen.is_folder:
+        written = [file for file in sorted(Path(scratch).rglob("*")) if file.is_file()]
+        if not chosen.is_folder and len(written) == 1:
             return output.read_bytes(), output.name
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in sorted(output.rglob("*")):
-                if file.is_file():
-                    archive.write(file, file.relative_to(output.parent))
-        return buffer.getvalue(), f"{output.name}.zip"
+            for file in written:
+                archive.write(file, file.relative_to(output.parent))
+        return buffer.getvalue(), f"{output.name.removesuffix(chosen.suffix)}.zip"

@@ -809,6 +809,11 @@ def test_a_run_over_http(run_client: Any) -> None:
     assert "annotations" in export_.json()
     archive = zipfile.ZipFile(io.BytesIO(run_client.get("/api/export/label-studio").content))
     assert any(name.endswith("tasks.json") for name in archive.namelist())
+    # The labels of the task stand in a file of their own, beside the picture's: CVAT wants them first.
+    both = run_client.get("/api/export/cvat")
+    assert both.headers["content-disposition"].endswith('-cvat.zip"')
+    names = zipfile.ZipFile(io.BytesIO(both.content)).namelist()
+    assert sorted(Path(name).suffix for name in names) == [".json", ".xml"]
     unknown = run_client.get("/api/export/kml")
     assert unknown.status_code == 400
     assert "labels" in unknown.json()["error"]["message"]
