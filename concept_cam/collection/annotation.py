@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -159,6 +159,7 @@ def annotate(
     device: str = "auto",
     dtype: str = "auto",
     settings: Settings | None = None,
+    named: Container[str] = (),
     resume: bool = False,
     engine: str = "local",
     workers: int | None = None,
@@ -184,6 +185,7 @@ def annotate(
         dtype: Number format of the towers, or ``"auto"``: the fastest one on this machine in which maps stay nearly the same; see
             :mod:`concept_cam.collection.formats`.
         settings: How pictures are read and scored.
+        named: Names of settings that are meant though they may be the defaults: an index that was made otherwise refuses them.
         resume: Continue a run that is there; starts one where there is none.
         engine: A name of :data:`concept_cam.collection.engines.ENGINES`.
         workers: Worker processes; ``None`` for as many as there are processors, 0 for none. On a processor, set ``OMP_WAIT_POLICY=PASSIVE``
@@ -209,7 +211,7 @@ def annotate(
     from concept_cam.collection.runs import read_run, read_run_info
 
     check_folder(job.folder, resume)  # before a model is loaded, which can take minutes
-    wanted = Wanted(localizer, model, device, dtype, settings, batch_size)
+    wanted = Wanted(localizer, model, device, dtype, settings, batch_size, named)
     earlier: Mapping[str, Any] = {}
     if resume and (job.folder / RUN_FILE).is_file():
         earlier = read_run_info(job.folder)
@@ -435,6 +437,7 @@ class Wanted:
         dtype: Number format of the towers, or ``"auto"``.
         settings: How pictures are read and scored.
         batch_size: Pictures per forward pass; ``None`` to find out.
+        named: Names of settings that are meant though they may be the defaults.
     """
 
     localizer: Localizer | None
@@ -443,6 +446,7 @@ class Wanted:
     dtype: str
     settings: Settings | None
     batch_size: int | None
+    named: Container[str] = ()
 
     def as_begun(self, info: Mapping[str, Any]) -> Wanted:
         """Returns what continues a run: in its number format and, since on a GPU the last digits depend on it, with its batch size."""
@@ -467,9 +471,9 @@ class Wanted:
 
         index = Index.open(job.index)
         name = index.model if self.model == DEFAULT_MODEL else self.model
-        # Settings do not tell what was said from what was left: what is other than the default was said.
+        # Settings do not tell what was said from what was left: what is other than the default was said, and what is named beside them.
         given, plain = self.settings or Settings(), Settings()
-        asked = {name: value for name in READING_SETTINGS if (value := getattr(given, name)) != getattr(plain, name)}
+        asked = {name: value for name in READING_SETTINGS if (value := getattr(given, name)) != getattr(plain, name) or name in self.named}
         # Only the text tower is needed, which nothing is waiting for: what counts is that the answers are those of the pictures.
         own = replace(
             self,
@@ -774,6 +778,7 @@ def estimate(
     device: str = "auto",
     dtype: str = "auto",
     settings: Settings | None = None,
+    named: Container[str] = (),
     batch_size: int | None = None,
     sample: int = 16,
     **request: Any,
@@ -791,6 +796,7 @@ def estimate(
         device: Device.
         dtype: Number format.
         settings: How pictures are read and scored.
+        named: As for :func:`annotate`.
         batch_size: Pictures per forward pass.
         sample: Pictures to try.
         **request: The other fields of :class:`Request`.
@@ -805,7 +811,7 @@ def estimate(
     from concept_cam.collection.engines.annotator import Annotator
 
     job = Job.open(make_request(inputs, output, traits, request))
-    ready, _ = Wanted(localizer, model, device, dtype, settings, batch_size).load(job)
+    ready, _ = Wanted(localizer, model, device, dtype, settings, batch_size, named).load(job)
     annotator = Annotator(ready, job.plan(ready))
     tried = list(islice(job.items(), sample))
     annotator(tried[:1])  # the first pass pays for what is loaded once

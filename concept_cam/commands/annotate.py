@@ -199,6 +199,8 @@ def annotate(
         "device": values.get("device") or "auto",
         "dtype": values.get("dtype") or "auto",
         "settings": Settings().with_values(**{name: values[name] for name in SETTING_NAMES if name in values}),
+        # How large pictures may be is no matter of the features.
+        "named": frozenset(values) - {"max_pixels"},
         "batch_size": values.get("batch_size"),
     }
     if dry_run:

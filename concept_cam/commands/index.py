@@ -268,14 +268,16 @@ def query(
     concepts = list(question_of(target, contrast, traits).concepts)
     check_early(values, output)
     from concept_cam.index.filtering import matching
-    from concept_cam.index.index import Index
+    from concept_cam.index.index import READING_SETTINGS, Index
     from concept_cam.localizer import Localizer
 
     found = Index.open(path)
     among = matching(found.pictures, where) if where else None
+    # A configuration may name how pictures are read: the index refuses what it was not made with.
+    fixed = [name for name in READING_SETTINGS if name != "max_pixels"]
     localizer = found.localizer(
         Localizer.from_pretrained(found.model, device=values.get("device") or "auto", settings=found.settings),
-        **{name: values[name] for name in ("gamma", "weighting", "feature_norm", "templates") if name in values},
+        **{name: values[name] for name in (*fixed, "gamma", "weighting", "feature_norm", "templates") if name in values},
     )
     warn_unread_places(concepts)
     warn_unknown_words(localizer, concepts)

@@ -94,6 +94,23 @@ def test_pictures_that_moved_are_counted(made: tuple[Path, Path], tmp_path: Path
     assert (tmp_path / "gone" / "hits.csv").read_text() == (tmp_path / "there" / "hits.csv").read_text()
 
 
+def test_what_an_index_was_made_with_is_refused_otherwise_though_it_is_the_default(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", 2)
+    made = run("index", tmp_path / "photos", "-o", tmp_path / "own", "--workers", 0, "--dtype", "float32", "--resize", "aspect")
+    assert made.exit_code == 0, made.output
+    (tmp_path / "c.yaml").write_text("resize: pad\n", encoding="utf-8")
+    (tmp_path / "same.yaml").write_text("resize: aspect\n", encoding="utf-8")
+    asked = ("annotate", tmp_path / "own", "--traits", "fish:adipose_fin", "-o", tmp_path / "run", "--workers", 0)
+    for command in ((*asked, "--resize", "pad"), (*asked, "--dry-run", "--resize", "pad")):
+        found = run(*command)
+        assert found.exit_code == 2
+        assert "made with resize 'aspect', which cannot become 'pad'" in found.output
+    for settings, code in (("c.yaml", 2), ("same.yaml", 0)):
+        found = run("query", tmp_path / "own", "-t", "a fish", "--config", tmp_path / settings)
+        assert (found.exit_code, "cannot become 'pad'" in found.output) == (code, code == 2), found.output
+    assert run(*asked, "--resize", "aspect").exit_code == 0
+
+
 def test_the_table_of_hits_runs_in_no_spreadsheet(made: tuple[Path, Path], tmp_path: Path) -> None:
     found = run("query", made[1], "-t", "=a fish", "--top", 1, "-o", tmp_path / "out")
     assert found.exit_code == 0, found.output
