@@ -21,7 +21,7 @@ from concept_cam import prompts
 from concept_cam.collection.corrections import CORRECTIONS_FILE, Correction, Corrections, Key
 from concept_cam.collection.runs import Run
 from concept_cam.collection.schema import MEASURES
-from concept_cam.core.errors import PromptError
+from concept_cam.core.errors import DataError, PromptError
 from concept_cam.core.names import display
 from concept_cam.core.regions import decode_rle, encode_rle, find_regions, measure
 
@@ -38,9 +38,14 @@ def corrected(run: Run, path: str | os.PathLike[str] | None = None) -> Run:
 
     Args:
         run: The run.
-        path: File of corrections; by default ``corrections.sqlite`` in the run's folder.
+        path: File of corrections; by default ``corrections.sqlite`` in the run's folder, where there is one.
+
+    Raises:
+        DataError: The file is not there, or is none of corrections.
     """
     file = Path(path) if path is not None else run.path / CORRECTIONS_FILE
+    if path is not None and not file.is_file():
+        raise DataError(f"there is no file of corrections {str(path)!r}: name the one that 'concept-cam serve' keeps, or none.")
     standing = Corrections(file).standing() if file.is_file() else []
     if not standing:
         return run

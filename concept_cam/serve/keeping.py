@@ -177,7 +177,7 @@ def export_bytes(desk: Desk, to: str) -> tuple[bytes, str]:
         )
     with tempfile.TemporaryDirectory(prefix="concept-cam-export-") as scratch:
         output = Path(scratch) / f"{run.name}-{to}{chosen.suffix}"
-        export(run, to, output, corrections=desk.corrections.path)
+        export(run, to, output, corrections=desk.corrections.path if desk.corrections.path.is_file() else False)
         written = [file for file in sorted(Path(scratch).rglob("*")) if file.is_file()]
         if not chosen.is_folder and len(written) == 1:
             return output.read_bytes(), output.name

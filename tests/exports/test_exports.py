@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from concept_cam.cli import main
+from concept_cam.collection.corrections import Correction, Corrections
 from concept_cam.commands.export import export as command
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError, OutputError
 from concept_cam.core.tables import FORMULA_STARTS, escaped, unescaped
@@ -23,6 +25,21 @@ def contents(path: Path) -> dict[str, bytes]:
     if path.is_file():
         return {"": path.read_bytes()}
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def test_corrections_of_another_file_are_applied(planted: Planted, tmp_path: Path) -> None:
+    """The page keeps them where it is told to: without a word the export had none of them."""
+    store = Corrections(tmp_path / "mine.sqlite")
+    base = {"pack": "fish", "character": "caudal_fin_shape", "kind": "shape", "person": "Ada Løv", "called": "forked"}
+    store.add(Correction(id="a", source=ODD_NAMES[0], verdict="state", state="lunate", **base))
+    command_line = [str(planted.path), "--to", "csv", "-o"]
+    done = CliRunner().invoke(main, ["export", *command_line, str(tmp_path / "a.csv"), "--corrections", str(store.path)])
+    assert done.exit_code == 0, done.output
+    assert "Ada Løv" in (tmp_path / "a.csv").read_text(encoding="utf-8-sig")
+    for wrong, said in ((["--corrections", "no.sqlite"], "no file of corrections 'no.sqlite'"), (["--uncorrected"], "one of the two")):
+        given = [*wrong, *(["--corrections", str(store.path)] if wrong == ["--uncorrected"] else [])]
+        done = CliRunner().invoke(main, ["export", *command_line, str(tmp_path / "b.csv"), *given])
+        assert (done.exit_code, said in done.output) == (2, True), done.output
 
 
 @pytest.mark.parametrize("name", EXPORTS)
