@@ -296,7 +296,7 @@ def run_job(
         finished=True,
         facts={"input": {**job.facts_of_input, "pictures": stream.count, "fingerprint": stream.fingerprint}},
     )
-    if said := stream.passed.finding(writer.held(), writer.verb, writer.noun):
+    for said in stream.passed.findings(writer.held(), writer.verb, writer.noun) if stream.passed else ():
         warnings.warn(said, UserWarning, stacklevel=3)
     job.tell_untaken()  # after it is finished, whoever makes errors of warnings
 

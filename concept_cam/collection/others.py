@@ -9,9 +9,10 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from concept_cam.collection.inputs.items import File, Item
+from concept_cam.collection.run_folder import ERRORS_FILE
 from concept_cam.core.names import display
 
 __all__ = ["COMPARED", "Passed"]
@@ -47,39 +48,52 @@ class Passed:
         if isinstance(item.payload, File) and (self._moved or self._touched(item.payload.path)):
             self._doubted[key] = item.payload.path
 
-    def _touched(self, path: str) -> bool:
+    def _touched(self, path: str, later: float = 0.0) -> bool:
         try:
             found = os.stat(path)
         except (OSError, ValueError):
             return False
         # A copy that keeps the old one's date still has a date of its own on most systems.
-        return max(found.st_mtime, found.st_ctime) >= self._began
+        return max(found.st_mtime, found.st_ctime) >= self._began + later
 
-    def finding(self, held: Iterable[tuple[str, str, str]], done: str, noun: str) -> str:
-        """Compares them with what is held; returns a sentence on those that are others, empty for none.
+    def __bool__(self) -> bool:
+        return bool(self._doubted)
+
+    def findings(self, held: Iterable[tuple[str, str, str]], done: str, noun: str) -> list[str]:
+        """Compares them with what is held; returns a sentence on those that are others, and one on those that failed and were changed.
 
         Args:
             held: ``image_key``, ``source`` and SHA-256 of every picture that is held.
             done: What was done with them, such as ``"annotated"``.
             noun: What holds them, such as ``"an annotation run"``.
         """
-        if not self._doubted:
-            return ""
         known = {key: (source, digest) for key, source, digest in held if key in self._doubted and digest}
         step = max(1, -(-len(known) // COMPARED))
         looked = list(known)[::step]
         others = [known[key][0] for key in looked if _differs(self._doubted[key], known[key][1])]
+        # Done and not held: it failed. What was written in the second in which the run began may be what failed.
+        mended = [path for key, path in self._doubted.items() if key not in known and self._touched(path, 1.0)]
+        said = []
+        if mended:
+            said.append(
+                f"pictures that could not be used and were changed since: {_listed(mended)}. They are not tried again as long as "
+                f"{ERRORS_FILE} lists them: delete it and resume."
+            )
         if not others:
-            return ""
-        names = ", ".join(display(name) for name in sorted(others)[:_NAMED])
-        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+            return said
         least = "at least " if step > 1 else ""
-        return (
-            f"pictures that were passed over, since pictures of their names were {done} before, and that are others: {least}{len(others)} "
-            f"({names}{more}). They were replaced or changed since (new metadata count as a change), or lie in another folder under the "
-            f"same name. {noun[0].upper()}{noun[1:]} keeps what it holds of the earlier ones: have these {done} into another --output, or "
-            "put the old files back."
+        said.append(
+            f"pictures that were passed over, since pictures of their names were {done} before, and that are others: "
+            f"{least}{_listed(others)}. They were replaced or changed since (new metadata count as a change), or lie in another folder "
+            f"under the same name. {noun[0].upper()}{noun[1:]} keeps what it holds of the earlier ones: have these {done} into another "
+            "--output, or put the old files back."
         )
+        return said
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{len(names)} ({', '.join(display(name) for name in sorted(names)[:_NAMED])}{more})"
 
 
 def _differs(path: str, digest: str) -> bool:

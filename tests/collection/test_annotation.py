@@ -543,6 +543,18 @@ def test_pictures_that_were_replaced_since_are_told_when_a_run_is_continued(loca
     assert second.name not in str(said[0].message)
 
 
+def test_a_failed_picture_that_was_mended_is_told_when_a_run_is_continued(localizer: Localizer, tmp_path: Path) -> None:
+    _, (bad, *_) = write_pictures(tmp_path / "photos", 4, broken=2)
+    run_here(tmp_path / "photos", tmp_path / "run", localizer)
+    Image.fromarray(picture(1)).save(tmp_path / "photos" / bad)
+    os.utime(tmp_path / "photos" / bad, (time.time() + 5,) * 2)
+    with pytest.warns(UserWarning, match=r"could not be used and were changed since: 1 .*errors\.csv lists them: delete it and resume"):
+        run = run_here(tmp_path / "photos", tmp_path / "run", localizer, resume=True)
+    assert run.info["counts"]["errors"] == 2
+    (run.path / "errors.csv").unlink()
+    assert run_here(tmp_path / "photos", run.path, localizer, resume=True).info["counts"]["errors"] == 1
+
+
 def test_resume_refuses_another_configuration_and_names_it(
     pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
 ) -> None:
