@@ -17,6 +17,7 @@ from concept_cam.collection.calls import Limits
 from concept_cam.collection.engines import ENGINES, find_engine
 from concept_cam.collection.inputs import Collection, Columns, Item, Shard, open_collection, parse_shard
 from concept_cam.collection.inputs.items import SCALE, is_url, read_scale
+from concept_cam.collection.meaning import said_as
 from concept_cam.collection.others import Passed
 from concept_cam.collection.plan import DECODING, Identity, Plan, Regions, describe
 from concept_cam.collection.questions import build_questions
@@ -255,15 +256,10 @@ def _said_as_before(configuration: Mapping[str, Any], localizer: Localizer) -> L
     """Returns a localizer whose settings read as those of the run that is continued, where they mean the same: what the model does of
     itself may be named, or not.
     """
-    settings = localizer.settings
     # What leaves the choice to the model is not recorded; views are noted as they are used.
     said: dict[str, Any] = {name: configuration.get(name) for name in PREPROCESS_SETTINGS}
     said |= {name: configuration[name] for name in ("attention", "resize", "size", "max_pixels") if name in configuration}
-    try:
-        made = localizer.under(replace(settings, **said))
-        return made if configuration and made.reading == localizer.reading else localizer
-    except ConfigurationError:
-        return localizer
+    return said_as(localizer, said) if configuration else localizer
 
 
 def run_job(
@@ -615,7 +611,7 @@ class Job:
                 "themselves, or leave --refine and --look-again out."
             )
         if self.calibration is not None:
-            self.calibration.check(backbone.name, backbone.weights_hash, {**settings.recorded(), "views": localizer.views})
+            self.calibration.check_model(localizer)
         if self.trust is not None:
             self.trust.check(localizer.conditions())
         plan = Plan(

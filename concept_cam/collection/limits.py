@@ -6,12 +6,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from concept_cam.collection.meaning import said_as
 from concept_cam.core.documents import read_yaml, understood
 from concept_cam.core.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from concept_cam.localizer import Localizer
 
 __all__ = ["POOLED_LIMIT", "LIMITS_VERSION", "Calibration", "Limit", "read_limits"]
 
@@ -117,6 +121,18 @@ class Calibration:
                     f"the calibration was fitted to calls with {name} {value!r}, and this run uses {settings[name]!r}: its probabilities "
                     "mean something else. Fit limits to calls made like these with  concept-cam calibrate."
                 )
+
+    def check_model(self, localizer: Localizer) -> None:
+        """Refuses to be used with this model, or with these settings, as :meth:`check` does; settings that mean the same may be
+        said otherwise.
+
+        Raises:
+            ConfigurationError: Other weights, or another setting that decides probabilities.
+        """
+        noted: Any = self.facts.get("settings")
+        known = noted if isinstance(noted, dict) else {}
+        read = said_as(localizer, {name: known[name] for name in ("attention", "resize", "size") if name in known})
+        self.check(localizer.backbone.name, localizer.backbone.weights_hash, {**read.settings.recorded(), "views": localizer.views})
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the limits.

@@ -105,8 +105,7 @@ def serve(
             localizer = _localizer_of(gallery.index, values)
         limits = Limits()
         if fitted is not None:
-            used = {**localizer.settings.recorded(), "views": localizer.views}
-            fitted.check(localizer.backbone.name, localizer.backbone.weights_hash, used)
+            fitted.check_model(localizer)
             limits = limits.with_calibration(fitted)
         desk = Desk(localizer, gallery, corrections=corrections, packs=packs, memory=memory * 2**20, limits=limits)
         desk.corrections.check()

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from concept_cam import prompts
 from concept_cam.collection.annotation import Interrupted, Request, annotate, estimate
 from concept_cam.collection.calls import Limits
+from concept_cam.collection.limits import Calibration
 from concept_cam.collection.merging import merge_runs
 from concept_cam.collection.runs import Run, read_run
 from concept_cam.core.errors import ConfigurationError, DataError, OutputError, PromptError
@@ -599,6 +600,18 @@ def test_what_means_the_same_continues_a_run_and_joins_shards(
         run_here(folder, tmp_path / "0", localizer.with_settings(size=32), resume=True)
     with pytest.raises(DataError, match=r"input\.given"):
         run_here(str(folder / "box 0"), tmp_path / "0", localizer, resume=True)
+
+
+def test_limits_hold_for_settings_that_mean_the_same(localizer: Localizer, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", 2)
+    noted = {**localizer.settings.recorded(), "views": localizer.views}
+    side = localizer.backbone.preprocess.default_size[0]
+    for number, (size, asker) in enumerate(((None, localizer.with_settings(size=side)), (side, localizer))):
+        facts = {"model": localizer.backbone.name, "weights_hash": localizer.backbone.weights_hash, "settings": {**noted, "size": size}}
+        limits = Calibration(0.9, 0.8, {}, facts).save(tmp_path / f"{number}.yaml")
+        run_here(tmp_path / "photos", tmp_path / f"run {number}", asker, calibration=limits)
+        with pytest.raises(ConfigurationError, match=r"fitted to calls with size .* uses 32"):
+            run_here(tmp_path / "photos", tmp_path / f"no {number}", localizer.with_settings(size=32), calibration=limits)
 
 
 @pytest.fixture
