@@ -25,6 +25,7 @@ from concept_cam.commands.options import (
 )
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.settings import MOST_GAMMA, WEIGHTINGS
+from concept_cam.demo.worlds import ROOMS
 from concept_cam.pictures.endings import is_picture
 
 
@@ -64,7 +65,7 @@ def _dataset_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--world",
                 metavar="GROUP",
-                help="synthetic: what is rendered: fish, lepidoptera, beetle, plant.  [default: fish]",
+                help=f"synthetic: what is rendered: {', '.join(ROOMS)}.  [default: fish]",
             ),
             click.option("--limit", type=click.IntRange(min=1), help="Use at most this many pictures."),
         )

@@ -10,6 +10,7 @@ from PIL import Image
 from concept_cam.cli import main
 from concept_cam.commands import evaluate as commands
 from concept_cam.core.settings import Settings
+from concept_cam.demo.worlds import ROOMS
 from concept_cam.localizer import Localizer
 from tests import worlds
 from tests.planted import PlantedBackbone
@@ -100,6 +101,12 @@ def test_evaluate_names_what_is_wrong(arguments: tuple[str, ...], message: str, 
     found = run("evaluate", *arguments, "-o", tmp_path / "out")
     assert found.exit_code == 2
     assert message in found.output
+
+
+def test_the_help_lists_every_world() -> None:
+    """Of their own table, which nothing but names is read of."""
+    (world,) = (option for option in commands.evaluate.params if option.name == "world")
+    assert f"what is rendered: {', '.join(ROOMS)}." in str(world.help)
 
 
 def test_sweep_writes_a_configuration(photos: Path, tmp_path: Path) -> None:

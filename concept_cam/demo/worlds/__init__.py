@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from concept_cam.demo.worlds.family import World
+if TYPE_CHECKING:
+    from concept_cam.demo.worlds.family import World
 
 __all__ = ["ROOMS", "WORLDS"]
 
@@ -23,7 +24,7 @@ ROOMS: Final[dict[str, str]] = {
 """Group, which is also the name of its trait pack -> the module that holds its `WORLD`."""
 
 
-class _Worlds(Mapping[str, World]):
+class _Worlds(Mapping[str, "World"]):
     """The worlds by name, each imported when it is asked for."""
 
     def __getitem__(self, name: str) -> World:
