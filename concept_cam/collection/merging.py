@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from concept_cam.collection.corrections import CORRECTIONS_FILE
 from concept_cam.collection.run_writer import DoneKeys, check_folder, differences, errors_text, named_as_before, write_info
 from concept_cam.collection.runs import (
     ERRORS_FILE,
@@ -80,6 +82,13 @@ def merge_runs(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike
         raise OutputError(f"{reason} The shards are as they were; make room and merge again.") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+    if kept := [str(folder / CORRECTIONS_FILE) for folder in folders if (folder / CORRECTIONS_FILE).is_file()]:
+        warnings.warn(
+            f"corrections of single shards are not joined: {', '.join(kept)}. Give one to 'concept-cam export --corrections', or to "
+            f"'concept-cam serve {target} --corrections' to go on with it.",
+            UserWarning,
+            stacklevel=2,
+        )
     return read_run(target)
 
 

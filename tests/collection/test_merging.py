@@ -19,6 +19,7 @@ pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
 
 import pyarrow.parquet as pq
 
+from concept_cam.collection.corrections import CORRECTIONS_FILE
 from concept_cam.collection.merging import STAGING_FOLDER, merge_runs
 from concept_cam.collection.run_writer import errors_text
 from concept_cam.collection.runs import ERRORS_FILE, PARTS_FOLDER, RUN_FILE, Run
@@ -126,6 +127,13 @@ def test_an_empty_folder_of_parts_is_no_obstacle_and_a_full_one_is_kept(tmp_path
     assert (folder / PARTS_FOLDER / "part-1.parquet").read_bytes() == b"someone else's"
     (folder / PARTS_FOLDER / "part-1.parquet").unlink()
     assert_joined(merge_runs([folder]))
+
+
+def test_corrections_of_shards_are_told(tmp_path: Path) -> None:
+    plant_shards(tmp_path)
+    (tmp_path / "shard-00002-of-00002" / CORRECTIONS_FILE).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"not joined: .*shard-00002-of-00002/corrections\.sqlite\. Give"):
+        assert_joined(merge_runs([tmp_path]))
 
 
 def test_one_folder_under_two_names_is_one(tmp_path: Path) -> None:
