@@ -54,6 +54,11 @@ Class: TypeAlias = str | SupportsIndex
 
 # ------------------------------------------------------------------------------------------------------------------ head
 
+_LAYER_ALONE = (
+    "Save the last layer's state_dict() alone, for embeddings that it reads as they are; a whole network is read as a model: "
+    "--model timm:NAME,FILE, in Python from_classifier(model)."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class ClassifierHead:
@@ -88,7 +93,7 @@ class ClassifierHead:
             raise ConfigurationError(f"expected a bias of {len(weight)} values, received {list(bias.shape)}.")
         if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
             raise ConfigurationError("the classifier head holds NaN or infinity.")
-        classes = tuple(self.classes)
+        classes = _class_names(self.classes)
         if len(classes) != len(weight) or len(set(classes)) != len(classes):
             raise ConfigurationError(
                 f"expected {len(weight)} different class names, received {len(classes)}, {len(set(classes))} of them different."
@@ -125,9 +130,9 @@ class ClassifierHead:
         feature_norm: str = "none",
     ) -> ClassifierHead:
         """Makes a head of a matrix [N, D] and a bias [N] (zero by default)."""
-        matrix = torch.as_tensor(weight)
-        offset = torch.zeros(len(matrix), dtype=torch.float32) if bias is None else torch.as_tensor(bias)
-        names = tuple(f"class {i}" for i in range(len(matrix))) if classes is None else tuple(classes)
+        matrix = _numbers(weight, "weight matrix [classes, D]")
+        offset = torch.zeros(len(matrix), dtype=torch.float32) if bias is None else _numbers(bias, "bias [classes]")
+        names = tuple(f"class {i}" for i in range(len(matrix))) if classes is None else _class_names(classes)
         return cls(matrix, offset, names, feature_norm)
 
     @classmethod
@@ -137,26 +142,36 @@ class ClassifierHead:
         """Makes a head of a linear layer's state: the one matrix in it, and the one vector of fitting length as bias.
 
         Raises:
-            ConfigurationError: It holds no matrix or several, or a bias that does not fit.
+            ConfigurationError: It holds no matrix or several, a bias that does not fit, or further tensors: a norm before the layer, or the
+                rest of a network, is part of what it says and cannot be left out.
         """
+        if not isinstance(state, Mapping):
+            raise ConfigurationError(f"expected the state of one linear layer, received {spoken(state)}: give layer.state_dict().")
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         matrices = {name: value for name, value in tensors.items() if value.ndim == 2}
         if len(matrices) != 1:
+            found = (
+                f"among its tensors: {some_of(sorted(tensors))}" if tensors else f"among: {some_of(sorted(map(str, state))) or 'nothing'}"
+            )
             raise ConfigurationError(
-                f"expected the state of one linear layer (one matrix [classes, D]), found {len(matrices)} matrices among: "
-                f"{', '.join(sorted(tensors)) or 'no tensors'}."
+                f"expected the state of one linear layer (one matrix [classes, D]), found {len(matrices)} matrices {found}. {_LAYER_ALONE}"
             )
         name, weight = next(iter(matrices.items()))
-        own = tensors.get(f"{name.removesuffix('weight')}bias") if name.endswith("weight") else None
-        if own is not None and tuple(own.shape) != (len(weight),):
+        bias = f"{name.removesuffix('weight')}bias" if name.endswith("weight") else ""
+        if bias in tensors and tuple(tensors[bias].shape) != (len(weight),):
             raise ConfigurationError(
                 f"expected a bias of {len(weight)} values, as many as the matrix {name!r} has classes, found one of the shape "
-                f"{list(own.shape)}: the head is damaged, or its parts are of two."
+                f"{list(tensors[bias].shape)}: the head is damaged, or its parts are of two."
             )
-        vectors = [value for value in tensors.values() if tuple(value.shape) == (len(weight),)]
-        if len(vectors) > 1:
-            raise ConfigurationError(f"expected one bias of {len(weight)} values, found {len(vectors)}.")
-        return cls.from_matrix(weight, vectors[0] if vectors else None, classes, feature_norm=feature_norm)
+        if bias not in tensors:
+            bias = next((other for other, value in tensors.items() if tuple(value.shape) == (len(weight),)), bias)
+        further = sorted(tensors.keys() - {name, bias})
+        if further:
+            raise ConfigurationError(
+                f"expected the state of one linear layer, the matrix {name!r} and its bias, found further tensors: {some_of(further)}. "
+                f"Without them its logits would be others. {_LAYER_ALONE}"
+            )
+        return cls.from_matrix(weight, tensors.get(bias), classes, feature_norm=feature_norm)
 
     @classmethod
     def from_sklearn(cls, model: Any, *, feature_norm: str = "none") -> ClassifierHead:
@@ -165,20 +180,30 @@ class ClassifierHead:
         A two-class model's single row ``d`` becomes the rows ``-d/2`` and ``d/2``: the same decision and the same probability.
 
         Raises:
-            ConfigurationError: The model is not linear, or not fitted.
+            ConfigurationError: The model is not linear, not fitted, or compares classes two by two (``SVC``), so that it has no row for a
+                class.
         """
         mean, scale, final = 0.0, 1.0, model
         if hasattr(model, "steps"):
             steps = [step for _, step in model.steps]
             final = steps[-1]
-            if len(steps) > 2 or (len(steps) == 2 and not hasattr(steps[0], "scale_")):
-                raise ConfigurationError("expected a pipeline of StandardScaler and a linear classifier.")
+            if len(steps) > 2 or (len(steps) == 2 and not (hasattr(steps[0], "scale_") and hasattr(steps[0], "mean_"))):
+                raise ConfigurationError(
+                    "expected a pipeline of a fitted StandardScaler and a linear classifier, received "
+                    f"{' and '.join(type(step).__name__ for step in steps)}."
+                )
             if len(steps) == 2:
-                mean = 0.0 if steps[0].mean_ is None else steps[0].mean_
+                # Without centring the mean is known all the same.
+                mean = steps[0].mean_ if getattr(steps[0], "with_mean", True) and steps[0].mean_ is not None else 0.0
                 scale = 1.0 if steps[0].scale_ is None else steps[0].scale_
         if not hasattr(final, "coef_") or not hasattr(final, "classes_"):
             raise ConfigurationError(
                 f"expected a fitted linear classifier of scikit-learn (with coef_ and classes_), received {type(final).__name__}."
+            )
+        if hasattr(final, "dual_coef_") and len(final.classes_) > 2:
+            raise ConfigurationError(
+                f"{type(final).__name__} compares its {len(final.classes_)} classes two by two, so that its rows are those of pairs: "
+                "expected a classifier with one row for each class, such as LinearSVC or LogisticRegression."
             )
         weight = np.atleast_2d(np.asarray(final.coef_, dtype=np.float64)) / scale
         bias = np.broadcast_to(np.asarray(final.intercept_, dtype=np.float64), (len(weight),)) - weight @ (np.zeros(weight.shape[1]) + mean)
@@ -270,7 +295,7 @@ class ClassifierHead:
             ConfigurationError: They are its own names in another order, so that each would stand for what another one means; or double
                 names, or another number of them.
         """
-        names = tuple(classes)
+        names = _class_names(classes)
         if names != self.classes and sorted(names) == sorted(self.classes):
             place = next(i for i, name in enumerate(names) if name != self.classes[i])
             raise ConfigurationError(
@@ -306,6 +331,24 @@ class ClassifierHead:
             hint = did_you_mean(name, self.classes)
             raise ConfigurationError(f"the classifier head has no class {name!r} among its {len(self)}: {some_of(self.classes)}.{hint}")
         return self.classes.index(name)
+
+
+def _class_names(given: object) -> tuple[str, ...]:
+    """Names of classes as plain texts in a tuple; a text alone would be taken for its letters, and numbers for the places of others."""
+    names: list[Any] = _several(given, "class names", "texts", "['species a', 'species b']")
+    odd = next((name for name in names if not isinstance(name, str) or not name.strip()), None)
+    if odd is not None:
+        raise ConfigurationError(f"class names must be texts that are not blank, received {spoken(odd)} among {len(names)}.")
+    return tuple(map(str, names))
+
+
+def _numbers(given: Any, what: str) -> Tensor:
+    """A tensor of what was given as one."""
+    try:
+        found: Tensor = torch.atleast_1d(torch.as_tensor(given))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"a classifier head needs a {what} of numbers, received {spoken(given)}.") from error
+    return found
 
 
 # ----------------------------------------------------------------------------------------------------------- aggregation

@@ -133,6 +133,8 @@ def test_class_names(tmp_path: Path) -> None:
     assert given.own_head.classes == tuple("abcdefg")
     with pytest.raises(ConfigurationError, match="7 classes"):
         from_classifier(network, classes=["a", "b"])
+    with pytest.raises(ConfigurationError, match="7 classes; received 1 class names"):
+        from_classifier(network, classes="abcdefg")  # a name, and not seven of one letter
     labelled = make("transformers:vit")
     labelled.config.id2label = {index: f"bird {index}, Avis" for index in range(7)}
     assert from_classifier(labelled).own_head.classes[3] == "bird 3"
@@ -149,6 +151,9 @@ def test_networks_that_cannot_be_read() -> None:
         from_classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 4)).eval())
     with pytest.raises(ModelError, match="training mode"):
         from_classifier(torchvision.models.resnet18(num_classes=7).train())
+    for given in ("resnet18", None):
+        with pytest.raises(ConfigurationError, match=f"a network that is built, received {given!r}.*backbones.load"):
+            from_classifier(given)  # type: ignore[arg-type]
 
 
 def test_a_network_cut_by_hand() -> None:

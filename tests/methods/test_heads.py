@@ -127,6 +127,74 @@ def test_from_sklearn(count: int, scaled: bool) -> None:
         ClassifierHead.from_sklearn(object())
 
 
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_scaler_is_folded_in_as_it_scales(centred: bool, scaled: bool) -> None:
+    """A StandardScaler that does not centre knows the mean all the same."""
+    linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is optional")
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    generator = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    features = generator.normal(size=(90, 5)) * [1, 2, 3, 4, 5] + labels[:, None] + 3
+    model = make_pipeline(StandardScaler(with_mean=centred, with_std=scaled), linear.LogisticRegression(max_iter=1000)).fit(
+        features, labels
+    )
+    shares = torch.softmax(ClassifierHead.from_sklearn(model).logits(torch.tensor(features, dtype=torch.float32)), dim=1)
+    np.testing.assert_allclose(shares.numpy(), model.predict_proba(features), atol=1e-4)
+
+
+def test_what_of_scikit_learn_has_no_row_for_a_class_is_refused() -> None:
+    """Of three classes there are three pairs: the shapes alone do not tell a classifier that compares two by two."""
+    svm = pytest.importorskip("sklearn.svm", reason="scikit-learn is optional")
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MinMaxScaler
+
+    features = np.random.default_rng(0).normal(size=(60, 4)) + np.arange(60)[:, None] % 3
+    for count in (3, 4):
+        with pytest.raises(ConfigurationError, match=f"SVC compares its {count} classes two by two.*LinearSVC"):
+            ClassifierHead.from_sklearn(svm.SVC(kernel="linear").fit(features, np.arange(60) % count))
+    two = svm.SVC(kernel="linear").fit(features, np.arange(60) % 2)
+    called = ClassifierHead.from_sklearn(two).logits(torch.tensor(features, dtype=torch.float32)).argmax(dim=1)
+    np.testing.assert_array_equal(called.numpy(), two.predict(features))
+    with pytest.raises(ConfigurationError, match="StandardScaler and a linear classifier, received MinMaxScaler and LinearSVC"):
+        ClassifierHead.from_sklearn(make_pipeline(MinMaxScaler(), svm.LinearSVC()).fit(features, np.arange(60) % 3))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3)],
+        [torch.nn.LayerNorm(4), torch.nn.Linear(4, 3)],
+        [torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 3)],
+    ],
+    ids=["norm", "layer norm", "network"],
+)
+def test_a_head_is_one_layer_alone(layers: list[torch.nn.Module], tmp_path: Path) -> None:
+    """What stands before the layer in the file has a say in its logits: it was left out without a word."""
+    torch.save(torch.nn.Sequential(*layers).state_dict(), tmp_path / "head.pth")
+    with pytest.raises(ConfigurationError, match=r"found further tensors: '0\.bias'.*a whole network is read as a model: --model timm:"):
+        ClassifierHead.load(tmp_path / "head.pth")
+
+
+def test_what_is_no_head_is_named() -> None:
+    layer = torch.nn.Linear(4, 3)
+    with pytest.raises(ConfigurationError, match=r"received Linear.*give layer\.state_dict\(\)"):
+        ClassifierHead.from_state_dict(layer)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="found 0 matrices among: 'epoch', 'model'"):
+        ClassifierHead.from_state_dict({"model": layer.state_dict(), "epoch": 3})
+    for given in ("fc.weight", None):
+        with pytest.raises(ConfigurationError, match=r"needs a weight matrix .* of numbers, received"):
+            ClassifierHead.from_matrix(given)  # type: ignore[arg-type]
+    matrix = torch.zeros(3, 4)
+    for names, said in (("abc", "in a list, received 'abc'"), ([0, 1, 2], r"received 0 \(int\)"), (["a", "b", " "], "not blank")):
+        with pytest.raises(ConfigurationError, match=f"class names must be texts.*{said}"):
+            ClassifierHead.from_matrix(matrix, classes=names)  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match=f"class names must be texts.*{said}"):
+            ClassifierHead.from_matrix(matrix).named(names)  # type: ignore[arg-type]
+
+
 def test_fit_head_separates_what_can_be_separated() -> None:
     generator = torch.Generator().manual_seed(0)
     truth = [f"kind {i % 3}" for i in range(90)]

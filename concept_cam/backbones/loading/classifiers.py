@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
+import reprlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -90,7 +91,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 
 def _names(model: Any, count: int, given: Sequence[str] | None, name: str) -> tuple[str, ...]:
     if given is not None:
-        names = tuple(given)
+        names = (given,) if isinstance(given, str) else tuple(given)  # not its letters
         if len(names) != count or len(set(names)) != count:
             raise ConfigurationError(f"{name} has {count} classes; received {len(names)} class names, {len(set(names))} of them different.")
         return names
@@ -131,8 +132,13 @@ def from_classifier(
     Raises:
         UnsupportedModelError: No spatial map can be read from it, or its last layer is not linear.
         ModelError: It is in training mode.
-        ConfigurationError: Class names that do not fit.
+        ConfigurationError: Class names that do not fit, or no network.
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigurationError(
+            f"a classifier is read from a network that is built, received {reprlib.repr(model)} ({type(model).__name__}): give "
+            "timm.create_model(...).eval(), or load one by name, backbones.load('timm:NAME')."
+        )
     any_model: Any = model
     title = name or f"{type(model).__module__.partition('.')[0]} {type(model).__name__}"
     if model.training:
