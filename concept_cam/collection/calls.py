@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from concept_cam.collection.questions import ABSENT
 from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.likely import likely_states
 from concept_cam.trust import verdicts
 from concept_cam.trust.rules import HOST_TARGET
 
@@ -51,9 +52,6 @@ ABSTENTION_REASONS: dict[str, str] = {
 
 BEFORE_LIMITS = frozenset({"no_host", "absent"})
 """Reasons that hold whatever the character's own limit is: rows that have one say nothing about where that belongs."""
-
-TOGETHER = 0.9
-"""Probability that the likely states of a character have together."""
 
 SAME_HOST = 0.9
 """Likeness from which a host's word is one whose maps were measured."""
@@ -160,7 +158,8 @@ class Call:
         margin: ``probability`` minus the runner-up's; ``None`` without a runner-up.
         reason: Why nothing is called; a key of :data:`ABSTENTION_REASONS`, or ``None``.
         limit: The limit that decided; ``None`` where none did.
-        likely: States that the character is narrowed down to, see :func:`likely_states`; none of parts, and where nothing can be called.
+        likely: States that the character is narrowed down to, see :func:`concept_cam.core.likely.likely_states`; none of parts, and where
+            nothing can be called.
     """
 
     state: str | None
@@ -204,27 +203,6 @@ def host_share(probability: float, certificate: Certificate | None) -> float:
 def host_is_missing(probability: float, limits: Limits) -> bool:
     """Tells whether the picture shows something else: the host's probability is under its limit (NaN counts as missing)."""
     return limits.host > 0 and not probability >= limits.host
-
-
-def likely_states(probabilities: Mapping[str, float]) -> tuple[str, ...]:
-    """Narrows a character down to the fewest states that together have a probability of :data:`TOGETHER`, the most probable first.
-
-    Two tails that differ in the depth of a notch are hard to tell apart in a small picture; that a tail is notched is not. The
-    set is as right as the probabilities are; :meth:`concept_cam.trust.conformal.Conformal.state_set` promises one from labelled pictures.
-
-    Args:
-        probabilities: State -> probability; they sum to 1.
-
-    Returns:
-        One state where it is probable enough by itself; none where nothing is ruled out, for all states are needed.
-    """
-    ordered = sorted(probabilities, key=probabilities.__getitem__, reverse=True)
-    total = 0.0
-    for number, name in enumerate(ordered, 1):
-        total += probabilities[name]
-        if total >= TOGETHER:
-            return tuple(ordered[:number]) if number < len(ordered) else ()
-    return ()
 
 
 def call_state(

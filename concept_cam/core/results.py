@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from concept_cam import __version__
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, MissingExtraError
 from concept_cam.core.geometry import Geometry
+from concept_cam.core.likely import likely_states
 from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, regions_of_map, threshold_value
 from concept_cam.core.resampling import heatmap, highest_places, points_of, settled_places
 
@@ -129,6 +131,29 @@ class Localization:
     def probability(self) -> float | None:
         """Probability of the target against its rivals in 0..1; ``None`` without rivals."""
         return self.probabilities[0] if self.probabilities else None
+
+    @property
+    def _answers(self) -> dict[str, float]:
+        """Answer -> probability, target first: a state of a pack by its own name, as its siblings are; empty without rivals."""
+        own = str(self.concept.metadata.get("state") or self.concept.name)
+        names = (self.concept.name if own in self.concept.rival_names else own, *self.concept.rival_names)
+        return dict(zip(names, self.probabilities, strict=True)) if self.probabilities else {}
+
+    @property
+    def likely_states(self) -> tuple[str, ...]:
+        """The fewest answers, of target and rivals, that together have a probability of 0.9, the most probable first: one where the model
+        is sure, several where it can only narrow the question down, also without the target; none where nothing is ruled out.
+
+        It is what annotation runs keep as ``likely_states``. None of parts, for all of them are in the picture at once. Whether the thing
+        that has the states is there at all the :attr:`certificate` says.
+        """
+        return () if self.concept.metadata.get("kind") == "part" else likely_states(self._answers)
+
+    @property
+    def likely_probability(self) -> float | None:
+        """Probability that one of :attr:`likely_states` is right; ``None`` where there are none."""
+        answers, likely = self._answers, self.likely_states
+        return math.fsum(answers[name] for name in likely) if likely else None
 
     @property
     def surface(self) -> tuple[np.ndarray, Geometry]:
@@ -443,6 +468,8 @@ class Localization:
             "score": _number(self.score),
             "probability": self.probability,
             "probabilities": dict(zip((concept.name, *concept.rival_names), self.probabilities)),  # none without rivals
+            "likely_states": list(self.likely_states),
+            "likely_probability": self.likely_probability,
             "contrast_weights": dict(zip(concept.contrast_names, self.weights)),
             "peak": [_number(value) for value in self.peak],
             "peak_score": _number(self.peak_score),

@@ -1,23 +1,19 @@
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from concept_cam.collection.calls import (
     ABSTENTION_REASONS,
-    TOGETHER,
     Limits,
     call_part,
     call_state,
     host_is_missing,
     host_share,
     is_absent,
-    likely_states,
 )
 from concept_cam.collection.limits import Calibration, Limit
 from concept_cam.core.errors import ConfigurationError
@@ -46,18 +42,6 @@ def test_a_call_at_its_limit_is_made(probability: float, called: bool) -> None:
 
 def test_of_equal_states_the_first_wins() -> None:
     assert call_state(["a", "b"], [0.5, 0.5], [0, 0], 0.0).best_state == "a"
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_likely_states_are_the_smallest_set_that_is_probable_enough(seed: int) -> None:
-    """Restated: of all sets with the least size that reach the probability, the most probable; unless that is all there is."""
-    shares = np.random.default_rng(seed).dirichlet([0.5] * 5)
-    named = dict(zip("abcde", shares.tolist()))
-    sets = (each for size in range(1, 6) for each in itertools.combinations(named, size))
-    enough = [each for each in sets if sum(named[name] for name in each) >= TOGETHER]
-    best = max((each for each in enough if len(each) == len(enough[0])), key=lambda each: sum(named[name] for name in each))
-    assert set(likely_states(named)) == (set() if len(best) == len(named) else set(best))
-    assert list(likely_states(named)) == sorted(likely_states(named), key=named.__getitem__, reverse=True)
 
 
 def test_a_character_is_narrowed_down_where_one_state_cannot_be_called() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from concept_cam import Concept, Localizer
+from concept_cam import Concept, Localizer, prompts
 from concept_cam.core.errors import ConfigurationError, OutputError, PromptError
 from concept_cam.core.regions import decode_rle, find_shapes
 from concept_cam.core.results import Localization, Localizations
@@ -45,6 +45,39 @@ def test_reprs_fit_a_line(localizer: Localizer, found: Localization) -> None:
         assert part in text
         assert "\n" not in text
         assert len(text) < 200
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "likely"),
+    [
+        ((0.95, 0.03, 0.02), ("red",)),
+        ((0.5, 0.45, 0.05), ("red", "green")),
+        ((0.02, 0.38, 0.6), ("blue", "green")),
+        ((0.4, 0.3, 0.3), ()),
+        ((), ()),
+    ],
+)
+def test_a_question_is_narrowed_down_to_its_likely_answers(
+    probabilities: tuple[float, ...], likely: tuple[str, ...], found: Localization
+) -> None:
+    concept = Concept(("red",), (("green",), ("blue",)) if probabilities else ())
+    narrowed = dataclasses.replace(found, concept=concept, probabilities=probabilities)
+    together = sum(share for share, name in zip(probabilities, ("red", "green", "blue")) if name in likely)
+    assert narrowed.likely_states == likely
+    assert narrowed.likely_probability == (pytest.approx(together) if likely else None)
+    written = narrowed.to_dict()
+    assert (written["likely_states"], written["likely_probability"]) == (list(likely), narrowed.likely_probability)
+    part = dataclasses.replace(concept, metadata={"kind": "part"})
+    assert dataclasses.replace(narrowed, concept=part).likely_states == ()
+
+
+def test_every_state_of_a_character_is_narrowed_down_alike(localizer: Localizer) -> None:
+    """Whichever state is asked for, the set is the character's, in the names of its states."""
+    states = {name: {"phrases": [f"{name} thing"]} for name in ("red", "green", "blue", "white")}
+    character = {"kind": "colour", "entity": {"label": "block"}, "states": states}
+    concepts = prompts.load({"pack": "blocks", "host": "block", "characters": {"colour": character}})
+    answers = localizer.locate_all([blocks(64, 96)], concepts)[0]
+    assert {frozenset(answer.likely_states) for answer in answers} == {frozenset({"red", "green"})}  # the blocks of the picture
 
 
 def test_a_concept_may_be_asked_whole(localizer: Localizer, found: Localization) -> None:
