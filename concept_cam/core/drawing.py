@@ -116,11 +116,15 @@ class Scale:
 
     def __post_init__(self) -> None:
         choose(self.colormap, COLORMAPS, "colour map")
-        if len(self.limits) != 2 or not all(math.isfinite(limit) for limit in self.limits):
-            raise ConfigurationError(f"colour limits must be two finite scores, received {self.limits}.")
-        if self.limits[0] > self.limits[1]:
+        try:
+            low, high = (float(limit) for limit in self.limits)
+        except (TypeError, ValueError):
+            low = high = math.nan
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ConfigurationError(f"colour limits must be two finite scores, received {self.limits!r}.")
+        if low > high:
             raise ConfigurationError(f"colour limits must be LOW then HIGH, received {self.limits[0]} and {self.limits[1]}.")
-        object.__setattr__(self, "limits", (float(self.limits[0]), float(self.limits[1])))
+        object.__setattr__(self, "limits", (low, high))
 
     def rgb(self, scores: np.ndarray) -> np.ndarray:
         """Returns the colours uint8 [..., 3] of scores of any shape; NaN takes the colour of the lower limit."""
@@ -494,8 +498,13 @@ def draw_map(
         alpha: Share of the colours in 0..1.
 
     Raises:
-        ConfigurationError: The picture has another size than the map's.
+        ConfigurationError: The picture has another size than the map's, or is not read; or the title is no text.
     """
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3:
+        kind = f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__
+        raise ConfigurationError(f"a map is drawn over pixels, uint8 [H, W, 3], received {kind}: give read_image(picture).pixels.")
+    if not isinstance(title, str):
+        raise ConfigurationError(f"the title must be text, received {title!r} ({type(title).__name__}).")
     if picture.shape[:2] != geometry.original:
         raise ConfigurationError(
             f"the picture is {picture.shape[:2]}, but the result belongs to one of {geometry.original} (rows, columns)."

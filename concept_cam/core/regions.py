@@ -7,16 +7,18 @@ works on runs of pixels (:mod:`concept_cam.core.shapes`), for all regions in one
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.geometry import Geometry
-from concept_cam.core.names import choose
+from concept_cam.core.names import choose, plain_number, whole_number
 from concept_cam.core.resampling import Enlargement, at_pixels, filled, highest_places, points_of, readable
 from concept_cam.core.shapes import (
     Canvas,
@@ -208,9 +210,21 @@ def parse_threshold(threshold: str | float) -> str | float:
         except ValueError:
             choose(str(threshold), THRESHOLDS, "threshold (a strategy or a number)")
             return threshold
-    if not math.isfinite(threshold):
-        raise ConfigurationError(f"the threshold must be a finite number in score units, received {threshold}.")
-    return float(threshold)
+    number = _number(threshold)
+    if number is None:
+        raise ConfigurationError(
+            f"the threshold must be a strategy ({', '.join(sorted(THRESHOLDS))}) or a number in score units, received "
+            f"{reprlib.repr(threshold)} ({type(threshold).__name__})."
+        )
+    if not math.isfinite(number):
+        raise ConfigurationError(f"the threshold must be a finite number in score units, received {number}.")
+    return number
+
+
+def _number(value: Any) -> float | None:
+    """A number of any type as a float; ``None`` for what is none, such as a truth value."""
+    plain = plain_number(value)
+    return float(plain) if isinstance(plain, Real) and not isinstance(plain, bool) else None
 
 
 ROUNDING = 1e-6
@@ -452,6 +466,7 @@ def regions_of_map(
         kernel: As for :func:`find_shapes`.
     """
     check_area(min_area)
+    _check_count(largest)
     choose(resolution, RESOLUTIONS, "region resolution")
     seen = geometry if resolution == "original" else as_seen(geometry)
     limit = threshold_value(scores if levels is None else levels, threshold)
@@ -486,11 +501,12 @@ def find_regions(
         largest: Keep only so many regions.
 
     Raises:
-        ConfigurationError: Sizes differ, or a negative minimum area.
+        ConfigurationError: Sizes differ, a negative minimum area, or a number of regions under 1.
     """
     if heatmap.shape != mask.shape:
         raise ConfigurationError(f"the heatmap is {heatmap.shape} and the mask {mask.shape}: both must be the same [H, W].")
     check_area(min_area)
+    _check_count(largest)
     size = int(mask.shape[0]), int(mask.shape[1])
     whole = Geometry("squash", size, size, (1, 1), (1.0, 1.0))
     return _regions(heatmap, mask, (0, 0), whole, whole, min_area * mask.size if min_area < 1 else min_area, largest)
@@ -502,8 +518,25 @@ def check_area(min_area: float) -> None:
     Raises:
         ConfigurationError: It is negative, infinite or no number: NaN would drop every region.
     """
-    if not 0 <= min_area < math.inf:
-        raise ConfigurationError(f"the minimum area (min_area) must be a finite number that is not negative, received {min_area}.")
+    number = _number(min_area)
+    if number is None or not 0 <= number < math.inf:
+        raise ConfigurationError(
+            f"the minimum area (min_area) must be a finite number that is not negative, received {reprlib.repr(min_area)}."
+        )
+
+
+def _check_count(largest: int | None) -> None:
+    """Checks how many regions are kept: a negative number would drop some from the end.
+
+    Raises:
+        ConfigurationError: Neither ``None`` nor a whole number of at least 1.
+    """
+    count = whole_number(largest)
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        raise ConfigurationError(
+            "the number of regions (largest) must be a whole number of at least 1, or None for all of them, received "
+            f"{reprlib.repr(largest)}."
+        )
 
 
 WIDE = 1 / 8

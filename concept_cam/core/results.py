@@ -19,6 +19,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, MissingExtraError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.likely import likely_states
+from concept_cam.core.names import whole_number
 from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, regions_of_map, threshold_value
 from concept_cam.core.resampling import heatmap, highest_places, points_of, settled_places
 
@@ -344,7 +345,7 @@ class Localization:
         if self.contrasted:
             reach = max(abs(low), abs(high))
             low, high = -reach, reach
-        return Scale(limits or (low, high), "blue-red" if self.contrasted else "viridis")
+        return Scale((low, high) if limits is None else limits, "blue-red" if self.contrasted else "viridis")
 
     def overlay(
         self,
@@ -600,9 +601,15 @@ class Localizations(Sequence[Localization]):
     def __getitem__(self, index: int | slice) -> Localization | list[Localization]:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"answer {index} of {len(self)}")
-        index %= len(self)
+        number = whole_number(index)
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise ConfigurationError(
+                f"answers go by number, 0 to {len(self) - 1}, received {index!r} ({type(index).__name__}): by name they are in by_name(), "
+                f"such as by_name()[{self.concepts[0].name!r}]."
+            )
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"answer {number} of {len(self)}")
+        index = number % len(self)
         concept = self.concepts[index]
         count, rivals = len(concept.contrasts), len(concept.rivals)
         gamma = self.provenance.gamma

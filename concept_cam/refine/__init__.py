@@ -240,7 +240,10 @@ def refine(
     pixels = answers.picture if picture is None else pixels_of(picture, answers.geometry)
     scene = Scene(answers.geometry, known if valid is None else known & valid, pixels, features, seen=answers.seen, device=device)
     maps = refined_maps(scores, scene, function)
-    return replace(answers, refined=maps if answers.scores.ndim == 3 else maps[0])
+    made = answers.provenance
+    if isinstance(refiner, str):  # what was promised of the map as it was does not hold for this one
+        made = replace(made, settings={**made.settings, "refine": refiner})
+    return replace(answers, refined=maps if answers.scores.ndim == 3 else maps[0], provenance=made)
 
 
 def refine_each(

@@ -269,3 +269,48 @@ def test_no_text_is_lost_by_its_name(localizer: Localizer) -> None:
     assert list(found.to_dict()["probabilities"]) == ["colour=crimson", "red", "blue"]
     assert sum(found.to_dict()["probabilities"].values()) == pytest.approx(1)
     assert len(found.certificate.ledger) == 3
+
+
+def test_what_regions_and_masks_cannot_be_made_with_is_named(found: Localization) -> None:
+    for threshold, said in ((None, r"received None \(NoneType\)"), ([0.1], r"\(list\)"), (True, r"received True \(bool\)")):
+        for ask in (found.regions, found.mask, found.threshold):
+            with pytest.raises(ConfigurationError, match=rf"threshold must be a strategy \(half-max, .*\) or a number.*{said}"):
+                ask(threshold)  # type: ignore[arg-type, operator]
+    for area in ("5", None, True, -1):
+        with pytest.raises(ConfigurationError, match=rf"min_area\) must be a finite number that is not negative, received {area!r}"):
+            found.regions(min_area=area)  # type: ignore[arg-type]
+    numbers = [found.regions(number) for number in (0.1, np.float32(0.1), torch.tensor(0.1), "0.1")]  # type: ignore[arg-type]
+    assert len({region.area for regions in numbers for region in regions[:1]}) == 1
+
+
+@pytest.mark.parametrize("largest", [0, -1, 1.5, "1", True])
+def test_a_number_of_regions_is_at_least_one(largest: Any, localizer: Localizer) -> None:
+    """A negative one left regions out from the end."""
+    pixels = blocks(64, 96)
+    pixels[:, 40:56] = 0
+    found = localizer.locate(pixels, "red")
+    with pytest.raises(ConfigurationError, match=rf"largest\) must be a whole number of at least 1, or None .*received {largest!r}"):
+        found.regions(largest=largest)
+    assert found.regions(largest=np.int64(1))[0].box == found.regions()[0].box  # type: ignore[arg-type]
+
+
+def test_what_an_overlay_cannot_be_drawn_with_is_named(found: Localization) -> None:
+    for limits in (0.3, ("a", "b"), (), (0.1,), (0.1, None)):
+        with pytest.raises(ConfigurationError, match="colour limits must be two finite scores, received"):
+            found.overlay(limits=limits)  # type: ignore[arg-type]
+    drawn = [np.asarray(found.overlay(limits=limits)) for limits in ((-0.2, 0.2), np.array([-0.2, 0.2]), [-0.2, 0.2])]  # type: ignore[arg-type]
+    assert all(np.array_equal(drawn[0], other) for other in drawn[1:])
+    for picture, said in (("fish.png", "received str"), (np.zeros((64, 96)), r"received float64 \[64, 96\]")):
+        with pytest.raises(ConfigurationError, match=rf"drawn over pixels, uint8 \[H, W, 3\], {said}: give read_image"):
+            found.overlay(picture=picture)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"title must be text, received 5 \(int\)"):
+        found.overlay(title=5)  # type: ignore[arg-type]
+
+
+def test_answers_go_by_number(localizer: Localizer) -> None:
+    answers = localizer.locate_all([blocks(64, 96)], [Concept("red"), Concept("green")])[0]
+    for key in ("green", 0.0, None):
+        with pytest.raises(ConfigurationError, match=r"answers go by number, 0 to 1, received .*by_name\(\)\['red'\]"):
+            answers[key]  # type: ignore[call-overload]
+    assert answers[np.int64(-1)].concept.name == "green"
+    assert [answer.concept.name for answer in answers[::-1]] == ["green", "red"]

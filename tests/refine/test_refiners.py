@@ -330,6 +330,19 @@ def test_without_its_picture_a_map_is_not_refined() -> None:
         refined("guided", blurred_edge(square(), 64), square(), None)
 
 
+def test_a_map_says_by_what_it_was_refined_whoever_asked() -> None:
+    """What is promised of the map as it was, such as its masks, holds for no refined one."""
+    localizer, picture = Localizer(PlantedBackbone()), edge_picture((64, 64), 30)
+    answers = localizer.locate_all([picture], [Concept("red", ("green",))])[0]
+    asked = localizer.with_settings(refine="guided").locate_all([picture], [Concept("red", ("green",))])[0]
+    for plain, by_settings in ((answers, asked), (answers[0], asked[0])):
+        found = refine(plain, "guided")
+        np.testing.assert_array_equal(found.refined, by_settings.refined)
+        assert found.provenance == by_settings.provenance
+        assert found.provenance.refine == "guided"
+        assert refine(plain, "none").provenance == plain.provenance
+
+
 def test_a_map_is_as_fine_as_the_picture_up_to_a_limit() -> None:
     small = Geometry("squash", (96, 96), (48, 48), (6, 6), (0.5, 0.5))
     assert zoom_of(small) == 2
