@@ -24,7 +24,7 @@ from concept_cam.core.directions import DirectionSet, FixedDirections, coefficie
 from concept_cam.core.errors import ConfigurationError, ImageError, PromptError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.grouping import batches_of_one_size
-from concept_cam.core.names import choose, plain_number, whole_number
+from concept_cam.core.names import choose, normalise_text, plain_number, require_text, some_of, whole_number
 from concept_cam.core.placed_maps import PartMaps, place_maps
 from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Localizations, Provenance
@@ -231,17 +231,20 @@ class Localizer:
             ).reshape(len(concepts), widest),
             present=first([len(concept.contrasts) for concept in concepts]),
             rivals=first([len(concept.rivals) for concept in concepts]),
+            names=tuple(concept.name for concept in concepts),
         )
 
     def unknown_words(self, concepts: Concept | Iterable[Concept]) -> tuple[str, ...]:
         """Returns the words that lie far from what the model was trained on, where the model can tell.
 
         Raises:
-            PromptError: Something else than concepts, such as words.
+            PromptError: Something else than concepts, such as words, or a text with what is no character.
         """
         prompts = dict.fromkeys(
             prompt for concept in _concepts(concepts) for group in (concept.target, *concept.contrasts) for prompt in group
         )
+        for prompt in prompts:
+            require_text(prompt)
         return tuple(dict.fromkeys(word for prompt in prompts for word in self.backbone.unknown_words(prompt)))
 
     # ----------------------------------------------------------------------------------------------------- images
@@ -860,7 +863,8 @@ class Localizer:
 
         Raises:
             PromptError: The target is not in the list, the classes are no list, or one of them is empty or given twice.
-            ConfigurationError: The number of references is no whole number of at least 1, or another option cannot be used.
+            ConfigurationError: Fewer than two classes, the number of references is no whole number of at least 1, or another option cannot
+                be used.
         """
         localizer = self.with_settings(**values) if values else self
         picture = localizer.read(image)
@@ -874,7 +878,7 @@ class Localizer:
 
         Raises:
             PromptError: As for :meth:`locate_class`.
-            ConfigurationError: The number of references is no whole number of at least 1.
+            ConfigurationError: Fewer than two classes, or the number of references is no whole number of at least 1.
         """
         if isinstance(classes, str | bytes) or not isinstance(classes, Iterable):
             raise PromptError(f"the class list must be names in a list, received {spoken(classes)}.")
@@ -885,8 +889,12 @@ class Localizer:
                 f"the number of reference classes must be a whole number of at least 1, received {spoken(references)}."
             )
         names = [Concept((name,)).name for name in classes]
-        if len(set(names)) != len(names):
-            raise PromptError(f"the class list names {sorted({name for name in names if names.count(name) > 1})} more than once.")
+        if len(names) < 2:
+            raise ConfigurationError(f"class lists need at least two classes, received {len(names)}.")
+        alike = [normalise_text(name) for name in names]
+        twice = [name for name, same in zip(names, alike) if alike.count(same) > 1]
+        if twice:
+            raise PromptError(f"the class list names {some_of(twice)} more than once: expected different names.")
         if target is not None and target not in names:
             from concept_cam.core.names import did_you_mean
 

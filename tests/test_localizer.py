@@ -183,8 +183,12 @@ def test_class_list_mode_picks_the_nearest_classes(planted: Localizer) -> None:
     assert named.concept.contrast_names == ("green", "red")
     with pytest.raises(PromptError, match="'green'"):
         planted.locate_class(picture, ["red", "green"], "gren")
-    with pytest.raises(PromptError, match="more than once"):
-        planted.locate_class(picture, ["red", "red"])
+    for twice in (["red", "red"], ["red", "Red", "green"], ["red", " red"]):
+        with pytest.raises(PromptError, match=r"the class list names 'red', .* more than once"):
+            planted.locate_class(picture, twice)
+    for few in ([], ["red"]):
+        with pytest.raises(ConfigurationError, match=f"at least two classes, received {len(few)}"):
+            planted.locate_class(picture, few)
     with pytest.raises(PromptError, match="in a list, received 'red'"):
         planted.locate_class(picture, "red")
     for references in (2.0, np.float32(2), torch.tensor(2.0), np.int64(2)):
@@ -202,8 +206,13 @@ def test_bad_texts(planted: Localizer) -> None:
         planted.locate(blocks(), "red " * 20)
     with pytest.raises(PromptError, match="equals the target"):
         planted.locate(blocks(), "red", ["RED "])
-    with pytest.raises(PromptError, match="vanishes"):
-        planted.locate(blocks(), "one thing", ["other stuff"])
+    with pytest.raises(PromptError, match="the direction of 'one thing' vanishes"):
+        planted.locate_all([blocks()], [Concept("red"), Concept("one thing", ("other stuff",))])
+    for ask in (planted.locate, lambda picture, *words: planted.unknown_words(Concept(*words))):
+        with pytest.raises(PromptError, match=r"the text 'a \\udce9 fin' holds '\\udce9', which is no character: expected text in UTF-8"):
+            ask(blocks(), "red", ["a \udce9 fin"])  # as a terminal that speaks Latin-1 hands it over
+    with pytest.raises(PromptError, match="the contrast 'green' is given twice: name each once"):
+        planted.locate(blocks(), "red", ["green", "green"])
     with pytest.raises(PromptError, match="no concept"):
         planted.locate_all([blocks()], [])
 

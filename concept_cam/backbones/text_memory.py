@@ -17,6 +17,7 @@ from torch import Tensor
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.core.errors import OutputError
 from concept_cam.core.files import write_file
+from concept_cam.core.names import require_text
 from concept_cam.core.quiet import quiet
 
 __all__ = ["TextMemory"]
@@ -52,7 +53,7 @@ class TextMemory:
         """Returns float32 [N, D] on the CPU, not normalised.
 
         Raises:
-            PromptError: An empty prompt, or one longer than the model's context.
+            PromptError: An empty prompt, one longer than the model's context, or one with what is no character.
         """
         found: dict[str, Tensor] = {}
         with self._lock:
@@ -61,6 +62,8 @@ class TextMemory:
                     found[prompt] = self._embedded[prompt]
                     self._embedded.move_to_end(prompt)
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in found]
+        for prompt in missing:
+            require_text(prompt)
         if missing:
             stored = {prompt: embedding for prompt in missing if (embedding := self._read(prompt)) is not None}
             found |= stored

@@ -126,7 +126,8 @@ class Concept:
                     )
             first = normalise_text(contrast[0])
             if first in seen:
-                raise PromptError(f"the contrast {contrast[0]!r} is given twice (also as {seen[first]!r}).")
+                also = "" if contrast[0] == seen[first] else f" (also as {seen[first]!r})"
+                raise PromptError(f"the contrast {contrast[0]!r} is given twice{also}: name each once.")
             seen[first] = contrast[0]
         names = tuple(self.contrast_names) or tuple(contrast[0] for contrast in contrasts)
         if len(names) != len(contrasts):

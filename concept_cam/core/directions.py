@@ -110,6 +110,7 @@ class DirectionSet:
         contrasts: int64 [C, R] rows of the contrasts, 0 where there is none.
         present: bool [C, R] where there is one.
         rivals: bool [C, R] which of these are answers to the same question; the others are surroundings.
+        names: Names of the concepts, for messages.
     """
 
     texts: Tensor
@@ -117,6 +118,7 @@ class DirectionSet:
     contrasts: Tensor
     present: Tensor
     rivals: Tensor
+    names: tuple[str, ...] = ()
 
     @cached_property
     def columns(self) -> Tensor:
@@ -183,8 +185,9 @@ def coefficients(texts: DirectionSet, image: Tensor, *, weighting: str, gamma: f
     if (lengths < _VANISHING).any():
         index = int((lengths < _VANISHING).any(dim=0).nonzero()[0])
         raise PromptError(
-            f"the direction of concept number {index + 1} vanishes (length {float(lengths.min()):.1e}): the model gives its target and its "
-            "contrasts the same embedding. Use other words, or a model that can tell them apart."
+            f"the direction of {repr(texts.names[index]) if texts.names else f'concept number {index + 1}'} vanishes (length "
+            f"{float(lengths.min()):.1e}): the model gives its target and its contrasts the same embedding, as it does words that it never "
+            "saw. Use other words, or a model that can tell them apart."
         )
     return terms
 

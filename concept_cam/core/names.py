@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from concept_cam.core.errors import ConceptCamError, ConfigurationError
+from concept_cam.core.errors import ConceptCamError, ConfigurationError, PromptError
 
 T = TypeVar("T")
 
@@ -26,6 +26,7 @@ __all__ = [
     "path_of",
     "picture_key",
     "plain_number",
+    "require_text",
     "some_of",
     "stable_key",
     "visible",
@@ -102,6 +103,21 @@ def normalise_text(text: str) -> str:
 def visible(text: str) -> str:
     """Returns a text without what nobody sees: characters that only say how others are set, such as a space of no width."""
     return "".join(each for each in text if unicodedata.category(each) != "Cf")
+
+
+def require_text(text: str) -> None:
+    """Refuses what no text tower reads: bytes that are no UTF-8 come from a command line as characters that no text has.
+
+    Raises:
+        PromptError: It holds such a character.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the text {text!r} holds {text[error.start]!r}, which is no character: expected text in UTF-8. Check the encoding of the "
+            "terminal, or of the file that it comes from."
+        ) from error
 
 
 def display(path: str) -> str:

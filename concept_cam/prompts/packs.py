@@ -938,14 +938,14 @@ class Separability:
     warnings: tuple[str, ...]
 
 
-def separability(concepts: Sequence[Concept], localizer: Localizer, limit: float = SEPARABILITY_LIMIT) -> Separability:
+def separability(concepts: Concept | Iterable[Concept], localizer: Localizer, limit: float = SEPARABILITY_LIMIT) -> Separability:
     """Tells before any picture is scored which contrasts a model's text tower can tell apart at all.
 
     A map is a projection on ``t+ - t_j``: where two embeddings nearly coincide, the direction is made of rounding and chance, and so is the
     map.
 
     Args:
-        concepts: The concepts.
+        concepts: One or more concepts.
         localizer: Anything with ``embed_texts(groups) -> [G, D]``, unit vectors.
         limit: Least distance of a target from each of its contrasts and from their mean; the distance of a pair is ``sqrt(2 - 2 cos)``.
 
@@ -953,8 +953,16 @@ def separability(concepts: Sequence[Concept], localizer: Localizer, limit: float
         Cosines, norms and warnings.
 
     Raises:
-        PromptError: If no concept is given.
+        PromptError: No concept is given, or something else than concepts, such as the spec of a pack.
     """
+    given = (concepts,) if isinstance(concepts, Concept | str) or not isinstance(concepts, Iterable) else tuple(concepts)
+    odd = [item for item in given if not isinstance(item, Concept)]
+    if odd:
+        raise PromptError(
+            f"expected concepts, received {reprlib.repr(odd[0])} ({type(odd[0]).__name__}): give what prompts.load() returns, such as "
+            "prompts.load('fish:parts')."
+        )
+    concepts = given
     if not concepts:
         raise PromptError("nothing to compare: give at least one concept.")
     groups: dict[tuple[str, ...], str] = {}

@@ -860,6 +860,18 @@ def test_separability_warns_of_a_direction_that_vanishes_though_no_pair_does() -
     assert "vanishes" in result.warnings[0]
 
 
+def test_separability_takes_one_concept_and_names_what_is_none() -> None:
+    concept = Concept(("a",), ("b",), name="k=a")
+    texts = PlantedTexts({"a": 0, "b": 90})
+    for given in (concept, (concept for _ in range(1))):
+        assert prompts.separability(given, texts).names == ("k=a", "b")
+    for wrong, said in (("fish:parts", "'fish:parts'"), (["fish:parts"], "'fish:parts'"), (5, "5"), ([None], "None")):
+        with pytest.raises(PromptError, match=rf"expected concepts, received {said} .*prompts\.load\('fish:parts'\)"):
+            prompts.separability(wrong, texts)
+    with pytest.raises(PromptError, match="nothing to compare"):
+        prompts.separability([], texts)
+
+
 def test_separability_takes_a_real_localizer(planted) -> None:
     result = prompts.separability([Concept(("a red fin",), ("a green fin", "a red tail"), name="fin=red")], planted)
     assert result.cosine.shape == (3, 3)
