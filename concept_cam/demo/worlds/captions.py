@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from concept_cam import prompts
+from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.names import some_of
 from concept_cam.demo.worlds.claims import FALSE, KINDS, TRUE, UNKNOWN, Statement
 from concept_cam.demo.worlds.family import Specimens, Vocabulary, World
 
@@ -228,6 +230,9 @@ class CaptionWriter:
         pack: trait pack with the characters and parts of the world; the one of its name by default.
         more: write also of what only this world's room tells, such as how a fish lies and what lies beside it.
 
+    Raises:
+        ConfigurationError: the pack lacks a character of the world, or nothing says that a presence is missing.
+
     Attributes:
         phrases: statement -> phrases; some name the host themselves (`a fish with barbels`).
         prompts: statement -> the trait pack's own prompts, in its templates.
@@ -248,6 +253,12 @@ class CaptionWriter:
 
     def _collect(self) -> None:
         world, known = self.world, {character.name: character for character in self.pack.characters}
+        lacking = [name for name in (*world.characters, "parts") if name not in known]
+        if lacking:
+            raise ConfigurationError(
+                f"captions of the world {world.name!r} take their phrases from a pack with its characters, received the pack "
+                f"{self.pack.name!r} without {some_of(lacking)}: add them, or give the world's own pack."
+            )
         for name, states in world.characters.items():
             character = known[name]
             templates = self.pack.templates_of(character)
@@ -261,7 +272,14 @@ class CaptionWriter:
             if name in world.presences:
                 present = character.state("present").phrases
                 without = tuple(self._owner.sub(f"{self._one} without ", p) for p in present if self._owner.match(p))
-                self.phrases[Statement("lacks", name)] = without or world.state_phrases.get(name, {})["absent"]
+                without = without or world.state_phrases.get(name, {}).get("absent", ())
+                if not without:
+                    raise ConfigurationError(
+                        f"nothing says that {name!r} is missing: none of its phrases in the pack {self.pack.name!r} ({some_of(present)}) "
+                        f"begins with '{self._one} with', and the world {world.name!r} has no phrases of its state 'absent'. Write such a "
+                        f"phrase, or give state_phrases[{name!r}]['absent']."
+                    )
+                self.phrases[Statement("lacks", name)] = without
         parts = known["parts"]
         for part in world.parts:
             own = parts.state(part).phrases

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from concept_cam import prompts
+from concept_cam.core.errors import ConfigurationError
 from concept_cam.demo.worlds import WORLDS, captions
 from concept_cam.demo.worlds.captions import CaptionWriter, PictureFacts
 from concept_cam.demo.worlds.claims import FALSE, KINDS, TRUE, UNKNOWN, Statement
@@ -52,6 +53,29 @@ def test_a_host_has_the_article_that_it_takes(tmp_path: Path) -> None:
     written = {writer.single(rng, claim).text for _ in range(12) for claim in captions.statements(world)}
     assert any("an insect" in text for text in written)
     assert not [text for text in (*written, *(phrase for phrases in writer.phrases.values() for phrase in phrases)) if "a insect" in text]
+
+
+def test_a_pack_that_has_no_words_for_a_world_is_named() -> None:
+    """The names of a presence need not be what is had: its states may be whole sentences."""
+    pack, world = prompts.load_pack("beetle"), WORLDS["beetle"]
+    name = sorted(world.presences)[0]
+
+    def reworded(character: prompts.Character) -> prompts.Character:
+        if character.name != name:
+            return character
+        states = (replace(state, phrases=("horns on a beetle",) if state.name == "present" else ()) for state in character.states)
+        return replace(character, states=tuple(states))
+
+    silent = replace(world, state_phrases={key: value for key, value in world.state_phrases.items() if key != name})
+    other = replace(pack, characters=tuple(map(reworded, pack.characters)))
+    said = rf"'{name}' is missing: none of its phrases .*'horns on a beetle'.* begins with 'a beetle with'"
+    with pytest.raises(ConfigurationError, match=said):
+        CaptionWriter(silent, other)
+    told = replace(silent, state_phrases={**silent.state_phrases, name: {"absent": ("a bare beetle",)}})
+    assert CaptionWriter(told, other).phrases[Statement("lacks", name)] == ("a bare beetle",)
+    few = replace(pack, characters=tuple(each for each in pack.characters if each.name != name))
+    with pytest.raises(ConfigurationError, match=rf"received the pack 'beetle' without '{name}': add them"):
+        CaptionWriter(world, few)
 
 
 def test_prompts_are_the_packs(world: World, writer: CaptionWriter) -> None:
