@@ -520,8 +520,8 @@ def _check_value(document: Document, value: Any, spec: Field, path: Path_) -> li
                 return wrong("one of " + ", ".join(spec.choices))
             if value not in spec.choices:
                 near = nearest_names(value, spec.choices)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                message = f"unknown {path[-1]} {value!r}; {hint}Known: {', '.join(spec.choices)}."
+                hint = f"; did you mean {near[0]!r}?" if near else "."
+                message = f"unknown {path[-1]} {value!r}{hint} Known: {', '.join(spec.choices)}."
                 return [document.problem("error", "bad-value", message, path)]
             return []
         case "texts" | "references":
@@ -540,7 +540,9 @@ def _check_value(document: Document, value: Any, spec: Field, path: Path_) -> li
             return _check_object(document, value, spec.of, path)
         case "table":
             if not isinstance(value, Mapping) or not value:
-                return wrong(f"a mapping from name to {spec.of}")
+                # Where none of its keys could be read, that is said of each, and the file's mapping is not empty.
+                refused = value == {} and any(problem.path == path for problem in document.found)
+                return [] if refused else wrong(f"a mapping from name to {spec.of}")
             found: list[Problem] = []
             for name, entry in value.items():
                 here = (*path, name)

@@ -270,3 +270,13 @@ def test_a_merge_key_is_said_not_to_be_read_once_and_in_its_line() -> None:
     (found,) = prompt_schema.read(text, "a.yaml").found
     assert (found.code, found.line, found.column) == ("yaml", 11, 9)
     assert found.message == "merge keys (<<) are not read: write the keys of the other mapping out here."
+
+
+def test_states_whose_names_are_all_refused_are_not_said_to_be_none() -> None:
+    text = "pack: cups\nhost: cup\ncharacters:\n  handles:\n    kind: count\n    entity: {label: handle}\n    states:\n"
+    text += "      1: {phrases: [one handle]}\n      2: {phrases: [two handles]}\n"
+    found = prompt_schema.problems(prompt_schema.read(text, "cups.yaml"))
+    assert [(problem.line, problem.code) for problem in found] == [(8, "wrong-type"), (9, "wrong-type")]
+    assert all("a key must be text" in problem.message for problem in found)
+    (empty,) = prompt_schema.problems(prompt_schema.read(text.partition("      1:")[0].replace("states:", "states: {}"), "cups.yaml"))
+    assert "expected a mapping from name to state, received an empty mapping" in empty.message
