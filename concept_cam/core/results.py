@@ -7,10 +7,10 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from concept_cam.core.errors import ConfigurationError, MissingExtraError
 from concept_cam.core.geometry import Geometry
 from concept_cam.core.likely import likely_states
 from concept_cam.core.names import whole_number
+from concept_cam.core.plain import plain_json
 from concept_cam.core.regions import DEFAULT_THRESHOLD, Region, above, regions_of_map, threshold_value
 from concept_cam.core.resampling import heatmap, highest_places, points_of, settled_places
 
@@ -68,6 +69,20 @@ class Provenance:
         return {**facts, **settings, "version": version}
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What is made when it is asked for, made already: what makes it holds the model, and cannot be sent to another process or to a file.
+
+    Attributes:
+        made: It, or what was made for each concept.
+    """
+
+    made: Any
+
+    def __call__(self, index: int | None = None) -> Any:
+        return self.made if index is None else self.made[index]
+
+
 @dataclass(frozen=True, eq=False)
 class Localization:
     """Where one concept is in one image.
@@ -111,6 +126,11 @@ class Localization:
         against = f" against {', '.join(map(repr, self.concept.contrast_names))}" if self.concept.contrasts else ""
         where = f" in {self.source!r}" if self.source else ""
         return f"<Localization of {self.concept.name!r}{against}{where}: {width} x {height} pixels, score {self.score:+.3f}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes into a pickle: all fields, ledger and certificate made."""
+        kept = {"split": None if self.split is None else _Kept(self.split())}
+        return {**_fields(self), **kept, "certify": None if self.certify is None else _Kept(self.certificate)}
 
     # ---------------------------------------------------------------------------------------------------- numbers
 
@@ -453,9 +473,11 @@ class Localization:
     # ----------------------------------------------------------------------------------------------------- output
 
     def to_dict(self, threshold: str | float = DEFAULT_THRESHOLD, *, min_area: float = 0.0) -> dict[str, Any]:
-        """Returns everything as plain data for JSON: question, numbers, regions with RLE masks, geometry, provenance."""
+        """Returns everything as plain data for JSON: question, numbers, regions with RLE masks, geometry, provenance; what is not a
+        number is ``None``.
+        """
         concept = self.concept
-        return {
+        content = {
             "file": self.source,
             "concept": {
                 "name": concept.name,
@@ -482,6 +504,7 @@ class Localization:
             "geometry": self.geometry.to_dict(),
             "provenance": self.provenance.to_dict(),
         }
+        return cast("dict[str, Any]", plain_json(content))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes the result; the file's ending chooses what: ``.npz`` scores and geometry, ``.json`` all numbers, ``.png`` the overlay.
@@ -525,6 +548,10 @@ class Localization:
         return buffer.getvalue()
 
 
+def _fields(of: Localization | Localizations) -> dict[str, Any]:
+    return {item.name: getattr(of, item.name) for item in fields(of)}
+
+
 def on_finer_grid(refined: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
     """Returns a refined map float32 [..., h', w'] with its frames: its grid lies over the same model frame as that of the scores."""
     return refined, geometry.with_grid((refined.shape[-2], refined.shape[-1]))
@@ -536,7 +563,7 @@ def _number(value: float) -> float | None:
 
 def json_bytes(content: object) -> bytes:
     """Returns plain data as the content of a JSON file; file names that are not UTF-8 keep their odd bytes as escapes."""
-    return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
+    return json.dumps(plain_json(content), ensure_ascii=False, indent=1, allow_nan=False).encode("utf-8", "backslashreplace")
 
 
 def png_bytes(image: Image) -> bytes:
@@ -590,6 +617,12 @@ class Localizations(Sequence[Localization]):
         names = ", ".join(repr(concept.name) for concept in self.concepts[:4]) + (", ..." if len(self.concepts) > 4 else "")
         where = f" in {self.source!r}" if self.source else ""
         return f"<{len(self)} Localizations{where}, {width} x {height} pixels: {names}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes into a pickle: all fields, ledgers and certificates made."""
+        split, certify, every = self.split, self.certify, range(len(self))
+        kept = {"split": None if split is None else _Kept(tuple(split(index) for index in every))}
+        return {**_fields(self), **kept, "certify": None if certify is None else _Kept(tuple(certify(index) for index in every))}
 
     def __len__(self) -> int:
         return len(self.concepts)

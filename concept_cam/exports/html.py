@@ -30,7 +30,8 @@ import concept_cam
 from concept_cam.collection.calls import ABSTENTION_REASONS
 from concept_cam.collection.runs import Run
 from concept_cam.core.errors import ConfigurationError
-from concept_cam.exports.survey import PART_SEPARATOR, PLAIN, Form, Survey, passthrough_of, plain_json, survey, when
+from concept_cam.core.plain import plain_json
+from concept_cam.exports.survey import PART_SEPARATOR, PLAIN, Form, Survey, passthrough_of, survey, when
 from concept_cam.pictures.again import NOT_SHOWN, Revisit
 from concept_cam.trust.verdicts import CLEAR, TRUST_VERDICTS, UNFOUND
 

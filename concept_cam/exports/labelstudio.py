@@ -30,6 +30,7 @@ import numpy as np
 from concept_cam.collection.runs import Run
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import DataError
+from concept_cam.core.plain import plain_json
 from concept_cam.exports.survey import (
     FRAME,
     PACK_SEPARATOR,
@@ -44,7 +45,6 @@ from concept_cam.exports.survey import (
     mask_of,
     media_of,
     passthrough_of,
-    plain_json,
     probability_of,
     review_of,
     survey,

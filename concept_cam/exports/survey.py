@@ -19,6 +19,7 @@ from concept_cam.collection.runs import Run
 from concept_cam.collection.schema import FRAME, PASSTHROUGH_PREFIX
 from concept_cam.core.errors import DataError
 from concept_cam.core.placing import LEFT_OF
+from concept_cam.core.plain import plain_json
 from concept_cam.core.regions import decode_rle
 from concept_cam.core.tables import escaped
 
@@ -328,17 +329,6 @@ def creator() -> dict[str, str]:
 
 
 # --------------------------------------------------------------------------------------------------------------- writers
-
-
-def plain_json(value: Any) -> Any:
-    """Returns a value as JSON knows it: not-a-number and infinity become None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: plain_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_json(item) for item in value]
-    return value
 
 
 def write_json(path: Path, head: Mapping[str, Any], **lists: Iterable[Any]) -> None:

@@ -718,6 +718,6 @@ def _boxes(value: Any, size: tuple[int, int]) -> tuple[tuple[int, int, int, int]
 
 def _finite(value: Any) -> Any:
     """Returns plain data without NaN and infinity, which JSON has not."""
-    from concept_cam.exports.survey import plain_json
+    from concept_cam.core.plain import plain_json
 
     return plain_json(value)

@@ -36,10 +36,10 @@ from concept_cam.core.directions import coefficients
 from concept_cam.core.errors import ConceptCamError, ConfigurationError
 from concept_cam.core.features import PatchFeatures
 from concept_cam.core.placing import LEFT_OF
+from concept_cam.core.plain import plain_json
 from concept_cam.core.regions import Region, decode_rle
 from concept_cam.core.results import Localization, Localizations
 from concept_cam.core.scoring import ledger, probabilities, scales_of
-from concept_cam.exports.survey import plain_json
 from concept_cam.refine.look import SecondLook
 from concept_cam.serve.calling import call_now, call_of_run, host_probability
 from concept_cam.serve.gallery import Gallery, GalleryPicture, encode_picture, open_gallery

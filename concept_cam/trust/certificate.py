@@ -325,7 +325,7 @@ class Certifier:
         )
         ledger = tuple(zip(asked.names[index], (weights * plain_at_peak).tolist()))
         judgement, fitted = asked.judged(index, found, facts)
-        whole = replace(certificate_of(found, facts, judgement, fitted, ledger), probability=shared.probabilities[index][1])
+        whole = certificate_of(found, facts, judgement, fitted, ledger, shared.probabilities[index][1])
         return without_place(whole, self._untold[index]) if index in self._untold else whole
 
     @quiet(graph=False)

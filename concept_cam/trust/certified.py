@@ -116,16 +116,21 @@ def _known(value: float) -> float | None:
 
 
 def certificate_of(
-    found: Evidence, facts: MapFacts, judgement: Judgement, calibrated: bool, ledger: tuple[tuple[str, float], ...]
+    found: Evidence,
+    facts: MapFacts,
+    judgement: Judgement,
+    calibrated: bool,
+    ledger: tuple[tuple[str, float], ...],
+    probability: float | None = None,
 ) -> Certificate:
-    """Puts a certificate together."""
+    """Puts a certificate together; its probability is that of the facts where no other is given, and NaN is what is not known."""
     return Certificate(
         judgement.verdict,
         judgement.reason,
         _known(judgement.confidence),
         _known(judgement.presence),
         found,
-        _known(facts.probability),
+        _known(facts.probability if probability is None else probability),
         _known(facts.domain),
         _known(facts.agreement),
         calibrated,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +219,24 @@ def test_what_is_saved_comes_back(found: Localization, tmp_path: Path) -> None:
         found.save(tmp_path / "x.txt")
 
 
+def test_what_is_written_is_json(localizer: Localizer, tmp_path: Path) -> None:
+    """NaN is no JSON: jq, browsers and most languages refuse a file that holds it. A map without contrasts had one in its certificate."""
+
+    def refused(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    flat = np.full((32, 32, 3), 255, np.uint8)
+    for number, found in enumerate(
+        (localizer.locate(blocks(64, 96), "red"), localizer.locate(flat, "red", "green"), localizer.locate(flat, "red", method="luminance"))
+    ):
+        path = found.save(tmp_path / f"{number}.json")
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refused)
+        assert content == json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert localizer.locate(blocks(64, 96), "red").certificate.probability is None
+    nothing = dataclasses.replace(found, scores=np.full_like(found.scores, np.nan), score=math.nan)
+    json.dumps(nothing.to_dict(), allow_nan=False)
+
+
 def test_answers_are_a_sequence(localizer: Localizer) -> None:
     answers = localizer.score(localizer.encode(blocks(64, 96)), [Concept((name,)) for name in ("red", "green", "blue")])
     assert isinstance(answers, Localizations)
@@ -305,6 +326,29 @@ def test_what_an_overlay_cannot_be_drawn_with_is_named(found: Localization) -> N
             found.overlay(picture=picture)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"title must be text, received 5 \(int\)"):
         found.overlay(title=5)  # type: ignore[arg-type]
+
+
+def test_answers_go_through_a_pickle_whole(localizer: Localizer) -> None:
+    """As a pool of processes returns them, or a file keeps them: with ledger and certificate, and without the model."""
+    asked = [Concept("red", ("green", "blue")), Concept("green")]
+    answers = localizer.locate_all([blocks(64, 96)], asked)[0]
+    written = pickle.dumps(answers)
+    assert len(written) < 200_000
+    again = pickle.loads(written)
+    for before, after in (
+        *zip(answers, again, strict=True),
+        (answers[0], pickle.loads(pickle.dumps(answers[0]))),
+        (again[1], copy.copy(again[1])),
+    ):
+        assert after.to_dict() == before.to_dict()  # which holds no NaN: that is not equal to itself
+        np.testing.assert_array_equal(after.heatmap, before.heatmap)
+        np.testing.assert_array_equal(after.picture, before.picture)
+        assert {name: map_.tolist() for name, map_ in after.ledger().items()} == {
+            name: map_.tolist() for name, map_ in before.ledger().items()
+        }
+        assert str(after.certificate) == str(before.certificate)
+    plain = localizer.locate(blocks(64, 96), "red", "green", method="luminance")
+    assert pickle.loads(pickle.dumps(plain)).split is None
 
 
 def test_answers_go_by_number(localizer: Localizer) -> None:
