@@ -23,7 +23,7 @@ from concept_cam.collection.plan import DECODING, Identity, Plan, Regions, descr
 from concept_cam.collection.questions import build_questions
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError, MissingExtraError, reason_of
-from concept_cam.core.names import DEFAULT_MODEL, choose, did_you_mean
+from concept_cam.core.names import DEFAULT_MODEL, choose, did_you_mean, some_of
 from concept_cam.core.progress import Progress, Tracker
 from concept_cam.core.settings import PREPROCESS_SETTINGS, Settings
 from concept_cam.pictures.endings import PICTURE_SUFFIXES
@@ -560,7 +560,7 @@ class Job:
         if next(collection.items(), None) is None:
             # A shard may have no picture to do, a collection may not: a run of none could not be continued with pictures.
             raise DataError(
-                f"no picture was found in {', '.join(map(repr, request.given[:3]))} (read as {collection.layout!r}): check the path. "
+                f"no picture was found in {some_of(request.given, 3)} (read as {collection.layout!r}): check the path. "
                 f"Pictures end in {', '.join(sorted(PICTURE_SUFFIXES))}."
             )
         folder = Path(request.output) if shard is None else Path(request.output) / shard.folder

@@ -28,6 +28,7 @@ from concept_cam.collection.runs import (
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError, OutputError
 from concept_cam.core.files import make_directory, write_file
+from concept_cam.core.names import some_of
 
 __all__ = ["merge_runs"]
 
@@ -209,4 +210,4 @@ def _check(folders: Sequence[Path], infos: Sequence[dict[str, Any]]) -> None:
     count = counts.pop()
     missing = [f"{index}/{count}" for index in range(1, count + 1) if f"{index}/{count}" not in named]
     if missing:
-        raise DataError(f"{len(missing)} of {count} shards are missing: {', '.join(missing[:10])}.")
+        raise DataError(f"{len(missing)} of {count} shards are missing: {some_of(missing, 10)}.")

@@ -32,6 +32,7 @@ from concept_cam.collection.runs import ERROR_COLUMNS, ERRORS_FILE, PART_PATTERN
 from concept_cam.collection.schema import RUN_SCHEMA_VERSION, image_key
 from concept_cam.core.errors import DataError, OutputError, one_line
 from concept_cam.core.files import make_directory, write_file
+from concept_cam.core.names import some_of
 from concept_cam.core.tables import escaped
 
 __all__ = [
@@ -345,8 +346,8 @@ def check_folder(
     )
     if strange or any((folder / PARTS_FOLDER).glob(pattern)):
         raise OutputError(
-            f"{str(folder)!r} is not empty and is not {noun} ({info_file} is missing): it has {', '.join(strange[:3]) or 'parts'}. Choose "
-            "another --output."
+            f"{str(folder)!r} is not empty and is not {noun} ({info_file} is missing): it has {some_of(strange, 3) or 'parts'}. "
+            "Choose another --output."
         )
 
 

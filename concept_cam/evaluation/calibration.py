@@ -360,16 +360,16 @@ def _no_match(calls: Sequence[ModelCall], labels: Sequence[Label]) -> str:
         hint = did_you_mean(labelled, pictures)
         return f"no call has a label: {labelled!r} of the labels is no picture of the run.{hint}"
     names = sorted({call.character for call in calls})
-    specimens = sorted({call.specimen for call in calls}), sorted({label.specimen for label in labels})
-    apart = (
-        "" if set(specimens[0]) & set(specimens[1]) else f" Specimens: {specimens[1][:5]} in the labels, {specimens[0][:5]} in the calls."
-    )
+    specimens = [sorted({item.specimen for item in items}) for items in (labels, calls)]
+    of_labels, of_calls = (some_of(list(map(str, numbers))) for numbers in specimens)
+    apart = "" if set(specimens[0]) & set(specimens[1]) else f" Specimens: {of_labels} in the labels, {of_calls} in the calls."
     if not apart and any(label.file_name in pictures and compared(label.character) in map(compared, names) for label in labels):
         return (
             "no label says whether a call is right: those that count name no state, say only that another one is wrong, or are of other "
             "parts. Set a state, or write 'not STATE', where you looked."
         )
-    return f"no call has a label: the labels are of {sorted({label.character for label in labels})[:5]}, the calls of {names[:5]}.{apart}"
+    asked = some_of(sorted({label.character for label in labels}))
+    return f"no call has a label: the labels are of {asked}, the calls of {some_of(names)}.{apart}"
 
 
 # ------------------------------------------------------------------------------------------------------------- reading

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import warnings
 from decimal import Decimal
@@ -939,6 +940,16 @@ def test_an_empty_folder_is_refused_and_leaves_nothing(localizer: Localizer, tmp
     with pytest.raises(DataError, match="no picture was found in"):
         run_here(tmp_path / "in", tmp_path / "run", localizer)
     assert not (tmp_path / "run").exists()
+
+
+def test_of_shards_without_pictures_none_is_left_out_of_the_list_without_a_word(localizer: Localizer, tmp_path: Path) -> None:
+    shards = [tmp_path / f"shard-{number}.tar" for number in range(5)]
+    (tmp_path / "note.txt").write_text("nothing to see", encoding="utf-8")
+    for shard in shards:
+        with tarfile.open(shard, "w") as archive:
+            archive.add(tmp_path / "note.txt", "note.txt")
+    with pytest.raises(DataError, match=r"shard-0\.tar', .*shard-2\.tar', and 2 more \(read as"):
+        run_here([str(shard) for shard in shards], tmp_path / "run", localizer)
 
 
 def test_notes_on_a_picture_name_it(localizer: Localizer, tmp_path: Path) -> None:

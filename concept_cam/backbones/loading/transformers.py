@@ -21,6 +21,7 @@ from concept_cam.backbones.protocol import Backbone
 from concept_cam.backbones.torchvision_compat import import_transformers, without_bars
 from concept_cam.backbones.transformers_clip import kind_of
 from concept_cam.core.errors import ConceptCamError, ModelError, UnsupportedModelError
+from concept_cam.core.names import some_of
 
 __all__ = ["from_name", "from_transformers", "require_whole", "said_of"]
 
@@ -125,7 +126,7 @@ def from_name(
     missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
     if missing or info.get("mismatched_keys"):
         raise ModelError(
-            f"the weights of {name} do not fill the model (missing or of another shape: {', '.join(map(str, missing[:5])) or 'some'}); "
+            f"the weights of {name} do not fill the model (missing or of another shape: {some_of(missing) or 'some'}); "
             "the rest would be random, so it is not used."
         )
     require_whole(model, info.get("unexpected_keys") or (), name)
@@ -180,7 +181,7 @@ def require_whole(model: nn.Module, unexpected: Iterable[object], name: str) -> 
         have = len(model.get_submodule(stack)._modules)
         raise ModelError(
             f"the weights of {name} hold layers that config.json does not have: it says {have} in {stack!r}, and the file holds "
-            f"{', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''} as well. Without them it would be another network, so it is not used; "
+            f"{some_of(keys, 3)} as well. Without them it would be another network, so it is not used; "
             "copy config.json and the weights again from where the model comes from."
         )
 
