@@ -825,10 +825,15 @@ class Localizer:
         The picture is encoded again, mirrored and shifted, when the first certificate is asked for.
 
         Raises:
-            ConfigurationError: The method has no certificates, or the answers were made without their picture.
+            ConfigurationError: The method has no certificates, or the answers were made without their picture or went through a pickle.
         """
         picture = answers.picture
-        if not isinstance(answers.certify, Certifier):
+        if answers.certify is not None and not isinstance(answers.certify, Certifier):
+            raise ConfigurationError(
+                "these answers went through a pickle, with the certificates that they had: no other reading can be added. Ask again, with "
+                "careful=True."
+            )
+        if answers.certify is None:
             raise ConfigurationError(f"the method {answers.provenance.method!r} has no certificate: nothing to be careful about.")
         if picture is None:
             raise ConfigurationError("these answers were made without their picture, which has to be read again.")

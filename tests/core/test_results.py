@@ -347,6 +347,8 @@ def test_answers_go_through_a_pickle_whole(localizer: Localizer) -> None:
             name: map_.tolist() for name, map_ in before.ledger().items()
         }
         assert str(after.certificate) == str(before.certificate)
+    with pytest.raises(ConfigurationError, match=r"went through a pickle.*Ask again, with careful=True"):
+        localizer.careful(again)
     plain = localizer.locate(blocks(64, 96), "red", "green", method="luminance")
     assert pickle.loads(pickle.dumps(plain)).split is None
 
