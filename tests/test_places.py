@@ -517,3 +517,13 @@ def test_a_noun_that_two_parts_share_names_neither() -> None:
         where = concept_of_words(words).where
         assert where is not None
         assert (where.place, where.part, where.unread) == ("left", part, "")
+
+
+@pytest.mark.parametrize("spec", ["fish:parts=head", "fish:parts", " lepidoptera:parts=left_fore_wing "])
+def test_a_spec_is_not_taken_for_words(spec: str) -> None:
+    """The text tower would read its letters, without the contrasts that the pack names."""
+    for words in ((spec,), ("a head", [spec])):
+        with pytest.raises(PromptError, match=rf"received the spec '{spec.strip()}' .*--traits.*prompts\.load\('{spec.strip()}'\)"):
+            concept_of_words(*words)  # type: ignore[arg-type]
+    for other in ("fish: the head", "note:head", "16:9"):
+        assert concept_of_words(other).target == (other,)

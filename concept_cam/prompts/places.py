@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import Any
 
 from concept_cam.core.concept import Concept, Where
+from concept_cam.core.errors import PromptError
 from concept_cam.core.names import normalise_text
 from concept_cam.core.placing import SIDES
 from concept_cam.prompts.packs import Entity, Pack, available, load_pack, where_of
@@ -106,8 +107,13 @@ def concept_of_words(target: str, contrasts: Sequence[str] = (), packs: Iterable
             fin" against "the left fin" is a question of geometry alone.
         packs: Packs whose host the words may name; those that ship by default.
         **values: Further fields of the concept.
+
+    Raises:
+        PromptError: A text is empty, equals another one, or is the spec of a trait pack, such as ``fish:parts=head``.
     """
     known = list(packs) if packs is not None else [_shipped(name) for name in available()]
+    for text in (target, *contrasts):
+        _require_words(text, known)
     pack = _pack_of(target, known)
     plain_concept = Concept((target,), tuple((text,) for text in contrasts), **values)
     if any(normalise_text(target) in _phrases(item) for item in known):
@@ -123,6 +129,16 @@ def concept_of_words(target: str, contrasts: Sequence[str] = (), packs: Iterable
     kept = dict.fromkeys(text for text in others if normalise_text(text) != normalise_text(plain))
     metadata = {**values.pop("metadata", {}), "kind": "part", "where": place, **({} if pack is None else {"host": pack.host})}
     return Concept((plain,), tuple((text,) for text in kept), name=values.pop("name", target), metadata=metadata, where=where, **values)
+
+
+def _require_words(text: object, known: Sequence[Pack]) -> None:
+    """Refuses a spec where words are asked for: a text tower would read its letters, and leave out what the pack sets against it."""
+    spec = re.fullmatch(r"\s*([a-z0-9_-]+):[a-z][a-z0-9_]*(=[a-z][a-z0-9_]*)?\s*", text) if isinstance(text, str) else None
+    if spec is not None and spec[1] in {pack.name for pack in known}:
+        raise PromptError(
+            f"expected words, such as 'a forked tail fin', received the spec {spec[0].strip()!r} of a trait pack: give it as --traits, in "
+            f"Python as a concept, prompts.load({spec[0].strip()!r})."
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------------- reading
