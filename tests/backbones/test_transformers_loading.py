@@ -235,7 +235,7 @@ def test_weights_with_more_layers_than_the_configuration_are_refused(kind: str, 
     load(str(tmp_path))
     further = {key.replace(f"{first}.0.", f"{first}.{have}."): value.clone() for key, value in state.items() if f"{first}.0." in key}
     save_file({**state, **further}, file, {"format": "pt"})
-    with pytest.raises(ModelError, match=rf"config\.json does not have: it says {have} in '{first}'.*{first}\.{have}\..* \.\.\. as well"):
+    with pytest.raises(ModelError, match=rf"config\.json does not have: it says {have} in '{first}'.*{first}\.{have}\..*, and \d+ more as"):
         load(str(tmp_path))
 
 
