@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.common import BaseBackbone
+from concept_cam.backbones.damage import damage_among
 from concept_cam.backbones.familiarity import familiarity, singular, words_of
 from concept_cam.backbones.lite_towers import CELL, ImageTower, JointHead, Sizes
 from concept_cam.backbones.made import Made
@@ -264,6 +265,7 @@ def make(folder: Path, name: str) -> Made:
     Raises:
         ModelError: A file is missing, damaged or does not fit the others.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
@@ -278,9 +280,10 @@ def make(folder: Path, name: str) -> Made:
         model.load_state_dict({**empty, **others, **{f"text.{key}": value for key, value in words.items()}})
         tokens = WordPieceTokens(folder / TOKENIZER, model.text.config.context)
         model.sharpness = _factors(config.get("sharpness", {}))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise ModelError(f"cannot load {name} from {str(folder)!r}: {type(error).__name__}: {first}.") from error
+        reason = damage_among(folder) or f"{type(error).__name__}: {first}"
+        raise ModelError(f"cannot load {name} from {str(folder)!r}: {reason}.") from error
     model.eval()
     model.image.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

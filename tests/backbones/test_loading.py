@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from concept_cam import backbones
-from concept_cam.backbones import ALIASES, FAMILIES
+from concept_cam.backbones import ALIASES, BUNDLED, FAMILIES
 from concept_cam.backbones.loading import catalogue, from_open_clip, hub, load, names
 from concept_cam.backbones.torchvision_compat import import_open_clip
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ModelError, UnsupportedModelError
@@ -135,6 +136,55 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, folder: Path) -> N
     broken.write_bytes(b"")
     with pytest.raises(ModelError, match="cannot load"):
         load(f"ViT-S-32-alt:{broken}")
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (lambda good: b"", "the file is empty"),
+        (lambda good: good[:1000], r"the file ends after 1,000 of [\d,]+ bytes"),
+        (lambda good: good[:-1], "the file ends after"),
+        (lambda good: _POINTER, "pointer of Git LFS"),
+        (lambda good: b"\n<!DOCTYPE html><html>404</html>", "web page"),
+    ],
+)
+def test_what_stands_where_weights_should_be_is_told(tmp_path: Path, folder: Path, content: Any, said: str) -> None:
+    damaged = content((folder / "open_clip_model.safetensors").read_bytes())
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(damaged)
+    for name in (f"ViT-S-32-alt:{file}", f"timm:resnet18,{file}"):
+        with pytest.raises(ModelError, match=said):
+            load(name)
+    transformers_model("clip").save_pretrained(tmp_path / "clip")
+    (tmp_path / "clip" / "model.safetensors").write_bytes(damaged)
+    for source in (folder, BUNDLED):
+        shutil.copytree(source, tmp_path / source.name)
+        weights = next((tmp_path / source.name).glob("*.safetensors"))
+        weights.write_bytes(damaged)
+    for name in ("clip", folder.name, BUNDLED.name):
+        with pytest.raises(ModelError, match=said):
+            load(str(tmp_path / name))
+
+
+def test_half_a_file_of_torch_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(5000)}, file)
+    file.write_bytes(file.read_bytes()[:9000])
+    with pytest.raises(ModelError, match="the file ends early: it was not copied or downloaded to its end"):
+        load(f"ViT-S-32-alt:{file}")
+
+
+def test_a_table_of_positions_of_another_network_is_told(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    file = tmp_path / "other.safetensors"
+    for width, kind in ((24, torch.float32), (384, torch.float16)):
+        save_file({"visual.positional_embedding": torch.zeros(17, 384, dtype=kind), "positional_embedding": torch.zeros(16, width)}, file)
+        with pytest.raises(ModelError, match=r"do not fit this network: their table of positions has other dimensions; name the one"):
+            load(f"ViT-S-32-alt:{file}")
 
 
 def test_random_weights_are_never_used(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from concept_cam.backbones import cnn_classifier, timm_features, vit_classifier
+from concept_cam.backbones.damage import damage_of
 from concept_cam.backbones.hashing import hash_weights
 from concept_cam.backbones.loading import hub
 from concept_cam.backbones.made import Made
@@ -335,7 +336,9 @@ def read_state(file: Path, title: str) -> dict[str, Tensor]:
         raise
     except Exception as error:
         text = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        if "weights_only" in str(error) or "Unpickl" in type(error).__name__:
+        if damage := damage_of(file):
+            text = damage
+        elif "weights_only" in str(error) or "Unpickl" in type(error).__name__:
             text = "it holds more than tensors, and only tensors are read; save its state_dict alone"
         raise ModelError(f"cannot read the checkpoint {str(file)!r} (model {title!r}): {text}.") from error
     for wrapper in WRAPPERS:

@@ -60,7 +60,7 @@ def make(folder: Path, name: str) -> Made:
         with without_bars():
             backbone, info = transformers.AutoModel.from_pretrained(folder, output_loading_info=True, **given)
     except Exception as error:
-        raise ModelError(f"cannot load the backbone of {name}: {said_of(error)}") from error
+        raise ModelError(f"cannot load the backbone of {name}: {said_of(error, folder)}") from error
     if backbone.config.model_type != "dinov3_vit" or info["missing_keys"] or info.get("mismatched_keys"):
         raise ModelError(
             f"{name}: {str(folder)!r} holds no whole DINOv3 vision transformer (found model type {backbone.config.model_type!r})."

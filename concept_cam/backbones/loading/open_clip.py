@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from concept_cam.backbones.damage import damage_of
 from concept_cam.backbones.loading import hub, published
 from concept_cam.backbones.loading.families import finish, read
 from concept_cam.backbones.made import Made
@@ -281,8 +283,13 @@ class _explained:
         if "weights_only" in str(error) or "WeightsUnpickler" in str(error):
             first = "it holds more than tensors, and only tensors are read; save its state_dict as .safetensors"
         if "loading state_dict" in first:
-            raise ModelError(f"cannot load {self._name} from {self._weights}: {_unfit(str(error))}.") from error
-        raise ModelError(f"cannot load {self._name} from {self._weights}: {type(error).__name__}: {first}.") from error
+            reason = _unfit(str(error))
+        elif any(frame.name.startswith("resize_") for frame in traceback.extract_tb(error.__traceback__)):
+            # open_clip resizes tables of positions before it compares anything, and trips over those of another network.
+            reason = f"the weights do not fit this network: their table of positions has other dimensions; {_OTHER}"
+        else:
+            reason = damage_of(self._weights) or f"{type(error).__name__}: {first}"
+        raise ModelError(f"cannot load {self._name} from {self._weights}: {reason}.") from error
 
 
 def _unfit(message: str) -> str:
@@ -296,9 +303,10 @@ def _unfit(message: str) -> str:
     shapes = re.findall(r"size mismatch for ([^:\s]+):", message)
     if shapes:
         found.append(f"{len(shapes)} tensors have another shape (such as {shapes[0]!r})")
-    return f"the weights do not fit this network: {', '.join(found) or 'they differ'}; name the one that they belong to"
+    return f"the weights do not fit this network: {', '.join(found) or 'they differ'}; {_OTHER}"
 
 
+_OTHER = "name the one that they belong to"
 _TORCH_SAYS = (("Missing key(s)", "are missing"), ("Unexpected key(s)", "are foreign"))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from concept_cam.backbones.damage import damage_among
 from concept_cam.backbones.loading import hub
 from concept_cam.backbones.loading.families import finish, read, require, unsupported
 from concept_cam.backbones.loading.transformers_pictures import processor_settings
@@ -122,7 +123,7 @@ def from_name(
     except ConceptCamError:
         raise
     except Exception as error:
-        raise ModelError(f"cannot load {name}: {said_of(error)}") from error
+        raise ModelError(f"cannot load {name}: {said_of(error, Path(source))}") from error
     missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
     if missing or info.get("mismatched_keys"):
         raise ModelError(
@@ -133,8 +134,10 @@ def from_name(
     return finish(tower, _made(model, tokenizer, _image_processor(source, given), name, options), device, dtype)
 
 
-def said_of(error: Exception) -> str:
-    """Returns what the library says of weights or a folder that it cannot load, in one line."""
+def said_of(error: Exception, folder: Path | None = None) -> str:
+    """Returns what the library says of weights that it cannot load, in one line; of damaged files of the folder, what they are."""
+    if folder is not None and (damage := damage_among(folder)):
+        return f"{damage}."
     # The first line alone is often a heading: "Validation error for field 'hidden_size':".
     return _reason(str(error)) or " ".join(str(error).split())[:300] or type(error).__name__
 
