@@ -154,13 +154,14 @@ class LazyGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except Exception as error:
+            from concept_cam.commands.console import refused_by_system, warn
             from concept_cam.core.errors import ConceptCamError
 
-            if not isinstance(error, ConceptCamError):
+            ours = isinstance(error, ConceptCamError)
+            text = str(error) if ours else refused_by_system(error) if isinstance(error, OSError) else None
+            if text is None:
                 raise
-            from concept_cam.commands.console import warn
-
-            warn(f"error: {error}")
+            warn(f"error: {text}")
             sys.exit(2)
 
 

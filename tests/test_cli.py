@@ -316,3 +316,38 @@ def test_notes_on_a_picture_are_plain_lines(tmp_path: Path) -> None:
     said = run("locate", path, path, "--target", "red", "--contrast", "green").stderr
     assert said.count(f"concept-cam: note: '{path}': its values end at 3999 of 65535") == 1
     assert "UserWarning" not in said
+
+
+def test_a_name_that_the_system_refuses_is_one_sentence() -> None:
+    name = "n" * 300
+    for arguments in (
+        ["calibrate", name, "-o", "limits.yaml"],
+        ["fit-head", name, "-o", "head.safetensors"],
+        ["prompts", "show", name],
+        ["export", name, "--to", "html", "-o", "sheet"],
+    ):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 2, result.output
+        assert result.stderr == f"concept-cam: error: {name!r} cannot be used: File name too long. Check the path.\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_under_the_output_is_one_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "concept_cam", "prompts", "list"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == (
+        "concept-cam: error: what is printed cannot be written: No space left on device. Free some room."
+    )
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_log_on_a_full_disk_does_not_end_the_work() -> None:
+    result = CliRunner().invoke(main, ["prompts", "list", "--log-file", "/dev/full"])
+    assert result.exit_code == 0, result.output
+    assert result.stderr == (
+        "concept-cam: note: the log '/dev/full' cannot be written: No space left on device. "
+        "The work goes on, and what is said from here on is not in the log.\n"
+    )
+    assert "fish" in result.stdout

@@ -11,7 +11,8 @@ import click
 
 from concept_cam.commands.console import note, track, warn
 from concept_cam.commands.options import RISK, build_localizer, model_options, resolve, setting_options
-from concept_cam.core.errors import ConfigurationError, DataError, OutputError
+from concept_cam.core.errors import ConfigurationError, DataError
+from concept_cam.core.files import check_file
 from concept_cam.core.settings import SETTING_NAMES
 from concept_cam.pictures.endings import PICTURE_SUFFIXES
 from concept_cam.pictures.folders import walk
@@ -95,8 +96,7 @@ def calibrate(labelled: str, output: str, overwrite: bool, **options: Any) -> No
     name, colon, _ = labelled.partition(":")
     if not Path(labelled).exists() and (colon or name in LOADERS):
         _refuse(options, _OF_CALLS, "CALLS", labelled)
-        if Path(output).exists() and not overwrite:  # Before minutes of work.
-            raise OutputError(f"{output!r} exists. Use --overwrite, or choose another --output.")
+        check_file(output, overwrite=overwrite)  # Before minutes of work.
         _from_masks(labelled, output, overwrite, options)
     else:
         _refuse(options, _OF_DATA, "DATA", labelled)

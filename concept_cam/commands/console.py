@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import errno
+import os
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -34,6 +36,7 @@ __all__ = [
     "note",
     "notices",
     "print_table",
+    "refused_by_system",
     "run_script",
     "track",
     "warn",
@@ -97,11 +100,9 @@ def notices() -> Iterator[None]:
 def _say(text: str, level: int) -> None:
     if level >= _meta(_LEAST, NOTE):
         click.echo(text, err=True)
-    stream: TextIO | None = _meta(_LOG, None)
-    if stream is not None:
-        moment = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        stream.write(f"{moment}  {text}\n")
-        stream.flush()
+    log: _Log | None = _meta(_LOG, None)
+    if log is not None:
+        log.write(text)
 
 
 def _meta(name: str, otherwise: Any) -> Any:
@@ -175,13 +176,27 @@ def run_script(main: Callable[[], object]) -> None:
         click.echo(f"{name}: error: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        if error.filename is None:
+        if (text := refused_by_system(error)) is None:
             raise
-        click.echo(f"{name}: error: {error.filename!r} cannot be used: {error.strerror}. Check the path.", err=True)
+        click.echo(f"{name}: error: {text}", err=True)
         sys.exit(2)
     except subprocess.CalledProcessError as error:
         click.echo(f"{name}: error: a step ended with status {error.returncode}; what it said stands above.", err=True)
         sys.exit(2)
+
+
+def refused_by_system(error: OSError) -> str | None:
+    """Says in one sentence which file or folder the operating system refused, and why; ``None`` for what is about neither.
+
+    Args:
+        error: What was raised; of output that goes to a full disk it names no file.
+    """
+    if error.strerror is None:
+        return None
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)!r} cannot be used: {error.strerror}. Check the path."
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"what is printed cannot be written: {error.strerror}. Free some room." if error.errno in full else None
 
 
 def interactive() -> bool:
@@ -197,15 +212,44 @@ def _loudness(context: click.Context, parameter: click.Parameter, value: bool) -
         context.meta[_LEAST] = DETAIL if parameter.name == "verbose" else WARNING
 
 
+class _Log:
+    """The file of ``--log-file``. One that cannot be written any more, as on a full disk, is given up with a word: the work goes on."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._stream: TextIO | None = Path(path).open("a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+
+    def write(self, text: str) -> None:
+        if self._stream is None:
+            return
+        moment = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        try:
+            self._stream.write(f"{moment}  {text}\n")
+            self._stream.flush()
+        except OSError as error:
+            self.close()
+            warn(
+                f"note: the log {self._path!r} cannot be written: {error.strerror or error}. "
+                "The work goes on, and what is said from here on is not in the log."
+            )
+
+    def close(self) -> None:
+        if self._stream is not None:
+            with suppress(OSError):  # It flushes what could not be written.
+                self._stream.close()
+            self._stream = None
+
+
 def _log_file(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is None:
         return
     try:
-        stream = context.with_resource(Path(value).open("a", encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115
+        log = _Log(value)
     except OSError as error:
         raise OutputError(f"cannot write the log {value!r}: {error.strerror or error}. Choose another --log-file.") from error
-    context.meta[_LOG] = stream
-    stream.write(f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')}  $ {' '.join(sys.argv)}\n")
+    context.call_on_close(log.close)
+    context.meta[_LOG] = log
+    log.write(f"$ {' '.join(sys.argv)}")
 
 
 def _options() -> tuple[click.Option, ...]:

@@ -24,6 +24,7 @@ from concept_cam.commands.options import (
     views_option,
 )
 from concept_cam.core.errors import ConfigurationError, DataError
+from concept_cam.core.files import check_file
 from concept_cam.core.settings import MOST_GAMMA, WEIGHTINGS
 from concept_cam.demo.worlds import ROOMS
 from concept_cam.pictures.endings import is_picture
@@ -196,6 +197,7 @@ def evaluate(
       concept-cam evaluate --world lepidoptera -o butterflies/
       concept-cam evaluate -d folder:photos/ --host fish --model hf-hub:imageomics/bioclip-2 -o report/
     """
+    from concept_cam.evaluation.report import check_folder
     from concept_cam.evaluation.runner import DEFAULT_GROUPS
     from concept_cam.evaluation.runner import evaluate as measure
     from concept_cam.methods import find_method
@@ -203,9 +205,8 @@ def evaluate(
     data = _open(dataset, limit, options)
     for method in methods:
         find_method(method)
-    if Path(output, "report.json").exists() and not overwrite:
-        raise ConfigurationError(f"{output!r} holds a report. Use --overwrite, or choose another --output.")
     values = resolve(options)
+    check_folder(output, overwrite=overwrite)
     start = time.perf_counter()
     localizer = build_localizer(values)
     setup = time.perf_counter() - start
@@ -323,8 +324,7 @@ def sweep(
 
     if (dataset is None) == (unlabelled is None):
         raise ConfigurationError("give either --dataset NAME[:PATH] (labelled) or --unlabelled DIR.")
-    if Path(output).exists() and not overwrite:
-        raise ConfigurationError(f"{output!r} exists. Use --overwrite, or choose another --output.")
+    check_file(output, overwrite=overwrite)
     data = None if dataset is None else _open(dataset, limit, options)
     for name in ("images", "host", "traits", "split", "world"):
         options.pop(name, None)

@@ -20,7 +20,8 @@ from concept_cam.commands.options import (
     read_classes,
     resolve,
 )
-from concept_cam.core.errors import ConfigurationError, OutputError
+from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.files import check_file
 from concept_cam.core.names import DEFAULT_MODEL
 from concept_cam.core.progress import Tracker
 from concept_cam.core.settings import RESIZE_POLICIES
@@ -320,10 +321,6 @@ def read_as_trained(head: ClassifierHead, backbone: Backbone, settings: Settings
 
 def _check_output(output: str, overwrite: bool) -> None:
     """Finds an unusable output before anything is trained."""
-    path = Path(output)
-    if path.suffix != ".safetensors":
+    if Path(output).suffix != ".safetensors":
         raise ConfigurationError(f"--output must end in .safetensors, received {output!r}.")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{output!r} exists. Use --overwrite, or choose another --output.")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"the folder {str(path.absolute().parent)!r} does not exist.")
+    check_file(output, overwrite=overwrite)

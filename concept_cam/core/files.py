@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import uuid
@@ -15,7 +16,7 @@ from concept_cam.core.errors import ConfigurationError, OutputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["METADATA", "make_directory", "write_file", "write_tensors"]
+__all__ = ["METADATA", "check_file", "make_directory", "write_file", "write_tensors"]
 
 METADATA = "concept_cam"
 """Key of the header of ``.safetensors`` files under which the package keeps its JSON description."""
@@ -43,9 +44,8 @@ def write_file(path: str | os.PathLike[str], payload: bytes, *, overwrite: bool 
             stood there before is untouched.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputError(f"{str(path)!r} exists. Use --overwrite (overwrite=True), or choose another output.")
-    temporary = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex[:12]}.partial")
+    _refuse_existing(path, overwrite)
+    temporary = _temporary(path)
     try:
         with open(temporary, "xb") as stream:
             stream.write(payload)
@@ -55,11 +55,47 @@ def write_file(path: str | os.PathLike[str], payload: bytes, *, overwrite: bool 
             temporary.unlink()
         if not isinstance(error, OSError):
             raise
-        raise OutputError(
-            f"cannot write {str(path)!r}: {error.strerror or error}. Check that the folder exists, is writable and has room; "
-            "files already written are complete."
-        ) from error
+        raise _unwritten(path, error, "files already written are complete") from error
     return path
+
+
+def check_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Finds out whether :func:`write_file` could write a file, before the minutes of work whose result it is to hold. Nothing stays behind.
+
+    Raises:
+        OutputError: The file exists and ``overwrite`` is false, a folder stands there, or its own folder is missing or not writable.
+    """
+    path = Path(path)
+    _refuse_existing(path, overwrite)
+    temporary = _temporary(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with open(temporary, "xb"):
+            pass
+        temporary.unlink()
+    except OSError as error:
+        raise _unwritten(path, error, "nothing was done yet") from error
+    return path
+
+
+def _refuse_existing(path: Path, overwrite: bool) -> None:
+    try:
+        exists = path.exists()
+    except OSError as error:  # A name that is too long, for example.
+        raise _unwritten(path, error, "nothing was written") from error
+    if exists and not overwrite:
+        raise OutputError(f"{str(path)!r} exists. Use --overwrite (overwrite=True), or choose another output.")
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex[:12]}.partial")
+
+
+def _unwritten(path: Path, error: OSError, state: str) -> OutputError:
+    return OutputError(
+        f"cannot write {str(path)!r}: {error.strerror or error}. Check that the folder exists, is writable and has room; {state}."
+    )
 
 
 def write_tensors(

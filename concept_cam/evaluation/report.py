@@ -19,7 +19,23 @@ from concept_cam.evaluation.metrics.intervals import Interval
 from concept_cam.evaluation.observations import METRICS, TABLE_TITLES, TRAIT_METRICS, RowRecord, ShownExample
 from concept_cam.evaluation.summary import Gain, Row, gains_of, paired, row_of
 
-__all__ = ["Report"]
+__all__ = ["REPORT_FILES", "Report", "check_folder"]
+
+REPORT_FILES = ("report.json", "report.md", "questions.csv", "report.html")
+"""What a saved report consists of."""
+
+
+def check_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Makes sure, before anything is measured, that a report can be saved in a folder; the folder is made.
+
+    Raises:
+        OutputError: A file of a report is there and ``overwrite`` is false, or the folder cannot be made or written to.
+    """
+    from concept_cam.core.files import check_file, make_directory
+
+    where = make_directory(folder)
+    for name in REPORT_FILES:
+        check_file(where / name, overwrite=overwrite)
 
 
 @dataclass(frozen=True)
@@ -245,13 +261,8 @@ class Report:
         from concept_cam.core.files import make_directory, write_file
 
         where = make_directory(folder)
-        payloads = {
-            "report.json": json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False),
-            "report.md": self.to_markdown(),
-            "questions.csv": self.to_csv(),
-            "report.html": self.to_html(),
-        }
-        for name, text in payloads.items():
+        facts = json.dumps(self.to_dict(), ensure_ascii=False, indent=1, allow_nan=False)
+        for name, text in zip(REPORT_FILES, (facts, self.to_markdown(), self.to_csv(), self.to_html()), strict=True):
             write_file(where / name, text.encode("utf-8"), overwrite=overwrite)
         return where
 

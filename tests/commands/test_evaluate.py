@@ -256,3 +256,25 @@ def test_help_has_examples(command: str) -> None:
     found = run(command, "--help")
     assert found.exit_code == 0
     assert f"concept-cam {command}" in found.output
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sweep"])
+def test_an_output_that_cannot_be_written_is_found_before_the_work(
+    command: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr("concept_cam.evaluation.runner.evaluate", work)
+    monkeypatch.setattr("concept_cam.evaluation.tuning.sweep", work)
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "questions.csv").write_text("kept")
+    outputs = [tmp_path / "file" / "inside", tmp_path / ("n" * 300)]
+    outputs.append(tmp_path / "report" if command == "evaluate" else tmp_path / "missing" / "best.yaml")
+    for output in outputs:
+        result = CliRunner().invoke(main, [command, "-d", f"folder:{photos}", "--host", "thing", "-o", str(output)])
+        assert result.exit_code == 2, result.output
+        assert "error: cannot" in result.stderr or "exists. Use --overwrite" in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["questions.csv"]
