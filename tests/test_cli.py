@@ -351,3 +351,26 @@ def test_a_log_on_a_full_disk_does_not_end_the_work() -> None:
         "The work goes on, and what is said from here on is not in the log.\n"
     )
     assert "fish" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["locate", "{picture}", "-t", "red", "--model", ""],
+        ["locate", "{picture}", "-t", "red", "--device", " "],
+        ["annotate", "{picture}", "--traits", "fish:parts", "-o", "{folder}/run", "--model", ""],
+        ["index", "{picture}", "-o", "{folder}/index", "--model", ""],
+        ["evaluate", "-o", "{folder}/report", "--model", ""],
+        ["evaluate", "-o", "{folder}/report", "--methods", ""],
+        ["evaluate", "-o", "{folder}/report", "--gamma", " , "],
+        ["fit-head", "{folder}", "-o", "{folder}/head.safetensors", "--model", ""],
+        ["demo", "-o", "{folder}/demo", "--model", ""],
+    ],
+)
+def test_a_variable_of_the_shell_that_is_not_set_is_no_default(arguments: list[str], picture: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "p.png").write_bytes(picture.read_bytes())
+    result = CliRunner().invoke(main, [part.format(picture=picture, folder=tmp_path) for part in arguments])
+    assert result.exit_code == 2, result.output
+    assert "leave it out for the default" in result.stderr

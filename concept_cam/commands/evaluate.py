@@ -31,8 +31,11 @@ from concept_cam.pictures.endings import is_picture
 
 
 def _list(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Options that may be repeated or hold several names between commas."""
-    return tuple(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
+    """Options that may be repeated or hold several names between commas; what holds none is refused."""
+    found = tuple(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
+    if values and not found:
+        raise click.BadParameter(f"received {','.join(values)!r}: expected one or more between commas; leave it out for the default.")
+    return found
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[float, ...]:

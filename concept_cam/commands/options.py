@@ -179,9 +179,19 @@ def read_classes(path: str) -> list[str]:
 
 
 def resolve(options: dict[str, Any]) -> dict[str, Any]:
-    """Merges the configuration file under the options given: returns every known setting that has a value."""
+    """Merges the configuration file under the options given: returns every known setting that has a value.
+
+    Raises:
+        ConfigurationError: The file cannot be used, or the model or device is blank, as a variable of the shell that is not set leaves it:
+            another model than the one meant would answer.
+    """
     values = read_config(options["config"]) if options.get("config") else {}
     values.update({name: value for name, value in options.items() if value is not None and name != "config"})
+    for name in ("model", "device"):
+        if not str(values.get(name, name)).strip():
+            raise ConfigurationError(
+                f"--{name} is {values[name]!r}: expected a name, see 'concept-cam models'; leave it out for the default."
+            )
     return values
 
 

@@ -80,11 +80,37 @@ def read_yaml(path: str | os.PathLike[str], error: type[ConceptCamError] = DataE
                 return None
             if expanded(node) > MOST_NODES:
                 raise error(f"{source}: its references stand for more than {MOST_NODES:,} values.")
+            if (double := doubled(node)) is not None:
+                raise error(f"{source}, line {double.start_mark.line + 1}: {double.value!r} stands there twice. Keep one of the two.")
             return loader.construct_document(node)
         except yaml.YAMLError as problem:
             raise error(f"{source} is not valid YAML: {problem}") from problem
         finally:
             loader.dispose()
+
+
+def doubled(node: Any) -> Any:
+    """Returns the first key of a node of PyYAML that its mapping has already, or ``None``; PyYAML drops the value before it silently."""
+    import yaml
+
+    seen: set[int] = set()
+    waiting = [node]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, yaml.ScalarNode) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, yaml.MappingNode):
+            keys: set[tuple[str, str]] = set()
+            for key, value in item.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if (key.tag, key.value) in keys:
+                        return key
+                    keys.add((key.tag, key.value))
+                waiting += [key, value]
+        else:
+            waiting += item.value
+    return None
 
 
 def expanded(node: Any) -> int:

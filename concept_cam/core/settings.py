@@ -189,7 +189,7 @@ class Settings:
             if item.metadata["choices"] and getattr(self, item.name) != item.default:
                 _require_known(item.name, getattr(self, item.name), item.metadata["choices"])
         object.__setattr__(self, "refine", joined_refiners(self.refine))
-        if not isinstance(self.gamma, (int, float)) or not 0 <= self.gamma <= MOST_GAMMA:
+        if isinstance(self.gamma, bool) or not isinstance(self.gamma, (int, float)) or not 0 <= self.gamma <= MOST_GAMMA:
             raise ConfigurationError(
                 f"gamma must be a number from 0 (no contrast) over 1 (full contrast) to {MOST_GAMMA:g}, received {self.gamma!r}."
             )
@@ -206,7 +206,7 @@ class Settings:
             raise ConfigurationError(f"look_again must be true or false, received {self.look_again!r}.")
         for name in ("batch_size", "max_pixels") + (("size",) if self.size is not None else ()):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{name} must be a whole number of at least 1, received {value!r}.")
             if value > MOST.get(name, value):
                 raise ConfigurationError(f"{name} must be at most {MOST[name]}, received {value}: more would not fit in memory.")
@@ -333,4 +333,9 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         if key not in known:
             hint = did_you_mean(str(key), known)
             raise ConfigurationError(f"{str(path)!r}: unknown setting {key!r}.{hint} Known: {', '.join(sorted(known))}.")
+    for key in ("model", "method", "device", "dtype"):
+        if not isinstance(content.get(key, ""), str | None):
+            raise ConfigurationError(
+                f"{str(path)!r}: {key} must be a text, received {content[key]!r}. Put it into quotes if that is its name."
+            )
     return dict(content)

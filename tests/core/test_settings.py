@@ -88,3 +88,24 @@ def test_numbers_that_no_machine_can_compute_with_are_refused(values: dict[str, 
     with pytest.raises(ConfigurationError, match=message):
         Settings(**values)
     Settings(size=4096, batch_size=4096, gamma=1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gamma: 1\nsize: 64\ngamma: 2\n", "line 3: 'gamma' stands there twice. Keep one of the two"),
+        ("preprocess: {mean: 0.5, mean: 0.4}\n", "line 1: 'mean' stands there twice"),
+        ("model: 3\n", "model must be a text, received 3"),
+        ("device: [cpu]\n", "device must be a text"),
+    ],
+)
+def test_odd_values_of_a_configuration_are_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        read_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("name", ["gamma", "size", "batch_size", "max_pixels"])
+def test_yes_is_no_number(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} must be .*received True"):
+        Settings().with_values(**{name: True})
