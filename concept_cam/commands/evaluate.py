@@ -226,6 +226,12 @@ def evaluate(
         setup_seconds=setup,
         progress=_bar(len(data)),
     )
+    if not report.errors and not any(any(row.tables.values()) for row in report.rows):
+        asked = f" by --metrics {','.join(groups)}" if groups else ""
+        raise DataError(
+            f"nothing could be measured{asked}: no question about the {len(data)} pictures of {dataset!r} has an answer of that kind. "
+            f"Leave --metrics out to see what the data set has; at --max-side {max_side} masks must have pixels inside and outside."
+        )
     folder = report.save(output, overwrite=overwrite)
     click.echo(report.to_markdown(), nl=False)
     note(f"concept-cam: wrote {folder / 'report.html'}")
@@ -328,6 +334,11 @@ def sweep(
     if (dataset is None) == (unlabelled is None):
         raise ConfigurationError("give either --dataset NAME[:PATH] (labelled) or --unlabelled DIR.")
     check_file(output, overwrite=overwrite)
+    labels = {name: options[name] for name in ("images", "host", "traits", "split", "world")}
+    given = [name for name, value in ({"concepts": specs} if unlabelled is None else labels).items() if value]
+    if given:
+        form, other = ("--dataset", "--unlabelled") if unlabelled is None else ("--unlabelled", "--dataset")
+        raise ConfigurationError(f"--{given[0]} belongs to {other} and says nothing about {form}. Leave it out.")
     data = None if dataset is None else _open(dataset, limit, options)
     for name in ("images", "host", "traits", "split", "world"):
         options.pop(name, None)

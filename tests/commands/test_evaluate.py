@@ -278,3 +278,27 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
         assert "error: cannot" in result.stderr or "exists. Use --overwrite" in result.stderr
         assert result.stderr.count("\n") == 1
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["questions.csv"]
+
+
+@pytest.mark.parametrize("metrics", ["counterfactual", "points"])
+def test_a_report_about_nothing_is_an_error(metrics: str, photos: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", "-d", f"folder:{photos}", "--host", "thing", "--metrics", metrics, "-o", str(tmp_path / "report")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2, result.output
+    assert f"nothing could be measured by --metrics {metrics}: no question about the 4 pictures" in result.stderr
+    assert not list((tmp_path / "report").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--unlabelled", "{photos}/images", "--host", "fish"], "--host belongs to --dataset and says nothing about --unlabelled"),
+        (["--unlabelled", "{photos}/images", "--world", "fish"], "--world belongs to --dataset"),
+        (["-d", "folder:{photos}", "--concepts", "fish"], "--concepts belongs to --unlabelled and says nothing about --dataset"),
+    ],
+)
+def test_sweep_refuses_options_that_would_say_nothing(arguments: list[str], said: str, photos: Path, tmp_path: Path) -> None:
+    named = [part.format(photos=photos) for part in arguments]
+    result = CliRunner().invoke(main, ["sweep", *named, "-o", str(tmp_path / "best.yaml")])
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
