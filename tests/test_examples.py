@@ -113,6 +113,8 @@ def test_a_wrong_model_ends_a_script_in_one_sentence(
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
+        ("benchmarks/worlds.py", ["--pictures", "0"], "Invalid value for '--pictures': 0 is not in the range x>=1."),
+        ("benchmarks/rendering.py", ["--pairs", "0"], "Invalid value for '--pairs': 0 is not in the range x>=1."),
         ("benchmarks/places.py", ["--count", "0"], "argument --count: received '0': expected a whole number of at least 1."),
         ("campaigns/hostile.py", ["read", "--count", "many"], "argument --count: received 'many': expected a whole number of at least 1."),
         ("world_sheet.py", ["fish", "-o", "sheet.nosuch"], "expected a picture's name such as sheet.png."),

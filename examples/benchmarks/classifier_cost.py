@@ -40,7 +40,7 @@ def tokens_to_map(tokens: torch.Tensor) -> torch.Tensor:
 
 
 @click.command()
-@click.option("--pairs", default=5, show_default=True, help="Interleaved pairs per row.")
+@click.option("--pairs", type=click.IntRange(min=1), default=5, show_default=True, help="Interleaved pairs per row.")
 @click.option("--networks", default=",".join(NETWORKS), show_default=True)
 @click.option("--counts", default="1,10", show_default=True, help="Classes of one picture.")
 def main(pairs: int, networks: str, counts: str) -> None:

@@ -75,7 +75,7 @@ LIBRARIES = {"pytorch-grad-cam": pytorch_grad_cam, "torchcam": torchcam}
 
 
 @click.command()
-@click.option("--pairs", default=5, show_default=True, help="Interleaved pairs per row.")
+@click.option("--pairs", type=click.IntRange(min=1), default=5, show_default=True, help="Interleaved pairs per row.")
 @click.option(
     "--methods",
     default="grad-cam,layer-cam,pytorch-grad-cam,torchcam",

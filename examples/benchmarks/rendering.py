@@ -31,10 +31,10 @@ def render(specimens: Specimens, size: int, engine: world.Engine, masks: bool, d
 
 
 @click.command()
-@click.option("--pairs", default=10, show_default=True, help="Interleaved pairs per row.")
-@click.option("--pictures", default=96, show_default=True, help="Pictures rendered at once.")
+@click.option("--pairs", type=click.IntRange(min=1), default=10, show_default=True, help="Interleaved pairs per row.")
+@click.option("--pictures", type=click.IntRange(min=1), default=96, show_default=True, help="Pictures rendered at once.")
 @click.option("--size", "sizes", multiple=True, type=int, default=(96, 128), show_default=True)
-@click.option("--threads", default=1, show_default=True, help="Threads of torch.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option(
     "--profile",

@@ -63,9 +63,9 @@ def wrap(pixels: torch.Tensor) -> list[Prepared]:
 
 
 @click.command()
-@click.option("--pairs", default=20, show_default=True, help="Interleaved pairs per row.")
-@click.option("--batch", default=8, show_default=True)
-@click.option("--threads", type=int, help="Threads of torch.  [default: torch's own choice]")
+@click.option("--pairs", type=click.IntRange(min=1), default=20, show_default=True, help="Interleaved pairs per row.")
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.  [default: torch's own choice]")
 def main(pairs: int, batch: int, threads: int | None) -> None:
     """Prints the table."""
     if threads:

@@ -35,9 +35,9 @@ def rate(name: str, profile: str, pictures: int, size: int, repeats: int) -> flo
 
 @click.command()
 @click.option("--world", "worlds", multiple=True, type=click.Choice(list(ROOMS)), help="Groups.  [default: all]")
-@click.option("--pictures", default=24, show_default=True, help="Pictures of each measurement.")
-@click.option("--size", default=384, show_default=True, help="Side of the pictures.")
-@click.option("--repeats", default=3, show_default=True, help="Measurements, of which the best counts.")
+@click.option("--pictures", type=click.IntRange(min=1), default=24, show_default=True, help="Pictures of each measurement.")
+@click.option("--size", type=click.IntRange(min=16), default=384, show_default=True, help="Side of the pictures.")
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Measurements, of which the best counts.")
 def main(worlds: tuple[str, ...], pictures: int, size: int, repeats: int) -> None:
     """Prints the table."""
     torch.set_num_threads(1)
