@@ -250,6 +250,8 @@ class Localizer:
     # ----------------------------------------------------------------------------------------------------- images
 
     @overload
+    def encode(self, images: str) -> PatchFeatures: ...  # type: ignore[overload-overlap]  # a text is a sequence of texts as well
+    @overload
     def encode(self, images: Sequence[ImageSource]) -> list[PatchFeatures]: ...  # type: ignore[overload-overlap]
     @overload
     def encode(self, images: ImageSource) -> PatchFeatures: ...
@@ -724,6 +726,17 @@ class Localizer:
 
     # --------------------------------------------------------------------------------------------------- in one go
 
+    @overload
+    def locate(
+        self,
+        images: str,
+        target: Phrases | Concept,
+        contrast: Phrases = (),
+        *,
+        method: str = "direct",
+        careful: bool = False,
+        **values: Any,
+    ) -> Localization: ...
     @overload
     def locate(
         self,

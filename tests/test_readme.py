@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_overloads
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,8 @@ from PIL import Image
 
 from concept_cam import backbones
 from concept_cam.cli import COMMANDS, main
+from concept_cam.core.concept import Concept
+from concept_cam.localizer import Localizer
 from concept_cam.trust.conformal import Conformal
 from concept_cam.trust.kept import Trust
 from tests.documents import DOCUMENTS, ROOT, blocks, commands, text_of
@@ -68,6 +71,31 @@ def test_commands_run_in_their_order(document: str, folder: Path) -> None:
     lines = [line for block in blocks(document, "bash") for line in commands(block)]
     assert lines
     run(lines)
+
+
+@pytest.mark.slow
+def test_python_examples_are_rightly_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package says that it is typed (`py.typed`), so what the documents show passes a strict checker in a user's project."""
+    api = pytest.importorskip("mypy.api")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MYPYPATH", str(ROOT))
+    for number, (document, block) in enumerate(item.values for item in code()):
+        Path(f"example_{number}.py").write_text(f"# {document}\n{block}", encoding="utf-8")
+    # A place may be None where none was asked for; the example asked for one.
+    options = ["--strict", "--config-file=", "--follow-imports=silent", "--disable-error-code=union-attr"]
+    said, problems, status = api.run([*options, *map(str, sorted(Path().glob("example_*.py")))])
+    assert (status, problems) == (0, ""), said
+
+
+def test_a_path_in_words_is_one_picture_to_a_type_checker() -> None:
+    for call in (Localizer.encode, Localizer.locate):
+        assert get_overloads(call)[0].__annotations__["images"] == "str", call
+
+
+def test_what_a_concept_is_made_of_is_declared_for_type_checkers() -> None:
+    text = inspect.getsource(Concept)
+    declared = re.findall(r"^            (\w+): ", text.partition("def __init__(")[2].partition(") -> None")[0], flags=re.MULTILINE)
+    assert declared == list(inspect.signature(Concept).parameters)
 
 
 def test_every_command_is_in_the_documents() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from concept_cam.core.errors import PromptError
 from concept_cam.core.names import choose, normalise_text, whole_number
@@ -102,6 +102,20 @@ class Concept:
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     where: Where | None = None
     surroundings: int = 0
+
+    if TYPE_CHECKING:  # What may be given, of which the fields above are made.
+
+        def __init__(
+            self,
+            target: str | Iterable[str],
+            contrasts: str | Iterable[str | Iterable[str]] = (),
+            name: str = "",
+            contrast_names: Sequence[str] = (),
+            templates: str | Sequence[str] = ("{}",),
+            metadata: Mapping[str, Any] = ...,
+            where: Where | None = None,
+            surroundings: int = 0,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         target = _phrases(self.target, "target")
