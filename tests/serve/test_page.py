@@ -495,6 +495,9 @@ def test_a_pack_calls_nothing_on_pictures_of_other_things(page: Any) -> None:
     open_page(page, "#p=forked.png&q=lepidoptera:parts%3Dfore_wing&q=fish:parts%3Dhead")
     assert text(page, "call").startswith("fore wing? (no call)")
     assert "does not show what the trait pack is about" in text(page, "because")
+    heard = "return document.querySelector('.panel.active canvas').getAttribute('aria-label')"
+    assert ": fore wing? (no call)" in page.execute_script(heard)
+    assert text(page, "spoken").startswith("fore wing? (no call)")
     page.find_elements("css selector", ".tab button")[2].click()
     wait(page, "return document.getElementById('call').textContent.startsWith('head is here')")
     assert not page.find_element("id", "because").is_displayed()
@@ -535,6 +538,9 @@ def test_what_stands_first_agrees_with_the_verdict(page: Any) -> None:
     said = text(page, "call")
     assert re.search(rf"\? \((a cup of coffee: )?{unfound}\)", said)
     assert "odds among what was named" in said or "score" in said
+    heard = page.execute_script("return document.querySelector('.panel.active canvas').getAttribute('aria-label')")
+    for telling in (heard, text(page, "spoken")):
+        assert f"{unfound})" in telling, "what is heard is what is seen"
     page.find_elements("css selector", ".tab button")[2].click()
     wait(page, "return document.getElementById('call').textContent.startsWith('head is here')")
     assert "odds among" not in text(page, "call")

@@ -505,9 +505,9 @@ function showAnswer() {
   const words = answer.unknown_words;
   $('warning').hidden = !words.length;
   $('warning').textContent = words.length ? `The model ${view.info.model.name} has never seen ${words.map(word => `“${word}”`).join(', ')}: maps for these words mean little. Use another model (--model).` : '';
-  const { call } = answer;
-  panel.canvas.setAttribute('aria-label', `${view.picture.title}. ${answer.question.words}: ${readable(call.state)}${call.probability === null ? '' : `, ${percent(call.probability)}`}${answer.zero_shot ? '' : ', taught, not zero-shot'}. ${answer.peak ? `Highest point at x ${Math.round(answer.peak.x)}, y ${Math.round(answer.peak.y)}.` : 'Nothing found.'} Arrow keys move a cross, Enter applies the tool.`);
-  speak(`${readable(call.state)} ${call.probability === null ? '' : percent(call.probability)}; ${answer.regions.length} regions`);
+  const { head, odds } = headline(answer), said = [head, odds].filter(Boolean).join(', ');
+  panel.canvas.setAttribute('aria-label', `${view.picture.title}. ${answer.question.words}: ${said}${answer.zero_shot ? '' : ', taught, not zero-shot'}. ${answer.peak ? `Highest point at x ${Math.round(answer.peak.x)}, y ${Math.round(answer.peak.y)}.` : 'Nothing found.'} Arrow keys move a cross, Enter applies the tool.`);
+  speak(`${said}; ${answer.regions.length} region${answer.regions.length === 1 ? '' : 's'}`);
 }
 
 // What the map and its certificate are of, where the call is another state; empty where it is the call.
@@ -516,15 +516,20 @@ function otherThanCalled(answer) {
   return subject.kind === 'part' || target === call.state ? '' : readable(subject.kind === 'presence' ? subject.character : target);
 }
 
+// What stands first, to the eye and to the ear. It agrees with the verdict: where that finds nothing of the target, odds among what was
+// named do not say that it is there. The verdict is about the target alone: of a character another state may be called, which it does not
+// speak against; of words it says that the odds compare with what is not there.
+function headline(answer) {
+  const { call } = answer, state = readable(call.state), other = otherThanCalled(answer);
+  const unfound = answer.certificate && (!other || answer.subject.kind === 'words') && view.info.trust.unfound.includes(answer.certificate.verdict);
+  const head = call.abstained ? `${state}? (no call)` : unfound ? `${state}? (${other && `${other}: `}${answer.certificate.verdict})` : answer.subject.kind === 'part' ? `${state} is here` : state;
+  return { head, unfound, odds: call.probability === null ? '' : `${unfound ? 'odds among what was named' : 'probability'} ${percent(call.probability)}` };
+}
+
 function showCall(panel) {
   const { answer } = panel, { call } = answer, part = answer.subject.kind === 'part', marks = marksOf(panel);
-  // What stands first agrees with the verdict: where it finds nothing of the target, odds among what was named do not say that it is there.
-  // The verdict is about the target alone: of a character another state may be called, which it does not speak against; of words it says
-  // that the odds compare with what is not there.
-  const other = otherThanCalled(answer), words = answer.subject.kind === 'words';
-  const unfound = answer.certificate && (!other || words) && view.info.trust.unfound.includes(answer.certificate.verdict);
-  const head = call.abstained ? `${readable(call.state)}? (no call)` : unfound ? `${readable(call.state)}? (${other && `${other}: `}${answer.certificate.verdict})` : part ? `${readable(call.state)} is here` : readable(call.state);
-  const notes = [call.probability === null ? `score ${signed(call.score)}` : `${unfound ? 'odds among what was named' : 'probability'} ${percent(call.probability)}`, answer.peak ? `peak ${signed(answer.peak.score)} at ${Math.round(answer.peak.x)}, ${Math.round(answer.peak.y)}` : 'no peak', call.from === 'run' ? (view.info.run?.other_weights ? `from the run, made with other weights (${view.info.run.model.name} ${view.info.run.model.weights_hash}); the map is of ${view.info.model.name}` : 'from the run') : 'from the model now'];
+  const { head, odds, unfound } = headline(answer);
+  const notes = [call.probability === null ? `score ${signed(call.score)}` : odds, answer.peak ? `peak ${signed(answer.peak.score)} at ${Math.round(answer.peak.x)}, ${Math.round(answer.peak.y)}` : 'no peak', call.from === 'run' ? (view.info.run?.other_weights ? `from the run, made with other weights (${view.info.run.model.name} ${view.info.run.model.weights_hash}); the map is of ${view.info.model.name}` : 'from the run') : 'from the model now'];
   $('call').replaceChildren(head, element('small', { textContent: notes.join(' · ') }));
   const host = call.abstained_because === 'no_host' && call.host_probability !== null ? ` (${view.info.packs.find(pack => pack.name === answer.subject.pack)?.host ?? 'host'}: ${percent(call.host_probability)})` : '';
   const limit = /^low_/.test(call.abstained_because ?? '') && Number.isFinite(call.limit) ? ` (${Number(call.limit.toFixed(3))})` : '';
