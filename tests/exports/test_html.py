@@ -394,6 +394,24 @@ def test_keyboard_and_detail(page: Any) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize(("width", "height"), [(1280, 600), (400, 640)])
+def test_an_opened_picture_is_seen_and_one_bar_scrolls(page: Any, width: int, height: int) -> None:
+    """On a telephone the facts scrolled by themselves, took the focus and pushed the picture out of sight."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.execute_script("document.querySelector('.card').click()")
+        assert page.execute_script("return document.getElementById('detail').scrollTop") == 0
+        bars = (
+            "return ['#detail', '.facts'].map(name => document.querySelector(name)).filter(item => "
+            "item.scrollHeight > item.clientHeight && getComputedStyle(item).overflowY === 'auto').length"
+        )
+        assert page.execute_script(bars) == 1
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.browser
 def test_overlay_lies_on_the_region(page: Any) -> None:
     # The planted ring of picture 1, in its own pixels; the drawing and the picture have one frame.
     script = """
