@@ -394,7 +394,7 @@ def test_keyboard_and_detail(page: Any) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "height"), [(1280, 600), (400, 640)])
+@pytest.mark.parametrize(("width", "height"), [(1280, 420), (400, 640)])
 def test_an_opened_picture_is_seen_and_one_bar_scrolls(page: Any, width: int, height: int) -> None:
     """On a telephone the facts scrolled by themselves, took the focus and pushed the picture out of sight."""
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
