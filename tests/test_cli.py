@@ -374,3 +374,26 @@ def test_a_variable_of_the_shell_that_is_not_set_is_no_default(arguments: list[s
     result = CliRunner().invoke(main, [part.format(picture=picture, folder=tmp_path) for part in arguments])
     assert result.exit_code == 2, result.output
     assert "leave it out for the default" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "concept_cam.cli.main(['calibrate', 'run', '--labels', 'labels.csv', '-o', 'limits.yaml'])",
+        "concept_cam.cli.main(['calibrate', 'labels.csv', '-o', 'limits.yaml'])",
+        "concept_cam.read_run('run')",
+        "concept_cam.Run",
+    ],
+)
+def test_without_the_extra_every_way_to_a_run_says_how_to_get_it(line: str, tmp_path: Path) -> None:
+    """`calibrate` and `read_run` ended in a traceback, "No module named 'pyarrow'"."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "labels.csv").write_text("file_name,character,true_state\n", encoding="utf-8")
+    code = (
+        "import sys; sys.modules['pyarrow'] = None\nimport concept_cam.cli\n"
+        f"try: {line}\nexcept concept_cam.ConceptCamError as error: print(error, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert "Traceback" not in done.stderr
+    assert "needs the library 'pyarrow'" in done.stderr
+    assert "pyarrow>=" in done.stderr.partition("Install it with:")[2]

@@ -69,7 +69,7 @@ def import_transformers() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise
-        raise MissingExtraError("transformers", "transformers", "a model or tokenizer of the transformers library") from error
+        raise MissingExtraError("transformers", "", "a model or tokenizer of the transformers library", package="transformers") from error
 
 
 @contextmanager

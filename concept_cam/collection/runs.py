@@ -23,15 +23,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from concept_cam.collection.run_folder import ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE
 from concept_cam.collection.schema import PASSTHROUGH_PREFIX, arrow_schema, check_schema, passthrough_columns
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import DataError, MissingExtraError
 from concept_cam.core.names import display, path_of
 from concept_cam.core.tables import allow_long_cells, unescaped
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as error:
+    raise MissingExtraError("pyarrow", "annotate", "reading an annotation run") from error
 
 if TYPE_CHECKING:
     import pandas as pd

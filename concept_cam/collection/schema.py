@@ -17,12 +17,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from concept_cam.collection.calls import ABSTENTION_REASONS
-from concept_cam.core.errors import DataError
+from concept_cam.core.errors import DataError, MissingExtraError
 from concept_cam.core.names import picture_key as image_key
 from concept_cam.core.names import stable_key
+
+try:
+    import pyarrow as pa
+except ImportError as error:
+    raise MissingExtraError("pyarrow", "annotate", "the table of an annotation run") from error
 
 __all__ = [
     "RUN_COLUMNS",

@@ -62,7 +62,7 @@ class OutputError(ConceptCamError, OSError):
     """A result cannot be written."""
 
 
-def install_command(extra: str) -> str:
+def install_command(extra: str, package: str = "") -> str:
     """Returns a command that installs the libraries of an extra into the environment that is running.
 
     It names the libraries, not this package, so that it works from a clone and from an installation alike; and where the environment has no
@@ -70,6 +70,7 @@ def install_command(extra: str) -> str:
 
     Args:
         extra: Name of an extra of this package.
+        package: The package to install in place of those of an extra, where no extra brings it.
     """
     import importlib.util
     import shlex
@@ -81,7 +82,7 @@ def install_command(extra: str) -> str:
     except metadata.PackageNotFoundError:
         wanted = []
     # Not installed, but run from its folder: the extra is named in the folder's own pyproject.toml.
-    names = " ".join(shlex.quote(name) for name in wanted) or shlex.quote(f".[{extra}]")
+    names = " ".join(shlex.quote(name) for name in wanted) or shlex.quote(package or f".[{extra}]")
     python = shlex.quote(sys.executable or "python3")
     if importlib.util.find_spec("pip") is None:
         base = shlex.quote(getattr(sys, "_base_executable", None) or "python3")
@@ -110,12 +111,14 @@ class MissingExtraError(ConceptCamError, ImportError):
 
     Args:
         library: Import name of the missing library.
-        extra: Name of the extra of this package that brings it.
+        extra: Name of the extra of this package that brings it; empty where none does.
         purpose: What it is needed for, as a noun phrase.
+        package: The package that brings it, where no extra does.
     """
 
-    def __init__(self, library: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the library {library!r}, which is not installed. Install it with:  {install_command(extra)}")
+    def __init__(self, library: str, extra: str, purpose: str, package: str = "") -> None:
+        command = install_command(extra, package)
+        super().__init__(f"{purpose} needs the library {library!r}, which is not installed. Install it with:  {command}")
         self.library = library
         self.extra = extra
 

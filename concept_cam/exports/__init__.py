@@ -109,6 +109,8 @@ def export(
         for name in form:
             choose(name, dict.fromkeys(names), "field of an export's form")
         write = chosen.load()
+    except MissingExtraError as error:
+        raise MissingExtraError(error.library, error.extra, f"the export to {to!r}") from error
     except ModuleNotFoundError as error:
         name = (error.name or "").split(".")[0]
         if name == "concept_cam":

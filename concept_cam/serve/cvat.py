@@ -48,7 +48,7 @@ class ConceptFunction:
         try:
             import cvat_sdk.auto_annotation as cvataa
         except ImportError as error:
-            raise MissingExtraError("cvat_sdk", "cvat", "the CVAT auto-annotation function") from error
+            raise MissingExtraError("cvat_sdk", "", "the CVAT auto-annotation function", package="cvat-sdk") from error
         choose(shape, SHAPES, "shape")
         self._cvat, self._localizer, self._concepts = cvataa, localizer, concepts
         self._shape, self._threshold = shape, parse_threshold(threshold)

@@ -44,6 +44,11 @@ def test_a_clone_that_is_not_installed_names_its_own_extra(monkeypatch: pytest.M
     assert install_command("annotate").endswith("install '.[annotate]'")
 
 
+def test_a_library_that_no_extra_brings_is_named_by_its_package() -> None:
+    """`pip install '.[cvat]'` was said, an extra that there is not, and of a folder that need not be this package's."""
+    assert install_command("", package="cvat-sdk").endswith(" install cvat-sdk")
+
+
 def test_the_command_runs(tmp_path: Path) -> None:
     words = shlex.split(install_command("annotate"))
     position = words.index("install")
