@@ -78,12 +78,11 @@ WITHOUT_TEXT = ("timm:", "dinov2:", "dinov2-cls:", "dinov3:", "dinov3-cls:", "ra
 """How the names of towers without a text tower begin: they answer for their own classes, or for those of a head."""
 
 
-_MODEL_OPTIONS = (
-    click.option(
-        "--model",
-        "-m",
-        help="Model name, see 'concept-cam models'.  [default: demo, the model that ships with the package]",
-    ),
+def _model_option(default: str) -> Callable[[Any], Any]:
+    return click.option("--model", "-m", help=f"Model name, see 'concept-cam models'.  [default: {default}]")
+
+
+_OF_A_MODEL = (
     click.option("--device", help="auto, cpu, cuda, cuda:1, mps.  [default: auto]"),
     click.option("--dtype", type=Names(DTYPES), help="Number format of the towers.  [default: float32]"),
     click.option(
@@ -130,8 +129,11 @@ def _stack(options: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
     return decorate
 
 
-model_options: Callable[[Any], Any] = _stack(_MODEL_OPTIONS)
+model_options: Callable[[Any], Any] = _stack((_model_option("demo, the model that ships with the package"), *_OF_A_MODEL))
 """``--model --device --dtype --config``."""
+
+model_if_asked_options: Callable[[Any], Any] = _stack((_model_option("none is asked; demo ships with the package"), *_OF_A_MODEL))
+"""The same for commands that ask a model only where one is named; see :func:`localizer_if_asked`."""
 
 setting_options: Callable[[Any], Any] = _stack(
     tuple(_setting_option(item.name) for item in fields(Settings) if item.metadata["command_line"])
@@ -216,6 +218,22 @@ def build_localizer(values: dict[str, Any], rules: Rules | None = None) -> Local
     detail(f"loaded {localizer.backbone.name!r} (weights {localizer.backbone.weights_hash}) in {time.perf_counter() - start:.1f} s")
     detail(f"settings: {localizer.settings}")
     return localizer
+
+
+def localizer_if_asked(options: dict[str, Any]) -> Localizer | None:
+    """Loads the model that the options or the configuration name; ``None`` where nothing was said of any.
+
+    Raises:
+        ConfigurationError: An option says something of a model, and none is named: it would have no effect.
+    """
+    values = resolve(options)
+    if values.get("model"):
+        return build_localizer(values)
+    idle = next((name for name in ("device", "dtype", "config") if options.get(name)), None)
+    if idle:
+        also = " and the configuration names none" if idle == "config" else ""
+        raise ConfigurationError(f"--{idle} is for a model that is asked{also}: add --model NAME, such as --model {DEFAULT_MODEL}.")
+    return None
 
 
 def warn_unknown_words(localizer: Localizer, concepts: list[Concept]) -> None:

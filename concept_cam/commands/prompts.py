@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from concept_cam.commands.console import note, print_table, warn
-from concept_cam.commands.options import Within, build_localizer, model_options, resolve, warn_unknown_words
+from concept_cam.commands.options import Within, localizer_if_asked, model_if_asked_options, warn_unknown_words
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, OutputError
 
@@ -119,7 +119,7 @@ def list_(packs: tuple[str, ...]) -> None:
 @click.option(
     "--least-distance", "limit", type=Within(min=0), help="Least distance of two embeddings below which --model warns.  [default: 0.2]"
 )
-@model_options
+@model_if_asked_options
 def show(specs: tuple[str, ...], limit: float | None, **options: Any) -> None:
     """Shows the exact prompts that the text tower will see.
 
@@ -135,13 +135,15 @@ def show(specs: tuple[str, ...], limit: float | None, **options: Any) -> None:
     from concept_cam.prompts.packs import SEPARABILITY_LIMIT, load, separability
 
     concepts = load(list(specs))
+    localizer = localizer_if_asked(options)
+    if localizer is None and limit is not None:
+        raise ConfigurationError("--least-distance judges embeddings, so it needs --model NAME.")
+    if localizer is not None:
+        concepts = list(localizer.phrased(concepts))  # Templates of the configuration stand in place of the pack's.
     for concept in concepts:
         _show(concept)
-    if not options.get("model"):
-        if limit is not None:
-            raise ConfigurationError("--least-distance judges embeddings, so it needs --model NAME.")
+    if localizer is None:
         return
-    localizer = build_localizer(resolve(options))
     warn_unknown_words(localizer, concepts)
     groups: dict[tuple[str, str], list[Concept]] = {}
     for concept in concepts:
@@ -197,7 +199,7 @@ def _matrix(result: Separability, character: str) -> None:
     help="Label tables (.tsv: id, label, synonyms) to verify ids against. Synonyms marked [broad], [narrow] or [related] are not exact.",
 )
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
-@model_options
+@model_if_asked_options
 @click.pass_context
 def check(context: click.Context, /, files: tuple[str, ...], ontologies: str | None, strict: bool, **options: Any) -> None:
     """Checks trait packs: form, phrases, ids. Names file, line and column of each finding.
@@ -215,7 +217,7 @@ def check(context: click.Context, /, files: tuple[str, ...], ontologies: str | N
     from concept_cam.prompts import lint as prompt_lint
 
     tables = None if ontologies is None else ontology.read_tables(Path(ontologies))
-    localizer: Localizer | None = build_localizer(resolve(options)) if options.get("model") else None
+    localizer: Localizer | None = localizer_if_asked(options)
     packs = available()
     found = []
     for name in files:

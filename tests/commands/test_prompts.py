@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from concept_cam import prompts
 from concept_cam.cli import main
+from concept_cam.commands import options
 from concept_cam.commands import prompts as command
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.prompts.schema import json_schema
@@ -84,7 +85,7 @@ def test_show_with_a_model_prints_cosines_and_warns(planted, monkeypatch: pytest
         asked.update(values)
         return planted
 
-    monkeypatch.setattr(command, "build_localizer", build)
+    monkeypatch.setattr(options, "build_localizer", build)
     (folder / "fins.yaml").write_text(
         "pack: fins\nhost: fish\ncharacters:\n  fin:\n    kind: colour\n    entity: {label: fin}\n    states:\n"
         "      red: {phrases: a red fin}\n      green: {phrases: a green fin}\n      scarlet: {phrases: a bright red fin}\n",
@@ -110,6 +111,37 @@ def test_show_limit_needs_a_model() -> None:
     result = run("show", "fish:barbels", "--limit", "0.1")
     assert result.exit_code == 2
     assert "--model" in result.output
+
+
+@pytest.mark.parametrize("name", ["show", "check"])
+def test_what_is_said_of_a_model_needs_one(name: str, folder: Path) -> None:
+    """The help said that the bundled model was asked by default, and --device or a configuration without --model did nothing."""
+    (folder / "best.yaml").write_text("gamma: 0.5\n", encoding="utf-8")
+    for option, value in (("--device", "cpu"), ("--dtype", "bfloat16"), ("--config", "best.yaml")):
+        result = run(name, "fish", option, value)
+        assert result.exit_code == 2, option
+        assert f"{option} is for a model that is asked" in result.output
+        assert "add --model NAME" in result.output
+    words = " ".join(run(name, "--help").output.split())
+    assert "none is asked; demo ships with the package" in words
+
+
+def test_a_configuration_names_the_model_and_its_templates(planted, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    said: dict[str, object] = {}
+
+    def build(values: dict[str, object]) -> object:
+        said.update(values)
+        return planted.with_settings(templates=("a sketch of {}",))
+
+    monkeypatch.setattr(options, "build_localizer", build)
+    (folder / "best.yaml").write_text("model: planted\ntemplates: ['a sketch of {}']\n", encoding="utf-8")
+    result = run("show", "generic:colour", "--config", "best.yaml")
+    assert result.exit_code == 0, result.output
+    assert said["model"] == "planted"
+    shown = [line for line in result.output.splitlines() if line.startswith("  + ")]
+    assert shown
+    assert all(line.startswith("  + a sketch of ") for line in shown)
+    assert "cosine of the mean text embeddings" in result.output
 
 
 def test_check_of_the_shipped_packs_is_clean() -> None:
@@ -161,7 +193,7 @@ def test_check_against_ontology_tables(folder: Path) -> None:
 
 
 def test_check_counts_tokens_with_the_model(planted, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(command, "build_localizer", lambda values: planted)
+    monkeypatch.setattr(options, "build_localizer", lambda values: planted)
     text = command.starter("fins", "fish")
     (folder / "fins.yaml").write_text(text, encoding="utf-8")
     assert run("check", "fins.yaml", "--model", "planted").exit_code == 0
