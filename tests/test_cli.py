@@ -376,6 +376,15 @@ def test_a_variable_of_the_shell_that_is_not_set_is_no_default(arguments: list[s
     assert "leave it out for the default" in result.stderr
 
 
+def test_where_no_picture_can_be_used_no_others_are_done(tmp_path: Path) -> None:
+    """The first mistyped name was answered with "1 of 1 pictures could not be used; the others are done"."""
+    result = run("locate", tmp_path / "missing.png", "-t", "red")
+    assert result.exit_code == 1
+    assert "no such picture" in result.stderr
+    assert "no picture could be used" in result.stderr
+    assert "the others" not in result.stderr
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any, get_overloads
 
@@ -115,6 +116,22 @@ def test_the_two_commands_are_one_line_each(name: str) -> None:
 def test_links_to_files_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", text_of(document)):
         assert ((ROOT / document).parent / target.split("#")[0]).exists(), target
+
+
+GUIDES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *ROOT.glob("prompts/*.md"), *ROOT.glob("examples/**/*.md")))
+
+
+@pytest.mark.parametrize("document", GUIDES)
+def test_installing_needs_what_a_reader_has(document: str) -> None:
+    """No index has the package, so the guides install from the clone that a reader has; the source archive holds the files they name."""
+    text = text_of(document)
+    assert re.findall(r"pip install[^`\n&]*[ \"']concept-cam\b", text) == []
+    project = tomllib.loads(text_of("pyproject.toml"))
+    for constraints in re.findall(r"pip install[^`\n&]* -c (\S+)", text):
+        assert (ROOT / constraints).is_file()
+        assert constraints in project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    for extra in re.findall(r"extra `\[(\w+)\]`", text):
+        assert extra in project["project"]["optional-dependencies"], extra
 
 
 @needs_model

@@ -226,7 +226,11 @@ def locate(
     if left_out:
         note(f"{left_out} maps of another verdict than {only!r} were left out.")
     if failed:
-        warn(f"{failed} of {len(paths)} pictures could not be used; the others are done.")
+        warn(
+            f"{failed} of {len(paths)} pictures could not be used; the others are done."
+            if failed < len(paths)
+            else "no picture could be used, so there is no answer."
+        )
         sys.exit(1)
 
 

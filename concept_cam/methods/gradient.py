@@ -1,4 +1,4 @@
-"""Gradient CAMs, Eigen-CAM and KPCA-CAM through the library grad-cam (``pip install "concept-cam[cams]"``); Grad-CAM++ is ours.
+"""Gradient CAMs, Eigen-CAM and KPCA-CAM through the library grad-cam (the extra ``[cams]``); Grad-CAM++ is ours.
 
 The library's classes hook a module, run ``backward()``, drop negative values and min-max scale each map. Here they are given a private
 stub to hook, and activations and gradients that were computed beside the model, and are asked for ``get_cam_image``, their raw weighted
