@@ -337,7 +337,7 @@ def check_folder(
         raise OutputError(f"{str(folder)!r} is a file, expected the run's folder. Choose another --output.")
     if (folder / info_file).is_file():
         if not resume:
-            raise OutputError(f"{str(folder)!r} holds {noun}. Continue it with --resume, or choose another --output.")
+            raise OutputError(f"{str(folder)!r} holds {noun}. Continue it with --resume (resume=True), or choose another --output.")
         return
     strange = (
         [entry for entry in sorted(os.listdir(folder)) if not entry.startswith((".", "shard-")) and entry not in (PARTS_FOLDER, DTYPE_FILE)]

@@ -17,6 +17,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any
 
+from concept_cam.core.errors import ConfigurationError
+
 __all__ = ["Task", "WorkerDied", "WorkerPool"]
 
 
@@ -59,6 +61,7 @@ class WorkerPool:
             niceness,
         )
         self._pending: dict[int, Task] = {}
+        self._begun = False
         self._executor = self._start(workers)
 
     def _start(self, workers: int) -> ProcessPoolExecutor:
@@ -92,6 +95,7 @@ class WorkerPool:
 
         Raises:
             WorkerDied: The call ends its worker process again and again.
+            ConfigurationError: No worker process can start.
         """
         while True:
             future = task.future
@@ -108,6 +112,7 @@ class WorkerPool:
     def _revive(self) -> None:
         """Starts new workers and repeats what was lost; tasks that were lost before run alone, so that the deadly one shows."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+        self._require_start()
         lost = [task for task in self._pending.values() if task.future is None or not _finished(task.future)]
         for task in lost:
             # What had not begun when the pool died has not died.
@@ -120,6 +125,27 @@ class WorkerPool:
                     task.future = self._executor.submit(task.function, *task.arguments)
                 except BrokenProcessPool:  # killed again at once
                     task.future = self._alone(task)
+
+    def _require_start(self) -> None:
+        """Tells, where workers died before any of them answered, a task that kills its worker from workers that never begin."""
+        if self._begun or any(task.future is not None and _finished(task.future) for task in self._pending.values()):
+            self._begun = True
+            return
+        for _ in range(ALONE):
+            executor = self._start(1)
+            try:
+                executor.submit(os.getpid).result()
+                self._begun = True
+                return
+            except BrokenProcessPool:
+                continue
+            finally:
+                executor.shutdown(wait=True, cancel_futures=True)
+        self._pending.clear()
+        raise ConfigurationError(
+            "worker processes cannot start: each imports the script that started it, and so runs it again from its top. Put the call under "
+            "if __name__ == '__main__': in a script that is a file, or give workers=0 (--workers 0)."
+        )
 
     def _alone(self, task: Task) -> Future[Any]:
         """Runs a task in a worker of its own, and once more if that dies too: what killed it may have been a want of memory that has

@@ -8,6 +8,8 @@ import pytest
 
 from concept_cam.collection.engines.pool import WorkerDied, WorkerPool
 
+ROOT = Path(__file__).parents[3]
+
 
 def nothing() -> None:
     return None
@@ -49,6 +51,36 @@ def test_a_worker_that_dies_costs_nothing_and_a_deadly_task_is_given_up(tmp_path
         with pytest.raises(ValueError, match="bad 3"):
             pool.result(pool.submit(fail, 3))
         assert pool.result(pool.submit(niceness)) == os.nice(0) + 1
+
+
+@pytest.mark.parametrize("given", ["file", "standard input"])
+def test_workers_that_never_begin_are_no_fault_of_their_tasks(given: str, tmp_path: Path) -> None:
+    """A script without a guard is run again by each worker: every picture was listed as one that ends its worker, and the run was done."""
+    import subprocess
+    import sys
+
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\nfrom concept_cam.collection.engines.pool import WorkerPool\n"
+        "with WorkerPool(2, print, ()) as pool:\n    print('answer', pool.result(pool.submit(os.getpid)))\n",
+        encoding="utf-8",
+    )
+    arguments = [str(script)] if given == "file" else ["-"]
+    text = script.read_text(encoding="utf-8") if given == "standard input" else ""
+    done = subprocess.run(
+        [sys.executable, *arguments], input=text, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 1
+    assert "answer" not in done.stdout
+    said = done.stderr.strip().splitlines()[-1]
+    assert "worker processes cannot start" in said
+    assert "if __name__ == '__main__':" in said
+    assert "WorkerDied" not in done.stderr
+
+
+def test_a_worker_that_dies_at_once_is_told_from_workers_that_cannot_begin() -> None:
+    with WorkerPool(1, nothing, ()) as pool, pytest.raises(WorkerDied):
+        pool.result(pool.submit(die, 1))
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
