@@ -5,6 +5,7 @@ PYTHONPATH=examples python -m training.export --run runs/demo --output runs/demo
 PYTHONPATH=examples python -m training.export --run runs/more --output runs/more/model --share 0.5    # half of the bundled model
 PYTHONPATH=examples python -m training.export --run runs/one --run runs/two --output runs/both    # the mean of both
 PYTHONPATH=examples python -m training.export --output runs/demo/model --nouns runs/text     # the bundled model with other nouns
+PYTHONPATH=examples python -m training.export --output runs/demo/model --gate     # the bundled model, its gate fitted on
 
 Needs the package `timm` for the names of things.
 """
@@ -35,9 +36,10 @@ from training.backbone import load_trunk
 from training.config import TRAIN_SEED
 from training.dictionary import nouns as dictionary_nouns
 from training.families import families
-from training.joint import fit
+from training.joint import fit, fit_gate
 from training.networks import PartWords, Trainee, folded
 from training.sentences import saved_sentences
+from training.sentences import wordings as every_wording
 from training.tensors import read_tensors
 
 
@@ -135,6 +137,23 @@ def renamed(nouns: Path, output: Path, pictures: int = 112) -> None:
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
     known = json.loads((BUNDLED / lite.KNOWN).read_text(encoding="utf-8"))
     known["groups"] = remember_pictures(model, tokenizer, list(dict.fromkeys(known["groups"])), pictures)
+    lite.save(model, tokenizer, output, known)
+
+
+def regated(output: Path) -> None:
+    """Writes the bundled model with a gate that was fitted on: which texts speak of parts, and which name things.
+
+    All else stays to the bit.
+
+    Args:
+        output: Where to.
+    """
+    model = bundled_model()
+    tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
+    known = json.loads((BUNDLED / lite.KNOWN).read_text(encoding="utf-8"))
+    worlds = list(dict.fromkeys(known["groups"]))
+    texts = list(dict.fromkeys(text for each in every_wording(worlds).values() for text in each))
+    fit_gate(model.joint, embedder(model, tokenizer), texts, things(), worlds)
     lite.save(model, tokenizer, output, known)
 
 
@@ -371,12 +390,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="where the model goes")
     parser.add_argument("--text", type=existing, help="what training.distil wrote (default: the text tower of the bundled model)")
     parser.add_argument("--nouns", type=existing, help="what training.noun_rows wrote (default: the nouns of the bundled model)")
+    parser.add_argument("--gate", action="store_true", help="without --run: fit on which texts of the bundled model speak of what")
     parser.add_argument("--share", type=_share, default=1.0, help="share of the runs; the rest is the bundled model's (default: 1)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: those of the first run)")
     arguments = parser.parse_args()
+    if arguments.gate:
+        if arguments.runs or arguments.nouns is not None or arguments.text is not None:
+            parser.error(
+                "--gate is for the bundled model as it is: a run's gate is fitted when it is written. Give --gate and --output alone."
+            )
+        regated(arguments.output)
+        return
     if not arguments.runs:
         if arguments.nouns is None or arguments.text is not None:
-            parser.error("give --run, or --nouns alone for the bundled model with other nouns.")
+            parser.error("give --run, or --nouns alone for the bundled model with other nouns, or --gate.")
         renamed(arguments.nouns, arguments.output)
         return
     if (arguments.text is None) != (arguments.nouns is None):

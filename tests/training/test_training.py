@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from training.augmentation import augment, distort_colours, target_size
 from training.backbone import from_bundled, load_trunk, shipped_model
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TRAIN_SEED, TrainConfig, smoke_config
-from training.export import NAMED, averaged, learned, mixed, named_texts, renamed
+from training.export import NAMED, averaged, bundled_model, learned, mixed, named_texts, renamed
 from training.export import main as export_main
-from training.joint import NOUN, PART, REST, fit, nothing_texts, noun_texts
+from training.joint import NOUN, PART, REST, fit, fit_gate, nothing_texts, noun_texts, spoken_texts
 from training.networks import IMAGE_BIAS, Trainee, folded, with_norms
 from training.objectives import (
     apart_loss,
@@ -42,7 +43,7 @@ from training.supply import Mixer, plan
 from training.synonyms import KINDS
 from training.train import changed
 
-from concept_cam.backbones import BUNDLED
+from concept_cam.backbones import BUNDLED, lite
 from concept_cam.backbones.lite_net import CHANNELS, HEAD, LiteNet
 from concept_cam.backbones.lite_towers import ImageTower, JointHead, Neck, Sizes, Value, looked_at, seen_cells
 from concept_cam.backbones.noun_head import NounConfig, NounHead
@@ -468,6 +469,42 @@ def test_the_joint_head_learns_what_texts_are_about() -> None:
     )
 
 
+def test_what_is_said_of_a_part_that_is_drawn_names_no_thing() -> None:
+    """A pack says of left fore wings what it says of fore wings, and the pack of birds has black wings as well."""
+    said = list(dict.fromkeys(text for each in wordings(["lepidoptera"], draws=2).values() for text in each))
+    nouns = noun_texts(["teapot"], ["lepidoptera"], np.random.default_rng(0), 5)
+    shared = {"the forewing of a butterfly", "a photo of the hindwing of a butterfly", "black wings"}
+    assert shared <= set(said) & set(nouns)
+    spoken = spoken_texts(said, ["teapot"], ["lepidoptera"], np.random.default_rng(0))
+    kinds = dict(zip(spoken.texts, spoken.kinds.tolist(), strict=True))
+    assert len(kinds) == len(spoken.texts), "every text is of one kind"
+    assert {kinds[text] for text in said} == {PART}
+    assert {kinds[text] for text in nothing_texts()} == {REST}
+    assert kinds["a photo of a bird with black wings"] == NOUN
+    drawn = spoken.draw(torch.Generator().manual_seed(0))
+    assert [int(kind) for kind in spoken.kinds[drawn][[0, 191, 384, 415]]] == [PART, PART, REST, REST]
+    assert PART not in spoken.kinds[drawn][192:384]
+
+
+def test_a_gate_that_is_fitted_on_leaves_what_is_said_of_parts() -> None:
+    torch.manual_seed(0)
+    words = ("the tail of a fish", "a fish fin", "a forked tail fin", "the head of a fish")
+
+    def embed(texts):
+        rows = [PART if text in words else REST if text in nothing_texts() else NOUN for text in texts]
+        return torch.eye(384)[rows]
+
+    head = JointHead(TINY)
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    fit_gate(head, embed, words, ["cup", "dog"], ["fish"], steps=100, report=lambda text: None)
+    changed = {name.split(".")[0] for name, value in head.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"gate_first", "gate_second"}
+    with torch.no_grad():
+        blocks = head(embed([words[0], "a cup", "the background"]), torch.ones(3, TINY.nouns) / TINY.nouns**0.5).square()
+    shares = torch.stack([blocks[:, : TINY.nouns].sum(1), blocks[:, TINY.nouns : -1].sum(1), blocks[:, -1]], 1)
+    assert shares.argmax(1).tolist() == [PART, NOUN, REST]
+
+
 # -------------------------------------------------------------------------------------------------------------------- run
 
 
@@ -736,6 +773,31 @@ def test_runs_of_different_groups_are_not_written_as_one(
         export_main()
     assert "the runs drew pictures of different groups" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("beside", [["--run", "."], ["--nouns", "."], ["--text", "."]])
+def test_the_gate_is_fitted_on_of_the_bundled_model_alone(
+    beside: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["export", "--gate", *beside, "--output", str(tmp_path / "model")])
+    with pytest.raises(SystemExit):
+        export_main()
+    assert "--gate is for the bundled model as it is" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_gate_fitted_on_is_all_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.export.fit_gate", partial(fit_gate, steps=60))
+    monkeypatch.setattr("training.export.every_wording", lambda worlds: wordings(["lepidoptera"], draws=2))
+    monkeypatch.setattr("training.export.things", lambda: ["cup", "dog"])
+    monkeypatch.setattr("sys.argv", ["export", "--gate", "--output", str(tmp_path / "model")])
+    export_main()
+    before, after = bundled_model().state_dict(), lite.make(tmp_path / "model", "after").model.state_dict()
+    assert {name for name, value in before.items() if not torch.equal(value, after[name])} == {
+        f"joint.gate_{layer}.{kind}" for layer in ("first", "second") for kind in ("weight", "bias")
+    }
+    assert (tmp_path / "model" / lite.KNOWN).read_bytes() == (BUNDLED / lite.KNOWN).read_bytes()
+    assert json.loads((tmp_path / "model" / lite.CONFIG).read_text()) == json.loads((BUNDLED / lite.CONFIG).read_text())
 
 
 @pytest.mark.parametrize("content", [b"hi", b"", b"PK\x03\x04", "without", "list"])
