@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from concept_cam import Localizer
+from concept_cam import Localizer, prompts
 from concept_cam.backbones import lite, load
 from concept_cam.backbones.lite_net import CHANNELS, LiteNet, folded
 from concept_cam.backbones.lite_towers import Sizes
@@ -21,6 +21,7 @@ from concept_cam.backbones.word_pieces import WordPieceConfig
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, ModelError
 from concept_cam.core.scoring import character_key
+from concept_cam.demo.worlds import WORLDS
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "fin", "fish", "tail", "the", "##s")
 SIZES = Sizes(hidden=16, depth=1, queries=3, nouns=12, parts=7, text_hidden=8, gate_hidden=4, value_hidden=5, reading=3)
@@ -369,3 +370,17 @@ def test_the_first_layers_stay_exact_in_half_precision(folder: Path) -> None:
     wanted, found = plain.encode_patches(x).patches, half.encode_patches(x).patches
     assert found.dtype == torch.bfloat16
     assert F.cosine_similarity(wanted.flatten(), found.float().flatten(), dim=0) > 0.999
+
+
+@pytest.mark.parametrize("group", ["fish", "lepidoptera", "beetle", "plant"])
+def test_what_the_packs_say_of_what_was_trained_speaks_of_parts(group: str) -> None:
+    """Half a thing, "the forewing of a butterfly" lay on the whole butterfly, and hind wings with it."""
+    localizer = Localizer.from_pretrained()
+    sizes = localizer.backbone._image.sizes
+    world = WORLDS[group]
+    drawn = {f"{name}={state}" for name, states in world.characters.items() for state in states} | {f"parts={name}" for name in world.parts}
+    concepts = [concept for concept in prompts.load(group) if concept.name in drawn]
+    assert len(concepts) > 20
+    for concept in concepts:
+        text = localizer.embed_texts([concept.target_prompts])[0]
+        assert text[sizes.nouns : sizes.nouns + sizes.parts].norm() > 0.99, concept.name
