@@ -257,12 +257,15 @@ def test_the_check_for_keys_given_twice_is_linear() -> None:
 
     def seconds(count: int) -> float:
         text = "a:\n" + "".join(f"  key{number}: {number}\n" for number in range(count))
-        start = time.process_time()
-        prompt_schema.read(text)
-        return time.process_time() - start
+        taken = []
+        for _ in range(3):  # The best of three: a busy machine makes one look slow.
+            start = time.process_time()
+            prompt_schema.read(text)
+            taken.append(time.process_time() - start)
+        return min(taken)
 
     small, large = seconds(1_000), seconds(8_000)
-    assert large < 8 * 3 * max(small, 0.02)
+    assert large < 8 * 4 * max(small, 0.02), "half of what a square would be"
 
 
 def test_a_merge_key_is_said_not_to_be_read_once_and_in_its_line() -> None:
