@@ -339,7 +339,7 @@ class _PendingPictures:
         self.count = 0
         self.duplicates = 0
         root = job.collection.root
-        self.passed = Passed(writer.begun, bool(writer.stood_in() - {root}))
+        self.passed = Passed(writer.begun, bool(writer.stood_in() - {root}), writer.failed)
 
     @property
     def fingerprint(self) -> str:

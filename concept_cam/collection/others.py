@@ -31,11 +31,13 @@ class Passed:
     Args:
         began: When the run was begun, ISO 8601; empty where nobody noted it.
         moved: Whether the input stands in another folder than before.
+        failed: When the latest of the pictures failed that could not be used, in seconds; infinite where none failed.
     """
 
-    def __init__(self, began: str, moved: bool) -> None:
+    def __init__(self, began: str, moved: bool, failed: float) -> None:
         self._began = _seconds(began)
         self._moved = moved
+        self._failed = failed
         self._doubted: dict[str, str] = {}
 
     def add(self, key: str, item: Item) -> None:
@@ -45,16 +47,8 @@ class Passed:
             key: Its ``image_key``.
             item: The entry of the input.
         """
-        if isinstance(item.payload, File) and (self._moved or self._touched(item.payload.path)):
+        if isinstance(item.payload, File) and (self._moved or _touched(item.payload.path, self._began)):
             self._doubted[key] = item.payload.path
-
-    def _touched(self, path: str, later: float = 0.0) -> bool:
-        try:
-            found = os.stat(path)
-        except (OSError, ValueError):
-            return False
-        # A copy that keeps the old one's date still has a date of its own on most systems.
-        return max(found.st_mtime, found.st_ctime) >= self._began + later
 
     def __bool__(self) -> bool:
         return bool(self._doubted)
@@ -71,8 +65,8 @@ class Passed:
         step = max(1, -(-len(known) // COMPARED))
         looked = list(known)[::step]
         others = [known[key][0] for key in looked if _differs(self._doubted[key], known[key][1])]
-        # Done and not held: it failed. What was written in the second in which the run began may be what failed.
-        mended = [path for key, path in self._doubted.items() if key not in known and self._touched(path, 1.0)]
+        # Done and not held: it failed. What was written in the second of the latest failure may be what failed.
+        mended = [path for key, path in self._doubted.items() if key not in known and _touched(path, self._failed + 1.0)]
         said = []
         if mended:
             said.append(
@@ -94,6 +88,15 @@ class Passed:
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{len(names)} ({', '.join(display(name) for name in sorted(names)[:_NAMED])}{more})"
+
+
+def _touched(path: str, since: float) -> bool:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    # A copy that keeps the old one's date still has a date of its own on most systems.
+    return max(found.st_mtime, found.st_ctime) >= since
 
 
 def _differs(path: str, digest: str) -> bool:

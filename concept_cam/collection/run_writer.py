@@ -11,6 +11,7 @@ import csv
 import datetime
 import io
 import json
+import math
 import os
 import socket
 import sys
@@ -139,6 +140,8 @@ class RunWriter:
         self._number = 0
         self._known_errors: set[tuple[str, str]] = set()
         self.set_aside: list[Path] = []
+        self.failed = math.inf
+        """When the latest of the failures was noted that earlier sessions had, in seconds; infinite where none had any."""
         info = self.read_info(folder) if (folder / self.info_file).is_file() else None
         if info is not None:
             try:
@@ -184,7 +187,11 @@ class RunWriter:
             self.counts["pictures"] += len(keys)
             self.counts["records"] += rows
         errors = read_errors(self.folder)
-        write_file(self.folder / ERRORS_FILE, errors_text(errors).encode("utf-8"), overwrite=True)
+        noted, text = self.folder / ERRORS_FILE, errors_text(errors).encode("utf-8")
+        if errors:
+            self.failed = noted.stat().st_mtime
+        if not noted.is_file() or noted.read_bytes() != text:  # its date says when the latest of them failed
+            write_file(noted, text, overwrite=True)
         self.counts["errors"] = len(errors)
         # A picture of which one specimen failed is done when its other records are in a part, not before.
         self._known_errors = {(error["source"], error["reason"]) for error in errors}

@@ -557,6 +557,23 @@ def test_a_failed_picture_that_was_mended_is_told_when_a_run_is_continued(locali
     assert run_here(tmp_path / "photos", run.path, localizer, resume=True).info["counts"]["errors"] == 1
 
 
+def test_a_failed_picture_that_came_after_the_run_was_begun_is_not_said_to_be_changed(localizer: Localizer, tmp_path: Path) -> None:
+    """A run grows, and a picture that is tried again fails again: neither was changed since it failed."""
+    write_pictures(tmp_path / "photos", 2)
+    run = run_here(tmp_path / "photos", tmp_path / "run", localizer)
+    noted = run.path / "run.json"
+    noted.write_text(json.dumps(json.loads(noted.read_text()) | {"started": "2000-01-01T00:00:00+00:00"}), encoding="utf-8")
+    (tmp_path / "photos" / "bad.png").write_bytes(b"no picture")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            assert run_here(tmp_path / "photos", run.path, localizer, resume=True).info["counts"]["errors"] == 1
+    os.utime(tmp_path / "photos" / "bad.png", (time.time() + 5,) * 2)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"could not be used and were changed since: 1 \("):
+            run_here(tmp_path / "photos", run.path, localizer, resume=True)
+
+
 def test_resume_refuses_another_configuration_and_names_it(
     pictures: tuple[Path, list[str], list[str]], localizer: Localizer, tmp_path: Path
 ) -> None:
