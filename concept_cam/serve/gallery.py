@@ -311,9 +311,9 @@ def _open_folder(path: Path, max_pixels: int) -> Gallery:
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a path is a run's; shards that are not joined are one too, of which opening says what to do."""
+    """Whether a path is a run's; shards that are not joined are one too, of which opening says what to do, unless pictures lie beside."""
     whole = path.name == RUN_FILE or ((path / RUN_FILE).is_file() and (path / PARTS_FOLDER).is_dir())
-    return whole or any(path.glob(f"shard-*/{RUN_FILE}"))
+    return whole or (any(path.glob(f"shard-*/{RUN_FILE}")) and next(iter(walk(os.path.abspath(path), PICTURE_SUFFIXES)), None) is None)
 
 
 def _open_run(path: Path, max_pixels: int) -> Gallery:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 pa = pytest.importorskip("pyarrow", reason="annotation runs are Parquet data sets")
 import pyarrow.parquet as pq  # noqa: E402
@@ -80,6 +81,8 @@ def test_shards_that_are_not_joined_say_so(copy: Path) -> None:
     for open_ in (read_run, lambda path: open_gallery(str(path))):
         with pytest.raises(DataError, match=r"holds shards of a run \(1\) that are not joined.*annotate --merge"):
             open_(copy.parent / "run of shards")
+    Image.new("RGB", (8, 8)).save(copy.parent / "run of shards" / "own.png")
+    assert [picture.source for picture in open_gallery(str(copy.parent / "run of shards")).entries] == ["own.png"]
 
 
 def test_unfinished_parts_are_not_read(copy: Path) -> None:
