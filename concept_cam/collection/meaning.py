@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,15 @@ __all__ = ["said_as"]
 
 
 def said_as(localizer: Localizer, values: Mapping[str, Any]) -> Localizer:
-    """Returns a localizer whose settings are said as they were before, where pictures are read alike; else the localizer itself.
+    """Returns a localizer whose settings are said as they were before, each of them by which pictures are read alike.
 
     Args:
         localizer: The model, with its settings as they are said now.
         values: Settings of how pictures are read, as they were noted before; those that are not there stay as they are.
     """
-    try:
-        made = localizer.under(replace(localizer.settings, **values))
-        return made if made.reading == localizer.reading else localizer
-    except (ConfigurationError, TypeError):  # a file may hold anything
-        return localizer
+    found = localizer
+    for name, value in values.items():
+        with suppress(ConfigurationError, TypeError):  # a file may hold anything
+            made = localizer.under(replace(found.settings, **{name: value}))
+            found = made if made.reading == localizer.reading else found
+    return found

@@ -630,6 +630,10 @@ def test_limits_hold_for_settings_that_mean_the_same(localizer: Localizer, tmp_p
         run_here(tmp_path / "photos", tmp_path / f"run {number}", asker, calibration=limits)
         with pytest.raises(ConfigurationError, match=r"fitted to calls with size .* uses 32"):
             run_here(tmp_path / "photos", tmp_path / f"no {number}", localizer.with_settings(size=32), calibration=limits)
+        # What is another is named, and not what is said otherwise beside it.
+        own = {"attention": localizer.backbone.default_attention, "size": 32}
+        with pytest.raises(ConfigurationError, match=r"fitted to calls with size "):
+            run_here(tmp_path / "photos", tmp_path / f"no {number}", localizer.with_settings(**own), calibration=limits)
 
 
 @pytest.fixture
