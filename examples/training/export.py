@@ -390,12 +390,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="where the model goes")
     parser.add_argument("--text", type=existing, help="what training.distil wrote (default: the text tower of the bundled model)")
     parser.add_argument("--nouns", type=existing, help="what training.noun_rows wrote (default: the nouns of the bundled model)")
-    parser.add_argument("--gate", action="store_true", help="without --run: fit on which texts of the bundled model speak of what")
+    parser.add_argument("--gate", action="store_true", help="the bundled model with its gate (which texts speak of what) fitted further")
     parser.add_argument("--share", type=_share, default=1.0, help="share of the runs; the rest is the bundled model's (default: 1)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: those of the first run)")
     arguments = parser.parse_args()
     if arguments.gate:
-        if arguments.runs or arguments.nouns is not None or arguments.text is not None:
+        if arguments.runs or arguments.share != 1 or any((arguments.nouns, arguments.text, arguments.sentences)):
             parser.error(
                 "--gate is for the bundled model as it is: a run's gate is fitted when it is written. Give --gate and --output alone."
             )

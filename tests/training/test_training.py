@@ -775,10 +775,11 @@ def test_runs_of_different_groups_are_not_written_as_one(
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("beside", [["--run", "."], ["--nouns", "."], ["--text", "."]])
+@pytest.mark.parametrize("beside", [["--run", "."], ["--nouns", "."], ["--text", "."], ["--share", "0.5"], ["--sentences", "."]])
 def test_the_gate_is_fitted_on_of_the_bundled_model_alone(
     beside: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("training.export.regated", lambda output: None)
     monkeypatch.setattr("sys.argv", ["export", "--gate", *beside, "--output", str(tmp_path / "model")])
     with pytest.raises(SystemExit):
         export_main()
