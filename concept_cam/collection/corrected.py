@@ -22,14 +22,13 @@ from concept_cam.collection.corrections import CORRECTIONS_FILE, Correction, Cor
 from concept_cam.collection.runs import Run
 from concept_cam.collection.schema import MEASURES
 from concept_cam.core.errors import DataError, PromptError
-from concept_cam.core.names import display
+from concept_cam.core.names import counted
 from concept_cam.core.regions import decode_rle, encode_rle, find_regions, measure
 
 __all__ = ["CorrectedRun", "apply", "corrected"]
 
 _VERDICT = ("verdict", "verdict_because", "confidence", "presence")
 _OF_THE_MAP = ("score", "margin", "evidence_x", "evidence_y", "p_value", "dependence", "agreement", "text_share", "ledger")
-_NAMED = 3
 _KEY = ("source", "pack", "character", "specimen", "kind", "best_state")
 
 
@@ -111,9 +110,7 @@ class CorrectedRun(Run):
 
 
 def _examples(items: Sequence[Correction]) -> str:
-    shown = [f"{item.character}{f' {item.part}' if item.part else ''} of {display(item.source)}" for item in items[:_NAMED]]
-    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
-    return f"{len(items)} ({', '.join(shown)}{more})"
+    return counted([f"{item.character}{f' {item.part}' if item.part else ''} of {item.source}" for item in items], 3)
 
 
 def _storable(record: dict[str, Any]) -> dict[str, Any]:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from concept_cam.collection.inputs.items import File, Item
 from concept_cam.collection.run_folder import ERRORS_FILE
-from concept_cam.core.names import display
+from concept_cam.core.names import counted
 
 __all__ = ["COMPARED", "Passed"]
 
 COMPARED = 1000
 """Most pictures that are read again, so that a collection that was moved costs no more than seconds; of more, as many are taken evenly."""
-
-_NAMED = 5
 
 
 class Passed:
@@ -70,24 +68,19 @@ class Passed:
         said = []
         if mended:
             said.append(
-                f"pictures that could not be used and were changed since: {_listed(mended)}. They are not tried again as long as "
-                f"{ERRORS_FILE} lists them: delete it and resume."
+                f"pictures that could not be used and were changed since: {counted(mended)}. They are not tried again as long "
+                f"as {ERRORS_FILE} lists them: delete it and resume."
             )
         if not others:
             return said
         least = "at least " if step > 1 else ""
         said.append(
             f"pictures that were passed over, since pictures of their names were {done} before, and that are others: "
-            f"{least}{_listed(others)}. They were replaced or changed since (new metadata count as a change), or lie in another folder "
-            f"under the same name. {noun[0].upper()}{noun[1:]} keeps what it holds of the earlier ones: have these {done} into another "
-            "--output, or put the old files back."
+            f"{least}{counted(others)}. They were replaced or changed since (new metadata count as a change), or lie in another "
+            f"folder under the same name. {noun[0].upper()}{noun[1:]} keeps what it holds of the earlier ones: have these {done} into "
+            "another --output, or put the old files back."
         )
         return said
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} ({', '.join(display(name) for name in sorted(names)[:_NAMED])}{more})"
 
 
 def _touched(path: str, since: float) -> bool:

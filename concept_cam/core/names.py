@@ -19,6 +19,7 @@ T = TypeVar("T")
 __all__ = [
     "DEFAULT_MODEL",
     "choose",
+    "counted",
     "did_you_mean",
     "display",
     "nearest_names",
@@ -53,6 +54,13 @@ def some_of(names: Sequence[str], count: int = 5) -> str:
     """Returns the first of many names for a message: ``'red', 'green', and 998 more``."""
     more = len(names) - count
     return ", ".join(map(repr, names[:count])) + (f", and {more} more" if more > 0 else "")
+
+
+def counted(names: Iterable[str], count: int = 5) -> str:
+    """Returns how many names there are and, as :func:`display` shows them, the first of them: ``7 (a.png, b.png and 5 more)``."""
+    all_ = sorted(names)
+    more = f" and {len(all_) - count} more" if len(all_) > count else ""
+    return f"{len(all_)} ({', '.join(map(display, all_[:count]))}{more})"
 
 
 def whole_number(value: Any) -> Any:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection
 
 from concept_cam.core.errors import ImageError, OtherPictureError, reason_of
-from concept_cam.core.names import display
+from concept_cam.core.names import counted, display
 from concept_cam.pictures.limits import MAX_PIXELS, byte_limit
 from concept_cam.pictures.reading import Picture, open_path, read_image
 
@@ -23,9 +22,6 @@ NOT_SHOWN = {
     "archived": "The picture lies in an archive, which is not opened again.",
 }
 """Why a picture is not shown again, by short name."""
-
-NAMED = 5
-"""Most pictures that a sentence names."""
 
 
 def read_again(path: str | os.PathLike[str], sha256: str | None, *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -116,18 +112,13 @@ class Revisit:
         said = []
         if self._others:
             said.append(
-                f"pictures that were replaced or changed since they were {self._done}: {_listed(self._others)}; {self._instead}. New "
+                f"pictures that were replaced or changed since they were {self._done}: {counted(self._others)}; {self._instead}. New "
                 f"metadata count as a change. Put the old files back, or {self._advice}."
             )
         if self._gone:
             said.append(
-                f"pictures that cannot be read where they were when they were {self._done}: {_listed(self._gone)}; {self._instead}."
+                f"pictures that cannot be read where they were when they were {self._done}: {counted(self._gone)}; {self._instead}."
             )
         if self._archived:  # Without names: it is so of all that an archive holds, and nothing is wrong with them.
             said.append(f"pictures that lie in archives (tar, Parquet) are not shown: {len(self._archived)}; {self._instead}.")
         return said
-
-
-def _listed(names: Collection[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{len(names)} ({', '.join(sorted(names)[:NAMED])}{more})"

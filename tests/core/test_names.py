@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from concept_cam.core.names import display, path_of
+from concept_cam.core.names import counted, display, path_of
 from concept_cam.evaluation.datasets.drawn import PictureFinder
 from concept_cam.serve.gallery import open_gallery
 from tests.serve.conftest import painted
@@ -35,6 +35,11 @@ def test_a_name_that_is_no_utf8_is_found_by_what_is_shown_of_it(latin: Path) -> 
     assert display(str(found)) == str(latin / shown)
     for name in (shown, "K\\xe4fer #1.png"):
         assert PictureFinder(latin, latin / "labels.xml")(name) == found
+
+
+def test_many_names_are_counted_and_the_first_are_told() -> None:
+    assert counted({"b": None, "a": None}) == "2 (a, b)"
+    assert counted((f"{number}.png" for number in range(7)), 3) == "7 (0.png, 1.png, 2.png and 4 more)"
 
 
 def test_a_file_that_has_the_shown_name_is_meant(latin: Path) -> None:

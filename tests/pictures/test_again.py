@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from concept_cam.core.errors import ImageError, OtherPictureError
-from concept_cam.pictures.again import NAMED, NOT_SHOWN, Revisit, read_again
+from concept_cam.pictures.again import NOT_SHOWN, Revisit, read_again
 from concept_cam.pictures.reading import read_image
 
 
@@ -54,7 +54,7 @@ def test_what_is_gone_or_another_is_named_once_and_counted(tmp_path: Path) -> No
     assert found.size == (5, 7)
     assert revisit.findings() == []
     assert revisit.read("a.png", tmp_path / "a.png", None, (5, 8)) is None  # nobody kept its hash, and it had another size
-    for number in range(NAMED + 2):
+    for number in range(7):
         assert revisit.read(f"{number}.png", None, known, (5, 7)) is None
         assert revisit.read(f"{number}.png", tmp_path / "none.png", known, (5, 7)) is None
     for name in ("a.tar/0.png", "a.tar/1.png", "a.tar/1.png"):
