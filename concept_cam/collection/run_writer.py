@@ -439,7 +439,9 @@ def named_as_before(earlier: Mapping[str, Any], configuration: Mapping[str, Any]
     if not isinstance(names, list) or not isinstance(others, list) or len(names) != len(others):
         return dict(configuration)
     seen = [os.path.join(folder, name) if folder else name for name in others]
-    alike = all(_one_path(str(name), os.path.normpath(other)) for name, other in zip(names, seen))
+    # A folder of pictures is its own root: that is the same, however it was named.
+    own_root = before.get("layout") == now_.get("layout") == "folder"
+    alike = own_root or all(_one_path(str(name), os.path.normpath(other)) for name, other in zip(names, seen))
     return {**configuration, "input": {**now_, "given": names}} if alike else dict(configuration)
 
 

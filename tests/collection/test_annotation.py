@@ -614,6 +614,10 @@ def test_what_means_the_same_continues_a_run_and_joins_shards(
         run_here(folder, shards, maker, shard="1/2")
         run_here(folder.name, shards, goer, shard="2/2")
         assert merge_runs([shards]).info["counts"]["pictures"] == len(pictures[1])
+    (folder.parent / "beside").mkdir()
+    monkeypatch.chdir(folder.parent / "beside")
+    run = run_here(f"../{folder.name}", tmp_path / "beside", localizer, limit=1)
+    assert run_here(folder, run.path, localizer, resume=True, limit=3).info["counts"]["pictures"] == 3
     with pytest.raises(DataError, match=r"size: null -> 32"):
         run_here(folder, tmp_path / "0", localizer.with_settings(size=32), resume=True)
     with pytest.raises(DataError, match=r"input\.given"):

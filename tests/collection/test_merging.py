@@ -138,9 +138,14 @@ def test_corrections_of_shards_are_told(tmp_path: Path) -> None:
 
 def test_one_folder_under_two_names_is_one(tmp_path: Path) -> None:
     """A shard noted the folder as it was named from one place, another as from everywhere: the work was done and could not be joined."""
-    for name, root, joined in (("one", "/data/photos", True), ("other", "/mnt/photos", False)):
+    named = (
+        ("one", "/data/photos", "/data/photos", True),
+        ("beside", "../photos", "/data/photos", True),
+        ("within", ".", "/data/photos", True),
+    )
+    for name, again, root, joined in (*named, ("other", "/mnt/photos", "/mnt/photos", False)):
         plant_shards(tmp_path / name)
-        for index, (given, stood) in enumerate((("photos", "/data/photos"), (f"{root}", root)), 1):
+        for index, (given, stood) in enumerate((("photos", "/data/photos"), (again, root)), 1):
             path = tmp_path / name / f"shard-{index:05d}-of-{COUNT:05d}" / RUN_FILE
             info = json.loads(path.read_text(encoding="utf-8"))
             info["configuration"]["input"] = {"layout": "folder", "given": [given]}
