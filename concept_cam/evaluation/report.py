@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from concept_cam.core.errors import ConfigurationError
+from concept_cam.core.tables import escaped
 from concept_cam.evaluation.metrics.intervals import Interval
 from concept_cam.evaluation.observations import METRICS, TABLE_TITLES, TRAIT_METRICS, RowRecord, ShownExample
 from concept_cam.evaluation.summary import Gain, Row, gains_of, paired, row_of
@@ -216,7 +217,7 @@ class Report:
             for item in record.observations:
                 values = [item.values.get(name, float("nan")) for name in names]
                 cells = ["" if math.isnan(value) else f"{value:.6g}" for value in values]
-                writer.writerow([record.name, item.picture, item.concept, item.kind, item.trait, *cells])
+                writer.writerow([*map(escaped, (record.name, item.picture, item.concept, item.kind, item.trait)), *cells])
         return buffer.getvalue()
 
     def example_sheet(self, rows: Sequence[str] | None = None) -> Any:

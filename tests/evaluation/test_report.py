@@ -105,6 +105,13 @@ def test_the_page_holds_the_tables_and_loads_nothing(report: Report) -> None:
     assert "torn &amp; bent" in report.to_html()
 
 
+def test_the_table_of_questions_runs_in_no_spreadsheet() -> None:
+    observation = Observation("=1+1.png", "@fin", "part", "tail", True, {"ap": 0.5})
+    told = Report.build([RowRecord("with", "direct", "value", 1.0, 0.5, 0.25, 0.125, None, (observation,))], [], [], {}, draws=200)
+    (row,) = csv.DictReader(io.StringIO(told.to_csv()))
+    assert (row["picture"], row["concept"], row["ap"]) == ("'=1+1.png", "'@fin", "0.5")
+
+
 def test_markdown_json_and_csv_hold_the_same_numbers(report: Report, tmp_path: Path) -> None:
     folder = report.save(tmp_path / "out")
     value = report.row("with").tables["all"]["ap"].value
