@@ -18,6 +18,7 @@ import numpy as np
 
 from concept_cam.collection.annotation import PART_PICTURES, Job, Wanted, make_request, require_arrow, run_job
 from concept_cam.collection.engines import ENGINES
+from concept_cam.collection.meaning import said_as
 from concept_cam.collection.plan import Identity, Plan
 from concept_cam.collection.questions import Questions
 from concept_cam.core.concept import Concept
@@ -186,8 +187,7 @@ def _said_as_before(index: Index, localizer: Localizer) -> Localizer:
     """
     if index.weights_hash != localizer.backbone.weights_hash:
         return localizer
-    made = localizer.under(index.reading_as_made(localizer.settings))
-    return made if made.reading == localizer.reading else localizer
+    return said_as(localizer, {name: getattr(index.settings, name) for name in READING_SETTINGS})
 
 
 def _axes_of(index: Index, localizer: Localizer) -> Codec:

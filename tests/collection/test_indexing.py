@@ -189,6 +189,10 @@ def test_shards_whose_settings_mean_the_same_are_one_index(
     for number, asker in enumerate((localizer, said), 1):
         make(pictures[0], tmp_path / "sharded", asker, shard=f"{number}/2")
     assert len(Index.open(tmp_path / "sharded")) == len(pictures[1])
+    other = localizer.with_settings(size=32, attention=localizer.backbone.default_attention)
+    with pytest.raises(DataError, match="size: ") as told:
+        make(pictures[0], tmp_path / "sharded", other, shard="1/2", resume=True)
+    assert "attention" not in str(told.value), "it is said otherwise and is the same"
 
 
 def test_an_index_grows(localizer: Localizer, tmp_path: Path) -> None:
