@@ -143,7 +143,7 @@ def index(
         display.close()
     size = sum(file.stat().st_size for _, file in made.files)
     errors = made.infos[0]["counts"]["errors"]
-    said = f"; {errors} errors, see {Path(output) / 'errors.csv'}" if errors else ""
+    said = f"; {errors} errors, see {made.path / 'errors.csv'}" if errors else ""
     loss = f", {made.codec.loss:.2%} of the features' energy left out" if made.codec.basis is not None else ""
     click.echo(f"{made.path}: {len(made)} entries, {size / 1e6:,.1f} MB{loss}{said}")
     if not len(made):

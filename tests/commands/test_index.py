@@ -111,6 +111,16 @@ def test_what_an_index_was_made_with_is_refused_otherwise_though_it_is_the_defau
     assert run(*asked, "--resize", "aspect").exit_code == 0
 
 
+def test_errors_of_a_shard_are_said_to_be_where_they_are(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", 2)
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / "photos" / f"{name}.png").write_bytes(b"no picture")
+    made = run("index", tmp_path / "photos", "-o", tmp_path / "own", "--shard", "1/1", "--workers", 0, "--dtype", "float32")
+    assert made.exit_code == 0, made.output
+    (told,) = (line.partition("; 4 errors, see ")[2] for line in made.output.splitlines() if "errors, see" in line)
+    assert Path(told).is_file()
+
+
 def test_the_table_of_hits_runs_in_no_spreadsheet(made: tuple[Path, Path], tmp_path: Path) -> None:
     found = run("query", made[1], "-t", "=a fish", "--top", 1, "-o", tmp_path / "out")
     assert found.exit_code == 0, found.output
