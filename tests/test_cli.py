@@ -358,6 +358,7 @@ def test_a_log_on_a_full_disk_does_not_end_the_work() -> None:
     [
         ["locate", "{picture}", "-t", "red", "--model", ""],
         ["locate", "{picture}", "-t", "red", "--device", " "],
+        ["locate", "{picture}", "-t", "red", "--config", ""],
         ["annotate", "{picture}", "--traits", "fish:parts", "-o", "{folder}/run", "--model", ""],
         ["index", "{picture}", "-o", "{folder}/index", "--model", ""],
         ["evaluate", "-o", "{folder}/report", "--model", ""],

@@ -184,17 +184,21 @@ def resolve(options: dict[str, Any]) -> dict[str, Any]:
     """Merges the configuration file under the options given: returns every known setting that has a value.
 
     Raises:
-        ConfigurationError: The file cannot be used, or the model or device is blank, as a variable of the shell that is not set leaves it:
-            another model than the one meant would answer.
+        ConfigurationError: The file cannot be used, or its name, the model or the device is blank, as a variable of the shell that is not
+            set leaves it: other settings or another model than those meant would answer.
     """
-    values = read_config(options["config"]) if options.get("config") else {}
+    config = options.get("config")
+    _refuse_blank("config", config, "a file's name")
+    values = {} if config is None else read_config(config)
     values.update({name: value for name, value in options.items() if value is not None and name != "config"})
     for name in ("model", "device"):
-        if not str(values.get(name, name)).strip():
-            raise ConfigurationError(
-                f"--{name} is {values[name]!r}: expected a name, see 'concept-cam models'; leave it out for the default."
-            )
+        _refuse_blank(name, values.get(name), "a name, see 'concept-cam models'")
     return values
+
+
+def _refuse_blank(name: str, value: Any, expected: str) -> None:
+    if not str(value).strip():
+        raise ConfigurationError(f"--{name} is {value!r}: expected {expected}; leave it out for the default.")
 
 
 def chosen_settings(values: dict[str, Any]) -> Settings:

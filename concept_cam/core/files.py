@@ -40,11 +40,11 @@ def write_file(path: str | os.PathLike[str], payload: bytes, *, overwrite: bool 
     """Writes a file whole or not at all: temporary name in the same folder, then rename.
 
     Raises:
-        OutputError: The file exists and ``overwrite`` is false, the folder is missing or not writable, or the disk is full. Whatever
-            stood there before is untouched.
+        OutputError: The file exists and ``overwrite`` is false, a folder stands there, its own folder is missing or not writable, or the
+            disk is full. Whatever stood there before is untouched.
     """
     path = Path(path)
-    _refuse_existing(path, overwrite)
+    _refuse_what_is_there(path, overwrite)
     temporary = _temporary(path)
     try:
         with open(temporary, "xb") as stream:
@@ -66,11 +66,9 @@ def check_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path
         OutputError: The file exists and ``overwrite`` is false, a folder stands there, or its own folder is missing or not writable.
     """
     path = Path(path)
-    _refuse_existing(path, overwrite)
+    _refuse_what_is_there(path, overwrite)
     temporary = _temporary(path)
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with open(temporary, "xb"):
             pass
         temporary.unlink()
@@ -79,13 +77,15 @@ def check_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path
     return path
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
+def _refuse_what_is_there(path: Path, overwrite: bool) -> None:
     try:
         exists = path.exists()
     except OSError as error:  # A name that is too long, for example.
         raise _unwritten(path, error, "nothing was written") from error
     if exists and not overwrite:
         raise OutputError(f"{str(path)!r} exists. Use --overwrite (overwrite=True), or choose another output.")
+    if exists and path.is_dir():  # The empty name too, which is that of the folder one is in.
+        raise _unwritten(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)), "nothing was written")
 
 
 def _temporary(path: Path) -> Path:

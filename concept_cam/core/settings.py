@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import reprlib
@@ -299,7 +300,7 @@ def _channels(name: str, given: Any) -> tuple[float, float, float]:
     parts = given.split(",") if isinstance(given, str) else given if isinstance(given, (list, tuple)) else [given]
     expected = f"{name} must be three numbers{' in 0..1' if name == 'mean' else ' above 0'} for red, green and blue, such as 0.5,0.5,0.5"
     try:
-        numbers = [float(part) for part in parts]
+        numbers = [math.nan if isinstance(part, bool) else float(part) for part in parts]  # NaN is refused below
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{expected}; received {given!r}.") from error
     numbers = numbers * 3 if len(numbers) == 1 else numbers

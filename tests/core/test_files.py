@@ -32,6 +32,10 @@ def test_what_cannot_be_written_is_one_error(write, tmp_path: Path) -> None:  # 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "old.yaml"]
 
 
-def test_a_folder_in_the_place_of_a_file_is_found_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="Is a directory"):
-        check_file(tmp_path, overwrite=True)
+@pytest.mark.parametrize("write", [check_file, lambda path, overwrite: write_file(path, b"", overwrite=overwrite)])
+def test_a_folder_in_the_place_of_a_file_is_refused(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """So is an empty name, as a variable of the shell that is not set leaves it: it ended in pathlib's ValueError."""
+    for path in (tmp_path, "", "."):
+        with pytest.raises(OutputError, match="Is a directory"):
+            write(path, overwrite=True)
+    assert not list(tmp_path.iterdir())

@@ -105,7 +105,7 @@ def test_odd_values_of_a_configuration_are_named(tmp_path: Path, text: str, said
         read_config(tmp_path / "c.yaml")
 
 
-@pytest.mark.parametrize("name", ["gamma", "size", "batch_size", "max_pixels"])
+@pytest.mark.parametrize("name", ["gamma", "size", "batch_size", "max_pixels", "mean", "std"])
 def test_yes_is_no_number(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} must be .*received True"):
         Settings().with_values(**{name: True})
