@@ -513,8 +513,7 @@ class Localizer:
         patches = None
         if features is not None:  # a second look's cells lie within those of the first
             patches = features.patches.repeat_interleave(answers.seen, 0).repeat_interleave(answers.seen, 1)
-        found = refine(answers, refiner, picture, patches, valid, self.backbone.device)
-        return replace(found, provenance=replace(answers.provenance, settings={**answers.provenance.settings, "refine": name}))
+        return refine(answers, refiner, picture, patches, valid, self.backbone.device)
 
     def _score(self, features: Sequence[PatchFeatures], concepts: tuple[Concept, ...]) -> list[Localizations]:
         for item in features:

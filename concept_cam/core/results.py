@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -126,6 +126,10 @@ class Localization:
         against = f" against {', '.join(map(repr, self.concept.contrast_names))}" if self.concept.contrasts else ""
         where = f" in {self.source!r}" if self.source else ""
         return f"<Localization of {self.concept.name!r}{against}{where}: {width} x {height} pixels, score {self.score:+.3f}>"
+
+    def __copy__(self) -> Localization:
+        """A copy within the process, which goes through no pickle: nothing is made for it that was not asked for."""
+        return replace(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes into a pickle: all fields, ledger and certificate made."""
@@ -617,6 +621,10 @@ class Localizations(Sequence[Localization]):
         names = ", ".join(repr(concept.name) for concept in self.concepts[:4]) + (", ..." if len(self.concepts) > 4 else "")
         where = f" in {self.source!r}" if self.source else ""
         return f"<{len(self)} Localizations{where}, {width} x {height} pixels: {names}>"
+
+    def __copy__(self) -> Localizations:
+        """A copy within the process, which goes through no pickle: nothing is made for it that was not asked for."""
+        return replace(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes into a pickle: all fields, ledgers and certificates made."""

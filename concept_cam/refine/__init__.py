@@ -161,6 +161,7 @@ def load_refiner(text: str, device: torch.device | str = "cpu") -> Callable[[Ten
             maps = function(maps, scene)
         return maps
 
+    chain.__name__ = text  # by which provenances say what refined a map
     return chain if functions else None
 
 
@@ -222,7 +223,7 @@ def refine(
         device: Where to compute.
 
     Returns:
-        The same with ``refined`` maps.
+        The same with ``refined`` maps, and a provenance that says the refiner: by its name, or that of the function.
 
     Raises:
         ConfigurationError: An unknown refiner, one that needs what is not at hand, or a picture of another shape than what was encoded.
@@ -235,14 +236,14 @@ def refine(
     function = load_refiner(refiner, device) if isinstance(refiner, str) else refiner
     scores = answers.scores.reshape(-1, *answers.geometry.grid)
     known = np.isfinite(scores).any(axis=0)
+    # What was promised of the map as it was does not hold for a refined one.
+    name = refiner if isinstance(refiner, str) else "none" if function is None else getattr(function, "__name__", type(function).__name__)
+    made = replace(answers.provenance, settings={**answers.provenance.settings, "refine": name})
     if function is None or not known.any():
-        return replace(answers, refined=None)  # nothing was asked for, or nothing was seen that an edge could bound
+        return replace(answers, refined=None, provenance=made)  # nothing was asked for, or nothing was seen that an edge could bound
     pixels = answers.picture if picture is None else pixels_of(picture, answers.geometry)
     scene = Scene(answers.geometry, known if valid is None else known & valid, pixels, features, seen=answers.seen, device=device)
     maps = refined_maps(scores, scene, function)
-    made = answers.provenance
-    if isinstance(refiner, str):  # what was promised of the map as it was does not hold for this one
-        made = replace(made, settings={**made.settings, "refine": refiner})
     return replace(answers, refined=maps if answers.scores.ndim == 3 else maps[0], provenance=made)
 
 

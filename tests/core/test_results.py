@@ -353,6 +353,17 @@ def test_answers_go_through_a_pickle_whole(localizer: Localizer) -> None:
     assert pickle.loads(pickle.dumps(plain)).split is None
 
 
+def test_a_copy_is_no_pickle(localizer: Localizer) -> None:
+    """Certificates were made for it, and another reading was refused with the word that it went through a pickle."""
+    answers = localizer.locate_all([blocks(64, 96)], [Concept("red", ("green", "blue"))])[0]
+    for given in (answers, answers[0]):
+        again = copy.copy(given)
+        assert again is not given
+        assert again.certify is given.certify
+        assert again.split is given.split
+    assert localizer.careful(copy.copy(answers))[0].certificate.agreement is not None
+
+
 def test_answers_go_by_number(localizer: Localizer) -> None:
     answers = localizer.locate_all([blocks(64, 96)], [Concept("red"), Concept("green")])[0]
     for key in ("green", 0.0, None):

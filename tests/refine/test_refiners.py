@@ -332,6 +332,10 @@ def test_without_its_picture_a_map_is_not_refined() -> None:
 
 def test_a_map_says_by_what_it_was_refined_whoever_asked() -> None:
     """What is promised of the map as it was, such as its masks, holds for no refined one."""
+
+    def doubled(maps: torch.Tensor, scene: Scene) -> torch.Tensor:
+        return scene.enlarge(maps) * 2
+
     localizer, picture = Localizer(PlantedBackbone()), edge_picture((64, 64), 30)
     answers = localizer.locate_all([picture], [Concept("red", ("green",))])[0]
     asked = localizer.with_settings(refine="guided").locate_all([picture], [Concept("red", ("green",))])[0]
@@ -340,7 +344,9 @@ def test_a_map_says_by_what_it_was_refined_whoever_asked() -> None:
         np.testing.assert_array_equal(found.refined, by_settings.refined)
         assert found.provenance == by_settings.provenance
         assert found.provenance.refine == "guided"
-        assert refine(plain, "none").provenance == plain.provenance
+        assert refine(plain, load_refiner("guided")).provenance == found.provenance
+        assert refine(plain, doubled).provenance.refine == "doubled"
+        assert refine(plain, "none").provenance == refine(found, "none").provenance == plain.provenance
 
 
 def test_a_map_is_as_fine_as_the_picture_up_to_a_limit() -> None:
