@@ -129,6 +129,14 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(described(COMMANDS))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Prints help and version, whose output may go to a full disk as well."""
+        try:
+            return super().parse_args(ctx, args)
+        except OSError as error:
+            self._explain(error)
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         """Turns the package's errors into one line on stderr and exit status 2, and its warnings into plain lines."""
         from concept_cam.commands.console import notices

@@ -333,13 +333,14 @@ def test_a_name_that_the_system_refuses_is_one_sentence() -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_under_the_output_is_one_sentence() -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-m", "concept_cam", "prompts", "list"], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[0] == (
-        "concept-cam: error: what is printed cannot be written: No space left on device. Free some room."
-    )
-    assert "Traceback" not in done.stderr
+    for arguments in (["prompts", "list"], ["--help"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([sys.executable, "-m", "concept_cam", *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[0] == (
+            "concept-cam: error: what is printed cannot be written: No space left on device. Free some room."
+        )
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

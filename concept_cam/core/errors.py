@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AttentionError",
     "ConceptCamError",
@@ -121,6 +123,11 @@ class MissingExtraError(ConceptCamError, ImportError):
         super().__init__(f"{purpose} needs the library {library!r}, which is not installed. Install it with:  {command}")
         self.library = library
         self.extra = extra
+        self.purpose = purpose
+        self.package = package
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.library, self.extra, self.purpose, self.package)
 
 
 def reason_of(error: BaseException) -> str:

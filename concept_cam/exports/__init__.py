@@ -110,7 +110,7 @@ def export(
             choose(name, dict.fromkeys(names), "field of an export's form")
         write = chosen.load()
     except MissingExtraError as error:
-        raise MissingExtraError(error.library, error.extra, f"the export to {to!r}") from error
+        raise MissingExtraError(error.library, error.extra, f"the export to {to!r}", error.package) from error
     except ModuleNotFoundError as error:
         name = (error.name or "").split(".")[0]
         if name == "concept_cam":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 import shlex
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from concept_cam.core.errors import install_command
+from concept_cam.core.errors import MissingExtraError, install_command
 
 REQUIREMENTS = [
     "torch>=2.4",
@@ -47,6 +48,13 @@ def test_a_clone_that_is_not_installed_names_its_own_extra(monkeypatch: pytest.M
 def test_a_library_that_no_extra_brings_is_named_by_its_package() -> None:
     """`pip install '.[cvat]'` was said, an extra that there is not, and of a folder that need not be this package's."""
     assert install_command("", package="cvat-sdk").endswith(" install cvat-sdk")
+
+
+def test_the_error_comes_back_whole_from_a_worker() -> None:
+    """A process pool that could not read the error broke, and every task was lost with it."""
+    for error in (MissingExtraError("pyarrow", "annotate", "a run"), MissingExtraError("cvat_sdk", "", "a function", package="cvat-sdk")):
+        again = pickle.loads(pickle.dumps(error))
+        assert (str(again), again.library, again.extra, again.package) == (str(error), error.library, error.extra, error.package)
 
 
 def test_the_command_runs(tmp_path: Path) -> None:
