@@ -139,7 +139,7 @@ class ClassifierHead:
     def from_state_dict(
         cls, state: Mapping[str, Any], classes: Sequence[str] | None = None, *, feature_norm: str = "none"
     ) -> ClassifierHead:
-        """Makes a head of a linear layer's state: the one matrix in it, and the one vector of fitting length as bias.
+        """Makes a head of a linear layer's state: the one matrix in it, and the one vector of its layer as bias.
 
         Raises:
             ConfigurationError: It holds no matrix or several, a bias that does not fit, or further tensors: a norm before the layer, or the
@@ -163,8 +163,10 @@ class ClassifierHead:
                 f"expected a bias of {len(weight)} values, as many as the matrix {name!r} has classes, found one of the shape "
                 f"{list(tensors[bias].shape)}: the head is damaged, or its parts are of two."
             )
-        if bias not in tensors:
-            bias = next((other for other, value in tensors.items() if tuple(value.shape) == (len(weight),)), bias)
+        if bias not in tensors:  # one of another name, but of the same layer: as long is also a norm over as many numbers
+            layer = name.rpartition(".")[0]
+            fitting = [other for other, value in tensors.items() if tuple(value.shape) == (len(weight),)]
+            bias = next((other for other in fitting if other.rpartition(".")[0] == layer and not other.endswith("weight")), bias)
         further = sorted(tensors.keys() - {name, bias})
         if further:
             raise ConfigurationError(

@@ -162,6 +162,16 @@ def test_what_of_scikit_learn_has_no_row_for_a_class_is_refused() -> None:
         ClassifierHead.from_sklearn(make_pipeline(MinMaxScaler(), svm.LinearSVC()).fit(features, np.arange(60) % 3))
 
 
+@pytest.mark.parametrize("other", ["norm.weight", "norm.bias"])
+def test_a_vector_of_another_layer_is_no_bias(other: str) -> None:
+    """A norm over as many numbers as there are classes was added to the logits."""
+    with pytest.raises(ConfigurationError, match=f"found further tensors: '{other}'"):
+        ClassifierHead.from_state_dict({other: torch.ones(4), "head.weight": torch.eye(4)})
+    for names in (("W", "b"), ("layer.W", "layer.b"), ("weight", "bias")):
+        head = ClassifierHead.from_state_dict(dict(zip(names, (torch.eye(4), torch.ones(4)), strict=True)))
+        assert head.bias.tolist() == [1.0] * 4
+
+
 @pytest.mark.parametrize(
     "layers",
     [
