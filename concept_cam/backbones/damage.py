@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = ["WEIGHT_ENDINGS", "damage_among", "damage_of"]
@@ -39,8 +38,11 @@ def damage_of(file: Path) -> str:
 
 
 def damage_among(folder: Path) -> str:
-    """Says the same of the first damaged file of weights in a folder, with its name."""
-    files: Iterable[Path] = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_ENDINGS) if folder.is_dir() else ()
+    """Says the same of the first damaged file of weights in a folder, with its name; of those that are read, which are the
+    ``.safetensors`` where there are any.
+    """
+    files = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_ENDINGS) if folder.is_dir() else []
+    files = [path for path in files if path.suffix == ".safetensors"] or files
     return next((f"{file.name}: {found}" for file in files if (found := damage_of(file))), "")
 
 

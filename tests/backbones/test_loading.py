@@ -169,6 +169,18 @@ def test_what_stands_where_weights_should_be_is_told(tmp_path: Path, folder: Pat
             load(str(tmp_path / name))
 
 
+def test_a_file_that_is_not_read_is_not_to_blame(tmp_path: Path) -> None:
+    """A clone of which only the .safetensors was fetched, and whose configuration is wrong, was said to need 'git lfs pull'."""
+    transformers_model("clip").save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(_POINTER)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["vision_config"]["hidden_size"] = "wide"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="hidden_size") as caught:
+        load(f"transformers:{tmp_path}")
+    assert "Git LFS" not in str(caught.value)
+
+
 def test_half_a_file_of_torch_is_told(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save({"a": torch.zeros(5000)}, file)
