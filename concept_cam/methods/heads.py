@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from concept_cam.backbones.damage import damage_of
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.core.concept import Concept
 from concept_cam.core.directions import nearest_classes
@@ -246,18 +247,16 @@ class ClassifierHead:
                         facts = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
                         state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
                 except SafetensorError as error:
-                    raise ConfigurationError(f"{str(file)!r} is no safetensors file: {error}.") from error
+                    raise _unread(file, f"it is no safetensors file: {error}") from error
             else:
                 import pickle
 
                 try:
                     state = torch.load(file, map_location="cpu", weights_only=True)
                 except pickle.UnpicklingError as error:
-                    raise ConfigurationError(
-                        f"{str(file)!r} holds more than tensors, which is not read: save the layer's state_dict() alone."
-                    ) from error
+                    raise _unread(file, "it holds more than tensors, which is not read: save the layer's state_dict() alone") from error
         except (OSError, EOFError, RuntimeError) as error:
-            raise ConfigurationError(f"cannot read the classifier head {str(file)!r}: {error}.") from error
+            raise _unread(file, str(error)) from error
         if not isinstance(state, Mapping):
             state = {"weight": state}
         if isinstance(state.get("state_dict"), Mapping):
@@ -333,6 +332,11 @@ class ClassifierHead:
             hint = did_you_mean(name, self.classes)
             raise ConfigurationError(f"the classifier head has no class {name!r} among its {len(self)}: {some_of(self.classes)}.{hint}")
         return self.classes.index(name)
+
+
+def _unread(file: Path, reason: str) -> ConfigurationError:
+    """What is said of a file that is no head: what it is where that can be told, else the reason."""
+    return ConfigurationError(f"cannot read the classifier head {str(file)!r}: {damage_of(file) or reason}.")
 
 
 def _class_names(given: object) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from concept_cam.backbones.damage import damage_of
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.core.concept import Concept
 from concept_cam.core.documents import understood
@@ -215,7 +216,7 @@ class Explainer:
                 facts = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, ValueError) as error:
-            raise ConfigurationError(f"cannot read the explainer {str(file)!r}: {error}.") from error
+            raise ConfigurationError(f"cannot read the explainer {str(file)!r}: {damage_of(file) or error}.") from error
         known = isinstance(facts, dict) and facts.get("explainer") == "lcam" and set(tensors) == set(TENSORS)
         if not known or facts.get("kind") not in list(EXPLAINER_KINDS):
             raise ConfigurationError(f"{str(file)!r} is no explainer of 'concept-cam fit-attention'.")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from concept_cam.backbones.torchvision_compat import import_transformers
 from concept_cam.core.errors import ConfigurationError, DataError, OutputError, UnsupportedModelError
 from concept_cam.core.settings import Settings
 from concept_cam.methods.heads import AGGREGATIONS, ClassifierHead, FinerCam, class_folders, fit_head, image_embeddings
+from concept_cam.methods.lcam import Explainer
 from tests.backbones.models import backbone, randomise
 from tests.methods.models import LinearBackbone, photograph, untouched
 
@@ -160,6 +162,24 @@ def test_what_of_scikit_learn_has_no_row_for_a_class_is_refused() -> None:
     np.testing.assert_array_equal(called.numpy(), two.predict(features))
     with pytest.raises(ConfigurationError, match="StandardScaler and a linear classifier, received MinMaxScaler and LinearSVC"):
         ClassifierHead.from_sklearn(make_pipeline(MinMaxScaler(), svm.LinearSVC()).fit(features, np.arange(60) % 3))
+
+
+@pytest.mark.parametrize("read", [ClassifierHead.load, Explainer.load])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n", "pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>404</html>", "web page"),
+    ],
+)
+def test_what_stands_where_a_head_should_be_is_told(read: Callable[[Path], object], content: bytes, said: str, tmp_path: Path) -> None:
+    """A page and a pointer were said to hold more than tensors, and to be saved again."""
+    for ending in (".safetensors", ".pth"):
+        file = tmp_path / f"head{ending}"
+        file.write_bytes(content)
+        with pytest.raises(ConfigurationError, match=f"cannot read the .*{said}"):
+            read(file)
 
 
 @pytest.mark.parametrize("other", ["norm.weight", "norm.bias"])
