@@ -329,7 +329,11 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     block = content.pop("preprocess", None) or {}
     if not isinstance(block, Mapping) or not {str(key).replace("-", "_") for key in block} <= set(PREPROCESS_SETTINGS):
         raise ConfigurationError(f"{str(path)!r}: 'preprocess' may hold {', '.join(PREPROCESS_SETTINGS)}, received {block!r}.")
-    content.update({str(key).replace("-", "_"): value for key, value in block.items()})
+    for key, value in block.items():
+        name = str(key).replace("-", "_")
+        if name in content:
+            raise ConfigurationError(f"{str(path)!r}: {name!r} stands there twice, under 'preprocess' too. Keep one of the two.")
+        content[name] = value
     for key in content:
         if key not in known:
             hint = did_you_mean(str(key), known)

@@ -29,6 +29,7 @@ from concept_cam.collection.calls import ABSTENTION_REASONS
 from concept_cam.collection.corrections import Conflict, Correction
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError
 from concept_cam.core.names import choose
+from concept_cam.core.plain import plain_json
 from concept_cam.core.regions import THRESHOLDS, decode_rle, encode_rle
 from concept_cam.core.settings import WEIGHTINGS
 from concept_cam.exports import EXPORTS
@@ -410,7 +411,7 @@ class _Handlers:
         """New limits from the corrections so far, and what they change; nothing is written."""
         target = _share(request, "target", 0.9)
         confidence = _share(request, "confidence", 0.8)
-        return JSONResponse(await self._work(lambda: _finite(fit_limits(self.desk, target, confidence)[1])))
+        return JSONResponse(await self._work(lambda: plain_json(fit_limits(self.desk, target, confidence)[1])))
 
     async def keep(self, request: Request) -> Response:
         """Writes new limits beside the corrections."""
@@ -714,10 +715,3 @@ def _boxes(value: Any, size: tuple[int, int]) -> tuple[tuple[int, int, int, int]
             raise ConfigurationError(f"the box {box} holds no pixel of the picture.")
         boxes.append((x0, y0, x1, y1))
     return tuple(boxes)
-
-
-def _finite(value: Any) -> Any:
-    """Returns plain data without NaN and infinity, which JSON has not."""
-    from concept_cam.core.plain import plain_json
-
-    return plain_json(value)

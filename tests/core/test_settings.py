@@ -95,6 +95,7 @@ def test_numbers_that_no_machine_can_compute_with_are_refused(values: dict[str, 
     [
         ("gamma: 1\nsize: 64\ngamma: 2\n", "line 3: 'gamma' stands there twice. Keep one of the two"),
         ("preprocess: {mean: 0.5, mean: 0.4}\n", "line 1: 'mean' stands there twice"),
+        ("resize_mode: squash\npreprocess: {resize-mode: longest}\n", "'resize_mode' stands there twice, under 'preprocess' too"),
         ("model: 3\n", "model must be a text, received 3"),
         ("device: [cpu]\n", "device must be a text"),
     ],
