@@ -360,6 +360,7 @@ def test_a_log_on_a_full_disk_does_not_end_the_work() -> None:
         ["locate", "{picture}", "-t", "red", "--model", ""],
         ["locate", "{picture}", "-t", "red", "--device", " "],
         ["locate", "{picture}", "-t", "red", "--config", ""],
+        ["locate", "{picture}", "-t", "red", "--config", "{folder}/blank.yaml"],
         ["annotate", "{picture}", "--traits", "fish:parts", "-o", "{folder}/run", "--model", ""],
         ["index", "{picture}", "-o", "{folder}/index", "--model", ""],
         ["evaluate", "-o", "{folder}/report", "--model", ""],
@@ -373,6 +374,7 @@ def test_a_variable_of_the_shell_that_is_not_set_is_no_default(arguments: list[s
     for name in ("a", "b"):
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "p.png").write_bytes(picture.read_bytes())
+    (tmp_path / "blank.yaml").write_text("dtype: ''\n")
     result = CliRunner().invoke(main, [part.format(picture=picture, folder=tmp_path) for part in arguments])
     assert result.exit_code == 2, result.output
     assert "leave it out for the default" in result.stderr

@@ -184,16 +184,20 @@ def resolve(options: dict[str, Any]) -> dict[str, Any]:
     """Merges the configuration file under the options given: returns every known setting that has a value.
 
     Raises:
-        ConfigurationError: The file cannot be used, or its name, the model or the device is blank, as a variable of the shell that is not
-            set leaves it: other settings or another model than those meant would answer.
+        ConfigurationError: The file cannot be used, or its name, the model, the device or the dtype is blank, as a variable of the shell
+            that is not set leaves it: other settings or another model than those meant would answer.
     """
     config = options.get("config")
     _refuse_blank("config", config, "a file's name")
     values = {} if config is None else read_config(config)
     values.update({name: value for name, value in options.items() if value is not None and name != "config"})
-    for name in ("model", "device"):
-        _refuse_blank(name, values.get(name), "a name, see 'concept-cam models'")
+    for name, expected in _NAMED.items():
+        _refuse_blank(name, values.get(name), expected)
     return values
+
+
+_NAMED = {"model": "a name, see 'concept-cam models'", "device": "a name such as cpu or cuda", "dtype": " or ".join(DTYPES)}
+"""What is named in options that have a default, and how."""
 
 
 def _refuse_blank(name: str, value: Any, expected: str) -> None:
