@@ -410,3 +410,12 @@ def test_without_the_extra_every_way_to_a_run_says_how_to_get_it(line: str, tmp_
     assert "Traceback" not in done.stderr
     assert "needs the library 'pyarrow'" in done.stderr
     assert "pyarrow>=" in done.stderr.partition("Install it with:")[2]
+
+
+def test_the_page_without_pyarrow_names_all_that_it_needs(tmp_path: Path) -> None:
+    """Of a folder of pictures it was said that the table of an annotation run needs it, and what to install was not all."""
+    pytest.importorskip("uvicorn", reason="the page's libraries are optional")
+    code = "import sys; sys.modules['pyarrow'] = None\nimport concept_cam.cli\nconcept_cam.cli.main(['serve', '.'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert "the page needs the library 'pyarrow'" in done.stderr
+    assert "starlette>=" in done.stderr

@@ -80,6 +80,7 @@ def serve(
       concept-cam serve photos/ --host 0.0.0.0 --allow-host lab.example.org
     """
     try:
+        import pyarrow  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
