@@ -14,10 +14,13 @@ from typing import Any, get_overloads
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from skimage import data
 
 from concept_cam import backbones
 from concept_cam.cli import COMMANDS, main
+from concept_cam.commands import example
 from concept_cam.core.concept import Concept
+from concept_cam.demo.worlds import WORLDS
 from concept_cam.localizer import Localizer
 from concept_cam.trust.conformal import Conformal
 from concept_cam.trust.kept import Trust
@@ -28,8 +31,6 @@ needs_model = pytest.mark.skipif(not any(backbones.BUNDLED.glob("*.safetensors")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    from concept_cam.commands import example
-
     Image.fromarray(example.render_fish("forked")).save(tmp_path / "fish.png")
     (tmp_path / "photos").mkdir()
     Image.fromarray(example.render_fish("rounded")).save(tmp_path / "photos" / "one.png")
@@ -139,12 +140,19 @@ def test_installing_needs_what_a_reader_has(document: str) -> None:
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if blocks(document, "console")])
 def test_console_blocks_run_in_their_order(document: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the documents show at a prompt; a person's part (the labels) and the cluster's (its tasks) are played."""
+    fishes = WORLDS["fish"].render(WORLDS["fish"].sample(8, seed=5, view="whole"), (256, 384)).images  # A fit needs right and wrong maps.
+    for number, pixels in enumerate(fishes):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / "photos" / f"fish{number}.png")
     run(["concept-cam annotate photos/ --traits fish --output run/ --workers 0"])
     run(["concept-cam export run/ --to cvat --output annotations.xml"])
     labels = (folder / "annotations.xml").read_text(encoding="utf-8")
     looked_at = re.sub(r'(name="reviewed">)false', r"\1true", labels)
     assert looked_at != labels
     (folder / "annotations.xml").write_text(looked_at, encoding="utf-8")
+    shutil.copytree(folder / "photos", folder / "new")
+    (folder / "other_photos").mkdir()
+    for number, picture in enumerate((data.coffee(), data.chelsea())):
+        Image.fromarray(picture).save(folder / "other_photos" / f"{number}.png")
     lines = [line.removeprefix("$ ").split("  #")[0].strip() for block in blocks(document, "console") for line in block.splitlines()]
     ran = 0
     for line in lines:
@@ -156,6 +164,8 @@ def test_console_blocks_run_in_their_order(document: str, folder: Path, monkeypa
             monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
             run([task[2]])
         elif line.startswith("concept-cam"):
+            if line.startswith("concept-cam annotate new/"):  # In place of the run that the labels came from.
+                shutil.rmtree("run")
             run([line])
         else:
             assert "-m pip install" in line, line

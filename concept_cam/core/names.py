@@ -22,6 +22,7 @@ __all__ = [
     "counted",
     "did_you_mean",
     "display",
+    "is_there",
     "nearest_names",
     "normalise_text",
     "path_of",
@@ -133,10 +134,18 @@ def display(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def is_there(path: Path) -> bool:
+    """Tells whether a path leads to something; no name that is longer than the system takes does, where Python's own raises."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def path_of(shown: str | os.PathLike[str]) -> Path:
     """Returns the path that :func:`display` showed: the shown text where there is such a file, else with its ``\\xNN`` as bytes."""
     path = Path(shown)
-    if path.exists():
+    if is_there(path):
         return path
     return Path(re.sub(r"\\x([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), str(path)))
 

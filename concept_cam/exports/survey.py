@@ -339,7 +339,8 @@ def write_json(path: Path, head: Mapping[str, Any], **lists: Iterable[Any]) -> N
         head: Short members, first.
         lists: Long members by name.
     """
-    with path.open("w", encoding="utf-8") as file:
+    # Half of a character, which a damaged run may hold, is written as JSON's own escape of it.
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write("{")
         separator = "\n"
         for name, value in head.items():
@@ -373,7 +374,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     """
     encoding = "utf-8-sig" if (mark if form.mark is None else form.mark) else "utf-8"
     finish = escaped if form.escape else _as_it_is
-    with path.open("w", encoding=encoding, newline="") as file:
+    with path.open("w", encoding=encoding, newline="", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, [finish(name) for name in columns], restval="", extrasaction="raise")
         writer.writeheader()
         writer.writerows({finish(name): finish(cell(value)) for name, value in row.items()} for row in rows)

@@ -78,7 +78,7 @@ def _swap_word(content: bytes, chance: random.Random) -> bytes:
 def _value(content: bytes, chance: random.Random) -> bytes:
     try:
         data = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):  # The second where it was damaged before, by brackets without end.
         return _swap_word(content, chance)
     places: list[tuple[Any, Any]] = []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from concept_cam.core.names import counted, display, path_of
+from concept_cam.core.names import counted, display, is_there, path_of
 from concept_cam.evaluation.datasets.drawn import PictureFinder
 from concept_cam.serve.gallery import open_gallery
 from tests.serve.conftest import painted
@@ -47,3 +47,11 @@ def test_a_file_that_has_the_shown_name_is_meant(latin: Path) -> None:
     own.write_bytes(b"")
     assert path_of(own) == own
     assert path_of("nowhere/x.png") == Path("nowhere/x.png")
+
+
+def test_a_name_longer_than_the_system_takes_leads_nowhere(tmp_path: Path) -> None:
+    """A damaged run.json held one, and Python's own question whether it is there raises."""
+    long = tmp_path / ("x" * 5000)
+    assert not is_there(long)
+    assert path_of(long) == long
+    assert is_there(tmp_path)

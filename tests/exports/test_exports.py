@@ -18,6 +18,7 @@ from concept_cam.commands.export import export as command
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, DataError, OutputError
 from concept_cam.core.tables import FORMULA_STARTS, escaped, unescaped
 from concept_cam.exports import EXPORTS, FOLDER_FILE, export
+from concept_cam.exports.survey import write_csv, write_json
 from tests.exports.planted import ODD_NAMES, Planted, write_run
 
 
@@ -217,3 +218,11 @@ def test_the_mark_of_utf_8_stands_where_it_is_asked_for(name: str, own: bool, pl
     assert export(planted.path, name, tmp_path / "own.csv").read_bytes().startswith(mark) == own
     assert export(planted.path, name, tmp_path / "with.csv", mark=True).read_bytes().startswith(mark)
     assert not export(planted.path, name, tmp_path / "without.csv", mark=False).read_bytes().startswith(mark)
+
+
+def test_half_a_character_is_written_as_its_escape(tmp_path: Path) -> None:
+    """A damaged run may hold one; it ended exports in an encoder's words."""
+    write_json(tmp_path / "a.json", {"note": "\ud83d fish"}, names=["\udcff.png"])
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"note": "\ud83d fish", "names": ["\udcff.png"]}
+    write_csv(tmp_path / "a.csv", ["note"], [{"note": "\ud83d fish"}])
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines() == ["note", "\\ud83d fish"]
