@@ -27,7 +27,7 @@ from concept_cam.collection.run_folder import ERRORS_FILE, PART_PATTERN, PARTS_F
 from concept_cam.collection.schema import PASSTHROUGH_PREFIX, arrow_schema, check_schema, passthrough_columns
 from concept_cam.core.documents import read_json, understood
 from concept_cam.core.errors import DataError, MissingExtraError
-from concept_cam.core.names import display, is_there, path_of
+from concept_cam.core.names import display, file_of
 from concept_cam.core.tables import allow_long_cells, unescaped
 
 try:
@@ -206,14 +206,12 @@ class Run:
 
         The path of the run is tried first, then the source under the input's folder and under the run's own folder.
         """
-        if record.get("path") and is_there(known := path_of(record["path"])) and known.is_file():
+        if record.get("path") and (known := file_of(record["path"])):
             return known
         given = self.info.get("input")
         root = given.get("root") if isinstance(given, dict) else None
         for folder in (root, self.path):
-            if not isinstance(folder, str | Path) or not str(folder):
-                continue
-            if is_there(candidate := path_of(Path(folder) / record["source"])) and candidate.is_file():
+            if isinstance(folder, str | Path) and str(folder) and (candidate := file_of(Path(folder) / record["source"])):
                 return candidate
         return None
 

@@ -22,6 +22,7 @@ __all__ = [
     "counted",
     "did_you_mean",
     "display",
+    "file_of",
     "is_there",
     "nearest_names",
     "normalise_text",
@@ -148,6 +149,12 @@ def path_of(shown: str | os.PathLike[str]) -> Path:
     if is_there(path):
         return path
     return Path(re.sub(r"\\x([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), str(path)))
+
+
+def file_of(shown: str | os.PathLike[str]) -> Path | None:
+    """Returns the file that :func:`display` showed, or None where there is no such file."""
+    path = path_of(shown)
+    return path if is_there(path) and path.is_file() else None
 
 
 def stable_key(*parts: str) -> str:

@@ -25,7 +25,7 @@ from concept_cam.collection.inputs.files import walk
 from concept_cam.collection.run_folder import PARTS_FOLDER, RUN_FILE
 from concept_cam.collection.schema import image_key
 from concept_cam.core.errors import DataError, ImageError, OtherPictureError
-from concept_cam.core.names import display, path_of, stable_key
+from concept_cam.core.names import display, file_of, stable_key
 from concept_cam.pictures.again import read_again
 from concept_cam.pictures.endings import PICTURE_SUFFIXES
 from concept_cam.pictures.reading import Picture, read_image
@@ -356,7 +356,7 @@ def _open_index(path: Path, max_pixels: int) -> Gallery:
     roots: set[Path] = set()
     rows = index.pictures.select(["source", "path", "sha256", "specimen", "specimen_box", "image_size"]).to_pylist()
     for position, row in enumerate(rows):
-        place = str(known) if row["path"] and (known := path_of(row["path"])).is_file() else None
+        place = str(known) if row["path"] and (known := file_of(row["path"])) else None
         if place:
             roots.add(Path(place).parent)
         source, number = row["source"], row["specimen"]

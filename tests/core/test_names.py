@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from concept_cam.core.names import counted, display, is_there, path_of
+from concept_cam.core.names import counted, display, file_of, is_there, path_of
 from concept_cam.evaluation.datasets.drawn import PictureFinder
 from concept_cam.serve.gallery import open_gallery
 from tests.serve.conftest import painted
@@ -55,3 +55,6 @@ def test_a_name_longer_than_the_system_takes_leads_nowhere(tmp_path: Path) -> No
     assert not is_there(long)
     assert path_of(long) == long
     assert is_there(tmp_path)
+    assert file_of(long) is None
+    assert file_of(tmp_path) is None
+    assert file_of(__file__) == Path(__file__)
