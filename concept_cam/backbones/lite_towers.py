@@ -283,8 +283,12 @@ class JointHead(nn.Module):
 
     def forward(self, sentences: Tensor, nouns: Tensor) -> Tensor:
         """Unit sentence embeddings [N, 384], and their vectors of the block of nouns [N, nouns], to [N, D], unit length."""
-        gate = self.gate_second(F.gelu(self.gate_first(_louder(sentences)))).softmax(-1)
+        gate = self.gate(sentences).softmax(-1)
         return F.normalize(torch.cat([gate[:, :1] * nouns, gate[:, 1:2] * self.parts(sentences), gate[:, 2:]], -1), dim=-1)
+
+    def gate(self, sentences: Tensor) -> Tensor:
+        """Whether a text names a thing, speaks of parts or of nothing: [..., 384] to logits [..., 3]."""
+        return cast("Tensor", self.gate_second(F.gelu(self.gate_first(_louder(sentences)))))
 
     def parts(self, sentences: Tensor) -> Tensor:
         """What is said of parts alone, without the gate: [..., 384] to unit vectors of the block of parts, [..., parts]."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -120,10 +120,6 @@ def spoken_texts(wordings: Sequence[str], names: Sequence[str], worlds: Sequence
     return Spoken([*wordings, *nouns, *nothing], len(wordings), len(nothing))
 
 
-def _gate(head: JointHead, sentences: Tensor) -> Tensor:
-    return cast("Tensor", head.gate_second(F.gelu(head.gate_first(sentences * 8.0))))
-
-
 def _noisy(sentences: Tensor, generator: torch.Generator) -> Tensor:
     return F.normalize(sentences + 0.012 * torch.randn(sentences.shape, generator=generator), dim=-1)
 
@@ -167,7 +163,7 @@ def fit(
         noisy = _noisy(sentences[rows], generator)
         parts = head.parts(noisy[:192])
         apart = (1.0 - (parts * targets[rows[:192]]).sum(-1)).mean()
-        wrong = F.cross_entropy(_gate(head, noisy), kinds[rows], label_smoothing=0.002)
+        wrong = F.cross_entropy(head.gate(noisy), kinds[rows], label_smoothing=0.002)
         loss = 5.0 * apart + 0.3 * wrong
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -194,7 +190,7 @@ def fit_gate(
     spoken = spoken_texts(wordings, names, worlds, np.random.default_rng(0))
     sentences, kinds = embed(spoken.texts), spoken.kinds
     with torch.no_grad():
-        before = _gate(head, sentences).softmax(-1)
+        before = head.gate(sentences).softmax(-1)
     wrong = (before.gather(1, kinds[:, None])[:, 0] < TOLD).nonzero()[:, 0]
     report(f"the gate tells {len(wrong)} of {len(kinds)} texts wrong, or is not sure of them")
     if not len(wrong):
@@ -209,10 +205,10 @@ def fit_gate(
         rows = spoken.draw(generator)
         rows = rows[right[rows]]
         mended = wrong[torch.randint(len(wrong), (64,), generator=generator)]
-        told = F.cross_entropy(_gate(head, _noisy(sentences[mended], generator)), kinds[mended])
+        told = F.cross_entropy(head.gate(_noisy(sentences[mended], generator)), kinds[mended])
         # The mean of the differences, not of their squares: small ones count as well, for of vectors that are all part a thousandth of
         # a thing is heard.
-        moved = (_gate(head, sentences[rows]).softmax(-1) - before[rows]).abs().mean()
+        moved = (head.gate(sentences[rows]).softmax(-1) - before[rows]).abs().mean()
         optimizer.zero_grad(set_to_none=True)
         (told + HELD * moved).backward()
         optimizer.step()
