@@ -25,6 +25,7 @@ from concept_cam.commands.options import (
     Number,
     Within,
     build_localizer,
+    chosen_settings,
     model_options,
     read_classes,
     resolve,
@@ -422,8 +423,9 @@ def _head_asker(
 ) -> _HeadAsker:
     if traits or references is not None:
         raise ConfigurationError("a classifier explains its classes: give no --traits, and --ranks instead of --references.")
-    if values.get("look_again"):
-        raise ConfigurationError("a classifier's map is not read from patch features, so it cannot look again: leave --look-again out.")
+    from concept_cam.methods import require_followed
+
+    require_followed("a classifier's map", (), chosen_settings(values))  # Before a model is loaded.
     if contrast and ranks is not None:
         raise ConfigurationError("give the reference classes either by name (--contrast) or by rank (--ranks).")
     try:

@@ -133,7 +133,8 @@ class Settings:
         resize: Resize policy.
         size: Side in model pixels at which maps are read; ``None`` for the model's default.
         views: Views of a picture whose patch features are averaged: ``"single"``, ``"mirrored"`` (twice the time, steadier maps), or
-            ``"auto"`` for the checkpoint's choice. Methods that differentiate or mask the tower look at the picture as it is.
+            ``"auto"`` for the checkpoint's choice. Methods that differentiate or mask the tower look at the picture as it is; asked for
+            mirrored views, another attention or a second look, they refuse.
         gamma: Comparison strength; 0 ignores the contrasts, 1 sets them fully against the target.
         weighting: Contrast weighting.
         feature_norm: Patch feature normalisation, ``"l2"`` or ``"none"``.

@@ -9,23 +9,24 @@ it, and under the name with ``+relu`` as published.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import choose
-from concept_cam.methods.method import Method
+from concept_cam.methods.method import READING, Method
 
 if TYPE_CHECKING:
     import numpy as np
 
     from concept_cam.core.results import Localizations
+    from concept_cam.core.settings import Settings
     from concept_cam.methods.asker import Asker
     from concept_cam.pictures.reading import Picture
 
-__all__ = ["METHODS", "Method", "explain", "find_method"]
+__all__ = ["METHODS", "Method", "explain", "find_method", "require_followed"]
 
 
 def _with_relu(*methods: Method) -> tuple[Method, ...]:
@@ -51,7 +52,7 @@ _ENTRIES = (
         "direct",
         f"{_HERE}.direct:direct",
         "direction over patch features: one forward pass for any number of concepts",
-        looks_again=True,
+        follows=("attention", "views", "look_again"),
     ),
     *_with_relu(
         Method(
@@ -158,13 +159,14 @@ _ENTRIES = (
         f"{_HERE}.direct:gem",
         "the direct method with GEM's self-self attention in the last block",
         "Bousselham et al., CVPR 2024",
-        looks_again=True,
+        follows=("views", "look_again"),
     ),
     Method(
         "clip-surgery",
         f"{_HERE}.direct:clip_surgery",
         "value-value attention and feature surgery for single texts: the empty prompt's share taken out",
         "Li et al., 2023",
+        follows=("views",),
     ),
     Method(
         "lcam",
@@ -223,6 +225,26 @@ def find_method(method: str | Method) -> Method:
     return replace(found, name=method, argument=argument) if colon else found
 
 
+def require_followed(who: str, follows: Collection[str], settings: Settings) -> None:
+    """Refuses settings that would change nothing, though they were asked for.
+
+    Args:
+        who: What would not follow them, for the message.
+        follows: Names in :data:`concept_cam.methods.method.READING` that it follows.
+        settings: What was asked for.
+
+    Raises:
+        ConfigurationError: A setting of how patch features are read that it does not follow.
+    """
+    for name, (idle, instead) in READING.items():
+        value = getattr(settings, name)
+        if name not in follows and value not in idle:
+            able = ", ".join(method.name for method in METHODS.values() if name in method.follows)
+            raise ConfigurationError(
+                f"{who} {instead}, received {name}={value!r}: that is for methods that read patch features ({able}). Leave {name} out."
+            )
+
+
 def explain(
     localizer: Asker,
     pictures: Sequence[Picture],
@@ -247,9 +269,7 @@ def explain(
         UnsupportedModelError: The method needs a kind of tower that this model does not have.
     """
     chosen = find_method(method)
-    if localizer.settings.look_again and not chosen.looks_again:
-        able = ", ".join(name for name, entry in METHODS.items() if entry.looks_again)
-        raise ConfigurationError(f"the method {chosen.name!r} cannot look again: that takes patch features ({able}). Leave look_again out.")
+    require_followed(f"the method {chosen.name!r}", chosen.follows, localizer.settings)
     asked = localizer.phrased(concepts)
     answers: list[Localizations] = chosen.load()(localizer, list(pictures), asked, chosen)
     # A method that puts other maps in the place of the direct ones keeps to the places that were told by these.

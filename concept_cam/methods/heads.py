@@ -36,7 +36,7 @@ from concept_cam.core.quiet import quiet
 from concept_cam.core.results import Localization, Provenance
 from concept_cam.core.scoring import FEATURE_NORM
 from concept_cam.core.settings import Settings, given_settings, said_once
-from concept_cam.methods import METHODS, find_method
+from concept_cam.methods import METHODS, find_method, require_followed
 from concept_cam.methods.direct import patch_maps
 from concept_cam.methods.engine import Batch, TowerMethod, encode, without_graph
 from concept_cam.methods.head_probe import CERTIFIED, CERTIFIER, LINEAR, HeadProbe
@@ -434,13 +434,14 @@ class FinerCam:
         backbone: The frozen tower; text is not needed.
         head: The classifier; ``None`` for the one that the tower comes with.
         settings: How pictures are read; only ``resize``, ``size``, ``batch_size``, ``max_pixels`` and (base ``"direct"``) ``feature_norm``
-            are used. ``None``: as in the head's training, where it says that; else the defaults.
+            are used, and what only patch features follow is refused: ``attention``, ``views`` and ``look_again``. ``None``: as in the
+            head's training, where it says that; else the defaults.
         layer: Where maps are read, one of the tower's ``layers``; by default the published layer: on vision transformers ``"norm1"``, the
             first norm of the last block, which the authors' code hooks; elsewhere the last map. ``"last"`` is what the pooling reads.
 
     Raises:
-        ConfigurationError: Head and tower do not fit, head or settings are something else, an unknown layer, or the resize policy shows the
-            tower parts of the picture only.
+        ConfigurationError: Head and tower do not fit, head or settings are something else, an unknown layer, settings that a classifier's
+            map does not follow, or the resize policy shows the tower parts of the picture only.
         UnsupportedModelError: No head is given and the tower has none.
 
     Warns:
@@ -450,7 +451,7 @@ class FinerCam:
     def __init__(
         self, backbone: Backbone, head: ClassifierHead | None = None, settings: Settings | None = None, *, layer: str | None = None
     ) -> None:
-        given_settings(settings)
+        require_followed("a classifier's map", (), given_settings(settings))
         head = ClassifierHead.of(backbone) if head is None else head
         if not isinstance(head, ClassifierHead):
             raise ConfigurationError(

@@ -8,7 +8,14 @@ from typing import Any
 
 from concept_cam.core.registry import Entry
 
-__all__ = ["Method"]
+__all__ = ["READING", "Method"]
+
+READING: dict[str, tuple[tuple[Any, ...], str]] = {
+    "attention": (("auto",), "brings its own attention"),
+    "views": (("auto", "single"), "looks at the picture as it is"),
+    "look_again": ((False,), "cannot look again"),
+}
+"""Settings that say how patch features are read: the values that ask for nothing, and what is said where it is not so."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Method:
         takes: What follows the name and a colon, such as ``"PATH"``; empty for most.
         optional: Whether that may be left out.
         argument: The text that followed.
-        looks_again: Whether it scores patch features, so that narrow regions can be read again.
+        follows: Which of the settings that say how patch features are read it follows: names in :data:`READING`.
     """
 
     name: str
@@ -40,7 +47,7 @@ class Method:
     takes: str = ""
     optional: bool = False
     argument: str = ""
-    looks_again: bool = False
+    follows: tuple[str, ...] = ()
 
     def load(self) -> Callable[..., Any]:
         """Imports the function."""

@@ -443,6 +443,9 @@ def test_ranks_alpha_and_wrong_questions() -> None:
             FinerCam(model, *wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="tile"):
         FinerCam(model, make_head(model.embed_dim), Settings(resize="tile"))
+    for settings in (Settings(views="mirrored"), Settings(attention="value"), Settings(look_again=True)):
+        with pytest.raises(ConfigurationError, match=r"a classifier's map .* is for methods that read patch features"):
+            FinerCam(model, make_head(model.embed_dim), settings)
     with pytest.raises(ConfigurationError, match="other weights"):
         FinerCam(model, replace(make_head(model.embed_dim), weights_hash="0" * 16))
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,6 +38,30 @@ def test_unknown_names_and_arguments() -> None:
         find_method("grad-cam:x")
     assert find_method("lcam:a.safetensors").argument == "a.safetensors"
     assert find_method(METHODS["direct"]) is METHODS["direct"]
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "message"),
+    [
+        ("grad-cam", {"views": "mirrored"}, r"'grad-cam' looks at the picture as it is, received views='mirrored'.*gem, clip-surgery"),
+        ("luminance", {"views": "mirrored"}, "'luminance' looks at the picture as it is"),
+        ("rise:4", {"attention": "value"}, r"'rise:4' brings its own attention, received attention='value'.*\(direct\). Leave"),
+        ("gem", {"attention": "value"}, "'gem' brings its own attention"),
+        ("clip-surgery", {"look_again": True}, r"'clip-surgery' cannot look again, received look_again=True.*\(direct, gem\)"),
+    ],
+)
+def test_what_a_method_does_not_follow_is_refused(method: str, asked: dict[str, object], message: str) -> None:
+    """It was passed over, and the result said that it was made of single views."""
+    localizer = Localizer(LinearBackbone())
+    with pytest.raises(ConfigurationError, match=message):
+        localizer.locate(photograph(), "red", ["green"], method=method, **asked)
+
+
+def test_what_a_checkpoint_chooses_is_no_question() -> None:
+    tower = LinearBackbone()
+    tower.preprocess = replace(tower.preprocess, views="mirrored")
+    for views in ("auto", "single"):
+        assert Localizer(tower).locate(photograph(), "red", ["green"], method="grad-cam", views=views).provenance.views == "single"
 
 
 def test_direct_is_the_localizers_own() -> None:
