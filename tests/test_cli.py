@@ -79,6 +79,18 @@ def test_a_file_name_that_is_not_utf8(picture: Path, tmp_path: Path) -> None:
     assert slug(os.fsdecode(b"\xe9")) != slug(os.fsdecode(b"\xe8"))
 
 
+def test_the_table_on_stdout_runs_in_no_spreadsheet(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers below zero stay numbers, and JSON stays as it is."""
+    monkeypatch.chdir(picture.parent)
+    picture.rename(picture.with_name("=1+2.png"))
+    asked = ("locate", "=1+2.png", "-t", "@red", "-c", "-green", "--gamma", 2)
+    (row,) = rows(run(*asked))
+    assert (row["file_name"], row["target"], row["contrast"]) == ("'=1+2.png", "'@red", "'-green")
+    (plain,) = json.loads(run(*asked, "--format", "json").stdout)
+    assert (plain["file_name"], plain["target"], plain["contrast"]) == ("=1+2.png", "@red", "-green")
+    assert float(row["score"]) == plain["score"] < 0
+
+
 def test_one_row_per_picture_and_concept(picture: Path) -> None:
     result = run("locate", picture, "--target", "red", "--target", "green", "--contrast", "blue", "--contrast", "plain", "--threshold", 0.3)
     assert result.exit_code == 0, result.output

@@ -37,6 +37,7 @@ from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConceptCamError, ConfigurationError, ImageError, OutputError, PromptError
 from concept_cam.core.placing import LEFT_OF
 from concept_cam.core.regions import DEFAULT_THRESHOLD
+from concept_cam.core.tables import escaped
 from concept_cam.trust.verdicts import TRUST_VERDICTS
 
 if TYPE_CHECKING:
@@ -554,7 +555,8 @@ class Printer:
     def row(self, row: dict[str, Any]) -> None:
         if self._format == "csv":
             buffer = io.StringIO()
-            csv.DictWriter(buffer, LOCATE_COLUMNS, lineterminator="\n").writerow({k: "" if v is None else v for k, v in row.items()})
+            cells = {name: "" if value is None else escaped(value) for name, value in row.items()}
+            csv.DictWriter(buffer, LOCATE_COLUMNS, lineterminator="\n").writerow(cells)
             click.echo(buffer.getvalue(), nl=False)
         else:
             self._rows.append(row)
