@@ -503,6 +503,17 @@ def test_a_pack_calls_nothing_on_pictures_of_other_things(page: Any) -> None:
     assert not page.find_element("id", "because").is_displayed()
 
 
+def test_the_caption_doubts_what_is_not_called(page: Any) -> None:
+    """It named the likeliest state as if it were the call; a state that somebody asks for is a question and no claim."""
+    captions = "return [...document.querySelectorAll('.panel .title')].map(title => title.textContent)"
+    open_page(page, "#p=forked.png&q=lepidoptera:wing_pattern&q=lepidoptera:wing_pattern%3Dspotted&q=fish:caudal_fin_shape")
+    wait(page, captions.replace("return", "return 3 ==") + ".filter(text => text.includes(': ')).length")
+    guessed, chosen, called = page.execute_script(captions)
+    assert guessed == f"wing pattern: {text(page, 'call').split('?')[0]}?"
+    assert chosen == "wing pattern: spotted"
+    assert called == "caudal fin shape: forked"
+
+
 def test_what_is_right_is_said_where_no_call_was_made(page: Any) -> None:
     """Who agreed with "no call" and pressed "Right" had the likeliest state kept as the call, which every export then made."""
     right = "return document.querySelector('[data-verdict=accept] span').textContent"
@@ -579,6 +590,7 @@ def test_the_verdict_on_one_state_does_not_doubt_the_call_of_another(page: Any, 
     assert page.execute_script("return document.querySelector('#trust b').textContent") == "absent"
     assert text(page, "call").startswith("absentprobability")
     assert "adipose fin: the target is in the picture" in text(page, "trust")
+    assert page.execute_script("return document.querySelector('.panel.active .title').textContent") == "adipose fin: present?"
 
 
 def test_every_file_that_is_not_taken_is_named(page: Any, tmp_path: Path) -> None:

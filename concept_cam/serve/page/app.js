@@ -48,6 +48,13 @@ function titleOf(question) {
   return `${readable(question.character)}${question.state ? `: ${readable(question.state)}` : ''}`;
 }
 
+// Over the picture stands what its map is of. A state that nobody chose is the model's own word, and is doubted there as in the headline.
+function captionOf({ question, answer }) {
+  if (!answer || question.mode !== 'pack') return titleOf(question);
+  const doubted = !question.state && (answer.call.abstained || headline(answer).unfound || otherThanCalled(answer));
+  return `${answer.question.name.split('=').map(readable).join(': ')}${doubted ? '?' : ''}`;
+}
+
 function plain(question) {
   const words = question.mode === 'words' ? { target: question.target, contrasts: question.contrasts }
     : { character: `${question.pack}:${question.character}`, ...(question.state ? { state: question.state } : {}) };
@@ -201,7 +208,7 @@ function paint(panel) {
   const context = canvas.getContext('2d');
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, width, height);
-  const asked = (panel.answer && panel.question.mode === 'pack' ? panel.answer.question.name.split('=').map(readable).join(': ') : titleOf(panel.question)) || 'Type what to find';
+  const asked = captionOf(panel) || 'Type what to find';
   panel.titleBox.textContent = panel.problem ? `⚠ ${panel.problem}` : panel.answer?.taught ? `${asked} · with “${panel.answer.taught.name}”, taught, not zero-shot` : asked;
   panel.waitBox.hidden = !panel.waiting;
   const ready = view.image?.complete && view.image.naturalWidth;
