@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -16,6 +17,7 @@ from PIL import Image
 
 from concept_cam import __version__, backbones
 from concept_cam.cli import COMMANDS, main
+from concept_cam.commands.console import PathName
 from concept_cam.commands.locate import LOCATE_COLUMNS, slug, unique_stems
 from tests.planted import PlantedBackbone
 from tests.test_localizer import blocks
@@ -390,6 +392,31 @@ def test_a_variable_of_the_shell_that_is_not_set_is_no_default(arguments: list[s
     result = CliRunner().invoke(main, [part.format(picture=picture, folder=tmp_path) for part in arguments])
     assert result.exit_code == 2, result.output
     assert "leave it out for the default" in result.stderr
+
+
+def _parameters(command: click.Command) -> list[tuple[str, click.Parameter]]:
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    own = [(command.name or "", parameter) for parameter in command.params]
+    return own + [(f"{command.name} {name}", parameter) for each in inner for name, parameter in _parameters(each)]
+
+
+def test_a_blank_name_is_not_the_folder_one_is_in(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty --output wrote among the files of whoever called, and an empty folder of classes was the one they were in."""
+    commands = [command for name in COMMANDS if (command := main.get_command(click.Context(main), name))]
+    named = [each for command in commands for each in _parameters(command) if isinstance(each[1].type, click.Path)]
+    assert [each for each in named if not isinstance(each[1].type, PathName)] == []
+    outputs = {command for command, parameter in named if parameter.name == "output"}
+    assert outputs >= {"locate", "annotate", "index", "query", "export", "demo", "evaluate", "sweep", "calibrate", "prompts new"}
+    for _, parameter in named:
+        for blank in ("", " "):
+            with pytest.raises(click.BadParameter, match=f"received '{blank}': expected the name of a .*variable of the shell"):
+                parameter.type.convert(blank, parameter, None)
+    monkeypatch.chdir(picture.parent)
+    for arguments in (("locate", picture, "-t", "red"), ("demo",), ("evaluate", "--limit", 1), ("prompts", "new", "shells")):
+        result = run(*arguments, "--output", "")
+        assert result.exit_code == 2
+        assert "Invalid value for '--output' / '-o': received '': expected the name of a" in result.stderr
+    assert list(picture.parent.iterdir()) == [picture]
 
 
 def test_where_no_picture_can_be_used_no_others_are_done(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import click
 from concept_cam.collection.engines import ENGINES
 from concept_cam.collection.inputs import LAYOUTS
 from concept_cam.collection.plan import DECODING
-from concept_cam.commands.console import ProgressDisplay, note, warn
+from concept_cam.commands.console import PathName, ProgressDisplay, note, warn
 from concept_cam.commands.options import RISK, SHARE, Number, Within, number_or_column, resolve, setting_options, warn_unknown_words
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import DEFAULT_MODEL
@@ -26,7 +26,7 @@ _RESOLUTIONS = ("model", "original")
 
 @click.command(short_help="Annotate a whole collection with trait packs.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--output", "-o", type=click.Path(file_okay=False), metavar="RUN", help="Folder of the run.")
+@click.option("--output", "-o", type=PathName(file_okay=False), metavar="RUN", help="Folder of the run.")
 @click.option(
     "--traits",
     multiple=True,
@@ -46,13 +46,13 @@ _RESOLUTIONS = ("model", "original")
 )
 @click.option(
     "--config",
-    type=click.Path(dir_okay=False),
+    type=PathName(dir_okay=False),
     help="YAML file with settings; options on the command line win.",
 )
 @setting_options
 @click.option("--layout", type=click.Choice(tuple(LAYOUTS)), help="Input layout.  [default: from the input]")
 @click.option("--column", help="Column of the pictures' paths, URLs or bytes.  [default: the first known name]")
-@click.option("--root", type=click.Path(file_okay=False), help="Folder to which relative paths in a list or table refer.")
+@click.option("--root", type=PathName(file_okay=False), help="Folder to which relative paths in a list or table refer.")
 @click.option(
     "--boxes",
     metavar="FILE|COLUMN",
@@ -116,7 +116,7 @@ _RESOLUTIONS = ("model", "original")
 )
 @click.option(
     "--calibration",
-    type=click.Path(dir_okay=False),
+    type=PathName(dir_okay=False),
     metavar="FILE",
     help="Limits that 'concept-cam calibrate' fitted.",
 )
@@ -129,7 +129,7 @@ _RESOLUTIONS = ("model", "original")
 )
 @click.option(
     "--trust",
-    type=click.Path(dir_okay=False),
+    type=PathName(dir_okay=False),
     metavar="FILE",
     help="Rules of trust and guarantees that 'concept-cam calibrate' fitted to masks.",
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from concept_cam.commands.console import note, track, warn
+from concept_cam.commands.console import PathName, note, track, warn
 from concept_cam.commands.options import RISK, build_localizer, model_options, resolve, setting_options
 from concept_cam.core.errors import ConfigurationError, DataError
 from concept_cam.core.files import check_file
@@ -31,7 +31,7 @@ _OF_CALLS = ("labels", "accuracy", "confidence", "least")
 @click.option(
     "--labels",
     "-l",
-    type=click.Path(exists=True, dir_okay=False),
+    type=PathName(exists=True, dir_okay=False),
     metavar="FILE",
     help="CALLS: CSV table, CVAT 1.1 XML or Label Studio JSON; by default the column true_state of CALLS.",
 )
@@ -46,13 +46,13 @@ _OF_CALLS = ("labels", "accuracy", "confidence", "least")
     help="CALLS: how sure to be of that (one-sided bound).  [default: 0.8]",
 )
 @click.option("--least", type=click.IntRange(min=1), help="CALLS: labelled calls that a limit of its own needs.  [default: 15]")
-@click.option("--images", type=click.Path(file_okay=False), metavar="DIR", help="DATA: folder of the pictures.")
+@click.option("--images", type=PathName(file_okay=False), metavar="DIR", help="DATA: folder of the pictures.")
 @click.option("--traits", metavar="PACK", help="DATA: trait pack whose parts and states the labels name.")
 @click.option("--host", metavar="NOUN", help="DATA: noun of the subject.  [default: the pack's]")
 @click.option("--limit", type=click.IntRange(min=1), help="DATA: use at most this many pictures.")
 @click.option(
     "--without",
-    type=click.Path(exists=True, file_okay=False),
+    type=PathName(exists=True, file_okay=False),
     metavar="DIR",
     help="DATA: pictures without the subject, from which presence is learnt.",
 )
@@ -65,7 +65,7 @@ _OF_CALLS = ("labels", "accuracy", "confidence", "least")
 )
 @model_options
 @setting_options
-@click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="FILE", help="Limits (YAML), or trust (JSON).")
+@click.option("--output", "-o", required=True, type=PathName(dir_okay=False), metavar="FILE", help="Limits (YAML), or trust (JSON).")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def calibrate(labelled: str, output: str, overwrite: bool, **options: Any) -> None:
     """Learns from labelled pictures when to make a call, when to trust a map, and what may be promised.

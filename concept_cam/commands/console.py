@@ -264,7 +264,7 @@ def _options() -> tuple[click.Option, ...]:
         click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_loudness, help="Print only warnings and errors."),
         click.Option(
             ["--log-file"],
-            type=click.Path(dir_okay=False),
+            type=PathName(dir_okay=False),
             metavar="FILE",
             expose_value=False,
             callback=_log_file,
@@ -281,6 +281,18 @@ def add_options(command: click.Command) -> click.Command:
         for inner in command.commands.values():
             add_options(inner)
     return command
+
+
+class PathName(click.Path):
+    """The name of a file or a folder. A blank one, as an unset variable of the shell leaves it, would mean the folder one is in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Reads and checks the name."""
+        if isinstance(value, str) and not value.strip():
+            kind = " or ".join(name for name, okay in (("file", self.file_okay), ("folder", self.dir_okay)) if okay)
+            advice = "" if param is None or param.required else "; leave it out for the default"
+            self.fail(f"received {value!r}: expected the name of a {kind}{advice}. Is a variable of the shell not set?", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 # --------------------------------------------------------------------------------------------------------------- progress

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from concept_cam.commands.console import PathName
 from concept_cam.commands.options import build_localizer, model_options, resolve, setting_options
 
 
 @click.command(short_help="Run the bundled example.")
-@click.option("--output", "-o", type=click.Path(file_okay=False), default="concept-cam-demo", show_default=True, metavar="DIR")
+@click.option("--output", "-o", type=PathName(file_okay=False), default="concept-cam-demo", show_default=True, metavar="DIR")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist under --output.")
 @model_options
 @setting_options

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from concept_cam.commands.console import note, track, warn
+from concept_cam.commands.console import PathName, note, track, warn
 from concept_cam.commands.options import (
     Within,
     build_localizer,
@@ -51,7 +51,7 @@ def _dataset_options(function: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option(
                 "--images",
-                type=click.Path(file_okay=False),
+                type=PathName(file_okay=False),
                 metavar="DIR",
                 help="coco, cvat, labelstudio: folder of the pictures.",
             ),
@@ -169,7 +169,7 @@ def _bar(count: int) -> Callable[[Iterable[Any]], Iterable[Any]]:
     "--output",
     "-o",
     required=True,
-    type=click.Path(file_okay=False),
+    type=PathName(file_okay=False),
     metavar="DIR",
     help="report.html, report.json, report.md, questions.csv.",
 )
@@ -244,7 +244,7 @@ def evaluate(
 @click.option("--dataset", "-d", metavar="NAME[:PATH]", help="Labelled pictures, as for evaluate.")
 @click.option(
     "--unlabelled",
-    type=click.Path(exists=True, file_okay=False),
+    type=PathName(exists=True, file_okay=False),
     metavar="DIR",
     help="Pictures without labels: search by agreement under flips and crops.",
 )
@@ -299,7 +299,7 @@ def evaluate(
     "--output",
     "-o",
     required=True,
-    type=click.Path(dir_okay=False),
+    type=PathName(dir_okay=False),
     metavar="FILE",
     help="Configuration for --config.",
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from concept_cam.commands.console import PathName
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.exports import EXPORTS
 
@@ -22,7 +23,7 @@ Examples:
     short_help="Turn an annotation run into COCO, CVAT, Darwin Core, HTML and more.",
     epilog=f"{_FORMATS}\n\n{_EXAMPLES}",
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PathName(path_type=Path))
 @click.option(
     "--to",
     "to",
@@ -35,14 +36,14 @@ Examples:
     "--output",
     "-o",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PathName(path_type=Path),
     metavar="PATH",
     help="File or folder to write.",
 )
 @click.option("--uncorrected", is_flag=True, help="Leave out what people corrected on the page of 'concept-cam serve'.")
 @click.option(
     "--corrections",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathName(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="What people corrected, where 'concept-cam serve --corrections FILE' keeps it.  [default: corrections.sqlite in RUN]",
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from concept_cam.commands.console import ProgressDisplay, note
+from concept_cam.commands.console import PathName, ProgressDisplay, note
 from concept_cam.commands.options import (
     WITHOUT_TEXT,
     Within,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from concept_cam.core.settings import Settings
     from concept_cam.methods.heads import ClassifierHead
 
-_output = click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), help="File to write, FILE.safetensors.")
+_output = click.option("--output", "-o", required=True, type=PathName(dir_okay=False), help="File to write, FILE.safetensors.")
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 _resize = click.option(
     "--resize", type=click.Choice([name for name in RESIZE_POLICIES if name not in ("tile", "aspect")]),
@@ -42,7 +42,7 @@ _seed = click.option("--seed", type=int, default=0, show_default=True, help="See
 
 
 @click.command(short_help="Train a linear classifier head on a folder of class folders.")
-@click.argument("folder", type=click.Path(file_okay=False))
+@click.argument("folder", type=PathName(file_okay=False))
 @_output
 @model_options
 @input_options
@@ -126,7 +126,7 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
 
 
 @click.command(short_help="Train a learned single-pass explainer (L-CAM).")
-@click.argument("source")
+@click.argument("source", type=PathName())
 @_output
 @model_options
 @input_options
@@ -141,12 +141,12 @@ def _split(labels: list[str], share: float, seed: int) -> set[int]:
 )
 @click.option(
     "--head",
-    type=click.Path(dir_okay=False),
+    type=PathName(dir_okay=False),
     help="Train for this classifier head instead of words.  [default with --model timm:NAME: its own last layer]",
 )
 @click.option(
     "--classes",
-    type=click.Path(dir_okay=False),
+    type=PathName(dir_okay=False),
     metavar="FILE",
     help="Classifiers: names of the classes, one per line, where the file or the network holds none.",
 )

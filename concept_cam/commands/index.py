@@ -11,7 +11,7 @@ import click
 
 from concept_cam.commands.annotate import annotate as annotate_command
 from concept_cam.commands.annotate import let_workers_work, standard_input
-from concept_cam.commands.console import ProgressDisplay, interactive, note, warn
+from concept_cam.commands.console import PathName, ProgressDisplay, interactive, note, warn
 from concept_cam.commands.options import Names, Within, number_or_column, resolve, warn_unknown_words, warn_unread_places
 from concept_cam.core.names import DEFAULT_MODEL, display, path_of
 from concept_cam.core.regions import DEFAULT_THRESHOLD
@@ -44,7 +44,7 @@ def _options_of_annotate(command: click.Command) -> click.Command:
 @_options_of_annotate
 @click.command(short_help="Encode a collection once, to be queried for ever.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--output", "-o", type=click.Path(file_okay=False), metavar="INDEX", help="Folder of the index.  [required]")
+@click.option("--output", "-o", type=PathName(file_okay=False), metavar="INDEX", help="Folder of the index.  [required]")
 @click.option(
     "--keep",
     type=Names(KEPT),
@@ -203,7 +203,7 @@ def _check(path: str) -> bool:
 
 
 @click.command(short_help="Rank the pictures of an index by concepts.")
-@click.argument("path", metavar="INDEX", type=click.Path(file_okay=False))
+@click.argument("path", metavar="INDEX", type=PathName(file_okay=False))
 @click.option("--target", "-t", multiple=True, help="What to find, in words. Repeat for several concepts.")
 @click.option("--contrast", "-c", multiple=True, help="What to tell it apart from. Repeat; shared by all targets.")
 @click.option("--traits", multiple=True, metavar="SPEC", help="Trait pack or file, optionally :character and =state. Repeat.")
@@ -223,14 +223,14 @@ def _check(path: str) -> bool:
     "all must hold.",
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:1, mps: for the text tower.  [default: auto]")
-@click.option("--config", type=click.Path(dir_okay=False), help="YAML file with settings; options on the command line win.")
+@click.option("--config", type=PathName(dir_okay=False), help="YAML file with settings; options on the command line win.")
 @click.option("--gamma", "-g", type=Within(0, MOST_GAMMA), help="Comparison strength.  [default: 1]")
 @click.option("--weighting", type=Names(WEIGHTINGS), help="How contrasts share the weight.  [default: uniform]")
 @click.option("--feature-norm", type=Names(FEATURE_NORMS), help="Patch feature normalisation.  [default: l2]")
 @click.option("--threshold", help="Region threshold: half-max, otsu, li, yen, zero ... or a number in score units.  [default: half-max]")
 @click.option("--min-area", type=Within(min=0), default=0.0, help="Drop regions of fewer pixels (below 1: share of the picture).")
 @click.option(
-    "--output", "-o", type=click.Path(file_okay=False), metavar="DIR", help="Write hits.csv, hits.parquet and a sheet of pictures here."
+    "--output", "-o", type=PathName(file_okay=False), metavar="DIR", help="Write hits.csv, hits.parquet and a sheet of pictures here."
 )
 @click.option("--format", "format_", type=Names(("csv", "json", "table")), default="csv", show_default=True, help="Format on stdout.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist under --output.")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 import numpy as np
 
-from concept_cam.commands.console import note, print_table, track, warn
+from concept_cam.commands.console import PathName, note, print_table, track, warn
 from concept_cam.commands.options import (
     RISK,
     WITHOUT_TEXT,
@@ -71,14 +71,14 @@ def _rising(context: click.Context, parameter: click.Parameter, limits: tuple[fl
 @click.option("--traits", multiple=True, metavar="SPEC", help="Trait pack or file, optionally :character and =state. Repeat.")
 @click.option(
     "--classes",
-    type=click.Path(dir_okay=False),
+    type=PathName(dir_okay=False),
     metavar="FILE",
     help="Class-list mode: class names, one per line. Classifiers: names of the classes, where the file or the network holds none.",
 )
 @click.option("--references", type=click.IntRange(min=1), help="Class-list mode: reference classes, nearest logits.  [default: 3]")
 @click.option(
     "--head",
-    type=click.Path(dir_okay=False),
+    type=PathName(dir_okay=False),
     metavar="FILE",
     help="Explain a linear classifier (of fit-head, or a layer's .pth or .safetensors) instead of words: --target and --contrast name "
     "classes, --gamma is alpha (0.6 if not given; 1 with --weighting softmax or hardest), --method the CAM.  [default: the predicted "
@@ -120,12 +120,12 @@ def _rising(context: click.Context, parameter: click.Parameter, limits: tuple[fl
 )
 @click.option(
     "--trust",
-    type=click.Path(dir_okay=False),
+    type=PathName(dir_okay=False),
     metavar="FILE",
     help="Rules and guarantees that 'concept-cam calibrate' fitted. With -o: inner and outer masks too.",
 )
 @click.option("--alpha", type=RISK, help="Risk of the guarantees.  [default: 0.1]")
-@click.option("--output", "-o", type=click.Path(file_okay=False), metavar="DIR", help="Write overlays, masks, scores and JSON here.")
+@click.option("--output", "-o", type=PathName(file_okay=False), metavar="DIR", help="Write overlays, masks, scores and JSON here.")
 @click.option(
     "--format", "format_", type=click.Choice(["csv", "json", "table"]), default="csv", show_default=True, help="Format on stdout."
 )

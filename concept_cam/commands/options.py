@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from concept_cam.commands.console import detail, warn
+from concept_cam.commands.console import PathName, detail, warn
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import DEFAULT_MODEL, did_you_mean
@@ -87,7 +87,7 @@ _OF_A_MODEL = (
     click.option("--dtype", type=Names(DTYPES), help="Number format of the towers.  [default: float32]"),
     click.option(
         "--config",
-        type=click.Path(dir_okay=False),
+        type=PathName(dir_okay=False),
         help="YAML file with settings; options on the command line win.",
     ),
 )
@@ -184,11 +184,10 @@ def resolve(options: dict[str, Any]) -> dict[str, Any]:
     """Merges the configuration file under the options given: returns every known setting that has a value.
 
     Raises:
-        ConfigurationError: The file cannot be used, or its name, the model, the device or the dtype is blank, as a variable of the shell
-            that is not set leaves it: other settings or another model than those meant would answer.
+        ConfigurationError: The file cannot be used, or the model, the device or the dtype is blank, as a variable of the shell that is not
+            set leaves it: another model than the one meant would answer.
     """
     config = options.get("config")
-    _refuse_blank("config", config, "a file's name")
     values = {} if config is None else read_config(config)
     values.update({name: value for name, value in options.items() if value is not None and name != "config"})
     for name, expected in _NAMED.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from concept_cam.commands.console import note, print_table, warn
+from concept_cam.commands.console import PathName, note, print_table, warn
 from concept_cam.commands.options import Within, localizer_if_asked, model_if_asked_options, warn_unknown_words
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, OutputError
@@ -194,7 +194,7 @@ def _matrix(result: Separability, character: str) -> None:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
     "--ontologies",
-    type=click.Path(file_okay=False, exists=True),
+    type=PathName(file_okay=False, exists=True),
     metavar="DIR",
     help="Label tables (.tsv: id, label, synonyms) to verify ids against. Synonyms marked [broad], [narrow] or [related] are not exact.",
 )
@@ -237,7 +237,13 @@ def check(context: click.Context, /, files: tuple[str, ...], ontologies: str | N
 @prompts.command()
 @click.argument("name")
 @click.option("--host", help="Common noun of the whole organism or object.  [default: the name]")
-@click.option("--output", "-o", metavar="FILE", help="Where to write it; '-' for standard output.  [default: NAME.yaml]")
+@click.option(
+    "--output",
+    "-o",
+    type=PathName(dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Where to write it; '-' for standard output.  [default: NAME.yaml]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def new(name: str, host: str | None, output: str | None, overwrite: bool) -> None:
     """Writes a commented starter pack to edit.
@@ -251,7 +257,7 @@ def new(name: str, host: str | None, output: str | None, overwrite: bool) -> Non
     if output == "-":
         click.echo(text, nl=False)
         return
-    path = Path(output or f"{name}.yaml")
+    path = Path(f"{name}.yaml" if output is None else output)
     try:
         with path.open("w" if overwrite else "x", encoding="utf-8") as stream:
             stream.write(text)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from concept_cam.commands.console import note, warn
+from concept_cam.commands.console import PathName, note, warn
 from concept_cam.commands.options import build_localizer, model_options, resolve, setting_options
 from concept_cam.core.errors import ConfigurationError, MissingExtraError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Open a page to try words on pictures, correct calls and keep them.")
-@click.argument("source", required=False, type=click.Path(exists=True), metavar="[PHOTOS|RUN|INDEX]")
+@click.argument("source", required=False, type=PathName(exists=True), metavar="[PHOTOS|RUN|INDEX]")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="Port; 0 takes any free one.")
 @click.option(
     "--host", metavar="ADDRESS", help="Address to listen on, where other machines are to reach the page; everybody then needs a token."
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--corrections",
-    type=click.Path(dir_okay=False),
+    type=PathName(dir_okay=False),
     metavar="FILE",
     help="Where corrections are kept.  [default: corrections.sqlite in the folder]",
 )
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--calibration",
-    type=click.Path(exists=True, dir_okay=False),
+    type=PathName(exists=True, dir_okay=False),
     metavar="FILE",
     help="Limits that the page or 'concept-cam calibrate' fitted: a pack's character is not called below them.  [default: as annotate]",
 )
