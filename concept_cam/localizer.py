@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from concept_cam import backbones, prompts
+from concept_cam.backbones.portable import Named, Packed, portable
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.backbones.text_memory import TextMemory
 from concept_cam.backbones.views import VIEWS
@@ -56,7 +57,8 @@ _REMEMBERED = 4
 class Localizer:
     """Locates concepts, named in words, in pictures.
 
-    A localizer holds a frozen model and settings. Its methods change neither and may run in several threads at once.
+    A localizer holds a frozen model and settings. Its methods change neither and may run in several threads at once. It can be pickled,
+    model included: processes that are to share the work make or get one each, when they start.
 
     Args:
         backbone: An image-text model.
@@ -105,6 +107,14 @@ class Localizer:
             f"<Localizer of {self.backbone.name!r} (weights {self.backbone.weights_hash}) on {self.backbone.device}, "
             f"{self.dtype_name}{settings}>"
         )
+
+    def __reduce__(self) -> tuple[Callable[..., Localizer], tuple[object, ...]]:
+        """What goes into a pickle: model, settings and rules. What was kept of texts and pictures stays here."""
+        return _unpickled, (type(self), portable(self.backbone, self.dtype_name), self.settings, self.rules)
+
+    def __copy__(self) -> Localizer:
+        """A copy within the process, of the same model, which goes through no pickle."""
+        return self.with_settings()
 
     @classmethod
     def from_pretrained(
@@ -923,6 +933,10 @@ class Localizer:
         index = int(logits.argmax()) if target is None else names.index(target)
         nearest = nearest_classes(logits, index, count)
         return replace(asked[index], contrasts=tuple((names[other],) for other in nearest), contrast_names=())
+
+
+def _unpickled(kind: type[Localizer], model: Packed | Named, settings: Settings, rules: Rules) -> Localizer:
+    return kind(model.load(), settings, rules)
 
 
 def _require_rules(rules: Rules | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,7 @@ from concept_cam.backbones.lite_towers import CELL, ImageTower, JointHead, Sizes
 from concept_cam.backbones.made import Made
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
-from concept_cam.backbones.text import TextEncoder
+from concept_cam.backbones.text import ModelTower, TextEncoder
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, WordPieceTower, packed, unpacked
 from concept_cam.core.errors import ModelError
 from concept_cam.core.quiet import quiet
@@ -103,6 +103,29 @@ class LiteModel(nn.Module):
         return result
 
 
+def _embed(model: LiteModel, inputs: dict[str, Tensor]) -> Tensor:
+    return model.encode_text(inputs["ids"])
+
+
+class LiteWords(TextEncoder):
+    """The text tower of a :class:`LiteModel`, which also says what a text is before the joint space.
+
+    Args:
+        tokens: Its word pieces.
+        model: The model.
+    """
+
+    def __init__(self, tokens: WordPieceTokens, model: LiteModel) -> None:
+        tower = ModelTower(model, _embed)
+        super().__init__(tokens, tower, tower.device)
+        self._model = model
+
+    @quiet(graph=False)
+    def sentences(self, texts: list[str]) -> Tensor:
+        """Texts to the sentence space, float32 [N, E], on the CPU."""
+        return cast(Tensor, self._model.text(self._tokens.batch(texts)["ids"].to(self._device())).float().cpu())
+
+
 class LiteBackbone(BaseBackbone):
     """Reads a :class:`LiteModel`; see :class:`concept_cam.backbones.protocol.Backbone`.
 
@@ -115,7 +138,7 @@ class LiteBackbone(BaseBackbone):
         self._known = frozenset(made.options.get("words", ()))
         self._names = frozenset(made.options.get("names", ()))
         self._groups: tuple[str, ...] = tuple(made.options.get("groups", ()))
-        self._sentences: Callable[[list[str]], Tensor] = made.options["sentences"]
+        self._words = cast(LiteWords, made.words)
         self.sharpness = model.sharpness
         super().__init__(
             model,
@@ -243,7 +266,7 @@ class LiteBackbone(BaseBackbone):
             return ()
         if " ".join(word for word in spoken if word not in CARRIERS) in self._names:
             return ()
-        found = familiarity([prompt], self._known, self._familiar, self._sentences)[0]
+        found = familiarity([prompt], self._known, self._familiar, self._words.sentences)[0]
         return () if found.familiar or not found.word else (found.word,)
 
 
@@ -287,20 +310,14 @@ def make(folder: Path, name: str) -> Made:
     model.eval()
     model.image.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @quiet(graph=False)
-    def sentences(texts: list[str]) -> Tensor:
-        device = model.logit_scale.device
-        return cast("Tensor", model.text(tokens.batch(texts)["ids"].to(device)).float().cpu())
-
-    text = TextEncoder(tokens, lambda inputs: model.encode_text(inputs["ids"]), lambda: next(model.parameters()).device)
     origin = f"stored in {CONFIG}"
     return Made(
         name=name,
         model=model,
-        text=text,
+        text=LiteWords(tokens, model),
         config=config.get("preprocess", {}),
         origin=origin,
-        options={**known, "sentences": sentences},
+        options=known,
         exact=model.image.trunk.delicate,
     )
 

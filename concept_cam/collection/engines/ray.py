@@ -15,14 +15,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from concept_cam.backbones.portable import Named, Packed, portable
 from concept_cam.collection.engines.annotator import Annotator, Answers, Options
 from concept_cam.collection.engines.local import processors
 from concept_cam.collection.inputs.items import Blob, Buffer, Item
 from concept_cam.collection.plan import Plan
-from concept_cam.core.errors import ConfigurationError, MissingExtraError, ModelError
+from concept_cam.core.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
     from concept_cam.localizer import Localizer
@@ -33,63 +33,11 @@ CHUNK_PICTURES, CHUNK_BYTES = 20_000, 1 << 30
 """A chunk ends after so many pictures, or so many bytes of pictures that came out of tables and archives."""
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A model as bytes: it is made of them by the worker, once that has prepared the libraries that the model's classes come from."""
-
-    content: bytes
-
-    def load(self) -> Any:
-        """Makes the model."""
-        return pickle.loads(self.content)
-
-
-@dataclass(frozen=True)
-class Named:
-    """A model that cannot be sent to another process, named so that it is loaded there.
-
-    Attributes:
-        name: Its canonical name.
-        device: Kind of device.
-        dtype: Number format of its towers.
-        weights_hash: What the loaded one must have.
-    """
-
-    name: str
-    device: str
-    dtype: str
-    weights_hash: str
-
-    def load(self) -> Any:
-        """Loads it.
-
-        Raises:
-            ModelError: This machine has other weights under that name.
-        """
-        from concept_cam.backbones.loading import load
-
-        found = load(self.name, device=self.device, dtype=self.dtype)
-        if found.weights_hash != self.weights_hash:
-            raise ModelError(
-                f"{self.name!r} has other weights on this machine of the cluster ({found.weights_hash}, not {self.weights_hash})."
-            )
-        return found
-
-
-def portable(ray: Any, localizer: Localizer) -> Packed | Named:
-    """Returns the model in a form that can be sent: itself where its parts can be pickled, whatever its family, else its name."""
-    backbone = localizer.backbone
-    try:
-        return Packed(ray.cloudpickle.dumps(backbone))
-    except Exception:  # whatever part of it refuses
-        return Named(backbone.name, backbone.device.type, localizer.dtype_name, backbone.weights_hash)
-
-
 class RayWorker:
     """A stateful actor of ``map_batches``: the same :class:`~concept_cam.collection.engines.annotator.Annotator` as everywhere.
 
     Args:
-        model: The model, as :func:`portable` gives it.
+        model: The model, as :func:`concept_cam.backbones.portable.portable` gives it.
         settings: How pictures are read and scored.
         plan: What is asked.
         threads: Threads of the model in this actor; 0 leaves them alone.
@@ -158,7 +106,7 @@ def run(
         bars, context.enable_progress_bars = context.enable_progress_bars, False
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # the run has a progress display of its own
         try:
-            model = portable(ray, localizer)
+            model = portable(localizer.backbone, localizer.dtype_name, ray.cloudpickle.dumps)
             for chunk in chunks(items, stop):
                 yield from _chunk(ray, chunk, plan, localizer, model, options, stop)
         finally:

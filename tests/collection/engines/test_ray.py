@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from concept_cam.backbones.portable import Named, Packed, portable
 from concept_cam.collection.annotation import annotate
-from concept_cam.collection.engines.ray import Named, Packed, chunks, portable
+from concept_cam.collection.engines.ray import chunks
 from concept_cam.collection.indexing import build_index
 from concept_cam.collection.inputs.items import Blob, File, Item
 from concept_cam.core.errors import ConfigurationError, MissingExtraError, ModelError
@@ -85,12 +86,9 @@ def test_models_travel_and_those_that_cannot_are_loaded_by_name(tmp_path: Path) 
     torch.testing.assert_close(sent.encode_text(prompts), expected, rtol=0, atol=0)
     assert sent.weights_hash == localizer.backbone.weights_hash
 
-    class Ray:
-        cloudpickle = pickle
-
-    assert isinstance(portable(Ray, localizer), Packed)
+    assert isinstance(portable(localizer.backbone, "float32"), Packed)
     localizer.backbone.model.held = lambda: None  # type: ignore[union-attr]  # plain pickle refuses a function within another
-    named = portable(Ray, localizer)
+    named = portable(localizer.backbone, "float32")
     assert isinstance(named, Named)
     torch.testing.assert_close(named.load().encode_text(prompts), expected, rtol=0, atol=0)
     with pytest.raises(ModelError, match="other weights"):
