@@ -15,7 +15,7 @@ from concept_cam.collection.inputs.items import File, Item
 from concept_cam.collection.run_folder import ERRORS_FILE
 from concept_cam.core.names import counted
 
-__all__ = ["COMPARED", "Passed"]
+__all__ = ["COMPARED", "Passed", "none_stands"]
 
 COMPARED = 1000
 """Most pictures that are read again, so that a collection that was moved costs no more than seconds; of more, as many are taken evenly."""
@@ -81,6 +81,22 @@ class Passed:
             "another --output, or put the old files back."
         )
         return said
+
+
+def none_stands(root: str, held: Iterable[tuple[str, str, str]]) -> list[str]:
+    """Returns the sources of what is held, where not one of them stands in a folder as it was; of many, as many as are compared.
+
+    Args:
+        root: The folder that sources are relative to.
+        held: ``image_key``, ``source`` and SHA-256 of every picture that is held.
+    """
+    known = {source: digest for _, source, digest in held}
+    looked = list(known)[:: max(1, -(-len(known) // COMPARED))]
+    return [] if any(_stands(os.path.join(root, source), known[source]) for source in looked) else looked
+
+
+def _stands(path: str, digest: str | None) -> bool:
+    return os.path.isfile(path) and not (digest and _differs(path, digest))
 
 
 def _touched(path: str, since: float) -> bool:

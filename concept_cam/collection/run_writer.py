@@ -27,13 +27,14 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from concept_cam.collection.engines.annotator import Answers
+from concept_cam.collection.others import none_stands
 from concept_cam.collection.reading import SPECIMEN_PREFIX
 from concept_cam.collection.run_folder import DTYPE_FILE
 from concept_cam.collection.runs import ERROR_COLUMNS, ERRORS_FILE, PART_PATTERN, PARTS_FOLDER, RUN_FILE, read_errors, read_run_info
 from concept_cam.collection.schema import RUN_SCHEMA_VERSION, image_key
 from concept_cam.core.errors import DataError, OutputError, one_line
 from concept_cam.core.files import make_directory, write_file
-from concept_cam.core.names import some_of
+from concept_cam.core.names import counted, some_of
 from concept_cam.core.tables import escaped
 
 __all__ = [
@@ -146,6 +147,7 @@ class RunWriter:
         if info is not None:
             try:
                 self._continue(info, configuration)
+                self._refuse_another_folder(info, facts)
             except BaseException:
                 self.release()
                 raise
@@ -196,6 +198,25 @@ class RunWriter:
         # A picture of which one specimen failed is done when its other records are in a part, not before.
         self._known_errors = {(error["source"], error["reason"]) for error in errors}
         self.done.load(image_key(source) for source, reason in self._known_errors if not reason.startswith(SPECIMEN_PREFIX))
+
+    def _refuse_another_folder(self, info: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Refuses a folder that goes by the relative name of the one before and is another: both would be mixed in one run.
+
+        A collection that was moved holds what was done of it, and may have lost some.
+
+        Raises:
+            DataError: Nothing that the run holds stands in the folder.
+        """
+        given = facts.get("input")
+        if not isinstance(given, Mapping) or given.get("layout") not in ("folder", "glob"):  # where sources are files beneath the root
+            return
+        root, before = given.get("root"), roots_of([info.get("input")]) - {None}
+        if root is None or not before or root in before or not (gone := none_stands(str(root), self.held())):
+            return
+        raise DataError(
+            f"{str(self.folder)!r} holds {self.noun} of pictures in {some_of(sorted(before))}, and {str(root)!r} holds none of them as "
+            f"they were: {counted(gone)}. Pictures of both would be mixed. Go on in the folder of before, or choose another --output."
+        )
 
     # ------------------------------------------------------------------------------------------------------ writing
 

@@ -640,6 +640,35 @@ def test_limits_hold_for_settings_that_mean_the_same(localizer: Localizer, tmp_p
             run_here(tmp_path / "photos", tmp_path / f"no {number}", localizer.with_settings(**own), calibration=limits)
 
 
+@pytest.mark.parametrize("given", ["photos", "photos/*.png"])
+def test_resume_refuses_another_folder_of_the_same_relative_name(
+    given: str, localizer: Localizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another working folder both were mixed in one run, and pictures of other names were not even spoken of."""
+    for seed, (place, names) in enumerate({"A": "ab", "B": "cd", "C": "ab"}.items()):
+        (tmp_path / place / "photos").mkdir(parents=True)
+        for number, name in enumerate(names):
+            Image.fromarray(picture(10 * seed + number)).save(tmp_path / place / "photos" / f"{name}.png")
+    monkeypatch.chdir(tmp_path / "A")
+    run_here(given, tmp_path / "run", localizer)
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    for place in "BC":
+        monkeypatch.chdir(tmp_path / place)
+        with pytest.raises(DataError, match=r"pictures in .*A.photos.*[BC].photos' holds none of them as they were: 2 \(a\.png") as said:
+            run_here(given, tmp_path / "run", localizer, resume=True)
+        assert "choose another --output" in str(said.value)
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    # A collection that was moved, and lost one and got one meanwhile, is the same.
+    (tmp_path / "A" / "photos").rename(tmp_path / "moved")
+    (tmp_path / "moved" / "b.png").unlink()
+    Image.fromarray(picture(7)).save(tmp_path / "moved" / "e.png")
+    (tmp_path / "D").mkdir()
+    (tmp_path / "moved").rename(tmp_path / "D" / "photos")
+    monkeypatch.chdir(tmp_path / "D")
+    again = run_here(given, tmp_path / "run", localizer, resume=True)
+    assert {record["source"] for record in again.records()} == {"a.png", "b.png", "e.png"}
+
+
 @pytest.fixture
 def two_folders(tmp_path: Path) -> Path:
     """Folders ``A`` and ``B`` with pictures of the same names, and a list and a table that name them."""
