@@ -6,7 +6,8 @@ megapixels that is a hundred times less work, and no evidence is lost, since the
 Uncertainty: nothing finer than one patch was seen, so each edge of a region is known to one patch. Of a length that is one patch along it
 (in original pixels); areas, angles and ratios follow by first-order propagation. Of something under two patches nothing can be said: null.
 Lengths of the body (:func:`measure_distances`) run from one border to another, each known to one patch, and state the two together; where
-the maps let the border be read in several ways, that of the head's length holds how far these lie apart.
+the maps let the border be read in several ways, that of the head's length holds how far these lie apart. An eye's diameter reaches down to
+one patch: smaller eyes have fainter and wider maps, so that one of a patch can come out four patches wide.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ DISTANCE_MEANINGS: dict[str, str] = {
     "head_length": "head length: from the front end of the head to where it ends, along the midline of the body",
     "head_depth": "head depth: greatest depth of the head across the midline of the body",
     "body_depth": "body depth: greatest depth of the body without fins, across its midline",
-    "eye_diameter": "eye diameter: of a disc as large as the eye, as far as its map stands out of the head around it",
+    "eye_diameter": "eye diameter: of a disc as large as the eye on its map; eyes of under one and a half patches come out too large",
     "caudal_fin_length": "tail fin length: from the base of the tail fin to its rear end, along the midline of the body",
     "dorsal_fin_height": "dorsal fin height: how far the dorsal fin stands out of the body, across the midline",
     "anal_fin_height": "anal fin height: how far the anal fin stands out of the body, across the midline",

@@ -57,8 +57,8 @@ class Length:
     Attributes:
         value: Pixels.
         error: Its uncertainty, pixels: either end is known to one patch; where two parts leave a gap between them, to half of it, and where
-            other ways to read a border off the maps find it elsewhere, to how far they lie apart. ``None`` where the length is under two
-            patches, and nothing can be said.
+            other ways to read a border off the maps find it elsewhere, to how far they lie apart. An eye may be as small as a patch,
+            however wide its map. ``None`` where the length is under two patches, and nothing can be said.
         line: What was measured, float64 [K, 2] of ``(x, y)``.
     """
 
@@ -301,8 +301,8 @@ def measure_body(
         parts: Part -> bool [H, W]; a part that was not found is missing or empty.
         cell: ``(y, x)`` size of what the parts were told by, in pixels (a patch; 1 for outlines drawn to the pixel).
         heats: Part -> float [H, W], the scores that the parts were told by, where they were: how far apart several ways to read the end of
-            the front part off them lie is then part of the uncertainty of ``head_length``; see
-            :func:`concept_cam.core.borders.border_readings`.
+            the front part off them lie is then part of the uncertainty of ``head_length`` (see
+            :func:`concept_cam.core.borders.border_readings`), and that of ``eye_diameter`` reaches down to a patch.
         called: What the parts are called.
 
     Returns:
@@ -327,8 +327,9 @@ def measure_bodies(
     )
     for number, frame in zip(there, frames):
         if frame is not None:
-            necks = border_readings(frame, heats[number], called.front, called.trunk, called.cover) if heats and heats[number] else ()
-            found[number] = _measured(frame, given[number], cells[number], necks, called)
+            told = heats[number] if heats else {}
+            necks = border_readings(frame, told, called.front, called.trunk, called.cover) if told else ()
+            found[number] = _measured(frame, given[number], cells[number], necks, called, bool(told))
     return found
 
 
@@ -338,8 +339,11 @@ def _measured(
     cell: tuple[float, float],
     necks: tuple[float, ...],
     called: BodyParts,
+    told: bool,
 ) -> dict[str, Length]:
-    """Measures a body in its frame; ``necks`` are other readings of where its front part ends."""
+    """Measures a body in its frame; ``necks`` are other readings of where its front part ends, and ``told`` whether its parts were told by
+    scores of patches, rather than drawn.
+    """
     found: dict[str, Length] = {}
     # A bump no longer than a patch cannot be told from noise, and greatest depths would be those of bumps.
     flat_low, flat_high = (_without_bumps(side, 2 * round(max(cell)) + 1) for side in (frame.low, frame.high))
@@ -384,7 +388,8 @@ def _measured(
             # The diameter of a disc as large as the eye.
             radius = math.sqrt(len(along) / math.pi)
             line = frame.at(np.array([middle - radius, middle + radius]), np.full(2, float(aside.mean())))
-            add("eye_diameter", 2 * radius, line)
+            # Scores of patches are no finer than these, and fainter the smaller the eye: one of a patch can come out several wide.
+            add("eye_diameter", 2 * radius, line, max(2 * radius - max(cell), 0.0) if told else 0.0)
     for fin in called.fins:
         if fin in places:
             along, aside = places[fin]

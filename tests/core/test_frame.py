@@ -181,6 +181,20 @@ def test_nothing_is_measured_of_what_is_not_there() -> None:
     assert "eye_diameter" not in measure_body(elsewhere)
 
 
+def test_an_eye_told_by_patches_may_be_as_small_as_one() -> None:
+    """A smaller eye's map is fainter and wider: half of the true diameters lay outside what was stated."""
+    masks = planted(straight(0.0))
+    heats = {name: mask.astype(np.float32) for name, mask in masks.items()}
+    patch = 0.8 * EYE
+    drawn, told = measure_body(masks, (patch, patch)), measure_body(masks, (patch, patch), heats)
+    value = told["eye_diameter"].value
+    assert value == drawn["eye_diameter"].value
+    assert drawn["eye_diameter"].error == pytest.approx(patch * 2**0.5)
+    assert told["eye_diameter"].error == pytest.approx(np.sqrt(2 * patch**2 + (value - patch) ** 2))
+    assert value - told["eye_diameter"].error < patch
+    assert measure_body(masks, (2.0 * EYE, 2.0 * EYE), heats)["eye_diameter"].error is None
+
+
 def test_uncertainty_is_a_patch_and_none_below_two() -> None:
     masks = planted(straight(0.0))
     coarse = measure_body(masks, (16.0, 8.0))
