@@ -13,6 +13,7 @@ encodes, a few score; when more wait than the limits allow, :class:`Busy` says s
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import threading
 import time
@@ -101,6 +102,7 @@ class DeskAnswer:
         encoded: Whether the picture was encoded for this answer.
         seconds: What the answer took, waiting left out.
         notes: What was done to the picture's pixels when it was read, in words, see :class:`concept_cam.pictures.reading.Picture`.
+        version: Another text whenever the picture's file was written since; empty for what is held in memory.
     """
 
     entry: GalleryPicture
@@ -117,6 +119,7 @@ class DeskAnswer:
     encoded: bool
     seconds: float
     notes: tuple[str, ...] = ()
+    version: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain data for JSON; the maps only where they were asked for."""
@@ -134,6 +137,7 @@ class DeskAnswer:
                 "height": height,
                 "specimen": None if self.entry.box is None else {"number": self.entry.specimen, "box": list(self.entry.box)},
                 "notes": list(self.notes),
+                "version": self.version,
             },
             "question": {
                 "target": found.concept.name if found.concept.where and not question.character else found.concept.target[0],
@@ -262,11 +266,12 @@ class Desk:
         self._coming: dict[str, Future[PatchFeatures]] = {}
         self._images: dict[str, torch.Tensor] = {}
         self._notes: dict[str, tuple[str, ...]] = {}
+        self._encoded_of: dict[str, tuple[int, int] | None] = {}
         self._lock = threading.Lock()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._scorers = ThreadPoolExecutor(threads or min(8, max(2, os.cpu_count() or 2)), thread_name_prefix="score")
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="read")
-        self._shown: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._shown: OrderedDict[tuple[str, int], tuple[tuple[int, int] | None, bytes]] = OrderedDict()
         self._localizers: OrderedDict[tuple[float, str], Localizer] = OrderedDict()
         self._words: OrderedDict[Concept, tuple[str, ...]] = OrderedDict()
         self._concepts: dict[tuple[str, str, str | None], tuple[Concept, ...]] = {}
@@ -331,8 +336,9 @@ class Desk:
         Raises:
             Busy: Too many pictures wait.
         """
+        version = self.gallery.version(entry)
         with self._lock:
-            if entry.id in self._features:
+            if entry.id in self._features and _is_of(self._encoded_of[entry.id], version):
                 self._features.move_to_end(entry.id)
                 ready: Future[PatchFeatures] = Future()
                 ready.set_result(self._features[entry.id])
@@ -347,20 +353,22 @@ class Desk:
 
     def _encode(self, entry: GalleryPicture) -> PatchFeatures:
         try:
+            version = self.gallery.version(entry)  # Before it is read: what is written meanwhile is another version.
             features = self.gallery.features(entry)
             if features is None:
                 picture = self.gallery.read(entry)
                 features = self.localizer.encode(replace(picture, source=entry.source))
                 self._notes[entry.id] = picture.notes
             with self._lock:
-                self._keep(entry.id, features)
+                self._keep(entry.id, features, version)
             return features
         finally:
             with self._lock:
                 self._coming.pop(entry.id, None)
 
-    def _keep(self, id_: str, features: PatchFeatures) -> None:
-        self._features[id_] = features
+    def _keep(self, id_: str, features: PatchFeatures, version: tuple[int, int] | None) -> None:
+        self._features[id_], self._encoded_of[id_] = features, version
+        self._features.move_to_end(id_)
         self._images[id_] = features.image.cpu()  # A few hundred numbers: kept of every picture, to choose the next one.
         self.counts["encoded"] += 1
         size = features.patches.numel() * features.patches.element_size()
@@ -393,20 +401,22 @@ class Desk:
             return dict(self._images)
 
     def picture(self, entry: GalleryPicture, side: int) -> bytes:
-        """Returns a picture as JPEG of at most ``side`` pixels on its longer side; the last ones are kept.
+        """Returns a picture as JPEG of at most ``side`` pixels on its longer side; the last ones are kept, until their files change.
 
         Raises:
             ImageError: It cannot be read.
         """
         key = (entry.id, side)
+        version = self.gallery.version(entry)
         with self._lock:
-            if key in self._shown:
+            if key in self._shown and _is_of(self._shown[key][0], version):
                 self._shown.move_to_end(key)
-                return self._shown[key]
+                return self._shown[key][1]
         content = encode_picture(self.gallery.read(entry), side)
         with self._lock:
-            self._shown[key] = content
-            while sum(map(len, self._shown.values())) > SHOWN_KEPT and len(self._shown) > 1:
+            self._shown[key] = version, content
+            self._shown.move_to_end(key)
+            while sum(len(kept) for _, kept in self._shown.values()) > SHOWN_KEPT and len(self._shown) > 1:
                 self._shown.popitem(last=False)
         return content
 
@@ -500,6 +510,7 @@ class Desk:
             encoded=encoded,
             seconds=time.perf_counter() - started,
             notes=self._notes.get(entry.id, ()),
+            version=_name_of(self._encoded_of.get(entry.id)),
         )
 
     def _localizer(self, gamma: float, weighting: str) -> Localizer:
@@ -651,6 +662,16 @@ class Desk:
         shares = probabilities(stacked, texts, scales_of([question.concept], backbone.logit_scale, backbone.sharpness))[:, 0]
         best = shares.topk(2, dim=-1).values
         return dict(zip(images, (1 - (best[:, 0] - best[:, 1])).tolist()))
+
+
+def _name_of(version: tuple[int, int] | None) -> str:
+    """A version's name for clients, who need not know when a file was written."""
+    return "" if version is None else hashlib.sha256(repr(version).encode()).hexdigest()[:12]
+
+
+def _is_of(kept: tuple[int, int] | None, version: tuple[int, int] | None) -> bool:
+    """Whether what is kept is of this version of a file; of a file that cannot be reached just now what is kept is all there is."""
+    return version is None or kept == version
 
 
 def _cosines(localizer: Localizer, features: PatchFeatures, answers: Localizations) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:

@@ -200,6 +200,14 @@ class Gallery:
         left, top, width, height = entry.box
         return replace(picture, pixels=np.ascontiguousarray(picture.pixels[top : top + height, left : left + width]))
 
+    def version(self, entry: GalleryPicture) -> tuple[int, int] | None:
+        """Returns what changes whenever a picture's file is written; ``None`` where it is in memory or cannot be reached."""
+        try:
+            found = os.stat(entry.path) if entry.path is not None else None
+        except (OSError, ValueError):
+            return None
+        return None if found is None else (found.st_mtime_ns, found.st_size)
+
     def features(self, entry: GalleryPicture) -> PatchFeatures | None:
         """Returns the stored features of a picture of an index, or ``None``."""
         return self.index.features(entry.position) if self.index is not None and entry.position >= 0 else None

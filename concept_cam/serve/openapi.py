@@ -144,7 +144,7 @@ _SCHEMAS: dict[str, Any] = {
         "properties": {
             "picture": {
                 "type": "object",
-                "required": ["id", "source", "title", "width", "height", "specimen", "notes"],
+                "required": ["id", "source", "title", "width", "height", "specimen", "notes", "version"],
                 "properties": {
                     "id": _TEXT,
                     "source": _TEXT,
@@ -160,6 +160,10 @@ _SCHEMAS: dict[str, Any] = {
                         "type": "array",
                         "items": _TEXT,
                         "description": "What was done to its pixels when it was read: first frame, colour profile, scaling",
+                    },
+                    "version": {
+                        "type": "string",
+                        "description": "Another text whenever its file was written since; empty for a picture that is held in memory",
                     },
                 },
             },

@@ -45,6 +45,30 @@ def decoded(text: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), "<f4").reshape(shape)
 
 
+def test_a_picture_that_is_written_anew_is_read_anew(desk: Any, client: Any, photos: Path) -> None:
+    """Features and pictures of the sizes that were shown stayed those of the old file, and those of other sizes were of the new one."""
+    id_ = ids(client)["a.png"]
+
+    def shown(side: int) -> tuple[int, int]:
+        return Image.open(io.BytesIO(client.get(f"/api/pictures/{id_}/image?side={side}").content)).size
+
+    before = ask(client, picture=id_, **RED)
+    assert shown(160) == (64, 64)
+    Image.new("RGB", (96, 48), (0, 200, 0)).save(photos / "a.png")
+    after = ask(client, picture=id_, **RED)
+    assert (after["picture"]["width"], after["picture"]["height"]) == (96, 48)
+    assert after["picture"]["version"] != before["picture"]["version"]
+    assert after["score"] < before["score"]
+    assert shown(160) == (96, 48)
+    assert shown(1600) == (96, 48)
+    encoded = desk.counts["encoded"]
+    assert ask(client, picture=id_, **RED)["picture"]["version"] == after["picture"]["version"]
+    (photos / "a.png").unlink()  # What is known of a file that cannot be reached just now is still there.
+    assert ask(client, picture=id_, **RED)["score"] == after["score"]
+    assert shown(160) == (96, 48)
+    assert desk.counts["encoded"] == encoded
+
+
 def test_the_pictures_are_those_of_the_folder(client: Any) -> None:
     found = client.get("/api/pictures").json()
     assert [row["source"] for row in found["pictures"]] == sorted(BOXES)

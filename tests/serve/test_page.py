@@ -593,6 +593,29 @@ def test_the_verdict_on_one_state_does_not_doubt_the_call_of_another(page: Any, 
     assert page.execute_script("return document.querySelector('.panel.active .title').textContent") == "adipose fin: present?"
 
 
+def test_a_picture_that_is_written_anew_is_shown_and_asked_anew(page: Any) -> None:
+    """Its map stayed that of the old one, over the new one where that was shown."""
+    assert page.desk.gallery.entries
+    (entry,) = (entry for entry in page.desk.gallery.entries if entry.source == "forked.png")
+    file = Path(entry.path)
+    old = file.read_bytes()
+    fits = "const a = view.panels[0].answer; return a ? [view.image.naturalWidth, a.picture.width, a.picture.height] : null"
+    width, *size = view(page, fits)
+    assert width == size[0] > size[1]
+    try:
+        Image.open(io.BytesIO(old)).transpose(Image.Transpose.ROTATE_90).save(file)
+        key(page, "\ue014", "\ue012")  # to the next one and back
+        wait(page, "return document.getElementById('place').textContent.includes('forked.png')")
+        for _ in range(100):
+            found = view(page, fits)
+            if found and found[0] == found[1] != width:
+                break
+            time.sleep(0.1)
+        assert found == [size[1], size[1], size[0]]
+    finally:
+        file.write_bytes(old)
+
+
 def test_every_file_that_is_not_taken_is_named(page: Any, tmp_path: Path) -> None:
     """Of several files each message took the place of the one before."""
     page.expected_errors = True  # Chromium logs the answers 400.

@@ -25,7 +25,7 @@ export const api = {
   pictures: (offset, limit, search) => request(`/api/pictures?offset=${offset}&limit=${limit}&search=${encodeURIComponent(search)}`),
   titled: title => request(`/api/pictures?limit=1&title=${encodeURIComponent(title)}`),
   upload: file => request(`/api/pictures?name=${encodeURIComponent(file.name)}`, { method: 'POST', headers: { 'Content-Type': file.type || 'image/png' }, body: file }),
-  image: (id, side) => `/api/pictures/${id}/image?side=${side}`,
+  image: (id, side, version) => `/api/pictures/${id}/image?side=${side}${version ? `&v=${version}` : ''}`,
   // A busy server is asked again, a little later each time.
   async ask(question, signal) {
     for (let pause = 400; ; pause *= 2) {

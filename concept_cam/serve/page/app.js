@@ -9,7 +9,7 @@ const HEAT = 512, MASK = 1024, MOST_PANELS = 6;
 const view = {
   info: null, pictures: [], total: 0, search: '', at: -1, picture: null, image: null, standing: [], last: 0,
   panels: [], active: 0, gamma: 1, threshold: 'half-max', opacity: 0.7, mix: 0.5, taught: '', mapOn: true,
-  tool: 'look', brush: 24, scales: new Map(), marks: new Map(), offered: 0, loading: 0, fetched: 0,
+  tool: 'look', brush: 24, scales: new Map(), marks: new Map(), versions: new Map(), written: new Map(), offered: 0, loading: 0, fetched: 0,
 };
 const store = (name, value) => { try { if (value === undefined) return localStorage.getItem(`concept-cam-${name}`); localStorage.setItem(`concept-cam-${name}`, value); } catch { return null; } };
 const active = () => view.panels[view.active];
@@ -103,6 +103,14 @@ async function ask(panel, withMap = true) {
   try {
     const answer = await api.ask({ picture: picture.id, ...plain(panel.question), map: withMap, ...(clicks.length ? { clicks } : {}) }, controller.signal);
     if (controller.signal.aborted || picture !== view.picture) return;
+    const version = view.versions.get(picture.id);
+    view.versions.set(picture.id, answer.picture.version);
+    if (version !== undefined && version !== answer.picture.version) {
+      // The file was written anew: what is here is of the old one, and a browser does not ask twice for one address.
+      view.written.set(picture.id, answer.picture.version);
+      select(view.at);
+      return;
+    }
     const first = !panel.answer;
     panel.answer = answer;
     panel.took = performance.now() - started;
@@ -878,7 +886,7 @@ async function select(index) {
   image.decoding = 'async';
   image.onload = () => { if (mine === selecting) { view.image = image; setAspect(); drawAll(); } };
   image.onerror = () => { if (mine === selecting) { view.image = null; drawAll(); } };
-  image.src = api.image(view.picture.id, 1600);
+  image.src = api.image(view.picture.id, 1600, view.written.get(view.picture.id));
   view.image = image;
   $('reading').textContent = '';
   remember(); showAnswer();
@@ -905,7 +913,7 @@ function markCurrent() {
 function buildStrip() {
   $('strip').replaceChildren(...view.pictures.map((picture, index) => {
     const button = element('button', { type: 'button', title: picture.title, 'aria-label': `${picture.title}${picture.corrections ? ', corrected' : ''}`, onclick: () => select(index) },
-      element('img', { src: api.image(picture.id, 160), alt: '', loading: 'lazy', decoding: 'async' }));
+      element('img', { src: api.image(picture.id, 160, view.written.get(picture.id)), alt: '', loading: 'lazy', decoding: 'async' }));
     if (picture.corrections) button.append(tick());
     return element('li', {}, button);
   }));
