@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from concept_cam.collection.inputs.items import File, Item
 from concept_cam.collection.run_folder import ERRORS_FILE
-from concept_cam.core.names import counted
+from concept_cam.core.names import counted, file_of
 
 __all__ = ["COMPARED", "Passed", "none_stands"]
 
@@ -95,8 +95,9 @@ def none_stands(root: str, held: Iterable[tuple[str, str, str]]) -> list[str]:
     return [] if any(_stands(os.path.join(root, source), known[source]) for source in looked) else looked
 
 
-def _stands(path: str, digest: str | None) -> bool:
-    return os.path.isfile(path) and not (digest and _differs(path, digest))
+def _stands(shown: str, digest: str | None) -> bool:
+    path = file_of(shown)
+    return path is not None and not (digest and _differs(str(path), digest))
 
 
 def _touched(path: str, since: float) -> bool:

@@ -669,6 +669,21 @@ def test_resume_refuses_another_folder_of_the_same_relative_name(
     assert {record["source"] for record in again.records()} == {"a.png", "b.png", "e.png"}
 
 
+def test_a_moved_folder_is_known_by_names_that_are_not_utf8(localizer: Localizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept as they are shown, and no file is called so: the folder was refused as another one."""
+    for place in "AB":
+        (tmp_path / place).mkdir()
+    folder = tmp_path / "A" / "photos"
+    folder.mkdir()
+    Image.fromarray(picture(0)).save(folder / os.fsdecode(b"\xe9.png"))
+    monkeypatch.chdir(tmp_path / "A")
+    run_here("photos", tmp_path / "run", localizer)
+    folder.rename(tmp_path / "B" / "photos")
+    monkeypatch.chdir(tmp_path / "B")
+    again = run_here("photos", tmp_path / "run", localizer, resume=True)
+    assert {record["source"] for record in again.records()} == {"\\xe9.png"}
+
+
 @pytest.fixture
 def two_folders(tmp_path: Path) -> Path:
     """Folders ``A`` and ``B`` with pictures of the same names, and a list and a table that name them."""
