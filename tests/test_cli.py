@@ -416,6 +416,10 @@ def test_a_blank_name_is_not_the_folder_one_is_in(picture: Path, monkeypatch: py
         result = run(*arguments, "--output", "")
         assert result.exit_code == 2
         assert "Invalid value for '--output' / '-o': received '': expected the name of a" in result.stderr
+    for arguments in (("calibrate", "", "--output", "limits.yaml"), ("prompts", "check", "")):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert "received '': expected the name of a file" in result.stderr
     assert list(picture.parent.iterdir()) == [picture]
 
 

@@ -27,7 +27,7 @@ _OF_CALLS = ("labels", "accuracy", "confidence", "least")
 
 
 @click.command(short_help="Fit abstention limits, rules of trust and guarantees.")
-@click.argument("labelled", metavar="CALLS|DATA")
+@click.argument("labelled", type=PathName(), metavar="CALLS|DATA")
 @click.option(
     "--labels",
     "-l",

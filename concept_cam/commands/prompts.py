@@ -191,7 +191,7 @@ def _matrix(result: Separability, character: str) -> None:
 
 
 @prompts.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=PathName(dir_okay=False), metavar="FILE...")
 @click.option(
     "--ontologies",
     type=PathName(file_okay=False, exists=True),

@@ -11,7 +11,7 @@ from concept_cam.core.registry import Entry
 __all__ = ["READING", "Method"]
 
 READING: dict[str, tuple[tuple[Any, ...], str]] = {
-    "attention": (("auto",), "brings its own attention"),
+    "attention": (("auto",), "takes no other attention"),
     "views": (("auto", "single"), "looks at the picture as it is"),
     "look_again": ((False,), "cannot look again"),
 }

@@ -45,8 +45,8 @@ def test_unknown_names_and_arguments() -> None:
     [
         ("grad-cam", {"views": "mirrored"}, r"'grad-cam' looks at the picture as it is, received views='mirrored'.*gem, clip-surgery"),
         ("luminance", {"views": "mirrored"}, "'luminance' looks at the picture as it is"),
-        ("rise:4", {"attention": "value"}, r"'rise:4' brings its own attention, received attention='value'.*\(direct\). Leave"),
-        ("gem", {"attention": "value"}, "'gem' brings its own attention"),
+        ("rise:4", {"attention": "value"}, r"'rise:4' takes no other attention, received attention='value'.*\(direct\). Leave"),
+        ("gem", {"attention": "value"}, "'gem' takes no other attention"),
         ("clip-surgery", {"look_again": True}, r"'clip-surgery' cannot look again, received look_again=True.*\(direct, gem\)"),
     ],
 )

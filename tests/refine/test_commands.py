@@ -69,7 +69,7 @@ def test_locate_refines_and_says_so(photos: Path, tmp_path: Path) -> None:
         (["--look-again", "--method", "grad-cam"], "cannot look again"),
         (["--views", "mirrored", "--method", "grad-cam"], "'grad-cam' looks at the picture as it is"),
         (["--views", "mirrored", "--model", "timm:resnet18"], "a classifier's map looks at the picture as it is"),
-        (["--attention", "value", "--head", "head.safetensors"], "a classifier's map brings its own attention"),
+        (["--attention", "value", "--head", "head.safetensors"], "a classifier's map takes no other attention"),
     ],
 )
 def test_what_cannot_be_refined_is_one_clear_line(photos: Path, options: list[str], message: str) -> None:
