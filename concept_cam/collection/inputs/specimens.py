@@ -25,7 +25,7 @@ from concept_cam.collection.inputs.files import filesystem
 from concept_cam.collection.inputs.items import Collection, Item, Specimen, is_url
 from concept_cam.core.errors import ConfigurationError, DataError, ImageError, reason_of
 from concept_cam.core.names import display, path_of
-from concept_cam.core.tables import read_header, rows_of
+from concept_cam.core.tables import read_header, rows_of, unescaped
 from concept_cam.pictures.endings import PICTURE_SUFFIXES, is_picture
 from concept_cam.pictures.folders import walk
 
@@ -361,7 +361,7 @@ def open_boxes(path: str, option: str = "--boxes") -> BoxFile:
             cells = [row[column][:80] for column in BOX_COLUMNS]
             raise DataError(f"{path!r}, line {line}: {cells} is no box (x, y, width, height in pixels).") from None
         carried = {key: value for key, value in row.items() if key not in (name, *BOX_COLUMNS)}
-        boxes.setdefault(row[name].replace(os.sep, "/"), []).append(Specimen(box, columns=carried))
+        boxes.setdefault(unescaped(row[name]).replace(os.sep, "/"), []).append(Specimen(box, columns=carried))
     return BoxFile({key: tuple(found) for key, found in boxes.items()}, path, _places(boxes, os.path.dirname(path)), option)
 
 

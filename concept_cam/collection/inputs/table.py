@@ -13,7 +13,7 @@ from concept_cam.collection.inputs.items import Broken, Collection, Columns, Ite
 from concept_cam.collection.inputs.specimens import mask_in, parse_boxes
 from concept_cam.core.errors import reason_of
 from concept_cam.core.names import display
-from concept_cam.core.tables import BadRow, entries_of, read_header
+from concept_cam.core.tables import BadRow, entries_of, read_header, unescaped
 
 __all__ = ["open_table", "path_items"]
 
@@ -43,7 +43,7 @@ def open_table(inputs: Sequence[str], columns: Columns, root: str | None = None,
         return Item(f"{base}#line{line}", Broken(reason))
 
     def items() -> Iterator[Item]:
-        for text, group in groupby(entries_of(path), key=lambda entry: _picture(entry[1], name)):
+        for text, group in groupby(entries_of(path), key=lambda entry: _picture(entry[1], name, folder)):
             if text.strip():
                 yield from path_items(text, [row for _, row in group if not isinstance(row, BadRow)], name, columns, folder)
                 continue
@@ -51,14 +51,18 @@ def open_table(inputs: Sequence[str], columns: Columns, root: str | None = None,
                 yield broken(line, row.reason if isinstance(row, BadRow) else f"line {line}: the column {name!r} is empty.")
 
     def count() -> int:
-        names = (_picture(row, name) for _, row in entries_of(path))
+        names = (_picture(row, name, folder) for _, row in entries_of(path))
         return sum(1 for _ in (groupby(names) if columns.box or columns.mask else names))
 
     return Collection("table", display(folder), items, count)
 
 
-def _picture(row: Row | BadRow, name: str) -> str:
-    return "" if isinstance(row, BadRow) else row[name]
+def _picture(row: Row | BadRow, name: str, folder: str) -> str:
+    """The cell that names the picture, without the apostrophe that our own tables carry, unless there is a file of that very name."""
+    if isinstance(row, BadRow):
+        return ""
+    plain = unescaped(row[name])
+    return row[name] if plain != row[name] and os.path.isfile(os.path.join(folder, row[name])) else plain
 
 
 def path_items(text: str, rows: Sequence[Row], name: str, columns: Columns, root: str | None) -> Iterator[Item]:

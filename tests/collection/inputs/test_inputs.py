@@ -193,6 +193,18 @@ def test_table_carries_columns_and_names_those_it_has(folder: Path, tmp_path: Pa
         open_collection(tmp_path / "empty.csv")
 
 
+def test_a_table_that_was_printed_names_pictures_by_an_apostrophe(folder: Path, tmp_path: Path) -> None:
+    """What `locate` prints has one before what a spreadsheet would run; a file of that very name is meant all the same."""
+    for name in ("@a.png", "'-b.png", "-b.png", "'=c.png"):
+        (folder / name).write_bytes(png(3))
+    table = tmp_path / "found.csv"
+    table.write_text("file_name,x,y,width,height\n'@a.png,1,2,30,40\n'-b.png,5,6,30,40\n''=c.png,7,8,30,40\n-5,1,1,2,2\n", encoding="utf-8")
+    assert [item.source for item in items(table, root=str(folder))] == ["@a.png", "'-b.png", "'=c.png", "-5"]
+    boxes, there = open_boxes(str(table)), {item.source: item for item in items(folder)}
+    found = [[specimen.box for specimen in boxes.of(there[name])] for name in ("@a.png", "-b.png", "'=c.png")]
+    assert found == [[(1, 2, 30, 40)], [(5, 6, 30, 40)], [(7, 8, 30, 40)]]
+
+
 def test_table_with_boxes_has_one_specimen_per_row(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "trays.csv"
     table.write_text('file,box,id\nphotos/top.png,1 2 30 40,A\nphotos/top.png,"[50, 2, 30, 40]",B\nphotos/c/a fish.png,broken,C\n')
