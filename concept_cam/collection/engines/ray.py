@@ -46,10 +46,8 @@ class RayWorker:
     def __init__(self, model: Packed | Named, settings: Any, plan: Plan, threads: int = 0) -> None:
         import torch
 
-        from concept_cam.backbones.torchvision_compat import prepare_torchvision
         from concept_cam.localizer import Localizer
 
-        prepare_torchvision()
         if threads:
             torch.set_num_threads(threads)
         self._annotator = Annotator(Localizer(model.load(), settings), plan)
