@@ -612,6 +612,29 @@ def test_a_picture_that_is_written_anew_is_shown_and_asked_anew(page: Any) -> No
                 break
             time.sleep(0.1)
         assert found == [size[1], size[1], size[0]]
+        small = "const [w, h] = [...document.querySelectorAll('#strip img')].map(img => [img.naturalWidth, img.naturalHeight])[0]"
+        wait(page, f"{small}; return w < h")
+    finally:
+        file.write_bytes(old)
+
+
+def test_a_picture_that_a_search_left_out_is_shown_anew_too(page: Any) -> None:
+    """Nothing came after the answer on the new file: no map, and the picture stayed the old one."""
+    (entry,) = (entry for entry in page.desk.gallery.entries if entry.source == "forked.png")
+    file = Path(entry.path)
+    old = file.read_bytes()
+    try:
+        page.execute_script("const s = document.getElementById('search'); s.value = 'turned'; s.dispatchEvent(new Event('input'))")
+        wait(page, "return document.querySelectorAll('#strip button').length == 1")
+        Image.open(io.BytesIO(old)).transpose(Image.Transpose.ROTATE_90).save(file)
+        page.execute_script("document.getElementById('target').value = 'a head'; document.getElementById('words').requestSubmit()")
+        shown = "const p = view.panels[0]; return Boolean(p.map && view.image.naturalWidth < view.image.naturalHeight)"
+        for _ in range(100):
+            if view(page, shown):
+                break
+            time.sleep(0.1)
+        assert view(page, shown)
+        assert text(page, "place").endswith("forked.png")
     finally:
         file.write_bytes(old)
 

@@ -108,7 +108,9 @@ async function ask(panel, withMap = true) {
     if (version !== undefined && version !== answer.picture.version) {
       // The file was written anew: what is here is of the old one, and a browser does not ask twice for one address.
       view.written.set(picture.id, answer.picture.version);
-      select(view.at);
+      const small = document.querySelectorAll('#strip img')[view.at];
+      if (small) small.src = api.image(picture.id, 160, answer.picture.version);
+      showPicture();
       return;
     }
     const first = !panel.answer;
@@ -877,9 +879,13 @@ $('taught').addEventListener('change', event => setTaught(event.target.value));
 let selecting = 0;
 async function select(index) {
   if (index < 0 || index >= view.pictures.length) return;
-  const mine = ++selecting;
   view.at = index;
   view.picture = view.pictures[index];
+  await showPicture();
+}
+// The picture that is chosen need not stand in the strip: a search may have left it out.
+async function showPicture() {
+  const mine = ++selecting;
   for (const panel of view.panels) { panel.controller?.abort(); panel.answer = null; panel.map = null; panel.region = null; panel.problem = ''; panel.cursor = null; }
   markCurrent();
   const image = new Image();
