@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from concept_cam import backbones, prompts
-from concept_cam.backbones.portable import Named, Packed, portable
+from concept_cam.backbones.portable import Packed
 from concept_cam.backbones.protocol import Backbone
 from concept_cam.backbones.text_memory import TextMemory
 from concept_cam.backbones.views import VIEWS
@@ -109,8 +110,12 @@ class Localizer:
         )
 
     def __reduce__(self) -> tuple[Callable[..., Localizer], tuple[object, ...]]:
-        """What goes into a pickle: model, settings and rules. What was kept of texts and pictures stays here."""
-        return _unpickled, (type(self), portable(self.backbone, self.dtype_name), self.settings, self.rules)
+        """What goes into a pickle: model, settings and rules. What was kept of texts and pictures stays here.
+
+        A model of which a part cannot be pickled is refused here, and not sent by its name: where that names nothing, a pool would start
+        one process after another that ends at once, and never answer.
+        """
+        return _unpickled, (type(self), Packed(pickle.dumps(self.backbone)), self.settings, self.rules)
 
     def __copy__(self) -> Localizer:
         """A copy within the process, of the same model, which goes through no pickle."""
@@ -935,7 +940,7 @@ class Localizer:
         return replace(asked[index], contrasts=tuple((names[other],) for other in nearest), contrast_names=())
 
 
-def _unpickled(kind: type[Localizer], model: Packed | Named, settings: Settings, rules: Rules) -> Localizer:
+def _unpickled(kind: type[Localizer], model: Packed, settings: Settings, rules: Rules) -> Localizer:
     return kind(model.load(), settings, rules)
 
 

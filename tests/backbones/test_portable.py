@@ -58,6 +58,14 @@ def test_every_family_can_be_sent(kind: str) -> None:
         torch.testing.assert_close(other.encode_text(["a fish"]), model.encode_text(["a fish"]), rtol=0, atol=0)
 
 
+def test_a_localizer_whose_model_cannot_be_pickled_is_refused_where_it_is_sent() -> None:
+    """It went by a name that nothing is loaded by, and failed in every process of a pool, one after another without end."""
+    model = backbone("vit")
+    model.held = lambda: None  # type: ignore[attr-defined]  # plain pickle refuses a function within another
+    with pytest.raises((AttributeError, pickle.PicklingError), match="local object"):
+        pickle.dumps(Localizer(model))
+
+
 def test_a_copy_within_the_process_shares_the_model() -> None:
     localizer = Localizer(backbone("vit"), Settings(gamma=0.5))
     other = copy.copy(localizer)
