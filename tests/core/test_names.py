@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from concept_cam.core.errors import DataError
 from concept_cam.core.names import counted, display, file_of, is_there, path_of
 from concept_cam.evaluation.datasets.drawn import PictureFinder
 from concept_cam.serve.gallery import open_gallery
@@ -58,3 +59,5 @@ def test_a_name_longer_than_the_system_takes_leads_nowhere(tmp_path: Path) -> No
     assert file_of(long) is None
     assert file_of(tmp_path) is None
     assert file_of(__file__) == Path(__file__)
+    with pytest.raises(DataError, match="lies nowhere in"):
+        PictureFinder(tmp_path, tmp_path / "labels.xml")(long.name)

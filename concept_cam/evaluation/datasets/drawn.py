@@ -15,7 +15,7 @@ from concept_cam import prompts
 from concept_cam.core.concept import Concept
 from concept_cam.core.documents import understood
 from concept_cam.core.errors import DataError
-from concept_cam.core.names import path_of
+from concept_cam.core.names import is_there, path_of
 from concept_cam.evaluation.datasets.samples import Dataset, MaskLoader, Sample, SampleQuestion, is_subject, noun_of, part_concepts
 from concept_cam.exports.survey import PACK_SEPARATOR, PART_SEPARATOR
 from concept_cam.pictures.endings import is_picture
@@ -86,7 +86,7 @@ class PictureFinder:
             DataError: There is none, or several.
         """
         direct = path_of(self._folder / name)
-        if direct.is_file() and self._folder.resolve() in direct.resolve().parents:
+        if is_there(direct) and direct.is_file() and self._folder.resolve() in direct.resolve().parents:
             return direct
         if self._by_name is None:
             self._by_name = {}
