@@ -612,8 +612,7 @@ def test_a_picture_that_is_written_anew_is_shown_and_asked_anew(page: Any) -> No
                 break
             time.sleep(0.1)
         assert found == [size[1], size[1], size[0]]
-        small = "const [w, h] = [...document.querySelectorAll('#strip img')].map(img => [img.naturalWidth, img.naturalHeight])[0]"
-        wait(page, f"{small}; return w < h")
+        wait(page, "const i = document.querySelector('#strip [aria-current=true] img'); return i.naturalWidth < i.naturalHeight")
     finally:
         file.write_bytes(old)
 
