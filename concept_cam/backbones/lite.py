@@ -1,9 +1,10 @@
 """The bundled family: EfficientNet-Lite0 with a neck at stride 8, and a small text tower of word pieces.
 
-A folder holds ``config.json`` (``"family": "lite"``; ``sharpness``, where it was fitted, as of
-:class:`concept_cam.backbones.protocol.Backbone`), ``model.safetensors`` (half precision; names ``image.*``, ``text.*``, ``joint.*``,
-``familiar``, ``examples`` and ``logit_scale``), ``tokenizer.json``, and ``known.json`` (``words`` of the trained phrases, ``names`` of
-things, ``groups`` that the remembered examples belong to).
+A folder holds ``config.json`` (``"family": "lite"``; ``specialists``, the groups that have a neck of their own, where there are any;
+``sharpness``, where it was fitted, as of :class:`concept_cam.backbones.protocol.Backbone`), ``model.safetensors`` (half precision, the text
+tower and the specialists in eight bits; names ``image.*``, ``text.*``, ``joint.*``, ``familiar``, ``examples`` and ``logit_scale``),
+``tokenizer.json``, and ``known.json`` (``words`` of the trained phrases, ``names`` of things, ``groups`` that the remembered examples
+belong to).
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ CARRIERS = frozenset(
 MEAN, STD = (127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3
 """What the backbone was trained with: pixels minus 127, over 128."""
 LITE_READ_SIZE = 384
+HOSTS = "image.hosts"
+EIGHT_BITS = ("text.", "image.specialists.")
+"""Beginnings of the names of what is stored in eight bits."""
+SHORTENED = {"image.value.beside.": 4, "image.value.weight": 8, "image.nouns.up.": 7, "familiar": 5}
+"""Beginnings of the names of what is stored with fewer significant bits than the eleven of half precision, so that the wheel packs it."""
 
 
 class LiteModel(nn.Module):
@@ -70,12 +76,24 @@ class LiteModel(nn.Module):
         words: Sizes of the text tower.
         familiar: Phrases that are remembered, to tell what was never trained.
         examples: Pictures that are remembered, to tell what is unlike them.
+        groups: Those whose specimens are told from each other.
+        specialists: Those of them that have a neck of their own.
     """
 
-    def __init__(self, sizes: Sizes, nouns: NounConfig, words: WordPieceConfig, familiar: int = 0, examples: int = 0) -> None:
+    def __init__(
+        self,
+        sizes: Sizes,
+        nouns: NounConfig,
+        words: WordPieceConfig,
+        familiar: int = 0,
+        examples: int = 0,
+        *,
+        groups: Sequence[str] = (),
+        specialists: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.sizes = sizes
-        self.image = ImageTower(sizes, nouns)
+        self.image = ImageTower(sizes, nouns, groups, specialists)
         self.text = WordPieceTower(words)
         self.joint = JointHead(sizes)
         self.logit_scale = nn.Parameter(torch.zeros(()))
@@ -92,7 +110,8 @@ class LiteModel(nn.Module):
         Widths are not among them: the weights' shapes tell them.
         """
         sharp = {f"sharpness of {name}": value for name, value in self.sharpness.items()}
-        given = {"rest": self.sizes.rest, **self.image.nouns.config.constants, **sharp}
+        hosts = {"hosts": " ".join(self.image.groups)} if self.image.specialists else {}
+        given = {"rest": self.sizes.rest, **self.image.nouns.config.constants, **sharp, **hosts}
         usual = {"rest": Sizes.rest, **NounConfig().constants}
         return {name: value for name, value in given.items() if value != usual.get(name, 1.0)}
 
@@ -170,11 +189,12 @@ class LiteBackbone(BaseBackbone):
         image = pixels.new_zeros(len(pixels), self.embed_dim)
         for rows, (top, left, bottom, right) in _frames(valid, len(pixels), grid):
             height, width = bottom - top, right - left
-            seen, last = self._image.read(pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL])
+            read = self._image.read(pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL])
             within = None if valid is None else valid[rows, top:bottom, left:right]
-            found = self._image.patches(seen, last)[:, :height, :width]
+            own = self._image.pool(self._image.cells(read)[..., :height, :width], within)
+            found = self._image.patches(read, own)[:, :height, :width]
             patches[rows, top:bottom, left:right] = found if within is None else found * within[..., None]
-            image[rows] = self._image.pool(self._image.cells(seen, last)[..., :height, :width], within)
+            image[rows] = own
         return ImageFeatures(patches=patches, image=image)
 
     @quiet()
@@ -187,7 +207,7 @@ class LiteBackbone(BaseBackbone):
         found: Tensor | None = None
         for rows, (top, left, bottom, right) in _frames(valid, len(pixels), grid):
             part = pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL]
-            cells = self._image.cells(*self._image.read(part))[..., : bottom - top, : right - left]
+            cells = self._image.cells(self._image.read(part))[..., : bottom - top, : right - left]
             if found is None:
                 found = cells.new_zeros(len(pixels), cells.shape[1], *grid)
             found[rows, :, top:bottom, left:right] = cells
@@ -294,13 +314,22 @@ def make(folder: Path, name: str) -> Made:
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         stored = load_file(folder / WEIGHTS)
-        counts = {name: len(stored[name]) for name in ("familiar", "examples") if name in stored}
-        model = LiteModel(Sizes(**config["sizes"]), NounConfig(**config["nouns"]), WordPieceConfig(**config["text"]), **counts)
         known: dict[str, list[str]] = json.loads((folder / KNOWN).read_text(encoding="utf-8")) if (folder / KNOWN).is_file() else {}
-        words = unpacked({key.removeprefix("text."): value for key, value in stored.items() if key.startswith("text.")})
-        others = {key: value.float() for key, value in stored.items() if not key.startswith("text.")}
-        empty = {name: getattr(model, name) for name in ("familiar", "examples") if name not in stored}
-        model.load_state_dict({**empty, **others, **{f"text.{key}": value for key, value in words.items()}})
+        groups = tuple(dict.fromkeys(known.get("groups", ()))) if HOSTS in stored else ()
+        specialists = tuple(config.get("specialists", ()))
+        if strange := sorted(set(specialists) - set(groups)):
+            raise ValueError(f"{CONFIG} has specialists for {', '.join(strange)}, of which {KNOWN} or {WEIGHTS} knows nothing")
+        model = LiteModel(
+            Sizes(**config["sizes"]),
+            NounConfig(**config["nouns"]),
+            WordPieceConfig(**config["text"]),
+            len(stored.get("familiar", ())),
+            len(stored.get("examples", ())),
+            groups=groups,
+            specialists=specialists,
+        )
+        empty = {name: value for name, value in model.state_dict().items() if not value.numel() and name not in stored}
+        model.load_state_dict({**empty, **unpacked(stored)})
         tokens = WordPieceTokens(folder / TOKENIZER, model.text.config.context)
         model.sharpness = _factors(config.get("sharpness", {}))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -335,6 +364,14 @@ def read(made: Made) -> LiteBackbone:
     return LiteBackbone(made)
 
 
+def _shortened(name: str, value: Tensor) -> Tensor:
+    bits = next((bits for beginning, bits in SHORTENED.items() if name.startswith(beginning)), None)
+    if bits is None:
+        return value
+    mantissa, exponent = torch.frexp(value.float())
+    return torch.ldexp((mantissa * 2**bits).round() / 2**bits, exponent)
+
+
 def save(model: LiteModel, tokenizer: str, folder: Path, known: Mapping[str, Sequence[str]] | None = None) -> None:
     """Writes a folder that :func:`make` reads.
 
@@ -359,13 +396,13 @@ def save(model: LiteModel, tokenizer: str, folder: Path, known: Mapping[str, Seq
             "resize_mode": "longest",
             "read_size": LITE_READ_SIZE,
         },
+        **({"specialists": list(model.image.specialists)} if model.image.specialists else {}),
         **({"sharpness": dict(model.sharpness)} if model.sharpness else {}),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    tensors = {f"text.{name}": value for name, value in packed(model.text).items()}
-    for name, value in model.state_dict().items():
-        if not name.startswith("text.") and value.numel():
-            tensors[name] = value.half().contiguous().cpu()
+    state = {name: value for name, value in model.state_dict().items() if value.numel()}
+    tensors = packed({name: value for name, value in state.items() if name.startswith(EIGHT_BITS)})
+    tensors |= {name: _shortened(name, value).half().contiguous().cpu() for name, value in state.items() if not name.startswith(EIGHT_BITS)}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)
     (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")

@@ -4,7 +4,8 @@ The joint space has three blocks, ``[nouns | parts | rest]``:
 
 * *nouns*: the classes of the backbone's own classifier compete at each place, and their vectors are mixed by their shares; stride 32,
   brought to stride 8;
-* *parts*: a small neck over strides 4 to 32, trained on rendered fish: their parts and the states of those;
+* *parts*: a small neck over strides 4 to 32, trained on rendered pictures: parts of specimens and the states of those. Some groups of
+  specimens have a neck of their own for the map, see :class:`Specialist`;
 * *rest*: a constant. A feature with nothing to say has a short first and second block, and after normalisation points along this axis, on
   which only texts about the background lie. Scores are cosines, so they are bounded, and near zero where nothing is known: subtracting
   contrasts there subtracts nothing.
@@ -12,8 +13,9 @@ The joint space has three blocks, ``[nouns | parts | rest]``:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from concept_cam.backbones.lite_net import CHANNELS, HEAD, STRIDE, LiteNet
 from concept_cam.backbones.noun_head import NounConfig, NounHead
 
-__all__ = ["CELL", "SENTENCE", "ImageTower", "JointHead", "Neck", "Sizes", "Value", "looked_at", "seen_cells"]
+__all__ = ["CELL", "SENTENCE", "ImageTower", "JointHead", "Neck", "Read", "Sizes", "Specialist", "Value", "looked_at", "seen_cells"]
 
 CELL = 8
 """Pixels between the cells of the map."""
@@ -98,6 +100,26 @@ class Neck(nn.Module):
         x = self.coarse["16"](F.relu(self.lateral["16"](maps[16]) + _double(x)))
         x = self.lateral["8"](maps[8]) + _double(x) + self.lateral["4"](F.pixel_unshuffle(maps[4], 2))
         return F.relu(self.fine(F.relu(x)))
+
+
+class Specialist(nn.Module):
+    """A neck of its own for the map of one group of specimens, and the head behind it.
+
+    What is one cell thick takes a neck that has seen much of its group, and fish, butterflies and leaves have little in common there. The
+    words, the nouns and the image embedding are those of all groups.
+
+    Args:
+        sizes: Widths.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.neck = Neck(sizes)
+        self.parts = nn.Conv2d(sizes.hidden, sizes.parts, 1)
+
+    def forward(self, maps: dict[int, Tensor]) -> Tensor:
+        """Maps of a `LiteNet` to the block of parts: [B, parts, H / 8, W / 8]."""
+        return cast("Tensor", self.parts(self.neck(maps)))
 
 
 class Value(nn.Linear):
@@ -188,15 +210,31 @@ def _extended(pixels: Tensor) -> Tensor:
     return whole.contiguous(memory_format=torch.channels_last)
 
 
+class Read(NamedTuple):
+    """What the convolutions make of pictures whose sides are multiples of the backbone's stride.
+
+    Attributes:
+        maps: Of the backbone: stride -> [B, channels, H / stride, W / stride].
+        seen: [B, seen, H / 8, W / 8], what the queries see; the neck's channels come first.
+        top: [B, 1280, H / 32, W / 32], the backbone's last map.
+    """
+
+    maps: dict[int, Tensor]
+    seen: Tensor
+    top: Tensor
+
+
 class ImageTower(nn.Module):
-    """Backbone, neck and heads.
+    """Backbone, necks and heads.
 
     Args:
         sizes: Widths.
         nouns: Sizes of the head for the block of nouns.
+        groups: Those whose specimens are told from each other, in the order of `hosts`.
+        specialists: Those of them that have a neck of their own.
     """
 
-    def __init__(self, sizes: Sizes, nouns: NounConfig) -> None:
+    def __init__(self, sizes: Sizes, nouns: NounConfig, groups: Sequence[str] = (), specialists: Sequence[str] = ()) -> None:
         super().__init__()
         self.sizes = sizes
         self.trunk = LiteNet()
@@ -205,36 +243,53 @@ class ImageTower(nn.Module):
         self.parts = nn.Conv2d(sizes.hidden, sizes.parts, 1)
         self.query = nn.Conv2d(sizes.hidden, sizes.queries, 1)
         self.value = Value(sizes)
+        self.groups = tuple(groups)
+        self.specialists = nn.ModuleDict({group: Specialist(sizes) for group in specialists})
+        self.hosts: Tensor
+        self.register_buffer("hosts", torch.zeros(len(self.groups), sizes.embed_dim))
 
-    def read(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, pixels: Tensor) -> Read:
         """Runs the convolutions.
 
         Sides that are no multiple of 32 are extended to one by their last row and column of pixels.
 
         Args:
             pixels: [B, 3, H, W], preprocessed.
-
-        Returns:
-            [B, seen, H', W'] at stride 8, the neck's channels first, and [B, 1280, H' / 4, W' / 4] at stride 32, of the extended picture.
         """
         maps = self.trunk(_extended(pixels))
-        return seen_cells(self.neck(maps), maps, self.sizes), self.trunk.top(maps[STRIDE])
+        return Read(maps, seen_cells(self.neck(maps), maps, self.sizes), self.trunk.top(maps[STRIDE]))
 
     def early(self, pixels: Tensor) -> Tensor:
         """The backbone's map at stride 4: [B, 3, H, W], preprocessed, to [B, 24, H / 4, W / 4]."""
         height, width = pixels.shape[-2:]
         return cast("Tensor", self.trunk(_extended(pixels), 4)[4][..., : height // 4, : width // 4])
 
-    def patches(self, seen: Tensor, top: Tensor) -> Tensor:
-        """Each cell in the joint space: what `read` gives to [B, H', W', D]."""
-        hidden = seen[:, : self.sizes.hidden]
-        nouns = self.nouns.cells(top.movedim(1, -1)).movedim(-1, 1)
-        nouns = F.interpolate(nouns, size=hidden.shape[-2:], mode="bilinear", align_corners=False)
-        return self._joined(nouns.movedim(1, -1), self.parts(hidden).movedim(1, -1))
+    def patches(self, read: Read, image: Tensor) -> Tensor:
+        """Each cell in the joint space: [B, H', W', D].
 
-    def cells(self, seen: Tensor, top: Tensor) -> Tensor:
+        Args:
+            read: What `read` gives.
+            image: [B, D], the pictures' embeddings: they say which specialist, if any, looks at a picture.
+        """
+        hidden = read.seen[:, : self.sizes.hidden]
+        nouns = self.nouns.cells(read.top.movedim(1, -1)).movedim(-1, 1)
+        nouns = F.interpolate(nouns, size=hidden.shape[-2:], mode="bilinear", align_corners=False)
+        parts = self.parts(hidden)
+        for group, rows in self._asked(image).items():
+            parts[rows] = self.specialists[group]({stride: values[rows] for stride, values in read.maps.items()})
+        return self._joined(nouns.movedim(1, -1), parts.movedim(1, -1))
+
+    def _asked(self, image: Tensor) -> dict[str, list[int]]:
+        """The rows of a batch that each specialist looks at: those whose embedding is nearest to what its group's specimens are called."""
+        if not self.specialists:
+            return {}
+        nearest = (F.normalize(image.float(), dim=-1) @ self.hosts.float().T).argmax(1).tolist()
+        asked = {group: [row for row, place in enumerate(nearest) if self.groups[place] == group] for group in self.specialists}
+        return {group: rows for group, rows in asked.items() if rows}
+
+    def cells(self, read: Read) -> Tensor:
         """One map that the image embedding is made from: what `read` gives to [B, seen + 1280, H', W']."""
-        return torch.cat([seen, F.interpolate(top, size=seen.shape[-2:], mode="bilinear", align_corners=False)], 1)
+        return torch.cat([read.seen, F.interpolate(read.top, size=read.seen.shape[-2:], mode="bilinear", align_corners=False)], 1)
 
     def pool(self, cells: Tensor, valid: Tensor | None = None) -> Tensor:
         """The image embedding: [B, seen + 1280, h, w] -> [B, D].

@@ -145,19 +145,19 @@ class WordPieceTokens:
         return None
 
 
-def packed(tower: WordPieceTower) -> dict[str, Tensor]:
-    """Returns the tower's weights as they are stored: matrices in whole numbers with one scale per row, the rest in half precision.
+def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns weights as they are stored in eight bits: matrices in whole numbers with one scale per row, the rest in half precision.
 
-    Eight bits halve the file; what they cost in cosine is in the model card.
+    Eight bits halve the file; what they cost in cosine is in the model card. The kernels of a convolution are the rows of a matrix.
     """
     stored: dict[str, Tensor] = {}
-    for name, value in tower.state_dict().items():
-        value = value.detach().float()
+    for name, value in weights.items():
+        value = value.detach().float().cpu()
         if value.ndim < 2:
             stored[name] = value.half()
             continue
-        scale = (value.abs().amax(dim=1, keepdim=True) / 127).clamp(min=SMALLEST).half()
-        stored[name] = (value / scale.float()).round().clamp(-127, 127).to(torch.int8)
+        scale = (value.abs().flatten(1).amax(1) / 127).clamp(min=SMALLEST).half().view(-1, *(1,) * (value.ndim - 1))
+        stored[name] = (value / scale.float()).round().clamp(-127, 127).to(torch.int8).contiguous()
         stored[name + SCALE] = scale
     return stored
 

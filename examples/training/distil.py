@@ -211,7 +211,7 @@ def agreement(tower: WordPieceTower, tokens: WordPieceTokens, texts: Sequence[st
 def save(folder: Path, tower: WordPieceTower, tokenizer: str) -> None:
     """Writes `text.safetensors`, `text.json` and `tokenizer.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(packed(tower), folder / "text.safetensors")
+    save_file(packed(tower.state_dict()), folder / "text.safetensors")
     (folder / "text.json").write_text(json.dumps(tower.config.as_dict(), indent=2) + "\n", encoding="utf-8")
     (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
 
@@ -236,7 +236,7 @@ def main() -> None:
     tower, tokens, tokenizer = student_of(teacher, texts, config)
     distil(tower, tokens, [texts[i] for i in used], targets[used], config, device)
     tower = tower.cpu()
-    tower.load_state_dict(unpacked(packed(tower)))
+    tower.load_state_dict(unpacked(packed(tower.state_dict())))
     cosine = agreement(tower, tokens, [texts[i] for i in apart], targets[apart])
     print(f"held-out phrases {len(apart)}: cosine mean {cosine.mean():.4f}, 5 % {cosine.quantile(0.05):.4f}")
     save(chosen.folder, tower, tokenizer)

@@ -6,6 +6,7 @@ PYTHONPATH=examples python -m training.export --run runs/more --output runs/more
 PYTHONPATH=examples python -m training.export --run runs/one --run runs/two --output runs/both    # the mean of both
 PYTHONPATH=examples python -m training.export --output runs/demo/model --nouns runs/text     # the bundled model with other nouns
 PYTHONPATH=examples python -m training.export --output runs/demo/model --gate     # the bundled model, its gate fitted on
+PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist plant     # a neck for leaves
 
 Needs the package `timm` for the names of things.
 """
@@ -155,6 +156,60 @@ def regated(output: Path) -> None:
     texts = list(dict.fromkeys(text for each in every_wording(worlds).values() for text in each))
     fit_gate(model.joint, embedder(model, tokenizer), texts, things(), worlds)
     lite.save(model, tokenizer, output, known)
+
+
+def specialised(run: Path, group: str, output: Path) -> None:
+    """Writes the bundled model with the neck of a run as that of one group, for maps alone; a specialist that it had for it goes.
+
+    All else stays to the bit.
+
+    Args:
+        run: Folder of a run that began with the bundled model and learned the map alone.
+        group: The group.
+        output: Where to.
+
+    Raises:
+        ConfigurationError: The model does not know the group, or the run changed words or widths.
+    """
+    model = bundled_model()
+    known = json.loads((BUNDLED / lite.KNOWN).read_text(encoding="utf-8"))
+    groups = tuple(dict.fromkeys(known["groups"]))
+    if group not in groups:
+        raise ConfigurationError(f"the bundled model knows no group {group!r}: expected one of {', '.join(groups)}.")
+    own, state = learned(_trainee(run / "trained.pt")), model.state_dict()
+    alike = {name: value for name, value in own.items() if name.startswith(("joint.", "logit_scale"))}
+    if changed := [name for name, value in alike.items() if name not in state or not torch.allclose(value, state[name], atol=1e-3)]:
+        raise ConfigurationError(
+            f"the run has other words than the bundled model ({changed[0]}): a specialist says what the model's words ask for. Train it "
+            "with --start-from bundled --learn map."
+        )
+    specialists = tuple(dict.fromkeys([*model.image.specialists, group]))
+    tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
+    wider = lite.LiteModel(
+        model.sizes,
+        model.image.nouns.config,
+        model.text.config,
+        len(model.familiar),
+        len(model.examples),
+        groups=groups,
+        specialists=specialists,
+    ).eval()
+    taken = {name.replace("image.", f"image.specialists.{group}.", 1): value for name, value in own.items() if name.startswith(MAP)}
+    wider.load_state_dict({**wider.state_dict(), **state, **taken, lite.HOSTS: host_vectors(model, tokenizer, groups)})
+    wider.sharpness = model.sharpness
+    lite.save(wider, tokenizer, output, known)
+
+
+MAP: Final = ("image.neck.", "image.parts.")
+"""Beginnings of the names of what makes the map."""
+
+
+@torch.no_grad()
+def host_vectors(model: lite.LiteModel, tokenizer: str, groups: Sequence[str]) -> Tensor:
+    """What specimens of some groups are called, one unit vector each: [G, D]."""
+    embed = embedder(model, tokenizer)
+    named = (embed(WORLDS[group].host_phrases) for group in groups)
+    return torch.stack([F.normalize(model.joint(texts, model.image.nouns.text(texts)).mean(0), dim=0) for texts in named])
 
 
 def learned(trainee: Trainee) -> dict[str, Tensor]:
@@ -322,7 +377,7 @@ def remember_pictures(model: lite.LiteModel, tokenizer: str, worlds: Sequence[st
             for start in range(0, pictures, 16):
                 specimens = world.sample(min(16, pictures - start), TRAIN_SEED, view="whole", profile=profile, start=7_000_000 + start)
                 with torch.no_grad():
-                    _, top = model.image.read((world.render(specimens, (256, 384)).images.float() - 127.0) / 128.0)
+                    top = model.image.read((world.render(specimens, (256, 384)).images.float() - 127.0) / 128.0).top
                     seen.append(model.image.nouns.cells(top.mean((2, 3))))
         own = torch.cat([_named(model, embed, named_texts(name)), gathered(F.normalize(torch.cat(seen), dim=-1), count)])
         examples.append(own)
@@ -391,15 +446,26 @@ def main() -> None:
     parser.add_argument("--text", type=existing, help="what training.distil wrote (default: the text tower of the bundled model)")
     parser.add_argument("--nouns", type=existing, help="what training.noun_rows wrote (default: the nouns of the bundled model)")
     parser.add_argument("--gate", action="store_true", help="the bundled model with its gate (which texts speak of what) fitted further")
+    parser.add_argument(
+        "--specialist",
+        choices=list(WORLDS),
+        metavar="GROUP",
+        help="the bundled model, with the neck of the run as that of one group (for runs with --learn map)",
+    )
     parser.add_argument("--share", type=_share, default=1.0, help="share of the runs; the rest is the bundled model's (default: 1)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: those of the first run)")
     arguments = parser.parse_args()
     if arguments.gate:
-        if arguments.runs or arguments.share != 1 or any((arguments.nouns, arguments.text, arguments.sentences)):
+        if arguments.runs or arguments.share != 1 or any((arguments.nouns, arguments.text, arguments.sentences, arguments.specialist)):
             parser.error(
                 "--gate is for the bundled model as it is: a run's gate is fitted when it is written. Give --gate and --output alone."
             )
         regated(arguments.output)
+        return
+    if arguments.specialist:
+        if len(arguments.runs) != 1 or arguments.share != 1 or any((arguments.nouns, arguments.text, arguments.sentences)):
+            parser.error("--specialist is for the bundled model and the neck of one run: give one --run, --specialist and --output alone.")
+        specialised(arguments.runs[0], arguments.specialist, arguments.output)
         return
     if not arguments.runs:
         if arguments.nouns is None or arguments.text is not None:

@@ -22,7 +22,9 @@ FULL = 0.5
 """A cell of which this share (or, of thin parts, `THIN` of the largest share) is covered should be found."""
 THIN = 0.7
 WIDE = 0.7
-"""Share of some 3 x 3 places that a part covers which has an inside."""
+"""Share of the places around one that a part covers which has an inside."""
+PLACES = 4
+"""Along a cell, at which is told where a map is highest."""
 APART = 0.6
 """Cosine above which the wordings of rival states are pushed apart; those of fish came to rest between 0.6 and 0.8 by themselves."""
 
@@ -80,8 +82,8 @@ def place_loss(logits: Tensor, cover: Tensor, shown: Tensor) -> Tensor:
     return -mean_where(hit, shown)
 
 
-def inward(cover: Tensor, size: tuple[int, int]) -> Tensor:
-    """Covers, less towards the border of what covers: times the share of the largest mean over the 3 x 3 places around.
+def inward(cover: Tensor, size: tuple[int, int], side: int = 3) -> Tensor:
+    """Covers, less towards the border of what covers: times the share of the largest mean over the places around, 3 x 3 or more.
 
     A peak far inside a part stays on it where the border is not told as well as on rendered pictures. A part that is nowhere as wide
     as these places has no inside: its cover stays as it is.
@@ -89,19 +91,20 @@ def inward(cover: Tensor, size: tuple[int, int]) -> Tensor:
     Args:
         cover: float32 [B, K, n].
         size: Rows and columns of places.
+        side: How many of them lie around, along a side; odd.
 
     Returns:
         float32 [B, K, n].
     """
-    around = F.avg_pool2d(cover.unflatten(-1, size), 3, 1, 1).flatten(2)
+    around = F.avg_pool2d(cover.unflatten(-1, size), side, 1, side // 2).flatten(2)
     most = around.amax(-1, keepdim=True)
     return torch.where(most > WIDE, cover * around / most.clamp(min=WIDE), cover)
 
 
-def finer(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps between the cells' centres, two places along a cell, as a heatmap is drawn: [B, P, n] to [B, P, 4 n]."""
+def finer(maps: Tensor, size: tuple[int, int], places: int) -> Tensor:
+    """Maps between the cells' centres, some places along a cell, as a heatmap is drawn: [B, P, n] to [B, P, places * places * n]."""
     down, across = (
-        torch.from_numpy(axis_matrix("cubic", (np.arange(2 * count) + 0.5) / 2 - 0.5, 0, count - 1, count)).to(maps.device)
+        torch.from_numpy(axis_matrix("cubic", (np.arange(places * count) + 0.5) / places - 0.5, 0, count - 1, count)).to(maps.device)
         for count in size
     )
     return (down @ maps.unflatten(-1, size) @ across.T).flatten(2)
@@ -296,13 +299,14 @@ def losses(
     rivals = [claims.blocks[name] for name in world.characters if name not in world.presences]
     # Marks have queries of their own, though they are no parts.
     areas = F.adaptive_avg_pool2d(pictures.cover.float() / 255.0, size).flatten(2)
-    # Where a heatmap is highest, told in half cells: thin parts are narrower than a cell.
-    cover = F.interpolate(pictures.cover[:, :parts].float() / 255.0, (2 * size[0], 2 * size[1]), mode="bilinear", antialias=True).flatten(2)
+    # Where a heatmap is highest, told in quarters of a cell: thin parts are narrower than a cell.
+    quarters = PLACES * size[0], PLACES * size[1]
+    cover = F.interpolate(pictures.cover[:, :parts].float() / 255.0, quarters, mode="bilinear", antialias=True).flatten(2)
     against = contrasted(logits, table, strength)
-    inner, cover = inward(truth.cover, size), inward(cover, (2 * size[0], 2 * size[1]))
+    inner, cover = inward(truth.cover, size), inward(cover, quarters, 2 * PLACES - 1)
     sharp = torch.cat([logits[:, :parts], against])
     terms = {
-        "fine": place_loss(finer(sharp, size), cover.repeat(2, 1, 1), truth.shown[:, :parts].repeat(2, 1)),
+        "fine": place_loss(finer(sharp, size, PLACES), cover.repeat(2, 1, 1), truth.shown[:, :parts].repeat(2, 1)),
         "cells": cell_loss(logits + trainee.cell_bias, truth),
         "floor": floor_loss(cosines, lengths, truth, claims.host, rest),
         "place": place_loss(logits, inner, truth.shown),

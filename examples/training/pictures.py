@@ -16,7 +16,7 @@ from concept_cam.demo.worlds.family import Specimens, concatenate_specimens
 from training.claims import claims_of
 from training.config import TRAIN_SEED
 
-COVER = 4
+COVER = 2
 """Pixels of a side that are taken together in `Pictures.cover`."""
 STEP = 6
 """Steps of 255 by which a pixel must change to count: less is what rounding leaves."""
@@ -56,13 +56,13 @@ class Pictures:
     Attributes:
         world: The group, a name in `WORLDS`.
         images: uint8 [B, 3, H, W].
-        cover: uint8 [B, P, H / 4, W / 4], how much of four by four pixels each mask of the group covers, in 255ths.
+        cover: uint8 [B, P, H / 2, W / 2], how much of two by two pixels each mask of the group covers, in 255ths.
         states: int64 [B, C], state number per character.
         judgeable: bool [B, C], it can be told.
         visible: bool [B, P], the part can be seen.
         in_frame: bool [B, P], any of the part lies in the frame.
         present: bool [B], there is a specimen.
-        changed: uint8 [B, H / 4, W / 4], how much of four by four pixels differs from the picture's twin, in 255ths.
+        changed: uint8 [B, H / 2, W / 2], how much of two by two pixels differs from the picture's twin, in 255ths.
         twin: int64 [B], number in the batch of the picture's counterfactual twin; its own where it has none.
     """
 

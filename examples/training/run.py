@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -34,6 +34,26 @@ MEAN, STD = 127.0 / 255.0, 128.0 / 255.0
 """What the backbone was trained with."""
 BY_QUERY = ("value.weight", "value.beside.0.weight", "value.reading.out.weight")
 """Parameters whose columns grow with the queries."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What a run learns.
+
+    Attributes:
+        standing: Beginnings of the names of parameters that stand still.
+        silent: Terms of the loss that weigh nothing.
+    """
+
+    standing: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+
+
+LEARNERS: Final[Mapping[str, Learner]] = {
+    "all": Learner(),
+    "map": Learner(("words.", "query.", "value.", "log_scale"), ("image_states", "image_parts", "attention", "apart")),
+}
+"""Names of what learns: everything, or what makes the map alone, for words, queries and image embeddings that stand still."""
 
 
 def learning_rate_at(config: TrainConfig, step: int) -> float:
@@ -68,6 +88,7 @@ class Run:
         workers: Rendering processes.
         device: Where the model is.
         render_device: Where pictures are rendered.
+        learn: What learns: one of :data:`LEARNERS`.
     """
 
     config: TrainConfig
@@ -78,6 +99,7 @@ class Run:
     workers: int = 1
     device: str = "cpu"
     render_device: str = "cpu"
+    learn: str = "all"
     step: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -95,6 +117,10 @@ class Run:
             reading=config.reading,
         )
         self.trainee = Trainee(self.sizes, config.logit_scale, config.left_out).to(self.device)
+        learner = LEARNERS[self.learn]
+        for name, parameter in self.trainee.named_parameters():
+            parameter.requires_grad_(not name.startswith(learner.standing))
+        self.weights = {name: 0.0 if name in learner.silent else weight for name, weight in config.weights.items()}
         self.trunk = self.trunk.to(self.device).eval().requires_grad_(False)
         self.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.trainee.neck.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -250,7 +276,7 @@ class Run:
                 false_colour,
                 self.tables[name] if usual else own_table,
                 strength,
-                config.weights,
+                self.weights,
             )
             # A group counts as much as it has pictures.
             for term, value in found.items():

@@ -3,6 +3,7 @@
     python examples/training/train.py --folder runs/demo                  # everything, from step 0
     python examples/training/train.py --folder runs/demo                  # again: resumes
     python examples/training/train.py --folder runs/more --start-from bundled    # goes on from the weights that ship
+    python examples/training/train.py --folder runs/own --start-from bundled --learn map    # a neck for the maps of one group
     python examples/training/train.py --folder runs/smoke --smoke         # under a minute, checks that learning happens
 
 Needs the packages of the extra `training` (the backbone and the sentence encoder). Curves go to `losses.csv` in the folder.
@@ -29,7 +30,7 @@ from training.backbone import from_bundled, load_nouns, load_trunk, shipped_mode
 from training.checks import check
 from training.config import TrainConfig, smoke_config
 from training.export import embedder
-from training.run import Run, append_row, train
+from training.run import LEARNERS, Run, append_row, train
 from training.sentences import load_sentences
 
 SHIPPED = "bundled"
@@ -56,6 +57,12 @@ def main() -> None:
         type=_start,
         metavar="RUN",
         help="begin with the weights of another run, which may know fewer groups, or with those of the model that is `bundled`",
+    )
+    parser.add_argument(
+        "--learn",
+        choices=list(LEARNERS),
+        default="all",
+        help="what learns; `map`: what makes the map, for words that stand still (default: all)",
     )
     parser.add_argument("--smoke", action="store_true", help="a short run on small pictures, with the bundled backbone and text tower")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other values of the configuration")
@@ -89,6 +96,7 @@ def main() -> None:
         workers=arguments.workers,
         device=device,
         render_device=render_device,
+        learn=arguments.learn,
     )
     if arguments.start_from and not run.step:
         try:

@@ -208,9 +208,69 @@ def test_what_is_written_is_read(folder: Path, backbone: lite.LiteBackbone) -> N
     with torch.no_grad():
         wanted = tiny_model().image
         found = backbone.encode_patches(x).patches
-        plain = wanted.patches(*wanted.read(x))
+        read = wanted.read(x)
+        plain = wanted.patches(read, wanted.pool(wanted.cells(read)))
     # What half precision costs.
     assert float(F.cosine_similarity(found, plain, dim=-1).min()) > 0.995
+
+
+GROUPS = ("fish", "leaf")
+
+
+def with_specialist(plain: lite.LiteModel) -> lite.LiteModel:
+    """The same model with a neck of its own for leaves, which is as a fresh one is."""
+    torch.manual_seed(5)
+    model = lite.LiteModel(plain.sizes, plain.image.nouns.config, plain.text.config, examples=2, groups=GROUPS, specialists=GROUPS[1:])
+    for module in model.image.specialists.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    state = {name: value for name, value in plain.state_dict().items() if value.numel()}
+    model.load_state_dict({**model.state_dict(), **state, "examples": torch.eye(2, plain.sizes.nouns)})
+    return model.eval()
+
+
+def test_a_specialist_looks_at_the_pictures_of_its_group_alone(tmp_path: Path) -> None:
+    """Its map is its own neck's; other pictures of the batch, and the embeddings of all, are to the bit what they were without it."""
+    plain = tiny_model()
+    model, x = with_specialist(plain), pixels(3, 64, 96)
+    with torch.no_grad():
+        embeddings = torch.cat([plain.image.pool(plain.image.cells(plain.image.read(one))) for one in x.split(1)])
+        leaf = F.normalize(torch.linalg.pinv(F.normalize(embeddings, dim=-1)) @ torch.tensor([-1.0, 1.0, -1.0]), dim=0)
+        model.image.hosts.copy_(torch.stack([-leaf, leaf]))
+        nearest = (embeddings @ model.image.hosts.T).argmax(1).tolist()
+    assert nearest == [0, 1, 0]
+    lite.save(plain, tokenizer(), tmp_path / "plain", {"groups": GROUPS})
+    lite.save(model, tokenizer(), tmp_path / "own", {"groups": GROUPS})
+    before, after = (load(f"local-dir:{tmp_path / name}") for name in ("plain", "own"))
+    wanted, found = before.encode_patches(x), after.encode_patches(x)
+    assert torch.equal(found.image, wanted.image)
+    for row in (0, 2):
+        assert torch.equal(found.patches[row], wanted.patches[row])
+    nouns, parts = SIZES.nouns, slice(SIZES.nouns, -1)
+    with torch.no_grad():
+        read = after.model.image.read(x[1:2])  # type: ignore[attr-defined]
+        own = after.model.image.specialists["leaf"](read.maps)[0].movedim(0, -1)  # type: ignore[attr-defined]
+    assert torch.allclose(found.patches[1][..., parts], own, atol=1e-4)
+    assert not torch.allclose(found.patches[1][..., parts], wanted.patches[1][..., parts], atol=0.1)
+    ours, theirs = (F.normalize(each.patches[1][..., :nouns], dim=-1) for each in (found, wanted))
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert after.weights_hash != before.weights_hash
+
+
+def test_a_specialist_of_no_group_is_refused(tmp_path: Path) -> None:
+    lite.save(with_specialist(tiny_model()), tokenizer(), tmp_path, {"groups": GROUPS})
+    config = json.loads((tmp_path / lite.CONFIG).read_text(encoding="utf-8"))
+    assert config["specialists"] == ["leaf"]
+    (tmp_path / lite.CONFIG).write_text(json.dumps(config | {"specialists": ["leaf", "moss"]}), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"specialists for moss, of which known\.json or model\.safetensors knows nothing"):
+        load(f"local-dir:{tmp_path}")
+
+
+def test_the_order_of_the_groups_is_part_of_the_model(tmp_path: Path) -> None:
+    """It says which of the vectors is whose."""
+    for name, groups in (("one", GROUPS), ("other", GROUPS[::-1])):
+        lite.save(with_specialist(tiny_model()), tokenizer(), tmp_path / name, {"groups": groups})
+    assert load(f"local-dir:{tmp_path / 'one'}").weights_hash != load(f"local-dir:{tmp_path / 'other'}").weights_hash
 
 
 def test_a_model_with_other_constants_is_another(folder: Path, backbone: lite.LiteBackbone, tmp_path: Path) -> None:

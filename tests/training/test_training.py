@@ -18,7 +18,7 @@ from training.augmentation import augment, distort_colours, target_size
 from training.backbone import from_bundled, load_trunk, shipped_model
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TRAIN_SEED, TrainConfig, smoke_config
-from training.export import NAMED, averaged, bundled_model, learned, mixed, named_texts, renamed
+from training.export import NAMED, averaged, bundled_model, learned, mixed, named_texts, renamed, specialised
 from training.export import main as export_main
 from training.joint import NOUN, PART, REST, fit, fit_gate, nothing_texts, noun_texts, spoken_texts
 from training.networks import IMAGE_BIAS, Trainee, folded, with_norms
@@ -36,7 +36,7 @@ from training.objectives import (
     state_loss,
     unit,
 )
-from training.pictures import Job, Pictures, gather, make_twins, render_job
+from training.pictures import COVER, Job, Pictures, gather, make_twins, render_job
 from training.run import Run, learning_rate_at, train
 from training.sentences import Sentences, load_sentences, wordings
 from training.supply import Mixer, plan
@@ -45,7 +45,7 @@ from training.train import changed
 
 from concept_cam.backbones import BUNDLED, lite
 from concept_cam.backbones.lite_net import CHANNELS, HEAD, LiteNet
-from concept_cam.backbones.lite_towers import ImageTower, JointHead, Neck, Sizes, Value, looked_at, seen_cells
+from concept_cam.backbones.lite_towers import ImageTower, JointHead, Neck, Read, Sizes, Value, looked_at, seen_cells
 from concept_cam.backbones.noun_head import NounConfig, NounHead
 from concept_cam.collection.questions import host_concept
 from concept_cam.commands.console import existing
@@ -84,7 +84,7 @@ def test_a_job_is_repeatable_and_pairs_its_twins(pictures: Pictures) -> None:
     assert pictures.twin.tolist() == [4, 5, 2, 3, 0, 1]
     for row, other in ((0, 4), (1, 5)):
         assert int((pictures.states[row] != pictures.states[other]).sum()) == 1
-    assert pictures.cover.shape == (6, len(FISH.masks), 24, 32)
+    assert pictures.cover.shape == (6, len(FISH.masks), 96 // COVER, 128 // COVER)
 
 
 def test_twins_differ_in_one_state_of_shape_or_number_in_most() -> None:
@@ -102,7 +102,7 @@ def test_what_differs_from_the_twin_is_what_the_world_says_without_noise() -> No
     found = render_job(Job("fish", (96, 128), 6, 40, 2, 4))
     specimens = FISH.sample(4, TRAIN_SEED, view="whole", start=40)[:2]
     twins = replace(specimens, states=found.states[4:].numpy())
-    slow = FISH.difference(specimens, twins, (96, 128)).float().unflatten(1, (24, 4)).unflatten(3, (32, 4)).mean((2, 4))
+    slow = FISH.difference(specimens, twins, (96, 128)).float().unflatten(1, (-1, COVER)).unflatten(3, (-1, COVER)).mean((2, 4))
     for row in (0, 1):
         got = found.changed[row].float() / 255
         assert torch.equal(found.changed[row], found.changed[row + 4])
@@ -207,7 +207,7 @@ def test_false_colours_change_some_pictures() -> None:
 def test_truth_restated(pictures: Pictures) -> None:
     false_colour = torch.zeros(6, dtype=torch.bool)
     truth = truth_of(pictures, false_colour, (12, 16))
-    slow = pictures.cover.float().div(255).unflatten(2, (12, 2)).unflatten(4, (16, 2)).mean((3, 5)).flatten(2)
+    slow = pictures.cover.float().div(255).unflatten(2, (12, -1)).unflatten(4, (16, -1)).mean((3, 5)).flatten(2)
     for row in range(6):
         for k, claim in enumerate(OURS.listed):
             if not OURS.spoken(claim):
@@ -268,7 +268,7 @@ def test_a_peak_far_inside_a_part_costs_less_than_one_at_its_border() -> None:
 
 def test_cells_are_open_where_a_twin_of_another_shape_differs(pairs: Pictures) -> None:
     truth = truth_of(pairs, torch.zeros(12, dtype=torch.bool), (12, 16))
-    differs = pairs.changed.float().div(255).unflatten(1, (12, 2)).unflatten(3, (16, 2)).mean((2, 4)).flatten(1) > 0.1
+    differs = pairs.changed.float().div(255).unflatten(1, (12, -1)).unflatten(3, (16, -1)).mean((2, 4)).flatten(1) > 0.1
     for row, twin in enumerate(pairs.twin.tolist()):
         for k, claim in enumerate(OURS.listed):
             expected = torch.zeros(12 * 16, dtype=torch.bool)
@@ -407,8 +407,10 @@ def test_the_tower_says_what_the_trainee_says(sizes: Sizes) -> None:
         top = torch.randn(2, HEAD, hidden.shape[2] // 4, hidden.shape[3] // 4)
         cells, image, _ = trainee(found)
         parts = slice(sizes.nouns, -1)
-        assert torch.allclose(tower.patches(seen, top)[..., parts].flatten(1, 2), cells, atol=1e-4)
-        assert torch.allclose(tower.pool(tower.cells(seen, top))[..., parts], image, atol=1e-3, rtol=1e-3)
+        read = Read(found, seen, top)
+        pooled = tower.pool(tower.cells(read))
+        assert torch.allclose(tower.patches(read, pooled)[..., parts].flatten(1, 2), cells, atol=1e-4)
+        assert torch.allclose(pooled[..., parts], image, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("sizes", [TINY, READING], ids=["means", "reading"])
@@ -508,7 +510,7 @@ def test_a_gate_that_is_fitted_on_leaves_what_is_said_of_parts() -> None:
 # -------------------------------------------------------------------------------------------------------------------- run
 
 
-def small_run(folder: Path, worlds: dict[str, int] | None = None, config: TrainConfig | None = None) -> Run:
+def small_run(folder: Path, worlds: dict[str, int] | None = None, config: TrainConfig | None = None, learn: str = "all") -> Run:
     worlds = worlds or {"fish": 4}
     config = config or replace(
         smoke_config(TrainConfig()), steps=4, worlds=worlds, reuse=2, sides=((64, 64),), hidden=12, parts_dim=10, text_hidden=8
@@ -521,7 +523,7 @@ def small_run(folder: Path, worlds: dict[str, int] | None = None, config: TrainC
     weights, nouns, _ = from_bundled()
     trunk = LiteNet()
     trunk.load_state_dict(weights)
-    return Run(config, folder, trunk, sentences, nouns, workers=0)
+    return Run(config, folder, trunk, sentences, nouns, workers=0, learn=learn)
 
 
 def test_a_run_resumes_where_it_stopped(tmp_path: Path) -> None:
@@ -605,10 +607,12 @@ def test_what_is_said_of_other_groups_is_pushed_down() -> None:
     assert float(foreign_loss(low[:, :0], low[:, :0, 0])) == 0.0
 
 
-def test_a_finer_map_is_the_one_that_is_drawn() -> None:
+@pytest.mark.parametrize("places", [2, 4])
+def test_a_finer_map_is_the_one_that_is_drawn(places: int) -> None:
     maps = torch.randn(2, 3, 20, generator=torch.Generator().manual_seed(0))
-    found = finer(maps, (4, 5)).unflatten(-1, (8, 10))
-    geometry = Geometry("native", (8, 10), (8, 10), (4, 5), (1.0, 1.0))
+    size = 4 * places, 5 * places
+    found = finer(maps, (4, 5), places).unflatten(-1, size)
+    geometry = Geometry("native", size, size, (4, 5), (1.0, 1.0))
     for picture, row in np.ndindex(2, 3):
         drawn = grid_to_pixels(maps[picture, row].unflatten(-1, (4, 5)).numpy(), geometry)
         assert np.allclose(found[picture, row].numpy(), drawn, atol=1e-5)
@@ -729,6 +733,54 @@ def test_a_run_that_starts_from_the_bundled_model_says_what_that_says(tmp_path: 
         assert torch.allclose(value, before[name], rtol=2e-3, atol=2e-3 * float(before[name].abs().max())), name
     with torch.enable_grad():
         assert torch.isfinite(run.advance()["total"])
+
+
+def test_a_run_that_learns_the_map_is_written_as_a_specialist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words, queries and the image's vector stand still; what is written is the bundled model and the run's neck, for one group's maps."""
+    worlds = {name: 2 if name == "plant" else 1 for name in TrainConfig().worlds}
+    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 96),)), learn="map")
+    run.start_from_model(*shipped_model())
+    before = {name: value.clone() for name, value in run.trainee.named_parameters()}
+    assert torch.isfinite(run.advance()["total"])
+    changed = {name for name, value in run.trainee.named_parameters() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"neck", "parts", "cell_bias"}
+    run.save()
+    monkeypatch.setattr("sys.argv", ["export", "--run", str(tmp_path), "--specialist", "plant", "--output", str(tmp_path / "model")])
+    export_main()
+    model, shipped = lite.make(tmp_path / "model", "own").model, bundled_model()
+    assert isinstance(model, lite.LiteModel)
+    assert "plant" in model.image.specialists
+    assert model.sharpness == shipped.sharpness
+    for name, value in shipped.state_dict().items():
+        if not name.startswith("image.specialists.plant.") and name != lite.HOSTS:
+            assert torch.equal(value, model.state_dict()[name]), name
+    own = learned(run.average)
+    for name in ("neck.lateral.8.weight", "neck.fine.1.wide.weight", "parts.weight", "parts.bias"):
+        value = own[f"image.{name}"].detach()
+        stored = model.state_dict()[f"image.specialists.plant.{name}"]
+        assert torch.allclose(stored, value, atol=0.01 * float(value.abs().max())), name
+
+
+def test_a_run_that_learned_words_is_no_specialist(tmp_path: Path) -> None:
+    worlds = dict.fromkeys(TrainConfig().worlds, 1)
+    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)))
+    run.save()
+    with pytest.raises(ConfigurationError, match=r"the run has other words than the bundled model .*--start-from bundled --learn map"):
+        specialised(tmp_path, "plant", tmp_path / "model")
+    with pytest.raises(ConfigurationError, match="knows no group 'bird': expected one of fish, lepidoptera, beetle, plant"):
+        specialised(tmp_path, "bird", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("beside", [[], ["--run", ".", "--run", "."], ["--run", ".", "--share", "0.5"], ["--run", ".", "--nouns", "."]])
+def test_a_specialist_is_written_of_one_run_alone(
+    beside: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["export", "--specialist", "plant", *beside, "--output", str(tmp_path / "model")])
+    with pytest.raises(SystemExit):
+        export_main()
+    assert "give one --run, --specialist and --output alone" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_run_of_other_widths_or_groups_cannot_start_from_the_bundled_model(tmp_path: Path) -> None:
