@@ -59,10 +59,13 @@ def measured(localizer: Localizer, asked: Iterable[tuple[Array, Mapping[str, Arr
     return dict(found), float(np.mean(seconds))
 
 
-def rendered(world: str, pictures: int) -> list[tuple[Array, dict[str, Array]]]:
-    """Pictures of the benchmark that show a specimen, uint8 [H, W, 3], and the masks of the parts that are asked about, bool [H, W]."""
+def rendered(world: str, pictures: int, seed: int | None = None) -> list[tuple[Array, dict[str, Array]]]:
+    """Pictures of the benchmark, or of another seed, that show a specimen, uint8 [H, W, 3], and the masks of the parts that are asked
+    about, bool [H, W].
+    """
     found = []
-    for sample in synthetic.load(pictures, world=world).stream():
+    data = synthetic.load(pictures, world=world) if seed is None else synthetic.load(pictures, world=world, seed=seed)
+    for sample in data.stream():
         masks = {question.trait: np.asarray(question.mask()) for question in sample.questions if question.kind == "part" and question.mask}
         if masks:
             found.append((np.asarray(sample.image), masks))
