@@ -115,7 +115,7 @@ def test_a_map_without_contrast_does_not_say_that_it_has_one(tmp_path: Path) -> 
 
 
 def test_the_commands_table_has_the_columns(tmp_path: Path) -> None:
-    Image.fromarray(photograph(1, (48, 64))).save(tmp_path / "a.png")
+    Image.fromarray(photograph(2, (48, 64))).save(tmp_path / "a.png")
     result = CliRunner().invoke(
         main, ["locate", str(tmp_path / "a.png"), "--traits", "fish:parts", "--size", "128"], catch_exceptions=False
     )

@@ -292,7 +292,8 @@ class Localization:
 
         The first one need not be the largest. It is the region that `locate` and `annotate` state, so that peak and region speak of one
         place; the page and the backends for Label Studio and CVAT keep to it as well. Where no region holds the peak (its own is smaller
-        than ``min_area``), all are in the order of their size.
+        than ``min_area``, or lies between the pixels of a picture that is smaller than what the model reads), all are in the order of
+        their size.
 
         Args:
             threshold: A strategy of :data:`concept_cam.core.regions.THRESHOLDS`, or a number in score units.

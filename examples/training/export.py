@@ -116,7 +116,7 @@ def bundled() -> Standing:
 def renamed(nouns: Path, output: Path, pictures: int = 112) -> None:
     """Writes the bundled model with another head for nouns, and with the pictures that it remembers in the space of that.
 
-    The text tower, the neck and the joint head stay to the bit.
+    The text tower, the necks and the joint head stay to the bit; what specimens are called is told by the other nouns as well.
 
     Args:
         nouns: Folder with `nouns.json`, `nouns.safetensors`, fitted to the bundled text tower.
@@ -136,6 +136,7 @@ def renamed(nouns: Path, output: Path, pictures: int = 112) -> None:
         )
     model.image.nouns = head.eval()
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
+    model.image.hosts = host_vectors(model, tokenizer, model.image.groups)
     known = json.loads((BUNDLED / lite.KNOWN).read_text(encoding="utf-8"))
     known["groups"] = remember_pictures(model, tokenizer, list(dict.fromkeys(known["groups"])), pictures)
     lite.save(model, tokenizer, output, known)
@@ -144,7 +145,7 @@ def renamed(nouns: Path, output: Path, pictures: int = 112) -> None:
 def regated(output: Path) -> None:
     """Writes the bundled model with a gate that was fitted on: which texts speak of parts, and which name things.
 
-    All else stays to the bit.
+    All else stays to the bit, but what specimens are called.
 
     Args:
         output: Where to.
@@ -155,6 +156,7 @@ def regated(output: Path) -> None:
     worlds = list(dict.fromkeys(known["groups"]))
     texts = list(dict.fromkeys(text for each in every_wording(worlds).values() for text in each))
     fit_gate(model.joint, embedder(model, tokenizer), texts, things(), worlds)
+    model.image.hosts = host_vectors(model, tokenizer, model.image.groups)
     lite.save(model, tokenizer, output, known)
 
 
@@ -185,15 +187,7 @@ def specialised(run: Path, group: str, output: Path) -> None:
         )
     specialists = tuple(dict.fromkeys([*model.image.specialists, group]))
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
-    wider = lite.LiteModel(
-        model.sizes,
-        model.image.nouns.config,
-        model.text.config,
-        len(model.familiar),
-        len(model.examples),
-        groups=groups,
-        specialists=specialists,
-    ).eval()
+    wider = model.alike(groups=groups, specialists=specialists).eval()
     taken = {name.replace("image.", f"image.specialists.{group}.", 1): value for name, value in own.items() if name.startswith(MAP)}
     wider.load_state_dict({**wider.state_dict(), **state, **taken, lite.HOSTS: host_vectors(model, tokenizer, groups)})
     wider.sharpness = model.sharpness
@@ -207,6 +201,8 @@ MAP: Final = ("image.neck.", "image.parts.")
 @torch.no_grad()
 def host_vectors(model: lite.LiteModel, tokenizer: str, groups: Sequence[str]) -> Tensor:
     """What specimens of some groups are called, one unit vector each: [G, D]."""
+    if not groups:
+        return torch.zeros(0, model.sizes.embed_dim)
     embed = embedder(model, tokenizer)
     named = (embed(WORLDS[group].host_phrases) for group in groups)
     return torch.stack([F.normalize(model.joint(texts, model.image.nouns.text(texts)).mean(0), dim=0) for texts in named])

@@ -339,9 +339,9 @@ def refit(
 def with_reading(model: lite.LiteModel, reading: Mapping[str, Tensor]) -> lite.LiteModel:
     """The same model with another reading, of the parameters of a `Reading`."""
     sizes = replace(model.image.sizes, reading=reading["own"].shape[2])
-    found = lite.LiteModel(sizes, model.image.nouns.config, model.text.config)
+    found = model.alike(sizes=sizes)
     stays = {name: value for name, value in model.state_dict().items() if not name.startswith(OWN)}
-    found.familiar, found.examples, found.sharpness = model.familiar, model.examples, dict(model.sharpness)
+    found.sharpness = dict(model.sharpness)
     found.load_state_dict({**stays, **{OWN + name: value for name, value in reading.items()}})
     return found.eval()
 

@@ -42,7 +42,7 @@ def test_what_is_seen_is_what_the_towers_make_the_image_embedding_of(views: View
     first = room.render(room.sample(3, module.TRAIN_SEED, view="whole", start=123), size)
     with torch.no_grad():
         tower = model.image
-        embedding = tower.pool(tower.cells(*tower.read((first.images.float() - 127.0) / 128.0)))
+        embedding = tower.pool(tower.cells(tower.read((first.images.float() - 127.0) / 128.0)))
         own = unit(tower.value(plain.seen[:3].float()), plain.nouns[:3], tower.sizes.rest)
         whole = torch.nn.functional.normalize(embedding, dim=-1)
     block = slice(tower.sizes.nouns, tower.sizes.nouns + tower.sizes.parts)
