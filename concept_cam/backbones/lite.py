@@ -103,27 +103,6 @@ class LiteModel(nn.Module):
         self.register_buffer("familiar", torch.zeros(familiar, words.width))
         self.register_buffer("examples", torch.zeros(examples, sizes.nouns))
 
-    def alike(
-        self, *, sizes: Sizes | None = None, groups: Sequence[str] | None = None, specialists: Sequence[str] | None = None
-    ) -> LiteModel:
-        """Returns a fresh model with the layout of this one but for what is given; what its tensors hold is to be loaded.
-
-        Args:
-            sizes: Other widths.
-            groups: Other groups.
-            specialists: Other ones.
-        """
-        image = self.image
-        return LiteModel(
-            self.sizes if sizes is None else sizes,
-            image.nouns.config,
-            self.text.config,
-            len(self.familiar),
-            len(self.examples),
-            groups=image.groups if groups is None else groups,
-            specialists=tuple(image.specialists) if specialists is None else specialists,
-        )
-
     @property
     def constants(self) -> dict[str, float | str]:
         """Numbers beside the weights that change what these say, as far as they are not the defaults: part of the model's identity.

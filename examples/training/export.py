@@ -179,19 +179,50 @@ def specialised(run: Path, group: str, output: Path) -> None:
     if group not in groups:
         raise ConfigurationError(f"the bundled model knows no group {group!r}: expected one of {', '.join(groups)}.")
     own, state = learned(_trainee(run / "trained.pt")), model.state_dict()
+    if strange := _other_widths(own, state):
+        raise ConfigurationError(f"{strange}: a specialist has those. Train it with --start-from bundled --learn map.")
     alike = {name: value for name, value in own.items() if name.startswith(("joint.", "logit_scale"))}
-    if changed := [name for name, value in alike.items() if name not in state or not torch.allclose(value, state[name], atol=1e-3)]:
+    if changed := [name for name, value in alike.items() if not torch.allclose(value, state[name], atol=1e-3)]:
         raise ConfigurationError(
             f"the run has other words than the bundled model ({changed[0]}): a specialist says what the model's words ask for. Train it "
             "with --start-from bundled --learn map."
         )
     specialists = tuple(dict.fromkeys([*model.image.specialists, group]))
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
-    wider = model.alike(groups=groups, specialists=specialists).eval()
     taken = {name.replace("image.", f"image.specialists.{group}.", 1): value for name, value in own.items() if name.startswith(MAP)}
-    wider.load_state_dict({**wider.state_dict(), **state, **taken, lite.HOSTS: host_vectors(model, tokenizer, groups)})
-    wider.sharpness = model.sharpness
-    lite.save(wider, tokenizer, output, known)
+    taken[lite.HOSTS] = host_vectors(model, tokenizer, groups)
+    lite.save(rebuilt(model, taken, groups=groups, specialists=specialists), tokenizer, output, known)
+
+
+def rebuilt(
+    model: lite.LiteModel,
+    given: Mapping[str, Tensor],
+    *,
+    sizes: Sizes | None = None,
+    groups: Sequence[str] | None = None,
+    specialists: Sequence[str] | None = None,
+) -> lite.LiteModel:
+    """The same model with some other weights, and with other widths, groups or specialists where these are given.
+
+    Args:
+        model: The model; it stays as it is.
+        given: The other weights, by name: all whose shape differs, and all that are new.
+        sizes: Widths; ``None``: the model's.
+        groups: As of `LiteModel`; ``None``: the model's.
+        specialists: Likewise.
+    """
+    found = lite.LiteModel(
+        model.sizes if sizes is None else sizes,
+        model.image.nouns.config,
+        model.text.config,
+        len(model.familiar),
+        len(model.examples),
+        groups=model.image.groups if groups is None else groups,
+        specialists=tuple(model.image.specialists) if specialists is None else specialists,
+    )
+    found.load_state_dict({**model.state_dict(), **given})
+    found.sharpness = dict(model.sharpness)
+    return found.eval()
 
 
 MAP: Final = ("image.neck.", "image.parts.")
@@ -238,12 +269,15 @@ def mixed(own: Mapping[str, Tensor], other: Mapping[str, Tensor], share: float) 
     Raises:
         ConfigurationError: The model has other widths.
     """
-    if strange := [name for name, value in own.items() if name not in other or other[name].shape != value.shape]:
-        raise ConfigurationError(
-            f"the run has other widths than the bundled model ({strange[0]} and {len(strange) - 1} more): both can be mixed only where "
-            "the run began with --start-from bundled. Leave out --share."
-        )
+    if strange := _other_widths(own, other):
+        raise ConfigurationError(f"{strange}: both can be mixed only where the run began with --start-from bundled. Leave out --share.")
     return {name: share * value + (1.0 - share) * other[name] for name, value in own.items()}
+
+
+def _other_widths(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str:
+    """Says that a run's weights are not of the bundled model's shapes; nothing where they are."""
+    strange = [name for name, value in own.items() if name not in other or other[name].shape != value.shape]
+    return f"the run has other widths than the bundled model ({strange[0]} and {len(strange) - 1} more)" if strange else ""
 
 
 def averaged(runs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ from training.augmentation import augment
 from training.backbone import shipped_model
 from training.claims import claims_of
 from training.config import TRAIN_SEED
-from training.export import embedder
+from training.export import embedder, rebuilt
 from training.networks import IMAGE_BIAS
 from training.objectives import image_state_loss, mean_where
 from training.pictures import Pictures
@@ -339,11 +339,7 @@ def refit(
 def with_reading(model: lite.LiteModel, reading: Mapping[str, Tensor]) -> lite.LiteModel:
     """The same model with another reading, of the parameters of a `Reading`."""
     sizes = replace(model.image.sizes, reading=reading["own"].shape[2])
-    found = model.alike(sizes=sizes)
-    stays = {name: value for name, value in model.state_dict().items() if not name.startswith(OWN)}
-    found.sharpness = dict(model.sharpness)
-    found.load_state_dict({**stays, **{OWN + name: value for name, value in reading.items()}})
-    return found.eval()
+    return rebuilt(model, {OWN + name: value for name, value in reading.items()}, sizes=sizes)
 
 
 def narrowed(model: lite.LiteModel, count: int) -> lite.LiteModel:

@@ -71,6 +71,8 @@ def main() -> None:
         parser.error("--smoke trains a narrower model than the bundled one: leave out --smoke or --start-from.")
     if arguments.smoke and arguments.backbone:
         parser.error("--smoke takes the bundled backbone: leave out --backbone or --smoke.")
+    if arguments.learn == "map" and not arguments.start_from and not (arguments.folder / "checkpoint.pt").exists():
+        parser.error("--learn map learns a map for words that stand still, and a new run has none yet: give --start-from bundled.")
     # Before the sentences are made, which takes minutes.
     device, render_device = str(device_of(arguments.device)), str(device_of(arguments.render_device))
     torch.set_num_threads(arguments.threads)

@@ -42,6 +42,7 @@ from training.sentences import Sentences, load_sentences, wordings
 from training.supply import Mixer, plan
 from training.synonyms import KINDS
 from training.train import changed
+from training.train import main as train_main
 
 from concept_cam.backbones import BUNDLED, lite
 from concept_cam.backbones.lite_net import CHANNELS, HEAD, LiteNet
@@ -771,6 +772,27 @@ def test_a_run_that_learned_words_is_no_specialist(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="knows no group 'bird': expected one of fish, lepidoptera, beetle, plant"):
         specialised(tmp_path, "bird", tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("width", ["hidden", "parts_dim", "text_hidden"])
+def test_a_run_of_other_widths_is_no_specialist(width: str, tmp_path: Path) -> None:
+    worlds = dict.fromkeys(TrainConfig().worlds, 1)
+    small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),), **{width: 10})).save()
+    with pytest.raises(ConfigurationError, match=r"other widths than the bundled model .*--start-from bundled --learn map"):
+        specialised(tmp_path, "plant", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("beside", [[], ["--smoke"]])
+def test_a_map_is_not_learned_for_words_that_are_not_there(
+    beside: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They stand still, and those of a fresh run are random numbers."""
+    monkeypatch.setattr("sys.argv", ["train", "--folder", str(tmp_path / "own"), "--learn", "map", *beside])
+    with pytest.raises(SystemExit):
+        train_main()
+    assert "--learn map learns a map for words that stand still, and a new run has none yet" in capsys.readouterr().err
+    assert not (tmp_path / "own").exists()
 
 
 @pytest.mark.parametrize("beside", [[], ["--run", ".", "--run", "."], ["--run", ".", "--share", "0.5"], ["--run", ".", "--nouns", "."]])
