@@ -214,6 +214,21 @@ def test_what_is_written_is_read(folder: Path, backbone: lite.LiteBackbone) -> N
     assert float(F.cosine_similarity(found, plain, dim=-1).min()) > 0.995
 
 
+def test_some_weights_have_fewer_significant_bits(folder: Path, tmp_path: Path) -> None:
+    """What is read is within half of the last bit of what was written, and is written again to the bit."""
+    model, plain = lite.make(folder, "tiny").model, tiny_model()
+    assert isinstance(model, lite.LiteModel)
+    lite.save(model, tokenizer(), tmp_path)
+    again = lite.make(tmp_path, "again").model.state_dict()
+    for name, value in model.state_dict().items():
+        for beginning, bits in lite.SHORTENED.items():
+            if name.startswith(beginning) and value.numel():
+                scaled = torch.frexp(value).mantissa * 2**bits
+                assert torch.equal(scaled, scaled.round()), name
+                assert torch.allclose(value, plain.state_dict()[name], rtol=2.0**-bits, atol=1e-6), name
+                assert torch.equal(again[name], value), name
+
+
 GROUPS = ("fish", "leaf")
 
 
