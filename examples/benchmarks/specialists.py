@@ -11,7 +11,7 @@ from __future__ import annotations
 import click
 import torch
 from held_out import print_table
-from thin_parts import Array, measured, rendered
+from thin_parts import Array, hits, measured, rendered
 from timing import interleave
 
 from concept_cam import Localizer
@@ -49,12 +49,12 @@ def main(worlds: tuple[str, ...], pictures: int, pairs: int, seed: int | None) -
     for world in worlds:
         asked = rendered(world, pictures, seed)
         found = {name: measured(each, asked, world)[0] for name, each in (("one neck", plain), ("its own", own))}
-        places = [(part, row) for part, distances in found["one neck"].items() for row in range(len(distances))]
+        parts = {part: [part] for part in found["one neck"]}
         rows = []
-        for part in (*found["one neck"], "**all questions**"):
-            chosen = [(name, row) for name, row in places if part in (name, "**all questions**")]
-            shares = {name: sum(distances[p][row] == 0 for p, row in chosen) / len(chosen) for name, distances in found.items()}
-            rows.append([part, str(len(chosen)), *(f"{share:.3f}" for share in shares.values())])
+        for title, chosen in {**parts, "**all questions**": list(parts)}.items():
+            count = sum(len(found["one neck"][part]) for part in chosen)
+            shares = [hits({part: distances[part] for part in chosen}) for distances in found.values()]
+            rows.append([title, str(count), *(f"{share:.3f}" for share in shares)])
         print_table(f"{world}: peaks on their part, {len(asked)} pictures", ["part", "asked", *found], rows)
         print(f"{world}: {slower(plain, own, [picture for picture, _ in asked[:TIMED]], pairs)} times as long an encoded picture\n")
 
