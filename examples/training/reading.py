@@ -48,6 +48,8 @@ MODEL: Final = "model.txt"
 """Name of the file that says whose views a folder holds."""
 OWN: Final = "image.value.reading."
 """What the names of the reading's parameters begin with."""
+BESIDE: Final = ("image.specialists.", lite.HOSTS)
+"""Beginnings of the names of what makes maps alone."""
 SIZES: Final = ((256, 384), (256, 384), (320, 384))
 """At which pictures are rendered and read, in turn."""
 AT_ONCE: Final = 48
@@ -359,8 +361,10 @@ def narrowed(model: lite.LiteModel, count: int) -> lite.LiteModel:
 
 
 def eyes_hash(model: lite.LiteModel) -> str:
-    """Returns the hash of all of a model's weights but those of its reading, which decide neither what the queries see nor embeddings."""
-    return hash_weights({name: value for name, value in model.state_dict().items() if not name.startswith(OWN)})
+    """Returns the hash of all of a model's weights but those of its reading and its specialists, which decide neither what the queries see
+    nor embeddings.
+    """
+    return hash_weights({name: value for name, value in model.state_dict().items() if not name.startswith((OWN, *BESIDE))})
 
 
 def main() -> None:

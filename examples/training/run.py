@@ -141,6 +141,7 @@ class Run:
         file = self.folder / "checkpoint.pt"
         try:
             saved = torch.load(file, weights_only=True, map_location=self.device)
+            learned = str(saved.get("learn", "all"))
             self.trainee.load_state_dict(saved["model"])
             self.average.load_state_dict(saved["average"])
             self.optimizer.load_state_dict(saved["optimizer"])
@@ -151,6 +152,11 @@ class Run:
                 "version and the --set values that it was written with, or choose another --folder to begin anew. "
                 f"What does not fit: {why(error)}"
             ) from error
+        if learned != self.learn:
+            raise DataError(
+                f"{self.folder} was begun with --learn {learned}, received --learn {self.learn}: what stood still so far would learn, or "
+                f"what learned would stand still. Go on with --learn {learned}, or choose another --folder."
+            )
         # How fast each learns is the configuration's to say, also when it was changed between two sittings.
         for group, own in zip(self.optimizer.param_groups, _groups(self.trainee, self.config), strict=True):
             group.update(rate=own["rate"], weight_decay=own["weight_decay"])
@@ -218,6 +224,7 @@ class Run:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "learn": self.learn,
         }
         torch.save(state, self.folder / "checkpoint.tmp")
         (self.folder / "checkpoint.tmp").replace(self.folder / "checkpoint.pt")

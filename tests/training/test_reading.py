@@ -142,6 +142,11 @@ def test_a_fit_that_was_added_can_be_left_out_again(views: Views, sentences: Sen
     assert narrowed(wider, 3).image.value.reading.own.shape[2] == 3
     # What the queries see does not depend on what is read of it; it does on all else.
     assert eyes_hash(wider) == eyes_hash(model)
+    specialists = [value for name, value in wider.state_dict().items() if name.startswith("image.specialists.")]
+    assert specialists
+    with torch.no_grad():
+        specialists[0].add_(1.0)
+    assert eyes_hash(wider) == eyes_hash(model), "a specialist makes maps, and no embedding"
     with torch.no_grad():
         wider.image.query.weight += 1e-3
     assert eyes_hash(wider) != eyes_hash(model)

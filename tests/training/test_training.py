@@ -763,6 +763,13 @@ def test_a_run_that_learns_the_map_is_written_as_a_specialist(tmp_path: Path, mo
         assert torch.allclose(stored, value, atol=0.01 * float(value.abs().max())), name
 
 
+def test_a_run_goes_on_with_what_it_learned_so_far(tmp_path: Path) -> None:
+    small_run(tmp_path, learn="map").save()
+    assert small_run(tmp_path, learn="map").step == 0
+    with pytest.raises(DataError, match=r"was begun with --learn map, received --learn all: .* Go on with --learn map, or choose another"):
+        small_run(tmp_path)
+
+
 def test_a_run_that_learned_words_is_no_specialist(tmp_path: Path) -> None:
     worlds = dict.fromkeys(TrainConfig().worlds, 1)
     run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)))
