@@ -1,10 +1,10 @@
 """The bundled family: EfficientNet-Lite0 with a neck at stride 8, and a small text tower of word pieces.
 
 A folder holds ``config.json`` (``"family": "lite"``; ``specialists``, the groups that have a neck of their own, where there are any;
-``sharpness``, where it was fitted, as of :class:`concept_cam.backbones.protocol.Backbone`), ``model.safetensors`` (half precision, the text
-tower and the specialists in eight bits; names ``image.*``, ``text.*``, ``joint.*``, ``familiar``, ``examples`` and ``logit_scale``),
-``tokenizer.json``, and ``known.json`` (``words`` of the trained phrases, ``names`` of things, ``groups`` that the remembered examples
-belong to).
+``sharpness``, where it was fitted, as of :class:`concept_cam.backbones.protocol.Backbone`), ``model.safetensors`` (half precision, of some
+weights fewer bits, see ``SHORTENED``, the text tower and the specialists in eight; names ``image.*``, ``text.*``, ``joint.*``,
+``familiar``, ``examples`` and ``logit_scale``), ``tokenizer.json``, and ``known.json`` (``words`` of the trained phrases, ``names`` of
+things, ``groups`` that the remembered examples belong to).
 """
 
 from __future__ import annotations
