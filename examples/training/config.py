@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -147,6 +148,11 @@ class TrainConfig:
     def batch(self) -> int:
         """Pictures per step."""
         return sum(self.worlds.values())
+
+
+def most_drawn(worlds: Mapping[str, int]) -> str:
+    """The group of which most pictures are drawn, the first of several."""
+    return max(worlds, key=lambda name: worlds[name])
 
 
 def smoke_config(config: TrainConfig) -> TrainConfig:

@@ -166,7 +166,7 @@ def specialised(run: Path, group: str, output: Path) -> None:
     All else stays to the bit.
 
     Args:
-        run: Folder of a run that began with the bundled model and learned the map alone.
+        run: Folder of a run that began with the bundled model and learned the map alone, or one group.
         group: The group.
         output: Where to.
 
@@ -179,13 +179,15 @@ def specialised(run: Path, group: str, output: Path) -> None:
     if group not in groups:
         raise ConfigurationError(f"the bundled model knows no group {group!r}: expected one of {', '.join(groups)}.")
     own, state = learned(_trainee(run / "trained.pt")), model.state_dict()
-    if strange := _other_widths(own, state):
-        raise ConfigurationError(f"{strange}: a specialist has those. Train it with --start-from bundled --learn map.")
-    alike = {name: value for name, value in own.items() if name.startswith(("joint.", "logit_scale"))}
+    how = f"Train it with --start-from bundled and --learn map, or --learn group and most pictures of {group}."
+    # Queries of one group, which its run had, stay behind with what they read.
+    said = {name: value for name, value in own.items() if name.startswith((*MAP, "joint.", "logit_scale"))}
+    if strange := _other_widths(said, state):
+        raise ConfigurationError(f"{strange}: a specialist has those. {how}")
+    alike = {name: value for name, value in said.items() if not name.startswith(MAP)}
     if changed := [name for name, value in alike.items() if not torch.allclose(value, state[name], atol=1e-3)]:
         raise ConfigurationError(
-            f"the run has other words than the bundled model ({changed[0]}): a specialist says what the model's words ask for. Train it "
-            "with --start-from bundled --learn map."
+            f"the run has other words than the bundled model ({changed[0]}): a specialist says what the model's words ask for. {how}"
         )
     specialists = tuple(dict.fromkeys([*model.image.specialists, group]))
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
@@ -480,7 +482,7 @@ def main() -> None:
         "--specialist",
         choices=list(WORLDS),
         metavar="GROUP",
-        help="the bundled model, with the neck of the run as that of one group (for runs with --learn map)",
+        help="the bundled model, with the neck of the run as that of one group (for runs with --learn map or group)",
     )
     parser.add_argument("--share", type=_share, default=1.0, help="share of the runs; the rest is the bundled model's (default: 1)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: those of the first run)")

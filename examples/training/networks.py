@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import cast
 
@@ -133,17 +134,20 @@ class Trainee(nn.Module):
         return state
 
     @torch.no_grad()
-    def take_over(self, model: LiteModel, maps: dict[int, Tensor]) -> None:
+    def take_over(self, model: LiteModel, maps: dict[int, Tensor], queries: slice = slice(None), group: str = "") -> None:
         """Goes on from a model that was written, in which the norms are folded: computes what it does, with norms of its own.
 
         Args:
             model: The model, of the same widths.
             maps: The backbone's maps of some training pictures: what they hold is what the norms begin with.
+            queries: Those of the model's queries that are taken.
+            group: Whose own neck is taken where the model has one; empty for the shared one.
 
         Raises:
             ValueError: The model has other widths.
         """
-        own = replace(model.sizes, nouns=self.sizes.nouns, gate_hidden=self.sizes.gate_hidden)
+        taken = len(range(*queries.indices(model.sizes.queries)))
+        own = replace(model.sizes, queries=taken, nouns=self.sizes.nouns, gate_hidden=self.sizes.gate_hidden)
         if own != self.sizes:
             there, here = (
                 ", ".join(f"{name} {value}" for name, value in asdict(one).items() if value != asdict(other)[name])
@@ -151,14 +155,16 @@ class Trainee(nn.Module):
             )
             raise ValueError(f"the model has {there}, this run {here}: train with the widths that it was trained with.")
         image, state = model.image, {}
-        for name, value in image.neck.state_dict().items():
+        sight = image.specialists[group] if group in tuple(image.specialists) else image
+        for name, value in cast(Neck, sight.neck).state_dict().items():
             at, kind = name.rsplit(".", 1)
             module = self.neck.get_submodule(at)
             inside = "" if isinstance(module, nn.Conv2d) else next(k for k, part in module.named_children() if isinstance(part, nn.Conv2d))
             state[".".join(filter(None, (at, inside, kind)))] = value
         self.neck.load_state_dict({**self.neck.state_dict(), **state})
-        for mine, theirs in ((self.parts, image.parts), (self.query, image.query), (self.value, image.value)):
-            mine.load_state_dict(theirs.state_dict())
+        self.parts.load_state_dict(cast(nn.Module, sight.parts).state_dict())
+        self.query.load_state_dict({name: value[queries] for name, value in image.query.state_dict().items()})
+        self.value.load_state_dict(of_queries(image.value.state_dict(), model.sizes.queries, queries))
         self.words.first.load_state_dict(model.joint.first.state_dict())
         self.words.second.load_state_dict(model.joint.second.state_dict())
         self.log_scale.copy_(model.logit_scale)
@@ -175,6 +181,28 @@ class Trainee(nn.Module):
             scale, shift = (each.view(seen) for each in _affine(self.level))
             reading.own.copy_((reading.own.double() / scale[..., None]).float())
             reading.own_bias -= torch.einsum("qc,qcr->qr", shift, reading.own.double()).float()
+
+
+def of_queries(value: Mapping[str, Tensor], count: int, queries: slice) -> dict[str, Tensor]:
+    """The parameters of a `Value` for some of its queries alone.
+
+    Args:
+        value: The parameters, by name.
+        count: Queries that it has.
+        queries: Those that are taken.
+    """
+    found = dict(value)
+    for name in BY_QUERY:
+        if name in value:
+            found[name] = value[name].unflatten(1, (count, -1))[:, queries].flatten(1)
+    for name in ("reading.own", "reading.own_bias"):
+        if name in value:
+            found[name] = value[name][queries]
+    return found
+
+
+BY_QUERY = ("weight", "beside.0.weight", "reading.out.weight")
+"""Parameters of a `Value` whose columns grow with the queries."""
 
 
 def _settle(norm: nn.Module, given: tuple[Tensor, ...]) -> None:

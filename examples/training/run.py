@@ -23,7 +23,7 @@ from concept_cam.core.errors import DataError
 from training.augmentation import augment, target_size
 from training.backbone import Nouns
 from training.claims import claims_of, part_contrasts, truth_of
-from training.config import CELL, TrainConfig
+from training.config import CELL, TrainConfig, most_drawn
 from training.networks import Trainee
 from training.objectives import losses, random_contrasts
 from training.sentences import Sentences
@@ -43,17 +43,24 @@ class Learner:
     Attributes:
         standing: Beginnings of the names of parameters that stand still.
         silent: Terms of the loss that weigh nothing.
+        one: The queries are those of one group, that of which most pictures are drawn, and so is what is said of whole pictures.
     """
 
     standing: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
+    one: bool = False
 
 
+OF_IMAGES: Final = ("image_states", "image_parts", "attention")
+"""Terms of the loss about whole pictures."""
 LEARNERS: Final[Mapping[str, Learner]] = {
     "all": Learner(),
-    "map": Learner(("words.", "query.", "value.", "log_scale"), ("image_states", "image_parts", "attention", "apart")),
+    "map": Learner(("words.", "query.", "value.", "log_scale"), (*OF_IMAGES, "apart")),
+    "group": Learner(("words.", "log_scale"), ("apart",), one=True),
 }
-"""Names of what learns: everything, or what makes the map alone, for words, queries and image embeddings that stand still."""
+"""Names of what learns: everything; what makes the map alone, for words, queries and image embeddings that stand still; or one group's map
+together with what is said of its whole pictures, for words that stand still, from the group's own neck where the model has one.
+"""
 
 
 def learning_rate_at(config: TrainConfig, step: int) -> float:
@@ -106,10 +113,12 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(self.config.seed)
         config = self.config
+        learner = LEARNERS[self.learn]
+        self.own = most_drawn(config.worlds) if learner.one else ""
         self.sizes = Sizes(
             config.hidden,
             config.depth,
-            config.queries * len(config.worlds),
+            config.queries * (1 if self.own else len(config.worlds)),
             parts=config.parts_dim,
             text_hidden=config.text_hidden,
             rest=config.rest,
@@ -117,7 +126,6 @@ class Run:
             reading=config.reading,
         )
         self.trainee = Trainee(self.sizes, config.logit_scale, config.left_out).to(self.device)
-        learner = LEARNERS[self.learn]
         for name, parameter in self.trainee.named_parameters():
             parameter.requires_grad_(not name.startswith(learner.standing))
         self.weights = {name: 0.0 if name in learner.silent else weight for name, weight in config.weights.items()}
@@ -214,7 +222,9 @@ class Run:
         size = target_size((batch[0].images.shape[-2], batch[0].images.shape[-1]), 1.0)
         pictures = torch.cat([augment(each, size, there, self.config.distorted)[1] for each in batch])
         maps, _ = self.maps(pictures)
-        self.trainee.take_over(model, {stride: values.float() for stride, values in maps.items()})
+        first = groups.index(self.own) * self.config.queries if self.own else 0
+        queries = slice(first, first + self.sizes.queries)
+        self.trainee.take_over(model, {stride: values.float() for stride, values in maps.items()}, queries, self.own)
         self.average.load_state_dict(self.trainee.state_dict())
 
     def save(self) -> None:
@@ -269,7 +279,8 @@ class Run:
         for number, (pictures, x, false_colour) in enumerate(changed):
             rows, name = slice(first, first + len(x)), pictures.world
             first += len(x)
-            queries = slice(number * config.queries, (number + 1) * config.queries)
+            queries = slice(None) if self.own else slice(number * config.queries, (number + 1) * config.queries)
+            silent = OF_IMAGES if self.own not in ("", name) else ()
             own_table = random_contrasts(len(claims_of(name).world.parts), own).to(self.device)
             found = losses(
                 self.trainee,
@@ -283,7 +294,7 @@ class Run:
                 false_colour,
                 self.tables[name] if usual else own_table,
                 strength,
-                self.weights,
+                {term: 0.0 if term in silent else weight for term, weight in self.weights.items()},
             )
             # A group counts as much as it has pictures.
             for term, value in found.items():

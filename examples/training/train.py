@@ -62,7 +62,8 @@ def main() -> None:
         "--learn",
         choices=list(LEARNERS),
         default="all",
-        help="what learns; `map`: what makes the map, for words that stand still (default: all)",
+        help="what learns; `map`: what makes the map, for words that stand still; `group`: that and what is said of whole pictures, of the "
+        "group of which most pictures are drawn (default: all)",
     )
     parser.add_argument("--smoke", action="store_true", help="a short run on small pictures, with the bundled backbone and text tower")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other values of the configuration")
@@ -71,8 +72,8 @@ def main() -> None:
         parser.error("--smoke trains a narrower model than the bundled one: leave out --smoke or --start-from.")
     if arguments.smoke and arguments.backbone:
         parser.error("--smoke takes the bundled backbone: leave out --backbone or --smoke.")
-    if arguments.learn == "map" and not arguments.start_from and not (arguments.folder / "checkpoint.pt").exists():
-        parser.error("--learn map learns a map for words that stand still, and a new run has none yet: give --start-from bundled.")
+    if arguments.learn != "all" and not arguments.start_from and not (arguments.folder / "checkpoint.pt").exists():
+        parser.error(f"--learn {arguments.learn} is for words that stand still, and a new run has none yet: give --start-from bundled.")
     # Before the sentences are made, which takes minutes.
     device, render_device = str(device_of(arguments.device)), str(device_of(arguments.render_device))
     torch.set_num_threads(arguments.threads)

@@ -21,7 +21,7 @@ from training.config import TRAIN_SEED, TrainConfig, smoke_config
 from training.export import NAMED, averaged, bundled_model, learned, mixed, named_texts, renamed, specialised
 from training.export import main as export_main
 from training.joint import NOUN, PART, REST, fit, fit_gate, nothing_texts, noun_texts, spoken_texts
-from training.networks import IMAGE_BIAS, Trainee, folded, with_norms
+from training.networks import IMAGE_BIAS, Trainee, folded, of_queries, with_norms
 from training.objectives import (
     apart_loss,
     cell_loss,
@@ -37,7 +37,7 @@ from training.objectives import (
     unit,
 )
 from training.pictures import COVER, Job, Pictures, gather, make_twins, render_job
-from training.run import Run, learning_rate_at, train
+from training.run import OF_IMAGES, Run, learning_rate_at, train
 from training.sentences import Sentences, load_sentences, wordings
 from training.supply import Mixer, plan
 from training.synonyms import KINDS
@@ -763,6 +763,62 @@ def test_a_run_that_learns_the_map_is_written_as_a_specialist(tmp_path: Path, mo
         assert torch.allclose(stored, value, atol=0.01 * float(value.abs().max())), name
 
 
+def test_a_run_that_learns_a_group_has_its_queries_and_goes_on_from_its_neck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words stand still; what is written is the neck, and what its own queries read stays behind."""
+    worlds = {name: 2 if name == "plant" else 1 for name in TrainConfig().worlds}
+    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 96),)), learn="group")
+    shipped, groups = shipped_model()
+    run.start_from_model(shipped, groups)
+    assert run.own == "plant"
+    assert run.trainee.sizes.queries == TrainConfig().queries == shipped.sizes.queries // len(groups)
+    place = list(groups).index("plant") * TrainConfig().queries
+    assert torch.equal(run.trainee.query.weight, shipped.image.query.weight[place : place + TrainConfig().queries])
+    x = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = run.trunk((x * 255.0 - 127.0) / 128.0)
+        cells = run.average(maps)[0]
+        assert torch.allclose(cells, shipped.image.specialists["plant"](maps).flatten(2).transpose(1, 2), atol=2e-3)
+    before = {name: value.clone() for name, value in run.trainee.named_parameters()}
+    assert torch.isfinite(run.advance()["total"])
+    changed = {name for name, value in run.trainee.named_parameters() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"neck", "parts", "query", "value", "cell_bias"}
+    run.save()
+    monkeypatch.setattr("sys.argv", ["export", "--run", str(tmp_path), "--specialist", "plant", "--output", str(tmp_path / "model")])
+    export_main()
+    model = lite.make(tmp_path / "model", "own").model
+    assert set(model.state_dict()) == set(shipped.state_dict())
+    for name, value in shipped.state_dict().items():
+        if not name.startswith("image.specialists.plant.") and name != lite.HOSTS:
+            assert torch.equal(value, model.state_dict()[name]), name
+    value = learned(run.average)["image.parts.weight"].detach()
+    assert torch.allclose(model.state_dict()["image.specialists.plant.parts.weight"], value, atol=0.01 * float(value.abs().max()))
+
+
+def test_some_queries_of_a_value_say_what_all_say_when_the_others_see_nothing() -> None:
+    torch.manual_seed(0)
+    whole, few = Value(READING), Value(replace(READING, queries=1))
+    for layer in (whole.beside, whole.reading):
+        for parameter in layer.parameters():
+            torch.nn.init.normal_(parameter)
+    torch.nn.init.zeros_(whole.reading.own_bias)
+    few.load_state_dict(of_queries(whole.state_dict(), READING.queries, slice(1, 2)))
+    seen = torch.zeros(3, READING.queries, 2 * READING.seen)
+    seen[:, 1] = torch.randn(3, 2 * READING.seen)
+    assert torch.allclose(few(seen[:, 1:2]), whole(seen), atol=1e-3)
+
+
+@pytest.mark.parametrize("world", ["plant", "fish"])
+def test_what_is_said_of_whole_pictures_of_other_groups_is_no_matter_to_a_run_for_one(tmp_path: Path, world: str) -> None:
+    """Its queries are those of its group alone."""
+    worlds = {"fish": 1, "plant": 1} | {world: 2}
+    run = small_run(tmp_path, worlds, replace(smoke_config(TrainConfig()), worlds=worlds, sides=((64, 96),)), learn="group")
+    for name in run.weights:
+        run.weights[name] = 1.0 if name in OF_IMAGES else 0.0
+    found = run.advance()
+    assert float(found[f"total of {world}"]) > 0.0
+    assert float(found[f"total of {'fish' if world == 'plant' else 'plant'}"]) == 0.0
+
+
 def test_a_run_goes_on_with_what_it_learned_so_far(tmp_path: Path) -> None:
     small_run(tmp_path, learn="map").save()
     assert small_run(tmp_path, learn="map").step == 0
@@ -774,7 +830,7 @@ def test_a_run_that_learned_words_is_no_specialist(tmp_path: Path) -> None:
     worlds = dict.fromkeys(TrainConfig().worlds, 1)
     run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)))
     run.save()
-    with pytest.raises(ConfigurationError, match=r"the run has other words than the bundled model .*--start-from bundled --learn map"):
+    with pytest.raises(ConfigurationError, match=r"the run has other words than the bundled model .*--start-from bundled and --learn map"):
         specialised(tmp_path, "plant", tmp_path / "model")
     with pytest.raises(ConfigurationError, match="knows no group 'bird': expected one of fish, lepidoptera, beetle, plant"):
         specialised(tmp_path, "bird", tmp_path / "model")
@@ -785,7 +841,7 @@ def test_a_run_that_learned_words_is_no_specialist(tmp_path: Path) -> None:
 def test_a_run_of_other_widths_is_no_specialist(width: str, tmp_path: Path) -> None:
     worlds = dict.fromkeys(TrainConfig().worlds, 1)
     small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),), **{width: 10})).save()
-    with pytest.raises(ConfigurationError, match=r"other widths than the bundled model .*--start-from bundled --learn map"):
+    with pytest.raises(ConfigurationError, match=r"other widths than the bundled model .*--start-from bundled and --learn map"):
         specialised(tmp_path, "plant", tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -798,7 +854,7 @@ def test_a_map_is_not_learned_for_words_that_are_not_there(
     monkeypatch.setattr("sys.argv", ["train", "--folder", str(tmp_path / "own"), "--learn", "map", *beside])
     with pytest.raises(SystemExit):
         train_main()
-    assert "--learn map learns a map for words that stand still, and a new run has none yet" in capsys.readouterr().err
+    assert "--learn map is for words that stand still, and a new run has none yet" in capsys.readouterr().err
     assert not (tmp_path / "own").exists()
 
 
