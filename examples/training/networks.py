@@ -56,6 +56,10 @@ def _affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, (norm.bias.double() if norm.affine else 0.0) - mean * scale
 
 
+BY_QUERY = ("weight", "beside.0.weight", "reading.out.weight")
+"""Parameters of a `Value` whose columns grow with the queries."""
+
+
 class PartWords(nn.Module):
     """Sentence embeddings [N, 384] to unit vectors of the block of parts [N, parts]."""
 
@@ -199,10 +203,6 @@ def of_queries(value: Mapping[str, Tensor], count: int, queries: slice) -> dict[
         if name in value:
             found[name] = value[name][queries]
     return found
-
-
-BY_QUERY = ("weight", "beside.0.weight", "reading.out.weight")
-"""Parameters of a `Value` whose columns grow with the queries."""
 
 
 def _settle(norm: nn.Module, given: tuple[Tensor, ...]) -> None:

@@ -24,7 +24,7 @@ from training.augmentation import augment, target_size
 from training.backbone import Nouns
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import CELL, TrainConfig, most_drawn
-from training.networks import Trainee
+from training.networks import BY_QUERY, Trainee
 from training.objectives import losses, random_contrasts
 from training.sentences import Sentences
 from training.supply import Mixer, plan, render_jobs
@@ -32,8 +32,6 @@ from training.tensors import UNREADABLE, why
 
 MEAN, STD = 127.0 / 255.0, 128.0 / 255.0
 """What the backbone was trained with."""
-BY_QUERY = ("value.weight", "value.beside.0.weight", "value.reading.out.weight")
-"""Parameters whose columns grow with the queries."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ class Run:
         for network, name in ((self.trainee, "model"), (self.average, "average")):
             state = network.state_dict()
             for key, value in saved[name].items():
-                wider = key in BY_QUERY
+                wider = key in [f"value.{name}" for name in BY_QUERY]
                 if key not in state or (state[key].shape[1:] != value.shape[1:] and not wider) or state[key].numel() < value.numel():
                     here = tuple(state[key].shape) if key in state else "not there"
                     raise ValueError(f"{key} of {folder} is {tuple(value.shape)}, here up to {here}: another layout.")

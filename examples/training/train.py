@@ -115,7 +115,8 @@ def main() -> None:
         print(f"{arguments.folder} has {run.step} steps already and goes on from there: --start-from is not used.")
     train(run, seconds=arguments.seconds, report=lambda text: print(text, flush=True))
     if arguments.check:
-        for world in config.worlds:
+        # What is said of whole pictures of other groups is no matter to a run for one.
+        for world in [run.own] if run.own else config.worlds:
             found = check(run, world, 4 if arguments.smoke else arguments.check)
             append_row(arguments.folder / f"checks_{world}.csv", {"step": run.step, **found})
             print(f"{world}: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
