@@ -34,7 +34,7 @@ from concept_cam.commands.console import above_zero, existing, run_script
 from concept_cam.core.errors import ConfigurationError
 from concept_cam.demo.worlds import WORLDS
 from training.backbone import load_trunk
-from training.config import TRAIN_SEED
+from training.config import TRAIN_SEED, most_drawn
 from training.dictionary import nouns as dictionary_nouns
 from training.families import families
 from training.joint import fit, fit_gate
@@ -171,7 +171,7 @@ def specialised(run: Path, group: str, output: Path) -> None:
         output: Where to.
 
     Raises:
-        ConfigurationError: The model does not know the group, or the run changed words or widths.
+        ConfigurationError: The model does not know the group, the run changed words or widths, or it drew more pictures of another group.
     """
     model = bundled_model()
     known = json.loads((BUNDLED / lite.KNOWN).read_text(encoding="utf-8"))
@@ -188,6 +188,13 @@ def specialised(run: Path, group: str, output: Path) -> None:
     if changed := [name for name, value in alike.items() if not torch.allclose(value, state[name], atol=1e-3)]:
         raise ConfigurationError(
             f"the run has other words than the bundled model ({changed[0]}): a specialist says what the model's words ask for. {how}"
+        )
+    drawn: dict[str, int] = json.loads((run / "config.json").read_text(encoding="utf-8"))["worlds"]
+    if drawn.get(group, 0) < max(drawn.values()):
+        counts = ", ".join(f"{count} of {name}" for name, count in drawn.items())
+        raise ConfigurationError(
+            f"a step of the run drew {counts}, received --specialist {group}: the neck of a group has seen more of it than of any other. "
+            f"Name {most_drawn(drawn)}, or a run of {group}."
         )
     specialists = tuple(dict.fromkeys([*model.image.specialists, group]))
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")

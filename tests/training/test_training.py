@@ -837,6 +837,19 @@ def test_a_run_that_learned_words_is_no_specialist(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
+def test_a_neck_is_of_the_group_that_its_run_saw_most_of(tmp_path: Path) -> None:
+    worlds = {name: 2 if name == "beetle" else 1 for name in TrainConfig().worlds}
+    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)), learn="map")
+    run.start_from_model(*shipped_model())
+    run.save()
+    with pytest.raises(
+        ConfigurationError, match=r"drew 1 of fish, 1 of lepidoptera, 2 of beetle, 1 of plant, .*Name beetle, or a run of plant"
+    ):
+        specialised(tmp_path, "plant", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    specialised(tmp_path, "beetle", tmp_path / "model")
+
+
 @pytest.mark.parametrize("width", ["hidden", "parts_dim", "text_hidden"])
 def test_a_run_of_other_widths_is_no_specialist(width: str, tmp_path: Path) -> None:
     worlds = dict.fromkeys(TrainConfig().worlds, 1)
