@@ -50,7 +50,7 @@ class Vocabulary:
         characters: character -> its states.
         character_mask: character -> the mask that shows it.
         presences: characters whose states are `present` and `absent`.
-        colours: characters whose states are colours.
+        colours: characters whose states cannot be told in false colours: those that are colours, and what is told by them.
         scenes: what a specimen is before.
         paired: parts of which an animal has a left and a right one, told apart in `Rendering.side`.
     """

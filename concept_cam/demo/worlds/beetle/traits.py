@@ -52,7 +52,8 @@ BEETLE: Final = Vocabulary(
     characters=CHARACTERS,
     character_mask=CHARACTER_MASK,
     presences=("horns", "snout"),
-    colours=("elytra_colour",),
+    # Metal differs from other polish by the colours that it throws back.
+    colours=("elytra_colour", "elytra_gloss"),
     scenes=SCENES,
     paired=("elytra", "eye", "antennae", "mandibles", "legs"),
 )
