@@ -139,17 +139,24 @@ def _elytra(draw: Draw, state: Mapping[str, str], seen: Samples, shape: Shape, l
 def _metal(draw: Draw, rgb: Array, normal: Array, u: Array, light: Light) -> Array:
     """A metallic coat: colours that turn with the angle of view, mirrored light of the coat's own colour, and dark sides."""
     tilt = np.clip(1.0 - normal[:, 2], 0, 1)
+    side = np.sqrt(np.clip(1.0 - normal[:, 2] ** 2, 0, 1))
     # Towards the neighbouring hues at the sides, and in a slow wave along the body.
-    turn = draw("metal.turn", 0.3, 0.6) * (1 if draw("metal.way") < 0.5 else -1)
-    angle = turn * (1.3 * tilt + 0.35 * np.sin(2 * math.pi * (u * draw("metal.waves", 0.5, 1.5) + draw("metal.phase"))))
-    rich = np.clip(rgb + 0.22 * (rgb - rgb.mean(axis=1, keepdims=True)), 0, 1)
+    turn = draw("metal.turn", 0.4, 0.65) * (1 if draw("metal.way") < 0.5 else -1)
+    angle = turn * (1.2 * side + 0.35 * np.sin(2 * math.pi * (u * draw("metal.waves", 0.5, 1.5) + draw("metal.phase"))))
+    rich = np.clip(rgb + 0.5 * (rgb - rgb.mean(axis=1, keepdims=True)), 0, 1)
+    # Metal throws light back where it mirrors and is dark beside it.
     out = lit(
-        _hue_turned(rich, angle) * 0.85, normal, light, gloss=draw("metal.gloss", 0.6, 0.9), sharp=draw("metal.sharp", 7, 14), metal=1.0
+        _hue_turned(rich, angle) * (0.8 - 0.5 * side)[:, None],
+        normal,
+        light,
+        gloss=draw("metal.gloss", 0.7, 1.0),
+        sharp=draw("metal.sharp", 7, 14),
+        metal=1.0,
     )
-    # What even a black coat throws back is coloured.
-    sheen = _hue_turned(np.repeat(np.array([[0.1, 0.75, 0.5]]), len(u), axis=0), 4.0 * angle + 6.28 * draw("metal.hue"))
-    bright = np.clip(normal @ light.towards, 0, 1) ** 3 * np.clip(tilt * 3.0 + 0.25, 0, 1)
-    out = out + draw("metal.sheen", 0.12, 0.26) * bright[:, None] * sheen
+    # What even a black coat throws back is coloured: one hue on top, its neighbours towards the sides.
+    sheen = _hue_turned(np.repeat(np.array([[0.1, 0.75, 0.5]]), len(u), axis=0), 3.0 * angle + 6.28 * draw("metal.hue"))
+    bright = np.clip(normal @ light.towards, 0, 1) ** 2 * np.clip(1.1 * side + 0.3, 0, 1)
+    out = out + draw("metal.sheen", 0.28, 0.45) * bright[:, None] * sheen
     # A small white mirror image on top.
     return np.asarray(out + lit(np.zeros(3), normal, light, gloss=0.45, sharp=140), dtype=np.float32)
 
