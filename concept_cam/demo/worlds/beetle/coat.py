@@ -138,7 +138,6 @@ def _elytra(draw: Draw, state: Mapping[str, str], seen: Samples, shape: Shape, l
 
 def _metal(draw: Draw, rgb: Array, normal: Array, u: Array, light: Light) -> Array:
     """A metallic coat: colours that turn with the angle of view, mirrored light of the coat's own colour, and dark sides."""
-    tilt = np.clip(1.0 - normal[:, 2], 0, 1)
     side = np.sqrt(np.clip(1.0 - normal[:, 2] ** 2, 0, 1))
     # Towards the neighbouring hues at the sides, and in a slow wave along the body.
     turn = draw("metal.turn", 0.4, 0.65) * (1 if draw("metal.way") < 0.5 else -1)
