@@ -56,7 +56,7 @@ def judge(sight: Sight) -> Mapping[str, bool]:
     told = 0.12 * half if state["leaf_margin"] == "entire" else tooth
     broad = leaf and not slim
     return {
-        "leaf_margin": broad and flat and half >= 3 and inside >= 0.55 and share >= 0.3 and told >= 0.55 * fine,
+        "leaf_margin": broad and flat and half >= 3 and inside >= 0.55 and share >= 0.3 and told >= fine,
         "leaf_shape": leaf
         and simple
         and flat
