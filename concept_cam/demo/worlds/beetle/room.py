@@ -100,8 +100,11 @@ def judge(sight: Sight) -> Mapping[str, bool]:
         # Hairs hide it.
         "elytra_gloss": elytra and seen["elytra"] >= 150 and state["elytra_texture"] != "hairy",
         "elytra_pattern": elytra and share["elytra"] >= 0.55 and seen["elytra"] >= 200 and up > -0.2,
-        # Of two colours in equal shares, nobody can say which one the elytra have.
-        "elytra_colour": seen["elytra"] >= 60 and share["elytra"] >= 0.2 and state["elytra_pattern"] in ("plain", "spotted"),
+        # Of two colours in equal shares, nobody can say which one the elytra have, nor of metal, which has others from each side.
+        "elytra_colour": seen["elytra"] >= 60
+        and share["elytra"] >= 0.2
+        and state["elytra_pattern"] in ("plain", "spotted")
+        and state["elytra_gloss"] != "metallic",
         "elytra_length": elytra and share["elytra"] >= 0.75 and seen["elytra"] >= 60 and sight.free["abdomen"],
         "horns": ("horns" in visible) if state["horns"] == "present" else (head and sight.free["horns"] and horn >= 9.0),
         "mandible_size": ("mandibles" in visible)
