@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -264,10 +263,6 @@ def _raised(leaf: Facets, by: float) -> Facets:
     return replace(leaf, nearer=leaf.nearer + np.float32(by))
 
 
-_ROOM: Final = {"arrow_shaped": 0.22, "heart_shaped": 0.34}
-"""Half width that each of three leaflets has beside the others, of those with lobes at their base: they would lie over each other."""
-
-
 def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int, dense: bool = False) -> tuple[Facets, float, float]:
     """One leaf, simple or compound, its stalk's foot at the origin, along x, about 1 long with its stalk; tooth size and half width."""
     division, shape = state["leaf_division"], state["leaf_shape"]
@@ -319,21 +314,11 @@ def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int, dense: boo
     else:
         open_ = draw("division.spread", 1.7, 2.3)
         turns = sorted(np.linspace(-open_, open_, number).tolist(), key=abs, reverse=True)
-    apart = draw("division.apart", 0.1, 0.2)
     for k, turn in enumerate(turns):
         own = size * (1.0 - 0.28 * abs(turn) / 2.2 if division == "palmate" else 1.0 - 0.06 * abs(turn))
-        if division == "palmate":
-            narrow = min(1.0, 0.16 + 0.9 * open_ / number / max(half, 0.05))
-        else:
-            narrow = min(1.0, _ROOM.get(shape, 0.42) / max(half, 0.05))
+        narrow = min(1.0, 0.16 + 0.9 * open_ / number / max(half, 0.05)) if division == "palmate" else 1.0
         leaflet = replace(_raised(one, 0.006 * k), corners=one.corners * np.array([1.0, narrow, 1.0], dtype=np.float32))
-        turn, root = turn + draw(f"{name}.finger{k}", -0.08, 0.08), line[-1]
-        if division == "trifoliate":
-            # On stalks of their own: broad leaflets that touch look like one leaf with lobes.
-            root = root + apart * own * np.array([math.cos(turn), math.sin(turn), 0.0])
-            parts.append(ribbon(np.linspace(line[-1], root, 3), thick * np.array([0.9, 0.8, 0.7]), PIECE["petiole"]))
-            own *= 1.0 - apart
-        parts.append(_put(leaflet, root, turn, own, draw(f"{name}.lift{k}", -0.15, 0.25)))
+        parts.append(_put(leaflet, line[-1], turn + draw(f"{name}.finger{k}", -0.08, 0.08), own, draw(f"{name}.lift{k}", -0.15, 0.25)))
     return joined(parts), tooth * size, half * size
 
 
