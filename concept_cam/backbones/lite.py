@@ -1,10 +1,13 @@
 """The bundled family: EfficientNet-Lite0 with a neck at stride 8, and a small text tower of word pieces.
 
-A folder holds ``config.json`` (``"family": "lite"``; ``specialists``, the groups that have a neck of their own, where there are any;
-``sharpness``, where it was fitted, as of :class:`concept_cam.backbones.protocol.Backbone`), ``model.safetensors`` (half precision, of some
-weights fewer bits, see ``SHORTENED``, the text tower and the specialists in eight; names ``image.*``, ``text.*``, ``joint.*``,
-``familiar``, ``examples`` and ``logit_scale``), ``tokenizer.json``, and ``known.json`` (``words`` of the trained phrases, ``names`` of
-things, ``groups`` that the remembered examples belong to).
+A folder holds
+
+* ``config.json``: ``"family": "lite"``; ``specialists``, the groups that have a neck of their own, where there are any, and ``readers``,
+  those of them that say states as well; ``sharpness``, where it was fitted, as of :class:`concept_cam.backbones.protocol.Backbone`;
+* ``model.safetensors``: names ``image.*``, ``text.*``, ``joint.*``, ``familiar``, ``examples`` and ``logit_scale``; in eight bits where
+  ``EIGHT_BITS`` says so, else in half precision, of some weights fewer bits, see ``SHORTENED``;
+* ``tokenizer.json``;
+* ``known.json``: ``words`` of the trained phrases, ``names`` of things, ``groups`` that the remembered examples belong to.
 """
 
 from __future__ import annotations
@@ -61,9 +64,9 @@ MEAN, STD = (127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3
 """What the backbone was trained with: pixels minus 127, over 128."""
 LITE_READ_SIZE = 384
 HOSTS = "image.hosts"
-EIGHT_BITS = ("text.", "image.specialists.")
+EIGHT_BITS = ("text.", "image.specialists.", "image.neck.", "image.value.weight", "image.value.reading.")
 """Beginnings of the names of what is stored in eight bits."""
-SHORTENED = {"image.value.beside.": 4, "image.value.weight": 8, "image.nouns.up.": 7, "familiar": 5}
+SHORTENED = {"image.value.beside.": 4, "image.nouns.up.": 7, "familiar": 5}
 """Beginnings of the names of what is stored with fewer significant bits than the eleven of half precision, so that the wheel packs it."""
 
 
@@ -78,6 +81,7 @@ class LiteModel(nn.Module):
         examples: Pictures that are remembered, to tell what is unlike them.
         groups: Those whose specimens are told from each other.
         specialists: Those of them that have a neck of their own.
+        readers: Those of the specialists that say states as well.
     """
 
     def __init__(
@@ -90,10 +94,11 @@ class LiteModel(nn.Module):
         *,
         groups: Sequence[str] = (),
         specialists: Sequence[str] = (),
+        readers: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.sizes = sizes
-        self.image = ImageTower(sizes, nouns, groups, specialists)
+        self.image = ImageTower(sizes, nouns, groups, specialists, readers)
         self.text = WordPieceTower(words)
         self.joint = JointHead(sizes)
         self.logit_scale = nn.Parameter(torch.zeros(()))
@@ -189,10 +194,10 @@ class LiteBackbone(BaseBackbone):
         image = pixels.new_zeros(len(pixels), self.embed_dim)
         for rows, (top, left, bottom, right) in _frames(valid, len(pixels), grid):
             height, width = bottom - top, right - left
-            read = self._image.read(pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL])
             within = None if valid is None else valid[rows, top:bottom, left:right]
-            own = self._image.pool(self._image.cells(read)[..., :height, :width], within)
-            found = self._image.patches(read, own)[:, :height, :width]
+            read = self._image.read(pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL], within)
+            own = self._image.pool(self._image.cells(read)[..., :height, :width], within, self._image.askings(read))
+            found = self._image.patches(read)[:, :height, :width]
             patches[rows, top:bottom, left:right] = found if within is None else found * within[..., None]
             image[rows] = own
         return ImageFeatures(patches=patches, image=image)
@@ -205,19 +210,25 @@ class LiteBackbone(BaseBackbone):
         valid = self._prepare_valid(valid, pixels)
         grid = self.grid_size((pixels.shape[2], pixels.shape[3]))
         found: Tensor | None = None
+        askings: Tensor | None = None
         for rows, (top, left, bottom, right) in _frames(valid, len(pixels), grid):
             part = pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL]
-            cells = self._image.cells(self._image.read(part))[..., : bottom - top, : right - left]
+            read = self._image.read(part, None if valid is None else valid[rows, top:bottom, left:right])
+            cells, own = self._image.cells(read)[..., : bottom - top, : right - left], self._image.askings(read)
             if found is None:
                 found = cells.new_zeros(len(pixels), cells.shape[1], *grid)
+                askings = None if own is None else own.new_zeros(len(pixels), *own.shape[1:])
             found[rows, :, top:bottom, left:right] = cells
+            if askings is not None and own is not None:
+                askings[rows] = own
         assert found is not None
-        return FeatureMap(found if valid is None else found * valid[:, None], valid=valid)
+        # Who reads a picture is no matter of one place: it stands beside the map.
+        return FeatureMap(found if valid is None else found * valid[:, None], prefix=askings, valid=valid)
 
     @quiet()
     def pool(self, features: FeatureMap) -> Tensor:
         """See :meth:`concept_cam.backbones.protocol.Backbone.pool`."""
-        return self._image.pool(features.map, features.valid)
+        return self._image.pool(features.map, features.valid, features.prefix)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -319,6 +330,8 @@ def make(folder: Path, name: str) -> Made:
         specialists = tuple(config.get("specialists", ()))
         if strange := sorted(set(specialists) - set(groups)):
             raise ValueError(f"{CONFIG} has specialists for {', '.join(strange)}, of which {KNOWN} or {WEIGHTS} knows nothing")
+        if strange := sorted(set(config.get("readers", ())) - set(specialists)):
+            raise ValueError(f"{CONFIG} has readers for {', '.join(strange)}, which are none of its specialists")
         model = LiteModel(
             Sizes(**config["sizes"]),
             NounConfig(**config["nouns"]),
@@ -327,6 +340,7 @@ def make(folder: Path, name: str) -> Made:
             len(stored.get("examples", ())),
             groups=groups,
             specialists=specialists,
+            readers=tuple(config.get("readers", ())),
         )
         empty = {name: value for name, value in model.state_dict().items() if not value.numel() and name not in stored}
         model.load_state_dict({**empty, **unpacked(stored)})
@@ -397,6 +411,7 @@ def save(model: LiteModel, tokenizer: str, folder: Path, known: Mapping[str, Seq
             "read_size": LITE_READ_SIZE,
         },
         **({"specialists": list(model.image.specialists)} if model.image.specialists else {}),
+        **({"readers": list(model.image.readers)} if model.image.readers else {}),
         **({"sharpness": dict(model.sharpness)} if model.sharpness else {}),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

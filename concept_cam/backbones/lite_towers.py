@@ -14,7 +14,7 @@ The joint space has three blocks, ``[nouns | parts | rest]``:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -102,26 +102,6 @@ class Neck(nn.Module):
         return F.relu(self.fine(F.relu(x)))
 
 
-class Specialist(nn.Module):
-    """A neck of its own for the map of one group of specimens, and the head behind it.
-
-    What is one cell thick takes a neck that has seen much of its group, and fish, butterflies and leaves have little in common there. The
-    words, the nouns and the image embedding are those of all groups.
-
-    Args:
-        sizes: Widths.
-    """
-
-    def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
-        self.neck = Neck(sizes)
-        self.parts = nn.Conv2d(sizes.hidden, sizes.parts, 1)
-
-    def forward(self, maps: dict[int, Tensor]) -> Tensor:
-        """Maps of a `LiteNet` to the block of parts: [B, parts, H / 8, W / 8]."""
-        return cast("Tensor", self.parts(self.neck(maps)))
-
-
 class Value(nn.Linear):
     """What the queries see to the image's vector of the block of parts: [B, queries, 2 * seen] to [B, parts].
 
@@ -172,6 +152,38 @@ def _nothing(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
+class Specialist(nn.Module):
+    """A neck of its own for one group of specimens, and the heads behind it: of the map and, where it reads, of the image embedding.
+
+    What is one cell thick, and what tells a toothed margin from a notched one, take a neck that has seen much of its group; fish,
+    butterflies and leaves have little in common there. The words and the nouns are those of all groups.
+
+    Args:
+        sizes: Widths.
+        queries: Those of its own; 0 for a specialist of the map alone.
+    """
+
+    def __init__(self, sizes: Sizes, queries: int = 0) -> None:
+        super().__init__()
+        self.neck = Neck(sizes)
+        self.parts = nn.Conv2d(sizes.hidden, sizes.parts, 1)
+        self.query = nn.Conv2d(sizes.hidden, queries, 1) if queries else None
+        self.value = Value(replace(sizes, queries=queries)) if queries else None
+
+    def told(self, hidden: Tensor, seen: Tensor, valid: Tensor | None = None) -> Tensor:
+        """What its queries see to the image's vector of the block of parts: [B, parts].
+
+        Args:
+            hidden: [B, hidden, n], what its neck makes.
+            seen: [B, seen, n], what the queries of all groups see, of which the backbone's channels are taken.
+            valid: bool [B, n], False for padding; ``None``: all valid.
+        """
+        assert self.query is not None
+        assert self.value is not None
+        cells = torch.cat([hidden, seen[:, hidden.shape[1] :]], 1)
+        return _told(self.query, self.value, cells, valid)
+
+
 def looked_at(logits: Tensor, cells: Tensor) -> Tensor:
     """What each query sees: mean and standard deviation of every channel where it looks.
 
@@ -198,6 +210,14 @@ def seen_cells(hidden: Tensor, maps: dict[int, Tensor], sizes: Sizes) -> Tensor:
     return torch.cat([hidden, maps[CELL].to(hidden.dtype), _double(maps[2 * CELL]).to(hidden.dtype)], 1)
 
 
+def _told(query: nn.Conv2d, value: Value, seen: Tensor, valid: Tensor | None) -> Tensor:
+    """[B, seen, n] to the image's vector [B, parts]; the queries look where `valid`, bool [B, n], says."""
+    logits = query(seen[:, : value.hidden, :, None])[..., 0].float()
+    if valid is not None:
+        logits = logits.masked_fill(~valid[:, None], float("-inf"))
+    return cast("Tensor", value(looked_at(logits, seen).to(value.weight.dtype)))
+
+
 def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
@@ -217,11 +237,15 @@ class Read(NamedTuple):
         maps: Of the backbone: stride -> [B, channels, H / stride, W / stride].
         seen: [B, seen, H / 8, W / 8], what the queries see; the neck's channels come first.
         top: [B, 1280, H / 32, W / 32], the backbone's last map.
+        asked: The specialist that looks at each picture; an empty name where none does.
+        own: [B, hidden, H / 8, W / 8], what the neck of that one makes, zeros where none looks; ``None`` for towers without specialists.
     """
 
     maps: dict[int, Tensor]
     seen: Tensor
     top: Tensor
+    asked: tuple[str, ...] = ()
+    own: Tensor | None = None
 
 
 class ImageTower(nn.Module):
@@ -232,9 +256,12 @@ class ImageTower(nn.Module):
         nouns: Sizes of the head for the block of nouns.
         groups: Those whose specimens are told from each other, in the order of `hosts`.
         specialists: Those of them that have a neck of their own.
+        readers: Those of the specialists that say states as well, with as many queries as a group has of all.
     """
 
-    def __init__(self, sizes: Sizes, nouns: NounConfig, groups: Sequence[str] = (), specialists: Sequence[str] = ()) -> None:
+    def __init__(
+        self, sizes: Sizes, nouns: NounConfig, groups: Sequence[str] = (), specialists: Sequence[str] = (), readers: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.sizes = sizes
         self.trunk = LiteNet()
@@ -244,72 +271,117 @@ class ImageTower(nn.Module):
         self.query = nn.Conv2d(sizes.hidden, sizes.queries, 1)
         self.value = Value(sizes)
         self.groups = tuple(groups)
-        self.specialists = nn.ModuleDict({group: Specialist(sizes) for group in specialists})
+        own = {group: sizes.queries // len(self.groups) if group in readers else 0 for group in specialists}
+        self.specialists = nn.ModuleDict({group: Specialist(sizes, queries) for group, queries in own.items()})
         self.hosts: Tensor
         self.register_buffer("hosts", torch.zeros(len(self.groups), sizes.embed_dim))
 
-    def read(self, pixels: Tensor) -> Read:
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The specialists that say states as well."""
+        return tuple(group for group, one in self.specialists.items() if cast("Specialist", one).value is not None)
+
+    def read(self, pixels: Tensor, valid: Tensor | None = None) -> Read:
         """Runs the convolutions.
 
-        Sides that are no multiple of 32 are extended to one by their last row and column of pixels.
+        Sides that are no multiple of 32 are extended to one by their last row and column of pixels. Which specialist, if any, looks at a
+        picture is told by what all groups' queries see: it is that of the group whose name is nearest.
 
         Args:
             pixels: [B, 3, H, W], preprocessed.
+            valid: bool [B, H / 8, W / 8], False for padding; ``None``: all valid.
         """
         maps = self.trunk(_extended(pixels))
-        return Read(maps, seen_cells(self.neck(maps), maps, self.sizes), self.trunk.top(maps[STRIDE]))
+        hidden = self.neck(maps)
+        plain = Read(maps, seen_cells(hidden, maps, self.sizes), self.trunk.top(maps[STRIDE]))
+        if not self.specialists:
+            return plain
+        height, width = pixels.shape[-2] // CELL, pixels.shape[-1] // CELL
+        asked = self._nearest(self._shared(self.cells(plain)[..., :height, :width], valid))
+        own = torch.zeros_like(hidden)
+        for group, rows in _rows_by(asked).items():
+            own[rows] = self._specialist(group).neck({stride: values[rows] for stride, values in maps.items()})
+        return plain._replace(asked=asked, own=own)
 
     def early(self, pixels: Tensor) -> Tensor:
         """The backbone's map at stride 4: [B, 3, H, W], preprocessed, to [B, 24, H / 4, W / 4]."""
         height, width = pixels.shape[-2:]
         return cast("Tensor", self.trunk(_extended(pixels), 4)[4][..., : height // 4, : width // 4])
 
-    def patches(self, read: Read, image: Tensor) -> Tensor:
-        """Each cell in the joint space: [B, H', W', D].
-
-        Args:
-            read: What `read` gives.
-            image: [B, D], the pictures' embeddings: they say which specialist, if any, looks at a picture.
-        """
+    def patches(self, read: Read) -> Tensor:
+        """Each cell in the joint space: what `read` gives to [B, H', W', D]."""
         hidden = read.seen[:, : self.sizes.hidden]
         nouns = self.nouns.cells(read.top.movedim(1, -1)).movedim(-1, 1)
         nouns = F.interpolate(nouns, size=hidden.shape[-2:], mode="bilinear", align_corners=False)
         parts = self.parts(hidden)
-        for group, rows in self._asked(image).items():
-            parts[rows] = self.specialists[group]({stride: values[rows] for stride, values in read.maps.items()})
+        for group, rows in _rows_by(read.asked).items():
+            assert read.own is not None
+            parts[rows] = self._specialist(group).parts(read.own[rows])
         return self._joined(nouns.movedim(1, -1), parts.movedim(1, -1))
 
-    def _asked(self, image: Tensor) -> dict[str, list[int]]:
-        """The rows of a batch that each specialist looks at: those whose embedding is nearest to what its group's specimens are called."""
-        if not self.specialists:
-            return {}
-        nearest = (F.normalize(image.float(), dim=-1) @ self.hosts.float().T).argmax(1).tolist()
-        asked = {group: [row for row, place in enumerate(nearest) if self.groups[place] == group] for group in self.specialists}
-        return {group: rows for group, rows in asked.items() if rows}
-
     def cells(self, read: Read) -> Tensor:
-        """One map that the image embedding is made from: what `read` gives to [B, seen + 1280, H', W']."""
-        return torch.cat([read.seen, F.interpolate(read.top, size=read.seen.shape[-2:], mode="bilinear", align_corners=False)], 1)
+        """One map that the image embedding is made from: what `read` gives to [B, C, H', W'].
 
-    def pool(self, cells: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The image embedding: [B, seen + 1280, h, w] -> [B, D].
+        C is `seen` + 1280, and `hidden` more for towers with specialists that read.
+        """
+        maps = [read.seen, F.interpolate(read.top, size=read.seen.shape[-2:], mode="bilinear", align_corners=False)]
+        return torch.cat([*maps, read.own] if self.readers and read.own is not None else maps, 1)
+
+    def askings(self, read: Read) -> Tensor | None:
+        """Which reader looks at each picture: [B, 1, R] of ones and zeros, in the order of `readers`; ``None`` where none reads."""
+        if not self.readers:
+            return None
+        return read.seen.new_tensor([[[float(name == reader) for reader in self.readers]] for name in read.asked])
+
+    def pool(self, cells: Tensor, valid: Tensor | None = None, askings: Tensor | None = None) -> Tensor:
+        """The image embedding: [B, C, h, w] -> [B, D].
 
         What names things is averaged, as the backbone's classifier does; for the parts, each query of an attention pooling looks at a
-        place.
+        place. Where a specialist reads, the block of parts is the mean of what it says and what all groups' queries say, for they err in
+        different places; what the specimen is stays as all groups' queries say it.
 
         Args:
             cells: What `cells` gives, or a part of it.
             valid: bool [B, h, w], False for padding; ``None``: all valid.
+            askings: What `askings` gives; ``None``: no specialist is asked.
         """
-        seen, top = (part.flatten(2) for part in cells.split([self.sizes.seen, HEAD], 1))
-        logits = self.query(seen[:, : self.sizes.hidden, :, None])[..., 0].float()
-        if valid is None:
-            mean = top.mean(2)
-        else:
-            flags = valid.flatten(1)[:, None]
-            logits = logits.masked_fill(~flags, float("-inf"))
-            mean = (top * flags).sum(2) / flags.sum(2).clamp(min=1)
-        return self._joined(self.nouns.cells(mean), self.value(looked_at(logits, seen).to(self.value.weight.dtype)))
+        if askings is None:
+            return self._shared(cells, valid)
+        flags = None if valid is None else valid.flatten(1)
+        seen, _, own = (part.flatten(2) for part in cells.split([self.sizes.seen, HEAD, self.sizes.hidden], 1))
+        nouns, shared = self._said(cells, valid)
+        parts = shared
+        for place, group in enumerate(self.readers):
+            rows = (askings[:, 0, place] > 0.5).nonzero()[:, 0]
+            if len(rows):
+                told = self._specialist(group).told(own[rows], seen[rows], None if flags is None else flags[rows])
+                parts = parts.index_copy(0, rows, self._same_host((told + shared[rows]) / 2.0, shared[rows]))
+        return self._joined(nouns, parts)
+
+    def _shared(self, cells: Tensor, valid: Tensor | None) -> Tensor:
+        """The image embedding as the queries of all groups say it."""
+        return self._joined(*self._said(cells, valid))
+
+    def _said(self, cells: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The blocks of nouns and parts of the image embedding, before they are joined."""
+        seen, top = (part.flatten(2) for part in cells[:, : self.sizes.seen + HEAD].split([self.sizes.seen, HEAD], 1))
+        flags = None if valid is None else valid.flatten(1)
+        mean = top.mean(2) if flags is None else (top * flags[:, None]).sum(2) / flags.sum(1, keepdim=True).clamp(min=1)
+        return self.nouns.cells(mean), _told(self.query, self.value, seen, flags)
+
+    def _same_host(self, told: Tensor, shared: Tensor) -> Tensor:
+        """Vectors of the block of parts [B, parts], along what specimens are called as others are."""
+        names = self.hosts[:, self.sizes.nouns : self.sizes.nouns + self.sizes.parts].float()
+        along: Tensor = (shared - told).float() @ torch.linalg.pinv(names) @ names
+        return told + along.to(told.dtype)
+
+    def _specialist(self, group: str) -> Specialist:
+        return cast("Specialist", self.specialists[group])
+
+    def _nearest(self, image: Tensor) -> tuple[str, ...]:
+        """The specialist that looks at each picture: that of the group whose name is nearest to its embedding [B, D], if it has one."""
+        nearest = (F.normalize(image.float(), dim=-1) @ self.hosts.float().T).argmax(1).tolist()
+        return tuple(self.groups[place] if self.groups[place] in self.specialists else "" for place in nearest)
 
     def _joined(self, nouns: Tensor, parts: Tensor) -> Tensor:
         rest = parts.new_full((*parts.shape[:-1], 1), self.sizes.rest)
@@ -317,6 +389,11 @@ class ImageTower(nn.Module):
         # there.
         others = torch.cat([parts, rest], -1)
         return torch.cat([nouns * others.norm(dim=-1, keepdim=True), others], -1)
+
+
+def _rows_by(asked: Sequence[str]) -> dict[str, list[int]]:
+    """The rows of a batch that each specialist looks at."""
+    return {group: [row for row, name in enumerate(asked) if name == group] for group in dict.fromkeys(asked) if group}
 
 
 class JointHead(nn.Module):

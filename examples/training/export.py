@@ -27,7 +27,7 @@ from torch import Tensor
 from concept_cam import prompts
 from concept_cam.backbones import BUNDLED, lite
 from concept_cam.backbones.familiarity import words_of
-from concept_cam.backbones.lite_towers import Sizes
+from concept_cam.backbones.lite_towers import Sizes, Value
 from concept_cam.backbones.noun_head import NounConfig, NounHead
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, unpacked
 from concept_cam.commands.console import above_zero, existing, run_script
@@ -160,15 +160,21 @@ def regated(output: Path) -> None:
     lite.save(model, tokenizer, output, known)
 
 
-def specialised(run: Path, group: str, output: Path) -> None:
-    """Writes the bundled model with the neck of a run as that of one group, for maps alone; a specialist that it had for it goes.
+TAKEN: Final = ("all", "map")
+"""What a specialist takes of a run: all that it learned of one group, or what makes the map."""
 
-    All else stays to the bit.
+
+def specialised(run: Path, group: str, output: Path, takes: str = "all") -> None:
+    """Writes the bundled model with the neck of a run as that of one group; a specialist that it had for it goes.
+
+    A run that learned one group says its states as well, unless the map alone is taken; one that learned the map does not. All else stays
+    to the bit.
 
     Args:
         run: Folder of a run that began with the bundled model and learned the map alone, or one group.
         group: The group.
         output: Where to.
+        takes: One of :data:`TAKEN`.
 
     Raises:
         ConfigurationError: The model does not know the group, the run changed words or widths, or it drew more pictures of another group.
@@ -178,13 +184,17 @@ def specialised(run: Path, group: str, output: Path) -> None:
     groups = tuple(dict.fromkeys(known["groups"]))
     if group not in groups:
         raise ConfigurationError(f"the bundled model knows no group {group!r}: expected one of {', '.join(groups)}.")
-    own, state = learned(_trainee(run / "trained.pt")), model.state_dict()
+    trainee, state = _trainee(run / "trained.pt"), model.state_dict()
+    own, queries = learned(trainee), model.sizes.queries // len(groups)
     how = f"Train it with --start-from bundled and --learn map, or --learn group and most pictures of {group}."
-    # Queries of one group, which its run had, stay behind with what they read.
-    said = {name: value for name, value in own.items() if name.startswith((*MAP, "joint.", "logit_scale"))}
-    if strange := _other_widths(said, state):
+    # A run for one group has queries of its own, and says states by what they read.
+    one = trainee.sizes.queries == queries != model.sizes.queries
+    if strange := _other_widths({name: value for name, value in own.items() if not one or not name.startswith(READING)}, state):
         raise ConfigurationError(f"{strange}: a specialist has those. {how}")
-    alike = {name: value for name, value in said.items() if not name.startswith(MAP)}
+    reads = one and takes == "all"
+    if reads and (strange := _other_widths(trainee.value.state_dict(), Value(replace(model.sizes, queries=queries)).state_dict())):
+        raise ConfigurationError(f"{strange}: a specialist that reads has those. {how}")
+    alike = {name: value for name, value in own.items() if name.startswith(("joint.", "logit_scale"))}
     if changed := [name for name, value in alike.items() if not torch.allclose(value, state[name], atol=1e-3)]:
         raise ConfigurationError(
             f"the run has other words than the bundled model ({changed[0]}): a specialist says what the model's words ask for. {how}"
@@ -197,10 +207,12 @@ def specialised(run: Path, group: str, output: Path) -> None:
             f"Name {most_drawn(drawn)}, or a run of {group}."
         )
     specialists = tuple(dict.fromkeys([*model.image.specialists, group]))
+    readers = tuple(name for name in specialists if (reads if name == group else name in model.image.readers))
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
-    taken = {name.replace("image.", f"image.specialists.{group}.", 1): value for name, value in own.items() if name.startswith(MAP)}
+    written = (*MAP, *READING) if reads else MAP
+    taken = {name.replace("image.", f"image.specialists.{group}.", 1): value for name, value in own.items() if name.startswith(written)}
     taken[lite.HOSTS] = host_vectors(model, tokenizer, groups)
-    lite.save(rebuilt(model, taken, groups=groups, specialists=specialists), tokenizer, output, known)
+    lite.save(rebuilt(model, taken, groups=groups, specialists=specialists, readers=readers), tokenizer, output, known)
 
 
 def rebuilt(
@@ -210,6 +222,7 @@ def rebuilt(
     sizes: Sizes | None = None,
     groups: Sequence[str] | None = None,
     specialists: Sequence[str] | None = None,
+    readers: Sequence[str] | None = None,
 ) -> lite.LiteModel:
     """The same model with some other weights, and with other widths, groups or specialists where these are given.
 
@@ -219,6 +232,7 @@ def rebuilt(
         sizes: Widths; ``None``: the model's.
         groups: As of `LiteModel`; ``None``: the model's.
         specialists: Likewise.
+        readers: Likewise.
     """
     found = lite.LiteModel(
         model.sizes if sizes is None else sizes,
@@ -228,14 +242,18 @@ def rebuilt(
         len(model.examples),
         groups=model.image.groups if groups is None else groups,
         specialists=tuple(model.image.specialists) if specialists is None else specialists,
+        readers=model.image.readers if readers is None else readers,
     )
-    found.load_state_dict({**model.state_dict(), **given})
+    names = found.state_dict()
+    found.load_state_dict({**{name: value for name, value in model.state_dict().items() if name in names}, **given})
     found.sharpness = dict(model.sharpness)
     return found.eval()
 
 
 MAP: Final = ("image.neck.", "image.parts.")
 """Beginnings of the names of what makes the map."""
+READING: Final = ("image.query.", "image.value.")
+"""Beginnings of the names of what makes the image embedding."""
 
 
 @torch.no_grad()
@@ -491,11 +509,19 @@ def main() -> None:
         metavar="GROUP",
         help="the bundled model, with the neck of the run as that of one group (for runs with --learn map or group)",
     )
+    parser.add_argument(
+        "--takes", choices=TAKEN, default="all", help="what a specialist takes of a run for one group: also how it tells states, or its map"
+    )
     parser.add_argument("--share", type=_share, default=1.0, help="share of the runs; the rest is the bundled model's (default: 1)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: those of the first run)")
     arguments = parser.parse_args()
     if arguments.gate:
-        if arguments.runs or arguments.share != 1 or any((arguments.nouns, arguments.text, arguments.sentences, arguments.specialist)):
+        if (
+            arguments.runs
+            or arguments.share != 1
+            or any((arguments.nouns, arguments.text, arguments.sentences, arguments.specialist))
+            or arguments.takes != "all"
+        ):
             parser.error(
                 "--gate is for the bundled model as it is: a run's gate is fitted when it is written. Give --gate and --output alone."
             )
@@ -504,8 +530,10 @@ def main() -> None:
     if arguments.specialist:
         if len(arguments.runs) != 1 or arguments.share != 1 or any((arguments.nouns, arguments.text, arguments.sentences)):
             parser.error("--specialist is for the bundled model and the neck of one run: give one --run, --specialist and --output alone.")
-        specialised(arguments.runs[0], arguments.specialist, arguments.output)
+        specialised(arguments.runs[0], arguments.specialist, arguments.output, arguments.takes)
         return
+    if arguments.takes != "all":
+        parser.error("--takes says what a specialist takes of a run: give --specialist as well.")
     if not arguments.runs:
         if arguments.nouns is None or arguments.text is not None:
             parser.error("give --run, or --nouns alone for the bundled model with other nouns, or --gate.")

@@ -145,7 +145,7 @@ class Trainee(nn.Module):
             model: The model, of the same widths.
             maps: The backbone's maps of some training pictures: what they hold is what the norms begin with.
             queries: Those of the model's queries that are taken.
-            group: Whose own neck is taken where the model has one; empty for the shared one.
+            group: Whose own neck is taken where the model has one, and own queries where they read; empty for what all groups share.
 
         Raises:
             ValueError: The model has other widths.
@@ -167,8 +167,12 @@ class Trainee(nn.Module):
             state[".".join(filter(None, (at, inside, kind)))] = value
         self.neck.load_state_dict({**self.neck.state_dict(), **state})
         self.parts.load_state_dict(cast(nn.Module, sight.parts).state_dict())
-        self.query.load_state_dict({name: value[queries] for name, value in image.query.state_dict().items()})
-        self.value.load_state_dict(of_queries(image.value.state_dict(), model.sizes.queries, queries))
+        if group in image.readers:
+            self.query.load_state_dict(cast(nn.Module, sight.query).state_dict())
+            self.value.load_state_dict(cast(nn.Module, sight.value).state_dict())
+        else:
+            self.query.load_state_dict({name: value[queries] for name, value in image.query.state_dict().items()})
+            self.value.load_state_dict(of_queries(image.value.state_dict(), model.sizes.queries, queries))
         self.words.first.load_state_dict(model.joint.first.state_dict())
         self.words.second.load_state_dict(model.joint.second.state_dict())
         self.log_scale.copy_(model.logit_scale)

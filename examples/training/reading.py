@@ -49,7 +49,7 @@ MODEL: Final = "model.txt"
 OWN: Final = "image.value.reading."
 """What the names of the reading's parameters begin with."""
 BESIDE: Final = ("image.specialists.", lite.HOSTS)
-"""Beginnings of the names of what makes maps alone."""
+"""Beginnings of the names of what specialists look and read with."""
 SIZES: Final = ((256, 384), (256, 384), (320, 384))
 """At which pictures are rendered and read, in turn."""
 AT_ONCE: Final = 48
@@ -361,8 +361,8 @@ def narrowed(model: lite.LiteModel, count: int) -> lite.LiteModel:
 
 
 def eyes_hash(model: lite.LiteModel) -> str:
-    """Returns the hash of all of a model's weights but those of its reading and its specialists, which decide neither what the queries see
-    nor embeddings.
+    """Returns the hash of all of a model's weights but those of its reading and its specialists, which do not decide what the queries of all
+    groups see.
     """
     return hash_weights({name: value for name, value in model.state_dict().items() if not name.startswith((OWN, *BESIDE))})
 

@@ -146,7 +146,7 @@ def test_a_fit_that_was_added_can_be_left_out_again(views: Views, sentences: Sen
     assert specialists
     with torch.no_grad():
         specialists[0].add_(1.0)
-    assert eyes_hash(wider) == eyes_hash(model), "a specialist makes maps, and no embedding"
+    assert eyes_hash(wider) == eyes_hash(model), "a specialist sees for itself"
     with torch.no_grad():
         wider.image.query.weight += 1e-3
     assert eyes_hash(wider) != eyes_hash(model)

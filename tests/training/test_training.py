@@ -410,7 +410,7 @@ def test_the_tower_says_what_the_trainee_says(sizes: Sizes) -> None:
         parts = slice(sizes.nouns, -1)
         read = Read(found, seen, top)
         pooled = tower.pool(tower.cells(read))
-        assert torch.allclose(tower.patches(read, pooled)[..., parts].flatten(1, 2), cells, atol=1e-4)
+        assert torch.allclose(tower.patches(read)[..., parts].flatten(1, 2), cells, atol=1e-4)
         assert torch.allclose(pooled[..., parts], image, atol=1e-3, rtol=1e-3)
 
 
@@ -764,20 +764,21 @@ def test_a_run_that_learns_the_map_is_written_as_a_specialist(tmp_path: Path, mo
 
 
 def test_a_run_that_learns_a_group_has_its_queries_and_goes_on_from_its_neck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words stand still; what is written is the neck, and what its own queries read stays behind."""
+    """Words stand still; what is written is the neck and what its own queries read, or the neck alone."""
     worlds = {name: 2 if name == "plant" else 1 for name in TrainConfig().worlds}
     run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 96),)), learn="group")
     shipped, groups = shipped_model()
     run.start_from_model(shipped, groups)
     assert run.own == "plant"
     assert run.trainee.sizes.queries == TrainConfig().queries == shipped.sizes.queries // len(groups)
-    place = list(groups).index("plant") * TrainConfig().queries
-    assert torch.equal(run.trainee.query.weight, shipped.image.query.weight[place : place + TrainConfig().queries])
+    assert "plant" in shipped.image.readers
+    assert torch.equal(run.trainee.query.weight, shipped.image.specialists["plant"].query.weight)
     x = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         maps = run.trunk((x * 255.0 - 127.0) / 128.0)
         cells = run.average(maps)[0]
-        assert torch.allclose(cells, shipped.image.specialists["plant"](maps).flatten(2).transpose(1, 2), atol=2e-3)
+        leaf = shipped.image.specialists["plant"]
+        assert torch.allclose(cells, leaf.parts(leaf.neck(maps)).flatten(2).transpose(1, 2), atol=2e-3)
     before = {name: value.clone() for name, value in run.trainee.named_parameters()}
     assert torch.isfinite(run.advance()["total"])
     changed = {name for name, value in run.trainee.named_parameters() if not torch.equal(value, before[name])}
@@ -790,8 +791,27 @@ def test_a_run_that_learns_a_group_has_its_queries_and_goes_on_from_its_neck(tmp
     for name, value in shipped.state_dict().items():
         if not name.startswith("image.specialists.plant.") and name != lite.HOSTS:
             assert torch.equal(value, model.state_dict()[name]), name
-    value = learned(run.average)["image.parts.weight"].detach()
-    assert torch.allclose(model.state_dict()["image.specialists.plant.parts.weight"], value, atol=0.01 * float(value.abs().max()))
+    own = learned(run.average)
+    for name in ("parts.weight", "query.weight", "value.weight", "value.reading.own"):
+        value = own[f"image.{name}"].detach()
+        assert torch.allclose(model.state_dict()[f"image.specialists.plant.{name}"], value, atol=0.01 * float(value.abs().max())), name
+    specialised(tmp_path, "plant", tmp_path / "map", "map")
+    alone = lite.make(tmp_path / "map", "map").model
+    assert isinstance(alone, lite.LiteModel)
+    assert alone.image.readers == tuple(name for name in shipped.image.readers if name != "plant")
+    assert torch.equal(
+        alone.state_dict()["image.specialists.plant.parts.weight"], model.state_dict()["image.specialists.plant.parts.weight"]
+    )
+
+
+def test_a_run_for_a_group_without_a_reading_begins_with_the_queries_that_it_has_of_all(tmp_path: Path) -> None:
+    worlds = {name: 2 if name == "lepidoptera" else 1 for name in TrainConfig().worlds}
+    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 96),)), learn="group")
+    shipped, groups = shipped_model()
+    assert "lepidoptera" not in shipped.image.readers
+    run.start_from_model(shipped, groups)
+    place = list(groups).index("lepidoptera") * TrainConfig().queries
+    assert torch.equal(run.trainee.query.weight, shipped.image.query.weight[place : place + TrainConfig().queries])
 
 
 def test_some_queries_of_a_value_say_what_all_say_when_the_others_see_nothing() -> None:
@@ -869,6 +889,15 @@ def test_a_map_is_not_learned_for_words_that_are_not_there(
         train_main()
     assert "--learn map is for words that stand still, and a new run has none yet" in capsys.readouterr().err
     assert not (tmp_path / "own").exists()
+
+
+def test_what_a_specialist_takes_is_said_of_specialists_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["export", "--run", str(tmp_path), "--takes", "map", "--output", str(tmp_path / "model")])
+    with pytest.raises(SystemExit):
+        export_main()
+    assert "--takes says what a specialist takes of a run: give --specialist as well" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("beside", [[], ["--run", ".", "--run", "."], ["--run", ".", "--share", "0.5"], ["--run", ".", "--nouns", "."]])
