@@ -5,7 +5,7 @@ A folder holds
 * ``config.json``: ``"family": "lite"``; ``specialists``, the groups that have a neck of their own, where there are any, and ``readers``,
   those of them that say states as well; ``sharpness``, where it was fitted, as of :class:`concept_cam.backbones.protocol.Backbone`;
 * ``model.safetensors``: names ``image.*``, ``text.*``, ``joint.*``, ``familiar``, ``examples`` and ``logit_scale``; in eight bits where
-  ``EIGHT_BITS`` says so, else in half precision, of some weights fewer bits, see ``SHORTENED``;
+  ``EIGHT_BITS`` says so, of some of these six, see ``SIX_OF_THEM``, else in half precision, of some fewer bits, see ``SHORTENED``;
 * ``tokenizer.json``;
 * ``known.json``: ``words`` of the trained phrases, ``names`` of things, ``groups`` that the remembered examples belong to.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -64,9 +65,11 @@ MEAN, STD = (127.0 / 255.0,) * 3, (128.0 / 255.0,) * 3
 """What the backbone was trained with: pixels minus 127, over 128."""
 LITE_READ_SIZE = 384
 HOSTS = "image.hosts"
-EIGHT_BITS = ("text.", "image.specialists.", "image.neck.", "image.value.weight", "image.value.reading.")
+EIGHT_BITS = ("text.", "image.specialists.", "image.neck.", "image.value.")
 """Beginnings of the names of what is stored in eight bits."""
-SHORTENED = {"image.value.beside.": 4, "image.nouns.up.": 7, "familiar": 5}
+SIX_OF_THEM = re.compile(r"image\.(value\.beside|specialists\.\w+\.value)\.")
+"""Beginnings of the names of that of which six bits are used."""
+SHORTENED = {"image.nouns.up.": 7, "familiar": 5}
 """Beginnings of the names of what is stored with fewer significant bits than the eleven of half precision, so that the wheel packs it."""
 
 
@@ -386,6 +389,13 @@ def _shortened(name: str, value: Tensor) -> Tensor:
     return torch.ldexp((mantissa * 2**bits).round() / 2**bits, exponent)
 
 
+def _stored(name: str, value: Tensor) -> dict[str, Tensor]:
+    """A weight as it is written: one tensor, or whole numbers and their scales."""
+    if name.startswith(EIGHT_BITS):
+        return packed({name: value}, 31 if SIX_OF_THEM.match(name) else 127)
+    return {name: _shortened(name, value).half().contiguous().cpu()}
+
+
 def save(model: LiteModel, tokenizer: str, folder: Path, known: Mapping[str, Sequence[str]] | None = None) -> None:
     """Writes a folder that :func:`make` reads.
 
@@ -416,8 +426,7 @@ def save(model: LiteModel, tokenizer: str, folder: Path, known: Mapping[str, Seq
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     state = {name: value for name, value in model.state_dict().items() if value.numel()}
-    tensors = packed({name: value for name, value in state.items() if name.startswith(EIGHT_BITS)})
-    tensors |= {name: _shortened(name, value).half().contiguous().cpu() for name, value in state.items() if not name.startswith(EIGHT_BITS)}
+    tensors = {stored: part for name, value in state.items() for stored, part in _stored(name, value).items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)
     (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")

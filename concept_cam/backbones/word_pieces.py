@@ -145,10 +145,15 @@ class WordPieceTokens:
         return None
 
 
-def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def packed(weights: Mapping[str, Tensor], levels: int = 127) -> dict[str, Tensor]:
     """Returns weights as they are stored in eight bits: matrices in whole numbers with one scale per row, the rest in half precision.
 
-    Eight bits halve the file; what they cost in cosine is in the model card. The kernels of a convolution are the rows of a matrix.
+    Eight bits halve the file; what they cost in cosine is in the model card. The kernels of a convolution are the rows of a matrix; a stack
+    of matrices has a scale for each row of each, for their rows may be of very different sizes.
+
+    Args:
+        weights: The weights by name.
+        levels: The largest whole number; fewer than 127 take less room in an archive.
     """
     stored: dict[str, Tensor] = {}
     for name, value in weights.items():
@@ -156,8 +161,9 @@ def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if value.ndim < 2:
             stored[name] = value.half()
             continue
-        scale = (value.abs().flatten(1).amax(1) / 127).clamp(min=SMALLEST).half().view(-1, *(1,) * (value.ndim - 1))
-        stored[name] = (value / scale.float()).round().clamp(-127, 127).to(torch.int8).contiguous()
+        across = (2,) if value.ndim == 3 else tuple(range(1, value.ndim))
+        scale = (value.abs().amax(across, keepdim=True) / levels).clamp(min=SMALLEST).half()
+        stored[name] = (value / scale.float()).round().clamp(-levels, levels).to(torch.int8).contiguous()
         stored[name + SCALE] = scale
     return stored
 

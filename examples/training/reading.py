@@ -361,8 +361,8 @@ def narrowed(model: lite.LiteModel, count: int) -> lite.LiteModel:
 
 
 def eyes_hash(model: lite.LiteModel) -> str:
-    """Returns the hash of all of a model's weights but those of its reading and its specialists, which do not decide what the queries of all
-    groups see.
+    """Returns the hash of all of a model's weights but those that do not decide what the queries of all groups see: of its reading, and of
+    its specialists.
     """
     return hash_weights({name: value for name, value in model.state_dict().items() if not name.startswith((OWN, *BESIDE))})
 

@@ -17,7 +17,7 @@ from concept_cam.backbones import lite, load
 from concept_cam.backbones.lite_net import CHANNELS, LiteNet, folded
 from concept_cam.backbones.lite_towers import Reading, Sizes, seen_cells
 from concept_cam.backbones.noun_head import NounConfig
-from concept_cam.backbones.word_pieces import WordPieceConfig
+from concept_cam.backbones.word_pieces import WordPieceConfig, packed, unpacked
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, ModelError
 from concept_cam.core.scoring import character_key
@@ -227,6 +227,36 @@ def test_some_weights_have_fewer_significant_bits(folder: Path, tmp_path: Path) 
                 assert torch.equal(scaled, scaled.round()), name
                 assert torch.allclose(value, plain.state_dict()[name], rtol=2.0**-bits, atol=1e-6), name
                 assert torch.equal(again[name], value), name
+
+
+def test_what_queries_read_of_small_channels_is_kept_beside_large_ones() -> None:
+    """Channels that a query sees are of very different sizes, and so is what it reads of each."""
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn(3, 50, 6, generator=generator) * torch.logspace(-1, 4, 50)[None, :, None]
+    for levels in (127, 31):
+        stored = packed({"own": value}, levels)
+        assert stored["own"].dtype == torch.int8
+        assert int(stored["own"].abs().max()) == levels
+        found = unpacked(stored)["own"]
+        assert ((found - value).abs().amax(2) <= 0.6 * value.abs().amax(2) / levels).all()
+        assert torch.equal(unpacked(packed({"own": found}, levels))["own"], found), "to the bit when it is written again"
+
+
+def test_some_of_what_is_stored_in_eight_bits_has_six(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    lite.save(with_specialist(tiny_model(), readers=("leaf",)), tokenizer(), tmp_path, {"groups": GROUPS})
+    stored = load_file(tmp_path / lite.WEIGHTS)
+    for name, levels in (
+        ("image.value.beside.0.weight", 31),
+        ("image.specialists.leaf.value.reading.own", 31),
+        ("image.specialists.leaf.neck.fine.0.point.weight", 127),
+        ("image.value.reading.own", 127),
+        ("image.neck.fine.0.point.weight", 127),
+    ):
+        assert stored[name].dtype == torch.int8, name
+        assert int(stored[name].abs().max()) == levels, name
+    assert all(value.dtype == torch.float16 for name, value in stored.items() if name.startswith("image.trunk."))
 
 
 GROUPS = ("fish", "leaf")
