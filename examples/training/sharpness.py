@@ -1,6 +1,7 @@
 """Fits how sharply the states of each character are told from each other, and writes it beside the weights of a model.
 
     PYTHONPATH=examples python -m training.sharpness --folder concept_cam/backbones/bundled
+    PYTHONPATH=examples python -m training.sharpness --folder concept_cam/backbones/bundled --group beetle    # others stay
 
 A model has one temperature, and tells some characters better than that says and others worse. For each character of the packs that the
 model was trained for, the factor of the temperature is first the one under which the states of rendered pictures are most likely
@@ -150,7 +151,7 @@ def bare(folder: Path) -> Localizer:
 
 
 def write(folder: Path, factors: Mapping[str, float]) -> None:
-    """Writes the factors into the model's `config.json`, to two digits, in place of those that were there.
+    """Writes the factors into the model's `config.json`, to two digits, in place of those of the same packs that were there.
 
     Raises:
         DataError: There are none: what was fitted before stays.
@@ -161,7 +162,9 @@ def write(folder: Path, factors: Mapping[str, float]) -> None:
             f"no character was told in {LEAST} pictures, so nothing was fitted and {path} stays as it is: take more --pictures."
         )
     content = json.loads(path.read_text(encoding="utf-8"))
-    content["sharpness"] = {name: round(value, 2) for name, value in factors.items()}
+    packs = {name.partition(":")[0] for name in factors}
+    stays = {name: value for name, value in content.get("sharpness", {}).items() if name.partition(":")[0] not in packs}
+    content["sharpness"] = stays | {name: round(value, 2) for name, value in factors.items()}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -171,12 +174,23 @@ def main() -> None:
     parser.add_argument("--folder", type=existing, required=True, help="the model, whose config.json is changed")
     parser.add_argument("--pictures", type=at_least_one, default=320, help="pictures of each group to fit to")
     parser.add_argument("--held-out", type=at_least_one, default=160, help="pictures of each group to measure on")
+    parser.add_argument(
+        "--group",
+        dest="groups",
+        action="append",
+        choices=list(WORLDS),
+        metavar="GROUP",
+        help="a group that is fitted; several times for several; what was fitted of others stays (default: all that the model knows)",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     localizer, factors = bare(arguments.folder), {}
+    known = tuple(dict.fromkeys(localizer.backbone.groups))
+    if strange := [group for group in arguments.groups or () if group not in known]:
+        parser.error(f"the model knows no group {strange[0]}: expected of {', '.join(known)}.")
     print("| character | pictures | factor | surprise, before and after | called with 0.9, before and after | right of those |")
     print("|---|---|---|---|---|---|")
-    for group in dict.fromkeys(localizer.backbone.groups):
+    for group in [each for each in known if each in (arguments.groups or known)]:
         fitted = look(localizer, group, arguments.pictures, FIT_SEED + 2)
         others = look(localizer, group, arguments.held_out, FIT_SEED + 3)
         for key, seen in fitted.items():
