@@ -200,7 +200,7 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all") -> None
             f"the run has other words than the bundled model ({changed[0]}): a specialist says what the model's words ask for. {how}"
         )
     drawn: dict[str, int] = json.loads((run / "config.json").read_text(encoding="utf-8"))["worlds"]
-    if drawn.get(group, 0) < max(drawn.values()):
+    if drawn.get(group, 0) < max(drawn.values()) or (one and group != most_drawn(drawn)):
         counts = ", ".join(f"{count} of {name}" for name, count in drawn.items())
         raise ConfigurationError(
             f"a step of the run drew {counts}, received --specialist {group}: the neck of a group has seen more of it than of any other. "

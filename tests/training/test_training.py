@@ -870,6 +870,18 @@ def test_a_neck_is_of_the_group_that_its_run_saw_most_of(tmp_path: Path) -> None
     specialised(tmp_path, "beetle", tmp_path / "model")
 
 
+def test_the_queries_of_a_run_for_one_group_are_no_other_groups(tmp_path: Path) -> None:
+    """Of groups that are drawn alike, the first one is learned."""
+    worlds = dict.fromkeys(TrainConfig().worlds, 1)
+    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)), learn="group")
+    run.start_from_model(*shipped_model())
+    assert run.own == "fish"
+    run.save()
+    with pytest.raises(ConfigurationError, match=r"received --specialist plant: .*Name fish, or a run of plant"):
+        specialised(tmp_path, "plant", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize("width", ["hidden", "parts_dim", "text_hidden"])
 def test_a_run_of_other_widths_is_no_specialist(width: str, tmp_path: Path) -> None:
     worlds = dict.fromkeys(TrainConfig().worlds, 1)
