@@ -84,7 +84,7 @@ class LiteModel(nn.Module):
         examples: Pictures that are remembered, to tell what is unlike them.
         groups: Those whose specimens are told from each other.
         specialists: Those of them that have a neck of their own.
-        readers: Those of the specialists that say states as well.
+        readers: Those of the specialists that say states as well -> numbers that each of their queries reads.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class LiteModel(nn.Module):
         *,
         groups: Sequence[str] = (),
         specialists: Sequence[str] = (),
-        readers: Sequence[str] = (),
+        readers: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.sizes = sizes
@@ -333,7 +333,8 @@ def make(folder: Path, name: str) -> Made:
         specialists = tuple(config.get("specialists", ()))
         if strange := sorted(set(specialists) - set(groups)):
             raise ValueError(f"{CONFIG} has specialists for {', '.join(strange)}, of which {KNOWN} or {WEIGHTS} knows nothing")
-        if strange := sorted(set(config.get("readers", ())) - set(specialists)):
+        readers = tuple(config.get("readers", ()))
+        if strange := sorted(set(readers) - set(specialists)):
             raise ValueError(f"{CONFIG} has readers for {', '.join(strange)}, which are none of its specialists")
         model = LiteModel(
             Sizes(**config["sizes"]),
@@ -343,7 +344,7 @@ def make(folder: Path, name: str) -> Made:
             len(stored.get("examples", ())),
             groups=groups,
             specialists=specialists,
-            readers=tuple(config.get("readers", ())),
+            readers={group: _reading(stored, group) for group in readers},
         )
         empty = {name: value for name, value in model.state_dict().items() if not value.numel() and name not in stored}
         model.load_state_dict({**empty, **unpacked(stored)})
@@ -366,6 +367,12 @@ def make(folder: Path, name: str) -> Made:
         options=known,
         exact=model.image.trunk.delicate,
     )
+
+
+def _reading(stored: Mapping[str, Tensor], group: str) -> int:
+    """Numbers that each query of a specialist reads, as stored: those that all groups share may read more, or fewer."""
+    own = stored.get(f"image.specialists.{group}.value.reading.own")
+    return 0 if own is None else own.shape[2]
 
 
 def _factors(given: Mapping[str, Any]) -> dict[str, float]:

@@ -13,7 +13,7 @@ The joint space has three blocks, ``[nouns | parts | rest]``:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
@@ -120,6 +120,11 @@ class Value(nn.Linear):
             self.beside = nn.Sequential(nn.Linear(self.in_features, sizes.value_hidden), nn.GELU(), _nothing(second))
         self.reading = Reading(sizes) if sizes.reading else None
 
+    @property
+    def reads(self) -> int:
+        """Numbers that each query reads by itself."""
+        return 0 if self.reading is None else self.reading.own.shape[2]
+
     def forward(self, input: Tensor) -> Tensor:
         found = self.by_means(input)
         return found if self.reading is None else found + self.reading(input)
@@ -159,16 +164,15 @@ class Specialist(nn.Module):
     butterflies and leaves have little in common there. The words and the nouns are those of all groups.
 
     Args:
-        sizes: Widths.
-        queries: Those of its own; 0 for a specialist of the map alone.
+        sizes: Widths, with the queries and the reading of its own; no queries for a specialist of the map alone.
     """
 
-    def __init__(self, sizes: Sizes, queries: int = 0) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.neck = Neck(sizes)
         self.parts = nn.Conv2d(sizes.hidden, sizes.parts, 1)
-        self.query = nn.Conv2d(sizes.hidden, queries, 1) if queries else None
-        self.value = Value(replace(sizes, queries=queries)) if queries else None
+        self.query = nn.Conv2d(sizes.hidden, sizes.queries, 1) if sizes.queries else None
+        self.value = Value(sizes) if sizes.queries else None
 
     def told(self, hidden: Tensor, seen: Tensor, valid: Tensor | None = None) -> Tensor:
         """What its queries see to the image's vector of the block of parts: [B, parts].
@@ -256,13 +260,20 @@ class ImageTower(nn.Module):
         nouns: Sizes of the head for the block of nouns.
         groups: Those whose specimens are told from each other, in the order of `hosts`.
         specialists: Those of them that have a neck of their own.
-        readers: Those of the specialists that say states as well, with as many queries as a group has of all.
+        readers: Those of the specialists that say states as well, with as many queries as a group has of all -> numbers that each of these
+            reads.
     """
 
     def __init__(
-        self, sizes: Sizes, nouns: NounConfig, groups: Sequence[str] = (), specialists: Sequence[str] = (), readers: Sequence[str] = ()
+        self,
+        sizes: Sizes,
+        nouns: NounConfig,
+        groups: Sequence[str] = (),
+        specialists: Sequence[str] = (),
+        readers: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
+        readers = readers or {}
         self.sizes = sizes
         self.trunk = LiteNet()
         self.neck = Neck(sizes)
@@ -271,15 +282,16 @@ class ImageTower(nn.Module):
         self.query = nn.Conv2d(sizes.hidden, sizes.queries, 1)
         self.value = Value(sizes)
         self.groups = tuple(groups)
-        own = {group: sizes.queries // len(self.groups) if group in readers else 0 for group in specialists}
-        self.specialists = nn.ModuleDict({group: Specialist(sizes, queries) for group, queries in own.items()})
+        reads = {group: replace(sizes, queries=sizes.queries // len(self.groups), reading=count) for group, count in readers.items()}
+        self.specialists = nn.ModuleDict({group: Specialist(reads.get(group, replace(sizes, queries=0))) for group in specialists})
         self.hosts: Tensor
         self.register_buffer("hosts", torch.zeros(len(self.groups), sizes.embed_dim))
 
     @property
-    def readers(self) -> tuple[str, ...]:
-        """The specialists that say states as well."""
-        return tuple(group for group, one in self.specialists.items() if cast("Specialist", one).value is not None)
+    def readers(self) -> dict[str, int]:
+        """The specialists that say states as well -> numbers that each of their queries reads."""
+        values = {group: self._specialist(group).value for group in self.specialists}
+        return {group: value.reads for group, value in values.items() if value is not None}
 
     def read(self, pixels: Tensor, valid: Tensor | None = None) -> Read:
         """Runs the convolutions.

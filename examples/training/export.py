@@ -192,7 +192,8 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all") -> None
     if strange := _other_widths({name: value for name, value in own.items() if not one or not name.startswith(READING)}, state):
         raise ConfigurationError(f"{strange}: a specialist has those. {how}")
     reads = one and takes == "all"
-    if reads and (strange := _other_widths(trainee.value.state_dict(), Value(replace(model.sizes, queries=queries)).state_dict())):
+    there = replace(model.sizes, queries=queries, reading=trainee.sizes.reading if model.sizes.reading else 0)
+    if reads and (strange := _other_widths(trainee.value.state_dict(), Value(there).state_dict())):
         raise ConfigurationError(f"{strange}: a specialist that reads has those. {how}")
     alike = {name: value for name, value in own.items() if name.startswith(("joint.", "logit_scale"))}
     if changed := [name for name, value in alike.items() if not torch.allclose(value, state[name], atol=1e-3)]:
@@ -207,7 +208,8 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all") -> None
             f"Name {most_drawn(drawn)}, or a run of {group}."
         )
     specialists = tuple(dict.fromkeys([*model.image.specialists, group]))
-    readers = tuple(name for name in specialists if (reads if name == group else name in model.image.readers))
+    others = {name: count for name, count in model.image.readers.items() if name != group}
+    readers = {**others, group: trainee.sizes.reading} if reads else others
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
     written = (*MAP, *READING) if reads else MAP
     taken = {name.replace("image.", f"image.specialists.{group}.", 1): value for name, value in own.items() if name.startswith(written)}
@@ -222,7 +224,7 @@ def rebuilt(
     sizes: Sizes | None = None,
     groups: Sequence[str] | None = None,
     specialists: Sequence[str] | None = None,
-    readers: Sequence[str] | None = None,
+    readers: Mapping[str, int] | None = None,
 ) -> lite.LiteModel:
     """The same model with some other weights, and with other widths, groups or specialists where these are given.
 

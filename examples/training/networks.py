@@ -151,7 +151,8 @@ class Trainee(nn.Module):
             ValueError: The model has other widths.
         """
         taken = len(range(*queries.indices(model.sizes.queries)))
-        own = replace(model.sizes, queries=taken, nouns=self.sizes.nouns, gate_hidden=self.sizes.gate_hidden)
+        reads = model.image.readers.get(group, model.sizes.reading)
+        own = replace(model.sizes, queries=taken, reading=reads, nouns=self.sizes.nouns, gate_hidden=self.sizes.gate_hidden)
         if own != self.sizes:
             there, here = (
                 ", ".join(f"{name} {value}" for name, value in asdict(one).items() if value != asdict(other)[name])

@@ -245,7 +245,7 @@ def test_what_queries_read_of_small_channels_is_kept_beside_large_ones() -> None
 def test_some_of_what_is_stored_in_eight_bits_has_six(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    lite.save(with_specialist(tiny_model(), readers=("leaf",)), tokenizer(), tmp_path, {"groups": GROUPS})
+    lite.save(with_specialist(tiny_model(), readers={"leaf": SIZES.reading}), tokenizer(), tmp_path, {"groups": GROUPS})
     stored = load_file(tmp_path / lite.WEIGHTS)
     for name, levels in (
         ("image.value.beside.0.weight", 31),
@@ -262,7 +262,7 @@ def test_some_of_what_is_stored_in_eight_bits_has_six(tmp_path: Path) -> None:
 GROUPS = ("fish", "leaf")
 
 
-def with_specialist(plain: lite.LiteModel, readers: tuple[str, ...] = ()) -> lite.LiteModel:
+def with_specialist(plain: lite.LiteModel, readers: dict[str, int] | None = None) -> lite.LiteModel:
     """The same model with a neck of its own for leaves, which is as a fresh one is."""
     torch.manual_seed(5)
     model = lite.LiteModel(
@@ -311,10 +311,11 @@ def test_a_specialist_looks_at_the_pictures_of_its_group_alone(tmp_path: Path) -
     assert after.weights_hash != before.weights_hash
 
 
-def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reading", [SIZES.reading, SIZES.reading + 1, 0])
+def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: int, tmp_path: Path) -> None:
     """The other half, and what the specimen is, is said by the queries of all groups; other pictures stay to the bit."""
     plain = tiny_model()
-    model, x = with_specialist(plain, readers=("leaf",)), pixels(3, 64, 96)
+    model, x = with_specialist(plain, readers={"leaf": reading}), pixels(3, 64, 96)
     the_second_is_a_leaf(plain, model, x)
     lite.save(plain, tokenizer(), tmp_path / "plain", {"groups": GROUPS})
     lite.save(model, tokenizer(), tmp_path / "own", {"groups": GROUPS})
@@ -326,6 +327,7 @@ def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(tmp_path: P
     parts = slice(SIZES.nouns, -1)
     leaf = tower.specialists["leaf"]
     assert leaf.query.out_channels == SIZES.queries // len(GROUPS)
+    assert tower.readers == {"leaf": reading}, "which may be more or less than the shared reading"
     with torch.no_grad():
         maps = tower.trunk(x[1:2])
         hidden = leaf.neck(maps)
@@ -352,7 +354,7 @@ def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(tmp_path: P
 @pytest.mark.parametrize("method", ["grad-cam", "score-cam"])
 def test_methods_run_where_a_specialist_reads(method: str, tmp_path: Path) -> None:
     plain = tiny_model()
-    model = with_specialist(plain, readers=("leaf",))
+    model = with_specialist(plain, readers={"leaf": SIZES.reading})
     the_second_is_a_leaf(plain, model, pixels(3, 64, 96))
     lite.save(model, tokenizer(), tmp_path, {"groups": GROUPS})
     picture = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)
