@@ -7,6 +7,7 @@ PYTHONPATH=examples python -m training.export --run runs/one --run runs/two --ou
 PYTHONPATH=examples python -m training.export --output runs/demo/model --nouns runs/text     # the bundled model with other nouns
 PYTHONPATH=examples python -m training.export --output runs/demo/model --gate     # the bundled model, its gate fitted on
 PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist plant     # a neck for leaves
+PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist fish --takes map --share 0.5  # half
 
 Needs the package `timm` for the names of things.
 """
@@ -164,7 +165,7 @@ TAKEN: Final = ("all", "map")
 """What a specialist takes of a run: all that it learned of one group, or what makes the map."""
 
 
-def specialised(run: Path, group: str, output: Path, takes: str = "all") -> None:
+def specialised(run: Path, group: str, output: Path, takes: str = "all", share: float = 1.0) -> None:
     """Writes the bundled model with the neck of a run as that of one group; a specialist that it had for it goes.
 
     A run that learned one group says its states as well, unless the map alone is taken; one that learned the map does not. All else stays
@@ -175,6 +176,7 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all") -> None
         group: The group.
         output: Where to.
         takes: One of :data:`TAKEN`.
+        share: Of the run's map; the rest is that of the neck that read the group's pictures before, see :func:`mixed`. For maps alone.
 
     Raises:
         ConfigurationError: The model does not know the group, the run changed words or widths, or it drew more pictures of another group.
@@ -213,6 +215,9 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all") -> None
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
     written = (*MAP, *READING) if reads else MAP
     taken = {name.replace("image.", f"image.specialists.{group}.", 1): value for name, value in own.items() if name.startswith(written)}
+    if share < 1.0:
+        before = {name: state[name if name in state else name.replace(f"specialists.{group}.", "")] for name in taken}
+        taken = mixed(taken, before, share)
     taken[lite.HOSTS] = host_vectors(model, tokenizer, groups)
     lite.save(rebuilt(model, taken, groups=groups, specialists=specialists, readers=readers), tokenizer, output, known)
 
@@ -530,9 +535,11 @@ def main() -> None:
         regated(arguments.output)
         return
     if arguments.specialist:
-        if len(arguments.runs) != 1 or arguments.share != 1 or any((arguments.nouns, arguments.text, arguments.sentences)):
+        if len(arguments.runs) != 1 or any((arguments.nouns, arguments.text, arguments.sentences)):
             parser.error("--specialist is for the bundled model and the neck of one run: give one --run, --specialist and --output alone.")
-        specialised(arguments.runs[0], arguments.specialist, arguments.output, arguments.takes)
+        if arguments.share != 1 and arguments.takes != "map":
+            parser.error("--share mixes the map of a run with the one before, and what its queries read with nothing: add --takes map.")
+        specialised(arguments.runs[0], arguments.specialist, arguments.output, arguments.takes, arguments.share)
         return
     if arguments.takes != "all":
         parser.error("--takes says what a specialist takes of a run: give --specialist as well.")

@@ -18,7 +18,7 @@ from training.augmentation import augment, distort_colours, target_size
 from training.backbone import from_bundled, load_trunk, shipped_model
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TRAIN_SEED, TrainConfig, smoke_config
-from training.export import NAMED, averaged, bundled_model, learned, mixed, named_texts, renamed, specialised
+from training.export import NAMED, averaged, bundled_model, learned, mixed, named_texts, rebuilt, renamed, specialised
 from training.export import main as export_main
 from training.joint import NOUN, PART, REST, fit, fit_gate, nothing_texts, noun_texts, spoken_texts
 from training.networks import IMAGE_BIAS, Trainee, folded, of_queries, with_norms
@@ -912,7 +912,7 @@ def test_what_a_specialist_takes_is_said_of_specialists_alone(
     assert "--takes says what a specialist takes of a run: give --specialist as well" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("beside", [[], ["--run", ".", "--run", "."], ["--run", ".", "--share", "0.5"], ["--run", ".", "--nouns", "."]])
+@pytest.mark.parametrize("beside", [[], ["--run", ".", "--run", "."], ["--run", ".", "--nouns", "."]])
 def test_a_specialist_is_written_of_one_run_alone(
     beside: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -921,6 +921,36 @@ def test_a_specialist_is_written_of_one_run_alone(
         export_main()
     assert "give one --run, --specialist and --output alone" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+def test_what_its_queries_read_is_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--run", str(tmp_path), "--share", "0.5", "--output", str(tmp_path / "model")]
+    monkeypatch.setattr("sys.argv", ["export", "--specialist", "plant", *given])
+    with pytest.raises(SystemExit):
+        export_main()
+    assert "add --takes map" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", ["fish", "plant"])
+def test_a_share_of_a_neck_is_mixed_with_the_one_that_read_the_group_before(
+    group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worlds = {name: 2 if name == group else 1 for name in TrainConfig().worlds}
+    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)), learn="map")
+    shipped = bundled_model()
+    if group == "fish":  # As if it had no neck of its own yet.
+        others = tuple(name for name in shipped.image.specialists if name != group)
+        shipped = rebuilt(shipped, {}, specialists=others)
+        monkeypatch.setattr("training.export.bundled_model", lambda: shipped)
+    run.start_from_model(*shipped_model())
+    run.save()
+    specialised(tmp_path, group, tmp_path / "whole", "map")
+    specialised(tmp_path, group, tmp_path / "share", "map", 0.25)
+    name = f"image.specialists.{group}.parts.weight"
+    own, found = (lite.make(tmp_path / each, each).model.state_dict()[name] for each in ("whole", "share"))
+    before = shipped.state_dict()["image.parts.weight" if group == "fish" else name]
+    assert not torch.allclose(own, before, atol=1e-3)
+    assert torch.allclose(found, 0.25 * own + 0.75 * before, atol=0.02 * float(before.abs().max()))
 
 
 def test_a_run_of_other_widths_or_groups_cannot_start_from_the_bundled_model(tmp_path: Path) -> None:
