@@ -199,7 +199,7 @@ class LiteBackbone(BaseBackbone):
             height, width = bottom - top, right - left
             within = None if valid is None else valid[rows, top:bottom, left:right]
             read = self._image.read(pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL], within)
-            own = self._image.pool(self._image.cells(read)[..., :height, :width], within, self._image.askings(read))
+            own = self._image.image(read)
             found = self._image.patches(read)[:, :height, :width]
             patches[rows, top:bottom, left:right] = found if within is None else found * within[..., None]
             image[rows] = own

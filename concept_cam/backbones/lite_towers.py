@@ -226,6 +226,24 @@ def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+def _mean_enlarged(x: Tensor, size: Sequence[int], grid: tuple[int, int], valid: Tensor | None) -> Tensor:
+    """The mean of a map over the valid cells, as if it had been enlarged first, which it need not be: [B, C, h, w] to [B, C].
+
+    Args:
+        x: The map.
+        size: `(H, W)` that it would be enlarged to.
+        grid: Rows and columns of that which count.
+        valid: bool [B, *grid], those of them that count; ``None``: all.
+    """
+    rows, columns = (
+        F.interpolate(torch.eye(count, dtype=x.dtype, device=x.device)[None], size=more, mode="linear", align_corners=False)[0, :, :kept]
+        for count, more, kept in zip(x.shape[-2:], size, grid, strict=True)
+    )
+    flags = x.new_ones(len(x), *grid) if valid is None else valid.to(x.dtype)
+    shares = torch.einsum("hH,bHW,wW->bhw", rows, flags, columns) / flags.sum((1, 2)).clamp(min=1)[:, None, None]
+    return torch.einsum("bchw,bhw->bc", x, shares)
+
+
 def _extended(pixels: Tensor) -> Tensor:
     """Sides that are no multiple of the backbone's stride are extended to one by their last row and column of pixels."""
     height, width = pixels.shape[-2:]
@@ -243,6 +261,9 @@ class Read(NamedTuple):
         top: [B, 1280, H / 32, W / 32], the backbone's last map.
         asked: The specialist that looks at each picture; an empty name where none does.
         own: [B, hidden, H / 8, W / 8], what the neck of that one makes, zeros where none looks; ``None`` for towers without specialists.
+        shared: The blocks of nouns [B, nouns] and parts [B, parts] of the image embedding, as the queries of all groups say them.
+        grid: `(h, w)`, cells of the pictures as they were given.
+        valid: bool [B, h, w], False for padding; ``None``: all valid.
     """
 
     maps: dict[int, Tensor]
@@ -250,6 +271,9 @@ class Read(NamedTuple):
     top: Tensor
     asked: tuple[str, ...] = ()
     own: Tensor | None = None
+    shared: tuple[Tensor, Tensor] | None = None
+    grid: tuple[int, int] = (0, 0)
+    valid: Tensor | None = None
 
 
 class ImageTower(nn.Module):
@@ -305,15 +329,28 @@ class ImageTower(nn.Module):
         """
         maps = self.trunk(_extended(pixels))
         hidden = self.neck(maps)
-        plain = Read(maps, seen_cells(hidden, maps, self.sizes), self.trunk.top(maps[STRIDE]))
-        if not self.specialists:
-            return plain
         height, width = pixels.shape[-2] // CELL, pixels.shape[-1] // CELL
-        asked = self._nearest(self._shared(self.cells(plain)[..., :height, :width], valid))
+        plain = Read(maps, seen_cells(hidden, maps, self.sizes), self.trunk.top(maps[STRIDE]), grid=(height, width), valid=valid)
+        seen = plain.seen[..., :height, :width].flatten(2)
+        told = _told(self.query, self.value, seen, None if valid is None else valid.flatten(1))
+        shared = (self.nouns.cells(_mean_enlarged(plain.top, plain.seen.shape[-2:], plain.grid, valid)), told)
+        if not self.specialists:
+            return plain._replace(shared=shared)
+        asked = self._nearest(self._joined(*shared))
         own = torch.zeros_like(hidden)
         for group, rows in _rows_by(asked).items():
             own[rows] = self._specialist(group).neck({stride: values[rows] for stride, values in maps.items()})
-        return plain._replace(asked=asked, own=own)
+        return plain._replace(asked=asked, own=own, shared=shared)
+
+    def image(self, read: Read) -> Tensor:
+        """The image embedding of what `read` gives, [B, D]: what `pool` makes of its cells, without pooling them once more."""
+        assert read.shared is not None
+        nouns, parts = read.shared
+        if read.own is not None:
+            height, width = read.grid
+            seen, own = (each[..., :height, :width].flatten(2) for each in (read.seen, read.own))
+            parts = self._with_own(parts, seen, own, _rows_by(read.asked), read.valid)
+        return self._joined(nouns, parts)
 
     def early(self, pixels: Tensor) -> Tensor:
         """The backbone's map at stride 4: [B, 3, H, W], preprocessed, to [B, 24, H / 4, W / 4]."""
@@ -359,16 +396,20 @@ class ImageTower(nn.Module):
         """
         if askings is None:
             return self._shared(cells, valid)
-        flags = None if valid is None else valid.flatten(1)
         seen, _, own = (part.flatten(2) for part in cells.split([self.sizes.seen, HEAD, self.sizes.hidden], 1))
         nouns, shared = self._said(cells, valid)
-        parts = shared
-        for place, group in enumerate(self.readers):
-            rows = (askings[:, 0, place] > 0.5).nonzero()[:, 0]
-            if len(rows):
+        asked = {group: (askings[:, 0, place] > 0.5).nonzero()[:, 0].tolist() for place, group in enumerate(self.readers)}
+        return self._joined(nouns, self._with_own(shared, seen, own, asked, valid))
+
+    def _with_own(self, shared: Tensor, seen: Tensor, own: Tensor, asked: Mapping[str, list[int]], valid: Tensor | None) -> Tensor:
+        """The block of parts [B, parts] of the image embedding, with what specialists say of the rows that they are asked for."""
+        flags, parts = None if valid is None else valid.flatten(1), shared
+        for group in self.readers:
+            if rows := asked.get(group):
                 told = self._specialist(group).told(own[rows], seen[rows], None if flags is None else flags[rows])
-                parts = parts.index_copy(0, rows, self._same_host((told + shared[rows]) / 2.0, shared[rows]))
-        return self._joined(nouns, parts)
+                mean = self._same_host((told + shared[rows]) / 2.0, shared[rows])
+                parts = parts.index_copy(0, torch.tensor(rows, device=parts.device), mean)
+        return parts
 
     def _shared(self, cells: Tensor, valid: Tensor | None) -> Tensor:
         """The image embedding as the queries of all groups say it."""

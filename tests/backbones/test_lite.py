@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from concept_cam import Localizer, prompts
 from concept_cam.backbones import lite, load
 from concept_cam.backbones.lite_net import CHANNELS, LiteNet, folded
-from concept_cam.backbones.lite_towers import Reading, Sizes, seen_cells
+from concept_cam.backbones.lite_towers import Reading, Sizes, _mean_enlarged, seen_cells
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.backbones.word_pieces import WordPieceConfig, packed, unpacked
 from concept_cam.core.concept import Concept
@@ -227,6 +227,17 @@ def test_some_weights_have_fewer_significant_bits(folder: Path, tmp_path: Path) 
                 assert torch.equal(scaled, scaled.round()), name
                 assert torch.allclose(value, plain.state_dict()[name], rtol=2.0**-bits, atol=1e-6), name
                 assert torch.equal(again[name], value), name
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_mean_of_an_enlarged_map_needs_no_enlarging(whole: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, 3, 4, generator=generator)
+    valid = None if whole else torch.rand(2, 11, 14, generator=generator) < 0.5
+    large = F.interpolate(x, size=(12, 16), mode="bilinear", align_corners=False)[..., :11, :14]
+    flags = torch.ones(2, 11, 14) if valid is None else valid.float()
+    expected = (large * flags[:, None]).sum((2, 3)) / flags.sum((1, 2))[:, None]
+    assert torch.allclose(_mean_enlarged(x, (12, 16), (11, 14), valid), expected, atol=1e-6)
 
 
 def test_what_queries_read_of_small_channels_is_kept_beside_large_ones() -> None:
