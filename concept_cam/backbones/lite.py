@@ -216,7 +216,7 @@ class LiteBackbone(BaseBackbone):
         askings: Tensor | None = None
         for rows, (top, left, bottom, right) in _frames(valid, len(pixels), grid):
             part = pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL]
-            read = self._image.read(part, None if valid is None else valid[rows, top:bottom, left:right])
+            read = self._image.read(part, None if valid is None else valid[rows, top:bottom, left:right], self._image.readers)
             cells, own = self._image.cells(read)[..., : bottom - top, : right - left], self._image.askings(read)
             if found is None:
                 found = cells.new_zeros(len(pixels), cells.shape[1], *grid)

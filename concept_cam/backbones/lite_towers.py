@@ -13,7 +13,7 @@ The joint space has three blocks, ``[nouns | parts | rest]``:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
@@ -200,7 +200,7 @@ def looked_at(logits: Tensor, cells: Tensor) -> Tensor:
     Returns:
         float32 [B, Q, 2 C].
     """
-    shares, cells = logits.float().softmax(-1), cells.float()
+    shares, cells = logits.float().softmax(-1), cells.float().contiguous()
     mean = torch.einsum("bqn,bcn->bqc", shares, cells)
     spread = torch.einsum("bqn,bcn->bqc", shares, cells.square()) - mean.square()
     # Rounding can leave a little less than nothing; a root has no slope at zero.
@@ -317,7 +317,7 @@ class ImageTower(nn.Module):
         values = {group: self._specialist(group).value for group in self.specialists}
         return {group: value.reads for group, value in values.items() if value is not None}
 
-    def read(self, pixels: Tensor, valid: Tensor | None = None) -> Read:
+    def read(self, pixels: Tensor, valid: Tensor | None = None, among: Collection[str] | None = None) -> Read:
         """Runs the convolutions.
 
         Sides that are no multiple of 32 are extended to one by their last row and column of pixels. Which specialist, if any, looks at a
@@ -326,6 +326,7 @@ class ImageTower(nn.Module):
         Args:
             pixels: [B, 3, H, W], preprocessed.
             valid: bool [B, H / 8, W / 8], False for padding; ``None``: all valid.
+            among: The specialists that may look; ``None``: all. An embedding needs no neck of those that do not read.
         """
         maps = self.trunk(_extended(pixels))
         hidden = self.neck(maps)
@@ -336,7 +337,8 @@ class ImageTower(nn.Module):
         shared = (self.nouns.cells(_mean_enlarged(plain.top, plain.seen.shape[-2:], plain.grid, valid)), told)
         if not self.specialists:
             return plain._replace(shared=shared)
-        asked = self._nearest(self._joined(*shared))
+        nearest = self._nearest(self._joined(*shared))
+        asked = nearest if among is None else tuple(name if name in among else "" for name in nearest)
         own = torch.zeros_like(hidden)
         for group, rows in _rows_by(asked).items():
             own[rows] = self._specialist(group).neck({stride: values[rows] for stride, values in maps.items()})

@@ -141,7 +141,7 @@ def test_any_multiple_of_the_stride_can_be_read(backbone: lite.LiteBackbone, siz
     found = backbone.encode_patches(pixels(2, *size))
     assert found.patches.shape == (2, size[0] // 8, size[1] // 8, SIZES.embed_dim)
     assert torch.isfinite(found.patches).all()
-    assert torch.allclose(found.image, backbone.encode_image(pixels(2, *size)), atol=1e-4, rtol=1e-4)
+    assert torch.allclose(found.image, backbone.encode_image(pixels(2, *size)), atol=1e-5)
     assert (found.patches[..., -1] == 1.0).all()  # the rest
 
 
@@ -360,6 +360,21 @@ def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: in
     assert torch.allclose(after.encode_patches(padded, valid=valid).image, found, atol=1e-4), "padding changes nothing"
     assert torch.allclose(after.pool(after.feature_map(padded, valid=valid)), found, atol=1e-4)
     assert after.weights_hash != before.weights_hash
+
+
+def test_an_embedding_needs_no_neck_of_those_that_do_not_read(tmp_path: Path) -> None:
+    plain, x = tiny_model(), pixels(3, 64, 96)
+    model = with_specialist(plain)
+    the_second_is_a_leaf(plain, model, x)
+    lite.save(model, tokenizer(), tmp_path, {"groups": GROUPS})
+    backbone = load(f"local-dir:{tmp_path}")
+    looks: list[int] = []
+    neck = backbone.model.image.specialists["leaf"].neck  # type: ignore[attr-defined]
+    neck.register_forward_hook(lambda *given: looks.append(1))
+    backbone.encode_image(x)
+    assert not looks
+    backbone.encode_patches(x)
+    assert looks == [1]
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "score-cam"])

@@ -737,15 +737,19 @@ def test_a_run_that_starts_from_the_bundled_model_says_what_that_says(tmp_path: 
         assert torch.isfinite(run.advance()["total"])
 
 
+def changed_by_a_step(run: Run) -> set[str]:
+    """The rooms of the trainee whose parameters one step changes."""
+    before = {name: value.clone() for name, value in run.trainee.named_parameters()}
+    assert torch.isfinite(run.advance()["total"])
+    return {name.split(".")[0] for name, value in run.trainee.named_parameters() if not torch.equal(value, before[name])}
+
+
 def test_a_run_that_learns_the_map_is_written_as_a_specialist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Words, queries and the image's vector stand still; what is written is the bundled model and the run's neck, for one group's maps."""
     worlds = {name: 2 if name == "plant" else 1 for name in TrainConfig().worlds}
     run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 96),)), learn="map")
     run.start_from_model(*shipped_model())
-    before = {name: value.clone() for name, value in run.trainee.named_parameters()}
-    assert torch.isfinite(run.advance()["total"])
-    changed = {name for name, value in run.trainee.named_parameters() if not torch.equal(value, before[name])}
-    assert {name.split(".")[0] for name in changed} == {"neck", "parts", "cell_bias"}
+    assert changed_by_a_step(run) == {"neck", "parts", "cell_bias"}
     run.save()
     monkeypatch.setattr("sys.argv", ["export", "--run", str(tmp_path), "--specialist", "plant", "--output", str(tmp_path / "model")])
     export_main()
@@ -779,10 +783,7 @@ def test_a_run_that_learns_a_group_has_its_queries_and_goes_on_from_its_neck(tmp
         cells = run.average(maps)[0]
         leaf = shipped.image.specialists["plant"]
         assert torch.allclose(cells, leaf.parts(leaf.neck(maps)).flatten(2).transpose(1, 2), atol=2e-3)
-    before = {name: value.clone() for name, value in run.trainee.named_parameters()}
-    assert torch.isfinite(run.advance()["total"])
-    changed = {name for name, value in run.trainee.named_parameters() if not torch.equal(value, before[name])}
-    assert {name.split(".")[0] for name in changed} == {"neck", "parts", "query", "value", "cell_bias"}
+    assert changed_by_a_step(run) == {"neck", "parts", "query", "value", "cell_bias"}
     run.save()
     monkeypatch.setattr("sys.argv", ["export", "--run", str(tmp_path), "--specialist", "plant", "--output", str(tmp_path / "model")])
     export_main()
