@@ -5,7 +5,7 @@ A folder holds
 * ``config.json``: ``"family": "lite"``; ``specialists``, the groups that have a neck of their own, where there are any, and ``readers``,
   those of them that say states as well; ``sharpness``, where it was fitted, as of :class:`concept_cam.backbones.protocol.Backbone`;
 * ``model.safetensors``: names ``image.*``, ``text.*``, ``joint.*``, ``familiar``, ``examples`` and ``logit_scale``; in eight bits where
-  ``EIGHT_BITS`` says so, of some of these six, see ``SIX_OF_THEM``, else in half precision, of some fewer bits, see ``SHORTENED``;
+  ``EIGHT_BITS`` says so, of which some use fewer, see ``LEVELS``, else in half precision, of some fewer bits, see ``SHORTENED``;
 * ``tokenizer.json``;
 * ``known.json``: ``words`` of the trained phrases, ``names`` of things, ``groups`` that the remembered examples belong to.
 """
@@ -67,8 +67,8 @@ LITE_READ_SIZE = 384
 HOSTS = "image.hosts"
 EIGHT_BITS = ("text.", "image.specialists.", "image.neck.", "image.value.")
 """Beginnings of the names of what is stored in eight bits."""
-SIX_OF_THEM = re.compile(r"image\.(value\.beside|specialists\.\w+\.value)\.")
-"""Beginnings of the names of that of which six bits are used."""
+LEVELS = {re.compile(r"image\.(value\.beside|specialists\.\w+\.value)\."): 31, re.compile(r"text\.pieces\."): 63}
+"""Beginnings of the names of that of which six bits or seven are used -> the largest whole number; 127 for the rest."""
 SHORTENED = {"image.nouns.up.": 7, "familiar": 5}
 """Beginnings of the names of what is stored with fewer significant bits than the eleven of half precision, so that the wheel packs it."""
 
@@ -399,7 +399,7 @@ def _shortened(name: str, value: Tensor) -> Tensor:
 def _stored(name: str, value: Tensor) -> dict[str, Tensor]:
     """A weight as it is written: one tensor, or whole numbers and their scales."""
     if name.startswith(EIGHT_BITS):
-        return packed({name: value}, 31 if SIX_OF_THEM.match(name) else 127)
+        return packed({name: value}, next((levels for beginning, levels in LEVELS.items() if beginning.match(name)), 127))
     return {name: _shortened(name, value).half().contiguous().cpu()}
 
 

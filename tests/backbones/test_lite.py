@@ -253,7 +253,7 @@ def test_what_queries_read_of_small_channels_is_kept_beside_large_ones() -> None
         assert torch.equal(unpacked(packed({"own": found}, levels))["own"], found), "to the bit when it is written again"
 
 
-def test_some_of_what_is_stored_in_eight_bits_has_six(tmp_path: Path) -> None:
+def test_some_of_what_is_stored_in_eight_bits_has_six_or_seven(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     lite.save(with_specialist(tiny_model(), readers={"leaf": SIZES.reading}), tokenizer(), tmp_path, {"groups": GROUPS})
@@ -262,6 +262,8 @@ def test_some_of_what_is_stored_in_eight_bits_has_six(tmp_path: Path) -> None:
         ("image.value.beside.0.weight", 31),
         ("image.specialists.leaf.value.reading.own", 31),
         ("image.specialists.leaf.neck.fine.0.point.weight", 127),
+        ("text.pieces.weight", 63),
+        ("text.positions.weight", 127),
         ("image.value.reading.own", 127),
         ("image.neck.fine.0.point.weight", 127),
     ):

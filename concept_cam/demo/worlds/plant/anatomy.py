@@ -263,8 +263,36 @@ def _raised(leaf: Facets, by: float) -> Facets:
     return replace(leaf, nearer=leaf.nearer + np.float32(by))
 
 
-def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int, dense: bool = False) -> tuple[Facets, float, float]:
-    """One leaf, simple or compound, its stalk's foot at the origin, along x, about 1 long with its stalk; tooth size and half width."""
+@dataclass(frozen=True)
+class Lengths:
+    """Sizes of a leaf, in lengths of the whole one but for `fused`.
+
+    Attributes:
+        tooth: Size of a tooth.
+        half: Half width of its blade or of one of its leaflets.
+        leaflet: Length of the blade or of a leaflet.
+        fused: How far out, in lengths of a leaflet, leaflets that spread from one point overlap their neighbours; 0 for other leaves.
+    """
+
+    tooth: float
+    half: float
+    leaflet: float
+    fused: float = 0.0
+
+
+def fused(leaflet: Facets, gap: float) -> float:
+    """How far out leaflets overlap that spread from one point.
+
+    Args:
+        leaflet: One of them, its foot at the origin, along x.
+        gap: Radians from the axis of one to that of the next.
+    """
+    x, y = leaflet.corners[..., 0], np.abs(leaflet.corners[..., 1])
+    return float(np.hypot(x, y)[np.arctan2(y, x) > 0.5 * gap].max(initial=0.0))
+
+
+def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int, dense: bool = False) -> tuple[Facets, Lengths]:
+    """One leaf, simple or compound, its stalk's foot at the origin, along x, about 1 long with its stalk."""
     division, shape = state["leaf_division"], state["leaf_shape"]
     stalk = draw("petiole.length", 0.1, 0.4) * (0.35 if shape in ("needle", "linear") else 1.0)
     thick = draw("petiole.width", 0.008, 0.014)
@@ -277,7 +305,7 @@ def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int, dense: boo
         base = line[-1]
         parts = [ribbon(line, thick * size * np.linspace(1.35, 0.9, 7), PIECE["petiole"]), _put(one, base, 0.0, size)]
         # The midrib stands out below and above: a thin stalk on the blade that belongs to it.
-        return joined(parts), tooth * size, half * size
+        return joined(parts), Lengths(tooth * size, half * size, size)
     parts = []
     low = max(fine // 3, 18) if state["leaf_margin"] in ("entire", "wavy", "lobed") else max(fine // 2, 26)
     one, tooth, half = blade(draw, state, f"{name}.0", low)
@@ -302,7 +330,7 @@ def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int, dense: boo
                 )
         if odd:
             parts.append(_put(one, line[-1], 0.05, size * 1.05, 0.0))
-        return joined(parts), tooth * size, half * size
+        return joined(parts), Lengths(tooth * size, half * size, size)
     number = 3 if division == "trifoliate" else 5 + 2 * int(1.99 * draw("division.fingers"))
     foot = 0.3 + 0.18 * draw("division.stalk")
     size = 1.0 - foot
@@ -314,12 +342,14 @@ def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int, dense: boo
     else:
         open_ = draw("division.spread", 1.7, 2.3)
         turns = sorted(np.linspace(-open_, open_, number).tolist(), key=abs, reverse=True)
+    far = 0.0
     for k, turn in enumerate(turns):
         own = size * (1.0 - 0.28 * abs(turn) / 2.2 if division == "palmate" else 1.0 - 0.06 * abs(turn))
         narrow = min(1.0, 0.16 + 0.9 * open_ / number / max(half, 0.05)) if division == "palmate" else 1.0
         leaflet = replace(_raised(one, 0.006 * k), corners=one.corners * np.array([1.0, narrow, 1.0], dtype=np.float32))
+        far = max(far, fused(leaflet, 2 * open_ / (number - 1)))
         parts.append(_put(leaflet, line[-1], turn + draw(f"{name}.finger{k}", -0.08, 0.08), own, draw(f"{name}.lift{k}", -0.15, 0.25)))
-    return joined(parts), tooth * size, half * size
+    return joined(parts), Lengths(tooth * size, half * size, size, far)
 
 
 @dataclass(frozen=True)
@@ -414,7 +444,7 @@ def build(draw: Draw, state: Mapping[str, str]) -> Shape:
     spots, alone = _spots(draw, state), _alone(draw, state)
     toothed = state["leaf_margin"] in ("serrate", "crenate", "spiny")
     bitten = alone and draw("leaf.bitten") < draw("leaf.bitten_share", 0.15, 0.15)
-    leaf, tooth, half = _leaf(draw, state, "leaf", (170 if toothed or bitten else 60) if alone else (70 if toothed else 30), bitten)
+    leaf, own = _leaf(draw, state, "leaf", (170 if toothed or bitten else 60) if alone else (70 if toothed else 30), bitten)
     if bitten:
         leaf = _bitten(draw, leaf, "leaf")
     # Each lies on the one before.
@@ -426,7 +456,8 @@ def build(draw: Draw, state: Mapping[str, str]) -> Shape:
     lot = joined(parts)
     if state["leaf_surface"] == "hairy":
         lot = joined([lot, _hairs(draw, lot, size)])
-    return Shape(lot, frame(draw, state), {"tooth": tooth * size, "half": half * size, "leaves": float(len(spots)), "size": size})
+    lengths = {"tooth": own.tooth * size, "half": own.half * size, "leaflet": own.leaflet * size, "fused": own.fused}
+    return Shape(lot, frame(draw, state), {**lengths, "leaves": float(len(spots)), "size": size})
 
 
 def _hairs(draw: Draw, lot: Facets, scale: float) -> Facets:

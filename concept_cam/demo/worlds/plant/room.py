@@ -51,21 +51,25 @@ def judge(sight: Sight) -> Mapping[str, bool]:
     slim = state["leaf_shape"] in ("needle", "linear")
     needle, simple = state["leaf_shape"] == "needle", state["leaf_division"] == "simple"
     inside, share = sight.inside["leaf"], sight.share["leaf"]
-    long, half, tooth = (details[name] * sight.scale for name in ("size", "half", "tooth"))
+    long, half, tooth, leaflet = (details[name] * sight.scale for name in ("size", "half", "tooth", "leaflet"))
+    # Where leaves hide each other so much, their outlines run into one.
+    clear = share >= 0.6
+    # Leaflets that part in their outer halves only are told from lobes of one blade by nobody.
+    parted = simple or (share >= 0.7 and details["fused"] <= 0.5 and leaflet >= 16)
     # A smooth edge is told where a tooth could be seen: an eighth of the half width.
     told = 0.12 * half if state["leaf_margin"] == "entire" else tooth
     broad = leaf and not slim
     return {
-        "leaf_margin": broad and flat and half >= 3 and inside >= 0.55 and share >= 0.3 and told >= fine,
+        "leaf_margin": broad and flat and clear and half >= 3 and inside >= 0.55 and told >= fine,
         "leaf_shape": leaf
         and simple
         and flat
         and inside >= 0.75
         and share >= 0.4
         and (slim or (half >= 4 and state["leaf_margin"] != "lobed")),
-        "leaf_division": leaf and not needle and flat and inside >= 0.8 and share >= 0.4 and long >= 45,
+        "leaf_division": leaf and not needle and flat and inside >= 0.8 and clear and parted and long >= 45,
         "leaf_arrangement": leaf and not needle and details["leaves"] > 1 and inside >= 0.7 and share >= 0.3 and long >= 22,
-        "leaf_venation": broad and simple and half >= 8 + 6 * sight.blur and share >= 0.25 and long >= 50,
+        "leaf_venation": broad and simple and half >= 14 + 8 * sight.blur and share >= 0.25 and long >= 50,
         "leaf_surface": broad and half >= 8 + 5 * sight.blur and share >= 0.2,
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,11 @@ from skimage.measure import perimeter
 from concept_cam.demo.worlds import stage
 from concept_cam.demo.worlds.draws import OneDraw, Style
 from concept_cam.demo.worlds.family import Rendering
-from concept_cam.demo.worlds.plant.anatomy import PIECE, blade, build
+from concept_cam.demo.worlds.plant.anatomy import PIECE, blade, build, fused
 from concept_cam.demo.worlds.plant.coat import veins
-from concept_cam.demo.worlds.plant.room import TROUPE, WORLD
+from concept_cam.demo.worlds.plant.room import TROUPE, WORLD, judge
 from concept_cam.demo.worlds.plant.traits import CHARACTERS
+from concept_cam.demo.worlds.stage import Frame, Shape, Sight
 
 SIZE = 128
 PLAIN = {name: TROUPE.canonical.get(name, states[0]) for name, states in CHARACTERS.items()} | {"leaf_shape": "elliptic"}
@@ -102,6 +105,50 @@ def test_leaves_have_their_number_of_leaflets(division: str, low: int, high: int
         assert low <= number <= high
         tested += 1
     assert tested >= 2
+
+
+def test_how_far_leaflets_overlap_that_spread_from_one_point() -> None:
+    """Circles through their common foot meet where a chord is as long as their diameter times the cosine of half the gap."""
+    disc, _, half = blade(OneDraw(3, 1), PLAIN | {"leaf_shape": "round"}, "leaf.0", 400)
+    flat = replace(disc, corners=disc.corners * np.array([1.0, 0.5 / half, 0.0], dtype=np.float32))
+    for gap in (0.8, 1.2, 1.7):
+        assert fused(flat, gap) == pytest.approx(np.cos(gap / 2), abs=0.09)
+    lance = blade(OneDraw(3, 1), PLAIN | {"leaf_shape": "lanceolate"}, "leaf.0", 400)[0]
+    assert fused(lance, 1.2) < 0.12
+    assert fused(lance, 0.02) > 0.9
+
+
+def test_leaflets_of_a_broad_kind_are_fused_and_narrow_ones_are_not() -> None:
+    def shares(**state: str) -> list[float]:
+        return [build(OneDraw(seed, 0), PLAIN | state).details["fused"] for seed in range(12)]
+
+    assert max(shares(leaf_division="simple", leaf_shape="round") + shares(leaf_division="pinnate", leaf_shape="round")) == 0.0
+    assert min(shares(leaf_division="trifoliate", leaf_shape="round")) > 0.5
+    assert max(shares(leaf_division="trifoliate", leaf_shape="lanceolate")) < 0.5
+
+
+def test_leaves_that_run_into_one_are_not_judged() -> None:
+    """The same picture with more of a leaf hidden, with leaflets that overlap further, and with smaller leaves."""
+    whole = {"leaf": 1.0}
+    details = {"tooth": 0.03, "half": 0.25, "leaflet": 0.7, "fused": 0.1, "leaves": 1.0, "size": 1.0}
+
+    def told(share: float = 0.9, scale: float = 300.0, **changed: object) -> dict[str, bool]:
+        state = PLAIN | {"leaf_margin": "serrate"} | {k: str(v) for k, v in changed.items() if k in CHARACTERS}
+        own = details | {k: float(str(v)) for k, v in changed.items() if k in details}
+        facets = blade(OneDraw(3, 1), PLAIN, "leaf.0", 20)[0]
+        shape = Shape(facets, Frame(np.zeros((1, 3)), {}, {}), own)
+        sight = Sight(state, {"leaf": 5000.0}, {"leaf": share}, whole, frozenset({"leaf"}), {}, scale, 0.6, shape, np.eye(3))
+        return dict(judge(sight))
+
+    assert told()["leaf_margin"]
+    assert not told(share=0.5)["leaf_margin"]
+    assert told(share=0.65)["leaf_division"]
+    assert not told(share=0.65, leaf_division="palmate")["leaf_division"]
+    assert told(share=0.75, leaf_division="palmate")["leaf_division"]
+    assert not told(share=0.75, leaf_division="palmate", fused=0.6)["leaf_division"]
+    assert told(share=0.75, fused=0.6)["leaf_division"]
+    assert told(scale=100.0)["leaf_venation"]
+    assert not told(scale=70.0)["leaf_venation"]
 
 
 def test_masks_fit_together() -> None:
