@@ -39,7 +39,7 @@ from training.config import TRAIN_SEED, most_drawn
 from training.dictionary import nouns as dictionary_nouns
 from training.families import families
 from training.joint import fit, fit_gate
-from training.networks import PartWords, Trainee, folded
+from training.networks import PartWords, Trainee, folded, of_queries
 from training.sentences import saved_sentences
 from training.sentences import wordings as every_wording
 from training.tensors import read_tensors
@@ -176,7 +176,7 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
         group: The group.
         output: Where to.
         takes: One of :data:`TAKEN`.
-        share: Of the run's map; the rest is that of the neck that read the group's pictures before, see :func:`mixed`. For maps alone.
+        share: Of what is taken; the rest is what the group's pictures were read by before, see :func:`mixed`.
 
     Raises:
         ConfigurationError: The model does not know the group, the run changed words or widths, or it drew more pictures of another group.
@@ -216,10 +216,24 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     written = (*MAP, *READING) if reads else MAP
     taken = {name.replace("image.", f"image.specialists.{group}.", 1): value for name, value in own.items() if name.startswith(written)}
     if share < 1.0:
-        before = {name: state[name if name in state else name.replace(f"specialists.{group}.", "")] for name in taken}
-        taken = mixed(taken, before, share)
+        before = {**_shared(model, group), **state}
+        taken = mixed(taken, {name: before[name] for name in taken}, share)
     taken[lite.HOSTS] = host_vectors(model, tokenizer, groups)
     lite.save(rebuilt(model, taken, groups=groups, specialists=specialists, readers=readers), tokenizer, output, known)
+
+
+def _shared(model: lite.LiteModel, group: str) -> dict[str, Tensor]:
+    """What reads pictures of a group that has no specialist, by the names that a specialist's weights have."""
+    image, queries = model.image, model.sizes.queries // len(model.image.groups)
+    first = model.image.groups.index(group) * queries
+    own = slice(first, first + queries)
+    rooms = {
+        "neck": image.neck.state_dict(),
+        "parts": image.parts.state_dict(),
+        "query": {name: value[own] for name, value in image.query.state_dict().items()},
+        "value": of_queries(image.value.state_dict(), model.sizes.queries, own),
+    }
+    return {f"image.specialists.{group}.{room}.{name}": value for room, values in rooms.items() for name, value in values.items()}
 
 
 def rebuilt(
@@ -537,8 +551,6 @@ def main() -> None:
     if arguments.specialist:
         if len(arguments.runs) != 1 or any((arguments.nouns, arguments.text, arguments.sentences)):
             parser.error("--specialist is for the bundled model and the neck of one run: give one --run, --specialist and --output alone.")
-        if arguments.share != 1 and arguments.takes != "map":
-            parser.error("--share mixes the map of a run with the one before, and what its queries read with nothing: add --takes map.")
         specialised(arguments.runs[0], arguments.specialist, arguments.output, arguments.takes, arguments.share)
         return
     if arguments.takes != "all":

@@ -924,12 +924,35 @@ def test_a_specialist_is_written_of_one_run_alone(
     assert not (tmp_path / "model").exists()
 
 
-def test_what_its_queries_read_is_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--run", str(tmp_path), "--share", "0.5", "--output", str(tmp_path / "model")]
-    monkeypatch.setattr("sys.argv", ["export", "--specialist", "plant", *given])
-    with pytest.raises(SystemExit):
-        export_main()
-    assert "add --takes map" in capsys.readouterr().err
+@pytest.mark.parametrize("group", ["lepidoptera", "plant"])
+def test_a_share_of_a_reading_is_mixed_with_what_read_the_group_before(group: str, tmp_path: Path) -> None:
+    """Butterflies have no reader yet: theirs is mixed with the shared queries that they have."""
+    worlds = {name: 2 if name == group else 1 for name in TrainConfig().worlds}
+    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)), learn="group")
+    run.start_from_model(*shipped_model())
+    for trainee in (run.trainee, run.average):
+        torch.nn.init.normal_(trainee.value.weight)
+        torch.nn.init.normal_(trainee.query.weight)
+        assert trainee.value.reading is not None
+        torch.nn.init.normal_(trainee.value.reading.own, std=0.1)
+    run.save()
+    specialised(tmp_path, group, tmp_path / "whole")
+    specialised(tmp_path, group, tmp_path / "share", share=0.25)
+    own, found = (lite.make(tmp_path / each, each).model.state_dict() for each in ("whole", "share"))
+    shipped = bundled_model()
+    before = shipped.state_dict()
+    queries = shipped.sizes.queries // len(shipped.image.groups)
+    first = shipped.image.groups.index(group) * queries
+    for name, shared in (
+        ("query.weight", before["image.query.weight"][first : first + queries]),
+        ("value.weight", before["image.value.weight"].unflatten(1, (shipped.sizes.queries, -1))[:, first : first + queries].flatten(1)),
+        ("value.reading.own", before["image.value.reading.own"][first : first + queries]),
+    ):
+        full = f"image.specialists.{group}.{name}"
+        was = before.get(full, shared)
+        assert not torch.allclose(own[full], was, atol=1e-3), name
+        gap = (found[full] - (0.25 * own[full] + 0.75 * was)).abs().max()
+        assert gap < 0.03 * max(float(own[full].abs().max()), float(was.abs().max())), name
 
 
 @pytest.mark.parametrize("group", ["fish", "plant"])
