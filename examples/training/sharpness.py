@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,8 +150,13 @@ def bare(folder: Path) -> Localizer:
     return Localizer(lite.read(made), rules=Rules())
 
 
-def write(folder: Path, factors: Mapping[str, float]) -> None:
-    """Writes the factors into the model's `config.json`, to two digits, in place of those of the same packs that were there.
+def write(folder: Path, factors: Mapping[str, float], groups: Collection[str]) -> None:
+    """Writes the factors into the model's `config.json`, to two digits, in place of those that the groups had.
+
+    Args:
+        folder: The model.
+        factors: By :func:`concept_cam.core.scoring.character_key`.
+        groups: Those that were fitted: a character of theirs without a factor has none any more. Factors of other groups stay.
 
     Raises:
         DataError: There are none: what was fitted before stays.
@@ -162,8 +167,7 @@ def write(folder: Path, factors: Mapping[str, float]) -> None:
             f"no character was told in {LEAST} pictures, so nothing was fitted and {path} stays as it is: take more --pictures."
         )
     content = json.loads(path.read_text(encoding="utf-8"))
-    packs = {name.partition(":")[0] for name in factors}
-    stays = {name: value for name, value in content.get("sharpness", {}).items() if name.partition(":")[0] not in packs}
+    stays = {name: value for name, value in content.get("sharpness", {}).items() if name.partition(":")[0] not in groups}
     content["sharpness"] = stays | {name: round(value, 2) for name, value in factors.items()}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -185,12 +189,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     localizer, factors = bare(arguments.folder), {}
-    known = tuple(dict.fromkeys(localizer.backbone.groups))
+    known = localizer.backbone.groups
     if strange := [group for group in arguments.groups or () if group not in known]:
-        parser.error(f"the model knows no group {strange[0]}: expected of {', '.join(known)}.")
+        parser.error(f"the model knows no group {strange[0]!r}: expected one of {', '.join(known) or 'none'}.")
+    asked = [group for group in known if group in (arguments.groups or known)]
     print("| character | pictures | factor | surprise, before and after | called with 0.9, before and after | right of those |")
     print("|---|---|---|---|---|---|")
-    for group in [each for each in known if each in (arguments.groups or known)]:
+    for group in asked:
         fitted = look(localizer, group, arguments.pictures, FIT_SEED + 2)
         others = look(localizer, group, arguments.held_out, FIT_SEED + 3)
         for key, seen in fitted.items():
@@ -203,7 +208,7 @@ def main() -> None:
             surprises = f"{other.surprise(1.0):.3f}, {other.surprise(factors[key]):.3f}"
             called, right = (f"{one:.{digits}f}, {two:.{digits}f}" for one, two, digits in zip(before, after, (2, 3), strict=True))
             print(f"| {key.partition('/')[0]} | {len(seen.truth)} | {factors[key]:.2f} | {surprises} | {called} | {right} |", flush=True)
-    write(arguments.folder, factors)
+    write(arguments.folder, factors, asked)
 
 
 if __name__ == "__main__":

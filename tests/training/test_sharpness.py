@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training.sharpness import BOUNDS, Seen, bare, fit_factor, look, sharpest_factor, write
+from training.sharpness import BOUNDS, Seen, bare, fit_factor, look, main, sharpest_factor, write
 
 from concept_cam import prompts
 from concept_cam.backbones import BUNDLED, lite, load
@@ -82,9 +82,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(BUNDLED, folder)
     with pytest.raises(DataError, match=r"nothing was fitted and .* stays as it is: take more --pictures"):
-        write(folder, {})
+        write(folder, {}, ["fish"])
     assert load(f"local-dir:{folder}").sharpness == load("demo").sharpness
-    write(folder, {"fish:mouth_position/12345678": 1.2345})
+    write(folder, {"fish:mouth_position/12345678": 1.2345}, ["fish"])
     model = load(f"local-dir:{folder}")
     others = {name: value for name, value in load("demo").sharpness.items() if not name.startswith("fish:")}
     assert others
@@ -94,6 +94,22 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         json.loads((folder / lite.CONFIG).read_text(encoding="utf-8"))["sizes"]
         == json.loads((BUNDLED / lite.CONFIG).read_text(encoding="utf-8"))["sizes"]
     )
+
+
+def test_a_group_in_which_nothing_could_be_fitted_keeps_no_factors_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table says 1 of its characters; groups that were not named keep what they had."""
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED, folder)
+    before = load("demo").sharpness
+    assert {"fish", "beetle", "plant"} <= {name.partition(":")[0] for name in before}
+    counts = {"fish": 400, "beetle": 3}
+    monkeypatch.setattr("training.sharpness.look", lambda _, group, *given: {f"{group}:one/12345678": planted(counts[group], 2.0)})
+    monkeypatch.setattr("sys.argv", ["sharpness", "--folder", str(folder), "--group", "beetle", "--group", "fish"])
+    main()
+    found = load(f"local-dir:{folder}").sharpness
+    others = {name: value for name, value in before.items() if name.partition(":")[0] not in counts}
+    assert set(found) == {*others, "fish:one/12345678"}
+    assert others.items() <= found.items()
 
 
 def test_a_look_asks_each_character_of_its_pack_and_keeps_what_can_be_told() -> None:
