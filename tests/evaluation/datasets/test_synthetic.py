@@ -47,6 +47,22 @@ def test_the_benchmark_is_versioned() -> None:
         datasets.load("synthetic", count=0)
 
 
+ASKED = {
+    ("fish", "3"): (16, 16, 16, 16, 16, 14, 16, 16, 15, 16, 16),
+    ("lepidoptera", "1"): (13, 5, 16, 15, 11, 16, 11, 16, 16, 13, 9),
+    ("beetle", "2"): (13, 10, 16, 4, 9, 7, 10, 7, 4, 5, 13, 11),
+    ("plant", "3"): (8, 6, 12, 7, 5, 12),
+}
+"""Group and version -> how many of the first 16 pictures each character is asked of."""
+
+
+def test_a_version_asks_what_it_asked(world: World) -> None:
+    """Where this fails, the pictures or their questions have changed: the version is raised."""
+    own = synthetic.BENCHMARKS[world.name]
+    made = world.render(world.sample(16, synthetic.SEED, view="whole"), own.size)
+    assert tuple(made.judgeable.sum(0).tolist()) == ASKED[world.name, own.version]
+
+
 def test_the_pictures_do_not_depend_on_how_many_are_made(samples: list[Sample], world: World) -> None:
     few = list(datasets.load("synthetic", count=2, size=SIZES[world.name], world=world.name))
     assert [sample.name for sample in few] == [sample.name for sample in samples[:2]]
