@@ -371,8 +371,12 @@ def make(folder: Path, name: str) -> Made:
 
 def _reading(stored: Mapping[str, Tensor], group: str) -> int:
     """Numbers that each query of a specialist reads, as stored: those that all groups share may read more, or fewer."""
-    own = stored.get(f"image.specialists.{group}.value.reading.own")
-    return 0 if own is None else own.shape[2]
+    name = f"image.specialists.{group}.value.reading.own"
+    if name not in stored:
+        return 0
+    if stored[name].ndim != 3:
+        raise ValueError(f"{name} in {WEIGHTS} has {stored[name].ndim} dimensions, expected 3")
+    return stored[name].shape[2]
 
 
 def _factors(given: Mapping[str, Any]) -> dict[str, float]:

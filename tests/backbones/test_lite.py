@@ -364,6 +364,18 @@ def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: in
     assert after.weights_hash != before.weights_hash
 
 
+def test_what_a_specialist_reads_in_another_shape_does_not_fit(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    lite.save(with_specialist(tiny_model(), readers={"leaf": SIZES.reading}), tokenizer(), tmp_path, {"groups": GROUPS})
+    stored = load_file(tmp_path / lite.WEIGHTS)
+    for name in ("own", "own.scale"):
+        stored[f"image.specialists.leaf.value.reading.{name}"] = stored[f"image.specialists.leaf.value.reading.{name}"].flatten()
+    save_file(stored, tmp_path / lite.WEIGHTS)
+    with pytest.raises(ModelError, match=r"leaf\.value\.reading\.own in model\.safetensors has 1 dimensions, expected 3"):
+        lite.make(tmp_path, "own")
+
+
 def test_an_embedding_needs_no_neck_of_those_that_do_not_read(tmp_path: Path) -> None:
     plain, x = tiny_model(), pixels(3, 64, 96)
     model = with_specialist(plain)
