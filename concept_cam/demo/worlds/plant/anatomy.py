@@ -342,14 +342,13 @@ def _leaf(draw: Draw, state: Mapping[str, str], name: str, fine: int, dense: boo
     else:
         open_ = draw("division.spread", 1.7, 2.3)
         turns = sorted(np.linspace(-open_, open_, number).tolist(), key=abs, reverse=True)
-    far = 0.0
+    narrow = min(1.0, 0.16 + 0.9 * open_ / number / max(half, 0.05)) if division == "palmate" else 1.0
+    leaflet = replace(one, corners=one.corners * np.array([1.0, narrow, 1.0], dtype=np.float32))
     for k, turn in enumerate(turns):
         own = size * (1.0 - 0.28 * abs(turn) / 2.2 if division == "palmate" else 1.0 - 0.06 * abs(turn))
-        narrow = min(1.0, 0.16 + 0.9 * open_ / number / max(half, 0.05)) if division == "palmate" else 1.0
-        leaflet = replace(_raised(one, 0.006 * k), corners=one.corners * np.array([1.0, narrow, 1.0], dtype=np.float32))
-        far = max(far, fused(leaflet, 2 * open_ / (number - 1)))
-        parts.append(_put(leaflet, line[-1], turn + draw(f"{name}.finger{k}", -0.08, 0.08), own, draw(f"{name}.lift{k}", -0.15, 0.25)))
-    return joined(parts), Lengths(tooth * size, half * size, size, far)
+        raised, turned = _raised(leaflet, 0.006 * k), turn + draw(f"{name}.finger{k}", -0.08, 0.08)
+        parts.append(_put(raised, line[-1], turned, own, draw(f"{name}.lift{k}", -0.15, 0.25)))
+    return joined(parts), Lengths(tooth * size, half * size, size, fused(leaflet, 2 * open_ / (number - 1)))
 
 
 @dataclass(frozen=True)
