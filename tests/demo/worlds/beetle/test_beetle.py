@@ -142,6 +142,12 @@ def test_the_pictures_of_all_states_differ() -> None:
                 assert ((one - other).abs().amax(dim=1) > 8).flatten(1).sum(dim=1).float().median() >= 4, character
 
 
+def test_the_colour_of_metal_is_not_asked() -> None:
+    for gloss in CHARACTERS["elytra_gloss"]:
+        some = WORLD.sample(12, 77, view="whole", scenes=["plain"], traits={"elytra_gloss": gloss, "elytra_pattern": "plain"})
+        assert bool(told(WORLD.render(some, SIZE), "elytra_colour").any()) == (gloss != "metallic"), gloss
+
+
 def test_profiles_have_kinds_whose_states_go_together() -> None:
     """Clubbed, short antennae go with domed bodies in photographs far more often than in the plain world."""
     shares = {}
