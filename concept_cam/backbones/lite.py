@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from concept_cam.backbones.common import BaseBackbone
 from concept_cam.backbones.damage import damage_among
 from concept_cam.backbones.familiarity import familiarity, singular, words_of
-from concept_cam.backbones.lite_towers import CELL, ImageTower, JointHead, Sizes
+from concept_cam.backbones.lite_towers import CELL, ImageTower, JointHead, Reads, Sizes
 from concept_cam.backbones.made import Made
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.backbones.protocol import FeatureMap, ImageFeatures
@@ -84,7 +84,7 @@ class LiteModel(nn.Module):
         examples: Pictures that are remembered, to tell what is unlike them.
         groups: Those whose specimens are told from each other.
         specialists: Those of them that have a neck of their own.
-        readers: Those of the specialists that say states as well -> numbers that each of their queries reads.
+        readers: Those of the specialists that say states as well -> what they read.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class LiteModel(nn.Module):
         *,
         groups: Sequence[str] = (),
         specialists: Sequence[str] = (),
-        readers: Mapping[str, int] | None = None,
+        readers: Mapping[str, Reads] | None = None,
     ) -> None:
         super().__init__()
         self.sizes = sizes
@@ -344,7 +344,7 @@ def make(folder: Path, name: str) -> Made:
             len(stored.get("examples", ())),
             groups=groups,
             specialists=specialists,
-            readers={group: _reading(stored, group) for group in readers},
+            readers={group: _reads(stored, group) for group in readers},
         )
         empty = {name: value for name, value in model.state_dict().items() if not value.numel() and name not in stored}
         model.load_state_dict({**empty, **unpacked(stored)})
@@ -369,14 +369,12 @@ def make(folder: Path, name: str) -> Made:
     )
 
 
-def _reading(stored: Mapping[str, Tensor], group: str) -> int:
-    """Numbers that each query of a specialist reads, as stored: those that all groups share may read more, or fewer."""
+def _reads(stored: Mapping[str, Tensor], group: str) -> Reads:
+    """What a specialist reads, as stored: the queries that all groups share may read more numbers, or fewer."""
     name = f"image.specialists.{group}.value.reading.own"
-    if name not in stored:
-        return 0
-    if stored[name].ndim != 3:
+    if name in stored and stored[name].ndim != 3:
         raise ValueError(f"{name} in {WEIGHTS} has {stored[name].ndim} dimensions, expected 3")
-    return stored[name].shape[2]
+    return Reads(stored[name].shape[2] if name in stored else 0, len(stored.get(f"image.specialists.{group}.held", ())))
 
 
 def _factors(given: Mapping[str, Any]) -> dict[str, float]:

@@ -157,6 +157,19 @@ def _nothing(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
+@dataclass(frozen=True)
+class Reads:
+    """What a specialist reads that says states.
+
+    Attributes:
+        numbers: How many each of its queries reads.
+        held: Along how many directions all groups' queries alone are heard.
+    """
+
+    numbers: int
+    held: int = 0
+
+
 class Specialist(nn.Module):
     """A neck of its own for one group of specimens, and the heads behind it: of the map and, where it reads, of the image embedding.
 
@@ -165,11 +178,14 @@ class Specialist(nn.Module):
 
     Args:
         sizes: Widths, with the queries and the reading of its own; no queries for a specialist of the map alone.
+        held: Directions of the block of parts along which what all groups' queries say stays as it is.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, held: int = 0) -> None:
         super().__init__()
         self.neck = Neck(sizes)
+        self.held: Tensor | None
+        self.register_buffer("held", torch.zeros(held, sizes.parts) if sizes.queries else None)
         self.parts = nn.Conv2d(sizes.hidden, sizes.parts, 1)
         self.query = nn.Conv2d(sizes.hidden, sizes.queries, 1) if sizes.queries else None
         self.value = Value(sizes) if sizes.queries else None
@@ -284,8 +300,7 @@ class ImageTower(nn.Module):
         nouns: Sizes of the head for the block of nouns.
         groups: Those whose specimens are told from each other, in the order of `hosts`.
         specialists: Those of them that have a neck of their own.
-        readers: Those of the specialists that say states as well, with as many queries as a group has of all -> numbers that each of these
-            reads.
+        readers: Those of the specialists that say states as well, with as many queries as a group has of all -> what they read.
     """
 
     def __init__(
@@ -294,7 +309,7 @@ class ImageTower(nn.Module):
         nouns: NounConfig,
         groups: Sequence[str] = (),
         specialists: Sequence[str] = (),
-        readers: Mapping[str, int] | None = None,
+        readers: Mapping[str, Reads] | None = None,
     ) -> None:
         super().__init__()
         readers = readers or {}
@@ -306,16 +321,25 @@ class ImageTower(nn.Module):
         self.query = nn.Conv2d(sizes.hidden, sizes.queries, 1)
         self.value = Value(sizes)
         self.groups = tuple(groups)
-        reads = {group: replace(sizes, queries=sizes.queries // len(self.groups), reading=count) for group, count in readers.items()}
-        self.specialists = nn.ModuleDict({group: Specialist(reads.get(group, replace(sizes, queries=0))) for group in specialists})
+        own = {group: replace(sizes, queries=sizes.queries // len(self.groups), reading=each.numbers) for group, each in readers.items()}
+        self.specialists = nn.ModuleDict(
+            {
+                group: Specialist(own[group], readers[group].held) if group in own else Specialist(replace(sizes, queries=0))
+                for group in specialists
+            }
+        )
         self.hosts: Tensor
         self.register_buffer("hosts", torch.zeros(len(self.groups), sizes.embed_dim))
 
     @property
-    def readers(self) -> dict[str, int]:
-        """The specialists that say states as well -> numbers that each of their queries reads."""
-        values = {group: self._specialist(group).value for group in self.specialists}
-        return {group: value.reads for group, value in values.items() if value is not None}
+    def readers(self) -> dict[str, Reads]:
+        """The specialists that say states as well -> what they read."""
+        found = {group: self._specialist(group) for group in self.specialists}
+        return {
+            group: Reads(each.value.reads, len(each.held))
+            for group, each in found.items()
+            if each.value is not None and each.held is not None
+        }
 
     def read(self, pixels: Tensor, valid: Tensor | None = None, among: Collection[str] | None = None) -> Read:
         """Runs the convolutions.
@@ -389,7 +413,7 @@ class ImageTower(nn.Module):
 
         What names things is averaged, as the backbone's classifier does; for the parts, each query of an attention pooling looks at a
         place. Where a specialist reads, the block of parts is the mean of what it says and what all groups' queries say, for they err in
-        different places; what the specimen is stays as all groups' queries say it.
+        different places; what the specimen is stays as all groups' queries say it, and so does what the specialist holds.
 
         Args:
             cells: What `cells` gives, or a part of it.
@@ -408,8 +432,10 @@ class ImageTower(nn.Module):
         flags, parts = None if valid is None else valid.flatten(1), shared
         for group in self.readers:
             if rows := asked.get(group):
-                told = self._specialist(group).told(own[rows], seen[rows], None if flags is None else flags[rows])
-                mean = self._same_host((told + shared[rows]) / 2.0, shared[rows])
+                reader = self._specialist(group)
+                assert reader.held is not None
+                told = reader.told(own[rows], seen[rows], None if flags is None else flags[rows])
+                mean = self._held((told + shared[rows]) / 2.0, shared[rows], reader.held)
                 parts = parts.index_copy(0, torch.tensor(rows, device=parts.device), mean)
         return parts
 
@@ -424,11 +450,20 @@ class ImageTower(nn.Module):
         mean = top.mean(2) if flags is None else (top * flags[:, None]).sum(2) / flags.sum(1, keepdim=True).clamp(min=1)
         return self.nouns.cells(mean), _told(self.query, self.value, seen, flags)
 
-    def _same_host(self, told: Tensor, shared: Tensor) -> Tensor:
-        """Vectors of the block of parts [B, parts], along what specimens are called as others are."""
-        names = self.hosts[:, self.sizes.nouns : self.sizes.nouns + self.sizes.parts].float()
-        along: Tensor = (shared - told).float() @ torch.linalg.pinv(names) @ names
-        return told + along.to(told.dtype)
+    def _held(self, told: Tensor, shared: Tensor, held: Tensor) -> Tensor:
+        """Vectors of the block of parts [B, parts], as others are along what specimens are called and along some directions [K, parts].
+
+        Where there are such directions, the vectors are as long as the others, too: what is held is then said as loudly. (The mean of two
+        that differ is shorter than either, and all is said relative to the length.)
+        """
+        kept = torch.cat([self.hosts[:, self.sizes.nouns : self.sizes.nouns + self.sizes.parts], held]).float()
+        along = torch.linalg.pinv(kept) @ kept
+        asked = shared.float() @ along
+        across = told.float() - told.float() @ along
+        if len(held):
+            across = across * (shared.float() - asked).norm(dim=-1, keepdim=True) / across.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        result: Tensor = (asked + across).to(told.dtype)
+        return result
 
     def _specialist(self, group: str) -> Specialist:
         return cast("Specialist", self.specialists[group])

@@ -8,6 +8,7 @@ PYTHONPATH=examples python -m training.export --output runs/demo/model --nouns r
 PYTHONPATH=examples python -m training.export --output runs/demo/model --gate     # the bundled model, its gate fitted on
 PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist plant     # a neck for leaves
 PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist fish --takes map --share 0.5  # half
+PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist fish --takes reading    # no other map
 
 Needs the package `timm` for the names of things.
 """
@@ -28,7 +29,7 @@ from torch import Tensor
 from concept_cam import prompts
 from concept_cam.backbones import BUNDLED, lite
 from concept_cam.backbones.familiarity import words_of
-from concept_cam.backbones.lite_towers import Sizes, Value
+from concept_cam.backbones.lite_towers import Reads, Sizes, Value
 from concept_cam.backbones.noun_head import NounConfig, NounHead
 from concept_cam.backbones.word_pieces import WordPieceConfig, WordPieceTokens, unpacked
 from concept_cam.commands.console import above_zero, existing, run_script
@@ -161,21 +162,25 @@ def regated(output: Path) -> None:
     lite.save(model, tokenizer, output, known)
 
 
-TAKEN: Final = ("all", "map")
-"""What a specialist takes of a run: all that it learned of one group, or what makes the map."""
+MAP: Final = ("image.neck.", "image.parts.")
+"""Beginnings of the names of what makes the map."""
+READING: Final = ("image.query.", "image.value.")
+"""Beginnings of the names of what makes the image embedding."""
+TAKEN: Final[Mapping[str, tuple[str, ...]]] = {"all": (*MAP, *READING), "map": MAP, "reading": READING}
+"""What a specialist takes of a run: all that it learned of one group, what makes the map, or how it tells states."""
 
 
 def specialised(run: Path, group: str, output: Path, takes: str = "all", share: float = 1.0) -> None:
     """Writes the bundled model with the neck of a run as that of one group; a specialist that it had for it goes.
 
-    A run that learned one group says its states as well, unless the map alone is taken; one that learned the map does not. All else stays
-    to the bit.
+    A run that learned one group says its states as well, unless the map alone is taken; one that learned the map does not. Where
+    its reading alone is taken, the neck that read the group's pictures before stays. All else stays to the bit.
 
     Args:
         run: Folder of a run that began with the bundled model and learned the map alone, or one group.
         group: The group.
         output: Where to.
-        takes: One of :data:`TAKEN`.
+        takes: A key of :data:`TAKEN`.
         share: Of what is taken; the rest is what the group's pictures were read by before, see :func:`mixed`.
 
     Raises:
@@ -193,7 +198,9 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     one = trainee.sizes.queries == queries != model.sizes.queries
     if strange := _other_widths({name: value for name, value in own.items() if not one or not name.startswith(READING)}, state):
         raise ConfigurationError(f"{strange}: a specialist has those. {how}")
-    reads = one and takes == "all"
+    if takes == "reading" and not one:
+        raise ConfigurationError(f"the run learned the map alone, received --takes reading: it tells no states. {how}")
+    reads = one and takes != "map"
     there = replace(model.sizes, queries=queries, reading=trainee.sizes.reading if model.sizes.reading else 0)
     if reads and (strange := _other_widths(trainee.value.state_dict(), Value(there).state_dict())):
         raise ConfigurationError(f"{strange}: a specialist that reads has those. {how}")
@@ -211,15 +218,24 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
         )
     specialists = tuple(dict.fromkeys([*model.image.specialists, group]))
     others = {name: count for name, count in model.image.readers.items() if name != group}
-    readers = {**others, group: trainee.sizes.reading} if reads else others
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
-    written = (*MAP, *READING) if reads else MAP
-    taken = {name.replace("image.", f"image.specialists.{group}.", 1): value for name, value in own.items() if name.startswith(written)}
+    before = {**_shared(model, group), **state}
+    taken = {_placed(name, group): value for name, value in own.items() if name.startswith(TAKEN[takes] if reads else MAP)}
     if share < 1.0:
-        before = {**_shared(model, group), **state}
         taken = mixed(taken, {name: before[name] for name in taken}, share)
+    if takes == "reading":
+        taken |= {_placed(name, group): before[_placed(name, group)] for name in own if name.startswith(MAP)}
     taken[lite.HOSTS] = host_vectors(model, tokenizer, groups)
+    held = presence_vectors(model, tokenizer, group)
+    readers = {**others, group: Reads(trainee.sizes.reading, len(held))} if reads else others
+    if reads:
+        taken[f"image.specialists.{group}.held"] = held
     lite.save(rebuilt(model, taken, groups=groups, specialists=specialists, readers=readers), tokenizer, output, known)
+
+
+def _placed(name: str, group: str) -> str:
+    """The name that a weight of a run has in a specialist."""
+    return name.replace("image.", f"image.specialists.{group}.", 1)
 
 
 def _shared(model: lite.LiteModel, group: str) -> dict[str, Tensor]:
@@ -243,7 +259,7 @@ def rebuilt(
     sizes: Sizes | None = None,
     groups: Sequence[str] | None = None,
     specialists: Sequence[str] | None = None,
-    readers: Mapping[str, int] | None = None,
+    readers: Mapping[str, Reads] | None = None,
 ) -> lite.LiteModel:
     """The same model with some other weights, and with other widths, groups or specialists where these are given.
 
@@ -271,12 +287,6 @@ def rebuilt(
     return found.eval()
 
 
-MAP: Final = ("image.neck.", "image.parts.")
-"""Beginnings of the names of what makes the map."""
-READING: Final = ("image.query.", "image.value.")
-"""Beginnings of the names of what makes the image embedding."""
-
-
 @torch.no_grad()
 def host_vectors(model: lite.LiteModel, tokenizer: str, groups: Sequence[str]) -> Tensor:
     """What specimens of some groups are called, one unit vector each: [G, D]."""
@@ -285,6 +295,22 @@ def host_vectors(model: lite.LiteModel, tokenizer: str, groups: Sequence[str]) -
     embed = embedder(model, tokenizer)
     named = (embed(WORLDS[group].host_phrases) for group in groups)
     return torch.stack([F.normalize(model.joint(texts, model.image.nouns.text(texts)).mean(0), dim=0) for texts in named])
+
+
+@torch.no_grad()
+def presence_vectors(model: lite.LiteModel, tokenizer: str, group: str) -> Tensor:
+    """What a group's parts that may be absent are told from when they are: such a part there, or the specimen alone, [K, parts].
+
+    Whether a small part is there is told by all groups' queries alone: on photographs of fishes a reading of its own, fitted to renders,
+    said of fins that can be seen that they are absent.
+    """
+    pack, embed, presences = prompts.load_pack(group), embedder(model, tokenizer), WORLDS[group].presences
+    if not presences:
+        return torch.zeros(0, model.sizes.parts)
+    said = {c.name: (pack.templates_of(c), c.state("present").phrases) for c in pack.characters if c.name in presences}
+    said["host"] = (pack.host_templates, pack.host_phrases)
+    texts = [[text.replace("{}", phrase) for text in templates for phrase in phrases] for templates, phrases in said.values()]
+    return torch.stack([model.joint.parts(embed(each)).mean(0) for each in texts])
 
 
 def learned(trainee: Trainee) -> dict[str, Tensor]:
@@ -531,7 +557,10 @@ def main() -> None:
         help="the bundled model, with the neck of the run as that of one group (for runs with --learn map or group)",
     )
     parser.add_argument(
-        "--takes", choices=TAKEN, default="all", help="what a specialist takes of a run for one group: also how it tells states, or its map"
+        "--takes",
+        choices=list(TAKEN),
+        default="all",
+        help="what a specialist takes of a run for one group: its map and how it tells states, or one of these (default: all)",
     )
     parser.add_argument("--share", type=_share, default=1.0, help="share of the runs; the rest is the bundled model's (default: 1)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: those of the first run)")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.lite import LiteModel
-from concept_cam.backbones.lite_towers import SENTENCE, ImageTower, Neck, Residual, Sizes, looked_at, seen_cells
+from concept_cam.backbones.lite_towers import SENTENCE, ImageTower, Neck, Reads, Residual, Sizes, looked_at, seen_cells
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.collection.questions import NOT_THE_HOST
 
@@ -151,7 +151,7 @@ class Trainee(nn.Module):
             ValueError: The model has other widths.
         """
         taken = len(range(*queries.indices(model.sizes.queries)))
-        reads = model.image.readers.get(group, model.sizes.reading)
+        reads = model.image.readers.get(group, Reads(model.sizes.reading)).numbers
         own = replace(model.sizes, queries=taken, reading=reads, nouns=self.sizes.nouns, gate_hidden=self.sizes.gate_hidden)
         if own != self.sizes:
             there, here = (

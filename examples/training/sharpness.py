@@ -2,6 +2,7 @@
 
     PYTHONPATH=examples python -m training.sharpness --folder concept_cam/backbones/bundled
     PYTHONPATH=examples python -m training.sharpness --folder concept_cam/backbones/bundled --group beetle    # others stay
+    PYTHONPATH=examples python -m training.sharpness --folder runs/model --group fish --keep fish:barbels     # and so does this one
 
 A model has one temperature, and tells some characters better than that says and others worse. For each character of the packs that the
 model was trained for, the factor of the temperature is first the one under which the states of rendered pictures are most likely
@@ -150,13 +151,14 @@ def bare(folder: Path) -> Localizer:
     return Localizer(lite.read(made), rules=Rules())
 
 
-def write(folder: Path, factors: Mapping[str, float], groups: Collection[str]) -> None:
+def write(folder: Path, factors: Mapping[str, float], groups: Collection[str], kept: Collection[str] = ()) -> None:
     """Writes the factors into the model's `config.json`, to two digits, in place of those that the groups had.
 
     Args:
         folder: The model.
         factors: By :func:`concept_cam.core.scoring.character_key`.
         groups: Those that were fitted: a character of theirs without a factor has none any more. Factors of other groups stay.
+        kept: Characters of these groups whose factors stay all the same, as ``fish:barbels``.
 
     Raises:
         DataError: There are none: what was fitted before stays.
@@ -167,7 +169,8 @@ def write(folder: Path, factors: Mapping[str, float], groups: Collection[str]) -
             f"no character was told in {LEAST} pictures, so nothing was fitted and {path} stays as it is: take more --pictures."
         )
     content = json.loads(path.read_text(encoding="utf-8"))
-    stays = {name: value for name, value in content.get("sharpness", {}).items() if name.partition(":")[0] not in groups}
+    before = content.get("sharpness", {}).items()
+    stays = {name: value for name, value in before if name.partition(":")[0] not in groups or name.partition("/")[0] in kept}
     content["sharpness"] = stays | {name: round(value, 2) for name, value in factors.items()}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -186,6 +189,14 @@ def main() -> None:
         metavar="GROUP",
         help="a group that is fitted; several times for several; what was fitted of others stays (default: all that the model knows)",
     )
+    parser.add_argument(
+        "--keep",
+        dest="kept",
+        action="append",
+        default=[],
+        metavar="GROUP:CHARACTER",
+        help="a character of these groups whose factor stays, for one that is told as it was; several times for several",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     localizer, factors = bare(arguments.folder), {}
@@ -193,12 +204,17 @@ def main() -> None:
     if strange := [group for group in arguments.groups or () if group not in known]:
         parser.error(f"the model knows no group {strange[0]!r}: expected one of {', '.join(known) or 'none'}.")
     asked = [group for group in known if group in (arguments.groups or known)]
+    told = [f"{group}:{character}" for group in asked for character in WORLDS[group].characters]
+    if strange := [name for name in arguments.kept if name not in told]:
+        parser.error(f"--keep received {strange[0]!r}: expected one of {', '.join(told)}.")
     print("| character | pictures | factor | surprise, before and after | called with 0.9, before and after | right of those |")
     print("|---|---|---|---|---|---|")
     for group in asked:
         fitted = look(localizer, group, arguments.pictures, FIT_SEED + 2)
         others = look(localizer, group, arguments.held_out, FIT_SEED + 3)
         for key, seen in fitted.items():
+            if key.partition("/")[0] in arguments.kept:
+                continue
             if len(seen.truth) < LEAST:
                 print(f"| {key.partition('/')[0]} | {len(seen.truth)}, too few | 1 | | | |", flush=True)
                 continue
@@ -208,7 +224,7 @@ def main() -> None:
             surprises = f"{other.surprise(1.0):.3f}, {other.surprise(factors[key]):.3f}"
             called, right = (f"{one:.{digits}f}, {two:.{digits}f}" for one, two, digits in zip(before, after, (2, 3), strict=True))
             print(f"| {key.partition('/')[0]} | {len(seen.truth)} | {factors[key]:.2f} | {surprises} | {called} | {right} |", flush=True)
-    write(arguments.folder, factors, asked)
+    write(arguments.folder, factors, asked, arguments.kept)
 
 
 if __name__ == "__main__":

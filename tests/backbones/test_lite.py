@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from concept_cam import Localizer, prompts
 from concept_cam.backbones import lite, load
 from concept_cam.backbones.lite_net import CHANNELS, LiteNet, folded
-from concept_cam.backbones.lite_towers import Reading, Sizes, _mean_enlarged, seen_cells
+from concept_cam.backbones.lite_towers import Reading, Reads, Sizes, Specialist, _mean_enlarged, seen_cells
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.backbones.word_pieces import WordPieceConfig, packed, unpacked
 from concept_cam.core.concept import Concept
@@ -256,7 +256,7 @@ def test_what_queries_read_of_small_channels_is_kept_beside_large_ones() -> None
 def test_some_of_what_is_stored_in_eight_bits_has_six_or_seven(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    lite.save(with_specialist(tiny_model(), readers={"leaf": SIZES.reading}), tokenizer(), tmp_path, {"groups": GROUPS})
+    lite.save(with_specialist(tiny_model(), readers={"leaf": Reads(SIZES.reading)}), tokenizer(), tmp_path, {"groups": GROUPS})
     stored = load_file(tmp_path / lite.WEIGHTS)
     for name, levels in (
         ("image.value.beside.0.weight", 31),
@@ -275,7 +275,7 @@ def test_some_of_what_is_stored_in_eight_bits_has_six_or_seven(tmp_path: Path) -
 GROUPS = ("fish", "leaf")
 
 
-def with_specialist(plain: lite.LiteModel, readers: dict[str, int] | None = None) -> lite.LiteModel:
+def with_specialist(plain: lite.LiteModel, readers: dict[str, Reads] | None = None) -> lite.LiteModel:
     """The same model with a neck of its own for leaves, which is as a fresh one is."""
     torch.manual_seed(5)
     model = lite.LiteModel(
@@ -286,6 +286,8 @@ def with_specialist(plain: lite.LiteModel, readers: dict[str, int] | None = None
             torch.nn.init.kaiming_normal_(module.weight)
         if isinstance(module, Reading):
             torch.nn.init.normal_(module.out.weight)
+        if isinstance(module, Specialist) and module.held is not None:
+            torch.nn.init.normal_(module.held)
     state = {name: value for name, value in plain.state_dict().items() if value.numel()}
     model.load_state_dict({**model.state_dict(), **state, "examples": torch.eye(2, plain.sizes.nouns)})
     return model.eval()
@@ -324,11 +326,11 @@ def test_a_specialist_looks_at_the_pictures_of_its_group_alone(tmp_path: Path) -
     assert after.weights_hash != before.weights_hash
 
 
-@pytest.mark.parametrize("reading", [SIZES.reading, SIZES.reading + 1, 0])
-def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: int, tmp_path: Path) -> None:
-    """The other half, and what the specimen is, is said by the queries of all groups; other pictures stay to the bit."""
+@pytest.mark.parametrize(("reading", "held"), [(SIZES.reading, 0), (SIZES.reading + 1, 2), (0, 1)])
+def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: int, held: int, tmp_path: Path) -> None:
+    """The other half, what the specimen is and what is held is said by the queries of all groups; other pictures stay to the bit."""
     plain = tiny_model()
-    model, x = with_specialist(plain, readers={"leaf": reading}), pixels(3, 64, 96)
+    model, x = with_specialist(plain, readers={"leaf": Reads(reading, held)}), pixels(3, 64, 96)
     the_second_is_a_leaf(plain, model, x)
     lite.save(plain, tokenizer(), tmp_path / "plain", {"groups": GROUPS})
     lite.save(model, tokenizer(), tmp_path / "own", {"groups": GROUPS})
@@ -340,7 +342,7 @@ def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: in
     parts = slice(SIZES.nouns, -1)
     leaf = tower.specialists["leaf"]
     assert leaf.query.out_channels == SIZES.queries // len(GROUPS)
-    assert tower.readers == {"leaf": reading}, "which may be more or less than the shared reading"
+    assert tower.readers == {"leaf": Reads(reading, held)}, "which may be more or less than the shared reading"
     with torch.no_grad():
         maps = tower.trunk(x[1:2])
         hidden = leaf.neck(maps)
@@ -349,12 +351,18 @@ def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: in
         mean = (seen * shares).sum(1)
         spread = ((seen.square() * shares).sum(1) - mean.square() + 1e-4).sqrt()
         told = leaf.value(torch.cat([mean, spread])[None, None])[0]
-        names = tower.hosts[:, parts]
+        names = torch.cat([tower.hosts[:, parts], leaf.held])
+        assert len(names) == len(GROUPS) + held
         half = (told + wanted[1][parts]) / 2.0
         assert not torch.allclose(half @ names.T, wanted[1][parts] @ names.T, atol=1e-3)
-    assert torch.allclose(found[1][parts] @ names.T, wanted[1][parts] @ names.T, atol=1e-4), "what it is stays"
+    assert torch.allclose(found[1][parts] @ names.T, wanted[1][parts] @ names.T, atol=1e-4), "what it is stays, and what is held"
     across = torch.eye(SIZES.parts) - torch.linalg.pinv(names) @ names
-    assert torch.allclose(found[1][parts] @ across, half @ across, atol=1e-4)
+    longer = (wanted[1][parts] @ across).norm() / (half @ across).norm() if held else 1.0
+    assert torch.allclose(found[1][parts] @ across, longer * half @ across, atol=1e-4)
+    if held:
+        assert found[1].norm() == pytest.approx(float(wanted[1].norm()), rel=1e-4), "what is held is said as loudly"
+        texts = torch.cat([torch.zeros(held, SIZES.nouns), leaf.held, torch.zeros(held, 1)], 1)
+        assert torch.allclose(F.normalize(found[1], dim=0) @ texts.T, F.normalize(wanted[1], dim=0) @ texts.T, atol=1e-4)
     assert torch.allclose(after.encode_image(x), found, atol=1e-5)
     padded = torch.cat([x, torch.zeros(3, 3, 32, 96)], 2)
     valid = torch.ones(3, 12, 12, dtype=torch.bool)
@@ -367,7 +375,7 @@ def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: in
 def test_what_a_specialist_reads_in_another_shape_does_not_fit(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    lite.save(with_specialist(tiny_model(), readers={"leaf": SIZES.reading}), tokenizer(), tmp_path, {"groups": GROUPS})
+    lite.save(with_specialist(tiny_model(), readers={"leaf": Reads(SIZES.reading)}), tokenizer(), tmp_path, {"groups": GROUPS})
     stored = load_file(tmp_path / lite.WEIGHTS)
     for name in ("own", "own.scale"):
         stored[f"image.specialists.leaf.value.reading.{name}"] = stored[f"image.specialists.leaf.value.reading.{name}"].flatten()
@@ -394,7 +402,7 @@ def test_an_embedding_needs_no_neck_of_those_that_do_not_read(tmp_path: Path) ->
 @pytest.mark.parametrize("method", ["grad-cam", "score-cam"])
 def test_methods_run_where_a_specialist_reads(method: str, tmp_path: Path) -> None:
     plain = tiny_model()
-    model = with_specialist(plain, readers={"leaf": SIZES.reading})
+    model = with_specialist(plain, readers={"leaf": Reads(SIZES.reading)})
     the_second_is_a_leaf(plain, model, pixels(3, 64, 96))
     lite.save(model, tokenizer(), tmp_path, {"groups": GROUPS})
     picture = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)

@@ -112,6 +112,28 @@ def test_a_group_in_which_nothing_could_be_fitted_keeps_no_factors_of_before(tmp
     assert others.items() <= found.items()
 
 
+def test_a_character_that_is_kept_has_the_factor_of_before(tmp_path: Path) -> None:
+    folder = shutil.copytree(BUNDLED, tmp_path / "model")
+    before = json.loads((folder / lite.CONFIG).read_text(encoding="utf-8"))["sharpness"]
+    barbels, tail = ((next(name for name in before if name.startswith(f"fish:{each}/"))) for each in ("barbels", "caudal_fin_shape"))
+    write(folder, {tail: 7.0}, ["fish"], ["fish:barbels"])
+    after = json.loads((folder / lite.CONFIG).read_text(encoding="utf-8"))["sharpness"]
+    others = {name: value for name, value in before.items() if not name.startswith("fish:")}
+    assert after == {**others, barbels: before[barbels], tail: 7.0}
+
+
+def test_a_character_that_is_kept_is_one_of_the_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(BUNDLED, tmp_path / "model")
+    before = (folder / lite.CONFIG).read_bytes()
+    monkeypatch.setattr("sys.argv", ["sharpness", "--folder", str(folder), "--group", "beetle", "--keep", "fish:barbels"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--keep received 'fish:barbels': expected one of beetle:" in capsys.readouterr().err
+    assert (folder / lite.CONFIG).read_bytes() == before
+
+
 def test_a_look_asks_each_character_of_its_pack_and_keeps_what_can_be_told() -> None:
     found = {key.partition(":")[2].partition("/")[0]: seen for key, seen in look(bare(BUNDLED), "fish", 16, 5).items()}
     names = set(found)

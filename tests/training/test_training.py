@@ -18,7 +18,7 @@ from training.augmentation import augment, distort_colours, target_size
 from training.backbone import from_bundled, load_trunk, shipped_model
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TRAIN_SEED, TrainConfig, smoke_config
-from training.export import NAMED, averaged, bundled_model, learned, mixed, named_texts, rebuilt, renamed, specialised
+from training.export import NAMED, averaged, bundled_model, embedder, learned, mixed, named_texts, rebuilt, renamed, specialised
 from training.export import main as export_main
 from training.joint import NOUN, PART, REST, fit, fit_gate, nothing_texts, noun_texts, spoken_texts
 from training.networks import IMAGE_BIAS, Trainee, folded, of_queries, with_norms
@@ -975,6 +975,71 @@ def test_a_share_of_a_neck_is_mixed_with_the_one_that_read_the_group_before(
     before = shipped.state_dict()["image.parts.weight" if group == "fish" else name]
     assert not torch.allclose(own, before, atol=1e-3)
     assert torch.allclose(found, 0.25 * own + 0.75 * before, atol=0.02 * float(before.abs().max()))
+
+
+@torch.no_grad()
+def test_whether_a_fin_is_there_is_told_as_if_fishes_had_no_reading_of_their_own() -> None:
+    """Other characters are told by both readings; texts and pictures as they are asked."""
+    own = bundled_model()
+    shared = rebuilt(own, {}, readers={name: count for name, count in own.image.readers.items() if name != "fish"})
+    fish = WORLDS["fish"]
+    pictures = (fish.render(fish.sample(6, 17, view="whole", empty=0.0), (96, 160)).images.float() - 127.0) / 128.0
+    said = [F.normalize(each.image.image(each.image.read(pictures)), dim=-1) for each in (own, shared)]
+    pack, embed = load_pack("fish"), embedder(own, (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8"))
+    known = {character.name: character for character in pack.characters}
+
+    def spoken(templates: tuple[str, ...], phrases: tuple[str, ...]) -> torch.Tensor:
+        texts = embed([text.replace("{}", phrase) for text in templates for phrase in phrases])
+        return own.joint(texts, own.image.nouns.text(texts)).mean(0)
+
+    def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+        answers = [own.logit_scale.exp() * each @ (one - other) for each in said]
+        return float((answers[0] - answers[1]).abs().max())
+
+    alone = spoken(pack.host_templates, pack.host_phrases)
+    for name in fish.presences:
+        there = spoken(pack.templates_of(known[name]), known[name].state("present").phrases)
+        assert apart(there, alone) < 0.1, name
+    tails = [spoken(("{}",), known["caudal_fin_shape"].state(name).phrases) for name in ("forked", "rounded")]
+    assert apart(*tails) > 0.3
+
+
+def test_the_bundled_fishes_hold_each_part_that_may_be_absent_and_leaves_hold_none() -> None:
+    readers = bundled_model().image.readers
+    assert readers["fish"].held == len(WORLDS["fish"].presences) + 1
+    assert WORLDS["plant"].presences == ()
+    assert readers["plant"].held == 0
+
+
+@pytest.mark.parametrize("group", ["lepidoptera", "beetle"])
+def test_how_a_run_tells_states_is_taken_without_its_map(group: str, tmp_path: Path) -> None:
+    worlds = {name: 2 if name == group else 1 for name in TrainConfig().worlds}
+    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)), learn="group")
+    run.start_from_model(*shipped_model())
+    for trainee in (run.trainee, run.average):
+        for parameter in (*trainee.parts.parameters(), *trainee.query.parameters()):
+            torch.nn.init.normal_(parameter)
+    run.save()
+    specialised(tmp_path, group, tmp_path / "whole")
+    specialised(tmp_path, group, tmp_path / "reading", "reading")
+    whole, found = (lite.make(tmp_path / each, each).model.state_dict() for each in ("whole", "reading"))
+    before, own = bundled_model().state_dict(), f"image.specialists.{group}."
+    assert not torch.equal(whole[f"{own}parts.weight"], before[f"{own}parts.weight"])
+    assert whole.keys() == found.keys() >= before.keys()
+    assert len(found[f"{own}held"]) == len(WORLDS[group].presences) + 1
+    for name, value in found.items():
+        reads = name.startswith((f"{own}query.", f"{own}value.", f"{own}held"))
+        assert torch.equal(value, (whole if reads else before)[name]), name
+
+
+def test_a_run_of_the_map_tells_no_states(tmp_path: Path) -> None:
+    worlds = dict.fromkeys(TrainConfig().worlds, 1) | {"plant": 2}
+    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)), learn="map")
+    run.start_from_model(*shipped_model())
+    run.save()
+    with pytest.raises(ConfigurationError, match=r"learned the map alone, received --takes reading: it tells no states"):
+        specialised(tmp_path, "plant", tmp_path / "model", "reading")
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_run_of_other_widths_or_groups_cannot_start_from_the_bundled_model(tmp_path: Path) -> None:
