@@ -351,8 +351,9 @@ def make(folder: Path, name: str) -> Made:
         tokens = WordPieceTokens(folder / TOKENIZER, model.text.config.context)
         model.sharpness = _factors(config.get("sharpness", {}))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        reason = damage_among(folder) or f"{type(error).__name__}: {first}"
+        # What does not fit stands in the second line of what PyTorch says.
+        said = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        reason = damage_among(folder) or f"{type(error).__name__}: {said}"
         raise ModelError(f"cannot load {name} from {str(folder)!r}: {reason}.") from error
     model.eval()
     model.image.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -371,10 +372,11 @@ def make(folder: Path, name: str) -> Made:
 
 def _reads(stored: Mapping[str, Tensor], group: str) -> Reads:
     """What a specialist reads, as stored: the queries that all groups share may read more numbers, or fewer."""
-    name = f"image.specialists.{group}.value.reading.own"
-    if name in stored and stored[name].ndim != 3:
-        raise ValueError(f"{name} in {WEIGHTS} has {stored[name].ndim} dimensions, expected 3")
-    return Reads(stored[name].shape[2] if name in stored else 0, len(stored.get(f"image.specialists.{group}.held", ())))
+    own, held = (f"image.specialists.{group}.{name}" for name in ("value.reading.own", "held"))
+    for name, expected in ((own, 3), (held, 2)):
+        if name in stored and stored[name].ndim != expected:
+            raise ValueError(f"{name} in {WEIGHTS} has {stored[name].ndim} dimensions, expected {expected}")
+    return Reads(stored[own].shape[2] if own in stored else 0, len(stored.get(held, ())))
 
 
 def _factors(given: Mapping[str, Any]) -> dict[str, float]:

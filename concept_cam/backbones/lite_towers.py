@@ -178,7 +178,7 @@ class Specialist(nn.Module):
 
     Args:
         sizes: Widths, with the queries and the reading of its own; no queries for a specialist of the map alone.
-        held: Directions of the block of parts along which what all groups' queries say stays as it is.
+        held: How many directions of the block of parts there are along which what all groups' queries say stays as it is.
     """
 
     def __init__(self, sizes: Sizes, held: int = 0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -372,15 +373,25 @@ def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: in
     assert after.weights_hash != before.weights_hash
 
 
-def test_what_a_specialist_reads_in_another_shape_does_not_fit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("value.reading.own", torch.flatten, r"leaf\.value\.reading\.own in model\.safetensors has 1 dimensions, expected 3"),
+        ("held", torch.flatten, r"leaf\.held in model\.safetensors has 1 dimensions, expected 2"),
+        ("held", torch.sum, r"leaf\.held in model\.safetensors has 0 dimensions, expected 2"),
+        ("held", lambda value: value[:, :-1].contiguous(), r"size mismatch for image\.specialists\.leaf\.held: .*[^.]\.$"),
+    ],
+)
+def test_what_a_specialist_reads_in_another_shape_does_not_fit(
+    name: str, change: Callable[[torch.Tensor], torch.Tensor], message: str, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
-    lite.save(with_specialist(tiny_model(), readers={"leaf": Reads(SIZES.reading)}), tokenizer(), tmp_path, {"groups": GROUPS})
-    stored = load_file(tmp_path / lite.WEIGHTS)
-    for name in ("own", "own.scale"):
-        stored[f"image.specialists.leaf.value.reading.{name}"] = stored[f"image.specialists.leaf.value.reading.{name}"].flatten()
-    save_file(stored, tmp_path / lite.WEIGHTS)
-    with pytest.raises(ModelError, match=r"leaf\.value\.reading\.own in model\.safetensors has 1 dimensions, expected 3"):
+    lite.save(with_specialist(tiny_model(), readers={"leaf": Reads(SIZES.reading, 2)}), tokenizer(), tmp_path, {"groups": GROUPS})
+    stored, full = load_file(tmp_path / lite.WEIGHTS), f"image.specialists.leaf.{name}"
+    whole = {each: stored.pop(each) for each in (full, f"{full}.scale")}
+    save_file({**stored, full: change(unpacked(whole)[full])}, tmp_path / lite.WEIGHTS)
+    with pytest.raises(ModelError, match=message):
         lite.make(tmp_path, "own")
 
 
