@@ -207,6 +207,8 @@ def main() -> None:
     told = [f"{group}:{character}" for group in asked for character in WORLDS[group].characters]
     if strange := [name for name in arguments.kept if name not in told]:
         parser.error(f"--keep received {strange[0]!r}: expected one of {', '.join(told)}.")
+    if arguments.kept and set(told) == set(arguments.kept):
+        parser.error(f"--keep received every character of {', '.join(asked)}: nothing is left to fit.")
     print("| character | pictures | factor | surprise, before and after | called with 0.9, before and after | right of those |")
     print("|---|---|---|---|---|---|")
     for group in asked:

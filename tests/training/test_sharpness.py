@@ -122,15 +122,39 @@ def test_a_character_that_is_kept_has_the_factor_of_before(tmp_path: Path) -> No
     assert after == {**others, barbels: before[barbels], tail: 7.0}
 
 
-def test_a_character_that_is_kept_is_one_of_the_groups(
+def test_a_character_that_is_kept_is_not_fitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(BUNDLED, tmp_path / "model")
+    before = json.loads((folder / lite.CONFIG).read_text(encoding="utf-8"))["sharpness"]
+    barbels, tail = ((next(name for name in before if name.startswith(f"fish:{each}/"))) for each in ("barbels", "caudal_fin_shape"))
+    monkeypatch.setattr("training.sharpness.look", lambda *given: dict.fromkeys((barbels, tail), planted(400, 4.0)))
+    monkeypatch.setattr("sys.argv", ["sharpness", "--folder", str(folder), "--group", "fish", "--keep", "fish:barbels"])
+    main()
+    after = json.loads((folder / lite.CONFIG).read_text(encoding="utf-8"))["sharpness"]
+    assert after[barbels] == before[barbels]
+    assert after[tail] > 3.0 > before[tail]
+    assert "fish:barbels" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (["fish:barbels"], "--keep received 'fish:barbels': expected one of beetle:"),
+        ([f"beetle:{name}" for name in WORLDS["beetle"].characters], "--keep received every character of beetle: nothing is left to fit"),
+    ],
+)
+def test_a_character_that_is_kept_is_one_of_the_groups_and_others_are_left(
+    kept: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(BUNDLED, tmp_path / "model")
     before = (folder / lite.CONFIG).read_bytes()
-    monkeypatch.setattr("sys.argv", ["sharpness", "--folder", str(folder), "--group", "beetle", "--keep", "fish:barbels"])
+    monkeypatch.setattr("training.sharpness.look", lambda *given: {})
+    given = [word for name in kept for word in ("--keep", name)]
+    monkeypatch.setattr("sys.argv", ["sharpness", "--folder", str(folder), "--group", "beetle", *given])
     with pytest.raises(SystemExit):
         main()
-    assert "--keep received 'fish:barbels': expected one of beetle:" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert (folder / lite.CONFIG).read_bytes() == before
 
 
