@@ -190,7 +190,7 @@ def test_the_model_without_specialists_differs_in_maps_and_in_what_specialists_r
     monkeypatch.syspath_prepend(str(EXAMPLES / "benchmarks"))
     plain, own = importlib.import_module("specialists").without_specialists(), Localizer.from_pretrained()
     readers = own.backbone.model.image.readers
-    assert set(readers) == {"beetle", "plant"}
+    assert set() < set(readers) < set(WORLDS), "else both kinds are not told apart"
     for world in WORLDS:
         picture = np.asarray(next(iter(synthetic.load(1, world=world).stream())).image)
         one, other = plain.encode(picture), own.encode(picture)
