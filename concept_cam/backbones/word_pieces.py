@@ -169,9 +169,18 @@ def packed(weights: Mapping[str, Tensor], levels: int = 127) -> dict[str, Tensor
 
 
 def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the state dict, in float32, of weights as :func:`packed` stores them."""
-    return {
+    """Returns the state dict, in float32, of weights as :func:`packed` stores them.
+
+    Raises:
+        ValueError: A weight is missing whose scales are there, or not all of it is finite numbers.
+    """
+    if alone := [name for name in stored if name.endswith(SCALE) and name.removesuffix(SCALE) not in stored]:
+        raise ValueError(f"{alone[0]} is there without {alone[0].removesuffix(SCALE)}")
+    weights = {
         name: value.float() * stored[name + SCALE].float() if name + SCALE in stored else value.float()
         for name, value in stored.items()
         if not name.endswith(SCALE)
     }
+    if strange := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise ValueError(f"{strange[0]} holds numbers that are not finite")
+    return weights

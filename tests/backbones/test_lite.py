@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -371,6 +372,31 @@ def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: in
     assert torch.allclose(after.encode_patches(padded, valid=valid).image, found, atol=1e-4), "padding changes nothing"
     assert torch.allclose(after.pool(after.feature_map(padded, valid=valid)), found, atol=1e-4)
     assert after.weights_hash != before.weights_hash
+
+
+@pytest.mark.parametrize("name", ["image.hosts", "image.trunk.stem.weight", "image.specialists.leaf.held.scale"])
+def test_weights_that_are_no_numbers_are_refused(name: str, tmp_path: Path) -> None:
+    """They would load, and every answer be nothing, or an error of linear algebra."""
+    from safetensors.torch import load_file, save_file
+
+    lite.save(with_specialist(tiny_model(), readers={"leaf": Reads(SIZES.reading, 2)}), tokenizer(), tmp_path, {"groups": GROUPS})
+    stored = load_file(tmp_path / lite.WEIGHTS)
+    name = name if name in stored else next(each for each in stored if each.startswith("image.trunk."))
+    stored[name].view(-1)[0] = float("nan")
+    save_file(stored, tmp_path / lite.WEIGHTS)
+    with pytest.raises(ModelError, match=re.escape(f"{name.removesuffix('.scale')} holds numbers that are not finite")):
+        lite.make(tmp_path, "own")
+
+
+def test_scales_without_their_weight_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    lite.save(with_specialist(tiny_model(), readers={"leaf": Reads(SIZES.reading, 2)}), tokenizer(), tmp_path, {"groups": GROUPS})
+    stored = load_file(tmp_path / lite.WEIGHTS)
+    del stored["image.specialists.leaf.held"]
+    save_file(stored, tmp_path / lite.WEIGHTS)
+    with pytest.raises(ModelError, match=r"leaf\.held\.scale is there without image\.specialists\.leaf\.held"):
+        lite.make(tmp_path, "own")
 
 
 @pytest.mark.parametrize(
