@@ -217,7 +217,7 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
             f"Name {most_drawn(drawn)}, or a run of {group}."
         )
     specialists = tuple(dict.fromkeys([*model.image.specialists, group]))
-    others = {name: count for name, count in model.image.readers.items() if name != group}
+    readers = {name: each for name, each in model.image.readers.items() if name != group}
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
     before = {**_shared(model, group), **state}
     taken = {_placed(name, group): value for name, value in own.items() if name.startswith(TAKEN[takes] if reads else MAP)}
@@ -226,10 +226,9 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     if takes == "reading":
         taken |= {_placed(name, group): before[_placed(name, group)] for name in own if name.startswith(MAP)}
     taken[lite.HOSTS] = host_vectors(model, tokenizer, groups)
-    held = presence_vectors(model, tokenizer, group)
-    readers = {**others, group: Reads(trainee.sizes.reading, len(held))} if reads else others
     if reads:
-        taken[f"image.specialists.{group}.held"] = held
+        taken[f"image.specialists.{group}.held"] = held = presence_vectors(model, tokenizer, group)
+        readers[group] = Reads(trainee.sizes.reading, len(held))
     lite.save(rebuilt(model, taken, groups=groups, specialists=specialists, readers=readers), tokenizer, output, known)
 
 

@@ -527,6 +527,14 @@ def small_run(folder: Path, worlds: dict[str, int] | None = None, config: TrainC
     return Run(config, folder, trunk, sentences, nouns, workers=0, learn=learn)
 
 
+def begun_with_the_bundled(folder: Path, group: str, learn: str) -> Run:
+    """A small run that has the weights that ship, and draws more pictures of one group than of the others."""
+    worlds = {name: 2 if name == group else 1 for name in TrainConfig().worlds}
+    run = small_run(folder, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)), learn=learn)
+    run.start_from_model(*shipped_model())
+    return run
+
+
 def test_a_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     whole = small_run(tmp_path / "whole")
     train(whole, log_every=1, save_every=100, report=lambda text: None)
@@ -927,9 +935,7 @@ def test_a_specialist_is_written_of_one_run_alone(
 @pytest.mark.parametrize("group", ["lepidoptera", "plant"])
 def test_a_share_of_a_reading_is_mixed_with_what_read_the_group_before(group: str, tmp_path: Path) -> None:
     """Butterflies have no reader yet: theirs is mixed with the shared queries that they have."""
-    worlds = {name: 2 if name == group else 1 for name in TrainConfig().worlds}
-    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)), learn="group")
-    run.start_from_model(*shipped_model())
+    run = begun_with_the_bundled(tmp_path, group, "group")
     for trainee in (run.trainee, run.average):
         torch.nn.init.normal_(trainee.value.weight)
         torch.nn.init.normal_(trainee.query.weight)
@@ -959,15 +965,12 @@ def test_a_share_of_a_reading_is_mixed_with_what_read_the_group_before(group: st
 def test_a_share_of_a_neck_is_mixed_with_the_one_that_read_the_group_before(
     group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worlds = {name: 2 if name == group else 1 for name in TrainConfig().worlds}
-    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)), learn="map")
     shipped = bundled_model()
     if group == "fish":  # As if it had no neck of its own yet.
         others = tuple(name for name in shipped.image.specialists if name != group)
         shipped = rebuilt(shipped, {}, specialists=others)
         monkeypatch.setattr("training.export.bundled_model", lambda: shipped)
-    run.start_from_model(*shipped_model())
-    run.save()
+    begun_with_the_bundled(tmp_path, group, "map").save()
     specialised(tmp_path, group, tmp_path / "whole", "map")
     specialised(tmp_path, group, tmp_path / "share", "map", 0.25)
     name = f"image.specialists.{group}.parts.weight"
@@ -1013,9 +1016,7 @@ def test_the_bundled_fishes_hold_each_part_that_may_be_absent_and_leaves_hold_no
 
 @pytest.mark.parametrize("group", ["lepidoptera", "beetle"])
 def test_how_a_run_tells_states_is_taken_without_its_map(group: str, tmp_path: Path) -> None:
-    worlds = {name: 2 if name == group else 1 for name in TrainConfig().worlds}
-    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)), learn="group")
-    run.start_from_model(*shipped_model())
+    run = begun_with_the_bundled(tmp_path, group, "group")
     for trainee in (run.trainee, run.average):
         for parameter in (*trainee.parts.parameters(), *trainee.query.parameters()):
             torch.nn.init.normal_(parameter)
@@ -1033,10 +1034,7 @@ def test_how_a_run_tells_states_is_taken_without_its_map(group: str, tmp_path: P
 
 
 def test_a_run_of_the_map_tells_no_states(tmp_path: Path) -> None:
-    worlds = dict.fromkeys(TrainConfig().worlds, 1) | {"plant": 2}
-    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)), learn="map")
-    run.start_from_model(*shipped_model())
-    run.save()
+    begun_with_the_bundled(tmp_path, "plant", "map").save()
     with pytest.raises(ConfigurationError, match=r"learned the map alone, received --takes reading: it tells no states"):
         specialised(tmp_path, "plant", tmp_path / "model", "reading")
     assert not (tmp_path / "model").exists()

@@ -129,23 +129,21 @@ def test_leaflets_of_a_broad_kind_are_fused_and_narrow_ones_are_not() -> None:
 
 def test_leaves_that_run_into_one_are_not_judged() -> None:
     """The same picture with more of a leaf hidden, with leaflets that overlap further, and with smaller leaves."""
-    whole = {"leaf": 1.0}
-    details = {"tooth": 0.03, "half": 0.25, "leaflet": 0.7, "fused": 0.1, "leaves": 1.0, "size": 1.0}
+    facets = blade(OneDraw(3, 1), PLAIN, "leaf.0", 20)[0]
 
-    def told(share: float = 0.9, scale: float = 300.0, **changed: object) -> dict[str, bool]:
-        state = PLAIN | {"leaf_margin": "serrate"} | {k: str(v) for k, v in changed.items() if k in CHARACTERS}
-        own = details | {k: float(str(v)) for k, v in changed.items() if k in details}
-        facets = blade(OneDraw(3, 1), PLAIN, "leaf.0", 20)[0]
-        shape = Shape(facets, Frame(np.zeros((1, 3)), {}, {}), own)
-        sight = Sight(state, {"leaf": 5000.0}, {"leaf": share}, whole, frozenset({"leaf"}), {}, scale, 0.6, shape, np.eye(3))
+    def told(share: float = 0.9, scale: float = 300.0, division: str = "simple", fused: float = 0.1) -> dict[str, bool]:
+        state = PLAIN | {"leaf_margin": "serrate", "leaf_division": division}
+        details = {"tooth": 0.03, "half": 0.25, "leaflet": 0.7, "fused": fused, "leaves": 1.0, "size": 1.0}
+        shape = Shape(facets, Frame(np.zeros((1, 3)), {}, {}), details)
+        sight = Sight(state, {"leaf": 5000.0}, {"leaf": share}, {"leaf": 1.0}, frozenset({"leaf"}), {}, scale, 0.6, shape, np.eye(3))
         return dict(judge(sight))
 
     assert told()["leaf_margin"]
     assert not told(share=0.5)["leaf_margin"]
     assert told(share=0.65)["leaf_division"]
-    assert not told(share=0.65, leaf_division="palmate")["leaf_division"]
-    assert told(share=0.75, leaf_division="palmate")["leaf_division"]
-    assert not told(share=0.75, leaf_division="palmate", fused=0.6)["leaf_division"]
+    assert not told(share=0.65, division="palmate")["leaf_division"]
+    assert told(share=0.75, division="palmate")["leaf_division"]
+    assert not told(share=0.75, division="palmate", fused=0.6)["leaf_division"]
     assert told(share=0.75, fused=0.6)["leaf_division"]
     assert told(scale=100.0)["leaf_venation"]
     assert not told(scale=70.0)["leaf_venation"]
