@@ -867,10 +867,7 @@ def test_a_run_that_learned_words_is_no_specialist(tmp_path: Path) -> None:
 
 
 def test_a_neck_is_of_the_group_that_its_run_saw_most_of(tmp_path: Path) -> None:
-    worlds = {name: 2 if name == "beetle" else 1 for name in TrainConfig().worlds}
-    run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 64),)), learn="map")
-    run.start_from_model(*shipped_model())
-    run.save()
+    begun_with_the_bundled(tmp_path, "beetle", "map").save()
     with pytest.raises(
         ConfigurationError, match=r"drew 1 of fish, 1 of lepidoptera, 2 of beetle, 1 of plant, .*Name beetle, or a run of plant"
     ):
