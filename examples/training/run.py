@@ -51,13 +51,17 @@ class Learner:
 
 OF_IMAGES: Final = ("image_states", "image_parts", "attention")
 """Terms of the loss about whole pictures."""
+OF_CELLS: Final = ("cells", "floor", "place", "fine", "contrast", "states", "changes", "foreign")
+"""Terms of the loss about places in them."""
 LEARNERS: Final[Mapping[str, Learner]] = {
     "all": Learner(),
     "map": Learner(("words.", "query.", "value.", "log_scale"), (*OF_IMAGES, "apart")),
     "group": Learner(("words.", "log_scale"), ("apart",), one=True),
+    "reading": Learner(("words.", "log_scale", "neck.", "parts.", "cell_bias"), (*OF_CELLS, "apart"), one=True),
 }
-"""Names of what learns: everything; what makes the map alone, for words, queries and image embeddings that stand still; or one group's map
-together with what is said of its whole pictures, for words that stand still, from the group's own neck where the model has one.
+"""Names of what learns: everything; what makes the map alone, for words, queries and image embeddings that stand still; one group's map
+together with what is said of its whole pictures, for words that stand still, from the group's own neck where the model has one; or what is
+said of them alone, for words and a neck that stand still.
 """
 
 
@@ -269,6 +273,9 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(config, self.step) * group["rate"]
         self.trainee.train()
+        if "neck." in LEARNERS[self.learn].standing:
+            # Its norms stand still as well: what is read is what the model's neck sees.
+            self.trainee.neck.eval()
         with self._precision():
             seen = self.trainee(maps, there)
         terms: dict[str, Any] = {}

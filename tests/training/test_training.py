@@ -813,6 +813,25 @@ def test_a_run_that_learns_a_group_has_its_queries_and_goes_on_from_its_neck(tmp
     )
 
 
+def test_a_run_that_learns_a_reading_leaves_the_neck_as_it_is(tmp_path: Path) -> None:
+    """Norms of the neck included: what the queries read is what they will read in the model that is written."""
+    run = begun_with_the_bundled(tmp_path, "fish", "reading")
+    before = {name: value.clone() for name, value in run.trainee.neck.state_dict().items()}
+    assert changed_by_a_step(run) == {"query", "value"}
+    for name, value in run.trainee.neck.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert {name for name, weight in run.weights.items() if weight} == set(OF_IMAGES)
+    run.save()
+    specialised(tmp_path, "fish", tmp_path / "model", "reading")
+    found, shipped = lite.make(tmp_path / "model", "model").model.state_dict(), bundled_model().state_dict()
+    for name, value in found.items():
+        if not name.startswith(("image.specialists.fish.query.", "image.specialists.fish.value.")):
+            assert torch.equal(value, shipped[name]), name
+    name = "image.specialists.fish.value.weight"
+    own = learned(run.average)["image.value.weight"].detach()
+    assert torch.allclose(found[name], own, atol=0.01 * float(own.abs().max()))
+
+
 def test_a_run_for_a_group_without_a_reading_begins_with_the_queries_that_it_has_of_all(tmp_path: Path) -> None:
     worlds = {name: 2 if name == "lepidoptera" else 1 for name in TrainConfig().worlds}
     run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 96),)), learn="group")

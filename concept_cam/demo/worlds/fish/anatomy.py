@@ -239,6 +239,11 @@ def _caudal(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[s
     names = CHARACTERS["caudal_fin_shape"]
     a = np.abs(T)[None, :]
     depth = draws("caudal.depth", 0.0, 1.0)[:, None]
+    # Forks of photographs may have full lobes, and lobes that lie over each other hide the rays between them.
+    full = draws.chance("caudal.full", 0.0) & (shape == "forked")
+    notched = (shape == "forked") | (shape == "lunate")
+    hidden = np.where(draws.chance("caudal.closed", 0.0) & notched, draws("caudal.hidden", 0.1, 0.6), 0.0)[:, None]
+    middle = draws("caudal.middle", 0.36, 0.62)[:, None]
     margins = {
         "forked": 0.40 - 0.12 * depth + (0.60 + 0.12 * depth) * a**1.05,
         "rounded": 0.42 + 0.58 * np.sqrt(np.clip(1 - a**2, 0, 1)),
@@ -250,9 +255,13 @@ def _caudal(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[s
     margin = np.zeros((len(shape), TABLE))
     for name in names:
         margin = np.where((shape == name)[:, None], margins[name], margin)
+    margin = np.where(full[:, None], middle + (1 - middle) * a ** draws("caudal.fullness", 0.45, 1.0)[:, None], margin)
     # The lobes of a fork end in a point or are rounded off.
     lobe = draws("caudal.lobe", 0.0, 0.30)[:, None] * np.clip((a - 0.72) / 0.28, 0, 1) ** 2
     margin = np.where((shape == "forked")[:, None], margin - lobe, margin)
+    shown = np.rint((np.sign(T) * (hidden + (1 - hidden) * a) + 1) * 0.5 * (TABLE - 1)).astype(np.int64)
+    margin = np.where(hidden > 0, np.take_along_axis(margin, shown, axis=1), margin)
+    values["caudal_notch"] = np.where(hidden[:, 0] > 0, margin.max(axis=1) - margin[:, TABLE // 2], 1.0).astype(np.float32)
     # Lobes are rarely equal, margins rarely whole: membranes tear between the rays.
     torn = draws.chance("caudal.slit", 0.35)[:, None]
     for k in range(4):
@@ -291,6 +300,7 @@ def _caudal(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[s
             "pointed": (0.09, 0.125),
         },
     )
+    low, high = np.where(full, 0.085, low), np.where(full, 0.165, high)
     base = 0.48 * values["peduncle"]
     values["caudal_base"] = base
     # Out of the water a tail may lie folded.
@@ -307,6 +317,7 @@ def _caudal(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[s
             "pointed": (0.50, 0.70),
         },
     )
+    low, high = np.where(full, 0.55, low), np.where(full, 0.95, high)
     values["caudal_power"] = draws("caudal.power", low, high)
     values["caudal_tilt"] = draws("caudal.tilt", -1, 1) ** 3 * 0.25
     values["caudal_rays"] = draws("caudal.rays", 8, 13)

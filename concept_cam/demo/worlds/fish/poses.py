@@ -24,6 +24,9 @@ VIEWPOINTS = ("side", "above", "below", "between")
 TAIL_TOLD = 0.45
 """Least foreshortening of either lobe at which the shape of a tail fin can be told."""
 
+NOTCH_TOLD = 0.26
+"""Least depth of what is left of a notch, in fin lengths, at which a tail of lobes that lie over each other is told from others."""
+
 _SHOWN = 0.3
 """A part foreshortened to less than this share of its area is not counted as seen."""
 
@@ -48,7 +51,8 @@ class Pose:
 def pose(draws: Draws, anatomy: Anatomy, posed: npt.NDArray[np.bool_]) -> Pose:
     """Lays fishes down. Where `posed` [B] is False, a fish is seen flat from its side.
 
-    The pose depends on random numbers alone, never on a state: twins lie alike.
+    The pose depends on random numbers alone, never on a state: twins lie alike. Whether the shape of a tail can be told also depends on
+    what its lobes leave of a notch.
     """
     values, tables = dict(anatomy.values), dict(anatomy.tables)
     roll = np.where(posed, _roll(draws), 0.0).astype(np.float32)
@@ -161,7 +165,7 @@ def pose(draws: Draws, anatomy: Anatomy, posed: npt.NDArray[np.bool_]) -> Pose:
     names = list(CHARACTERS)
     flank = (roll > -0.85) & (roll < 1.35)
     told = {
-        "caudal_fin_shape": np.minimum(up, low) >= TAIL_TOLD,
+        "caudal_fin_shape": (np.minimum(up, low) >= TAIL_TOLD) & (values["caudal_notch"] >= NOTCH_TOLD),
         "dorsal_fin_number": shares["dorsal_fin"] >= 0.4,
         "dorsal_fin_texture": shares["dorsal_fin"] >= 0.5,
         "adipose_fin": shares["adipose_fin"] >= 0.45,

@@ -12,7 +12,7 @@ from concept_cam.demo.worlds.draws import Draws, Style, StyledDraws
 from concept_cam.demo.worlds.family import Specimens, concatenate_specimens
 from concept_cam.demo.worlds.fish import world
 from concept_cam.demo.worlds.fish.anatomy import build
-from concept_cam.demo.worlds.fish.poses import TAIL_TOLD, VIEWPOINTS, Pose, pose
+from concept_cam.demo.worlds.fish.poses import NOTCH_TOLD, TAIL_TOLD, VIEWPOINTS, Pose, pose
 from concept_cam.demo.worlds.fish.room import WORLD
 from concept_cam.demo.worlds.fish.styles import PROFILES, STYLES
 from concept_cam.demo.worlds.fish.traits import CHARACTER_PART, CHARACTERS, MASKS, PRESENCE_CHARACTERS
@@ -75,7 +75,7 @@ def test_a_fish_that_is_not_posed_is_unchanged_and_everything_can_be_told() -> N
 def test_an_edge_on_or_folded_tail_has_no_shape() -> None:
     lying = lay()
     shape = told(lying, "caudal_fin_shape")
-    assert np.array_equal(shape, lying.tail >= TAIL_TOLD)
+    assert np.array_equal(shape, (lying.tail >= TAIL_TOLD) & (lying.anatomy.values["caudal_notch"] >= NOTCH_TOLD))
     assert 0.2 < shape.mean() < 0.8
 
 
@@ -238,3 +238,24 @@ def test_styled_draws_change_only_what_the_style_names() -> None:
     assert styled.chance("c", 0.0)[rows].all()
     assert not styled.chance("c", 0.0)[~rows].any()
     assert (styled.choice("w", (1.0, 0.0)) == rows).all()
+
+
+@pytest.mark.parametrize("style", list(STYLES))
+def test_forks_of_photographs_may_have_full_lobes_that_lie_over_each_other(style: str) -> None:
+    """The rays in the middle of a plain fork are four tenths of a fin long at most."""
+    row = np.full(400, list(STYLES).index(style))
+    draws = StyledDraws(np.full(400, 5), np.arange(400), row, tuple(STYLES.values()))
+    table = np.zeros((400, len(CHARACTERS)), dtype=np.int64)
+    table[:, list(CHARACTERS).index("caudal_fin_shape")] = CHARACTERS["caudal_fin_shape"].index("forked")
+    fishes = build(draws, table)
+    middle, notch = np.median(fishes.tables["caudal"][:, 372:396], axis=1), fishes.values["caudal_notch"]
+    closed, chances = notch < 1.0, STYLES[style].chances
+    assert closed.mean() == pytest.approx(chances.get("caudal.closed", 0.0), abs=0.07)
+    # Those of a full fork: between 0.36 and 0.62.
+    assert (middle[~closed] > 0.44).mean() == pytest.approx(0.69 * chances.get("caudal.full", 0.0), abs=0.1)
+    if style == "plain":
+        return
+    assert middle[closed].mean() > middle[~closed].mean() + 0.05
+    lying = told(pose(draws, fishes, np.ones(400, dtype=bool)), "caudal_fin_shape")
+    assert not lying[notch < NOTCH_TOLD].any()
+    assert lying[closed & (notch >= NOTCH_TOLD)].any()
