@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from concept_cam.collection.calls import Limits
-from concept_cam.collection.engines import ENGINES, find_engine
+from concept_cam.collection.engines import check_engine, find_engine
 from concept_cam.collection.inputs import Collection, Columns, Item, Shard, open_collection, parse_shard
 from concept_cam.collection.inputs.items import SCALE, is_url, read_scale
 from concept_cam.collection.meaning import said_as
@@ -192,7 +192,7 @@ def annotate(
         workers: Worker processes; ``None`` for as many as there are processors, 0 for none. On a processor, set ``OMP_WAIT_POLICY=PASSIVE``
             before torch is imported, as the command line does, so that torch's waiting threads leave it to them.
         batch_size: Pictures per forward pass; ``None`` to find out.
-        ray_address: A Ray cluster that runs.
+        ray_address: A Ray cluster that runs, for the engine ``ray``; ``None`` to start one here.
         part_pictures: Pictures of one part of the table.
         progress: Called after every batch.
         ready: Called once the model is loaded, with it and with what will be asked.
@@ -204,7 +204,7 @@ def annotate(
         Interrupted: Ctrl-C or SIGTERM; everything finished is written, continue with ``resume=True``.
     """
     require_arrow()
-    choose(engine, ENGINES, "engine")
+    check_engine(engine, ray_address)
     job = Job.open(make_request(inputs, output, traits, request))
     from concept_cam.collection.engines.annotator import Options
     from concept_cam.collection.run_folder import RUN_FILE

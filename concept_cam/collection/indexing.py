@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from concept_cam.collection.annotation import PART_PICTURES, Job, Wanted, make_request, require_arrow, run_job
-from concept_cam.collection.engines import ENGINES
+from concept_cam.collection.engines import check_engine
 from concept_cam.collection.meaning import said_as
 from concept_cam.collection.plan import Identity, Plan
 from concept_cam.collection.questions import Questions
 from concept_cam.core.concept import Concept
 from concept_cam.core.errors import ConfigurationError, DataError
-from concept_cam.core.names import choose
 from concept_cam.core.progress import Progress
 from concept_cam.core.settings import Settings
 from concept_cam.index.codec import Codec
@@ -118,7 +117,7 @@ def build_index(
         engine: A name of :data:`concept_cam.collection.engines.ENGINES`.
         workers: Worker processes; 0 for none.
         batch_size: Pictures per forward pass.
-        ray_address: A Ray cluster that runs.
+        ray_address: A Ray cluster that runs, for the engine ``ray``; ``None`` to start one here.
         part_pictures: Pictures of one part.
         progress: Called after every batch.
         ready: Called once the model is loaded.
@@ -131,7 +130,7 @@ def build_index(
         Interrupted: Ctrl-C or SIGTERM; everything finished is written, continue with ``resume=True``.
     """
     require_arrow()
-    choose(engine, ENGINES, "engine")
+    check_engine(engine, ray_address)
     job = _IndexJob.open(make_request(inputs, output, (), request))
     if job.collection.layout == "index":
         raise ConfigurationError("the input is an index already: give pictures. Shards of an index need not be joined: open their folder.")

@@ -151,7 +151,7 @@ _RESOLUTIONS = ("model", "original")
     show_default=True,
     help="Where the work is done.",
 )
-@click.option("--ray-address", metavar="ADDRESS", help="Ray cluster that runs.  [default: one is started here]")
+@click.option("--ray-address", metavar="ADDRESS", help="Ray cluster that runs, for --engine ray.  [default: one is started here]")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; 0: none.  [default: one per processor]")
 @click.option(
     "--part-size",

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from concept_cam.core.errors import ConfigurationError
 from concept_cam.core.names import choose
 from concept_cam.core.registry import Entry
 
 if TYPE_CHECKING:
     from concept_cam.collection.engines.annotator import Engine
 
-__all__ = ["ENGINES", "find_engine"]
+__all__ = ["ENGINES", "check_engine", "find_engine"]
 
 ENGINES: dict[str, Entry] = {
     "local": Entry(
@@ -36,3 +37,29 @@ def find_engine(name: str) -> Engine:
     """
     engine: Engine = choose(name, ENGINES, "engine").load()
     return engine
+
+
+def check_engine(name: str, ray_address: str | None) -> None:
+    """Refuses, before anything is loaded, what no engine can follow.
+
+    Args:
+        name: Of the engine.
+        ray_address: A Ray cluster that runs; ``None`` for none.
+
+    Raises:
+        ConfigurationError: Unknown name; an address that is blank, as a variable of the shell that is not set leaves it; or one for an
+            engine without clusters.
+    """
+    choose(name, ENGINES, "engine")
+    if ray_address is None:
+        return
+    if not ray_address.strip():
+        raise ConfigurationError(
+            f"ray_address is {ray_address!r}: expected the address of a Ray cluster, such as 10.0.0.7:6379 or auto; leave it out to start "
+            "one here. Is a variable of the shell not set?"
+        )
+    if name != "ray":
+        raise ConfigurationError(
+            f"ray_address is {ray_address!r} and the engine {name!r}, which asks no cluster: choose the engine 'ray', or leave out the "
+            "address."
+        )
