@@ -20,6 +20,8 @@ _PHOTOGRAPH = Style(
         "worn.hind": (-0.8, 0.35),
         "coat.hind_tone": (0.65, 1.3),
         "antenna.out": (0.1, 1.3),
+        # Bodies that have the colour of the wings that they lie between.
+        "body.as_wings": (-0.5, 1.0),
         "fore.broad": (0.78, 1.3),
     },
     chances={
