@@ -170,18 +170,21 @@ TAKEN: Final[Mapping[str, tuple[str, ...]]] = {"all": (*MAP, *READING), "map": M
 """What a specialist takes of a run: all that it learned of one group, what makes the map, or how it tells states."""
 
 
-def specialised(run: Path, group: str, output: Path, takes: str = "all", share: float = 1.0) -> None:
+def specialised(run: Path, group: str, output: Path, takes: str = "all", share: float = 1.0) -> bool:
     """Writes the bundled model with the neck of a run as that of one group; a specialist that it had for it goes.
 
     A run that learned one group says its states as well, unless the map alone is taken; one that learned the map does not. Where
     its reading alone is taken, the neck that read the group's pictures before stays. All else stays to the bit.
 
     Args:
-        run: Folder of a run that began with the bundled model and learned the map alone, or one group.
+        run: Folder of a run that began with the bundled model and learned the map alone, one group, or how its states are told.
         group: The group.
         output: Where to.
         takes: A key of :data:`TAKEN`.
         share: Of what is taken; the rest is what the group's pictures were read by before, see :func:`mixed`.
+
+    Returns:
+        Whether the group lost a reading of its own, which was fitted to the neck before.
 
     Raises:
         ConfigurationError: The model does not know the group, the run changed words or widths, or it drew more pictures of another group.
@@ -230,6 +233,7 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
         taken[f"image.specialists.{group}.held"] = held = presence_vectors(model, tokenizer, group)
         readers[group] = Reads(trainee.sizes.reading, len(held))
     lite.save(rebuilt(model, taken, groups=groups, specialists=specialists, readers=readers), tokenizer, output, known)
+    return group in model.image.readers and group not in readers
 
 
 def _placed(name: str, group: str) -> str:
@@ -553,7 +557,7 @@ def main() -> None:
         "--specialist",
         choices=list(WORLDS),
         metavar="GROUP",
-        help="the bundled model, with the neck of the run as that of one group (for runs with --learn map or group)",
+        help="the bundled model, with the neck of the run as that of one group (for runs with --learn map, group or reading)",
     )
     parser.add_argument(
         "--takes",
@@ -579,7 +583,11 @@ def main() -> None:
     if arguments.specialist:
         if len(arguments.runs) != 1 or any((arguments.nouns, arguments.text, arguments.sentences)):
             parser.error("--specialist is for the bundled model and the neck of one run: give one --run, --specialist and --output alone.")
-        specialised(arguments.runs[0], arguments.specialist, arguments.output, arguments.takes, arguments.share)
+        if specialised(arguments.runs[0], arguments.specialist, arguments.output, arguments.takes, arguments.share):
+            print(
+                f"{arguments.specialist}: states were told by a reading of its own, fitted to the neck that was replaced. It goes with it; "
+                "what all groups' queries say is left. Fit another (train.py --learn reading), then factors (training.sharpness)."
+            )
         return
     if arguments.takes != "all":
         parser.error("--takes says what a specialist takes of a run: give --specialist as well.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -775,7 +776,9 @@ def test_a_run_that_learns_the_map_is_written_as_a_specialist(tmp_path: Path, mo
         assert torch.allclose(stored, value, atol=0.01 * float(value.abs().max())), name
 
 
-def test_a_run_that_learns_a_group_has_its_queries_and_goes_on_from_its_neck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_learns_a_group_has_its_queries_and_goes_on_from_its_neck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Words stand still; what is written is the neck and what its own queries read, or the neck alone."""
     worlds = {name: 2 if name == "plant" else 1 for name in TrainConfig().worlds}
     run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 96),)), learn="group")
@@ -804,7 +807,10 @@ def test_a_run_that_learns_a_group_has_its_queries_and_goes_on_from_its_neck(tmp
     for name in ("parts.weight", "query.weight", "value.weight", "value.reading.own"):
         value = own[f"image.{name}"].detach()
         assert torch.allclose(model.state_dict()[f"image.specialists.plant.{name}"], value, atol=0.01 * float(value.abs().max())), name
-    specialised(tmp_path, "plant", tmp_path / "map", "map")
+    assert "told by a reading" not in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*sys.argv[:-1], str(tmp_path / "map"), "--takes", "map"])
+    export_main()
+    assert "plant: states were told by a reading of its own, fitted to the neck that was replaced. It goes" in capsys.readouterr().out
     alone = lite.make(tmp_path / "map", "map").model
     assert isinstance(alone, lite.LiteModel)
     assert alone.image.readers == {name: count for name, count in shipped.image.readers.items() if name != "plant"}
