@@ -136,6 +136,7 @@ def coat(draws: Draws, states: npt.NDArray[np.int64], facing: Float, angle: Floa
         "blush": draws("coat.blush") ** 3 * 0.5,
         "fin_edge": draws("fin.edge", 0.0, 0.55),
         "fin_flesh": np.maximum(draws("fin.flesh", 0.0, 0.0), 0.0),
+        "fin_pale": draws("fin.pale", 0.0, 0.0),
         "blotch": draws("coat.blotch", 0.02, 0.11),
         "grain": draws("coat.grain", 0.02, 0.07),
         "scales": draws("coat.scales", 0.0, 0.16) * draws.chance("coat.scaly", 0.75),
@@ -388,7 +389,10 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     fin_rgb = torch.lerp(rgb_of("fin"), rgb_of("fin_rim"), out_there[:, None]) * fin_tone[:, None]
     # The skin of the stalk may reach onto the tail, farthest in its middle: what is left of the fin's own colour is no crescent.
     flesh = ((c("fin_flesh") * (1.0 - 0.6 * t.abs()) - x) * 8.0).clamp_(0, 1) * on_caudal
-    fin_rgb = torch.lerp(fin_rgb, 0.5 * (flank + rgb_of("belly")) * fin_tone[:, None], flesh[:, None])
+    stalk = torch.lerp(
+        0.5 * (flank + rgb_of("belly")), torch.tensor([0.86, 0.78, 0.74], device=device).view(1, 3, 1, 1), c("fin_pale")[:, None]
+    )
+    fin_rgb = torch.lerp(fin_rgb, stalk * fin_tone[:, None], flesh[:, None])
     fleshy_body = rgb_of("back") * 0.9 * shade[:, None]
     fin_rgb = torch.lerp(fin_rgb, fleshy_body, fleshy[:, None])
     thick = c("fin_opaque") + 0.5 * ray.abs() - 0.12 * (x.clamp(0, 1) * on_caudal) + flesh
