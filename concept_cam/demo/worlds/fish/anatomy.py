@@ -300,7 +300,7 @@ def _caudal(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[s
             "pointed": (0.09, 0.125),
         },
     )
-    low, high = np.where(full, 0.085, low), np.where(full, 0.165, high)
+    low, high = np.where(full, 0.07, low), np.where(full, 0.15, high)
     base = 0.48 * values["peduncle"]
     values["caudal_base"] = base
     # Out of the water a tail may lie folded.

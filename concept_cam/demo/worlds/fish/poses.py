@@ -21,7 +21,7 @@ from concept_cam.demo.worlds.fish.traits import CHARACTERS, MASKS
 VIEWPOINTS = ("side", "above", "below", "between")
 """From where a fish is seen; `between` is neither clearly from its side nor clearly from above or below."""
 
-TAIL_TOLD = 0.45
+TAIL_TOLD = 0.36
 """Least foreshortening of either lobe at which the shape of a tail fin can be told."""
 
 NOTCH_TOLD = 0.26

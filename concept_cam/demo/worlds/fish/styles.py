@@ -82,6 +82,7 @@ _CATFISH = Style(
         # A scaleless, tapering body behind a broad head.
         "body.peak": (0.24, 0.36),
         "body.belly_peak": (0.28, 0.46),
+        "body.peduncle": (0.075, 0.12),
         "body.blunt": (0.55, 0.85),
         "body.snout": (0.03, 0.12),
         "head.operculum": (0.20, 0.27),
