@@ -176,7 +176,7 @@ def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if alone := [name for name in stored if name.endswith(SCALE) and name.removesuffix(SCALE) not in stored]:
         raise ValueError(f"{alone[0]} is there without {alone[0].removesuffix(SCALE)}")
-    # Whole numbers are finite, and so are their products with scales that are: a quarter of the time that all weights would take.
+    # Whole numbers are finite, and so are their products with such scales: a quarter of the time that all weights would take.
     if strange := [name for name, value in stored.items() if value.is_floating_point() and not value.isfinite().all()]:
         raise ValueError(f"{strange[0].removesuffix(SCALE)} holds numbers that are not finite")
     return {

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import click
 
-from concept_cam.collection.engines import ENGINES
+from concept_cam.collection.engines import ENGINES, check_engine
 from concept_cam.collection.inputs import LAYOUTS
 from concept_cam.collection.plan import DECODING
 from concept_cam.commands.console import PathName, ProgressDisplay, note, warn
@@ -204,6 +204,7 @@ def annotate(
         "batch_size": values.get("batch_size"),
     }
     if dry_run:
+        check_engine(options["engine"], options["ray_address"])
         _dry_run(request, model)
     else:
         _run(request, model, options)

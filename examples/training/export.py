@@ -196,13 +196,22 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
         raise ConfigurationError(f"the bundled model knows no group {group!r}: expected one of {', '.join(groups)}.")
     trainee, state = _trainee(run / "trained.pt"), model.state_dict()
     own, queries = learned(trainee), model.sizes.queries // len(groups)
-    how = f"Train it with --start-from bundled and --learn map, or --learn group and most pictures of {group}."
+    how = f"Train it with --start-from bundled and --learn map, or --learn group or reading and most pictures of {group}."
     # A run for one group has queries of its own, and says states by what they read.
     one = trainee.sizes.queries == queries != model.sizes.queries
     if strange := _other_widths({name: value for name, value in own.items() if not one or not name.startswith(READING)}, state):
         raise ConfigurationError(f"{strange}: a specialist has those. {how}")
     if takes == "reading" and not one:
-        raise ConfigurationError(f"the run learned the map alone, received --takes reading: it tells no states. {how}")
+        raise ConfigurationError(
+            "the run learned the map alone, received --takes reading: it tells no states. Take its map, or a run with --learn group or "
+            "reading."
+        )
+    # Runs that were written before do not say what they learned.
+    if takes == "map" and read_tensors(run / "trained.pt", "weights of a finished run").get("learn") == "reading":
+        raise ConfigurationError(
+            "the run learned how states are told alone, received --takes map: its map is the bundled model's. Leave out --takes, or "
+            "take the map of a run with --learn map or group."
+        )
     reads = one and takes != "map"
     there = replace(model.sizes, queries=queries, reading=trainee.sizes.reading if model.sizes.reading else 0)
     if reads and (strange := _other_widths(trainee.value.state_dict(), Value(there).state_dict())):
@@ -557,7 +566,7 @@ def main() -> None:
         "--specialist",
         choices=list(WORLDS),
         metavar="GROUP",
-        help="the bundled model, with the neck of the run as that of one group (for runs with --learn map, group or reading)",
+        help="the bundled model, with what the run learned of one group (for runs with --learn map, group or reading)",
     )
     parser.add_argument(
         "--takes",
@@ -585,8 +594,9 @@ def main() -> None:
             parser.error("--specialist is for the bundled model and the neck of one run: give one --run, --specialist and --output alone.")
         if specialised(arguments.runs[0], arguments.specialist, arguments.output, arguments.takes, arguments.share):
             print(
-                f"{arguments.specialist}: states were told by a reading of its own, fitted to the neck that was replaced. It goes with it; "
-                "what all groups' queries say is left. Fit another (train.py --learn reading), then factors (training.sharpness)."
+                f"{arguments.specialist}: its states were told by a reading of its own, fitted to the neck that this one replaces. That "
+                "reading is left out, and the queries of all groups tell its states. To fit another, put this model in the place of the "
+                "bundled one, run train.py --start-from bundled --learn reading, and training.sharpness after it."
             )
         return
     if arguments.takes != "all":

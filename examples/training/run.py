@@ -51,8 +51,8 @@ class Learner:
 
 OF_IMAGES: Final = ("image_states", "image_parts", "attention")
 """Terms of the loss about whole pictures."""
-OF_CELLS: Final = ("cells", "floor", "place", "fine", "contrast", "states", "changes", "foreign")
-"""Terms of the loss about places in them."""
+OF_CELLS: Final = ("cells", "floor", "place", "fine", "contrast", "states", "changes")
+"""Terms of the loss about places in them alone."""
 LEARNERS: Final[Mapping[str, Learner]] = {
     "all": Learner(),
     "map": Learner(("words.", "query.", "value.", "log_scale"), (*OF_IMAGES, "apart")),
@@ -241,7 +241,8 @@ class Run:
         torch.save(state, self.folder / "checkpoint.tmp")
         (self.folder / "checkpoint.tmp").replace(self.folder / "checkpoint.pt")
         # What exporting needs, small enough to be carried about.
-        torch.save({"average": self.average.state_dict(), "step": self.step, "sizes": asdict(self.sizes)}, self.folder / "trained.pt")
+        kept = {"average": self.average.state_dict(), "step": self.step, "sizes": asdict(self.sizes), "learn": self.learn}
+        torch.save(kept, self.folder / "trained.pt")
         (self.folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
 
     def maps(self, x: Tensor) -> tuple[dict[int, Tensor], tuple[Tensor, Tensor]]:

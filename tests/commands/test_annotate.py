@@ -128,6 +128,14 @@ def test_every_layout_gives_the_same_calls(folder: Path) -> None:
         assert wide is None if width is None else wide == pytest.approx(2 * width, abs=2)
 
 
+def test_a_ray_address_for_an_engine_without_clusters_is_refused(folder: Path) -> None:
+    for arguments in ((), ("--dry-run",)):
+        result = call("in", "-o", "run", "--ray-address", "auto", *arguments)
+        assert result.exit_code != 0
+        assert "the engine 'local', which asks no cluster" in (result.stderr + str(result.exception))
+    assert not (folder / "run").exists()
+
+
 def test_dry_run_says_what_it_would_take_and_writes_nothing(folder: Path) -> None:
     result = call("in", "-o", "run", "--dry-run")
     assert result.exit_code == 0, result.output

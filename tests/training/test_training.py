@@ -807,10 +807,10 @@ def test_a_run_that_learns_a_group_has_its_queries_and_goes_on_from_its_neck(
     for name in ("parts.weight", "query.weight", "value.weight", "value.reading.own"):
         value = own[f"image.{name}"].detach()
         assert torch.allclose(model.state_dict()[f"image.specialists.plant.{name}"], value, atol=0.01 * float(value.abs().max())), name
-    assert "told by a reading" not in capsys.readouterr().out
+    assert "reading" not in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", [*sys.argv[:-1], str(tmp_path / "map"), "--takes", "map"])
     export_main()
-    assert "plant: states were told by a reading of its own, fitted to the neck that was replaced. It goes" in capsys.readouterr().out
+    assert "plant: its states were told by a reading of its own, fitted to the neck that this one replaces." in capsys.readouterr().out
     alone = lite.make(tmp_path / "map", "map").model
     assert isinstance(alone, lite.LiteModel)
     assert alone.image.readers == {name: count for name, count in shipped.image.readers.items() if name != "plant"}
@@ -826,7 +826,7 @@ def test_a_run_that_learns_a_reading_leaves_the_neck_as_it_is(tmp_path: Path) ->
     assert changed_by_a_step(run) == {"query", "value"}
     for name, value in run.trainee.neck.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert {name for name, weight in run.weights.items() if weight} == set(OF_IMAGES)
+    assert {name for name, weight in run.weights.items() if weight} == {*OF_IMAGES, "foreign"}
     run.save()
     specialised(tmp_path, "fish", tmp_path / "model", "reading")
     found, shipped = lite.make(tmp_path / "model", "model").model.state_dict(), bundled_model().state_dict()
@@ -836,6 +836,8 @@ def test_a_run_that_learns_a_reading_leaves_the_neck_as_it_is(tmp_path: Path) ->
     name = "image.specialists.fish.value.weight"
     own = learned(run.average)["image.value.weight"].detach()
     assert torch.allclose(found[name], own, atol=0.01 * float(own.abs().max()))
+    with pytest.raises(ConfigurationError, match="learned how states are told alone, received --takes map: its map is the bundled model's"):
+        specialised(tmp_path, "fish", tmp_path / "map", "map")
 
 
 def test_a_run_for_a_group_without_a_reading_begins_with_the_queries_that_it_has_of_all(tmp_path: Path) -> None:

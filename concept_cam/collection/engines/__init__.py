@@ -40,7 +40,7 @@ def find_engine(name: str) -> Engine:
 
 
 def check_engine(name: str, ray_address: str | None) -> None:
-    """Refuses, before anything is loaded, what no engine can follow.
+    """Refuses, before anything is loaded, what the engine cannot do.
 
     Args:
         name: Of the engine.
@@ -55,8 +55,8 @@ def check_engine(name: str, ray_address: str | None) -> None:
         return
     if not ray_address.strip():
         raise ConfigurationError(
-            f"ray_address is {ray_address!r}: expected the address of a Ray cluster, such as 10.0.0.7:6379 or auto; leave it out to start "
-            "one here. Is a variable of the shell not set?"
+            f"ray_address is {ray_address!r}: expected the address of a Ray cluster, such as 10.0.0.7:6379 or auto; leave it out, and the "
+            "engine 'ray' starts one here. Is a variable of the shell not set?"
         )
     if name != "ray":
         raise ConfigurationError(

@@ -17,10 +17,15 @@ def test_an_engine_without_an_address_is_as_it_is(engine: str) -> None:
     check_engine(engine, None)
 
 
+def test_an_address_is_for_the_engine_that_asks_it() -> None:
+    check_engine("ray", "auto")
+
+
+@pytest.mark.parametrize("blank", ["", " "])
 @pytest.mark.parametrize("engine", list(ENGINES))
-def test_a_blank_address_is_no_cluster_of_ones_own(engine: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"ray_address is ' ': expected the address of a Ray cluster, such as .* leave it out"):
-        check_engine(engine, " ")
+def test_a_blank_address_is_no_cluster_of_ones_own(engine: str, blank: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"ray_address is '{blank}': expected the address of a Ray cluster, .* leave it out"):
+        check_engine(engine, blank)
 
 
 @pytest.mark.parametrize("run", [annotate, build_index])

@@ -26,6 +26,10 @@ PLATE = 0.42
 """The gill cover's share of the head's length: from behind the cheek to its rim."""
 
 
+NOTCH = 0.28
+"""Least depth of a notch, in fin lengths, that lobes which lie over each other leave."""
+
+
 @dataclass(frozen=True)
 class Anatomy:
     """Shapes of B fishes.
@@ -81,7 +85,7 @@ def _body(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[str
     low, high = _pick(shape, {"fusiform": (0.21, 0.29), "elongated": (0.10, 0.145), "deep": (0.42, 0.58)})
     depth = draws("body.depth", low, high)
     low, high = _pick(shape, {"fusiform": (0.075, 0.10), "elongated": (0.05, 0.07), "deep": (0.11, 0.15)})
-    peduncle = draws("body.peduncle", low, high)
+    peduncle = np.minimum(draws("body.peduncle", low, high), 0.8 * depth)
     share = draws("body.upper_share", 0.46, 0.60)
     peak = draws("body.peak", 0.32, 0.46)[:, None]
     blunt = draws("body.blunt", 0.62, 0.95)[:, None]
@@ -242,7 +246,7 @@ def _caudal(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[s
     # Forks of photographs may have full lobes, and lobes that lie over each other hide the rays between them.
     full = draws.chance("caudal.full", 0.0) & (shape == "forked")
     notched = (shape == "forked") | (shape == "lunate")
-    hidden = np.where(draws.chance("caudal.closed", 0.0) & notched, draws("caudal.hidden", 0.1, 0.6), 0.0)[:, None]
+    hidden = np.where(draws.chance("caudal.closed", 0.0) & notched, draws("caudal.hidden", 0.1, 0.6), 0.0)
     middle = draws("caudal.middle", 0.36, 0.62)[:, None]
     margins = {
         "forked": 0.40 - 0.12 * depth + (0.60 + 0.12 * depth) * a**1.05,
@@ -259,9 +263,12 @@ def _caudal(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[s
     # The lobes of a fork end in a point or are rounded off.
     lobe = draws("caudal.lobe", 0.0, 0.30)[:, None] * np.clip((a - 0.72) / 0.28, 0, 1) ** 2
     margin = np.where((shape == "forked")[:, None], margin - lobe, margin)
+    # Enough of the notch is left to tell the shape by.
+    deep = margin[:, TABLE // 2 :] <= margin.max(axis=1, keepdims=True) - NOTCH
+    hidden = np.minimum(hidden, np.logical_and.accumulate(deep, axis=1).mean(axis=1))[:, None]
     shown = np.rint((np.sign(T) * (hidden + (1 - hidden) * a) + 1) * 0.5 * (TABLE - 1)).astype(np.int64)
     margin = np.where(hidden > 0, np.take_along_axis(margin, shown, axis=1), margin)
-    values["caudal_notch"] = np.where(hidden[:, 0] > 0, margin.max(axis=1) - margin[:, TABLE // 2], 1.0).astype(np.float32)
+    values["caudal_hidden"] = hidden[:, 0].astype(np.float32)
     # Lobes are rarely equal, margins rarely whole: membranes tear between the rays.
     torn = draws.chance("caudal.slit", 0.35)[:, None]
     for k in range(4):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from concept_cam.demo.worlds.claims import FALSE, TRUE, UNKNOWN, Statement
 from concept_cam.demo.worlds.family import Rendering, Specimens
 from concept_cam.demo.worlds.fish.phrases import NUMBER_PHRASES, TAIL_PHRASES, THING_PHRASES, VIEWPOINT_PHRASES
-from concept_cam.demo.worlds.fish.poses import TAIL_TOLD, VIEWPOINTS
+from concept_cam.demo.worlds.fish.poses import VIEWPOINTS
 from concept_cam.demo.worlds.fish.things import THINGS
 from concept_cam.demo.worlds.fish.traits import MASKS
 from concept_cam.demo.worlds.fish.world import FishRendering
@@ -25,8 +25,8 @@ PHOTOGRAPH_PHRASES: Final = {Statement(kind, key): phrases for kind, table in _T
 _THING_SHARE = 0.004
 """Least share of the picture at which a thing counts as seen."""
 
-_FOLDED = 0.3
-"""Spread up to which a tail fin is called folded; between this and `TAIL_TOLD` it is called neither folded nor spread."""
+_FOLDED, _SPREAD = 0.3, 0.45
+"""Spread up to which a tail fin is called folded, and from which it is called spread; between them it is called neither."""
 
 Truth = npt.NDArray[np.int8]
 
@@ -63,7 +63,7 @@ def _lying(claim: Statement, rendering: FishRendering) -> npt.NDArray[np.int64]:
     at = MASKS.index("caudal_fin")
     seen, in_frame = rendering.visible[:, at].cpu().numpy(), rendering.in_frame[:, at].cpu().numpy()
     tail = rendering.tail.cpu().numpy()
-    spread, folded = tail >= TAIL_TOLD, tail <= _FOLDED
+    spread, folded = tail >= _SPREAD, tail <= _FOLDED
     same, other = (spread, folded) if claim.key == "spread" else (folded, spread)
     truth = np.where(in_frame, np.where(same & seen, TRUE, np.where(other & seen, FALSE, UNKNOWN)), FALSE)
     # Several tails may lie differently.

@@ -24,8 +24,8 @@ VIEWPOINTS = ("side", "above", "below", "between")
 TAIL_TOLD = 0.36
 """Least foreshortening of either lobe at which the shape of a tail fin can be told."""
 
-NOTCH_TOLD = 0.26
-"""Least depth of what is left of a notch, in fin lengths, at which a tail of lobes that lie over each other is told from others."""
+_LAPPED = 0.4
+"""Most that a tail counts as spread whose lobes lie over each other: it is called neither spread nor folded."""
 
 _SHOWN = 0.3
 """A part foreshortened to less than this share of its area is not counted as seen."""
@@ -51,8 +51,7 @@ class Pose:
 def pose(draws: Draws, anatomy: Anatomy, posed: npt.NDArray[np.bool_]) -> Pose:
     """Lays fishes down. Where `posed` [B] is False, a fish is seen flat from its side.
 
-    The pose depends on random numbers alone, never on a state: twins lie alike. Whether the shape of a tail can be told also depends on
-    what its lobes leave of a notch.
+    The pose depends on random numbers alone, never on a state: twins lie alike.
     """
     values, tables = dict(anatomy.values), dict(anatomy.tables)
     roll = np.where(posed, _roll(draws), 0.0).astype(np.float32)
@@ -165,7 +164,7 @@ def pose(draws: Draws, anatomy: Anatomy, posed: npt.NDArray[np.bool_]) -> Pose:
     names = list(CHARACTERS)
     flank = (roll > -0.85) & (roll < 1.35)
     told = {
-        "caudal_fin_shape": (np.minimum(up, low) >= TAIL_TOLD) & (values["caudal_notch"] >= NOTCH_TOLD),
+        "caudal_fin_shape": np.minimum(up, low) >= TAIL_TOLD,
         "dorsal_fin_number": shares["dorsal_fin"] >= 0.4,
         "dorsal_fin_texture": shares["dorsal_fin"] >= 0.5,
         "adipose_fin": shares["adipose_fin"] >= 0.45,
@@ -180,7 +179,8 @@ def pose(draws: Draws, anatomy: Anatomy, posed: npt.NDArray[np.bool_]) -> Pose:
         judged[:, names.index(name)] = column | ~posed
     viewpoint = np.select([np.abs(roll) <= 0.4, roll >= 0.9, roll <= -0.9], [0, 1, 2], 3).astype(np.int64)
     seen = replace(anatomy, values=values, tables=tables, sites=sites, areas=areas)
-    return Pose(seen, judged, viewpoint, np.minimum(up, low))
+    tail = np.minimum(up, low)
+    return Pose(seen, judged, viewpoint, np.where(values["caudal_hidden"] > 0, np.minimum(tail, _LAPPED), tail).astype(np.float32))
 
 
 def _roll(draws: Draws) -> Float:
