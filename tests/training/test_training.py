@@ -1006,8 +1006,11 @@ def test_a_share_of_a_neck_is_mixed_with_the_one_that_read_the_group_before(
 
 @torch.no_grad()
 def test_whether_a_fin_is_there_is_told_as_if_fishes_had_no_reading_of_their_own() -> None:
-    """Other characters are told by both readings; texts and pictures as they are asked."""
-    own = bundled_model()
+    """Whatever that reading says: it is made another one here. Texts and pictures as they are asked."""
+    own, name = bundled_model(), "image.specialists.fish.value.weight"
+    value = own.state_dict()[name]
+    noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
+    own = rebuilt(own, {name: value + 10.0 * noise * value.std()})
     shared = rebuilt(own, {}, readers={name: count for name, count in own.image.readers.items() if name != "fish"})
     fish = WORLDS["fish"]
     pictures = (fish.render(fish.sample(6, 17, view="whole", empty=0.0), (96, 160)).images.float() - 127.0) / 128.0
@@ -1028,7 +1031,7 @@ def test_whether_a_fin_is_there_is_told_as_if_fishes_had_no_reading_of_their_own
         there = spoken(pack.templates_of(known[name]), known[name].state("present").phrases)
         assert apart(there, alone) < 0.1, name
     tails = [spoken(("{}",), known["caudal_fin_shape"].state(name).phrases) for name in ("forked", "rounded")]
-    assert apart(*tails) > 0.3
+    assert apart(*tails) > 0.5
 
 
 def test_the_bundled_fishes_hold_each_part_that_may_be_absent_and_leaves_hold_none() -> None:
