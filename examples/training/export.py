@@ -20,7 +20,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -166,6 +166,7 @@ MAP: Final = ("image.neck.", "image.parts.")
 """Beginnings of the names of what makes the map."""
 READING: Final = ("image.query.", "image.value.")
 """Beginnings of the names of what makes the image embedding."""
+_FINISHED: Final = "weights of a finished run"
 TAKEN: Final[Mapping[str, tuple[str, ...]]] = {"all": (*MAP, *READING), "map": MAP, "reading": READING}
 """What a specialist takes of a run: all that it learned of one group, what makes the map, or how it tells states."""
 
@@ -194,7 +195,8 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     groups = tuple(dict.fromkeys(known["groups"]))
     if group not in groups:
         raise ConfigurationError(f"the bundled model knows no group {group!r}: expected one of {', '.join(groups)}.")
-    trainee, state = _trainee(run / "trained.pt"), model.state_dict()
+    saved = read_tensors(run / "trained.pt", _FINISHED)
+    trainee, state = _trainee(saved), model.state_dict()
     own, queries = learned(trainee), model.sizes.queries // len(groups)
     how = f"Train it with --start-from bundled and --learn map, or --learn group or reading and most pictures of {group}."
     # A run for one group has queries of its own, and says states by what they read.
@@ -207,7 +209,7 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
             "reading."
         )
     # Runs that were written before do not say what they learned.
-    if takes == "map" and read_tensors(run / "trained.pt", "weights of a finished run").get("learn") == "reading":
+    if takes == "map" and saved.get("learn") == "reading":
         raise ConfigurationError(
             "the run learned how states are told alone, received --takes map: its map is the bundled model's. Leave out --takes, or "
             "take the map of a run with --learn map or group."
@@ -401,7 +403,7 @@ def assemble(
     Raises:
         ConfigurationError: The runs cannot be mixed with each other or with the bundled model.
     """
-    trainees = [_trainee(file) for file in trained]
+    trainees = [_trainee(read_tensors(file, _FINISHED)) for file in trained]
     sizes = trainees[0].sizes
     model = lite.LiteModel(replace(sizes, nouns=standing.naming.width), standing.naming, standing.speaking).eval()
     image = model.image
@@ -421,8 +423,7 @@ def assemble(
     return model.eval()
 
 
-def _trainee(file: Path) -> Trainee:
-    saved = read_tensors(file, "weights of a finished run")
+def _trainee(saved: Mapping[str, Any]) -> Trainee:
     trainee = Trainee(Sizes(**{key: value for key, value in saved["sizes"].items() if key in Sizes.__dataclass_fields__}), 1.0)
     trainee.load_state_dict(saved["average"])
     return trainee.eval()

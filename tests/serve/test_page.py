@@ -580,10 +580,8 @@ def test_the_verdict_on_one_state_does_not_doubt_the_call_of_another(page: Any, 
     assert text(page, "call").startswith("forkedprobability")
     assert "rounded: the target is in the picture with a probability" in text(page, "trust")
     open_page(page, "#p=forked.png&q=%5B%22a+rounded+tail+fin%22%2C%22a+forked+tail+fin%22%5D")
-    # Which of the two it is lies with the model.
-    verdict = page.execute_script("return document.querySelector('#trust b').textContent")
-    assert verdict in ("absent", "not about the prompt")
-    assert text(page, "call").startswith(f"a forked tail fin? (a rounded tail fin: {verdict})odds among what was named")
+    assert page.execute_script("return document.querySelector('#trust b').textContent") == "not about the prompt"
+    assert text(page, "call").startswith("a forked tail fin? (a rounded tail fin: not about the prompt)odds among what was named")
     world = WORLDS["fish"]
     specimens = world.sample(1, FISH["forked"].seed, view="whole", scenes=(FISH["forked"].scene,), traits={"adipose_fin": "absent"})
     Image.fromarray(world.render(specimens, EXAMPLE_SIZE).images[0].permute(1, 2, 0).contiguous().numpy()).save(tmp_path / "finless.png")

@@ -387,15 +387,16 @@ def paint(what: Ingredients, texels: torch.Tensor, u: torch.Tensor, v: torch.Ten
     out_there = torch.maximum(x.clamp(0, 1) * on_caudal, (torch.maximum(above, below) * 9.0).clamp(0, 1) * (1.0 - on_caudal))
     fin_tone = (1.0 - c("fin_edge") * out_there + ray + 1.5 * c("grain") * medium + 0.12 * blotch) * (c("ambient") + 0.62 * c("diffuse"))
     fin_rgb = torch.lerp(rgb_of("fin"), rgb_of("fin_rim"), out_there[:, None]) * fin_tone[:, None]
-    # The skin of the stalk may reach onto the tail, farthest in its middle: what is left of the fin's own colour is no crescent.
-    flesh = ((c("fin_flesh") * (1.0 - 0.6 * t.abs()) - x) * 8.0).clamp_(0, 1) * on_caudal
-    stalk = torch.lerp(
-        0.5 * (flank + rgb_of("belly")), torch.tensor([0.86, 0.78, 0.74], device=device).view(1, 3, 1, 1), c("fin_pale")[:, None]
-    )
-    fin_rgb = torch.lerp(fin_rgb, stalk * fin_tone[:, None], flesh[:, None])
     fleshy_body = rgb_of("back") * 0.9 * shade[:, None]
     fin_rgb = torch.lerp(fin_rgb, fleshy_body, fleshy[:, None])
-    thick = c("fin_opaque") + 0.5 * ray.abs() - 0.12 * (x.clamp(0, 1) * on_caudal) + flesh
+    thick = c("fin_opaque") + 0.5 * ray.abs() - 0.12 * (x.clamp(0, 1) * on_caudal)
+    if what.posed:
+        # The skin of the stalk may reach onto the tail, farthest in its middle: what is left of the fin's own colour is a crescent.
+        flesh = ((c("fin_flesh") * (1.0 - 0.6 * t.abs()) - x) * 8.0).clamp_(0, 1) * on_caudal
+        pale = torch.tensor([0.86, 0.78, 0.74], device=device).view(1, 3, 1, 1)
+        stalk = torch.lerp(0.5 * (flank + rgb_of("belly")), pale, c("fin_pale")[:, None])
+        fin_rgb = torch.lerp(fin_rgb, stalk * fin_tone[:, None], flesh[:, None])
+        thick = thick + flesh
     fin_alpha = fin_cover * torch.maximum(thick, fleshy).clamp_(0.3, 1)
     total = torch.maximum(body, fin_alpha)
     behind = body
