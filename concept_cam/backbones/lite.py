@@ -3,7 +3,8 @@
 A folder holds
 
 * ``config.json``: ``"family": "lite"``; ``specialists``, the groups that have a neck of their own, where there are any, and ``readers``,
-  those of them that say states as well; ``sharpness``, where it was fitted, as of :class:`concept_cam.backbones.protocol.Backbone`;
+  those of them that say states as well, with how much of what they say is heard; ``sharpness``, where it was fitted, as of
+  :class:`concept_cam.backbones.protocol.Backbone`;
 * ``model.safetensors``: names ``image.*``, ``text.*``, ``joint.*``, ``familiar``, ``examples`` and ``logit_scale``; in eight bits where
   ``EIGHT_BITS`` says so, of which some use fewer, see ``LEVELS``, else in half precision, of some fewer bits, see ``SHORTENED``;
 * ``tokenizer.json``;
@@ -17,6 +18,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import repeat
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,7 +69,7 @@ LITE_READ_SIZE = 384
 HOSTS = "image.hosts"
 EIGHT_BITS = ("text.", "image.specialists.", "image.neck.", "image.value.")
 """Beginnings of the names of what is stored in eight bits."""
-LEVELS = {re.compile(r"image\.(value\.beside|specialists\.\w+\.value)\."): 31, re.compile(r"text\.pieces\."): 63}
+LEVELS = {re.compile(r"image\.(value\.beside|specialists\.\w+\.(value|sight))\."): 31, re.compile(r"text\.pieces\."): 63}
 """Beginnings of the names of that of which six bits or seven are used -> the largest whole number; 127 for the rest."""
 SHORTENED = {"image.nouns.up.": 7, "familiar": 5}
 """Beginnings of the names of what is stored with fewer significant bits than the eleven of half precision, so that the wheel packs it."""
@@ -119,8 +121,9 @@ class LiteModel(nn.Module):
         """
         sharp = {f"sharpness of {name}": value for name, value in self.sharpness.items()}
         hosts = {"hosts": " ".join(self.image.groups)} if self.image.specialists else {}
-        given = {"rest": self.sizes.rest, **self.image.nouns.config.constants, **sharp, **hosts}
-        usual = {"rest": Sizes.rest, **NounConfig().constants}
+        heard = {f"heard of {name}": each.heard for name, each in self.image.readers.items()}
+        given = {"rest": self.sizes.rest, **self.image.nouns.config.constants, **sharp, **hosts, **heard}
+        usual = {"rest": Sizes.rest, **NounConfig().constants, **dict.fromkeys(heard, Reads.heard)}
         return {name: value for name, value in given.items() if value != usual.get(name, 1.0)}
 
     def encode_text(self, ids: Tensor) -> Tensor:
@@ -333,7 +336,7 @@ def make(folder: Path, name: str) -> Made:
         specialists = tuple(config.get("specialists", ()))
         if strange := sorted(set(specialists) - set(groups)):
             raise ValueError(f"{CONFIG} has specialists for {', '.join(strange)}, of which {KNOWN} or {WEIGHTS} knows nothing")
-        readers = tuple(config.get("readers", ()))
+        readers = _heard(config.get("readers", {}))
         if strange := sorted(set(readers) - set(specialists)):
             raise ValueError(f"{CONFIG} has readers for {', '.join(strange)}, which are none of its specialists")
         model = LiteModel(
@@ -344,7 +347,7 @@ def make(folder: Path, name: str) -> Made:
             len(stored.get("examples", ())),
             groups=groups,
             specialists=specialists,
-            readers={group: _reads(stored, group) for group in readers},
+            readers={group: _reads(stored, group, heard) for group, heard in readers.items()},
         )
         empty = {name: value for name, value in model.state_dict().items() if not value.numel() and name not in stored}
         model.load_state_dict({**empty, **unpacked(stored)})
@@ -370,13 +373,23 @@ def make(folder: Path, name: str) -> Made:
     )
 
 
-def _reads(stored: Mapping[str, Tensor], group: str) -> Reads:
+def _heard(given: Mapping[str, Any] | Sequence[str]) -> dict[str, float]:
+    """How much is heard of each reader. A list of readers, as was written before, says nothing of it: half, as of all of those."""
+    found = {str(name): float(value) for name, value in (given.items() if isinstance(given, Mapping) else zip(given, repeat(Reads.heard)))}
+    for name, value in found.items():
+        if not 0.0 < value <= 1.0:
+            raise ValueError(f"{CONFIG} hears {value} of the reader for {name}, expected a share above 0, up to 1")
+    return found
+
+
+def _reads(stored: Mapping[str, Tensor], group: str, heard: float) -> Reads:
     """What a specialist reads, as stored: the queries that all groups share may read more numbers, or fewer."""
     own, held = (f"image.specialists.{group}.{name}" for name in ("value.reading.own", "held"))
     for name, expected in ((own, 3), (held, 2)):
         if name in stored and stored[name].ndim != expected:
             raise ValueError(f"{name} in {WEIGHTS} has {stored[name].ndim} dimensions, expected {expected}")
-    return Reads(stored[own].shape[2] if own in stored else 0, len(stored.get(held, ())))
+    sighted = any(name.startswith(f"image.specialists.{group}.sight.") for name in stored)
+    return Reads(stored[own].shape[2] if own in stored else 0, len(stored.get(held, ())), sighted, heard)
 
 
 def _factors(given: Mapping[str, Any]) -> dict[str, float]:
@@ -432,7 +445,7 @@ def save(model: LiteModel, tokenizer: str, folder: Path, known: Mapping[str, Seq
             "read_size": LITE_READ_SIZE,
         },
         **({"specialists": list(model.image.specialists)} if model.image.specialists else {}),
-        **({"readers": list(model.image.readers)} if model.image.readers else {}),
+        **({"readers": {name: each.heard for name, each in model.image.readers.items()}} if model.image.readers else {}),
         **({"sharpness": dict(model.sharpness)} if model.sharpness else {}),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

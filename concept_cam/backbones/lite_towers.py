@@ -164,37 +164,51 @@ class Reads:
     Attributes:
         numbers: How many each of its queries reads.
         held: Along how many directions all groups' queries alone are heard.
+        sighted: Whether its queries see what a neck of their own makes, rather than what makes the map.
+        heard: How much of what it says is heard, above 0 and up to 1; the rest is what all groups' queries say.
     """
 
     numbers: int
     held: int = 0
+    sighted: bool = False
+    heard: float = 0.5
 
 
 class Specialist(nn.Module):
     """A neck of its own for one group of specimens, and the heads behind it: of the map and, where it reads, of the image embedding.
 
     What is one cell thick, and what tells a toothed margin from a notched one, take a neck that has seen much of its group; fish,
-    butterflies and leaves have little in common there. The words and the nouns are those of all groups.
+    butterflies and leaves have little in common there. The words and the nouns are those of all groups. Where a part is and what it is like
+    may take a neck each: one that learns how deep tails are forked forgets thin lines, and the other way round.
 
     Args:
         sizes: Widths, with the queries and the reading of its own; no queries for a specialist of the map alone.
         held: How many directions of the block of parts there are along which what all groups' queries say stays as it is.
+        sighted: Whether its queries see what a neck of their own makes.
+        heard: How much of what they say is heard.
     """
 
-    def __init__(self, sizes: Sizes, held: int = 0) -> None:
+    def __init__(self, sizes: Sizes, held: int = 0, sighted: bool = False, heard: float = Reads.heard) -> None:
         super().__init__()
+        self.heard = heard
         self.neck = Neck(sizes)
+        self.sight = Neck(sizes) if sighted else None
         self.held: Tensor | None
         self.register_buffer("held", torch.zeros(held, sizes.parts) if sizes.queries else None)
         self.parts = nn.Conv2d(sizes.hidden, sizes.parts, 1)
         self.query = nn.Conv2d(sizes.hidden, sizes.queries, 1) if sizes.queries else None
         self.value = Value(sizes) if sizes.queries else None
 
+    @property
+    def looking(self) -> Neck:
+        """The neck that its queries look through: `sight`, or else that of the map."""
+        return self.neck if self.sight is None else self.sight
+
     def told(self, hidden: Tensor, seen: Tensor, valid: Tensor | None = None) -> Tensor:
         """What its queries see to the image's vector of the block of parts: [B, parts].
 
         Args:
-            hidden: [B, hidden, n], what its neck makes.
+            hidden: [B, hidden, n], what the neck that it looks through makes.
             seen: [B, seen, n], what the queries of all groups see, of which the backbone's channels are taken.
             valid: bool [B, n], False for padding; ``None``: all valid.
         """
@@ -276,7 +290,8 @@ class Read(NamedTuple):
         seen: [B, seen, H / 8, W / 8], what the queries see; the neck's channels come first.
         top: [B, 1280, H / 32, W / 32], the backbone's last map.
         asked: The specialist that looks at each picture; an empty name where none does.
-        own: [B, hidden, H / 8, W / 8], what the neck of that one makes, zeros where none looks; ``None`` for towers without specialists.
+        own: [B, hidden, H / 8, W / 8], what the neck that this one looks through makes, zeros where none looks; ``None`` for towers without
+            specialists.
         shared: The blocks of nouns [B, nouns] and parts [B, parts] of the image embedding, as the queries of all groups say them.
         grid: `(h, w)`, cells of the pictures as they were given.
         valid: bool [B, h, w], False for padding; ``None``: all valid.
@@ -324,7 +339,9 @@ class ImageTower(nn.Module):
         own = {group: replace(sizes, queries=sizes.queries // len(self.groups), reading=each.numbers) for group, each in readers.items()}
         self.specialists = nn.ModuleDict(
             {
-                group: Specialist(own[group], readers[group].held) if group in own else Specialist(replace(sizes, queries=0))
+                group: Specialist(own[group], readers[group].held, readers[group].sighted, readers[group].heard)
+                if group in own
+                else Specialist(replace(sizes, queries=0))
                 for group in specialists
             }
         )
@@ -336,7 +353,7 @@ class ImageTower(nn.Module):
         """The specialists that say states as well -> what they read."""
         found = {group: self._specialist(group) for group in self.specialists}
         return {
-            group: Reads(each.value.reads, len(each.held))
+            group: Reads(each.value.reads, len(each.held), each.sight is not None, each.heard)
             for group, each in found.items()
             if each.value is not None and each.held is not None
         }
@@ -365,7 +382,7 @@ class ImageTower(nn.Module):
         asked = nearest if among is None else tuple(name if name in among else "" for name in nearest)
         own = torch.zeros_like(hidden)
         for group, rows in _rows_by(asked).items():
-            own[rows] = self._specialist(group).neck({stride: values[rows] for stride, values in maps.items()})
+            own[rows] = self._specialist(group).looking(_of_rows(maps, rows))
         return plain._replace(asked=asked, own=own, shared=shared)
 
     def image(self, read: Read) -> Tensor:
@@ -391,7 +408,8 @@ class ImageTower(nn.Module):
         parts = self.parts(hidden)
         for group, rows in _rows_by(read.asked).items():
             assert read.own is not None
-            parts[rows] = self._specialist(group).parts(read.own[rows])
+            one = self._specialist(group)
+            parts[rows] = one.parts(read.own[rows] if one.sight is None else one.neck(_of_rows(read.maps, rows)))
         return self._joined(nouns.movedim(1, -1), parts.movedim(1, -1))
 
     def cells(self, read: Read) -> Tensor:
@@ -412,8 +430,9 @@ class ImageTower(nn.Module):
         """The image embedding: [B, C, h, w] -> [B, D].
 
         What names things is averaged, as the backbone's classifier does; for the parts, each query of an attention pooling looks at a
-        place. Where a specialist reads, the block of parts is the mean of what it says and what all groups' queries say, for they err in
-        different places; what the specimen is stays as all groups' queries say it, and so does what the specialist holds.
+        place. Where a specialist reads, the block of parts is a mean of what it says and what all groups' queries say, for they err in
+        different places, or what it says alone where it has learned more; what the specimen is stays as all groups' queries say it, and
+        so does what the specialist holds.
 
         Args:
             cells: What `cells` gives, or a part of it.
@@ -435,8 +454,8 @@ class ImageTower(nn.Module):
                 reader = self._specialist(group)
                 assert reader.held is not None
                 told = reader.told(own[rows], seen[rows], None if flags is None else flags[rows])
-                mean = self._held((told + shared[rows]) / 2.0, shared[rows], reader.held)
-                parts = parts.index_copy(0, torch.tensor(rows, device=parts.device), mean)
+                both = reader.heard * told + (1.0 - reader.heard) * shared[rows]
+                parts = parts.index_copy(0, torch.tensor(rows, device=parts.device), self._held(both, shared[rows], reader.held))
         return parts
 
     def _shared(self, cells: Tensor, valid: Tensor | None) -> Tensor:
@@ -484,6 +503,10 @@ class ImageTower(nn.Module):
 def _rows_by(asked: Sequence[str]) -> dict[str, list[int]]:
     """The rows of a batch that each specialist looks at."""
     return {group: [row for row, name in enumerate(asked) if name == group] for group in dict.fromkeys(asked) if group}
+
+
+def _of_rows(maps: Mapping[int, Tensor], rows: list[int]) -> dict[int, Tensor]:
+    return {stride: values[rows] for stride, values in maps.items()}
 
 
 class JointHead(nn.Module):

@@ -9,6 +9,7 @@ PYTHONPATH=examples python -m training.export --output runs/demo/model --gate   
 PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist plant     # a neck for leaves
 PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist fish --takes map --share 0.5  # half
 PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist fish --takes reading    # no other map
+PYTHONPATH=examples python -m training.export --run runs/told --output runs/told/model --specialist fish    # of a run that learned states
 
 Needs the package `timm` for the names of things.
 """
@@ -166,26 +167,30 @@ MAP: Final = ("image.neck.", "image.parts.")
 """Beginnings of the names of what makes the map."""
 READING: Final = ("image.query.", "image.value.")
 """Beginnings of the names of what makes the image embedding."""
+SIGHT: Final = ("image.neck.", *READING)
+"""Beginnings of the names of what tells states, of a run that learned a neck for them."""
 _FINISHED: Final = "weights of a finished run"
 TAKEN: Final[Mapping[str, tuple[str, ...]]] = {"all": (*MAP, *READING), "map": MAP, "reading": READING}
 """What a specialist takes of a run: all that it learned of one group, what makes the map, or how it tells states."""
 
 
-def specialised(run: Path, group: str, output: Path, takes: str = "all", share: float = 1.0) -> bool:
+def specialised(run: Path, group: str, output: Path, takes: str = "all", share: float = 1.0, heard: float | None = None) -> bool:
     """Writes the bundled model with the neck of a run as that of one group; a specialist that it had for it goes.
 
     A run that learned one group says its states as well, unless the map alone is taken; one that learned the map does not. Where
-    its reading alone is taken, the neck that read the group's pictures before stays. All else stays to the bit.
+    its reading alone is taken, the necks that the group had stay. The neck of a run that learned states is put beside that of the map,
+    which stays. All else stays to the bit.
 
     Args:
-        run: Folder of a run that began with the bundled model and learned the map alone, one group, or how its states are told.
+        run: Folder of a run that began with the bundled model and learned the map alone, one group, its states, or how they are read.
         group: The group.
         output: Where to.
         takes: A key of :data:`TAKEN`.
         share: Of what is taken; the rest is what the group's pictures were read by before, see :func:`mixed`.
+        heard: How much is heard of what the specialist says of states; ``None``: as much as before, or half.
 
     Returns:
-        Whether the group lost a reading of its own, which was fitted to the neck before.
+        Whether the group lost a reading of its own, which was fitted to the neck of the map before.
 
     Raises:
         ConfigurationError: The model does not know the group, the run changed words or widths, or it drew more pictures of another group.
@@ -198,21 +203,27 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     saved = read_tensors(run / "trained.pt", _FINISHED)
     trainee, state = _trainee(saved), model.state_dict()
     own, queries = learned(trainee), model.sizes.queries // len(groups)
-    how = f"Train it with --start-from bundled and --learn map, or --learn group or reading and most pictures of {group}."
+    how = f"Train it with --start-from bundled and --learn map, or --learn group, states or reading and most pictures of {group}."
     # A run for one group has queries of its own, and says states by what they read.
     one = trainee.sizes.queries == queries != model.sizes.queries
     if strange := _other_widths({name: value for name, value in own.items() if not one or not name.startswith(READING)}, state):
         raise ConfigurationError(f"{strange}: a specialist has those. {how}")
     if takes == "reading" and not one:
         raise ConfigurationError(
-            "the run learned the map alone, received --takes reading: it tells no states. Take its map, or a run with --learn group or "
-            "reading."
+            "the run learned the map alone, received --takes reading: it tells no states. Take its map, or a run with --learn group, "
+            "states or reading."
         )
     # Runs that were written before do not say what they learned.
-    if takes == "map" and saved.get("learn") == "reading":
+    how_learned = saved.get("learn")
+    if takes == "map" and how_learned in ("states", "reading"):
         raise ConfigurationError(
             "the run learned how states are told alone, received --takes map: its map is the bundled model's. Leave out --takes, or "
             "take the map of a run with --learn map or group."
+        )
+    if takes == "reading" and how_learned == "states":
+        raise ConfigurationError(
+            "the run learned to tell states by a neck of its own, received --takes reading: no other neck has what it reads. Leave out "
+            "--takes."
         )
     reads = one and takes != "map"
     there = replace(model.sizes, queries=queries, reading=trainee.sizes.reading if model.sizes.reading else 0)
@@ -233,23 +244,33 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     specialists = tuple(dict.fromkeys([*model.image.specialists, group]))
     readers = {name: each for name, each in model.image.readers.items() if name != group}
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
-    before = {**_shared(model, group), **state}
-    taken = {_placed(name, group): value for name, value in own.items() if name.startswith(TAKEN[takes] if reads else MAP)}
+    before, had = {**_shared(model, group), **state}, model.image.readers.get(group)
+    # The neck of a run that learned states is one to read them by, beside that of the map.
+    sighted = reads and (how_learned == "states" or (takes == "reading" and had is not None and had.sighted))
+    rooms = SIGHT if how_learned == "states" else TAKEN[takes] if reads else MAP
+    taken = {_placed(name, group, sighted): value for name, value in own.items() if name.startswith(rooms)}
+    map_of = {_placed(name, group): before[_placed(name, group)] for name in own if name.startswith(MAP)}
+    # A group that had one neck begins with that for both.
+    before = {**{name.replace(".neck.", ".sight."): value for name, value in map_of.items()}, **before}
     if share < 1.0:
         taken = mixed(taken, {name: before[name] for name in taken}, share)
-    if takes == "reading":
-        taken |= {_placed(name, group): before[_placed(name, group)] for name in own if name.startswith(MAP)}
+    if not set(map_of) <= set(taken):
+        taken = {**map_of, **taken}
     taken[lite.HOSTS] = host_vectors(model, tokenizer, groups)
     if reads:
         taken[f"image.specialists.{group}.held"] = held = presence_vectors(model, tokenizer, group)
-        readers[group] = Reads(trainee.sizes.reading, len(held))
+        readers[group] = Reads(trainee.sizes.reading, len(held), sighted, heard or (had.heard if had else Reads.heard))
+    elif had is not None and had.sighted:
+        # What is read by another neck than the map's stays.
+        readers[group] = replace(had, heard=heard or had.heard)
     lite.save(rebuilt(model, taken, groups=groups, specialists=specialists, readers=readers), tokenizer, output, known)
     return group in model.image.readers and group not in readers
 
 
-def _placed(name: str, group: str) -> str:
-    """The name that a weight of a run has in a specialist."""
-    return name.replace("image.", f"image.specialists.{group}.", 1)
+def _placed(name: str, group: str, sighted: bool = False) -> str:
+    """The name that a weight of a run has in a specialist, which may read states by a neck of their own."""
+    placed = name.replace("image.", f"image.specialists.{group}.", 1)
+    return placed.replace(".neck.", ".sight.", 1) if sighted else placed
 
 
 def _shared(model: lite.LiteModel, group: str) -> dict[str, Tensor]:
@@ -567,13 +588,18 @@ def main() -> None:
         "--specialist",
         choices=list(WORLDS),
         metavar="GROUP",
-        help="the bundled model, with what the run learned of one group (for runs with --learn map, group or reading)",
+        help="the bundled model, with what the run learned of one group (for runs with --learn map, group, states or reading)",
     )
     parser.add_argument(
         "--takes",
         choices=list(TAKEN),
         default="all",
         help="what a specialist takes of a run for one group: its map and how it tells states, or one of these (default: all)",
+    )
+    parser.add_argument(
+        "--heard",
+        type=_share,
+        help="how much is heard of what a specialist says of states; the rest is what all queries say (default: as before, or half)",
     )
     parser.add_argument("--share", type=_share, default=1.0, help="share of the runs; the rest is the bundled model's (default: 1)")
     parser.add_argument("--sentences", type=Path, help="embeddings of the wordings (default: those of the first run)")
@@ -584,6 +610,7 @@ def main() -> None:
             or arguments.share != 1
             or any((arguments.nouns, arguments.text, arguments.sentences, arguments.specialist))
             or arguments.takes != "all"
+            or arguments.heard
         ):
             parser.error(
                 "--gate is for the bundled model as it is: a run's gate is fitted when it is written. Give --gate and --output alone."
@@ -593,15 +620,16 @@ def main() -> None:
     if arguments.specialist:
         if len(arguments.runs) != 1 or any((arguments.nouns, arguments.text, arguments.sentences)):
             parser.error("--specialist is for the bundled model and the neck of one run: give one --run, --specialist and --output alone.")
-        if specialised(arguments.runs[0], arguments.specialist, arguments.output, arguments.takes, arguments.share):
+        if specialised(arguments.runs[0], arguments.specialist, arguments.output, arguments.takes, arguments.share, arguments.heard):
             print(
                 f"{arguments.specialist}: its states were told by a reading of its own, fitted to the neck that this one replaces. That "
                 "reading is left out, and the queries of all groups tell its states. To fit another, put this model in the place of the "
                 "bundled one, run train.py --start-from bundled --learn reading, and training.sharpness after it."
             )
         return
-    if arguments.takes != "all":
-        parser.error("--takes says what a specialist takes of a run: give --specialist as well.")
+    if arguments.takes != "all" or arguments.heard:
+        given = "--heard says how much is heard of a specialist" if arguments.heard else "--takes says what a specialist takes of a run"
+        parser.error(f"{given}: give --specialist as well.")
     if not arguments.runs:
         if arguments.nouns is None or arguments.text is not None:
             parser.error("give --run, or --nouns alone for the bundled model with other nouns, or --gate.")

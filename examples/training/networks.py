@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.lite import LiteModel
-from concept_cam.backbones.lite_towers import SENTENCE, ImageTower, Neck, Reads, Residual, Sizes, looked_at, seen_cells
+from concept_cam.backbones.lite_towers import SENTENCE, ImageTower, Neck, Reads, Residual, Sizes, Specialist, looked_at, seen_cells
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.collection.questions import NOT_THE_HOST
 
@@ -138,7 +138,9 @@ class Trainee(nn.Module):
         return state
 
     @torch.no_grad()
-    def take_over(self, model: LiteModel, maps: dict[int, Tensor], queries: slice = slice(None), group: str = "") -> None:
+    def take_over(
+        self, model: LiteModel, maps: dict[int, Tensor], queries: slice = slice(None), group: str = "", *, states: bool = False
+    ) -> None:
         """Goes on from a model that was written, in which the norms are folded: computes what it does, with norms of its own.
 
         Args:
@@ -146,6 +148,7 @@ class Trainee(nn.Module):
             maps: The backbone's maps of some training pictures: what they hold is what the norms begin with.
             queries: Those of the model's queries that are taken.
             group: Whose own neck is taken where the model has one, and own queries where they read; empty for what all groups share.
+            states: Take the neck by which the group's states are read, where that is another than its map's.
 
         Raises:
             ValueError: The model has other widths.
@@ -160,17 +163,18 @@ class Trainee(nn.Module):
             )
             raise ValueError(f"the model has {there}, this run {here}: train with the widths that it was trained with.")
         image, state = model.image, {}
-        sight = image.specialists[group] if group in tuple(image.specialists) else image
-        for name, value in cast(Neck, sight.neck).state_dict().items():
+        room = image.specialists[group] if group in tuple(image.specialists) else image
+        neck = room.looking if states and isinstance(room, Specialist) else cast(Neck, room.neck)
+        for name, value in neck.state_dict().items():
             at, kind = name.rsplit(".", 1)
             module = self.neck.get_submodule(at)
             inside = "" if isinstance(module, nn.Conv2d) else next(k for k, part in module.named_children() if isinstance(part, nn.Conv2d))
             state[".".join(filter(None, (at, inside, kind)))] = value
         self.neck.load_state_dict({**self.neck.state_dict(), **state})
-        self.parts.load_state_dict(cast(nn.Module, sight.parts).state_dict())
+        self.parts.load_state_dict(cast(nn.Module, room.parts).state_dict())
         if group in image.readers:
-            self.query.load_state_dict(cast(nn.Module, sight.query).state_dict())
-            self.value.load_state_dict(cast(nn.Module, sight.value).state_dict())
+            self.query.load_state_dict(cast(nn.Module, room.query).state_dict())
+            self.value.load_state_dict(cast(nn.Module, room.value).state_dict())
         else:
             self.query.load_state_dict({name: value[queries] for name, value in image.query.state_dict().items()})
             self.value.load_state_dict(of_queries(image.value.state_dict(), model.sizes.queries, queries))

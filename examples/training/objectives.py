@@ -6,7 +6,7 @@ The renderer knows the mask of every part, and the masks are used: this is super
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -295,30 +295,47 @@ def losses(
     world, parts = claims.world, claims.host
     others = F.normalize(trainee.words(foreign), dim=-1).float()
     shown, known = truth.shown[:, : parts + 1], truth.known[:, : parts + 1]
-    image_parts = F.binary_cross_entropy_with_logits(told[:, : parts + 1] + IMAGE_BIAS, shown.float(), reduction="none")
     rivals = [claims.blocks[name] for name in world.characters if name not in world.presences]
-    # Marks have queries of their own, though they are no parts.
-    areas = F.adaptive_avg_pool2d(pictures.cover.float() / 255.0, size).flatten(2)
-    # Where a heatmap is highest, told in quarters of a cell: thin parts are narrower than a cell.
-    quarters = PLACES * size[0], PLACES * size[1]
-    cover = F.interpolate(pictures.cover[:, :parts].float() / 255.0, quarters, mode="bilinear", antialias=True).flatten(2)
-    against = contrasted(logits, table, strength)
-    inner, cover = inward(truth.cover, size), inward(cover, quarters, 2 * PLACES - 1)
-    sharp = torch.cat([logits[:, :parts], against])
-    terms = {
-        "fine": place_loss(finer(sharp, size, PLACES), cover.repeat(2, 1, 1), truth.shown[:, :parts].repeat(2, 1)),
-        "cells": cell_loss(logits + trainee.cell_bias, truth),
-        "floor": floor_loss(cosines, lengths, truth, claims.host, rest),
-        "place": place_loss(logits, inner, truth.shown),
-        "contrast": place_loss(against, inner[:, :parts], truth.shown[:, :parts]),
-        "states": state_loss(logits, pictures, truth, false_colour),
-        "changes": change_loss(logits, pictures, size),
-        "image_states": image_state_loss(told, pictures, false_colour),
-        "image_parts": mean_where(image_parts, known),
-        "attention": place_loss(attention[:, : len(world.masks)].float(), areas, pictures.visible),
-        "apart": apart_loss(words.float(), rivals),
-        "foreign": foreign_loss(
-            scale * torch.einsum("bnd,fd->bfn", cells, others) + trainee.cell_bias, scale * (image @ others.T) + IMAGE_BIAS
-        ),
+
+    def of_images() -> Tensor:
+        loss = F.binary_cross_entropy_with_logits(told[:, : parts + 1] + IMAGE_BIAS, shown.float(), reduction="none")
+        return mean_where(loss, known)
+
+    def attended() -> Tensor:
+        # Marks have queries of their own, though they are no parts.
+        areas = F.adaptive_avg_pool2d(pictures.cover.float() / 255.0, size).flatten(2)
+        return place_loss(attention[:, : len(world.masks)].float(), areas, pictures.visible)
+
+    def fine() -> Tensor:
+        # Where a heatmap is highest, told in quarters of a cell: thin parts are narrower than a cell.
+        quarters = PLACES * size[0], PLACES * size[1]
+        cover = F.interpolate(pictures.cover[:, :parts].float() / 255.0, quarters, mode="bilinear", antialias=True).flatten(2)
+        sharp = torch.cat([logits[:, :parts], contrasted(logits, table, strength)])
+        return place_loss(
+            finer(sharp, size, PLACES), inward(cover, quarters, 2 * PLACES - 1).repeat(2, 1, 1), shown[:, :parts].repeat(2, 1)
+        )
+
+    def against() -> Tensor:
+        return place_loss(contrasted(logits, table, strength), inward(truth.cover, size)[:, :parts], truth.shown[:, :parts])
+
+    def foreigners() -> Tensor:
+        cells_of = scale * torch.einsum("bnd,fd->bfn", cells, others) + trainee.cell_bias
+        return foreign_loss(cells_of, scale * (image @ others.T) + IMAGE_BIAS)
+
+    ways: dict[str, Callable[[], Tensor]] = {
+        "fine": fine,
+        "cells": lambda: cell_loss(logits + trainee.cell_bias, truth),
+        "floor": lambda: floor_loss(cosines, lengths, truth, claims.host, rest),
+        "place": lambda: place_loss(logits, inward(truth.cover, size), truth.shown),
+        "contrast": against,
+        "states": lambda: state_loss(logits, pictures, truth, false_colour),
+        "changes": lambda: change_loss(logits, pictures, size),
+        "image_states": lambda: image_state_loss(told, pictures, false_colour),
+        "image_parts": of_images,
+        "attention": attended,
+        "apart": lambda: apart_loss(words.float(), rivals),
+        "foreign": foreigners,
     }
+    # Half of the time goes into terms about places, which a run that learns states alone has no use for.
+    terms = {name: way() if weights[name] else logits.new_zeros(()) for name, way in ways.items()}
     return terms | {"total": torch.stack([weights[name] * value for name, value in terms.items()]).sum()}

