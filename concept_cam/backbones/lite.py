@@ -69,7 +69,7 @@ LITE_READ_SIZE = 384
 HOSTS = "image.hosts"
 EIGHT_BITS = ("text.", "image.specialists.", "image.neck.", "image.value.")
 """Beginnings of the names of what is stored in eight bits."""
-LEVELS = {re.compile(r"image\.(value\.beside|specialists\.\w+\.(value|sight))\."): 31, re.compile(r"text\.pieces\."): 63}
+LEVELS = {re.compile(r"image\.(value\.beside|specialists\.\w+\.value)\."): 31, re.compile(r"text\.pieces\."): 63}
 """Beginnings of the names of that of which six bits or seven are used -> the largest whole number; 127 for the rest."""
 SHORTENED = {"image.nouns.up.": 7, "familiar": 5}
 """Beginnings of the names of what is stored with fewer significant bits than the eleven of half precision, so that the wheel packs it."""

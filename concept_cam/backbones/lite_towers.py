@@ -96,10 +96,19 @@ class Neck(nn.Module):
 
     def forward(self, maps: dict[int, Tensor]) -> Tensor:
         """Maps of a `LiteNet` to [B, hidden, H / 8, W / 8], not negative."""
+        return F.relu(self.last(self.before_last(maps)))
+
+    @property
+    def last(self) -> nn.Module:
+        """The last of its residual blocks."""
+        return self.fine[-1]
+
+    def before_last(self, maps: dict[int, Tensor]) -> Tensor:
+        """What goes into the last block: maps of a `LiteNet` to [B, hidden, H / 8, W / 8]."""
         x = self.coarse["32"](F.relu(self.lateral["32"](maps[32])))
         x = self.coarse["16"](F.relu(self.lateral["16"](maps[16]) + _double(x)))
-        x = self.lateral["8"](maps[8]) + _double(x) + self.lateral["4"](F.pixel_unshuffle(maps[4], 2))
-        return F.relu(self.fine(F.relu(x)))
+        x = F.relu(self.lateral["8"](maps[8]) + _double(x) + self.lateral["4"](F.pixel_unshuffle(maps[4], 2)))
+        return cast("Tensor", self.fine[:-1](x))
 
 
 class Value(nn.Linear):
@@ -164,7 +173,7 @@ class Reads:
     Attributes:
         numbers: How many each of its queries reads.
         held: Along how many directions all groups' queries alone are heard.
-        sighted: Whether its queries see what a neck of their own makes, rather than what makes the map.
+        sighted: Whether its queries see through a last block of the neck of their own, rather than through that of the map.
         heard: How much of what it says is heard, above 0 and up to 1; the rest is what all groups' queries say.
     """
 
@@ -179,12 +188,12 @@ class Specialist(nn.Module):
 
     What is one cell thick, and what tells a toothed margin from a notched one, take a neck that has seen much of its group; fish,
     butterflies and leaves have little in common there. The words and the nouns are those of all groups. Where a part is and what it is like
-    may take a neck each: one that learns how deep tails are forked forgets thin lines, and the other way round.
+    may take a last block of the neck each: one that learns how deep tails are forked forgets thin lines, and the other way round.
 
     Args:
         sizes: Widths, with the queries and the reading of its own; no queries for a specialist of the map alone.
         held: How many directions of the block of parts there are along which what all groups' queries say stays as it is.
-        sighted: Whether its queries see what a neck of their own makes.
+        sighted: Whether its queries see through a last block of their own.
         heard: How much of what they say is heard.
     """
 
@@ -192,23 +201,26 @@ class Specialist(nn.Module):
         super().__init__()
         self.heard = heard
         self.neck = Neck(sizes)
-        self.sight = Neck(sizes) if sighted else None
+        self.sight = Residual(sizes.hidden) if sighted else None
         self.held: Tensor | None
         self.register_buffer("held", torch.zeros(held, sizes.parts) if sizes.queries else None)
         self.parts = nn.Conv2d(sizes.hidden, sizes.parts, 1)
         self.query = nn.Conv2d(sizes.hidden, sizes.queries, 1) if sizes.queries else None
         self.value = Value(sizes) if sizes.queries else None
 
-    @property
-    def looking(self) -> Neck:
-        """The neck that its queries look through: `sight`, or else that of the map."""
-        return self.neck if self.sight is None else self.sight
+    def seen(self, x: Tensor) -> Tensor:
+        """What its queries see of what goes into the last block of its neck: [B, hidden, h, w], not negative."""
+        return F.relu((self.neck.last if self.sight is None else self.sight)(x))
+
+    def mapped(self, x: Tensor) -> Tensor:
+        """Its map, of the same: [B, hidden, h, w] to the block of parts [B, parts, h, w]."""
+        return cast("Tensor", self.parts(F.relu(self.neck.last(x))))
 
     def told(self, hidden: Tensor, seen: Tensor, valid: Tensor | None = None) -> Tensor:
         """What its queries see to the image's vector of the block of parts: [B, parts].
 
         Args:
-            hidden: [B, hidden, n], what the neck that it looks through makes.
+            hidden: [B, hidden, n], what `seen` makes.
             seen: [B, seen, n], what the queries of all groups see, of which the backbone's channels are taken.
             valid: bool [B, n], False for padding; ``None``: all valid.
         """
@@ -230,9 +242,10 @@ def looked_at(logits: Tensor, cells: Tensor) -> Tensor:
     Returns:
         float32 [B, Q, 2 C].
     """
-    shares, cells = logits.float().softmax(-1), cells.float().contiguous()
-    mean = torch.einsum("bqn,bcn->bqc", shares, cells)
-    spread = torch.einsum("bqn,bcn->bqc", shares, cells.square()) - mean.square()
+    # Channels last, as they come: copies of whole maps would take longer than the sums.
+    shares, cells = logits.float().softmax(-1), cells.float().transpose(1, 2).contiguous()
+    mean = shares @ cells
+    spread = shares @ cells.square() - mean.square()
     # Rounding can leave a little less than nothing; a root has no slope at zero.
     return torch.cat([mean, (spread.clamp(min=0.0) + 1e-4).sqrt()], -1)
 
@@ -290,8 +303,8 @@ class Read(NamedTuple):
         seen: [B, seen, H / 8, W / 8], what the queries see; the neck's channels come first.
         top: [B, 1280, H / 32, W / 32], the backbone's last map.
         asked: The specialist that looks at each picture; an empty name where none does.
-        own: [B, hidden, H / 8, W / 8], what the neck that this one looks through makes, zeros where none looks; ``None`` for towers without
-            specialists.
+        own: [B, hidden, H / 8, W / 8], what this one sees, zeros where none looks; ``None`` for towers without specialists.
+        begun: [B, hidden, H / 8, W / 8], what goes into the last block of its neck, where its map takes another one than what it sees.
         shared: The blocks of nouns [B, nouns] and parts [B, parts] of the image embedding, as the queries of all groups say them.
         grid: `(h, w)`, cells of the pictures as they were given.
         valid: bool [B, h, w], False for padding; ``None``: all valid.
@@ -302,6 +315,7 @@ class Read(NamedTuple):
     top: Tensor
     asked: tuple[str, ...] = ()
     own: Tensor | None = None
+    begun: Tensor | None = None
     shared: tuple[Tensor, Tensor] | None = None
     grid: tuple[int, int] = (0, 0)
     valid: Tensor | None = None
@@ -381,9 +395,14 @@ class ImageTower(nn.Module):
         nearest = self._nearest(self._joined(*shared))
         asked = nearest if among is None else tuple(name if name in among else "" for name in nearest)
         own = torch.zeros_like(hidden)
+        begun = torch.zeros_like(hidden) if any(each.sighted for each in self.readers.values()) else None
         for group, rows in _rows_by(asked).items():
-            own[rows] = self._specialist(group).looking(_of_rows(maps, rows))
-        return plain._replace(asked=asked, own=own, shared=shared)
+            one = self._specialist(group)
+            x = one.neck.before_last({stride: values[rows] for stride, values in maps.items()})
+            own[rows] = one.seen(x)
+            if begun is not None and one.sight is not None:
+                begun[rows] = x
+        return plain._replace(asked=asked, own=own, begun=begun, shared=shared)
 
     def image(self, read: Read) -> Tensor:
         """The image embedding of what `read` gives, [B, D]: what `pool` makes of its cells, without pooling them once more."""
@@ -409,7 +428,7 @@ class ImageTower(nn.Module):
         for group, rows in _rows_by(read.asked).items():
             assert read.own is not None
             one = self._specialist(group)
-            parts[rows] = one.parts(read.own[rows] if one.sight is None else one.neck(_of_rows(read.maps, rows)))
+            parts[rows] = one.parts(read.own[rows]) if one.sight is None or read.begun is None else one.mapped(read.begun[rows])
         return self._joined(nouns.movedim(1, -1), parts.movedim(1, -1))
 
     def cells(self, read: Read) -> Tensor:
@@ -503,10 +522,6 @@ class ImageTower(nn.Module):
 def _rows_by(asked: Sequence[str]) -> dict[str, list[int]]:
     """The rows of a batch that each specialist looks at."""
     return {group: [row for row, name in enumerate(asked) if name == group] for group in dict.fromkeys(asked) if group}
-
-
-def _of_rows(maps: Mapping[int, Tensor], rows: list[int]) -> dict[int, Tensor]:
-    return {stride: values[rows] for stride, values in maps.items()}
 
 
 class JointHead(nn.Module):

@@ -167,19 +167,23 @@ MAP: Final = ("image.neck.", "image.parts.")
 """Beginnings of the names of what makes the map."""
 READING: Final = ("image.query.", "image.value.")
 """Beginnings of the names of what makes the image embedding."""
-SIGHT: Final = ("image.neck.", *READING)
-"""Beginnings of the names of what tells states, of a run that learned a neck for them."""
+NEAR: Final = 0.01
+"""Of the largest weight: what folding norms and writing eight bits leave between weights that are the same."""
 _FINISHED: Final = "weights of a finished run"
-TAKEN: Final[Mapping[str, tuple[str, ...]]] = {"all": (*MAP, *READING), "map": MAP, "reading": READING}
-"""What a specialist takes of a run: all that it learned of one group, what makes the map, or how it tells states."""
+TAKEN: Final[Mapping[str, tuple[str, ...]]] = {
+    "all": (*MAP, *READING),
+    "map": MAP,
+    "reading": READING,
+}
+"""What a specialist takes of a run: all that it learned of one group, what makes the map, or how it reads states."""
 
 
 def specialised(run: Path, group: str, output: Path, takes: str = "all", share: float = 1.0, heard: float | None = None) -> bool:
     """Writes the bundled model with the neck of a run as that of one group; a specialist that it had for it goes.
 
     A run that learned one group says its states as well, unless the map alone is taken; one that learned the map does not. Where
-    its reading alone is taken, the necks that the group had stay. The neck of a run that learned states is put beside that of the map,
-    which stays. All else stays to the bit.
+    its reading alone is taken, the neck that the group had stays; the last block of a run that learned states is put beside that of the
+    map, which stays. All else stays to the bit.
 
     Args:
         run: Folder of a run that began with the bundled model and learned the map alone, one group, its states, or how they are read.
@@ -208,9 +212,9 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     one = trainee.sizes.queries == queries != model.sizes.queries
     if strange := _other_widths({name: value for name, value in own.items() if not one or not name.startswith(READING)}, state):
         raise ConfigurationError(f"{strange}: a specialist has those. {how}")
-    if takes == "reading" and not one:
+    if takes in ("states", "reading") and not one:
         raise ConfigurationError(
-            "the run learned the map alone, received --takes reading: it tells no states. Take its map, or a run with --learn group, "
+            f"the run learned the map alone, received --takes {takes}: it tells no states. Take its map, or a run with --learn group, "
             "states or reading."
         )
     # Runs that were written before do not say what they learned.
@@ -222,8 +226,8 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
         )
     if takes == "reading" and how_learned == "states":
         raise ConfigurationError(
-            "the run learned to tell states by a neck of its own, received --takes reading: no other neck has what it reads. Leave out "
-            "--takes."
+            "the run learned to tell states by a last block of its own, received --takes reading: no other block makes what it reads. "
+            "Leave out --takes."
         )
     reads = one and takes != "map"
     there = replace(model.sizes, queries=queries, reading=trainee.sizes.reading if model.sizes.reading else 0)
@@ -245,13 +249,19 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     readers = {name: each for name, each in model.image.readers.items() if name != group}
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
     before, had = {**_shared(model, group), **state}, model.image.readers.get(group)
-    # The neck of a run that learned states is one to read them by, beside that of the map.
-    sighted = reads and (how_learned == "states" or (takes == "reading" and had is not None and had.sighted))
-    rooms = SIGHT if how_learned == "states" else TAKEN[takes] if reads else MAP
-    taken = {_placed(name, group, sighted): value for name, value in own.items() if name.startswith(rooms)}
+    rooms, sight = TAKEN[takes] if reads else MAP, f"image.specialists.{group}.sight."
+    if how_learned in ("states", "reading"):
+        rooms = READING
+    taken = {_placed(name, group): value for name, value in own.items() if name.startswith(rooms)}
     map_of = {_placed(name, group): before[_placed(name, group)] for name in own if name.startswith(MAP)}
-    # A group that had one neck begins with that for both.
-    before = {**{name.replace(".neck.", ".sight."): value for name, value in map_of.items()}, **before}
+    sighted = how_learned == "states" or (rooms == READING and had is not None and had.sighted)
+    if how_learned in ("states", "reading") and (other := _other_neck(own, before, group, sighted)):
+        raise ConfigurationError(f"{other}: what the run reads is fitted to its own. {how}")
+    if how_learned == "states":
+        # It is put beside the last block of the map's neck; a group that had one block begins with that for both.
+        last = f"image.neck.fine.{trainee.sizes.depth - 1}."
+        taken |= {name.replace(last, sight): value for name, value in own.items() if name.startswith(last)}
+        before = {**{name.replace(_placed(last, group), sight): value for name, value in map_of.items()}, **before}
     if share < 1.0:
         taken = mixed(taken, {name: before[name] for name in taken}, share)
     if not set(map_of) <= set(taken):
@@ -267,10 +277,21 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     return group in model.image.readers and group not in readers
 
 
-def _placed(name: str, group: str, sighted: bool = False) -> str:
-    """The name that a weight of a run has in a specialist, which may read states by a neck of their own."""
-    placed = name.replace("image.", f"image.specialists.{group}.", 1)
-    return placed.replace(".neck.", ".sight.", 1) if sighted else placed
+def _other_neck(own: Mapping[str, Tensor], before: Mapping[str, Tensor], group: str, ends: bool) -> str:
+    """Says that a run has another neck than a group's; nothing where it has that, or that with a last block that it `ends` with."""
+    blocks = sorted({name.split(".")[3] for name in own if name.startswith("image.neck.fine.")})
+    skipped = f"image.neck.fine.{blocks[-1]}." if ends else "-"
+    for name, value in own.items():
+        if name.startswith("image.neck.") and not name.startswith(skipped):
+            there = before[_placed(name, group)]
+            if (value - there).abs().max() > NEAR * there.abs().max():
+                return f"the run has another neck than the bundled model's for {group} ({name})"
+    return ""
+
+
+def _placed(name: str, group: str) -> str:
+    """The name that a weight of a run has in a specialist."""
+    return name.replace("image.", f"image.specialists.{group}.", 1)
 
 
 def _shared(model: lite.LiteModel, group: str) -> dict[str, Tensor]:

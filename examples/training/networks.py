@@ -148,7 +148,7 @@ class Trainee(nn.Module):
             maps: The backbone's maps of some training pictures: what they hold is what the norms begin with.
             queries: Those of the model's queries that are taken.
             group: Whose own neck is taken where the model has one, and own queries where they read; empty for what all groups share.
-            states: Take the neck by which the group's states are read, where that is another than its map's.
+            states: Take the last block of the neck by which the group's states are read, where that is another than its map's.
 
         Raises:
             ValueError: The model has other widths.
@@ -164,8 +164,10 @@ class Trainee(nn.Module):
             raise ValueError(f"the model has {there}, this run {here}: train with the widths that it was trained with.")
         image, state = model.image, {}
         room = image.specialists[group] if group in tuple(image.specialists) else image
-        neck = room.looking if states and isinstance(room, Specialist) else cast(Neck, room.neck)
-        for name, value in neck.state_dict().items():
+        given = cast(Neck, room.neck).state_dict()
+        if states and isinstance(room, Specialist) and room.sight is not None:
+            given |= {f"fine.{self.sizes.depth - 1}.{name}": value for name, value in room.sight.state_dict().items()}
+        for name, value in given.items():
             at, kind = name.rsplit(".", 1)
             module = self.neck.get_submodule(at)
             inside = "" if isinstance(module, nn.Conv2d) else next(k for k, part in module.named_children() if isinstance(part, nn.Conv2d))

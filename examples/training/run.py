@@ -43,12 +43,14 @@ class Learner:
         silent: Terms of the loss that weigh nothing.
         one: The queries are those of one group, that of which most pictures are drawn, and so is what is said of whole pictures.
         of_one: Terms that weigh nothing for pictures of other groups than that one.
+        last: The last block of the neck learns, though the neck stands still.
     """
 
     standing: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     one: bool = False
     of_one: tuple[str, ...] = ()
+    last: bool = False
 
     @property
     def of_states(self) -> bool:
@@ -64,12 +66,13 @@ LEARNERS: Final[Mapping[str, Learner]] = {
     "all": Learner(),
     "map": Learner(("words.", "query.", "value.", "log_scale"), (*OF_IMAGES, "apart")),
     "group": Learner(("words.", "log_scale"), ("apart",), True, OF_IMAGES),
-    "states": Learner(("words.", "log_scale", "cell_bias"), (*_OF_PLACES, "apart"), True, (*OF_IMAGES, "states")),
+    "states": Learner(("words.", "log_scale", "neck.", "cell_bias"), (*_OF_PLACES, "apart"), True, (*OF_IMAGES, "states"), last=True),
     "reading": Learner(("words.", "log_scale", "neck.", "parts.", "cell_bias"), (*_OF_PLACES, "states", "apart"), True, OF_IMAGES),
 }
 """Names of what learns: everything; what makes the map alone, for words, queries and image embeddings that stand still; one group's map
-together with what is said of its whole pictures, for words that stand still, from the group's own neck where the model has one; a neck by
-which states of the group are told, and how they are read, without its map; or how they are read alone, for a neck that stands still.
+together with what is said of its whole pictures, for words that stand still, from the group's own neck where the model has one; a last
+block of the neck by which states of the group are told, and how they are read, without its map; or how they are read alone, for a neck that
+stands still.
 """
 
 
@@ -137,7 +140,8 @@ class Run:
         )
         self.trainee = Trainee(self.sizes, config.logit_scale, config.left_out).to(self.device)
         for name, parameter in self.trainee.named_parameters():
-            parameter.requires_grad_(not name.startswith(learner.standing))
+            ends = learner.last and name.startswith(f"neck.fine.{config.depth - 1}.")
+            parameter.requires_grad_(ends or not name.startswith(learner.standing))
         self.weights = {name: 0.0 if name in learner.silent else weight for name, weight in config.weights.items()}
         self.trunk = self.trunk.to(self.device).eval().requires_grad_(False)
         self.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -286,6 +290,7 @@ class Run:
         if "neck." in LEARNERS[self.learn].standing:
             # Its norms stand still as well: what is read is what the model's neck sees.
             self.trainee.neck.eval()
+            self.trainee.neck.last.train(LEARNERS[self.learn].last)
         with self._precision():
             seen = self.trainee(maps, there)
         terms: dict[str, Any] = {}

@@ -64,7 +64,7 @@ def main() -> None:
         choices=list(LEARNERS),
         default="all",
         help="what learns; `map`: what makes the map, for words that stand still; `group`: that and what is said of whole pictures, of the "
-        "group of which most pictures are drawn; `states`: the latter alone, by a neck beside that of the map; `reading`: the "
+        "group of which most pictures are drawn; `states`: the latter alone, by a last block of the neck beside the map's; `reading`: the "
         "same by a neck that stands still (default: all)",
     )
     parser.add_argument("--smoke", action="store_true", help="a short run on small pictures, with the bundled backbone and text tower")

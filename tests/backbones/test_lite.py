@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from concept_cam import Localizer, prompts
 from concept_cam.backbones import lite, load
 from concept_cam.backbones.lite_net import CHANNELS, LiteNet, folded
-from concept_cam.backbones.lite_towers import Reading, Reads, Sizes, Specialist, _mean_enlarged, seen_cells
+from concept_cam.backbones.lite_towers import Neck, Reading, Reads, Sizes, Specialist, _mean_enlarged, seen_cells
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.backbones.word_pieces import WordPieceConfig, packed, unpacked
 from concept_cam.core.concept import Concept
@@ -263,7 +263,7 @@ def test_some_of_what_is_stored_in_eight_bits_has_six_or_seven(tmp_path: Path) -
     stored = load_file(tmp_path / lite.WEIGHTS)
     for name, levels in (
         ("image.value.beside.0.weight", 31),
-        ("image.specialists.leaf.sight.fine.0.point.weight", 31),
+        ("image.specialists.leaf.sight.point.weight", 127),
         ("image.specialists.leaf.value.reading.own", 31),
         ("image.specialists.leaf.neck.fine.0.point.weight", 127),
         ("text.pieces.weight", 63),
@@ -330,6 +330,17 @@ def test_a_specialist_looks_at_the_pictures_of_its_group_alone(tmp_path: Path) -
     assert after.weights_hash != before.weights_hash
 
 
+def before_blocks(neck: Neck, maps: dict[int, torch.Tensor]) -> torch.Tensor:
+    """What goes into the blocks at stride 8: coarse maps first, each twice as large for the next."""
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(x, scale_factor=2, mode="bilinear")
+
+    x = neck.coarse["32"](neck.lateral["32"](maps[32]).relu())
+    x = neck.coarse["16"]((neck.lateral["16"](maps[16]) + double(x)).relu())
+    return (neck.lateral["8"](maps[8]) + double(x) + neck.lateral["4"](F.pixel_unshuffle(maps[4], 2))).relu()
+
+
 @pytest.mark.parametrize(("sighted", "heard"), [(False, 0.5), (True, 0.5), (True, 0.8), (False, 1.0)])
 @pytest.mark.parametrize(("reading", "held"), [(SIZES.reading, 0), (SIZES.reading + 1, 2), (0, 1)])
 def test_a_specialist_that_reads_says_a_share_of_what_its_pictures_show(
@@ -353,7 +364,7 @@ def test_a_specialist_that_reads_says_a_share_of_what_its_pictures_show(
     with torch.no_grad():
         maps = tower.trunk(x[1:2])
         of_map = leaf.neck(maps)
-        hidden = leaf.sight(maps) if sighted else of_map
+        hidden = F.relu(leaf.sight(leaf.neck.fine[:-1](before_blocks(leaf.neck, maps)))) if sighted else of_map
         assert torch.equal(hidden, of_map) == (not sighted)
         own = F.normalize(leaf.parts(of_map), dim=1)[0].movedim(0, -1)
         assert torch.allclose(F.normalize(after.encode_patches(x).patches[1][..., parts], dim=-1), own, atol=1e-4), "the map is the neck's"
@@ -429,16 +440,17 @@ def test_what_a_specialist_reads_in_another_shape_does_not_fit(
         lite.make(tmp_path, "own")
 
 
-@pytest.mark.parametrize("readers", [{}, {"leaf": Reads(SIZES.reading, sighted=True)}], ids=["no reader", "a neck to read by"])
-def test_an_embedding_needs_no_neck_of_a_map_that_is_not_read(readers: dict[str, Reads], tmp_path: Path) -> None:
+@pytest.mark.parametrize("sighted", [False, True])
+def test_an_embedding_needs_nothing_of_a_map_that_is_not_read(sighted: bool, tmp_path: Path) -> None:
+    """No neck of a specialist that does not read, and no last block of a map that is not what is read."""
     plain, x = tiny_model(), pixels(3, 64, 96)
-    model = with_specialist(plain, readers=readers)
+    model = with_specialist(plain, readers={"leaf": Reads(SIZES.reading, sighted=True)} if sighted else {})
     the_second_is_a_leaf(plain, model, x)
     lite.save(model, tokenizer(), tmp_path, {"groups": GROUPS})
     backbone = load(f"local-dir:{tmp_path}")
     looks: list[int] = []
     neck = backbone.model.image.specialists["leaf"].neck  # type: ignore[attr-defined]
-    neck.register_forward_hook(lambda *given: looks.append(1))
+    neck.last.register_forward_hook(lambda *given: looks.append(1))
     backbone.encode_image(x)
     assert not looks
     backbone.encode_patches(x)

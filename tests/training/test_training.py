@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ from training.train import main as train_main
 
 from concept_cam.backbones import BUNDLED, lite
 from concept_cam.backbones.lite_net import CHANNELS, HEAD, LiteNet
-from concept_cam.backbones.lite_towers import ImageTower, JointHead, Neck, Read, Sizes, Value, looked_at, seen_cells
+from concept_cam.backbones.lite_towers import ImageTower, JointHead, Neck, Read, Sizes, Specialist, Value, looked_at, seen_cells
 from concept_cam.backbones.noun_head import NounConfig, NounHead
 from concept_cam.collection.questions import host_concept
 from concept_cam.commands.console import existing
@@ -840,57 +841,67 @@ def test_a_run_that_learns_a_reading_leaves_the_neck_as_it_is(tmp_path: Path) ->
         specialised(tmp_path, "fish", tmp_path / "map", "map")
 
 
-def test_a_run_that_learns_states_has_a_neck_for_them_beside_that_of_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that is said of places changes; a further run goes on from that neck, and one for the map leaves it alone."""
-    plain = bundled_model()
+def test_a_run_that_learns_states_has_a_last_block_for_them_beside_that_of_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that is said of places changes; a further run goes on from that block, and one for the map leaves it alone."""
+    plain, own = bundled_model(), "image.specialists.plant."
     reads = {name: replace(each, sighted=False) for name, each in plain.image.readers.items()}
     plain = rebuilt(plain, {}, readers=reads)
     monkeypatch.setattr("training.export.bundled_model", lambda: plain)
     run = begun_with_the_bundled(tmp_path, "plant", "states")
     assert {name for name, weight in run.weights.items() if weight} == {*OF_IMAGES, "states", "foreign"}
+    before = {name: value.clone() for name, value in run.trainee.neck.state_dict().items()}
     assert changed_by_a_step(run) == {"neck", "parts", "query", "value"}
+    changed = {name for name, value in run.trainee.neck.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name[: len("fine.1")] for name in changed} == {"fine.1"}, "norms of the others stand still as well"
     assert float(run.advance()["total of fish"]) < 0.5, "what is foreign to leaves is all that other pictures say"
     run.save()
-    specialised(tmp_path, "plant", tmp_path / "model")
-    model, own, before = lite.make(tmp_path / "model", "model").model, learned(run.average), plain.state_dict()
-    assert isinstance(model, lite.LiteModel)
+
+    def written(folder: str, run: Path = tmp_path, **given: Any) -> lite.LiteModel:
+        specialised(run, "plant", tmp_path / folder, **given)
+        model = lite.make(tmp_path / folder, folder).model
+        assert isinstance(model, lite.LiteModel)
+        return model
+
+    def near(one: torch.Tensor, other: torch.Tensor) -> bool:
+        return torch.allclose(one, other, atol=0.02 * float(other.abs().max()))
+
+    model, taken, shipped = written("model"), learned(run.average), plain.state_dict()
     assert model.image.readers == {**reads, "plant": replace(reads["plant"], sighted=True)}
     found = model.state_dict()
-    for name, value in before.items():
-        if not name.startswith(("image.specialists.plant.query.", "image.specialists.plant.value.")):
+    for name, value in shipped.items():
+        if not name.startswith((f"{own}query.", f"{own}value.")):
             assert torch.equal(found[name], value), name
-    for there, here in (("sight.fine.1.wide.weight", "neck.fine.1.wide.weight"), ("value.weight", "value.weight")):
-        value = own[f"image.{here}"].detach()
-        assert torch.allclose(found[f"image.specialists.plant.{there}"], value, atol=0.02 * float(value.abs().max())), there
-    specialised(tmp_path, "plant", tmp_path / "share", share=0.25)
-    name = "image.specialists.plant.sight.fine.1.wide.weight"
-    was = before["image.specialists.plant.neck.fine.1.wide.weight"]
-    share = lite.make(tmp_path / "share", "share").model.state_dict()[name]
-    assert torch.allclose(share, 0.25 * own["image.neck.fine.1.wide.weight"].detach() + 0.75 * was, atol=0.02 * float(was.abs().max()))
-    specialised(tmp_path, "plant", tmp_path / "heard", heard=0.75)
-    aloud = lite.make(tmp_path / "heard", "heard").model
-    assert isinstance(aloud, lite.LiteModel)
-    assert aloud.image.readers["plant"] == replace(reads["plant"], sighted=True, heard=0.75)
-    for takes, said in (("map", "its map is the bundled model's"), ("reading", "no other neck has what it reads. Leave out --takes")):
+    sight, last = f"{own}sight.wide.weight", "neck.fine.1.wide.weight"
+    assert near(found[sight], taken[f"image.{last}"].detach())
+    assert near(found[f"{own}value.weight"], taken["image.value.weight"].detach())
+    share = written("share", share=0.25).state_dict()[sight]
+    assert near(share, 0.25 * taken[f"image.{last}"].detach() + 0.75 * shipped[f"{own}{last}"])
+    assert written("heard", heard=0.75).image.readers["plant"] == replace(reads["plant"], sighted=True, heard=0.75)
+    for takes, said in (("map", "its map is the bundled model's"), ("reading", "no other block makes what it reads. Leave out --takes")):
         with pytest.raises(ConfigurationError, match=said):
-            specialised(tmp_path, "plant", tmp_path / "none", takes)
+            written("none", takes=takes)
+    moved = rebuilt(plain, {f"{own}neck.lateral.8.weight": shipped[f"{own}neck.lateral.8.weight"] * 1.5})
+    monkeypatch.setattr("training.export.bundled_model", lambda: moved)
+    with pytest.raises(ConfigurationError, match=r"another neck than the bundled model's for plant \(image\.neck\.lateral\.8"):
+        written("none")
     assert not (tmp_path / "none").exists()
 
     monkeypatch.setattr("training.export.bundled_model", lambda: model)
-    for learns, neck in (("reading", "sight"), ("states", "sight"), ("map", "neck"), ("group", "neck")):
+    leaf = model.image.specialists["plant"]
+    assert isinstance(leaf, Specialist)
+    for learns in ("reading", "states", "map", "group"):
         more = small_run(tmp_path / learns, run.config.worlds, run.config, learn=learns)
         more.start_from_model(model, list(run.config.worlds))
         with torch.no_grad():
             maps = more.trunk(torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0)
-            wanted = getattr(model.image.specialists["plant"] if more.own else model.image, neck)(maps)
+            x = leaf.neck.before_last(maps)
+            wanted = {"map": model.image.neck(maps), "group": leaf.neck(maps)}.get(learns, leaf.seen(x))
             assert torch.allclose(more.average.neck(maps), wanted, atol=2e-3 * float(wanted.abs().max())), learns
         more.save()
-        specialised(tmp_path / learns, "plant", tmp_path / f"{learns} model", "reading" if learns == "reading" else "all")
-        then = lite.make(tmp_path / f"{learns} model", learns).model
-        assert isinstance(then, lite.LiteModel)
+        then = written(f"{learns} model", tmp_path / learns)
         assert then.image.readers["plant"].sighted == (learns != "group"), learns
         if learns in ("reading", "map"):
-            assert torch.equal(then.state_dict()[name], found[name]), learns
+            assert torch.equal(then.state_dict()[sight], found[sight]), learns
 
 
 def test_a_run_for_a_group_without_a_reading_begins_with_the_queries_that_it_has_of_all(tmp_path: Path) -> None:
