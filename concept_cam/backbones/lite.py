@@ -18,7 +18,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import repeat
 from pathlib import Path
 from typing import Any, cast
 
@@ -375,11 +374,13 @@ def make(folder: Path, name: str) -> Made:
 
 def _heard(given: Mapping[str, Any] | Sequence[str]) -> dict[str, float]:
     """How much is heard of each reader. A list of readers, as was written before, says nothing of it: half, as of all of those."""
-    found = {str(name): float(value) for name, value in (given.items() if isinstance(given, Mapping) else zip(given, repeat(Reads.heard)))}
+    if not isinstance(given, Mapping | list):
+        raise ValueError(f"{CONFIG} has the readers {given!r}, expected groups and how much is heard of each")
+    found = dict(given) if isinstance(given, Mapping) else dict.fromkeys(given, Reads.heard)
     for name, value in found.items():
-        if not 0.0 < value <= 1.0:
-            raise ValueError(f"{CONFIG} hears {value} of the reader for {name}, expected a share above 0, up to 1")
-    return found
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= 1.0:
+            raise ValueError(f"{CONFIG} hears {value!r} of the reader for {name}, expected a share above 0, up to 1")
+    return {str(name): float(value) for name, value in found.items()}
 
 
 def _reads(stored: Mapping[str, Tensor], group: str, heard: float) -> Reads:

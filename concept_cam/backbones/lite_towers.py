@@ -208,7 +208,7 @@ class Specialist(nn.Module):
         self.query = nn.Conv2d(sizes.hidden, sizes.queries, 1) if sizes.queries else None
         self.value = Value(sizes) if sizes.queries else None
 
-    def seen(self, x: Tensor) -> Tensor:
+    def sees(self, x: Tensor) -> Tensor:
         """What its queries see of what goes into the last block of its neck: [B, hidden, h, w], not negative."""
         return F.relu((self.neck.last if self.sight is None else self.sight)(x))
 
@@ -220,7 +220,7 @@ class Specialist(nn.Module):
         """What its queries see to the image's vector of the block of parts: [B, parts].
 
         Args:
-            hidden: [B, hidden, n], what `seen` makes.
+            hidden: [B, hidden, n], what `sees` makes.
             seen: [B, seen, n], what the queries of all groups see, of which the backbone's channels are taken.
             valid: bool [B, n], False for padding; ``None``: all valid.
         """
@@ -399,7 +399,7 @@ class ImageTower(nn.Module):
         for group, rows in _rows_by(asked).items():
             one = self._specialist(group)
             x = one.neck.before_last({stride: values[rows] for stride, values in maps.items()})
-            own[rows] = one.seen(x)
+            own[rows] = one.sees(x)
             if begun is not None and one.sight is not None:
                 begun[rows] = x
         return plain._replace(asked=asked, own=own, begun=begun, shared=shared)
@@ -426,9 +426,13 @@ class ImageTower(nn.Module):
         nouns = F.interpolate(nouns, size=hidden.shape[-2:], mode="bilinear", align_corners=False)
         parts = self.parts(hidden)
         for group, rows in _rows_by(read.asked).items():
-            assert read.own is not None
             one = self._specialist(group)
-            parts[rows] = one.parts(read.own[rows]) if one.sight is None or read.begun is None else one.mapped(read.begun[rows])
+            if one.sight is None:
+                assert read.own is not None
+                parts[rows] = one.parts(read.own[rows])
+            else:
+                assert read.begun is not None
+                parts[rows] = one.mapped(read.begun[rows])
         return self._joined(nouns.movedim(1, -1), parts.movedim(1, -1))
 
     def cells(self, read: Read) -> Tensor:

@@ -189,7 +189,7 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
         run: Folder of a run that began with the bundled model and learned the map alone, one group, its states, or how they are read.
         group: The group.
         output: Where to.
-        takes: A key of :data:`TAKEN`.
+        takes: A key of :data:`TAKEN`. Of a run that learned how states are told alone, that is all.
         share: Of what is taken; the rest is what the group's pictures were read by before, see :func:`mixed`.
         heard: How much is heard of what the specialist says of states; ``None``: as much as before, or half.
 
@@ -212,9 +212,9 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     one = trainee.sizes.queries == queries != model.sizes.queries
     if strange := _other_widths({name: value for name, value in own.items() if not one or not name.startswith(READING)}, state):
         raise ConfigurationError(f"{strange}: a specialist has those. {how}")
-    if takes in ("states", "reading") and not one:
+    if takes == "reading" and not one:
         raise ConfigurationError(
-            f"the run learned the map alone, received --takes {takes}: it tells no states. Take its map, or a run with --learn group, "
+            "the run learned the map alone, received --takes reading: it tells no states. Take its map, or a run with --learn group, "
             "states or reading."
         )
     # Runs that were written before do not say what they learned.
@@ -250,16 +250,22 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     tokenizer = (BUNDLED / lite.TOKENIZER).read_text(encoding="utf-8")
     before, had = {**_shared(model, group), **state}, model.image.readers.get(group)
     rooms, sight = TAKEN[takes] if reads else MAP, f"image.specialists.{group}.sight."
+    last, had_sight = f"image.neck.fine.{trainee.sizes.depth - 1}.", had is not None and had.sighted
     if how_learned in ("states", "reading"):
         rooms = READING
+        looks = _placed(last, group) if how_learned == "reading" and not had_sight else sight
+        if other := _other_neck(own, before, group, last, looks if how_learned == "reading" else None):
+            raise ConfigurationError(f"{other}: what the run reads is fitted to its own. {how}")
+    elif had_sight and (takes == "reading" or (reads and share < 1.0)):
+        raise ConfigurationError(
+            f"{group} is read through a last block of its own, and the run has another: what one reads is nothing to the other. Leave out "
+            "--takes and --share, or take the map, or a run with --learn states or reading."
+        )
     taken = {_placed(name, group): value for name, value in own.items() if name.startswith(rooms)}
     map_of = {_placed(name, group): before[_placed(name, group)] for name in own if name.startswith(MAP)}
-    sighted = how_learned == "states" or (rooms == READING and had is not None and had.sighted)
-    if how_learned in ("states", "reading") and (other := _other_neck(own, before, group, sighted)):
-        raise ConfigurationError(f"{other}: what the run reads is fitted to its own. {how}")
+    sighted = how_learned == "states" or (how_learned == "reading" and had_sight)
     if how_learned == "states":
         # It is put beside the last block of the map's neck; a group that had one block begins with that for both.
-        last = f"image.neck.fine.{trainee.sizes.depth - 1}."
         taken |= {name.replace(last, sight): value for name, value in own.items() if name.startswith(last)}
         before = {**{name.replace(_placed(last, group), sight): value for name, value in map_of.items()}, **before}
     if share < 1.0:
@@ -270,20 +276,27 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     if reads:
         taken[f"image.specialists.{group}.held"] = held = presence_vectors(model, tokenizer, group)
         readers[group] = Reads(trainee.sizes.reading, len(held), sighted, heard or (had.heard if had else Reads.heard))
-    elif had is not None and had.sighted:
-        # What is read by another neck than the map's stays.
-        readers[group] = replace(had, heard=heard or had.heard)
+    if heard and group not in readers:
+        raise ConfigurationError(
+            f"received --heard {heard:g}, and {group} has no reading of its own in this model: its map is taken alone. Leave out --heard."
+        )
     lite.save(rebuilt(model, taken, groups=groups, specialists=specialists, readers=readers), tokenizer, output, known)
     return group in model.image.readers and group not in readers
 
 
-def _other_neck(own: Mapping[str, Tensor], before: Mapping[str, Tensor], group: str, ends: bool) -> str:
-    """Says that a run has another neck than a group's; nothing where it has that, or that with a last block that it `ends` with."""
-    blocks = sorted({name.split(".")[3] for name in own if name.startswith("image.neck.fine.")})
-    skipped = f"image.neck.fine.{blocks[-1]}." if ends else "-"
+def _other_neck(own: Mapping[str, Tensor], before: Mapping[str, Tensor], group: str, last: str, looks: str | None) -> str:
+    """Says that a run has another neck than a group's pictures are read by; nothing where it has that.
+
+    Args:
+        own: What the run learned.
+        before: The model's weights.
+        group: The group.
+        last: Beginning of the names of the last block of the run's neck.
+        looks: Beginning of the names of the block that it should be; ``None`` for a block that the run learned.
+    """
     for name, value in own.items():
-        if name.startswith("image.neck.") and not name.startswith(skipped):
-            there = before[_placed(name, group)]
+        if name.startswith("image.neck.") and (looks is not None or not name.startswith(last)):
+            there = before[name.replace(last, looks) if looks is not None and name.startswith(last) else _placed(name, group)]
             if (value - there).abs().max() > NEAR * there.abs().max():
                 return f"the run has another neck than the bundled model's for {group} ({name})"
     return ""
@@ -645,7 +658,7 @@ def main() -> None:
             print(
                 f"{arguments.specialist}: its states were told by a reading of its own, fitted to the neck that this one replaces. That "
                 "reading is left out, and the queries of all groups tell its states. To fit another, put this model in the place of the "
-                "bundled one, run train.py --start-from bundled --learn reading, and training.sharpness after it."
+                "bundled one, run train.py --start-from bundled --learn states, and training.sharpness after it."
             )
         return
     if arguments.takes != "all" or arguments.heard:

@@ -154,7 +154,12 @@ class Trainee(nn.Module):
             ValueError: The model has other widths.
         """
         taken = len(range(*queries.indices(model.sizes.queries)))
-        reads = model.image.readers.get(group, Reads(model.sizes.reading)).numbers
+        shared = Reads(model.sizes.reading)
+        reader = model.image.readers.get(group, shared)
+        # What is read through another block than this neck's is nothing to it.
+        if reader.sighted and not states:
+            reader = shared
+        reads = reader.numbers
         own = replace(model.sizes, queries=taken, reading=reads, nouns=self.sizes.nouns, gate_hidden=self.sizes.gate_hidden)
         if own != self.sizes:
             there, here = (
@@ -174,7 +179,7 @@ class Trainee(nn.Module):
             state[".".join(filter(None, (at, inside, kind)))] = value
         self.neck.load_state_dict({**self.neck.state_dict(), **state})
         self.parts.load_state_dict(cast(nn.Module, room.parts).state_dict())
-        if group in image.readers:
+        if reader is not shared:
             self.query.load_state_dict(cast(nn.Module, room.query).state_dict())
             self.value.load_state_dict(cast(nn.Module, room.value).state_dict())
         else:

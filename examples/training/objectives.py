@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -267,7 +268,7 @@ def losses(
     strength: float,
     weights: dict[str, float],
 ) -> dict[str, Tensor]:
-    """All terms of the loss for pictures of one group, and their weighted sum `total`.
+    """All terms of the loss for pictures of one group, and their weighted sum `total`. Terms that weigh nothing are zero.
 
     Args:
         trainee: What is trained.
@@ -306,17 +307,22 @@ def losses(
         areas = F.adaptive_avg_pool2d(pictures.cover.float() / 255.0, size).flatten(2)
         return place_loss(attention[:, : len(world.masks)].float(), areas, pictures.visible)
 
+    @cache
+    def against() -> Tensor:
+        return contrasted(logits, table, strength)
+
+    @cache
+    def inner() -> Tensor:
+        return inward(truth.cover, size)
+
     def fine() -> Tensor:
         # Where a heatmap is highest, told in quarters of a cell: thin parts are narrower than a cell.
         quarters = PLACES * size[0], PLACES * size[1]
         cover = F.interpolate(pictures.cover[:, :parts].float() / 255.0, quarters, mode="bilinear", antialias=True).flatten(2)
-        sharp = torch.cat([logits[:, :parts], contrasted(logits, table, strength)])
+        sharp = torch.cat([logits[:, :parts], against()])
         return place_loss(
             finer(sharp, size, PLACES), inward(cover, quarters, 2 * PLACES - 1).repeat(2, 1, 1), shown[:, :parts].repeat(2, 1)
         )
-
-    def against() -> Tensor:
-        return place_loss(contrasted(logits, table, strength), inward(truth.cover, size)[:, :parts], truth.shown[:, :parts])
 
     def foreigners() -> Tensor:
         cells_of = scale * torch.einsum("bnd,fd->bfn", cells, others) + trainee.cell_bias
@@ -326,8 +332,8 @@ def losses(
         "fine": fine,
         "cells": lambda: cell_loss(logits + trainee.cell_bias, truth),
         "floor": lambda: floor_loss(cosines, lengths, truth, claims.host, rest),
-        "place": lambda: place_loss(logits, inward(truth.cover, size), truth.shown),
-        "contrast": against,
+        "place": lambda: place_loss(logits, inner(), truth.shown),
+        "contrast": lambda: place_loss(against(), inner()[:, :parts], truth.shown[:, :parts]),
         "states": lambda: state_loss(logits, pictures, truth, false_colour),
         "changes": lambda: change_loss(logits, pictures, size),
         "image_states": lambda: image_state_loss(told, pictures, false_colour),
@@ -336,6 +342,5 @@ def losses(
         "apart": lambda: apart_loss(words.float(), rivals),
         "foreign": foreigners,
     }
-    # Half of the time goes into terms about places, which a run that learns states alone has no use for.
     terms = {name: way() if weights[name] else logits.new_zeros(()) for name, way in ways.items()}
     return terms | {"total": torch.stack([weights[name] * value for name, value in terms.items()]).sum()}

@@ -71,8 +71,8 @@ LEARNERS: Final[Mapping[str, Learner]] = {
 }
 """Names of what learns: everything; what makes the map alone, for words, queries and image embeddings that stand still; one group's map
 together with what is said of its whole pictures, for words that stand still, from the group's own neck where the model has one; a last
-block of the neck by which states of the group are told, and how they are read, without its map; or how they are read alone, for a neck that
-stands still.
+block of the neck by which states of the group are told, and how they are read (a map of states helps, and is not written); or how they are
+read alone, for a neck that stands still.
 """
 
 

@@ -492,10 +492,13 @@ def test_how_much_is_heard_of_a_reader_is_part_of_the_model(tmp_path: Path) -> N
     config = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(config | {"readers": ["leaf"]}), encoding="utf-8")
     assert load(f"local-dir:{tmp_path / '0.75'}").weights_hash == half
-    for wrong in (0, 1.5, "much"):
+    for wrong in (0, 1.5, "much", None, True):
         file.write_text(json.dumps(config | {"readers": {"leaf": wrong}}), encoding="utf-8")
-        with pytest.raises(ModelError, match=r"of the reader for leaf, expected a share above 0|could not convert string to float"):
+        with pytest.raises(ModelError, match=rf"hears {wrong!r} of the reader for leaf, expected a share above 0, up to 1"):
             load(f"local-dir:{tmp_path / '0.75'}")
+    file.write_text(json.dumps(config | {"readers": "leaf"}), encoding="utf-8")
+    with pytest.raises(ModelError, match="has the readers 'leaf', expected groups and how much is heard of each"):
+        load(f"local-dir:{tmp_path / '0.75'}")
 
 
 def test_a_specialist_of_no_group_is_refused(tmp_path: Path) -> None:

@@ -854,6 +854,10 @@ def test_a_run_that_learns_states_has_a_last_block_for_them_beside_that_of_the_m
     changed = {name for name, value in run.trainee.neck.state_dict().items() if not torch.equal(value, before[name])}
     assert {name[: len("fine.1")] for name in changed} == {"fine.1"}, "norms of the others stand still as well"
     assert float(run.advance()["total of fish"]) < 0.5, "what is foreign to leaves is all that other pictures say"
+    # Far enough from what it began with.
+    for parameter in (run.average.value.weight, run.average.query.weight, run.average.neck.last.wide[0].weight):  # type: ignore[index]
+        with torch.no_grad():
+            parameter += 0.3 * parameter.abs().max() * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
     run.save()
 
     def written(folder: str, run: Path = tmp_path, **given: Any) -> lite.LiteModel:
@@ -872,8 +876,9 @@ def test_a_run_that_learns_states_has_a_last_block_for_them_beside_that_of_the_m
         if not name.startswith((f"{own}query.", f"{own}value.")):
             assert torch.equal(found[name], value), name
     sight, last = f"{own}sight.wide.weight", "neck.fine.1.wide.weight"
-    assert near(found[sight], taken[f"image.{last}"].detach())
-    assert near(found[f"{own}value.weight"], taken["image.value.weight"].detach())
+    for there, here, was in ((sight, last, f"{own}{last}"), (f"{own}value.weight", "value.weight", f"{own}value.weight")):
+        assert near(found[there], taken[f"image.{here}"].detach())
+        assert not near(found[there], shipped[was])
     share = written("share", share=0.25).state_dict()[sight]
     assert near(share, 0.25 * taken[f"image.{last}"].detach() + 0.75 * shipped[f"{own}{last}"])
     assert written("heard", heard=0.75).image.readers["plant"] == replace(reads["plant"], sighted=True, heard=0.75)
@@ -884,7 +889,6 @@ def test_a_run_that_learns_states_has_a_last_block_for_them_beside_that_of_the_m
     monkeypatch.setattr("training.export.bundled_model", lambda: moved)
     with pytest.raises(ConfigurationError, match=r"another neck than the bundled model's for plant \(image\.neck\.lateral\.8"):
         written("none")
-    assert not (tmp_path / "none").exists()
 
     monkeypatch.setattr("training.export.bundled_model", lambda: model)
     leaf = model.image.specialists["plant"]
@@ -895,13 +899,32 @@ def test_a_run_that_learns_states_has_a_last_block_for_them_beside_that_of_the_m
         with torch.no_grad():
             maps = more.trunk(torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0)
             x = leaf.neck.before_last(maps)
-            wanted = {"map": model.image.neck(maps), "group": leaf.neck(maps)}.get(learns, leaf.seen(x))
+            wanted = {"map": model.image.neck(maps), "group": leaf.neck(maps)}.get(learns, leaf.sees(x))
             assert torch.allclose(more.average.neck(maps), wanted, atol=2e-3 * float(wanted.abs().max())), learns
+        if learns == "group":
+            first = list(run.config.worlds).index("plant") * TrainConfig().queries
+            queries = slice(first, first + TrainConfig().queries)
+            assert torch.equal(more.trainee.query.weight, model.image.query.weight[queries]), "its own are for another block"
         more.save()
         then = written(f"{learns} model", tmp_path / learns)
-        assert then.image.readers["plant"].sighted == (learns != "group"), learns
-        if learns in ("reading", "map"):
-            assert torch.equal(then.state_dict()[sight], found[sight]), learns
+        assert {name: reader.sighted for name, reader in then.image.readers.items() if name == "plant"} == {
+            "reading": {"plant": True},
+            "states": {"plant": True},
+            "map": {},
+            "group": {"plant": False},
+        }[learns]
+        if learns == "reading":
+            assert torch.equal(then.state_dict()[sight], found[sight])
+    for given in ({"takes": "reading"}, {"share": 0.5}):
+        with pytest.raises(ConfigurationError, match="plant is read through a last block of its own, and the run has another"):
+            written("none", tmp_path / "group", **given)
+    with pytest.raises(ConfigurationError, match=r"received --heard 0\.75, and plant has no reading of its own"):
+        written("none", tmp_path / "map", heard=0.75)
+    other = {name: value + 0.3 * value.abs().max() for name, value in found.items() if name == sight}
+    monkeypatch.setattr("training.export.bundled_model", lambda: rebuilt(model, other))
+    with pytest.raises(ConfigurationError, match=r"another neck than the bundled model's for plant \(image\.neck\.fine\.1\.wide"):
+        written("none", tmp_path / "reading")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_run_for_a_group_without_a_reading_begins_with_the_queries_that_it_has_of_all(tmp_path: Path) -> None:
