@@ -195,15 +195,19 @@ class LiteBackbone(BaseBackbone):
         pixels = self._prepare(pixels)
         valid = self._prepare_valid(valid, pixels)
         grid = self.grid_size((pixels.shape[2], pixels.shape[3]))
+        if valid is None:
+            read = self._image.read(pixels)
+            patches = self._image.patches(read)[:, : grid[0], : grid[1]].to(pixels.dtype)
+            return ImageFeatures(patches=patches.contiguous(), image=self._image.image(read).to(pixels.dtype))
         patches = pixels.new_zeros(len(pixels), *grid, self.embed_dim)
         image = pixels.new_zeros(len(pixels), self.embed_dim)
         for rows, (top, left, bottom, right) in _frames(valid, len(pixels), grid):
             height, width = bottom - top, right - left
-            within = None if valid is None else valid[rows, top:bottom, left:right]
+            within = valid[rows, top:bottom, left:right]
             read = self._image.read(pixels[rows, :, top * CELL : bottom * CELL, left * CELL : right * CELL], within)
             own = self._image.image(read)
             found = self._image.patches(read)[:, :height, :width]
-            patches[rows, top:bottom, left:right] = found if within is None else found * within[..., None]
+            patches[rows, top:bottom, left:right] = found * within[..., None]
             image[rows] = own
         return ImageFeatures(patches=patches, image=image)
 

@@ -394,14 +394,13 @@ class ImageTower(nn.Module):
             return plain._replace(shared=shared)
         nearest = self._nearest(self._joined(*shared))
         asked = nearest if among is None else tuple(name if name in among else "" for name in nearest)
-        own = torch.zeros_like(hidden)
-        begun = torch.zeros_like(hidden) if any(each.sighted for each in self.readers.values()) else None
+        own, begun = torch.zeros_like(hidden), None
         for group, rows in _rows_by(asked).items():
             one = self._specialist(group)
-            x = one.neck.before_last({stride: values[rows] for stride, values in maps.items()})
-            own[rows] = one.sees(x)
-            if begun is not None and one.sight is not None:
-                begun[rows] = x
+            x = one.neck.before_last({stride: _rows_of(values, rows) for stride, values in maps.items()})
+            own = _with_rows(own, rows, one.sees(x))
+            if one.sight is not None:
+                begun = _with_rows(torch.zeros_like(hidden) if begun is None else begun, rows, x)
         return plain._replace(asked=asked, own=own, begun=begun, shared=shared)
 
     def image(self, read: Read) -> Tensor:
@@ -427,12 +426,10 @@ class ImageTower(nn.Module):
         parts = self.parts(hidden)
         for group, rows in _rows_by(read.asked).items():
             one = self._specialist(group)
-            if one.sight is None:
-                assert read.own is not None
-                parts[rows] = one.parts(read.own[rows])
-            else:
-                assert read.begun is not None
-                parts[rows] = one.mapped(read.begun[rows])
+            seen = read.own if one.sight is None else read.begun
+            assert seen is not None
+            x = _rows_of(seen, rows)
+            parts = _with_rows(parts, rows, one.parts(x) if one.sight is None else one.mapped(x))
         return self._joined(nouns.movedim(1, -1), parts.movedim(1, -1))
 
     def cells(self, read: Read) -> Tensor:
@@ -519,13 +516,23 @@ class ImageTower(nn.Module):
         rest = parts.new_full((*parts.shape[:-1], 1), self.sizes.rest)
         # Taken times the length of the others, nouns are after normalisation what they would be without the parts, whatever those see
         # there.
-        others = torch.cat([parts, rest], -1)
-        return torch.cat([nouns * others.norm(dim=-1, keepdim=True), others], -1)
+        length = (torch.linalg.vector_norm(parts, dim=-1, keepdim=True).square() + self.sizes.rest**2).sqrt()
+        return torch.cat([nouns * length, parts, rest], -1)
 
 
 def _rows_by(asked: Sequence[str]) -> dict[str, list[int]]:
     """The rows of a batch that each specialist looks at."""
     return {group: [row for row, name in enumerate(asked) if name == group] for group in dict.fromkeys(asked) if group}
+
+
+def _rows_of(values: Tensor, rows: list[int]) -> Tensor:
+    """Some rows of a batch in their order; where it is all of them, without a copy."""
+    return values if len(rows) == len(values) else values[rows]
+
+
+def _with_rows(values: Tensor, rows: list[int], own: Tensor) -> Tensor:
+    """A batch with other values in some rows."""
+    return own if len(rows) == len(values) else values.index_copy(0, torch.tensor(rows, device=values.device), own)
 
 
 class JointHead(nn.Module):
