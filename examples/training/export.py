@@ -253,8 +253,8 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
     last, had_sight = f"image.neck.fine.{trainee.sizes.depth - 1}.", had is not None and had.sighted
     if how_learned in ("states", "reading"):
         rooms = READING
-        looks = _placed(last, group) if how_learned == "reading" and not had_sight else sight
-        if other := _other_neck(own, before, group, last, looks if how_learned == "reading" else None):
+        looks = None if how_learned == "states" else sight if had_sight else _placed(last, group)
+        if other := _other_neck(own, before, group, last, looks):
             raise ConfigurationError(f"{other}: what the run reads is fitted to its own. {how}")
     elif had_sight and (takes == "reading" or (reads and share < 1.0)):
         raise ConfigurationError(
