@@ -13,7 +13,7 @@ from concept_cam import prompts
 from training.claims import Claim, Claims, claims_of, part_contrasts
 from training.config import CELL, CHECK_SEED
 from training.objectives import contrasted, unit
-from training.run import Run
+from training.run import LEARNERS, Run
 from training.sentences import Sentences
 
 
@@ -43,6 +43,8 @@ def prompt_vectors(run: Run, sentences: Sentences, claims: Claims) -> Tensor:
 def check(run: Run, world: str = "fish", count: int = 48, size: tuple[int, int] = (256, 384)) -> dict[str, float]:
     """Pointing per part with the pack's contrasts, their mean with and without, and the accuracy per character.
 
+    Of a run that learns how states are told, these alone: its map is not written.
+
     Args:
         run: The run; its averaged weights are looked at.
         world: The group that is asked about.
@@ -52,7 +54,8 @@ def check(run: Run, world: str = "fish", count: int = 48, size: tuple[int, int] 
     claims = claims_of(world)
     parts, group = claims.world.parts, claims.world
     words, table = prompt_vectors(run, run.sentences, claims), part_contrasts(group).to(run.device)
-    hits: dict[str, list[float]] = {f"{part} {how}": [] for how in ("alone", "contrasted") for part in parts}
+    ways = {} if LEARNERS[run.learn].of_states else {"contrasted": 1.0, "alone": 0.0}
+    hits: dict[str, list[float]] = {f"{part} {how}": [] for how in reversed(ways) for part in parts}
     right: dict[str, list[float]] = {name: [] for name in group.characters}
     for start in range(0, count, 8):
         specimens = group.sample(min(8, count - start), CHECK_SEED, view="whole", start=start)
@@ -62,7 +65,7 @@ def check(run: Run, world: str = "fish", count: int = 48, size: tuple[int, int] 
         cells, image, _ = run.average({stride: value.float() for stride, value in maps.items()})
         logits = torch.einsum("bnd,kd->bkn", unit(cells.float(), nouns[0], run.sizes.rest), words)
         told = unit(image.float(), nouns[1], run.sizes.rest) @ words.T
-        for how, strength in (("alone", 0.0), ("contrasted", 1.0)):
+        for how, strength in ways.items():
             scores = contrasted(logits, table, strength).unflatten(2, (size[0] // CELL, size[1] // CELL))
             peaks = F.interpolate(scores, size=size, mode="bicubic", align_corners=False).flatten(2).argmax(2).cpu()
             on = rendering.masks[:, : len(parts)].flatten(2).gather(2, peaks[..., None])[..., 0]
@@ -79,10 +82,10 @@ def check(run: Run, world: str = "fish", count: int = 48, size: tuple[int, int] 
             right[name] += (guess.numpy() == specimens.states[:, c])[rows].astype(float).tolist()
             assert len(values) == block.stop - block.start
     means = {name: float(np.mean(values)) for name, values in (hits | right).items() if values}
-    averaged = {how: [means[f"{part} {how}"] for part in parts if f"{part} {how}" in means] for how in ("alone", "contrasted")}
+    averaged = {how: [means[f"{part} {how}"] for part in parts if f"{part} {how}" in means] for how in ways}
+    pointing = {how: float(np.mean(values)) for how, values in averaged.items()}
     return {
-        "pointing": float(np.mean(averaged["contrasted"])),
-        "pointing alone": float(np.mean(averaged["alone"])),
+        **{"pointing" if how == "contrasted" else f"pointing {how}": value for how, value in pointing.items()},
         "accuracy": float(np.mean([means[name] for name in group.characters if name in means])),
         **means,
     }

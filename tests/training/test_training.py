@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from training.augmentation import augment, distort_colours, target_size
 from training.backbone import from_bundled, load_trunk, shipped_model
+from training.checks import check
 from training.claims import claims_of, part_contrasts, truth_of
 from training.config import TRAIN_SEED, TrainConfig, smoke_config
 from training.export import NAMED, averaged, bundled_model, embedder, learned, mixed, named_texts, rebuilt, renamed, specialised
@@ -925,6 +926,14 @@ def test_a_run_that_learns_states_has_a_last_block_for_them_beside_that_of_the_m
     with pytest.raises(ConfigurationError, match=r"another neck than the bundled model's for plant \(image\.neck\.fine\.1\.wide"):
         written("none", tmp_path / "reading")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("learn", "pointed"), [("states", False), ("reading", False), ("group", True)])
+def test_a_map_that_is_not_written_is_not_checked(learn: str, pointed: bool, tmp_path: Path) -> None:
+    found = check(begun_with_the_bundled(tmp_path, "plant", learn), "plant", 2, (64, 64))
+    assert ("pointing" in found) == ("pointing alone" in found) == pointed
+    assert any(name.endswith(" contrasted") for name in found) == pointed
+    assert found["accuracy"] == pytest.approx(np.mean([found[name] for name in WORLDS["plant"].characters if name in found]))
 
 
 def test_a_run_for_a_group_without_a_reading_begins_with_the_queries_that_it_has_of_all(tmp_path: Path) -> None:
