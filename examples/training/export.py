@@ -8,7 +8,7 @@ PYTHONPATH=examples python -m training.export --output runs/demo/model --nouns r
 PYTHONPATH=examples python -m training.export --output runs/demo/model --gate     # the bundled model, its gate fitted on
 PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist plant     # a neck for leaves
 PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist fish --takes map --share 0.5  # half
-PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist fish --takes reading    # no other map
+PYTHONPATH=examples python -m training.export --run runs/own --output runs/own/model --specialist plant --takes reading    # no other map
 PYTHONPATH=examples python -m training.export --run runs/told --output runs/told/model --specialist fish    # of a run that learned states
 
 Needs the package `timm` for the names of things.
