@@ -473,9 +473,10 @@ class ImageTower(nn.Module):
             if rows := asked.get(group):
                 reader = self._specialist(group)
                 assert reader.held is not None
-                told = reader.told(own[rows], seen[rows], None if flags is None else flags[rows])
-                both = reader.heard * told + (1.0 - reader.heard) * shared[rows]
-                parts = parts.index_copy(0, torch.tensor(rows, device=parts.device), self._held(both, shared[rows], reader.held))
+                ours = _rows_of(shared, rows)
+                told = reader.told(_rows_of(own, rows), _rows_of(seen, rows), None if flags is None else _rows_of(flags, rows))
+                both = reader.heard * told + (1.0 - reader.heard) * ours
+                parts = _with_rows(parts, rows, self._held(both, ours, reader.held))
         return parts
 
     def _shared(self, cells: Tensor, valid: Tensor | None) -> Tensor:

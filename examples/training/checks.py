@@ -54,8 +54,8 @@ def check(run: Run, world: str = "fish", count: int = 48, size: tuple[int, int] 
     claims = claims_of(world)
     parts, group = claims.world.parts, claims.world
     words, table = prompt_vectors(run, run.sentences, claims), part_contrasts(group).to(run.device)
-    ways = {} if LEARNERS[run.learn].of_states else {"contrasted": 1.0, "alone": 0.0}
-    hits: dict[str, list[float]] = {f"{part} {how}": [] for how in reversed(ways) for part in parts}
+    ways = {} if LEARNERS[run.learn].of_states else {"alone": 0.0, "contrasted": 1.0}
+    hits: dict[str, list[float]] = {f"{part} {how}": [] for how in ways for part in parts}
     right: dict[str, list[float]] = {name: [] for name in group.characters}
     for start in range(0, count, 8):
         specimens = group.sample(min(8, count - start), CHECK_SEED, view="whole", start=start)
@@ -83,9 +83,9 @@ def check(run: Run, world: str = "fish", count: int = 48, size: tuple[int, int] 
             assert len(values) == block.stop - block.start
     means = {name: float(np.mean(values)) for name, values in (hits | right).items() if values}
     averaged = {how: [means[f"{part} {how}"] for part in parts if f"{part} {how}" in means] for how in ways}
-    pointing = {how: float(np.mean(values)) for how, values in averaged.items()}
+    named = {"pointing": "contrasted", "pointing alone": "alone"}
     return {
-        **{"pointing" if how == "contrasted" else f"pointing {how}": value for how, value in pointing.items()},
+        **{name: float(np.mean(averaged[how])) for name, how in named.items() if how in averaged},
         "accuracy": float(np.mean([means[name] for name in group.characters if name in means])),
         **means,
     }

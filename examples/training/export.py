@@ -170,11 +170,7 @@ READING: Final = ("image.query.", "image.value.")
 NEAR: Final = 0.01
 """Of the largest weight: what folding norms and writing eight bits leave between weights that are the same."""
 _FINISHED: Final = "weights of a finished run"
-TAKEN: Final[Mapping[str, tuple[str, ...]]] = {
-    "all": (*MAP, *READING),
-    "map": MAP,
-    "reading": READING,
-}
+TAKEN: Final[Mapping[str, tuple[str, ...]]] = {"all": (*MAP, *READING), "map": MAP, "reading": READING}
 """What a specialist takes of a run: all that it learned of one group, what makes the map, or how it reads states."""
 
 
@@ -189,7 +185,7 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
         run: Folder of a run that began with the bundled model and learned the map alone, one group, its states, or how they are read.
         group: The group.
         output: Where to.
-        takes: A key of :data:`TAKEN`. Of a run that learned how states are told alone, that is all.
+        takes: A key of :data:`TAKEN`. A run that learned how states are told alone has nothing else to give.
         share: Of what is taken; the rest is what the group's pictures were read by before, see :func:`mixed`.
         heard: How much is heard of what the specialist says of states; ``None``: as much as before, or half.
 
@@ -270,8 +266,7 @@ def specialised(run: Path, group: str, output: Path, takes: str = "all", share: 
         before = {**{name.replace(_placed(last, group), sight): value for name, value in map_of.items()}, **before}
     if share < 1.0:
         taken = mixed(taken, {name: before[name] for name in taken}, share)
-    if not set(map_of) <= set(taken):
-        taken = {**map_of, **taken}
+    taken = {**map_of, **taken}
     taken[lite.HOSTS] = host_vectors(model, tokenizer, groups)
     if reads:
         taken[f"image.specialists.{group}.held"] = held = presence_vectors(model, tokenizer, group)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from concept_cam.backbones.lite import LiteModel
-from concept_cam.backbones.lite_towers import SENTENCE, ImageTower, Neck, Reads, Residual, Sizes, Specialist, looked_at, seen_cells
+from concept_cam.backbones.lite_towers import SENTENCE, ImageTower, Neck, Residual, Sizes, Specialist, looked_at, seen_cells
 from concept_cam.backbones.noun_head import NounConfig
 from concept_cam.collection.questions import NOT_THE_HOST
 
@@ -154,12 +154,10 @@ class Trainee(nn.Module):
             ValueError: The model has other widths.
         """
         taken = len(range(*queries.indices(model.sizes.queries)))
-        shared = Reads(model.sizes.reading)
-        reader = model.image.readers.get(group, shared)
-        # What is read through another block than this neck's is nothing to it.
-        if reader.sighted and not states:
-            reader = shared
-        reads = reader.numbers
+        reader = model.image.readers.get(group)
+        if reader is not None and reader.sighted and not states:
+            reader = None  # What is read through another block than this neck's is nothing to it.
+        reads = model.sizes.reading if reader is None else reader.numbers
         own = replace(model.sizes, queries=taken, reading=reads, nouns=self.sizes.nouns, gate_hidden=self.sizes.gate_hidden)
         if own != self.sizes:
             there, here = (
@@ -179,7 +177,7 @@ class Trainee(nn.Module):
             state[".".join(filter(None, (at, inside, kind)))] = value
         self.neck.load_state_dict({**self.neck.state_dict(), **state})
         self.parts.load_state_dict(cast(nn.Module, room.parts).state_dict())
-        if reader is not shared:
+        if reader is not None:
             self.query.load_state_dict(cast(nn.Module, room.query).state_dict())
             self.value.load_state_dict(cast(nn.Module, room.value).state_dict())
         else:

@@ -42,20 +42,25 @@ class Learner:
         standing: Beginnings of the names of parameters that stand still.
         silent: Terms of the loss that weigh nothing.
         one: The queries are those of one group, that of which most pictures are drawn, and so is what is said of whole pictures.
-        of_one: Terms that weigh nothing for pictures of other groups than that one.
         last: The last block of the neck learns, though the neck stands still.
     """
 
     standing: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     one: bool = False
-    of_one: tuple[str, ...] = ()
     last: bool = False
 
     @property
     def of_states(self) -> bool:
         """Whether it learns what is said of pictures alone, and no map."""
         return set(_OF_PLACES) <= set(self.silent)
+
+    @property
+    def of_one(self) -> tuple[str, ...]:
+        """Terms that weigh nothing for pictures of other groups than the one that it learns."""
+        if not self.one:
+            return ()
+        return (*OF_IMAGES, "states") if self.of_states else OF_IMAGES
 
 
 OF_IMAGES: Final = ("image_states", "image_parts", "attention")
@@ -65,9 +70,9 @@ _OF_PLACES: Final = ("cells", "floor", "place", "fine", "contrast", "changes")
 LEARNERS: Final[Mapping[str, Learner]] = {
     "all": Learner(),
     "map": Learner(("words.", "query.", "value.", "log_scale"), (*OF_IMAGES, "apart")),
-    "group": Learner(("words.", "log_scale"), ("apart",), True, OF_IMAGES),
-    "states": Learner(("words.", "log_scale", "neck.", "cell_bias"), (*_OF_PLACES, "apart"), True, (*OF_IMAGES, "states"), last=True),
-    "reading": Learner(("words.", "log_scale", "neck.", "parts.", "cell_bias"), (*_OF_PLACES, "states", "apart"), True, OF_IMAGES),
+    "group": Learner(("words.", "log_scale"), ("apart",), one=True),
+    "states": Learner(("words.", "log_scale", "neck.", "cell_bias"), (*_OF_PLACES, "apart"), one=True, last=True),
+    "reading": Learner(("words.", "log_scale", "neck.", "parts.", "cell_bias"), (*_OF_PLACES, "states", "apart"), one=True),
 }
 """Names of what learns: everything; what makes the map alone, for words, queries and image embeddings that stand still; one group's map
 together with what is said of its whole pictures, for words that stand still, from the group's own neck where the model has one; a last
@@ -140,8 +145,9 @@ class Run:
         )
         self.trainee = Trainee(self.sizes, config.logit_scale, config.left_out).to(self.device)
         for name, parameter in self.trainee.named_parameters():
-            ends = learner.last and name.startswith(f"neck.fine.{config.depth - 1}.")
-            parameter.requires_grad_(ends or not name.startswith(learner.standing))
+            parameter.requires_grad_(not name.startswith(learner.standing))
+        if learner.last:
+            self.trainee.neck.last.requires_grad_(True)
         self.weights = {name: 0.0 if name in learner.silent else weight for name, weight in config.weights.items()}
         self.trunk = self.trunk.to(self.device).eval().requires_grad_(False)
         self.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
