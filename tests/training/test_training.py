@@ -843,7 +843,7 @@ def test_a_run_that_learns_a_reading_leaves_the_neck_as_it_is(tmp_path: Path) ->
 
 
 def test_a_run_that_learns_states_has_a_last_block_for_them_beside_that_of_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that is said of places changes; a further run goes on from that block, and one for the map leaves it alone."""
+    """Nothing that is said of places changes. A further run for states goes on from that block; one for the map loses what it read."""
     plain, own = bundled_model(), "image.specialists.plant."
     reads = {name: replace(each, sighted=False) for name, each in plain.image.readers.items()}
     plain = rebuilt(plain, {}, readers=reads)
